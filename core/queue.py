@@ -1,0 +1,442 @@
+"""The write side of the queue: thin, typed calls into the functions of `schema.sql`.
+
+Every function takes a psycopg connection and works inside the caller's transaction where there is one. What the
+database refuses with a sentence is raised as `Refused`; nothing is changed then.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from core.errors import Refused
+from core.model import ClaimedJob, Enqueued, Finished, Renewed, RunOutcome, Status
+from core.rows import Row, job_from, processing_from, result_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from core.model import ActionResult, FinishedRun, Json, NewJob, Processing
+
+Connection = psycopg.Connection[Any]
+
+BULK = 10_000
+_REFUSED = "JD001"
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one pass of the reaper did: runs given up as lost, jobs past their end, rows of old evidence, pauses."""
+
+    lost: int
+    expired: int
+    pruned: int
+    resumed: int
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.DataError, UnicodeEncodeError) as error:
+        reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+        raise Refused(f"What was given cannot be stored: {reason or error}. Nothing was changed.") from None
+    except psycopg.Error as error:
+        if error.sqlstate == _REFUSED:
+            raise Refused(error.diag.message_primary or "The database refused.") from None
+        raise
+
+
+def _rows(conn: Connection, statement: Any, params: Any) -> list[Row]:
+    with _refusals(), conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, params).fetchall()
+
+
+def _dumped(value: Json | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+# Enqueue
+
+
+def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
+    """Enqueues one job, or returns the one that already holds its dedupe key.
+
+    Type and payload must have been validated by the registry.
+
+    Raises:
+        Refused: the interval, priority or blocker is not acceptable.
+    """
+    row = _rows(
+        conn,
+        """
+        SELECT (e.job).*, e.created FROM job_queue_create(
+            %s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS e
+        """,
+        (
+            new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
+            new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
+        ),
+    )[0]  # fmt: skip
+    return Enqueued(job_from(row | {"next_run_at": row["run_at"]}), row["created"])
+
+
+def enqueue_many(conn: Connection, jobs: Sequence[NewJob], *, actor: str) -> list[UUID]:
+    """Enqueues one-time jobs, 10 000 to a statement, in one transaction; returns the ids of those created.
+
+    Jobs whose dedupe key is taken are left out. Bulk has no series, no blockers and no ends.
+
+    Raises:
+        Refused: a job is recurring, waits for another or has an end, or its type or priority is not acceptable.
+    """
+    if any((job.recurrence_interval_minutes, job.blocked_by, job.expires_at) != (None, None, None) for job in jobs):
+        raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
+    ids: list[UUID] = []
+    with conn.transaction(), _refusals():
+        for start in range(0, len(jobs), BULK):
+            part = jobs[start : start + BULK]
+            ids += [
+                created
+                for (created,) in conn.execute(
+                    """
+                    SELECT job_queue_create_many(%s::text[], %s::jsonb[], %s::timestamptz[], %s::integer[],
+                        %s::integer[], %s::text[], %s::text[], %s)
+                    """,
+                    (
+                        [job.task_type for job in part], [json.dumps(job.payload) for job in part],
+                        [job.run_at for job in part], [job.max_attempts for job in part],
+                        [job.priority for job in part], [job.dedupe_key for job in part],
+                        [job.concurrency_key for job in part], actor,
+                    ),
+                )
+            ]  # fmt: skip
+    return ids
+
+
+# The worker's side
+
+
+def claim(
+    conn: Connection, worker_id: str, task_types: Sequence[str], limit: int, lease_seconds: float
+) -> list[ClaimedJob]:
+    """Takes up to `limit` claimable jobs of these types, best first, each with a token of its own."""
+    rows = conn.execute(
+        """
+        SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring, checkpoint,
+            CASE WHEN is_recurring THEN id::text || ':' || cycle ELSE id::text END
+        FROM job_queue_claim(%s, %s::text[], %s, %s)
+        """,
+        (worker_id, list(task_types), limit, lease_seconds),
+    ).fetchall()
+    return list(map(ClaimedJob._make, rows))
+
+
+def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, datetime | None]:
+    """The database's time, and when the next job of these types is due: past, future or (None) not in sight."""
+    row = conn.execute("SELECT at, next_due FROM job_queue_next_due(%s::text[])", (list(task_types),)).fetchone()
+    if row is None:
+        raise Refused("The database did not answer when the next job is due.")
+    return row[0], row[1]
+
+
+def heartbeat(
+    conn: Connection, worker_id: str, held: Sequence[tuple[UUID, int, Json | None]], lease_seconds: float
+) -> list[Renewed]:
+    """Renews the leases of all jobs a worker holds, and sends their progress, in one statement."""
+    rows = conn.execute(
+        """
+        SELECT job_id, run_token, alive, cancel_requested
+        FROM job_queue_heartbeat(%s, %s::uuid[], %s::bigint[], %s::jsonb[], %s)
+        """,
+        (
+            worker_id, [job_id for job_id, _, _ in held], [token for _, token, _ in held],
+            [_dumped(progress) for _, _, progress in held], lease_seconds,
+        ),
+    ).fetchall()  # fmt: skip
+    return [Renewed(*row) for row in rows]
+
+
+def save_checkpoint(conn: Connection, job_id: UUID, run_token: int, checkpoint: Json) -> bool:
+    """Keeps a checkpoint at once; False when the token no longer holds the job, and nothing was kept."""
+    row = conn.execute(
+        "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)", (job_id, run_token, json.dumps(checkpoint))
+    ).fetchone()
+    return bool(row and row[0])
+
+
+_RARE = (
+    "output", "checkpoint", "retry_after", "retry_base", "retry_cap", "error_kind", "error", "traceback", "log",
+    "progress",
+)  # fmt: skip
+
+
+def _details(run: FinishedRun) -> str | None:
+    details = {name: value for name in _RARE if (value := getattr(run, name)) is not None}
+    if run.permanent:
+        details["permanent"] = True
+    if run.delay:
+        details["delay"] = run.delay
+    return json.dumps(details) if details else None
+
+
+def finish(
+    conn: Connection, worker_id: str, runs: Sequence[FinishedRun], *, retry_base: float, retry_cap: float
+) -> list[Finished]:
+    """Reports finished runs in one transaction; the answers are in the order of `runs`.
+
+    May be sent again after a lost connection: what was applied is answered and not applied twice. `retry_base`
+    and `retry_cap` are seconds and apply where a run brings none of its own.
+    """
+    rows = conn.execute(
+        """
+        SELECT job_id, run_token, recorded, status, run_at FROM job_queue_finish(%s, %s::uuid[], %s::bigint[],
+            %s::text[], ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at),
+            ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at), %s::jsonb[], %s, %s)
+        """,
+        (
+            worker_id, [run.job_id for run in runs], [run.run_token for run in runs],
+            [run.outcome.value for run in runs], [run.started_at.timestamp() for run in runs],
+            [run.finished_at.timestamp() for run in runs], [_details(run) for run in runs], retry_base, retry_cap,
+        ),
+    ).fetchall()  # fmt: skip
+    told = {
+        token: Finished(job_id, token, RunOutcome(recorded), Status(status) if status else None, run_at)
+        for job_id, token, recorded, status, run_at in rows
+    }
+    # Nothing is said of a one-time job that succeeded as reported and left the queue: by far the most.
+    return [told.get(run.run_token) or Finished(run.job_id, run.run_token, run.outcome, None, None) for run in runs]
+
+
+def reap(conn: Connection, worker_id: str, *, retry_base: float, retry_cap: float) -> Reaped:
+    """One pass of the reaper: expired leases, ended series, due resumptions, stuck lines, old evidence."""
+    row = conn.execute(
+        "SELECT lost, expired, pruned, resumed FROM job_queue_reap(%s, %s, %s)", (worker_id, retry_base, retry_cap)
+    ).fetchone()
+    return Reaped(*row) if row else Reaped(0, 0, 0, 0)
+
+
+def report_worker(  # noqa: PLR0913 -- one keyword per column
+    conn: Connection,
+    *,
+    worker_id: str,
+    host: str,
+    pid: int,
+    mode: str,
+    version: str,
+    concurrency: int,
+    task_types: Sequence[str],
+    running: int,
+) -> None:
+    """Writes a worker's own heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`."""
+    conn.execute(
+        "SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s)",
+        (worker_id, host, pid, mode, version, concurrency, list(task_types), running),
+    )
+
+
+def remove_worker(conn: Connection, worker_id: str) -> None:
+    """Takes a worker that has stopped off the list."""
+    conn.execute("SELECT job_worker_remove(%s)", (worker_id,))
+
+
+def open_worker_run(conn: Connection, *, source: str, worker_id: str, http_method: str | None = None) -> UUID:
+    """Opens the record of a cycle or a window; notes how many jobs are due.
+
+    `source` is `cron_http`, `worker`, `embedded`, `manual` or `cli`.
+    """
+    row = conn.execute("SELECT job_worker_run_open(%s, %s, %s)", (source, worker_id, http_method)).fetchone()
+    if row is None:
+        raise Refused("The database did not open a worker run.")
+    opened: UUID = row[0]
+    return opened
+
+
+def close_worker_run(  # noqa: PLR0913 -- one keyword per column
+    conn: Connection,
+    run_id: UUID,
+    *,
+    status: str,
+    claimed: int,
+    succeeded: int,
+    failed: int,
+    released: int,
+    message: str | None = None,
+    error: str | None = None,
+    results: Sequence[Json] = (),
+    http_status: int | None = None,
+) -> None:
+    """Closes the record of a cycle or a window. `status` is `ok`, `paused` or `error`."""
+    conn.execute(
+        "SELECT job_worker_run_close(%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)",
+        (
+            run_id,
+            status,
+            claimed,
+            succeeded,
+            failed,
+            released,
+            message,
+            error,
+            json.dumps(list(results)),
+            http_status,
+        ),
+    )
+
+
+# The operators' side
+
+
+def retry(
+    conn: Connection,
+    ids: Sequence[UUID],
+    *,
+    actor: str,
+    versions: Mapping[UUID, int] | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> list[ActionResult]:
+    """Retry, or Run now for a pending job: due at once. A success that left the queue is enqueued as a copy."""
+    return _act(conn, "retry", ids, versions, actor, reason, dry_run)
+
+
+def cancel(
+    conn: Connection,
+    ids: Sequence[UUID],
+    *,
+    actor: str,
+    versions: Mapping[UUID, int] | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> list[ActionResult]:
+    """Cancels at once what waits; asks what runs to stop; dismisses what failed."""
+    return _act(conn, "cancel", ids, versions, actor, reason, dry_run)
+
+
+def delete(
+    conn: Connection,
+    ids: Sequence[UUID],
+    *,
+    actor: str,
+    versions: Mapping[UUID, int] | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> list[ActionResult]:
+    """Moves jobs that are not running to the trash, for 7 days."""
+    return _act(conn, "delete", ids, versions, actor, reason, dry_run)
+
+
+def _act(
+    conn: Connection,
+    action: str,
+    ids: Sequence[UUID],
+    versions: Mapping[UUID, int] | None,
+    actor: str,
+    reason: str | None,
+    dry_run: bool,
+) -> list[ActionResult]:
+    seen = versions or {}
+    rows = _rows(
+        conn,
+        "SELECT * FROM job_queue_act(%s, %s::uuid[], %s::bigint[], %s, %s, %s)",
+        (action, list(ids), [seen.get(job_id) for job_id in ids], actor, reason, dry_run),
+    )
+    answers = {row["job_id"]: result_from(row) for row in rows}
+    return [answers[job_id] for job_id in dict.fromkeys(ids)]
+
+
+def restore(
+    conn: Connection, ids: Sequence[UUID], *, actor: str, reason: str | None = None, dry_run: bool = False
+) -> list[ActionResult]:
+    """Takes deleted jobs back out of the trash as they were."""
+    rows = _rows(conn, "SELECT * FROM job_queue_restore(%s::uuid[], %s, %s, %s)", (list(ids), actor, reason, dry_run))
+    answers = {row["job_id"]: result_from(row) for row in rows}
+    return [answers[job_id] for job_id in dict.fromkeys(ids)]
+
+
+def edit(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    changes: Json,
+    actor: str,
+    version: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> ActionResult:
+    """Changes a job that is not running.
+
+    Keys of `changes`: `payload` (validated by the caller), `run_at` and `expires_at` (ISO 8601),
+    `recurrence_interval_minutes`, `priority`, `max_attempts`. A key with None clears what may be empty.
+    """
+    rows = _rows(
+        conn,
+        "SELECT * FROM job_queue_edit(%s, %s, %s::jsonb, %s, %s, %s)",
+        (job_id, version, json.dumps(changes), actor, reason, dry_run),
+    )
+    return result_from(rows[0])
+
+
+def pause(
+    conn: Connection,
+    *,
+    reason: str | None,
+    actor: str,
+    resume_at: datetime | None = None,
+    task_type: str | None = None,
+) -> Processing:
+    """Stops claims everywhere, or those of one task type; running jobs finish.
+
+    Raises:
+        Refused: `resume_at` has passed already.
+    """
+    _rows(conn, "SELECT job_queue_pause(%s, %s, %s, %s)", (task_type, reason, resume_at, actor))
+    return processing(conn)
+
+
+def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Processing:
+    """Turns processing on again, or lets one task type go on. Missed slots are not replayed.
+
+    Raises:
+        Refused: the task type is not paused.
+    """
+    _rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
+    return processing(conn)
+
+
+def processing(conn: Connection) -> Processing:
+    """The processing switch as it stands."""
+    settings = _rows(conn, "SELECT * FROM job_queue_settings WHERE id = 1", ())
+    pauses = _rows(
+        conn,
+        "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
+        (),
+    )
+    return processing_from(settings[0] if settings else None, pauses)
+
+
+def cleanup(conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool) -> list[ActionResult]:
+    """Lists jobs stuck in running, and unless `dry_run` marks them failed: only leases provably expired."""
+    rows = _rows(conn, "SELECT * FROM job_queue_clean_stuck(%s, %s, %s)", (older_than, actor, dry_run))
+    return [result_from(row) for row in rows]
+
+
+def purge(conn: Connection, *, older_than: timedelta, dry_run: bool) -> int:
+    """Removes succeeded and cancelled jobs older than this from the queue; returns how many, or how many it would."""
+    if dry_run:
+        row = conn.execute(
+            """
+            SELECT count(*) FROM job_list WHERE status IN ('succeeded', 'cancelled')
+                AND coalesce(completed_at, updated_at, run_at) < now() - %s
+            """,
+            (older_than,),
+        ).fetchone()
+    else:
+        row = conn.execute("SELECT job_queue_cleanup(%s)", (older_than,)).fetchone()
+    return int(row[0]) if row else 0

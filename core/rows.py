@@ -1,0 +1,53 @@
+"""From database rows to the values of `core.model`: cursors that fetch by column name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Row = dict[str, Any]
+
+_JOB_FIELDS = tuple(field.name for field in fields(Job))
+_RUN_FIELDS = tuple(field.name for field in fields(Run))
+
+
+def job_from(row: Mapping[str, Any]) -> Job:
+    """A row of `job_list` (or one with the same columns) as a job."""
+    values = {name: row[name] for name in _JOB_FIELDS if name in row}
+    values["status"] = Status(values["status"])
+    if values.get("last_outcome"):
+        values["last_outcome"] = RunOutcome(values["last_outcome"])
+    return Job(**values)
+
+
+def run_from(row: Mapping[str, Any]) -> Run:
+    """A row of `job_run_list` as a run."""
+    values = {name: row[name] for name in _RUN_FIELDS}
+    values["outcome"] = RunOutcome(values["outcome"])
+    return Run(**values)
+
+
+def result_from(row: Mapping[str, Any]) -> ActionResult:
+    """The answer for one id of an action."""
+    status = row["status"]
+    return ActionResult(row["job_id"], row["ok"], row["message"], Status(status) if status else None, row["version"])
+
+
+def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Processing:
+    """The processing switch; a missing settings row counts as off, as the claim counts it."""
+    paused_types = tuple(TypePause(**pause) for pause in pauses)
+    if settings is None:
+        return Processing(False, "The settings row is missing; resume to restore it.", paused_types=paused_types)
+    return Processing(
+        enabled=settings["processing_enabled"],
+        paused_reason=settings["paused_reason"],
+        paused_by=settings["paused_by"],
+        paused_at=settings["paused_at"],
+        resume_at=settings["resume_at"],
+        paused_types=paused_types,
+    )

@@ -1,0 +1,2610 @@
+-- jobdeck schema version 1
+--
+-- The whole database of Jobdeck. Safe to run again and over the original application's tables: rows and
+-- columns stay. Runs in one transaction on Postgres 15 and later, and needs no extension.
+--
+-- A job changes its status in the functions of this file and nowhere else. Errors meant for a person carry
+-- SQLSTATE JD001 and a sentence; everything else is a defect.
+--
+--   1 tables        4 clauses of the claim    7 reaper               10 reading
+--   2 old rows      5 claim, heartbeat        8 operators' actions   11 programme
+--   3 enqueue       6 finish                  9 processing switch    12 roles
+
+set local client_min_messages = warning;
+
+-------------------------------------------------------------------------------------------------------
+-- 1. Tables
+-------------------------------------------------------------------------------------------------------
+
+create table if not exists public.jobdeck_schema (
+    version integer not null,
+    installed_at timestamptz not null default now()
+);
+
+create table if not exists public.job_queue (
+    id uuid primary key default gen_random_uuid(),
+    task_type text not null,
+    payload jsonb not null default '{}',
+    status text not null default 'pending',
+    run_at timestamptz not null default now(),
+    attempts integer not null default 0,
+    max_attempts integer not null default 5,
+    last_error text,
+    output jsonb,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    completed_at timestamptz,
+    is_recurring boolean not null default false,
+    recurrence_interval_minutes integer,
+    expires_at timestamptz,
+    last_run_at timestamptz,
+    constraint job_queue_status_check check (status in ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
+    constraint job_queue_attempts_check check (attempts >= 0 and max_attempts >= 1)
+);
+
+alter table public.job_queue
+    add column if not exists priority integer not null default 0,
+    add column if not exists dedupe_key text,
+    add column if not exists concurrency_key text,
+    -- Waits behind another job with its concurrency key, and so does not stand in the index that claims read.
+    add column if not exists in_line boolean not null default false,
+    add column if not exists blocked_by uuid,
+    add column if not exists checkpoint jsonb,
+    add column if not exists progress jsonb,
+    add column if not exists locked_by text,
+    add column if not exists run_token bigint,
+    add column if not exists lease_expires_at timestamptz,
+    add column if not exists started_at timestamptz,
+    add column if not exists cancel_requested_at timestamptz,
+    add column if not exists cancel_requested_by text,
+    add column if not exists anchor_at timestamptz,
+    add column if not exists cycle integer not null default 0,
+    add column if not exists consecutive_failures integer not null default 0,
+    add column if not exists last_outcome text,
+    add column if not exists last_success_at timestamptz,
+    add column if not exists created_by text,
+    add column if not exists version bigint not null default 1;
+
+-- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
+-- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions
+-- only: whoever may insert needs no other right.
+-- The clock is read once: two readings may stand on either side of a millisecond.
+alter table public.job_queue alter column id set default overlay(
+    gen_random_uuid()::text placing overlay(
+        lpad(to_hex(trunc(extract(epoch from clock_timestamp()) * 1000 * 4096)::bigint), 15, '0')
+        placing '7' from 13 for 0)
+    from 1 for 18)::uuid;
+
+-- Every change of status writes a new index entry, so what is dead is taken away early and often.
+alter table public.job_queue set (
+    fillfactor = 85,
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+    autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 20000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+create sequence if not exists public.job_run_token_seq as bigint;
+
+create table if not exists public.job_queue_settings (
+    id integer primary key default 1 constraint job_queue_settings_singleton check (id = 1),
+    processing_enabled boolean not null default true,
+    paused_reason text,
+    updated_at timestamptz not null default now()
+);
+alter table public.job_queue_settings
+    add column if not exists paused_by text,
+    add column if not exists paused_at timestamptz,
+    add column if not exists resume_at timestamptz,
+    add column if not exists pruned_at timestamptz not null default now();
+insert into public.job_queue_settings (id) values (1) on conflict (id) do nothing;
+
+create table if not exists public.job_paused_types (
+    task_type text primary key,
+    reason text,
+    paused_by text,
+    paused_at timestamptz not null default now(),
+    resume_at timestamptz
+);
+
+-- One row per run, appended and never updated. `late` marks the record of a worker that came back after its
+-- run had been taken from it; that run's own row says `lost`.
+create table if not exists public.job_runs (
+    run_token bigint not null,
+    late boolean not null default false,
+    job_id uuid not null,
+    task_type text not null,
+    payload jsonb not null,
+    attempt integer not null,
+    worker_id text,
+    due_at timestamptz not null,
+    started_at timestamptz not null,
+    finished_at timestamptz not null,
+    outcome text not null,
+    -- The job left the queue with this run: a one-time job that succeeded.
+    removed boolean not null default false,
+    error_kind text,
+    error text,
+    fingerprint text,
+    traceback text,
+    output jsonb,
+    log text,
+    progress jsonb,
+    primary key (run_token, late),
+    constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial', 'continued', 'retried', 'failed',
+        'cancelled', 'released', 'lost', 'abandoned')),
+    constraint job_runs_late_check check (late = (outcome = 'abandoned'))
+);
+create index if not exists job_runs_job on public.job_runs (job_id, run_token);
+create index if not exists job_runs_removed on public.job_runs (finished_at) where removed;
+create index if not exists job_runs_troubled on public.job_runs (finished_at)
+    where outcome in ('failed', 'retried', 'lost');
+alter table public.job_runs set (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1);
+
+create table if not exists public.job_worker_runs (
+    id uuid primary key default gen_random_uuid(),
+    started_at timestamptz not null default now(),
+    completed_at timestamptz,
+    source text not null,
+    http_method text,
+    user_agent text,
+    status text,
+    processed integer not null default 0,
+    succeeded integer,
+    failed integer,
+    message text,
+    error_message text,
+    results jsonb
+);
+alter table public.job_worker_runs
+    add column if not exists worker_id text,
+    add column if not exists http_status integer,
+    add column if not exists claimed integer not null default 0,
+    add column if not exists released integer not null default 0,
+    add column if not exists due_before integer,
+    add column if not exists duration_ms double precision;
+create index if not exists idx_job_worker_runs_started_at_desc on public.job_worker_runs (started_at desc);
+
+create table if not exists public.job_workers (
+    id text primary key,
+    host text not null,
+    pid integer not null,
+    mode text not null,
+    version text not null,
+    concurrency integer not null,
+    task_types text[] not null,
+    running integer not null default 0,
+    started_at timestamptz not null default now(),
+    heartbeat_at timestamptz not null default now()
+);
+
+-- What was finished, by the minute: a dashboard's rates cost the same whatever the history's length. One row
+-- per worker keeps workers from waiting for each other.
+create table if not exists public.job_throughput (
+    minute timestamptz not null,
+    worker_id text not null,
+    succeeded integer not null default 0,
+    troubled integer not null default 0,
+    failed integer not null default 0,
+    primary key (minute, worker_id)
+);
+
+create table if not exists public.job_trash (
+    job_id uuid primary key,
+    job jsonb not null,
+    deleted_at timestamptz not null default now(),
+    deleted_by text not null,
+    reason text
+);
+create index if not exists job_trash_deleted_at on public.job_trash (deleted_at);
+
+create table if not exists public.job_audit (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    actor text not null,
+    action text not null,
+    job_id uuid,
+    before jsonb,
+    after jsonb,
+    reason text
+);
+create index if not exists job_audit_job on public.job_audit (job_id) where job_id is not null;
+create index if not exists job_audit_at on public.job_audit (at);
+
+-------------------------------------------------------------------------------------------------------
+-- 2. Rows and functions that the original application left
+-------------------------------------------------------------------------------------------------------
+
+-- The functions below set updated_at; a trigger for it costs every claim and finish a call per row.
+drop trigger if exists job_queue_set_updated_at on public.job_queue;
+alter table public.job_queue drop constraint if exists recurring_jobs_must_have_interval;
+
+update public.job_queue
+set run_token = nextval('public.job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
+    lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at)
+where status = 'running' and run_token is null;
+
+-- The original accepted a recurring job without an interval, ran it once and never again.
+update public.job_queue
+set status = 'failed', completed_at = now(), last_outcome = 'failed', last_error =
+    'This recurring job has no interval and could never run again. Edit it to give it one, then retry it.'
+where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and status = 'pending';
+
+-- The original kept the due time of a recurring job that had run before as last_run_at + interval.
+update public.job_queue
+set anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
+    run_at = last_run_at + make_interval(mins => recurrence_interval_minutes)
+where is_recurring and anchor_at is null and last_run_at is not null and status = 'pending'
+    and recurrence_interval_minutes > 0;
+
+do $$
+begin
+    if not exists (select from pg_constraint where conname = 'job_queue_recurrence_check') then
+        alter table public.job_queue
+            add constraint job_queue_recurrence_check check (
+                status not in ('pending', 'running')
+                or is_recurring and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
+                or not is_recurring and recurrence_interval_minutes is null
+            ) not valid,
+            add constraint job_queue_lease_check check (
+                case when status = 'running'
+                    then run_token is not null and lease_expires_at is not null and locked_by is not null
+                    else run_token is null and lease_expires_at is null
+                end
+            ) not valid,
+            -- Priorities are few: the claim visits each that is present.
+            add constraint job_queue_priority_check check (priority between -100 and 100) not valid;
+    end if;
+end
+$$;
+
+drop index if exists public.idx_job_queue_status_run_at;
+drop index if exists public.idx_job_queue_task_type;
+drop index if exists public.idx_job_queue_recurring_next_run;
+
+-- What claims read: only jobs that nothing but time, a pause or their worker keeps from running.
+create index if not exists job_queue_claimable on public.job_queue (task_type, priority desc, run_at, id)
+    where status = 'pending' and blocked_by is null and not in_line;
+create index if not exists job_queue_in_line on public.job_queue (concurrency_key, priority desc, run_at, id)
+    where status = 'pending' and blocked_by is null and in_line;
+create index if not exists job_queue_blocked on public.job_queue (blocked_by, id)
+    where status = 'pending' and blocked_by is not null;
+create index if not exists job_queue_waiting on public.job_queue (run_at, id)
+    where status = 'pending' and (blocked_by is not null or in_line);
+create index if not exists job_queue_running on public.job_queue (locked_by, id) where status = 'running';
+create unique index if not exists job_queue_running_key on public.job_queue (concurrency_key)
+    where status = 'running' and concurrency_key is not null;
+create unique index if not exists job_queue_dedupe on public.job_queue (dedupe_key)
+    where dedupe_key is not null and status in ('pending', 'running');
+create index if not exists job_queue_keyed on public.job_queue (concurrency_key, priority desc, run_at)
+    where status = 'pending' and blocked_by is null and not in_line and concurrency_key is not null;
+create index if not exists job_queue_finished on public.job_queue (status, coalesce(completed_at, updated_at), id)
+    where status in ('succeeded', 'failed', 'cancelled');
+create index if not exists job_queue_series on public.job_queue (run_at) where is_recurring and status = 'pending';
+create index if not exists job_queue_expiring on public.job_queue (expires_at)
+    where status = 'pending' and expires_at is not null;
+
+drop function if exists public.job_queue_claim(integer);
+drop function if exists public.job_queue_mark_succeeded(uuid, jsonb);
+drop function if exists public.job_queue_mark_failed(uuid, text, integer);
+drop function if exists public.job_queue_mark_failed(uuid, text, interval);
+drop function if exists public.job_queue_enqueue(text, jsonb, timestamptz, integer);
+drop function if exists public.job_queue_cleanup(interval);
+
+create or replace function public.job_queue_refuse_old_runner(p_function text) returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    raise exception using errcode = 'JD001', message = format(
+        '%s belongs to the earlier runner, which carries no run token and so could finish a job that another '
+        'worker holds. Nothing was changed. Stop that runner and start "jobdeck worker".', p_function);
+end
+$$;
+
+create function public.job_queue_claim(p_limit integer default 5) returns setof public.job_queue
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    perform public.job_queue_refuse_old_runner('job_queue_claim(limit)');
+end
+$$;
+
+create function public.job_queue_mark_succeeded(p_job_id uuid, p_output jsonb default null)
+returns public.job_queue
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    perform public.job_queue_refuse_old_runner('job_queue_mark_succeeded');
+    return null;
+end
+$$;
+
+create function public.job_queue_mark_failed(p_job_id uuid, p_error text, p_retry_in_ms integer default null)
+returns public.job_queue
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    perform public.job_queue_refuse_old_runner('job_queue_mark_failed');
+    return null;
+end
+$$;
+
+create function public.job_queue_mark_failed(p_id uuid, p_error text, p_retry_in interval)
+returns public.job_queue
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    perform public.job_queue_refuse_old_runner('job_queue_mark_failed');
+    return null;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 3. Enqueue
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.job_queue_refuse(p_sentence text) returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    raise exception using errcode = 'JD001', message = p_sentence;
+end
+$$;
+
+-- A hint for idle workers, once per statement; what they poll is the truth.
+create or replace function public.job_queue_notify() returns trigger
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    perform pg_notify('job_queue', '');
+    return null;
+end
+$$;
+create or replace trigger job_queue_notify after insert on public.job_queue
+    for each statement execute function public.job_queue_notify();
+
+-- Whether a new job with this key goes behind one that will run before it. Two enqueues at once may both say
+-- no: then both stand in the claim's index, and the claim takes one.
+create or replace function public.job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
+returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select p_key is not null and (
+        exists (select from job_queue where concurrency_key = p_key and status = 'running')
+        or exists (
+            select from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at
+        )
+    )
+$$;
+
+-- What a job that waits for this one has to do: wait on (`live`), or go ahead; else why it waits in vain.
+create or replace function public.job_queue_judge_blocker(
+    p_blocked_by uuid, out live boolean, out refusal text
+)
+language plpgsql stable
+set search_path = public, pg_temp
+as $$
+declare
+    v_status text;
+    v_outcome text;
+begin
+    select status into v_status from job_queue where id = p_blocked_by;
+    live := coalesce(v_status in ('pending', 'running'), false);
+    if live or v_status = 'succeeded' then
+        return;
+    end if;
+    select outcome into v_outcome from job_runs where job_id = p_blocked_by and not late
+    order by run_token desc limit 1;
+    if v_status is not null or v_outcome is null or v_outcome not in ('succeeded', 'partial') then
+        refusal := format(
+            'Job %s, which this one is to wait for, %s. Retry it first, or enqueue this job without waiting.',
+            p_blocked_by, coalesce('is ' || v_status, 'does not exist'));
+    end if;
+end
+$$;
+
+-- The blocker that a job really has to wait for: null when it has succeeded already.
+create or replace function public.job_queue_live_blocker(p_blocked_by uuid) returns uuid
+language plpgsql stable
+set search_path = public, pg_temp
+as $$
+declare
+    v_blocker record;
+begin
+    select * into v_blocker from job_queue_judge_blocker(p_blocked_by);
+    if v_blocker.refusal is not null then
+        perform job_queue_refuse(v_blocker.refusal);
+    end if;
+    return case when v_blocker.live then p_blocked_by end;
+end
+$$;
+
+drop function if exists public.job_queue_create(text, jsonb, timestamptz, integer, integer, text, text, uuid, integer, timestamptz, text);
+-- Enqueues one job, or answers with the one that already holds the dedupe key (`created` false).
+create function public.job_queue_create(
+    p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job public.job_queue, out created boolean
+)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_run_at timestamptz := coalesce(p_run_at, now());
+    v_blocked_by uuid;
+begin
+    if coalesce(trim(p_task_type), '') = '' then
+        perform job_queue_refuse('A job needs a task type.');
+    elsif p_interval_minutes <= 0 then
+        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
+    elsif p_priority not between -100 and 100 then
+        perform job_queue_refuse('A priority lies between -100 and 100.');
+    elsif jsonb_typeof(p_payload) is distinct from 'object' then
+        perform job_queue_refuse('A payload is a JSON object.');
+    end if;
+    if p_blocked_by is not null then
+        v_blocked_by := job_queue_live_blocker(p_blocked_by);
+    end if;
+    for attempt in 1..5 loop
+        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+            in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+        values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
+            p_concurrency_key, job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
+            p_interval_minutes is not null, p_interval_minutes,
+            case when p_interval_minutes is not null then v_run_at end, p_expires_at,
+            coalesce(p_actor, session_user))
+        on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+        returning q.* into job;
+        if found then
+            created := true;
+            return;
+        end if;
+        select * into job from job_queue q where q.dedupe_key = p_dedupe_key and q.status in ('pending', 'running');
+        if found then
+            created := false;
+            return;
+        end if;
+    end loop;
+    perform job_queue_refuse(format(
+        'A job with the dedupe key %s comes and goes while this one is enqueued. Try again.', p_dedupe_key));
+end
+$$;
+
+-- The original's call, with its defaults: null payload is {}, null time is now, at least one attempt.
+create function public.job_queue_enqueue(
+    p_task_type text, p_payload jsonb default '{}', p_run_at timestamptz default now(),
+    p_max_attempts integer default 5
+) returns public.job_queue
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    select (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null, null,
+        null, null, null)).job
+$$;
+
+-- Enqueues many one-time jobs in one statement; arrays run in step, and those past the task types may be null
+-- for the default. Jobs whose dedupe key is taken are left out of what it returns.
+create or replace function public.job_queue_create_many(
+    p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
+) returns setof uuid
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    select job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.')
+    where exists (
+        select from unnest(p_task_types, p_priorities) as n (task_type, priority)
+        where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
+    );
+    insert into job_queue (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
+        created_by)
+    select n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+        greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
+        n.concurrency_key is not null and (
+            coalesce(min(coalesce(n.run_at, now())) over (partition by n.concurrency_key
+                order by coalesce(n.priority, 0) desc, coalesce(n.run_at, now()), n.place
+                rows between unbounded preceding and 1 preceding) <= coalesce(n.run_at, now()), false)
+            or job_queue_joins_line(n.concurrency_key, coalesce(n.priority, 0), coalesce(n.run_at, now()))
+        ),
+        coalesce(p_actor, session_user)
+    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys)
+        with ordinality as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, place)
+    order by n.place
+    on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+    returning id
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 4. The clauses of the claim
+--
+-- Each is one expression that the planner puts in place of its call; the claim asks for all of them and
+-- job_queue_why for one after the other, so that the explanation cannot differ from the claim.
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.job_clause_pending(p_status text) returns boolean
+language sql immutable parallel safe
+return p_status = 'pending';
+
+create or replace function public.job_clause_due(p_run_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_run_at <= p_at;
+
+create or replace function public.job_clause_unexpired(p_expires_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_expires_at is null or p_expires_at > p_at;
+
+create or replace function public.job_clause_unblocked(p_blocked_by uuid) returns boolean
+language sql immutable parallel safe
+return p_blocked_by is null;
+
+create or replace function public.job_clause_first_in_line(p_in_line boolean) returns boolean
+language sql immutable parallel safe
+return not p_in_line;
+
+create or replace function public.job_key_is_busy(p_key text) returns boolean
+language sql stable parallel safe
+set search_path = public, pg_temp
+as $$ select exists (select from job_queue where concurrency_key = p_key and status = 'running') $$;
+
+create or replace function public.job_clause_key_free(p_key text) returns boolean
+language sql stable parallel safe
+return p_key is null or not public.job_key_is_busy(p_key);
+
+-- Whether anything may be claimed at all: false too when the settings row is missing.
+create or replace function public.job_clause_processing(p_at timestamptz) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false)
+$$;
+
+create or replace function public.job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select not exists (
+        select from job_paused_types where task_type = p_task_type and (resume_at is null or resume_at > p_at)
+    )
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 5. Claim, heartbeat, checkpoint
+-------------------------------------------------------------------------------------------------------
+
+-- The lanes of some task types: each priority at which claimable jobs stand, found by one probe of the index.
+create or replace function public.job_queue_lanes(p_types text[])
+returns table (task_type text, priority integer)
+language sql stable
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+    with recursive lane (task_type, priority) as (
+        select t.task_type, (
+            select q.priority from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = t.task_type
+            order by q.task_type, q.priority desc limit 1)
+        from unnest(p_types) as t (task_type)
+        union all
+        select l.task_type, (
+            select q.priority from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority < l.priority
+            order by q.task_type, q.priority desc limit 1)
+        from lane l where l.priority is not null
+    )
+    select lane.task_type, lane.priority from lane where lane.priority is not null
+$$;
+
+-- Of keyed candidates in claim order, those that may run: one per key, while no job with the key is running.
+-- The lock is tried and not waited for, and decides between two claims that have not seen each other.
+create or replace function public.job_queue_take_keys(p_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_job record;
+    v_refused uuid[] := '{}';
+    v_taken text[] := '{}';
+begin
+    for v_job in
+        select q.id, q.concurrency_key as key from unnest(p_ids) with ordinality as c (id, place)
+        join job_queue q on q.id = c.id where q.concurrency_key is not null order by c.place
+    loop
+        if v_job.key = any (v_taken) or not pg_try_advisory_xact_lock(1785689, hashtext(v_job.key))
+            or job_key_is_busy_now(v_job.key)
+        then
+            v_refused := v_refused || v_job.id;
+        else
+            v_taken := v_taken || v_job.key;
+        end if;
+    end loop;
+    return array(
+        select c.id from unnest(p_ids) with ordinality as c (id, place) where c.id <> all (v_refused) order by c.place
+    );
+end
+$$;
+
+-- Asked after a lock is held, so it must see what has committed since the claim began: hence volatile.
+create or replace function public.job_key_is_busy_now(p_key text) returns boolean
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+begin
+    return exists (select from job_queue where concurrency_key = p_key and status = 'running');
+end
+$$;
+
+-- Takes up to p_limit claimable jobs of the given types for a worker, best first.
+--
+-- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that
+-- what is not due, of a type not asked for, blocked or behind a busy key costs nothing. The planner's settings
+-- hold that plan whatever the statistics say.
+create or replace function public.job_queue_claim(
+    p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision
+) returns table (
+    id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
+    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer
+)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
+set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_types text[];
+    v_priorities integer[];
+    v_quotas integer[];
+    v_ids uuid[];
+    v_keyed boolean;
+begin
+    if p_limit < 1 or not job_clause_processing(v_now) then
+        return;
+    end if;
+    select array_agg(l.task_type), array_agg(l.priority), array_agg(p_limit)
+    into v_types, v_priorities, v_quotas
+    from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
+    if v_types is null then
+        return;
+    end if;
+
+    if array_length(v_types, 1) > 1 then
+        select array_agg(h.task_type), array_agg(h.priority), array_agg(h.jobs)
+        into v_types, v_priorities, v_quotas
+        from (
+            select best.task_type, best.priority, count(*)::integer as jobs
+            from (
+                select l.task_type, l.priority
+                from unnest(v_types, v_priorities) as l (task_type, priority)
+                cross join lateral (
+                    select q.run_at, q.id from job_queue q
+                    where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                        and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
+                        and q.priority = l.priority and job_clause_due(q.run_at, v_now)
+                        and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                    order by q.run_at, q.id limit p_limit
+                ) c
+                order by l.priority desc, c.run_at, c.id limit p_limit
+            ) best
+            group by best.task_type, best.priority
+        ) h;
+        if v_types is null then
+            return;
+        end if;
+    end if;
+
+    select array_agg(c.id order by l.priority desc, c.run_at, c.id), bool_or(c.keyed) into v_ids, v_keyed
+    from unnest(v_types, v_priorities, v_quotas) as l (task_type, priority, quota)
+    cross join lateral (
+        select q.id, q.run_at, q.concurrency_key is not null as keyed from job_queue q
+        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
+            and job_clause_due(q.run_at, v_now) and job_clause_unexpired(q.expires_at, v_now)
+            and job_clause_key_free(q.concurrency_key)
+        order by q.run_at, q.id limit l.quota
+        for update of q skip locked
+    ) c;
+    if v_keyed then
+        v_ids := job_queue_take_keys(v_ids);
+    end if;
+
+    return query
+    with taken as (
+        update job_queue q
+        set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
+            locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
+            lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
+            anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
+        where q.id = any (v_ids)
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.is_recurring,
+            q.checkpoint, q.cycle, q.priority
+    )
+    select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, t.run_at, v_now, t.is_recurring,
+        t.checkpoint, t.cycle
+    from taken t order by t.priority desc, t.run_at, t.id;
+end
+$$;
+
+-- When the next job of these types may be due, past or future; null when none stands in the claim's index.
+create or replace function public.job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
+language plpgsql stable security definer
+set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+begin
+    at := clock_timestamp();
+    if not job_clause_processing(at) then
+        return;
+    end if;
+    select min(h.run_at) into next_due
+    from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, at))) l
+    cross join lateral (
+        select q.run_at from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+            and q.priority = l.priority and job_clause_key_free(q.concurrency_key)
+        order by q.run_at, q.id limit 1
+    ) h;
+end
+$$;
+
+-- Renews the leases of all jobs a worker holds, takes their progress, and answers which are still its own and
+-- which an operator asked to cancel.
+create or replace function public.job_queue_heartbeat(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
+) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
+language sql volatile security definer
+set search_path = public, pg_temp set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+    with held as (
+        select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
+    ), mine as (
+        select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
+        where q.id = any (p_ids) and q.status = 'running' order by q.id for update of q
+    ), renewed as (
+        update job_queue q
+        set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
+            progress = coalesce(h.progress, q.progress)
+        from mine m, held h
+        where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token and q.status = 'running'
+            and h.id = q.id and h.token = q.run_token
+        returning q.id, q.run_token, q.cancel_requested_at is not null as cancel_requested
+    )
+    select h.id, h.token, r.id is not null, coalesce(r.cancel_requested, false)
+    from held h left join renewed r on r.id = h.id and r.run_token = h.token
+$$;
+
+-- Keeps a checkpoint of a running job; false when the token no longer holds it.
+create or replace function public.job_queue_checkpoint(p_id uuid, p_token bigint, p_checkpoint jsonb)
+returns boolean
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    with kept as (
+        update job_queue set checkpoint = p_checkpoint, updated_at = clock_timestamp()
+        where id = p_id and run_token = p_token and status = 'running' returning id
+    )
+    select exists (select from kept)
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 6. Finish
+-------------------------------------------------------------------------------------------------------
+
+-- The first slot of a series after a moment: anchor + k x interval, never before the anchor.
+create or replace function public.job_next_slot(p_anchor timestamptz, p_minutes integer, p_after timestamptz)
+returns timestamptz
+language sql immutable parallel safe
+return case
+    when p_anchor > p_after then p_anchor
+    else date_bin(make_interval(mins => p_minutes), p_after, p_anchor) + make_interval(mins => p_minutes)
+end;
+
+-- Seconds to wait before the next attempt: doubling from the base up to the cap, 50 to 100 % of it.
+create or replace function public.job_backoff(p_attempt integer, p_base double precision, p_cap double precision)
+returns double precision
+language sql volatile parallel safe
+return least(p_cap, p_base * power(2::double precision, least(greatest(p_attempt, 1) - 1, 60))) * (0.5 + random() / 2);
+
+-- A delay that a handler asked for: none that is negative, and a year at most.
+create or replace function public.job_delay(p_seconds double precision) returns interval
+language sql immutable parallel safe
+return make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0), 31536000));
+
+-- Groups errors that differ only in ids, numbers, times and quoted text.
+create or replace function public.job_error_fingerprint(p_kind text, p_error text) returns text
+language sql immutable parallel safe
+return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
+    regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
+    '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
+
+-- Lets the best waiting job of each key stand in the claim's index: the best of those that are due, else the
+-- one due first. Rows that somebody else holds are passed over; the reaper comes by again.
+create or replace function public.job_queue_advance_lines(p_keys text[]) returns void
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_key text;
+    v_next uuid;
+    v_run_at timestamptz;
+begin
+    for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
+        perform pg_advisory_xact_lock(1785689, hashtext(v_key));
+        continue when job_key_is_busy_now(v_key) or exists (
+            select from job_queue q
+            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                and q.run_at <= clock_timestamp()
+        );
+        select q.id into v_next from job_queue q
+        where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+            and q.run_at <= clock_timestamp()
+        order by q.priority desc, q.run_at, q.id limit 1 for update skip locked;
+        if v_next is null then
+            select q.id, q.run_at into v_next, v_run_at from job_queue q
+            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+            order by q.run_at, q.priority desc, q.id limit 1 for update skip locked;
+            continue when exists (
+                select from job_queue q
+                where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+                    and q.run_at <= v_run_at
+            );
+        end if;
+        update job_queue set in_line = false where id = v_next;
+    end loop;
+end
+$$;
+
+drop function if exists public.job_queue_release_waiting(uuid[], uuid[], text);
+-- Jobs that waited for others: released where those succeeded, cancelled (and their own waiters with them)
+-- where those can no longer succeed. Returns the keys whose lines the caller has to advance: keys are locked
+-- after all rows, so that no two transactions wait for each other.
+create function public.job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
+returns text[]
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hopeless uuid[] := p_hopeless;
+    v_keys text[];
+begin
+    with released as (
+        update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
+            in_line = concurrency_key is not null
+        where status = 'pending' and blocked_by is not null and blocked_by = any (p_succeeded)
+        returning concurrency_key
+    )
+    select array_agg(concurrency_key) into v_keys from released;
+    while cardinality(v_hopeless) > 0 loop
+        with ended as (
+            update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
+                version = version + 1, last_outcome = 'cancelled',
+                last_error = format('Cancelled because job %s, which it waited for, %s.', blocked_by, p_reason)
+            where status = 'pending' and blocked_by is not null and blocked_by = any (v_hopeless)
+            returning id
+        )
+        select coalesce(array_agg(id), '{}') into v_hopeless from ended;
+    end loop;
+    return v_keys;
+end
+$$;
+
+create or replace function public.job_queue_count_finished(
+    p_worker text, p_succeeded bigint, p_troubled bigint, p_failed bigint
+) returns void
+language sql volatile
+set search_path = public, pg_temp
+as $$
+    insert into job_throughput as t (minute, worker_id, succeeded, troubled, failed)
+    values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_troubled, p_failed)
+    on conflict (minute, worker_id) do update set succeeded = t.succeeded + excluded.succeeded,
+        troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed
+$$;
+
+drop type if exists public.job_queue_move;
+create type public.job_queue_move as (
+    id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz, retry_at timestamptz,
+    outcome text, started_at timestamptz, finished_at timestamptz, details jsonb, key text, cancelled_by text,
+    recorded text
+);
+
+-- Carries out the table of outcomes for runs whose token still holds: appends each to the history and moves
+-- its job on. `p_details` holds, per run and where present: output, checkpoint, delay, retry_after, retry_base,
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress.
+create or replace function public.job_queue_settle(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_moves public.job_queue_move[];
+    v_keys text[];
+begin
+    with report as (
+        -- A run that stands twice in a batch is one run.
+        select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+            as r (id, token, outcome, started_at, finished_at, details)
+    ), held as (
+        select q.*, r.outcome, r.started_at as began_at, r.finished_at, r.details
+        from job_queue q join report r on r.id = q.id and r.token = q.run_token
+        where q.id = any (p_ids) and q.status = 'running'
+        order by q.id for update of q
+    ), judged as (
+        select h.*,
+            h.cancel_requested_at is not null or h.outcome = 'cancelled' as cancels,
+            case when h.is_recurring
+                then job_next_slot(coalesce(h.anchor_at, h.run_at), h.recurrence_interval_minutes, v_now)
+            end as slot,
+            h.outcome in ('failed', 'lost') and not coalesce((h.details ->> 'permanent')::boolean, false)
+                and h.attempts < h.max_attempts as may_retry,
+            v_now + job_delay(coalesce(
+                (h.details ->> 'retry_after')::double precision,
+                job_backoff(h.attempts, coalesce((h.details ->> 'retry_base')::double precision, p_retry_base),
+                    coalesce((h.details ->> 'retry_cap')::double precision, p_retry_cap)))) as retry_at
+        from held h
+    ), decided as (
+        select j.*,
+            case
+                when j.cancels then 'cancel'
+                when j.outcome in ('succeeded', 'partial') then 'success'
+                when j.outcome = 'continued' then 'continue'
+                when j.outcome = 'released' then 'release'
+                when j.may_retry and (j.slot is null or j.retry_at < j.slot)
+                    and (not j.is_recurring or j.expires_at is null or j.retry_at < j.expires_at) then 'retry'
+                else 'failure'
+            end as move,
+            -- The series is over when its next slot is at or past its end.
+            j.is_recurring and j.expires_at is not null and j.slot >= j.expires_at as is_over
+        from judged j
+    )
+    select array_agg(row(
+        d.id, d.run_token, d.move, d.is_recurring, d.is_over, d.slot, d.retry_at, d.outcome, d.began_at,
+        d.finished_at, d.details, d.concurrency_key, d.cancel_requested_by,
+        case
+            when d.outcome = 'lost' then 'lost'
+            when d.move = 'cancel' then 'cancelled'
+            when d.move = 'retry' then 'retried'
+            when d.move = 'failure' then 'failed'
+            else d.outcome
+        end)::public.job_queue_move)
+    into v_moves from decided d;
+    if v_moves is null then
+        return;
+    end if;
+
+    insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at, finished_at,
+        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress)
+    select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
+        m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
+        case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
+        m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
+        coalesce(nullif(m.details -> 'progress', 'null'), q.progress)
+    from unnest(v_moves) m
+    join job_queue q on q.id = m.id
+    cross join lateral (
+        select
+            case when m.move = 'cancel' then 'cancelled' else m.details ->> 'error_kind' end as kind,
+            case
+                when m.move = 'cancel' and m.outcome <> 'lost' then format(
+                    'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
+                    case m.outcome when 'cancelled' then 'stopped' when 'released' then 'been handed back'
+                        when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
+                        else m.outcome end)
+                else m.details ->> 'error'
+            end as error
+    ) e
+    where q.id = any (p_ids);
+
+    delete from job_queue q using unnest(v_moves) m
+    where q.id = any (p_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
+
+    update job_queue q set
+        status = case
+            when m.move = 'cancel' then 'cancelled'
+            when m.move = 'success' and m.is_over then 'succeeded'
+            when m.move = 'failure' and (not m.is_recurring or m.is_over) then 'failed'
+            else 'pending'
+        end,
+        run_at = case
+            when m.move = 'cancel' then q.run_at
+            when m.move in ('success', 'failure') and m.is_recurring and not m.is_over then m.slot
+            when m.move = 'continue'
+                then v_now + job_delay((m.details ->> 'delay')::double precision)
+            when m.move = 'retry' then m.retry_at
+            else q.run_at
+        end,
+        attempts = case
+            when m.move = 'release' then greatest(q.attempts - 1, 0)
+            when m.move = 'continue' or m.is_recurring and m.move in ('success', 'failure') and not m.is_over then 0
+            else q.attempts
+        end,
+        checkpoint = case
+            when m.move = 'continue' then m.details -> 'checkpoint'
+            when m.is_recurring and m.move in ('success', 'failure') then null
+            else q.checkpoint
+        end,
+        cycle = q.cycle + (m.is_recurring and m.move in ('success', 'failure'))::integer,
+        output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
+        last_error = case
+            when m.move in ('success', 'continue') then null
+            when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed and gave no reason.')
+            else q.last_error
+        end,
+        last_outcome = m.recorded,
+        last_run_at = case when m.move = 'release' then q.last_run_at else v_now end,
+        last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
+        consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
+            else q.consecutive_failures end,
+        completed_at = case
+            when m.move = 'cancel' or m.move = 'failure' and (not m.is_recurring or m.is_over)
+                or m.move = 'success' and m.is_over then v_now
+        end,
+        in_line = q.concurrency_key is not null,
+        progress = null, locked_by = null, run_token = null, lease_expires_at = null, started_at = null,
+        cancel_requested_at = null, cancel_requested_by = null,
+        updated_at = v_now, version = q.version + 1
+    from unnest(v_moves) m
+    where q.id = any (p_ids) and q.id = m.id and not (m.move = 'success' and not m.is_recurring);
+
+    select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
+    v_keys := v_keys || job_queue_release_waiting(
+        array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
+    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
+        where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed for good');
+    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
+        'was cancelled');
+    perform job_queue_advance_lines(v_keys);
+    perform job_queue_count_finished(p_worker, count(*) filter (where m.recorded in ('succeeded', 'partial', 'continued')),
+        count(*) filter (where m.recorded in ('retried', 'lost')), count(*) filter (where m.recorded = 'failed'))
+    from unnest(v_moves) m;
+
+    return query
+    select m.id, m.token, m.recorded, q.status, q.run_at
+    from unnest(v_moves) m left join job_queue q on q.id = m.id and q.id = any (p_ids);
+end
+$$;
+
+-- Finishes a batch of runs for a worker. Answers for each, save for one-time jobs that succeeded as reported and
+-- so left the queue: of those nothing is said. Applied once however often it is sent: a token that no longer holds
+-- is answered with what its run was recorded as, and recorded as `abandoned` where the reaper had given it up.
+create or replace function public.job_queue_finish(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_done bigint[];
+    v_removed uuid[];
+    v_keys text[];
+    v_settled record;
+begin
+    -- By far most runs are one-time jobs that succeeded and were alone: one statement for all of them.
+    with gone as (
+        delete from job_queue q
+        using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+            as r (id, token, outcome, started_at, finished_at, details)
+        where q.id = any (p_ids) and q.id = r.id and q.run_token = r.token and q.status = 'running'
+            and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
+            and q.concurrency_key is null
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
+            r.outcome, r.started_at, r.finished_at, r.details
+    ), history as (
+        insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, removed, output, log, progress)
+        select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
+            g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress)
+        from gone g
+    )
+    select array_agg(g.run_token), array_agg(g.id) into v_done, v_removed from gone g;
+    if v_removed is not null then
+        perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
+        if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
+            v_keys := job_queue_release_waiting(v_removed, '{}', '');
+        end if;
+        if cardinality(v_done) = cardinality(p_tokens) then
+            if v_keys is not null then
+                perform job_queue_advance_lines(v_keys);
+            end if;
+            return;
+        end if;
+    end if;
+
+    for v_settled in
+        select s.* from (
+            select array_agg(r.id order by r.id) as ids, array_agg(r.token order by r.id) as tokens,
+                array_agg(r.outcome order by r.id) as outcomes, array_agg(r.started_at order by r.id) as started,
+                array_agg(r.finished_at order by r.id) as finished, array_agg(r.details order by r.id) as details
+            from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+                as r (id, token, outcome, started_at, finished_at, details)
+            where v_done is null or r.token <> all (v_done)
+        ) rest
+        cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
+            rest.finished, rest.details, p_retry_base, p_retry_cap) s
+    loop
+        v_done := v_done || v_settled.run_token;
+        job_id := v_settled.job_id;
+        run_token := v_settled.run_token;
+        recorded := v_settled.recorded;
+        status := v_settled.status;
+        run_at := v_settled.run_at;
+        return next;
+    end loop;
+    if v_keys is not null then
+        perform job_queue_advance_lines(v_keys);
+    end if;
+    if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
+        return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
+        where v_done is null or l.run_token <> all (v_done);
+    end if;
+end
+$$;
+
+-- The answer for runs whose token holds nothing any more: what each was recorded as. Where that is `lost`, the
+-- worker has come back late, which is put on record once; its result is dropped.
+create or replace function public.job_queue_note_late(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_started timestamptz[], p_finished timestamptz[],
+    p_details jsonb[]
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language sql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+    with report as (
+        select r.*, l.task_type, l.payload, l.attempt, l.due_at, l.outcome
+        from unnest(p_ids, p_tokens, p_started, p_finished, p_details)
+            as r (id, token, started_at, finished_at, details)
+        left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
+    ), noted as (
+        insert into job_runs (run_token, late, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, error_kind, error, log)
+        select r.token, true, r.id, r.task_type, r.payload, r.attempt, p_worker, r.due_at, r.started_at,
+            r.finished_at, 'abandoned', 'lease_lost',
+            'The worker came back after its lease had ended; what it had done for the queue was dropped.',
+            r.details ->> 'log'
+        from report r where r.outcome = 'lost'
+        on conflict (run_token, late) do nothing
+    )
+    select r.id, r.token, case when r.outcome = 'lost' or r.outcome is null then 'abandoned' else r.outcome end,
+        q.status, q.run_at
+    from report r left join job_queue q on q.id = r.id
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 7. Reaper
+-------------------------------------------------------------------------------------------------------
+
+-- Ends runs whose lease has provably expired; all locks are held while their tokens are checked again.
+create or replace function public.job_queue_take_back(
+    p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
+) returns setof uuid
+language sql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+    with expired as materialized (
+        select q.id, q.run_token, q.started_at, q.locked_by from job_queue q
+        where q.id = any (p_ids) and q.status = 'running' and q.lease_expires_at <= clock_timestamp()
+        order by q.id for update of q skip locked
+    ), together as (
+        select array_agg(e.id) as ids, array_agg(e.run_token) as tokens, array_agg('lost'::text) as outcomes,
+            array_agg(coalesce(e.started_at, clock_timestamp())) as started,
+            array_agg(clock_timestamp()) as finished,
+            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
+                'Worker %s stopped renewing its lease; it crashed, was cut off or was stopped.', e.locked_by))
+                || p_details) as details
+        from expired e
+    )
+    select s.job_id from together t
+    cross join lateral job_queue_settle(p_worker, t.ids, t.tokens, t.outcomes, t.started, t.finished, t.details,
+        p_retry_base, p_retry_cap) s
+    where t.ids is not null
+$$;
+
+-- Ends what waits past its end: a series as succeeded, unless its last cycle failed; a one-time job as cancelled.
+create or replace function public.job_queue_end_expired(p_limit integer) returns bigint
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_ended uuid[];
+    v_keys text[];
+begin
+    with expired as (
+        select q.id from job_queue q
+        where q.status = 'pending' and q.expires_at is not null and q.expires_at <= clock_timestamp()
+        order by q.expires_at limit p_limit for update skip locked
+    ), ended as (
+        update job_queue q set
+            status = case when not q.is_recurring then 'cancelled' when q.consecutive_failures > 0 then 'failed'
+                else 'succeeded' end,
+            last_error = case when not q.is_recurring then 'Its time ran out before a worker could run it.'
+                else q.last_error end,
+            completed_at = clock_timestamp(), updated_at = clock_timestamp(), version = q.version + 1
+        from expired e where q.id = e.id
+        returning q.id, q.concurrency_key
+    )
+    select array_agg(id), array_agg(concurrency_key) into v_ended, v_keys from ended;
+    if v_ended is null then
+        return 0;
+    end if;
+    v_keys := v_keys || job_queue_release_waiting(array(select q.id from job_queue q where q.id = any (v_ended)
+        and q.status = 'succeeded'), '{}', '');
+    perform job_queue_release_waiting('{}', array(select q.id from job_queue q where q.id = any (v_ended)
+        and q.status <> 'succeeded'), 'ran out of time');
+    perform job_queue_advance_lines(v_keys);
+    return cardinality(v_ended);
+end
+$$;
+
+-- What two transactions that could not see each other may leave behind: a line of which nobody is first, a job
+-- that waits for one that is gone.
+create or replace function public.job_queue_mend() returns void
+language plpgsql volatile
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_stuck text[];
+    v_gone uuid[];
+    v_failed uuid[];
+begin
+    with recursive line (key) as (
+        (select q.concurrency_key from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and q.in_line order by q.concurrency_key limit 1)
+        union all
+        select (select q.concurrency_key from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
+            order by q.concurrency_key limit 1)
+        from line l where l.key is not null
+    )
+    select array_agg(l.key) into v_stuck from line l
+    where l.key is not null and not job_key_is_busy(l.key) and not exists (
+        select from job_queue q where q.concurrency_key = l.key and q.status = 'pending' and q.blocked_by is null
+            and not q.in_line and q.run_at <= clock_timestamp());
+
+    with recursive blocker (id) as (
+        (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by is not null
+        order by q.blocked_by limit 1)
+        union all
+        select (select q.blocked_by from job_queue q
+            where q.status = 'pending' and q.blocked_by is not null and q.blocked_by > b.id
+            order by q.blocked_by limit 1)
+        from blocker b where b.id is not null
+    ), judged as (
+        select b.id, q.status, (
+            select r.outcome from job_runs r where r.job_id = b.id and not r.late order by r.run_token desc limit 1
+        ) as outcome
+        from blocker b left join job_queue q on q.id = b.id where b.id is not null
+    )
+    select array_agg(j.id) filter (where j.status = 'succeeded'
+            or j.status is null and j.outcome in ('succeeded', 'partial')),
+        array_agg(j.id) filter (where j.status in ('failed', 'cancelled')
+            or j.status is null and coalesce(j.outcome, '') not in ('succeeded', 'partial'))
+    into v_gone, v_failed from judged j;
+    v_stuck := v_stuck || job_queue_release_waiting(coalesce(v_gone, '{}'), '{}', '');
+    perform job_queue_release_waiting('{}', coalesce(v_failed, '{}'), 'failed, was cancelled or was deleted');
+    perform job_queue_advance_lines(v_stuck);
+end
+$$;
+
+-- Takes old evidence away, in batches and at most once a minute for all workers: runs after 30 days, worker runs
+-- after 14, trash after 7, audit after 365.
+create or replace function public.job_queue_prune() returns bigint
+language plpgsql volatile
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_rows bigint;
+    v_pruned bigint := 0;
+begin
+    update job_queue_settings set pruned_at = clock_timestamp()
+    where id = 1 and pruned_at < clock_timestamp() - interval '1 minute'
+        and pg_try_advisory_xact_lock(1785689, 0);
+    if not found then
+        return 0;
+    end if;
+    -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+    delete from job_runs r using (
+        select o.run_token, o.late from (select run_token, late, finished_at from job_runs order by run_token limit 5000) o
+        where o.finished_at < clock_timestamp() - interval '30 days'
+    ) old where r.run_token = old.run_token and r.late = old.late;
+    get diagnostics v_rows = row_count;
+    v_pruned := v_pruned + v_rows;
+    delete from job_worker_runs where id in (select w.id from job_worker_runs w
+        where w.started_at < clock_timestamp() - interval '14 days' order by w.started_at limit 5000);
+    get diagnostics v_rows = row_count;
+    v_pruned := v_pruned + v_rows;
+    delete from job_trash where job_id in (select t.job_id from job_trash t
+        where t.deleted_at < clock_timestamp() - interval '7 days' order by t.deleted_at limit 5000);
+    get diagnostics v_rows = row_count;
+    v_pruned := v_pruned + v_rows;
+    delete from job_audit where id in (select a.id from job_audit a
+        where a.at < clock_timestamp() - interval '365 days' order by a.at limit 5000);
+    get diagnostics v_rows = row_count;
+    v_pruned := v_pruned + v_rows;
+    delete from job_throughput where minute < clock_timestamp() - interval '1 day';
+    delete from job_workers where heartbeat_at < clock_timestamp() - interval '1 day';
+    return v_pruned;
+end
+$$;
+
+-- One pass of the reaper, safe from every worker at once. Runs before a claim can need what it mends.
+create or replace function public.job_queue_reap(
+    p_worker text, p_retry_base double precision, p_retry_cap double precision,
+    out lost bigint, out expired bigint, out pruned bigint, out resumed bigint
+)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+begin
+    select count(*) into lost from job_queue_take_back(p_worker, array(
+        select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp() limit 500
+    ), '{}', p_retry_base, p_retry_cap);
+    expired := job_queue_end_expired(500);
+    resumed := job_queue_resume_due();
+    perform job_queue_mend();
+    pruned := job_queue_prune();
+end
+$$;
+
+-- The original's cleanup, mended: removes succeeded and cancelled jobs older than p_max_age, returns how many.
+create function public.job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_cutoff timestamptz := now() - p_max_age;
+    v_batch integer;
+    v_total integer := 0;
+begin
+    loop
+        delete from job_queue where id in (
+            select q.id from job_queue q
+            where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at, q.run_at) < v_cutoff
+            limit 5000 for update skip locked);
+        get diagnostics v_batch = row_count;
+        v_total := v_total + v_batch;
+        exit when v_batch = 0;
+    end loop;
+    return v_total;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 8. Operators' actions
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.job_actor(p_actor text) returns text
+language sql stable
+return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
+
+-- What the audit keeps of a job. The payload only where it was changed: it may name people.
+create or replace function public.job_audit_facts(p_job public.job_queue) returns jsonb
+language sql immutable
+return jsonb_build_object('task_type', (p_job).task_type, 'status', (p_job).status, 'run_at', (p_job).run_at,
+    'attempts', (p_job).attempts, 'version', (p_job).version, 'last_outcome', (p_job).last_outcome);
+
+create or replace function public.job_queue_write_audit(
+    p_actor text, p_action text, p_job_id uuid, p_before jsonb, p_after jsonb, p_reason text
+) returns void
+language sql volatile
+set search_path = public, pg_temp
+as $$
+    insert into job_audit (actor, action, job_id, before, after, reason)
+    values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
+$$;
+
+-- Why an action may not be done to a job in its state; null when it may.
+create or replace function public.job_action_refusal(p_action text, p_status text, p_cancelling boolean)
+returns text
+language sql immutable
+return case
+    when p_action = 'retry' and p_status = 'running' then 'It is running. Cancel it first, or wait until it ends.'
+    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'It has been asked to cancel already.'
+    when p_action = 'cancel' and p_status = 'succeeded' then 'It has succeeded; there is nothing to cancel.'
+    when p_action = 'cancel' and p_status = 'cancelled' then 'It is cancelled already.'
+    when p_action = 'delete' and p_status = 'running' then 'It is running. Cancel it first, then delete it.'
+    when p_action = 'edit' and p_status = 'running' then 'It is running. Cancel it first, then edit it.'
+    when p_action = 'edit' and p_status = 'succeeded' then 'It has succeeded. Enqueue a new job instead.'
+end;
+
+create or replace function public.job_queue_holder(p_job public.job_queue) returns uuid
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select q.id from job_queue q where q.dedupe_key = p_job.dedupe_key and q.status in ('pending', 'running')
+        and q.id <> p_job.id
+$$;
+
+-- Makes a job pending and due now, for retry: attempts start again unless it was waiting already.
+create or replace function public.job_queue_make_due(p_job public.job_queue) returns public.job_queue
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_job public.job_queue;
+begin
+    update job_queue q set
+        status = 'pending', run_at = v_now, completed_at = null, last_error = null, updated_at = v_now,
+        version = q.version + 1,
+        attempts = case when q.status = 'pending' then q.attempts else 0 end,
+        anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
+        -- A job whose time has run out, and which a person wants run all the same, is given no new end.
+        expires_at = case when q.expires_at > v_now then q.expires_at end,
+        blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
+            else job_queue_live_blocker(q.blocked_by) end,
+        in_line = q.concurrency_key is not null
+    where q.id = p_job.id returning * into v_job;
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    select * into v_job from job_queue where id = p_job.id;
+    return v_job;
+end
+$$;
+
+create or replace function public.job_queue_make_cancelled(p_job public.job_queue, p_actor text)
+returns public.job_queue
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_job public.job_queue;
+begin
+    if p_job.status = 'running' then
+        update job_queue q set cancel_requested_at = v_now, cancel_requested_by = job_actor(p_actor),
+            updated_at = v_now, version = q.version + 1
+        where q.id = p_job.id returning * into v_job;
+        perform pg_notify('job_queue', 'cancel');
+        return v_job;
+    end if;
+    update job_queue q set status = 'cancelled', completed_at = v_now, updated_at = v_now, version = q.version + 1,
+        last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end, in_line = false
+    where q.id = p_job.id returning * into v_job;
+    perform job_queue_release_waiting('{}', array[p_job.id], 'was cancelled');
+    return v_job;
+end
+$$;
+
+create or replace function public.job_queue_move_to_trash(p_job public.job_queue, p_actor text, p_reason text)
+returns void
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+begin
+    delete from job_queue where id = p_job.id;
+    insert into job_trash (job_id, job, deleted_by, reason)
+    values (p_job.id, to_jsonb(p_job), job_actor(p_actor), p_reason)
+    on conflict (job_id) do update set job = excluded.job, deleted_at = now(), deleted_by = excluded.deleted_by,
+        reason = excluded.reason;
+    perform job_queue_release_waiting('{}', array[p_job.id], 'was deleted');
+end
+$$;
+
+-- A success that has left the queue is run again as a new job with the same type and payload.
+create or replace function public.job_queue_run_again(p_job_id uuid, p_actor text, p_dry_run boolean)
+returns table (message text, new_id uuid)
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_run record;
+    v_new public.job_queue;
+begin
+    select r.task_type, r.payload into v_run from job_runs r where r.job_id = p_job_id and r.removed
+    order by r.run_token desc limit 1;
+    if not found then
+        return;
+    end if;
+    if p_dry_run then
+        return query select 'It succeeded and left the queue; a copy of it would be enqueued.', null::uuid;
+        return;
+    end if;
+    v_new := (job_queue_create(v_run.task_type, v_run.payload, null, 5, 0, null, null, null, null, null, p_actor)).job;
+    return query select format('It succeeded and left the queue; enqueued a copy of it as %s.', v_new.id), v_new.id;
+end
+$$;
+
+-- Retries, cancels or deletes jobs, each by itself and in the order of their ids: an answer per id. p_versions
+-- runs in step with p_ids; a null in it means that the operator did not look first.
+create or replace function public.job_queue_act(
+    p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_asked record;
+    v_job public.job_queue;
+    v_after public.job_queue;
+    v_copy record;
+    v_refusal text;
+    v_holder uuid;
+    v_keys text[];
+begin
+    if p_action not in ('retry', 'cancel', 'delete') then
+        perform job_queue_refuse(format('There is no action %s.', p_action));
+    end if;
+    perform from job_queue q where q.id = any (p_ids) order by q.id for update;
+    if p_action = 'retry' and not p_dry_run then
+        perform pg_advisory_xact_lock(1785689, hashtext(k.key)) from (
+            select distinct q.concurrency_key as key from job_queue q
+            where q.id = any (p_ids) and q.concurrency_key is not null order by q.concurrency_key) k;
+    end if;
+    for v_asked in
+        select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
+    loop
+        select * into v_job from job_queue q where q.id = v_asked.id for update;
+        if not found then
+            if p_action = 'retry' then
+                select * into v_copy from job_queue_run_again(v_asked.id, p_actor, p_dry_run);
+                if v_copy.message is not null then
+                    if not p_dry_run then
+                        perform job_queue_write_audit(p_actor, 'run again', v_copy.new_id, null,
+                            jsonb_build_object('copy_of', v_asked.id), p_reason);
+                    end if;
+                    return query select v_asked.id, true, v_copy.message, 'pending'::text, null::bigint;
+                    continue;
+                end if;
+            end if;
+            return query select v_asked.id, false, case
+                when exists (select from job_trash t where t.job_id = v_asked.id)
+                    then 'It has been deleted. Restore it first.'
+                else 'There is no such job in the queue any more.' end, null::text, null::bigint;
+            continue;
+        end if;
+        v_refusal := job_action_refusal(p_action, v_job.status, v_job.cancel_requested_at is not null);
+        if v_asked.version is not null and v_asked.version <> v_job.version then
+            v_refusal := format('It has changed meanwhile and is now %s. Look again, then decide.', v_job.status);
+        elsif v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.dedupe_key is not null
+        then
+            v_holder := job_queue_holder(v_job);
+            v_refusal := case when v_holder is not null
+                then format('Job %s with the same dedupe key is waiting or running already.', v_holder) end;
+        end if;
+        if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.blocked_by is not null then
+            v_refusal := (job_queue_judge_blocker(v_job.blocked_by)).refusal;
+        end if;
+        if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.is_recurring
+            and coalesce(v_job.recurrence_interval_minutes, 0) <= 0
+        then
+            v_refusal := 'It is recurring and has no interval. Edit it to give it one, then retry it.';
+        end if;
+        if v_refusal is not null then
+            return query select v_job.id, false, v_refusal, v_job.status, v_job.version;
+            continue;
+        end if;
+        if p_dry_run then
+            return query select v_job.id, true, format('It would be %s.', case
+                when p_action = 'retry' then 'due now'
+                when p_action = 'delete' then 'deleted'
+                when v_job.status = 'running' then 'asked to cancel' else 'cancelled' end), v_job.status, v_job.version;
+            continue;
+        end if;
+
+        if p_action = 'retry' and v_job.dedupe_key is null then
+            v_after := job_queue_make_due(v_job);
+        elsif p_action = 'retry' then
+            -- Its key may have been taken since it was looked for.
+            begin
+                v_after := job_queue_make_due(v_job);
+            exception when unique_violation then
+                return query select v_job.id, false, 'A job with the same dedupe key came first.', v_job.status,
+                    v_job.version;
+                continue;
+            end;
+        elsif p_action = 'cancel' then
+            v_after := job_queue_make_cancelled(v_job, p_actor);
+        else
+            perform job_queue_move_to_trash(v_job, p_actor, p_reason);
+            v_after := null;
+        end if;
+        if p_action <> 'retry' then
+            v_keys := v_keys || v_job.concurrency_key;
+        end if;
+        perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job),
+            case when v_after.id is not null then job_audit_facts(v_after) end, p_reason);
+        return query select v_job.id, true, case
+            when p_action = 'retry' and v_after.in_line then 'Due now, behind another job with its concurrency key.'
+            when p_action = 'retry' and v_after.blocked_by is not null
+                then format('Due now, and waits for job %s.', v_after.blocked_by)
+            when p_action = 'retry' then 'Due now.'
+            when p_action = 'delete' then 'Deleted; it can be restored for 7 days.'
+            when v_after.status = 'running' then 'Asked to cancel; it ends when its handler stops.'
+            else 'Cancelled.' end, v_after.status, v_after.version;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+    if p_action = 'retry' and not p_dry_run then
+        perform pg_notify('job_queue', '');
+    end if;
+end
+$$;
+
+-- Takes jobs back out of the trash as they were. One that was running cannot have been deleted.
+create or replace function public.job_queue_restore(
+    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_id uuid;
+    v_job public.job_queue;
+    v_holder uuid;
+    v_keys text[];
+begin
+    for v_id in select distinct a.id from unnest(p_ids) as a (id) order by a.id loop
+        select (jsonb_populate_record(null::public.job_queue, t.job)).* into v_job from job_trash t
+        where t.job_id = v_id for update;
+        if not found then
+            return query select v_id, false, 'It is not in the trash: never deleted, restored already or older than 7 days.',
+                null::text, null::bigint;
+            continue;
+        end if;
+        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job) end;
+        if v_holder is not null then
+            return query select v_id, false, format('Job %s with the same dedupe key is waiting or running already.',
+                v_holder), null::text, null::bigint;
+            continue;
+        end if;
+        if p_dry_run then
+            return query select v_id, true, format('It would come back as %s.', v_job.status), v_job.status, v_job.version;
+            continue;
+        end if;
+        v_job.version := v_job.version + 1;
+        v_job.updated_at := clock_timestamp();
+        v_job.in_line := v_job.status = 'pending' and v_job.concurrency_key is not null;
+        begin
+            insert into job_queue select (v_job).*;
+        exception when unique_violation then
+            return query select v_id, false, 'A job with the same dedupe key came first.', null::text, null::bigint;
+            continue;
+        end;
+        delete from job_trash where job_id = v_id;
+        v_keys := v_keys || v_job.concurrency_key;
+        perform job_queue_write_audit(p_actor, 'restore', v_id, null, job_audit_facts(v_job), p_reason);
+        return query select v_id, true, format('Restored as %s.', v_job.status), v_job.status, v_job.version;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
+-- recurrence_interval_minutes, expires_at, priority, max_attempts; the payload has been validated by the caller.
+create or replace function public.job_queue_edit(
+    p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_job public.job_queue;
+    v_new public.job_queue;
+    v_refusal text;
+    v_unknown text;
+begin
+    select * into v_job from job_queue q where q.id = p_id for update;
+    if not found then
+        return query select p_id, false, 'There is no such job in the queue any more.', null::text, null::bigint;
+        return;
+    end if;
+    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
+    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts');
+    -- A field that is given replaces the old one, null included; one that is not keeps it.
+    v_new := jsonb_populate_record(v_job, p_changes);
+    v_refusal := case
+        when p_version is not null and p_version <> v_job.version
+            then format('It has changed meanwhile and is now %s. Look again, then decide.', v_job.status)
+        when v_unknown is not null then format('There is nothing to edit by the name of %s.', v_unknown)
+        when p_changes = '{}' then 'Nothing was given to change.'
+        when v_new.recurrence_interval_minutes <= 0 then 'The interval of a recurring job must be 1 minute or more.'
+        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'A payload is a JSON object.'
+        when v_new.run_at is null then 'A job needs a time to run at.'
+        when v_new.priority is null or v_new.priority not between -100 and 100 then 'A priority lies between -100 and 100.'
+        when v_new.max_attempts is null or v_new.max_attempts < 1 then 'A job needs at least one attempt.'
+        else job_action_refusal('edit', v_job.status, false)
+    end;
+    if v_refusal is not null or p_dry_run then
+        return query select p_id, v_refusal is null, coalesce(v_refusal, 'It would be changed.'), v_job.status, v_job.version;
+        return;
+    end if;
+    update job_queue q set
+        payload = v_new.payload, run_at = v_new.run_at, priority = v_new.priority, expires_at = v_new.expires_at,
+        max_attempts = v_new.max_attempts, recurrence_interval_minutes = v_new.recurrence_interval_minutes,
+        is_recurring = v_new.recurrence_interval_minutes is not null,
+        anchor_at = case
+            when v_new.recurrence_interval_minutes is null then null
+            when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
+            else v_job.anchor_at
+        end,
+        in_line = q.status = 'pending' and q.concurrency_key is not null,
+        updated_at = clock_timestamp(), version = q.version + 1
+    where q.id = p_id returning * into v_new;
+    perform job_queue_advance_lines(array[v_new.concurrency_key]);
+    perform job_queue_write_audit(p_actor, 'edit', p_id, job_audit_facts(v_job) || (
+        select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
+    ), job_audit_facts(v_new) || p_changes, p_reason);
+    perform pg_notify('job_queue', '');
+    return query select p_id, true, 'Changed.', v_new.status, v_new.version;
+end
+$$;
+
+-- The playbook's jobs:cleanup: running jobs that started longer ago than p_older_than and whose lease has
+-- provably expired. They are listed, and unless p_dry_run end as failed (a series goes on at its next slot).
+create or replace function public.job_queue_clean_stuck(p_older_than interval, p_actor text, p_dry_run boolean)
+returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_stuck public.job_queue;
+    v_after public.job_queue;
+begin
+    for v_stuck in
+        select * from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp()
+            and coalesce(q.started_at, q.updated_at) <= clock_timestamp() - p_older_than
+        order by q.id
+    loop
+        if p_dry_run then
+            return query select v_stuck.id, true, format('Stuck since %s: worker %s stopped renewing its lease.',
+                to_char(v_stuck.lease_expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'), v_stuck.locked_by),
+                v_stuck.status, v_stuck.version;
+            continue;
+        end if;
+        if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
+            'permanent', true, 'error_kind', 'stuck', 'error', format(
+                'Stuck in running state: worker %s stopped renewing its lease, and the job was marked failed by hand.',
+                v_stuck.locked_by)), 0, 0))
+        then
+            return query select v_stuck.id, false, 'Its worker or the reaper was quicker; nothing was changed.',
+                null::text, null::bigint;
+            continue;
+        end if;
+        select * into v_after from job_queue q where q.id = v_stuck.id;
+        perform job_queue_write_audit(p_actor, 'cleanup', v_stuck.id, job_audit_facts(v_stuck),
+            job_audit_facts(v_after), null);
+        return query select v_stuck.id, true, case when v_after.status = 'pending'
+            then 'The cycle was marked failed; the series goes on at its next slot.'
+            when v_after.status = 'cancelled' then 'Cancelled, as it had been asked to be.' else 'Marked failed.' end,
+            v_after.status, v_after.version;
+    end loop;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 9. The processing switch, workers and their runs
+-------------------------------------------------------------------------------------------------------
+
+-- Stops all claims, or those of one task type, at the next claim everywhere.
+create or replace function public.job_queue_pause(
+    p_task_type text, p_reason text, p_resume_at timestamptz, p_actor text
+) returns void
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    if p_resume_at <= clock_timestamp() then
+        perform job_queue_refuse('The time to resume at has passed already. Give one that is still to come.');
+    end if;
+    if p_task_type is null then
+        update job_queue_settings set processing_enabled = false, paused_reason = p_reason, updated_at = now(),
+            paused_by = job_actor(p_actor), paused_at = clock_timestamp(), resume_at = p_resume_at
+        where id = 1;
+        if not found then
+            insert into job_queue_settings (id, processing_enabled, paused_reason, paused_by, paused_at, resume_at)
+            values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at);
+        end if;
+    else
+        insert into job_paused_types as t (task_type, reason, paused_by, paused_at, resume_at)
+        values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
+        on conflict (task_type) do update set reason = excluded.reason, paused_by = excluded.paused_by,
+            paused_at = excluded.paused_at, resume_at = excluded.resume_at;
+    end if;
+    perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('task_type', p_task_type,
+        'resume_at', p_resume_at), p_reason);
+end
+$$;
+
+create or replace function public.job_queue_resume(p_task_type text, p_actor text) returns void
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    if p_task_type is null then
+        insert into job_queue_settings (id, processing_enabled) values (1, true)
+        on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
+            paused_at = null, resume_at = null, updated_at = now();
+    else
+        delete from job_paused_types where task_type = p_task_type;
+        if not found then
+            perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
+        end if;
+    end if;
+    perform job_queue_write_audit(p_actor, 'resume', null, null, jsonb_build_object('task_type', p_task_type), null);
+    perform pg_notify('job_queue', '');
+end
+$$;
+
+-- Takes away pauses whose time is up. Claims did not wait for this; it brings the switch and the audit up to date.
+create or replace function public.job_queue_resume_due() returns bigint
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_type text;
+    v_resumed bigint := 0;
+begin
+    update job_queue_settings set processing_enabled = true, paused_reason = null, paused_by = null, paused_at = null,
+        resume_at = null, updated_at = now()
+    where id = 1 and not processing_enabled and resume_at <= clock_timestamp();
+    if found then
+        perform job_queue_write_audit('automatic resume', 'resume', null, null, '{}', null);
+        v_resumed := v_resumed + 1;
+    end if;
+    for v_type in delete from job_paused_types where resume_at <= clock_timestamp() returning task_type loop
+        perform job_queue_write_audit('automatic resume', 'resume', null, null,
+            jsonb_build_object('task_type', v_type), null);
+        v_resumed := v_resumed + 1;
+    end loop;
+    return v_resumed;
+end
+$$;
+
+create or replace function public.job_worker_report(
+    p_id text, p_host text, p_pid integer, p_mode text, p_version text, p_concurrency integer, p_types text[],
+    p_running integer
+) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
+    values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running)
+    on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running,
+        concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
+$$;
+
+create or replace function public.job_worker_remove(p_id text) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$ delete from job_workers where id = p_id $$;
+
+-- The task types of which any job stands in the claim's index, whoever handles them.
+create or replace function public.job_queue_waiting_types() returns text[]
+language sql stable
+set search_path = public, pg_temp set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    with recursive type (name) as (
+        (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null and not q.in_line
+        order by q.task_type limit 1)
+        union all
+        select (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null
+            and not q.in_line and q.task_type > t.name order by q.task_type limit 1)
+        from type t where t.name is not null
+    )
+    select array(select name from type where name is not null)
+$$;
+
+-- Jobs that are due and could be claimed, counted up to 1000.
+create or replace function public.job_queue_due_count() returns integer
+language sql stable security definer
+set search_path = public, pg_temp set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    select least(1000, coalesce(sum(c.jobs), 0))::integer
+    from job_queue_lanes(job_queue_waiting_types()) l
+    cross join lateral (
+        select count(*) as jobs from (
+            select from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority = l.priority and q.run_at <= clock_timestamp()
+            order by q.run_at limit 1000
+        ) due
+    ) c
+$$;
+
+create or replace function public.job_worker_run_open(p_source text, p_worker text, p_http_method text)
+returns uuid
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
+    values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
+$$;
+
+create or replace function public.job_worker_run_close(
+    p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
+    p_message text, p_error text, p_results jsonb, p_http_status integer
+) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    update job_worker_runs set completed_at = clock_timestamp(), status = p_status, claimed = p_claimed,
+        processed = p_succeeded + p_failed, succeeded = p_succeeded, failed = p_failed, released = p_released,
+        message = p_message, error_message = p_error, results = p_results, http_status = p_http_status,
+        duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
+    where id = p_id
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 10. Reading
+-------------------------------------------------------------------------------------------------------
+
+-- A payload as one sees it who may look but not operate: keys and plain values, no text that may name a person.
+create or replace function public.job_redact_payload(p_payload jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path = public, pg_temp
+as $$
+    select coalesce(jsonb_object_agg(e.key, case
+        when jsonb_typeof(e.value) in ('boolean', 'number', 'null') then e.value
+        when jsonb_typeof(e.value) = 'array' then to_jsonb(format('%s hidden', jsonb_array_length(e.value)))
+        when e.value #>> '{}' ~ '^[0-9a-fA-F-]{36}$' then e.value
+        else '"hidden"'::jsonb end), '{}')
+    from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
+$$;
+
+-- Whether the one who asks may see payloads whole: whoever may read the table itself.
+create or replace function public.job_sees_payloads() returns boolean
+language sql stable parallel safe
+return has_table_privilege('public.job_queue', 'select');
+
+drop view if exists public.job_list;
+drop view if exists public.job_removed_list;
+create view public.job_list as
+select q.id, q.task_type,
+    case when public.job_sees_payloads() then q.payload else public.job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when public.job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when public.job_sees_payloads() then q.checkpoint end as checkpoint, q.progress, q.locked_by, q.run_token,
+    q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
+    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
+    case when q.status = 'pending' then q.run_at end as next_run_at,
+    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
+        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed
+from public.job_queue q;
+
+-- One-time jobs that succeeded and so left the queue, as the jobs they were.
+create view public.job_removed_list as
+select r.job_id as id, r.task_type,
+    case when public.job_sees_payloads() then r.payload else public.job_redact_payload(r.payload) end as payload,
+    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts, r.attempt as max_attempts,
+    r.due_at as created_at, r.finished_at as updated_at, 0::bigint as version, 0 as priority,
+    null::text as last_error, case when public.job_sees_payloads() then r.output end as output,
+    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed
+from public.job_runs r where r.removed;
+
+-- Whether a job is among those a list was asked for; a filter that is null lets everything pass. One expression,
+-- so that the planner puts it in place and drops what is not asked for. Text is looked for as it stands.
+create or replace function public.job_matches(
+    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
+    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_coach text,
+    p_want_attempts integer, p_want_age interval, p_want_outcome text
+) returns boolean
+language sql stable parallel safe
+return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
+    and (p_want_text is null or position(lower(p_want_text) in
+        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
+    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
+    and (p_want_coach is null or p_payload ->> 'coachId' = p_want_coach)
+    and (p_want_attempts is null or p_attempts >= p_want_attempts)
+    and (p_want_age is null or p_created_at <= now() - p_want_age)
+    and (p_want_outcome is null or p_outcome = p_want_outcome);
+
+-- What an order by the name of p_sort compares; null for the natural order.
+create or replace function public.job_order_key(
+    p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
+    p_run_at timestamptz, p_updated_at timestamptz
+) returns text
+language sql stable parallel safe
+return case p_sort
+    -- Jobs enqueued together were created at one moment, in the order of their ids.
+    when 'created' then to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS') || p_id
+    when 'task' then p_task_type
+    when 'status' then p_status
+    when 'attempts' then lpad(p_attempts::text, 10, '0')
+    when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+end;
+
+drop view if exists public.job_run_list;
+create view public.job_run_list as
+select r.run_token, r.late, r.job_id, r.task_type,
+    case when public.job_sees_payloads() then r.payload else public.job_redact_payload(r.payload) end as payload,
+    r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
+    r.fingerprint, r.traceback, case when public.job_sees_payloads() then r.output end as output,
+    case when public.job_sees_payloads() then r.log end as log, r.progress
+from public.job_runs r;
+
+-- Why a job is or is not running: every clause of the claim with its evidence, in the order of the claim.
+create or replace function public.job_queue_why(p_id uuid)
+returns table (place integer, clause text, holds boolean, evidence text)
+language plpgsql stable security definer
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_job public.job_queue;
+    v_now timestamptz := clock_timestamp();
+    v_switch public.job_queue_settings;
+    v_pause public.job_paused_types;
+    v_workers integer;
+    v_handling integer;
+    v_holder uuid;
+begin
+    select * into v_job from job_queue where id = p_id;
+    if not found then
+        return;
+    end if;
+    select * into v_switch from job_queue_settings where id = 1;
+    select * into v_pause from job_paused_types where task_type = v_job.task_type;
+    select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
+    from job_workers w where w.heartbeat_at > v_now - interval '2 minutes';
+    select q.id into v_holder from job_queue q
+    where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id;
+
+    return query values
+        (1, 'status', job_clause_pending(v_job.status), format('The job is %s.', v_job.status)),
+        (2, 'processing', job_clause_processing(v_now), case
+            when v_switch.id is null then 'The settings row is missing, so nothing is claimed. Run "jobdeck resume".'
+            when job_clause_processing(v_now) then 'Automatic processing is on.'
+            else format('Automatic processing has been off since %s%s%s.',
+                to_char(v_switch.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+                coalesce(', by ' || v_switch.paused_by, ''), coalesce(': ' || v_switch.paused_reason, '')) end),
+        (3, 'type open', job_clause_type_open(v_job.task_type, v_now), case
+            when job_clause_type_open(v_job.task_type, v_now) then format('The type %s is not paused.', v_job.task_type)
+            else format('The type %s has been paused since %s%s%s.', v_job.task_type,
+                to_char(v_pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+                coalesce(', by ' || v_pause.paused_by, ''), coalesce(': ' || v_pause.reason, '')) end),
+        (4, 'worker', v_handling > 0, case
+            when v_workers = 0 then 'No worker has been heard of in the last 2 minutes. Start one: "jobdeck worker".'
+            when v_handling = 0 then format('%s workers are alive and none of them handles this type.', v_workers)
+            else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
+        (5, 'due', job_clause_due(v_job.run_at, v_now), case
+            when job_clause_due(v_job.run_at, v_now)
+                then format('It has been due for %s.', justify_hours(date_trunc('second', v_now - v_job.run_at)))
+            else format('It is due in %s, at %s.', justify_hours(date_trunc('second', v_job.run_at - v_now)),
+                to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
+        (6, 'unexpired', job_clause_unexpired(v_job.expires_at, v_now), case
+            when v_job.expires_at is null then 'It has no end.'
+            else format('Its time %s at %s.', case when v_job.expires_at > v_now then 'runs out' else 'ran out' end,
+                to_char(v_job.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
+        (7, 'unblocked', job_clause_unblocked(v_job.blocked_by), case
+            when v_job.blocked_by is null then 'It waits for no other job.'
+            else format('It waits for job %s to succeed; that one is %s.', v_job.blocked_by,
+                coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone')) end),
+        (8, 'key free', job_clause_first_in_line(v_job.in_line)
+                and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
+            when v_job.concurrency_key is null then 'It may run beside any other job.'
+            when v_holder is not null then format('Job %s with the same concurrency key is running.', v_holder)
+            when v_job.in_line then 'Another job with its concurrency key goes first.'
+            else 'No job with its concurrency key is running.' end);
+end
+$$;
+
+-- Since when the job that has been due longest waits; null when nothing is due.
+create or replace function public.job_queue_oldest_due() returns timestamptz
+language sql stable security definer
+set search_path = public, pg_temp set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    select min(h.run_at)
+    from job_queue_lanes(job_queue_waiting_types()) l
+    cross join lateral (
+        select q.run_at from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+            and q.priority = l.priority and q.run_at <= clock_timestamp()
+        order by q.run_at, q.id limit 1
+    ) h
+$$;
+
+-- What the one who asks may do here.
+create or replace function public.job_permissions(out can_view boolean, out can_operate boolean, out can_work boolean)
+language sql stable
+return (
+    has_table_privilege('public.job_list', 'select'),
+    has_function_privilege('public.job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),
+    has_function_privilege('public.job_queue_claim(text, text[], integer, double precision)', 'execute')
+);
+
+-------------------------------------------------------------------------------------------------------
+-- 11. The programme's own tables
+-------------------------------------------------------------------------------------------------------
+
+-- Over the original application's tables every statement is additive: rows and columns stay.
+
+do $$
+begin
+    if to_regtype('public.user_role') is null then
+        create type public.user_role as enum ('admin', 'coach');
+    end if;
+    if to_regtype('public.competitor_division') is null then
+        create type public.competitor_division as enum ('middle_school', 'high_school', 'college');
+    end if;
+    if to_regtype('public.metactf_role') is null then
+        create type public.metactf_role as enum ('coach', 'user');
+    end if;
+    if to_regtype('public.team_status') is null then
+        create type public.team_status as enum ('forming', 'active', 'archived');
+    end if;
+    if to_regtype('public.metactf_sync_status') is null then
+        create type public.metactf_sync_status as enum
+            ('pending', 'user_created', 'pending_approval', 'approved', 'denied', 'error');
+    end if;
+end
+$$;
+
+-- Nothing in this file uses the new value: Postgres allows that only after the transaction that adds it.
+alter type public.metactf_sync_status add value if not exists 'pending_approval' after 'user_created';
+
+create table if not exists public.profiles (
+    id uuid primary key default gen_random_uuid(),
+    email text not null unique,
+    role public.user_role not null default 'coach',
+    full_name text not null,
+    first_name text not null,
+    last_name text not null,
+    school_name text not null,
+    division text,
+    region text,
+    is_approved boolean default false,
+    game_platform_user_id text,
+    game_platform_last_synced_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+create table if not exists public.competitors (
+    id uuid primary key default gen_random_uuid(),
+    coach_id uuid not null references public.profiles (id) on delete cascade,
+    first_name text not null,
+    last_name text not null,
+    email_personal text,
+    email_school text,
+    is_18_or_over boolean default false,
+    grade text,
+    gender text,
+    race text,
+    ethnicity text,
+    level_of_technology text,
+    years_competing integer,
+    parent_name text,
+    parent_email text,
+    media_release_date timestamptz,
+    participation_agreement_date timestamptz,
+    division public.competitor_division,
+    program_track text check (program_track in ('traditional', 'adult_ed')),
+    is_active boolean default true,
+    status text default 'pending',
+    game_platform_id text unique,
+    game_platform_synced_at timestamptz,
+    game_platform_sync_error text,
+    game_platform_onboarding_email text,
+    syned_school_id text,
+    syned_region_id text,
+    syned_coach_user_id text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    unique (coach_id, email_school, game_platform_id)
+);
+
+create table if not exists public.teams (
+    id uuid primary key default gen_random_uuid(),
+    coach_id uuid not null references public.profiles (id) on delete cascade,
+    name text not null,
+    division text,
+    affiliation text,
+    status public.team_status default 'forming',
+    game_platform_id text,
+    game_platform_synced_at timestamptz,
+    game_platform_sync_error text,
+    syned_coach_user_id text,
+    coach_game_platform_id text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    unique (coach_id, name)
+);
+
+create table if not exists public.team_members (
+    id uuid primary key default gen_random_uuid(),
+    team_id uuid not null references public.teams (id) on delete cascade,
+    competitor_id uuid not null references public.competitors (id) on delete cascade,
+    position integer check (position between 1 and 6),
+    joined_at timestamptz not null default now(),
+    game_platform_synced_at timestamptz,
+    game_platform_sync_error text,
+    unique (competitor_id),
+    unique (team_id, competitor_id)
+);
+
+create table if not exists public.game_platform_profiles (
+    id uuid primary key default gen_random_uuid(),
+    coach_id uuid unique references public.profiles (id) on delete cascade,
+    competitor_id uuid unique references public.competitors (id) on delete cascade,
+    metactf_role public.metactf_role not null,
+    synced_user_id text unique,
+    metactf_user_id integer,
+    metactf_username text,
+    status public.metactf_sync_status default 'pending',
+    last_synced_at timestamptz,
+    sync_error text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    check ((coach_id is null) <> (competitor_id is null))
+);
+
+create table if not exists public.game_platform_teams (
+    id uuid primary key default gen_random_uuid(),
+    team_id uuid unique references public.teams (id) on delete cascade,
+    synced_team_id text,
+    metactf_team_id integer,
+    metactf_team_name text,
+    status public.metactf_sync_status default 'pending',
+    last_synced_at timestamptz,
+    sync_error text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+create table if not exists public.game_platform_challenge_solves (
+    id bigint generated always as identity primary key,
+    synced_user_id text not null,
+    metactf_user_id bigint,
+    synced_team_id text,
+    challenge_solve_id bigint not null,
+    challenge_id bigint,
+    challenge_title text,
+    challenge_category text,
+    challenge_points integer,
+    solved_at timestamptz,
+    source text not null default 'odl' check (source in ('odl', 'flash_ctf')),
+    event_id text not null default '',
+    raw_payload jsonb,
+    created_at timestamptz not null default now()
+);
+
+create table if not exists public.game_platform_flash_ctf_events (
+    id bigint generated always as identity primary key,
+    synced_user_id text not null,
+    metactf_user_id bigint,
+    event_id text not null,
+    flash_ctf_name text,
+    challenges_solved integer default 0,
+    points_earned integer default 0,
+    rank integer,
+    max_points_possible integer,
+    started_at timestamptz,
+    ended_at timestamptz,
+    raw_payload jsonb,
+    created_at timestamptz not null default now(),
+    unique (synced_user_id, event_id)
+);
+
+create table if not exists public.game_platform_sync_state (
+    synced_user_id text primary key,
+    last_odl_synced_at timestamptz,
+    last_flash_ctf_synced_at timestamptz,
+    last_remote_accessed_at timestamptz,
+    last_attempt_at timestamptz,
+    last_login_at timestamptz,
+    last_result text check (last_result in ('success', 'failure')),
+    error_message text,
+    needs_totals_refresh boolean not null default false,
+    updated_at timestamptz not null default now()
+);
+
+create table if not exists public.game_platform_stats (
+    id uuid primary key default gen_random_uuid(),
+    competitor_id uuid not null references public.competitors (id) on delete cascade,
+    challenges_completed integer default 0,
+    monthly_ctf_challenges integer default 0,
+    total_score integer default 0,
+    last_activity timestamptz,
+    synced_at timestamptz default now(),
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+create table if not exists public.game_platform_sync_runs (
+    id uuid primary key default gen_random_uuid(),
+    started_at timestamptz not null default now(),
+    completed_at timestamptz,
+    status text not null default 'running',
+    competitors_synced integer default 0,
+    competitors_failed integer default 0,
+    error_message text,
+    sync_type text default 'incremental',
+    created_at timestamptz not null default now()
+);
+
+create table if not exists public.activity_logs (
+    id uuid primary key default gen_random_uuid(),
+    user_id uuid references public.profiles (id) on delete set null,
+    action text not null,
+    entity_type text,
+    entity_id uuid,
+    metadata jsonb,
+    ip_address inet,
+    user_agent text,
+    created_at timestamptz not null default now()
+);
+
+-- What the jobs need beyond the original's columns.
+
+alter table public.competitors
+    add column if not exists game_platform_onboarding_email text;
+
+-- A wave walks competitors by (created_at, id); a row without a date would fall out of that order.
+update public.competitors set created_at = coalesce(updated_at, now()) where created_at is null;
+alter table public.competitors alter column created_at set default now();
+alter table public.competitors alter column created_at set not null;
+
+alter table public.game_platform_challenge_solves
+    add column if not exists event_id text not null default '';
+
+alter table public.game_platform_sync_state
+    add column if not exists last_odl_watermark_unix bigint,
+    add column if not exists last_odl_full_at timestamptz,
+    add column if not exists last_odl_result text,
+    add column if not exists last_flash_result text,
+    add column if not exists last_flash_checked_at timestamptz,
+    add column if not exists totals_dirty_at timestamptz;
+
+update public.game_platform_sync_state set needs_totals_refresh = false where needs_totals_refresh is null;
+alter table public.game_platform_sync_state alter column needs_totals_refresh set default false;
+alter table public.game_platform_sync_state alter column needs_totals_refresh set not null;
+update public.game_platform_sync_state set totals_dirty_at = now()
+    where needs_totals_refresh and totals_dirty_at is null;
+
+alter table public.game_platform_sync_runs
+    add column if not exists job_id uuid,
+    add column if not exists coach_id uuid,
+    add column if not exists dry_run boolean not null default false,
+    add column if not exists heartbeat_at timestamptz;
+
+-- Constraints over rows the original may have written bind new rows only (not valid).
+do $$
+begin
+    if not exists (select from pg_constraint where conname = 'game_platform_sync_state_results_check'
+                                  and conrelid = 'public.game_platform_sync_state'::regclass) then
+        alter table public.game_platform_sync_state add constraint game_platform_sync_state_results_check
+            check (last_odl_result in ('success', 'failure') and last_flash_result in ('success', 'failure')) not valid;
+    end if;
+    if not exists (select from pg_constraint where conname = 'game_platform_sync_runs_status_check'
+                                  and conrelid = 'public.game_platform_sync_runs'::regclass) then
+        alter table public.game_platform_sync_runs add constraint game_platform_sync_runs_status_check
+            check (status in ('running', 'completed', 'failed')) not valid;
+    end if;
+end
+$$;
+
+-- The vendor's solve ids are unique within one event only: the original's key over (user, solve) lets one event's solve replace another's.
+do $$
+declare
+    old_key text;
+begin
+    for old_key in
+        select c.conname from pg_constraint c
+        where c.conrelid = 'public.game_platform_challenge_solves'::regclass and c.contype = 'u'
+            and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
+                      where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
+                    = array['challenge_solve_id', 'synced_user_id']
+    loop
+        execute format('alter table public.game_platform_challenge_solves drop constraint %I', old_key);
+    end loop;
+    for old_key in
+        select i.indexrelid::regclass::text from pg_index i
+        where i.indrelid = 'public.game_platform_challenge_solves'::regclass and i.indisunique and not i.indisprimary
+            and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
+                      where a.attrelid = i.indrelid and a.attnum = any (i.indkey::smallint[]))
+                    = array['challenge_solve_id', 'synced_user_id']
+    loop
+        execute format('drop index %s', old_key);
+    end loop;
+end
+$$;
+
+create unique index if not exists game_platform_challenge_solves_key
+    on public.game_platform_challenge_solves (synced_user_id, source, event_id, challenge_solve_id);
+
+-- One stats row for each competitor. Where the original left several, the newest stays and the others are kept aside.
+create table if not exists public.game_platform_stats_duplicates
+    (like public.game_platform_stats including defaults);
+
+do $$
+begin
+    if to_regclass('public.game_platform_stats_competitor_key') is null then
+        with surplus as (
+            select id from (
+                select id, row_number() over (partition by competitor_id order by updated_at desc nulls last, id) as place
+                from public.game_platform_stats) as ranked
+            where place > 1),
+        moved as (delete from public.game_platform_stats s using surplus where s.id = surplus.id returning s.*)
+        insert into public.game_platform_stats_duplicates select * from moved;
+        create unique index game_platform_stats_competitor_key on public.game_platform_stats (competitor_id);
+    end if;
+end
+$$;
+
+create unique index if not exists profiles_game_platform_user_key
+    on public.profiles (game_platform_user_id) where game_platform_user_id is not null;
+create index if not exists competitors_on_platform
+    on public.competitors (created_at, id) where game_platform_id is not null;
+create index if not exists competitors_coach on public.competitors (coach_id);
+create unique index if not exists teams_game_platform_key
+    on public.teams (game_platform_id) where game_platform_id is not null;
+create index if not exists team_members_team on public.team_members (team_id);
+create unique index if not exists game_platform_teams_synced_team_key
+    on public.game_platform_teams (synced_team_id) where synced_team_id is not null;
+create index if not exists game_platform_challenge_solves_recent
+    on public.game_platform_challenge_solves (synced_user_id, solved_at desc);
+create index if not exists game_platform_challenge_solves_category
+    on public.game_platform_challenge_solves (challenge_category);
+create index if not exists game_platform_flash_ctf_events_recent
+    on public.game_platform_flash_ctf_events (synced_user_id, started_at desc);
+create index if not exists game_platform_flash_ctf_events_started
+    on public.game_platform_flash_ctf_events (started_at);
+create index if not exists game_platform_sync_state_dirty
+    on public.game_platform_sync_state (totals_dirty_at) where needs_totals_refresh;
+create index if not exists game_platform_sync_runs_started
+    on public.game_platform_sync_runs (started_at desc);
+create index if not exists game_platform_sync_runs_running
+    on public.game_platform_sync_runs (status) where status = 'running';
+create index if not exists activity_logs_entity on public.activity_logs (entity_type, entity_id);
+
+create or replace function public.programme_touch() returns trigger
+language plpgsql set search_path = pg_catalog, public as $$
+begin
+    new.updated_at := now();
+    return new;
+end
+$$;
+
+create or replace function public.programme_limit_team() returns trigger
+language plpgsql set search_path = pg_catalog, public as $$
+begin
+    perform from public.teams where id = new.team_id for update;
+    if (select count(*) from public.team_members where team_id = new.team_id and id <> new.id) >= 6 then
+        raise exception 'A team has at most 6 members.' using errcode = 'check_violation';
+    end if;
+    return new;
+end
+$$;
+
+create or replace trigger programme_touch before update on public.competitors
+    for each row execute function public.programme_touch();
+create or replace trigger programme_touch before update on public.game_platform_sync_state
+    for each row execute function public.programme_touch();
+create or replace trigger programme_limit_team before insert or update of team_id on public.team_members
+    for each row execute function public.programme_limit_team();
+
+create or replace function public.job_programme_tables() returns setof text
+language sql immutable
+set search_path = public, pg_temp
+as $$
+    select unnest(array['profiles', 'competitors', 'teams', 'team_members', 'game_platform_profiles',
+        'game_platform_teams', 'game_platform_challenge_solves', 'game_platform_flash_ctf_events',
+        'game_platform_sync_state', 'game_platform_stats', 'game_platform_stats_duplicates',
+        'game_platform_sync_runs', 'activity_logs'])
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 12. Who may do what
+--
+-- job_viewer reads views with payloads redacted; job_operator reads and acts; job_worker claims, finishes and
+-- writes the programme's tables. Nobody but the owner writes the queue's tables, and nothing is open to PUBLIC.
+-- The roles are made by job_make_roles ("jobdeck init --roles"); rights are given to those that exist.
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.job_make_roles() returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+    v_role text;
+begin
+    foreach v_role in array array['job_viewer', 'job_operator', 'job_worker'] loop
+        if not exists (select from pg_roles where rolname = v_role) then
+            execute format('create role %I nologin', v_role);
+        end if;
+    end loop;
+    grant job_viewer to job_operator;
+end
+$$;
+
+create or replace function public.job_grant_roles() returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+    v_function regprocedure;
+    v_name text;
+    v_relation regclass;
+    v_actions constant text[] := array['job_queue_act', 'job_queue_restore', 'job_queue_edit', 'job_queue_clean_stuck',
+        'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup', 'job_queue_create', 'job_queue_create_many',
+        'job_queue_enqueue', 'job_worker_run_open', 'job_worker_run_close'];
+    v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
+        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_reap', 'job_queue_create', 'job_queue_create_many',
+        'job_queue_enqueue', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open', 'job_worker_run_close'];
+    v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_matches', 'job_order_key'];
+    v_views constant text[] := array['job_list', 'job_removed_list', 'job_run_list'];
+    v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
+        'job_worker_runs', 'job_throughput', 'job_audit'];
+    v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash'];
+    v_viewer boolean := exists (select from pg_roles where rolname = 'job_viewer');
+    v_operator boolean := exists (select from pg_roles where rolname = 'job_operator');
+    v_worker boolean := exists (select from pg_roles where rolname = 'job_worker');
+begin
+    for v_function, v_name in
+        select p.oid::regprocedure, p.proname from pg_proc p
+        where p.pronamespace = 'public'::regnamespace and p.proname ~ '^(job|programme|outbox)_'
+    loop
+        execute format('revoke all on function %s from public', v_function);
+        if v_viewer and v_name = any (v_look) then
+            execute format('grant execute on function %s to job_viewer', v_function);
+        end if;
+        if v_operator and v_name = any (v_actions || v_look) then
+            execute format('grant execute on function %s to job_operator', v_function);
+        end if;
+        if v_worker and (v_name = any (v_work || v_look)) and v_function::text <> 'job_queue_claim(integer)' then
+            execute format('grant execute on function %s to job_worker', v_function);
+        end if;
+        -- The original's callers sign in as this role, and are to read the sentence that refuses them.
+        if exists (select from pg_roles where rolname = 'service_role') and v_function::text in (
+            'job_queue_enqueue(text,jsonb,timestamp with time zone,integer)', 'job_queue_cleanup(interval)',
+            'job_queue_claim(integer)', 'job_queue_mark_succeeded(uuid,jsonb)',
+            'job_queue_mark_failed(uuid,text,integer)', 'job_queue_mark_failed(uuid,text,interval)',
+            'job_queue_refuse_old_runner(text)')
+        then
+            execute format('grant execute on function %s to service_role', v_function);
+        end if;
+    end loop;
+    for v_relation, v_name in
+        select c.oid::regclass, c.relname from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p')
+    loop
+        if v_viewer and v_name = any (v_views || v_open_tables) then
+            execute format('grant select on %s to job_viewer', v_relation);
+        end if;
+        if v_operator and v_name = any (v_views || v_open_tables || v_queue_tables) then
+            execute format('grant select on %s to job_operator', v_relation);
+        end if;
+        if v_worker and v_name = any (v_views || v_open_tables || v_queue_tables) then
+            execute format('grant select on %s to job_worker', v_relation);
+        end if;
+        if v_worker and exists (select from job_programme_tables() t where t = v_name) then
+            execute format('grant select, insert, update, delete on %s to job_worker', v_relation);
+        end if;
+    end loop;
+end
+$$;
+
+select public.job_grant_roles();
+
+do $$
+begin
+    if not exists (select from public.jobdeck_schema where version = 1) then
+        insert into public.jobdeck_schema (version) values (1);
+    end if;
+end
+$$;
