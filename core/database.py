@@ -1,0 +1,296 @@
+"""Connections to one Postgres: pooled, dedicated and listening ones, and what the server can do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+
+from core.address import Address
+from core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
+from core.listener import Listener
+from core.pool import Pool
+from core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from core.settings import Settings
+
+__all__ = [
+    "Capabilities",
+    "Connection",
+    "Database",
+    "Listener",
+    "Unreachable",
+    "actor",
+    "check_schema",
+    "install_schema",
+    "installed_version",
+    "open_database",
+    "schema_text",
+    "schema_version",
+]
+
+Connection = psycopg.Connection[Any]
+
+OLDEST_SERVER = 15
+POOLER_PORT = 6543
+"""Where Supabase's transaction-mode pooler listens (its documentation, "Connect to your database")."""
+PREPARE_AFTER = 5
+TRANSPORT = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+READ_ONLY = "-c default_transaction_read_only=on"
+
+
+class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
+    """A connection could not be made: a sentence for commands, an OperationalError for whoever tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the server at the other end can do. `server_version` is a number such as 180004."""
+
+    server_version: int
+    listens: bool
+    prepared_statements: bool
+    role: str
+    database: str
+
+
+class Database:
+    """One Postgres address under one application name. Threads may share it.
+
+    Every connection is in autocommit mode and has a connect timeout and TCP keepalives. The first one made
+    finds out what the server can do. A connection that cannot be made raises `DatabaseUnreachable` with a
+    sentence, which is also a `psycopg.OperationalError`, the class of every connection lost later.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str,
+        read_only: bool = False,
+        min_size: int = 1,
+        max_size: int = 4,
+        label: str | None = None,
+        revive: Callable[[], None] | None = None,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: the address, as libpq reads it. A secret: it is never printed.
+            application_name: what `pg_stat_activity` shows.
+            read_only: whether the server is to refuse writes.
+            min_size: how many unused connections are kept open.
+            max_size: how many pooled connections there are at most; whoever wants more waits.
+            label: what to call the database instead of `host/dbname`.
+            revive: called when no connection can be made, before it is tried once more.
+
+        Raises:
+            ConfigurationError: when the address cannot be read.
+        """
+        self.url = url
+        self._address = Address.parse(url, label)
+        self.label = self._address.label
+        self.read_only = read_only
+        self._application_name = application_name
+        self._revive = revive
+        self._capabilities: Capabilities | None = None
+        self._startup_options = True
+        self._pool = Pool(self.connect, label=self.label, min_size=min_size, max_size=max_size)
+
+    def connection(self) -> AbstractContextManager[Connection]:
+        """A connection from the pool, seen to work; one given back inside a transaction is closed.
+
+        Raises:
+            psycopg.OperationalError: when none can be made, or none became free within 30 seconds.
+        """
+        return self._pool.connection()
+
+    def connect(self) -> Connection:
+        """A dedicated connection, which the caller closes.
+
+        Raises:
+            psycopg.OperationalError: when it cannot be made.
+            ConfigurationError: when the server is older than Postgres 15.
+        """
+        try:
+            connection = self._open()
+        except Unreachable:
+            if self._revive is None:
+                raise
+            try:
+                self._revive()
+            except EmbeddedPostgresError as error:
+                raise Unreachable(str(error)) from error
+            connection = self._open()
+        try:
+            if self._capabilities is None:
+                self._capabilities = self._examine(connection)
+            if not self._capabilities.prepared_statements:
+                connection.prepare_threshold = None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def listen(self, channel: str) -> Listener:
+        """A listener with a connection of its own. Through a pooler it hears nothing, and only waits."""
+        return Listener(self._connect_to_listen, channel)
+
+    def probe(self) -> Capabilities:
+        """What the server can do; asked once, then remembered.
+
+        Raises:
+            psycopg.OperationalError: when it does not answer.
+            ConfigurationError: when it is older than Postgres 15.
+        """
+        if self._capabilities is None:
+            with self.connection():
+                pass
+        if self._capabilities is None:
+            raise psycopg.OperationalError(f"The connection to {self.label} was lost before it was examined.")
+        return self._capabilities
+
+    def close(self) -> None:
+        """Closes the unused connections, and those in use as they come back. Closing twice is allowed."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Database {self.label}>"
+
+    def _open(self) -> Connection:
+        given = {**TRANSPORT, **self._address.parameters, "application_name": self._application_name}
+        if self.read_only and self._startup_options:
+            given["options"] = f"{given.get('options', '')} {READ_ONLY}".strip()
+        try:
+            connection = psycopg.connect(**given, autocommit=True, prepare_threshold=PREPARE_AFTER)
+        except psycopg.OperationalError as error:
+            if self.read_only and self._startup_options and "unsupported startup parameter" in str(error):
+                # A pooler whose sessions are shared by strangers: only transactions can be marked there.
+                self._startup_options = False
+                return self._open()
+            raise Unreachable(self._address.unreachable(error)) from None
+        if self.read_only:
+            connection.read_only = True
+        return connection
+
+    def _examine(self, connection: Connection) -> Capabilities:
+        """Finds out what is at the other end.
+
+        A pooler invents the process id it greets its clients with, so it shows when the server process names
+        another. Whether it pools by transaction cannot be seen reliably, so every pooler is taken for one.
+        """
+        connection.prepare_threshold = None
+        row = connection.execute(
+            "SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_user, current_database()"
+        ).fetchone()
+        if row is None:
+            raise psycopg.OperationalError(f"The database at {self.label} gave no answer about itself.")
+        pid, version, role, database = row
+        if version < OLDEST_SERVER * 10_000:
+            raise ConfigurationError(
+                f"The database at {self.label} is Postgres {version // 10_000}, "
+                f"and Jobdeck needs {OLDEST_SERVER} or newer."
+            )
+        direct = pid == connection.info.backend_pid and connection.info.port != POOLER_PORT
+        connection.prepare_threshold = PREPARE_AFTER if direct else None
+        return Capabilities(version, listens=direct, prepared_statements=direct, role=role, database=database)
+
+    def _connect_to_listen(self) -> Connection | None:
+        connection = self.connect()
+        if self.probe().listens:
+            return connection
+        connection.close()
+        return None
+
+
+@contextmanager
+def open_database(
+    settings: Settings,
+    *,
+    application_name: str,
+    read_only: bool = False,
+    min_size: int = 1,
+    max_size: int = 4,
+    connect: bool = True,
+) -> Iterator[Database]:
+    """The database that the settings name, else the embedded one with the schema installed; closed at the end.
+
+    Args:
+        settings: where `DATABASE_URL` and the state folder come from.
+        application_name: see `Database`, like the other three.
+        read_only: whether the server is to refuse writes.
+        min_size: how many unused connections are kept.
+        max_size: how many pooled connections there are at most.
+        connect: whether to make the first connection right away, so that a wrong address shows here.
+
+    Raises:
+        ConfigurationError: when the address cannot be read, the server is too old, or there is no address on
+            Windows.
+        DatabaseUnreachable: when nobody answers there.
+        EmbeddedPostgresError: when the embedded server cannot be started.
+    """
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        with Database(
+            url, application_name=application_name, read_only=read_only, min_size=min_size, max_size=max_size
+        ) as database:
+            if connect:
+                database.probe()
+            yield database
+        return
+
+    if sys.platform == "win32":
+        raise ConfigurationError("On Windows Jobdeck starts no Postgres of its own. Set DATABASE_URL to one.")
+    from core.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
+
+    with EmbeddedPostgres.open(settings.state_dir) as server:
+        with server.connect() as connection:
+            if installed_version(connection) != schema_version():
+                install_schema(connection)
+        with Database(
+            server.url,
+            application_name=application_name,
+            read_only=read_only,
+            min_size=min_size,
+            max_size=max_size,
+            label="embedded/jobdeck",
+            revive=server.ensure_running,
+        ) as database:
+            yield database
+
+
+def actor() -> str:
+    """Who acts, for the audit: the account of the operating system and the address an SSH session came from."""
+    user = os.environ.get("USERNAME") or "unknown"
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd  # noqa: PLC0415 -- POSIX only
+
+        user = pwd.getpwuid(os.getuid()).pw_name
+    client = os.environ.get("SSH_CONNECTION", os.environ.get("SSH_CLIENT", "")).split(" ")[0]
+    try:
+        return f"{user}@{ip_address(client)}"
+    except ValueError:
+        return f"{user}@local"

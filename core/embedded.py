@@ -1,0 +1,220 @@
+"""The Postgres that Jobdeck starts itself when there is no `DATABASE_URL`.
+
+All processes of one account share one server on one data folder: the first starts it, and the last one out
+stops it. Nobody keeps a list of processes; the server itself is asked who is connected.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import sql
+
+from core.cluster import Cluster
+from core.errors import EmbeddedPostgresError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATABASE = "jobdeck"
+SHARED_STATE = Path("/var/lib/jobdeck")
+LOCK_SECONDS = 200.0
+PAUSE_SECONDS = 0.02
+KEEPER = "jobdeck keeper"
+LEAVING = "jobdeck leaving"
+KEEPER_GRACE = 0.05
+CLIENT_GRACE = 1.0
+
+WHO_IS_LEFT = """
+    SELECT count(*), count(*) FILTER (WHERE application_name = %s) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> %s
+"""
+
+
+class EmbeddedPostgres:
+    """This process's share in the embedded server: one connection, kept open until `close`."""
+
+    def __init__(self, state: Path) -> None:
+        """Starts nothing; use `open`."""
+        self._state = state
+        self._mutex = threading.Lock()
+        self._closed = False
+        self._keeper: psycopg.Connection[Any] | None = None
+        self._cluster = Cluster(state)
+
+    @classmethod
+    def open(cls, state_dir: Path | None = None) -> Self:
+        """Joins the server on the state folder, starting it when it is down.
+
+        Args:
+            state_dir: the state folder; None for `/var/lib/jobdeck` as root, else for `jobdeck` in the XDG
+                state folder.
+
+        Raises:
+            EmbeddedPostgresError: when there is no Postgres to start, or it cannot be started there.
+        """
+        state = _state_folder(state_dir)
+        with _in_a_sentence(state):
+            _make_state_folder(state)
+            server = cls(state)
+        try:
+            server.ensure_running()
+        except BaseException:
+            with suppress(OSError, EmbeddedPostgresError):
+                server.close()
+            raise
+        return server
+
+    @property
+    def url(self) -> str:
+        """The address of Jobdeck's database on this server."""
+        return self._cluster.url(DATABASE)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new autocommit connection to Jobdeck's database; the caller closes it."""
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=10)
+
+    def ensure_running(self) -> None:
+        """Starts the server if it is down, and makes this process's connection to it anew if it was lost.
+
+        Raises:
+            EmbeddedPostgresError: when it cannot be started, or this object is closed.
+        """
+        with _in_a_sentence(self._state), self._mutex, self._file_lock():
+            if self._closed:
+                raise EmbeddedPostgresError("The embedded Postgres has been left by this process.")
+            keeper = self._live_keeper()
+            if keeper is None:
+                self._cluster = Cluster(self._state)
+                self._cluster.start()
+                keeper = self._connect_keeper()
+            self._keeper = keeper
+            known = keeper.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if known is None:
+                keeper.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+    def close(self) -> None:
+        """Leaves the server, and stops it when nobody else is connected. Closing twice is allowed.
+
+        The caller's own connections are to be closed before.
+        """
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            with self._file_lock():
+                keeper = self._live_keeper()
+                if keeper is None:
+                    return
+                with keeper:
+                    last = _is_last(keeper)
+                if last:
+                    self._cluster.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _live_keeper(self) -> psycopg.Connection[Any] | None:
+        """This process's connection, or a new one if it was lost; None when the server is down."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            with suppress(psycopg.Error):
+                keeper.execute("")
+                return keeper
+            keeper.close()
+        with suppress(psycopg.OperationalError):
+            return self._connect_keeper()
+        return None
+
+    def _connect_keeper(self) -> psycopg.Connection[Any]:
+        url = self._cluster.url("postgres")
+        return psycopg.connect(url, autocommit=True, connect_timeout=10, application_name=KEEPER)
+
+    @contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        """Keeps other processes from starting, stopping, joining and leaving meanwhile; the kernel ends it with us."""
+        path = self._state / "lock"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise EmbeddedPostgresError(
+                            f"Another Jobdeck process has been starting or stopping the embedded Postgres for "
+                            f"{LOCK_SECONDS:.0f} s; it holds {path}. End it, then try again."
+                        ) from None
+                    time.sleep(PAUSE_SECONDS)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _is_last(keeper: psycopg.Connection[Any]) -> bool:
+    """Whether no other client is connected to the server, in whatever database.
+
+    A connection that its client has closed is seen for a moment longer. So this process's others get a second
+    to vanish, and a killed process's keeper a blink; a process that is leaving says so and is not counted.
+    """
+    keeper.execute(sql.SQL("SET application_name = {}").format(sql.Literal(LEAVING)))
+    asked = time.monotonic()
+    while True:
+        row = keeper.execute(WHO_IS_LEFT, [KEEPER, LEAVING]).fetchone()
+        clients, keepers = row or (0, 0)
+        if not clients:
+            return True
+        if time.monotonic() - asked > (KEEPER_GRACE if keepers else CLIENT_GRACE):
+            return False
+        time.sleep(PAUSE_SECONDS / 4)
+
+
+@contextmanager
+def _in_a_sentence(state: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedPostgresError(
+            f"The embedded Postgres cannot keep its data in {state} ({error.strerror or error}). Set "
+            f"JOBDECK_STATE_DIR to a folder that this user may write, or DATABASE_URL to another Postgres."
+        ) from error
+    except psycopg.OperationalError as error:
+        raise EmbeddedPostgresError(
+            f"The embedded Postgres in {state} started and was lost again. Its log is {state / 'server.log'}."
+        ) from error
+
+
+def _state_folder(given: Path | None) -> Path:
+    if given is not None:
+        return given.expanduser().absolute()
+    if os.geteuid() == 0:
+        return SHARED_STATE
+    base = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "jobdeck"
+    except RuntimeError as error:
+        raise EmbeddedPostgresError(
+            "This account has no home folder to keep the embedded Postgres in. Set JOBDECK_STATE_DIR to a folder "
+            "that it may write, or DATABASE_URL to another Postgres."
+        ) from error
+
+
+def _make_state_folder(state: Path) -> None:
+    """Makes the folder and its missing parents, open to the account that the server runs as, and no other's."""
+    mode = 0o755 if os.geteuid() == 0 else 0o700
+    for folder in reversed([folder for folder in (state, *state.parents) if not folder.exists()]):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(mode)

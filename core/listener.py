@@ -1,0 +1,125 @@
+"""Waits for NOTIFY on a connection of its own, which it replaces by itself when it is lost."""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+from psycopg import sql
+
+from core.errors import JobdeckError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST_DELAY = 0.25
+LONGEST_DELAY = 30.0
+MOST_PAYLOADS = 1000
+
+
+class Listener:
+    """Hears one channel, in a thread of its own. Any thread may wait, wake and close.
+
+    Notifications are a hint and nothing more: what is sent while the connection is down is never heard. When
+    it has come back, `wait` therefore answers with one empty payload, as if something had been said.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any] | None], channel: str) -> None:
+        """Connects and begins to listen; when that fails it goes on trying, and `wait` just waits.
+
+        Args:
+            connect: gives a new autocommit connection, or None where the server knows no LISTEN.
+            channel: the channel's name, taken literally.
+        """
+        self._connect = connect
+        self._command = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+        self._condition = threading.Condition()
+        self._payloads: deque[str] = deque(maxlen=MOST_PAYLOADS)
+        self._woken = False
+        self._connected = False
+        self._closing = threading.Event()
+        self._tried = threading.Event()
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name=f"listen {channel}", daemon=True)
+        self._thread.start()
+        self._tried.wait()
+
+    @property
+    def connected(self) -> bool:
+        """Whether notifications are heard right now; never so through a transaction-mode pooler."""
+        return self._connected
+
+    def wait(self, timeout: float) -> list[str]:
+        """Waits up to `timeout` seconds for notifications and returns their payloads; empty when none came.
+
+        `wake` and `close` end the wait at once. A lost connection neither ends it nor raises.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._payloads or self._woken or self._closing.is_set(), timeout)
+            payloads = list(self._payloads)
+            self._payloads.clear()
+            self._woken = False
+            return payloads
+
+    def wake(self) -> None:
+        """Ends the wait that is going on, or the next one if there is none."""
+        with self._condition:
+            self._woken = True
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Ends a wait, the thread and the connection. Closing twice is allowed."""
+        self._closing.set()
+        self._stop.close()
+        self.wake()
+        self._thread.join()
+        self._stopped.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        delay = FIRST_DELAY
+        while not self._closing.is_set():
+            try:
+                connection = self._connect()
+                if connection is None:
+                    break
+                with connection:
+                    connection.execute(self._command)
+                    delay = FIRST_DELAY
+                    self._hear(connection)
+            except (psycopg.Error, JobdeckError):
+                self._connected = False
+                self._tried.set()
+                self._closing.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects
+                delay = min(delay * 2, LONGEST_DELAY)
+        self._connected = False
+        self._tried.set()
+
+    def _hear(self, connection: psycopg.Connection[Any]) -> None:
+        """Passes payloads on until the listener closes; a lost connection raises OperationalError."""
+        self._connected = True
+        if self._tried.is_set():
+            self._pass_on([""])
+        self._tried.set()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stopped, selectors.EVENT_READ)
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            while not self._closing.is_set():
+                self._pass_on([notify.payload for notify in connection.notifies(timeout=0)])
+                selector.select()
+
+    def _pass_on(self, payloads: list[str]) -> None:
+        if payloads:
+            with self._condition:
+                self._payloads.extend(payloads)
+                self._condition.notify_all()

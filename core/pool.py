@@ -1,0 +1,119 @@
+"""A few connections that threads share.
+
+A thread that needs a new connection makes it itself. So an unreachable server shows at once and with its
+reason, and it is used again at the first try after it has come back; a pool that connects in the background
+and backs off gives neither.
+"""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Connection = psycopg.Connection[Any]
+
+WAIT_SECONDS = 30.0
+TRUST_SECONDS = 30.0
+SPARE_SECONDS = 60.0
+
+
+class Pool:
+    """Up to `max_size` connections at a time, the one used last given out first."""
+
+    def __init__(self, connect: Callable[[], Connection], *, label: str, min_size: int, max_size: int) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            connect: makes a new connection.
+            label: what messages call the database.
+            min_size: how many unused connections are kept open for longer than a minute.
+            max_size: how many connections there are at most.
+        """
+        self._connect = connect
+        self._label = label
+        self._min_size = min_size
+        self._max_size = max_size
+        self._slots = threading.Semaphore(max_size)
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, Connection]] = []
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection that was just seen to work; one given back inside a transaction is closed.
+
+        Raises:
+            psycopg.OperationalError: when none can be made, or none became free within 30 seconds.
+        """
+        if not self._slots.acquire(timeout=WAIT_SECONDS):
+            raise psycopg.OperationalError(
+                f"All {self._max_size} connections to {self._label} have been in use for {WAIT_SECONDS:.0f} s."
+            )
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    def close(self) -> None:
+        """Closes the unused connections, and those in use as they come back. Closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _take(self) -> Connection:
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise psycopg.OperationalError(f"The connections to {self._label} are closed.")
+                since, connection = self._idle.pop() if self._idle else (0.0, None)
+            if connection is None:
+                return self._connect()
+            if _is_alive(connection, time.monotonic() - since):
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: Connection) -> None:
+        now = time.monotonic()
+        surplus = [connection]
+        with self._lock:
+            if not self._closed and connection.info.transaction_status is TransactionStatus.IDLE:
+                self._idle.append((now, connection))
+                surplus = []
+            if len(self._idle) > self._min_size and now - self._idle[0][0] > SPARE_SECONDS:
+                surplus.append(self._idle.pop(0)[1])
+        for spare in surplus:
+            spare.close()
+
+
+def _is_alive(connection: Connection, idle_seconds: float) -> bool:
+    """Whether an unused connection still works.
+
+    A server that went away has left something to read. Silence is believed for a while; after that, the
+    server is asked.
+    """
+    if connection.closed:
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        if idle_seconds < TRUST_SECONDS and not selector.select(0):
+            return True
+    try:
+        connection.execute("")
+    except psycopg.Error:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""Installs `schema.sql` and compares a database's version of it with this program's."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Any
+
+import psycopg
+
+from core.errors import Refused, SchemaMismatch
+
+Connection = psycopg.Connection[Any]
+
+LOCK = 6_221_017_304
+"""The advisory lock that keeps two installations apart; any number that nothing else uses."""
+
+
+def schema_text() -> str:
+    """The text of `schema.sql`: inside the package when installed, beside it in a checkout.
+
+    Raises:
+        SchemaMismatch: when the installation lacks it.
+    """
+    package = resources.files("core")
+    for place in (package / "schema.sql", package / ".." / "schema.sql"):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise SchemaMismatch("This installation of Jobdeck lacks its schema.sql. Install Jobdeck again.")
+
+
+def schema_version() -> int:
+    """The version this program needs, from the first line of `schema.sql`.
+
+    Raises:
+        SchemaMismatch: when the file does not begin with it.
+    """
+    match = re.match(r"-- jobdeck schema version (\d+)\s*\n", schema_text())
+    if match is None:
+        raise SchemaMismatch("The schema.sql of this installation names no version. Install Jobdeck again.")
+    return int(match.group(1))
+
+
+def installed_version(conn: Connection) -> int | None:
+    """The version in the database; None when it holds no Jobdeck schema."""
+    row = conn.execute("SELECT to_regclass('public.jobdeck_schema') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return None
+    row = conn.execute("SELECT max(version) FROM public.jobdeck_schema").fetchone()
+    return None if row is None else row[0]
+
+
+def install_schema(conn: Connection, *, roles: bool = False) -> int:
+    """Installs or upgrades the schema in one transaction and returns its version. Safe to repeat.
+
+    Args:
+        conn: an autocommit connection whose role may create tables and functions.
+        roles: whether to create the group roles as well, which needs the right to create roles.
+
+    Raises:
+        SchemaMismatch: when the database's schema is newer than this program.
+        Refused: when a long transaction holds the queue's tables for more than ten seconds, or
+            the role may not install it.
+    """
+    text, version = schema_text(), schema_version()
+    try:
+        with conn.transaction():
+            conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            conn.execute("SET LOCAL lock_timeout = '10s'")
+            present = installed_version(conn)
+            if present is not None and present > version:
+                raise SchemaMismatch(_newer(present, version))
+            conn.execute(text)
+            if roles:
+                conn.execute("SELECT public.job_make_roles()")
+                conn.execute("SELECT public.job_grant_roles()")
+    except psycopg.errors.LockNotAvailable as error:
+        raise Refused(
+            "The schema was not installed: another session has held the queue's tables for ten seconds. "
+            "`jobdeck doctor` names the oldest transaction; try again once it has ended."
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(
+            f"The schema was not installed, because the role {conn.info.user} may not do it "
+            f"({error.diag.message_primary}). Connect as the owner of the database."
+        ) from error
+    return version
+
+
+def check_schema(conn: Connection) -> None:
+    """Returns when the database's schema is the one this program was made for.
+
+    Raises:
+        SchemaMismatch: when it is missing, older or newer, with the way out.
+    """
+    present, version = installed_version(conn), schema_version()
+    if present is None:
+        raise SchemaMismatch("The database holds no Jobdeck schema. Run `jobdeck init` to install it.")
+    if present < version:
+        raise SchemaMismatch(
+            f"The database's schema is version {present}, and this program needs {version}. "
+            f"Run `jobdeck init` to upgrade it."
+        )
+    if present > version:
+        raise SchemaMismatch(_newer(present, version))
+
+
+def _newer(present: int, version: int) -> str:
+    return (
+        f"The database's schema is version {present}, newer than this program's {version}. "
+        f"Upgrade Jobdeck on this machine."
+    )

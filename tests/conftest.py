@@ -1,0 +1,80 @@
+"""A real Postgres for the tests, one server per test process, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from tests.support.postgres import PostgresServer
+from tests.support.schema import install_everything
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WANTED_MAJOR = os.environ.get("JOBDECK_TEST_POSTGRES")
+FOREIGN_PREFIXES = ("JOBDECK_", "TEXTUAL_", "PG", "GAME_PLATFORM_", "SENDGRID_", "TWILIO_", "XDG_")
+FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "DATABASE_URL", "META_CTF_BASE_URL", "CRON_SECRET",
+                 "SENTRY_DSN", "APP_BASE_URL", "SMS_PROVIDER", "LANG", "LANGUAGE")  # fmt: skip
+
+
+def _forget_the_machine() -> None:
+    """Takes out of the environment whatever would make a test behave differently on another machine."""
+    for name in list(os.environ):
+        if name in FOREIGN_NAMES or name.startswith(FOREIGN_PREFIXES):
+            del os.environ[name]
+    os.environ.update(TZ="UTC", LC_ALL="C.UTF-8")
+    time.tzset()
+
+
+_forget_the_machine()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The server of this test process. A test may restart it; databases survive that."""
+    server = PostgresServer.start_new(int(WANTED_MAJOR) if WANTED_MAJOR else None)
+    try:
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: PostgresServer) -> str:
+    """A database with the whole schema in it, to be copied."""
+    name = postgres.create_database()
+    with postgres.connect(name) as connection:
+        install_everything(connection)
+    return name
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
+    """The address of a fresh database that holds the schema."""
+    yield from _database(postgres, template_database)
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
+    """The address of a fresh database that holds nothing."""
+    yield from _database(postgres, None)
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """An autocommit connection to the test's database."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def _database(postgres: PostgresServer, template: str | None) -> Iterator[str]:
+    name = postgres.create_database(template=template)
+    try:
+        yield postgres.url(name)
+    finally:
+        postgres.ensure_running()
+        postgres.drop_database(name)

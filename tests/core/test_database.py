@@ -1,0 +1,409 @@
+"""Connections, the pool, LISTEN, the capability probe and the schema's version, against a real server."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from core import database as database_module
+from core.database import (
+    Database,
+    actor,
+    check_schema,
+    install_schema,
+    installed_version,
+    open_database,
+    schema_text,
+    schema_version,
+)
+from core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
+from core.postgres_binaries import server_account
+from core.settings import Settings
+from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
+from tests.support.postgres import scratch_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.postgres import PostgresServer
+
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def database(empty_database_url: str) -> Iterator[Database]:
+    with Database(empty_database_url, application_name="jobdeck test", max_size=2) as database:
+        yield database
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that sockets fit into."""
+    folder = scratch_folder(server_account())
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_every_connection_commits_by_itself_and_says_who_it_is(database: Database) -> None:
+    with database.connection() as pooled, database.connect() as dedicated:
+        for connection in (pooled, dedicated):
+            assert connection.autocommit
+            assert connection.info.parameter_status("application_name") == "jobdeck test"
+            assert connection.info.parameter_status("default_transaction_read_only") == "off"
+            assert connection.info.get_parameters()["keepalives_idle"] == "20"
+            assert connection.info.get_parameters()["connect_timeout"] == "5"
+
+
+def test_the_servers_refusal_backs_read_only(empty_database_url: str) -> None:
+    url = f"{empty_database_url}&options=-c%20work_mem%3D5MB"
+    with Database(url, application_name="test", read_only=True) as database, database.connection() as connection:
+        assert connection.info.parameter_status("default_transaction_read_only") == "on"
+        assert connection.execute("SHOW work_mem").fetchone() == ("5MB",)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("CREATE TABLE t ()")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), connection.transaction():
+            connection.execute("CREATE TABLE t ()")
+
+
+def test_a_connection_given_back_is_used_again(database: Database) -> None:
+    with database.connection() as connection:
+        first = connection.info.backend_pid
+    with database.connection() as connection:
+        assert connection.info.backend_pid == first
+
+
+def test_a_transaction_left_open_is_rolled_back(database: Database) -> None:
+    with database.connection() as connection:
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE t ()")
+    with database.connection() as connection:
+        assert connection.execute("SELECT to_regclass('t')").fetchone() == (None,)
+
+
+def test_whoever_wants_more_than_the_pool_holds_waits_for_his_turn(database: Database) -> None:
+    arrived = threading.Event()
+
+    def late() -> int:
+        with database.connection() as connection:
+            arrived.set()
+            return connection.info.backend_pid
+
+    with ThreadPoolExecutor(1) as threads:
+        with database.connection() as first, database.connection() as second:
+            pids = {first.info.backend_pid, second.info.backend_pid}
+            waiting = threads.submit(late)
+            assert not arrived.wait(0.05)
+        assert waiting.result(DEADLINE) in pids
+
+
+def test_an_error_in_the_callers_block_gives_the_connection_back(database: Database) -> None:
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero), database.connection() as connection:
+            connection.execute("SELECT 1 / 0")
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_an_open_pool_survives_a_restart_of_the_server(database: Database, postgres: PostgresServer) -> None:
+    with database.connection(), database.connection():
+        pass
+    postgres.restart()
+    with database.connection() as first, database.connection() as second:
+        assert first.execute("SELECT 1").fetchone() == second.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_server_that_is_down_shows_at_once_and_serves_at_once_when_it_is_back(
+    database: Database, postgres: PostgresServer
+) -> None:
+    with database.connection():
+        pass
+    postgres.stop()
+    with pytest.raises(psycopg.OperationalError, match="does not answer"), database.connection():
+        pass
+    postgres.start()
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_closed_database_closes_what_comes_back_and_gives_nothing_out(empty_database_url: str) -> None:
+    database = Database(empty_database_url, application_name="test")
+    with database.connection() as connection:
+        database.close()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert connection.closed
+    with pytest.raises(psycopg.OperationalError, match="closed"), database.connection():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "label", "reason"),
+    [
+        ("postgresql://kim:s3cret@127.0.0.1:1/jobs", "127.0.0.1:1/jobs", "Connection refused"),
+        ("postgresql://kim:s3cret@nowhere.invalid/jobs", "nowhere.invalid/jobs", "nowhere.invalid"),
+        ("postgresql://kim:s3cret@/jobs?host=/nowhere", "local/jobs", "No such file or directory"),
+        ("host=127.0.0.1 port=1 password=s3cret user=kim", "127.0.0.1:1/kim", "Connection refused"),
+        ("postgresql://kim:s3cret@127.0.0.1:99999/jobs", "127.0.0.1:99999/jobs", "invalid port number"),
+    ],
+)
+def test_a_wrong_address_is_told_in_a_sentence_without_its_password(url: str, label: str, reason: str) -> None:
+    database = Database(url, application_name="test")
+    for attempt in (database.probe, database.connect):
+        with pytest.raises(DatabaseUnreachable) as caught:
+            attempt()
+        message = str(caught.value)
+        assert message.startswith(f"The database at {label} does not answer (")
+        assert reason in message
+        assert "DATABASE_URL" in message
+        assert "s3cret" not in message + repr(database) + repr(caught.value)
+        assert isinstance(caught.value, psycopg.OperationalError)
+        assert caught.value.exit_code == 3
+
+
+def test_a_wrong_database_and_a_wrong_password_are_told_apart(postgres: PostgresServer) -> None:
+    with pytest.raises(DatabaseUnreachable, match=r'database "missing" does not exist\)'):
+        Database(postgres.url("missing"), application_name="test").probe()
+    with postgres.connect() as admin:
+        admin.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+    postgres.require_password("locked")
+    wrong = postgres.url().replace("jobdeck@", "locked:wrong@")
+    with pytest.raises(DatabaseUnreachable, match='password authentication failed for user "locked"') as caught:
+        Database(wrong, application_name="test").probe()
+    assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+driver://kim:s3cret@db.example.org/jobs",
+        "postgresql://kim:s3%zzcret@db.example.org/jobs",
+        "postgresql://kim:s3cret@db.example.org/jobs?pgbouncer=true",
+        "s3cret",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL cannot be read") as caught:
+        Database(url, application_name="test")
+    assert "s3" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_the_probe_knows_the_server(database: Database, postgres: PostgresServer) -> None:
+    found = database.probe()
+    assert found.server_version // 10_000 == postgres.version
+    assert found.listens
+    assert found.prepared_statements
+    assert found.role == "jobdeck"
+    assert found.database.startswith("test_")
+
+
+def test_an_old_server_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "OLDEST_SERVER", 99)
+    with pytest.raises(ConfigurationError, match="Jobdeck needs 99 or newer"):
+        database.probe()
+
+
+def test_behind_a_pooler_nothing_is_prepared_and_nobody_listens(postgres: PostgresServer, folder: Path) -> None:
+    with (
+        lying_relay(postgres, folder),
+        Database(f"postgresql://jobdeck@/postgres?host={folder}", application_name="test") as database,
+    ):
+        found = database.probe()
+        assert not found.listens
+        assert not found.prepared_statements
+        with database.connection() as connection, database.connect() as dedicated:
+            for each in (connection, dedicated):
+                assert each.prepare_threshold is None
+        with database.listen("job_queue") as listener:
+            assert not listener.connected
+            assert listener.wait(0.01) == []
+
+
+def test_the_port_of_supabases_pooler_is_taken_for_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "POOLER_PORT", 5432)
+    assert not database.probe().listens
+
+
+@pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
+def test_two_databases_share_one_pgbouncer_connection_in_transaction_mode(
+    postgres: PostgresServer, folder: Path
+) -> None:
+    program = find_pgbouncer()
+    assert program is not None
+    with pgbouncer(program, postgres, folder):
+        url = f"postgresql://jobdeck@/postgres?host={folder}"
+        with (
+            Database(url, application_name="a", read_only=True) as one,
+            Database(url, application_name="b") as other,
+        ):
+            assert not one.probe().listens
+            for _ in range(10):
+                with one.connection() as first, other.connection() as second:
+                    assert first.execute("SELECT %s::int", [1]).fetchone() == (1,)
+                    assert second.execute("SELECT %s::int", [2]).fetchone() == (2,)
+            with other.connection() as writer, writer.transaction():
+                writer.execute("CREATE TEMPORARY TABLE t ()")
+            with one.connection() as reader, reader.transaction():
+                assert reader.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
+def test_a_listener_hears_its_channel_and_no_other(database: Database) -> None:
+    with database.listen("Job Queue") as listener, database.connection() as connection:
+        assert listener.connected
+        connection.execute("""NOTIFY "Job Queue", 'cancel'""")
+        connection.execute("NOTIFY other, 'not for us'")
+        assert listener.wait(DEADLINE) == ["cancel"]
+        assert listener.wait(0) == []
+
+
+def test_waking_and_closing_a_listener_end_its_wait_at_once(database: Database) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        listener = database.listen("job_queue")
+        for end in (listener.wake, listener.close):
+            waiting = threads.submit(listener.wait, DEADLINE)
+            end()
+            assert waiting.result(DEADLINE / 2) == []
+        listener.close()
+
+
+def test_a_wake_before_the_wait_is_not_lost(database: Database) -> None:
+    with database.listen("job_queue") as listener:
+        listener.wake()
+        assert listener.wait(DEADLINE) == []
+
+
+def test_a_listener_survives_a_restart_and_says_that_it_may_have_missed_something(
+    database: Database, postgres: PostgresServer
+) -> None:
+    with database.listen("job_queue") as listener:
+        postgres.restart()
+        assert listener.wait(DEADLINE) == [""]
+        with database.connection() as connection:
+            connection.execute("NOTIFY job_queue, 'again'")
+        assert listener.wait(DEADLINE) == ["again"]
+
+
+def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
+    database: Database, postgres: PostgresServer
+) -> None:
+    postgres.stop()
+    with database.listen("job_queue") as listener:
+        assert not listener.connected
+        postgres.start()
+        assert listener.wait(DEADLINE) == [""]
+        assert listener.connected
+
+
+def test_the_schema_is_installed_once_and_again_without_change(database: Database) -> None:
+    with database.connection() as connection:
+        with pytest.raises(SchemaMismatch, match="jobdeck init"):
+            check_schema(connection)
+        assert install_schema(connection) == schema_version()
+        check_schema(connection)
+        before = _objects(connection)
+        install_schema(connection)
+        assert _objects(connection) == before
+
+
+def test_processes_that_install_the_schema_at_once_do_not_collide(database: Database) -> None:
+    def install(_: int) -> int:
+        with database.connect() as connection:
+            return install_schema(connection)
+
+    with ThreadPoolExecutor(3) as threads:
+        assert set(threads.map(install, range(3))) == {schema_version()}
+
+
+def test_an_older_and_a_newer_schema_are_told_apart(database: Database) -> None:
+    with database.connection() as connection:
+        install_schema(connection)
+        connection.execute("UPDATE jobdeck_schema SET version = version - 1")
+        with pytest.raises(SchemaMismatch, match="to upgrade it"):
+            check_schema(connection)
+        install_schema(connection)
+        check_schema(connection)
+        connection.execute("DELETE FROM jobdeck_schema")
+        connection.execute("INSERT INTO jobdeck_schema (version) VALUES (%s)", [schema_version() + 1])
+        connection.execute("DROP TABLE job_audit CASCADE")
+        for refused in (check_schema, install_schema):
+            with pytest.raises(SchemaMismatch, match="Upgrade Jobdeck"):
+                refused(connection)
+        assert connection.execute("SELECT to_regclass('job_audit')").fetchone() == (None,)
+
+
+def test_a_role_that_may_not_install_is_told_so(database: Database, postgres: PostgresServer) -> None:
+    with postgres.connect() as admin:
+        admin.execute("CREATE ROLE powerless LOGIN")
+    with psycopg.connect(database.url.replace("jobdeck@", "powerless@"), autocommit=True) as connection:
+        with pytest.raises(Refused, match="role powerless may not"):
+            install_schema(connection)
+        assert installed_version(connection) is None
+
+
+def test_the_schemas_text_begins_with_its_version() -> None:
+    assert schema_text().startswith(f"-- jobdeck schema version {schema_version()}\n")
+
+
+def test_open_database_uses_the_address_that_is_set(database_url: str) -> None:
+    settings = Settings.model_validate({"database_url": database_url})
+    with (
+        open_database(settings, application_name="test", read_only=True) as database,
+        database.connection() as connection,
+    ):
+        check_schema(connection)
+        assert connection.info.parameter_status("default_transaction_read_only") == "on"
+
+
+def test_open_database_finds_a_wrong_address_at_once_unless_told_not_to() -> None:
+    settings = Settings.model_validate({"database_url": "postgresql://127.0.0.1:1/jobs"})
+    with pytest.raises(DatabaseUnreachable), open_database(settings, application_name="test"):
+        pass
+    with (
+        open_database(settings, application_name="test", connect=False) as database,
+        pytest.raises(psycopg.OperationalError),
+    ):
+        database.probe()
+
+
+@pytest.mark.parametrize(
+    ("variable", "place"),
+    [
+        ("192.0.2.7 50000 192.0.2.1 22", "192.0.2.7"),
+        ("2001:db8::7 50000 2001:db8::1 22", "2001:db8::7"),
+        ("\x1b[31mred 1 2 3", "local"),
+        ("", "local"),
+    ],
+)
+def test_the_actor_is_the_account_and_where_it_came_from(
+    monkeypatch: pytest.MonkeyPatch, variable: str, place: str
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", variable)
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    assert getpass.getuser() == "somebody-else"
+    assert actor() == f"{pwd.getpwuid(os.getuid()).pw_name}@{place}"
+
+
+def test_importing_the_module_loads_no_more_than_psycopg() -> None:
+    script = "import sys, core.database; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for heavy in ("pydantic", "textual", "httpx", "sentry_sdk", "click", "psycopg_pool"):
+        assert f"'{heavy}'" not in loaded
+
+
+def _objects(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT oid::text, relname FROM pg_class WHERE relkind IN ('r', 'i', 'S') "
+        "AND relnamespace = 'public'::regnamespace "
+        "UNION ALL SELECT oid::regprocedure::text, md5(prosrc) FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace ORDER BY 1, 2"
+    ).fetchall()
