@@ -1,0 +1,154 @@
+"""The thread that claims: as much as the slots will soon run, at once when told of work, else by polling."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from core import queue
+from core.link import FAILURES, Link
+from core.logs import event
+from core.redact import safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.listener import Listener
+    from core.station import Station
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "job_queue"
+CANCEL = "cancel"
+IDLE_SECONDS = 5.0
+NEAR_SECONDS = 1.0
+DEAF_SECONDS = 2.5
+"""The poll where nothing is heard of new jobs: through a transaction-mode pooler, or while LISTEN is down."""
+MOST_HELD = 3000
+BUSY_SECONDS = 0.5
+"""A slot whose run takes longer than this is not counted on when claiming ahead."""
+
+
+class Claimer:
+    """Claims for one station until it is told to stop, or (`until_idle`) until nothing is left to claim."""
+
+    def __init__(
+        self,
+        station: Station,
+        *,
+        on_cancel: Callable[[], None],
+        on_claimed: Callable[[], None],
+        until_idle: bool = False,
+    ) -> None:
+        self._station = station
+        self._on_cancel = on_cancel
+        self._on_claimed = on_claimed
+        self._until_idle = until_idle
+        self._link = Link(station.database, "claiming jobs")
+        self._listener: Listener | None = None
+        self._woken = threading.Event()
+        self._again = threading.Event()
+        self._next_poll = 0.0
+        self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} claimer")
+
+    @property
+    def connected(self) -> bool:
+        """Whether the database answered the last time it was asked."""
+        return self._link.working
+
+    def wake(self) -> None:
+        """Has the next claim made now: something finished, was taken back, or is to stop."""
+        self._again.set()
+        self.room()
+
+    def room(self) -> None:
+        """Says that a slot has become free."""
+        self._woken.set()
+        if self._listener is not None:
+            self._listener.wake()
+
+    def _loop(self) -> None:
+        try:
+            while not self._station.stopping.is_set():
+                try:
+                    self._step()
+                except FAILURES:
+                    self._wait(self._link.pause())
+                except Exception as error:  # noqa: BLE001 -- the worker must outlive whatever goes wrong here
+                    event(log, logging.ERROR, "claiming failed", error=safe_error(repr(error)))
+                    self._wait(NEAR_SECONDS)
+        finally:
+            self._link.close()
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                listener.close()
+
+    def _step(self) -> None:
+        if self._listener is None:
+            # Before the first claim, so that no cancellation of what it takes goes unheard.
+            self._link.connect()
+            self._listener = self._station.database.listen(CHANNEL)
+        now = time.monotonic()
+        limit = self._limit(now)
+        if limit < 1:
+            self._wait(IDLE_SECONDS)
+            return
+        if now < self._next_poll and not self._again.is_set():
+            self._wait(self._next_poll - now)
+            return
+        self._again.clear()
+        alone = not self._station.held
+        jobs = self._link.run(
+            lambda conn: queue.claim(
+                conn, self._station.worker_id, self._station.task_types, limit, self._station.settings.lease_seconds
+            )
+        )
+        if jobs:
+            self._station.take(jobs, now)
+            self._on_claimed()
+        if len(jobs) == limit:
+            self._hear(0)
+        elif not jobs and alone and self._until_idle:
+            self._station.stopping.set()
+        else:
+            self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
+
+    def _limit(self, now: float) -> int:
+        """How many jobs to claim now; none while what was claimed ahead is not half used up."""
+        slots = self._station.slots
+        busy = sum(1 for run in list(slots.running) if run.started is not None and now - run.started > BUSY_SECONDS)
+        target = slots.size + self._station.pace.ahead(busy)
+        outstanding = slots.waiting + len(slots.running)
+        if outstanding > max(slots.size - 1, target // 2):
+            return 0
+        return min(target - outstanding, MOST_HELD - len(self._station.held))
+
+    def _pause(self) -> float:
+        """How long nothing will be due, as far as the database knows; jittered, so that workers do not poll in step."""
+        now, due = self._link.run(lambda conn: queue.next_due(conn, self._station.task_types))
+        idle = IDLE_SECONDS if self._listener is not None and self._listener.connected else DEAF_SECONDS
+        idle *= random.uniform(0.9, 1.0)  # noqa: S311 -- no secret depends on it
+        if due is None:
+            return idle
+        gap = (due - now).total_seconds()
+        return min(idle, max(gap, 0.01)) if gap > 0 else NEAR_SECONDS
+
+    def _wait(self, seconds: float) -> None:
+        """Waits for news, and no longer than `seconds`."""
+        if self._listener is None:
+            self._woken.wait(seconds)
+        else:
+            self._hear(seconds)
+        self._woken.clear()
+
+    def _hear(self, seconds: float) -> None:
+        if self._listener is None:
+            return
+        told = self._listener.wait(seconds)
+        if CANCEL in told:
+            self._on_cancel()
+        if any(payload != CANCEL for payload in told):
+            self._again.set()

@@ -1,0 +1,171 @@
+"""One cycle: up to a few due jobs, claimed one at a time, run one after another, each reported before the next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from core import queue
+from core.errors import JobdeckError
+from core.finisher import Finisher
+from core.heartbeat import Heartbeat
+from core.link import FAILURES, Link
+from core.logs import event
+from core.model import CycleResult
+from core.redact import safe_error
+from core.tally import result_of
+from core.upkeep import report
+from core.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from core.model import Json, Processing
+    from core.station import Station
+
+log = logging.getLogger(__name__)
+
+NOTHING_DUE = "no jobs available"
+PAUSED = "Processing is paused."
+
+
+@dataclass(frozen=True, slots=True)
+class CycleProgress:
+    """How far a cycle is; told after each claim and each finish. `task_type` is that of the newest job."""
+
+    claimed: int
+    done: int
+    succeeded: int
+    failed: int
+    task_type: str
+
+
+class Cycle:
+    """One cycle on one station. Claims one job at a time, so that a pause ends it after the job that runs."""
+
+    def __init__(self, station: Station, limit: int, on_progress: Callable[[CycleProgress], None] | None) -> None:
+        self._station = station
+        self._limit = limit
+        self._on_progress = on_progress
+        self._link = Link(station.database, "running a cycle")
+        self._finisher = Finisher(station, patience=station.settings.lease_seconds)
+        self._heartbeat = Heartbeat(station)
+        self._watch = Watch(station, on_exit=lambda: None)
+        self._results: list[Json] = []
+
+    def run(self, *, source: str, http_method: str | None) -> CycleResult:
+        """Runs it and keeps its record in `job_worker_runs`, which is closed however the cycle ends.
+
+        Raises:
+            psycopg.Error, JobdeckError: the record could not be opened; nothing was run.
+        """
+        worker_id = self._station.worker_id
+        self._link.run(lambda conn: report(conn, self._station, "cycle"))
+        opened = self._link.run(
+            lambda conn: queue.open_worker_run(conn, source=source, worker_id=worker_id, http_method=http_method)
+        )
+        result = self._result("error", "The cycle was interrupted.")
+        try:
+            result = self._guarded()
+            return result
+        finally:
+            self._stop(opened, result, http_method)
+
+    def _guarded(self) -> CycleResult:
+        self._station.slots.start()
+        self._heartbeat.thread.start()
+        self._watch.thread.start()
+        try:
+            return self._run_jobs()
+        except FAILURES as error:
+            return self._result("error", safe_error(str(error)))
+        except BaseException:
+            self._release()
+            raise
+
+    def _run_jobs(self) -> CycleResult:
+        while len(self._results) < self._limit:
+            sent = time.monotonic()
+            jobs = self._link.run(
+                lambda conn: queue.claim(
+                    conn, self._station.worker_id, self._station.task_types, 1, self._station.settings.lease_seconds
+                )
+            )
+            if not jobs:
+                processing = self._link.run(queue.processing)
+                if not processing.enabled:
+                    return self._result("paused", _why(processing))
+                break
+            self._station.take(jobs, sent)
+            self._tell(jobs[0].task_type)
+            self._report_one()
+            self._tell(jobs[0].task_type)
+        return self._result("ok", f"{len(self._results)} jobs run" if self._results else NOTHING_DUE)
+
+    def _report_one(self) -> None:
+        context = self._station.done.get()
+        if context is None or context.result is None:
+            raise JobdeckError("A run of this cycle ended without a report.")
+        answers = self._finisher.finish([context])
+        if not answers:
+            raise JobdeckError(
+                f"Run {context.job.run_token} could not be reported: the database does not answer. "
+                "Its job comes back when its lease has ended."
+            )
+        self._results.append(result_of(context, context.result, answers[0]))
+
+    def _tell(self, task_type: str) -> None:
+        if self._on_progress is not None:
+            totals = self._station.tally.totals()
+            self._on_progress(
+                CycleProgress(totals.claimed, len(self._results), totals.succeeded, totals.failed, task_type)
+            )
+
+    def _result(self, status: Literal["ok", "paused", "error"], message: str) -> CycleResult:
+        totals = self._station.tally.totals()
+        return CycleResult(status, len(self._results), totals.succeeded, totals.failed, message, tuple(self._results))
+
+    def _release(self) -> None:
+        """Hands back the job that an interrupted cycle was running."""
+        self._station.release_running()
+        while self._station.held:
+            self._report_one()
+
+    def _stop(self, opened: UUID, result: CycleResult, http_method: str | None) -> None:
+        self._heartbeat.stop()
+        self._watch.stop()
+        self._station.slots.close()
+        totals = self._station.tally.totals()
+        failed = result.status == "error"
+        try:
+            self._link.run(
+                lambda conn: queue.close_worker_run(
+                    conn,
+                    opened,
+                    status=result.status,
+                    claimed=totals.claimed,
+                    succeeded=totals.succeeded,
+                    failed=totals.failed,
+                    released=totals.released,
+                    message=None if failed else result.message,
+                    error=result.message if failed else None,
+                    results=list(result.results),
+                    http_status=(500 if failed else 200) if http_method else None,
+                )
+            )
+            self._link.run(lambda conn: queue.remove_worker(conn, self._station.worker_id))
+        except FAILURES as error:
+            event(log, logging.ERROR, "the record of a cycle could not be closed", error=safe_error(str(error)))
+        finally:
+            self._link.close()
+            self._finisher.close()
+            for part in (self._heartbeat, self._watch):
+                if part.thread.ident is not None:
+                    part.thread.join()
+
+
+def _why(processing: Processing) -> str:
+    return safe_error(processing.paused_reason or "") or PAUSED

@@ -1,0 +1,122 @@
+"""The thread that renews the leases of all jobs a worker holds, and learns which of them were cancelled or lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from core import queue
+from core.link import FAILURES, Link
+from core.logs import event
+from core.redact import safe_error
+from core.run_context import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.run_context import RunContext
+    from core.station import Station
+
+log = logging.getLogger(__name__)
+
+NEWS_SECONDS = 2.0
+"""How often the progress of a running job is sent between two heartbeats, if there is any."""
+
+
+class Heartbeat:
+    """Renews every `heartbeat_seconds`, at once when `beat_now` is called, in one statement."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._interval = station.settings.heartbeat_seconds
+        self._link = Link(station.database, "renewing leases", longest=self._interval / 2)
+        self._asked = threading.Event()
+        self._urgent = False
+        self._ending = False
+        self._last = time.monotonic()
+        self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} heartbeat")
+
+    def beat_now(self) -> None:
+        """Has the next heartbeat made now."""
+        self._urgent = True
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._ending = True
+        self._asked.set()
+
+    def _loop(self) -> None:
+        pause = 0.0
+        try:
+            while not self._ending:
+                self._asked.wait(pause or min(NEWS_SECONDS, self._interval))
+                self._asked.clear()
+                pause = self._step()
+        finally:
+            self._link.close()
+
+    def _step(self) -> float:
+        """One look, and a heartbeat if one is due; returns how long to wait after a failure, else 0."""
+        now = time.monotonic()
+        held = list(self._station.held.values())
+        if not held:
+            self._last = now
+            return 0.0
+        urgent, self._urgent = self._urgent, False
+        try:
+            if urgent or now - self._last >= self._interval * 0.95:
+                self._beat(held)
+                self._last = now
+            else:
+                self._beat([context for context in list(self._station.slots.running) if context.has_news()])
+        except FAILURES:
+            self._urgent = True
+            return self._link.pause()
+        except Exception as error:  # noqa: BLE001 -- the next heartbeat must come whatever went wrong with this one
+            event(log, logging.ERROR, "a heartbeat failed", error=safe_error(repr(error)))
+        return 0.0
+
+    def _beat(self, contexts: Sequence[RunContext]) -> None:
+        if not contexts:
+            return
+        sent = time.monotonic()
+        progress = [(context, context.news()) for context in contexts]
+        try:
+            renewed = self._link.run(
+                lambda conn: queue.heartbeat(
+                    conn,
+                    self._station.worker_id,
+                    [(context.job.id, context.job.run_token, news) for context, news in progress],
+                    self._station.settings.lease_seconds,
+                )
+            )
+        except FAILURES:
+            for context in contexts:
+                context.news_was_lost()
+            raise
+        end = self._station.lease_end(sent)
+        for answer in renewed:
+            held = self._station.held.get(answer.run_token)
+            if held is None or held.result is not None:
+                continue
+            if not answer.alive:
+                self._lost(held)
+                continue
+            held.lease_end = end
+            if answer.cancel_requested and held.stop is None:
+                held.stop = Stop.CANCELLED
+
+    def _lost(self, context: RunContext) -> None:
+        if context.stop is not Stop.LOST:
+            context.stop = Stop.LOST
+            event(
+                log,
+                logging.WARNING,
+                "the lease of a run is lost; its handler is told to stop and its result will be dropped",
+                run=context.job.run_token,
+                job=context.job.id,
+                type=context.job.task_type,
+            )

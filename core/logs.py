@@ -1,0 +1,165 @@
+"""Structured logging: one line per event, as text or JSON, cleaned and redacted, with the run's token in it.
+
+Whoever logs passes facts as fields (`event(logger, INFO, "claimed", jobs=5)`); a line that is written while a
+handler runs carries its run's token, job and type by itself, whichever library wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from core.errors import ConfigurationError
+from core.redact import clean, redact, scrub
+from core.run_log import message_of, running, traceback_of
+
+if TYPE_CHECKING:
+    from io import TextIOWrapper
+
+    from core.settings import Settings
+
+FILE_BYTES = 10 * 1024 * 1024
+FILES_KEPT = 5
+LONGEST_MESSAGE = 8_000
+_CHATTY = (
+    "httpx",
+    "httpcore",
+    "urllib3",
+    "twilio",
+    "sendgrid",
+    "python_http_client",
+    "sentry_sdk",
+    "psycopg.pool",
+)
+_ours: list[logging.Handler] = []
+
+
+def event(logger: logging.Logger, level: int, message: str, **fields: Any) -> None:
+    """Logs an event with its facts; costs next to nothing where the level is off."""
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
+
+
+def configure(settings: Settings, *, console: bool) -> None:
+    """Sets up logging for the whole process: to standard error where `console`, and to `JOBDECK_LOG_FILE`.
+
+    The dashboard passes `console=False`: then nothing ever writes to the terminal, not even the logging
+    module's own complaints. Calling it again replaces what the last call set up. A file is made readable for
+    its owner only, and rotates at 10 MiB, keeping 5 older ones.
+
+    Raises:
+        ConfigurationError: the log file cannot be opened.
+    """
+    root = logging.getLogger()
+    handlers: list[logging.Handler] = []
+    if settings.log_file is not None:
+        handlers.append(_file_handler(settings))
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    shutdown()
+    formatter = JsonFormatter() if settings.log_format == "json" else TextFormatter()
+    for handler in handlers or [logging.NullHandler()]:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+        _ours.append(handler)
+    root.setLevel(logging.INFO if handlers else logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.raiseExceptions = False
+    logging.captureWarnings(capture=not console)
+
+
+def shutdown() -> None:
+    """Closes what `configure` set up."""
+    root = logging.getLogger()
+    while _ours:
+        handler = _ours.pop()
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _file_handler(settings: Settings) -> logging.Handler:
+    path = settings.log_file
+    assert path is not None  # noqa: S101 -- the caller looked
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return OwnersFile(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"JOBDECK_LOG_FILE names {path}, which cannot be written ({error.strerror})."
+        ) from error
+
+
+class OwnersFile(logging.handlers.RotatingFileHandler):
+    """A rotating file that only its owner can read, also after it was rotated."""
+
+    def _open(self) -> TextIOWrapper:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o600)
+
+        return open(self.baseFilename, "a", encoding="utf-8", opener=opener)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    """The run this record belongs to, then the fields it was given."""
+    facts: dict[str, Any] = {}
+    run = getattr(record, "run", None) or running.get()
+    if run is not None:
+        facts.update(run=run.job.run_token, job=str(run.job.id), type=run.job.task_type)
+    facts.update(getattr(record, "fields", {}))
+    return facts
+
+
+def _message(record: logging.LogRecord) -> str:
+    return redact(clean(message_of(record)[:LONGEST_MESSAGE], multiline=True))
+
+
+def _trace(record: logging.LogRecord) -> str:
+    return redact(clean(traceback_of(record)[-LONGEST_MESSAGE:], multiline=True))
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger message key=value …`, one line whatever the message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Writes one record as one harmless line."""
+        parts = [_time(record), record.levelname, record.name, clean(_message(record))]
+        parts += [f"{key}={self._value(value)}" for key, value in _facts(record).items() if value is not None]
+        trace = _trace(record)
+        if trace:
+            parts.append(f"traceback={self._value(trace)}")
+        return " ".join(parts)
+
+    @staticmethod
+    def _value(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.6g}"
+        text = clean(redact(clean(str(value), multiline=True)))
+        return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' ="') else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: `time`, `level`, `logger`, `message`, the run, the fields, `traceback`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Writes one record as one JSON object."""
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        line.update((key, scrub(value)) for key, value in _facts(record).items() if value is not None)
+        trace = _trace(record)
+        if trace:
+            line["traceback"] = trace
+        return json.dumps(line, ensure_ascii=False, default=lambda value: redact(clean(str(value))))

@@ -1,0 +1,124 @@
+"""Personal data, secrets and control characters out of whatever is shown, logged or kept as an error.
+
+Steps that compose: `clean` makes text harmless for a terminal or a log line, `redact` masks what must not be
+told, `safe_error` does both and fits the result into one line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+LONGEST = 65_536
+"""Characters of one text that are looked at; what is longer is cut first, so that hostile input costs little."""
+
+# C0 and C1 controls, bidirectional marks and overrides, line and paragraph separators, invisible format
+# characters, tag characters, lone surrogates. ZWJ and ZWNJ stay: emoji and several scripts need them.
+_UNSAFE = (
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f"
+)
+_UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_BUT_LINES = re.compile(f"(?![\n\t])[{_UNSAFE}]")
+_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def clean(text: str, *, multiline: bool = False) -> str:
+    r"""Makes control, format and bidirectional characters and lone surrogates visible as backslash escapes.
+
+    What comes out cannot move a cursor, change a colour, reorder what is read, or begin a new line; with
+    `multiline` line feeds and tabs stay. Cleaning twice changes nothing more.
+    """
+    if text.isprintable():
+        return text
+    if multiline:
+        return _UNSAFE_BUT_LINES.sub(_escape, text.replace("\r\n", "\n"))
+    return _UNSAFE_CHARACTER.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    named = _NAMED_ESCAPES.get(character)
+    if named:
+        return named
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_SECRET_WORD = r"(?:api[_-]?key|access[_-]?key|password|passwd|passphrase|secret|token|pwd)"  # noqa: S105 -- a pattern
+_PHONE_WORD = r"(?:phone(?:[_ -]?(?:number|no))?|mobile|telephone|tel|sms|cell|fax)"
+
+# Every expression is linear in its input: repetitions are bounded, or end at a character they cannot match.
+# The order matters: credentials in an address hold an @, and an e-mail address may hold digits.
+_RULES = tuple(
+    (re.compile(pattern, re.IGNORECASE), mask)
+    for pattern, mask in (
+        # Postgres quotes the offending key or row in an error's detail, pydantic the value that does not fit.
+        (r"(Key \([^=\n]{1,200}\)=)\([^\n]{0,2000}\)", r"\1(<value>)"),
+        (r"(Failing row contains )\([^\n]{0,8000}", r"\1(<value>)"),
+        (r"input_value=[^\n]{0,500}?, input_type=", "input_value=<value>, input_type="),
+        (r"\b([a-z][a-z0-9+.-]{1,20}://)[^/\s\"'<>]{1,400}@", r"\1<secret>@"),
+        (r"\b(bearer|basic)(?:\s{1,4}|%20)[\w.~+/=:-]{6,}", r"\1 <secret>"),
+        (r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?", "<secret>"),
+        (r"\b(?:SG\.[\w-]{10,}\.[\w-]{10,}|sk[-_][\w-]{16,}|SK[0-9a-f]{32}|gh[opsu]_\w{20,})", "<secret>"),
+        (
+            (
+                rf"(?<![a-z0-9])(?<!run_)({_SECRET_WORD}[\"']?\s{{0,4}}[=:]\s{{0,4}})"
+                r"(?:\"[^\"\n]{1,400}\"|'[^'\n]{1,400}'|[^\s\"'&,;)}\]<]{3,})"
+            ),
+            r"\1<secret>",
+        ),
+        (
+            r"(?:\"[^\"\n]{1,64}\"|[\w.!#$*+^~-]{1,64})(?:@|%40)(?:[^\W_][\w-]{0,62}\.){1,8}[^\W\d_]{2,24}",
+            "<email>",
+        ),
+        (
+            rf"\b({_PHONE_WORD}[\"']?\s{{0,4}}[=:]?\s{{0,4}}[\"']?)\+?\(?\d(?:[ ().-]{{0,2}}\d){{5,14}}(?!\w)",
+            r"\1<phone>",
+        ),
+        (r"(?<![\w+])(?:\+|00)[1-9](?:[ ().-]{0,2}\d){6,14}(?!\w)", "<phone>"),
+        (r"(?<![\w.+-])(?:1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?!\w|[.-]\w)", "<phone>"),
+        (r"(?<![\w.+-])1?[2-9]\d{9}(?!\w|[.-]\w)", "<phone>"),
+    )
+)
+
+
+def redact(text: str) -> str:
+    """Masks e-mail addresses, phone numbers, credentials, and the values that Postgres and pydantic quote.
+
+    Identifiers, times and counts stay readable. Names of people have no shape to be known by: whoever writes
+    a message leaves them out.
+    """
+    text = text[:LONGEST]
+    for pattern, mask in _RULES:
+        text = pattern.sub(mask, text)
+    return text
+
+
+def safe_error(text: str, limit: int = 2000) -> str:
+    """One harmless line of at most `limit` characters, with an ellipsis where it was cut."""
+    line = " ".join(redact(clean(text[:LONGEST], multiline=True)).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+_PRIVATE_KEY = re.compile(
+    rf"{_SECRET_WORD}|{_PHONE_WORD}|e_?mail|cookie|authorization|dsn|(?:full|first|last|display)[_-]?name$",
+    re.IGNORECASE,
+)
+
+
+def scrub(value: Any) -> Any:
+    """Cleans and redacts every text in a JSON value, and masks what stands under a key like `password`."""
+    if isinstance(value, str):
+        return redact(clean(value, multiline=True))
+    if isinstance(value, dict):
+        return {key: _scrub_entry(str(key), entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrub(entry) for entry in value]
+    return value
+
+
+def _scrub_entry(key: str, value: Any) -> Any:
+    return "<private>" if isinstance(value, str) and _PRIVATE_KEY.search(key) else scrub(value)

@@ -1,0 +1,227 @@
+"""What a handler is given beside its payload: one run's log, progress, checkpoint, cancellation, database."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from core import queue
+from core.errors import Cancelled, LeaseLost, TimedOut
+from core.redact import safe_error
+from core.run_log import LogBuffer, RunLogger
+from core.stored import storable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    import psycopg
+
+    from core.clients import Clients
+    from core.database import Database
+    from core.model import ClaimedJob, FinishedRun, Json
+    from core.settings import Settings
+
+CHECKPOINT_BYTES = 1024 * 1024
+
+
+class Stop(Enum):
+    """Why a run is told to stop."""
+
+    CANCELLED = "an operator asked for the job to be cancelled"
+    TIMED_OUT = "the run took longer than its task type allows"
+    RELEASED = "the worker is stopping and hands the job back"
+    LOST = "the run no longer holds its job"
+
+
+class RunResources:
+    """What the runs of one process share: settings, the database's pool, the vendors' clients."""
+
+    def __init__(self, settings: Settings, database: Database | None) -> None:
+        self.settings = settings
+        self.database = database
+
+    @cached_property
+    def clients(self) -> Clients:
+        """The vendors' clients, made at first use."""
+        from core.clients import Clients  # noqa: PLC0415 -- imported on first use
+
+        return Clients(self.settings)
+
+    def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        """A connection from the pool."""
+        if self.database is None:
+            raise RuntimeError("this run was started without a database")
+        return self.database.connection()
+
+
+class RunContext:
+    """One run of one claimed job: `core.registry.JobContext` for the handler, and the worker's record of it.
+
+    Whatever a no-op handler does not ask for is made at first use. The clock is the database's: the moment of
+    the claim plus what has elapsed since it was answered.
+    """
+
+    dry_run = False
+    started: float | None = None
+    """When the handler began, on the monotonic clock; None while the job waits for a slot."""
+    stop: Stop | None = None
+    """Why the run should end; None while it should go on."""
+    result: FinishedRun | None = None
+    elapsed = 0.0
+    """How long the handler took, in seconds; known with the result."""
+    stack: tuple[tuple[str, int, str], ...] = ()
+    """File, line and function of each frame of the failure, outermost first, for alerts."""
+    _borrowed: AbstractContextManager[psycopg.Connection[Any]] | None = None
+    _connection: psycopg.Connection[Any] | None = None
+    _lines: LogBuffer | None = None
+    _progress: tuple[int, int | None, str] | None = None
+    _progress_since: tuple[float, int] = (0.0, 0)
+    _told: object = None
+
+    def __init__(self, job: ClaimedJob, resources: RunResources, claimed: float, lease_end: float) -> None:
+        """`claimed` and `lease_end` are moments of the monotonic clock."""
+        self.job = job
+        self.claimed = claimed
+        self.lease_end = lease_end
+        self.settings = resources.settings
+        self.idempotency_key = job.cycle_key
+        self._resources = resources
+        self._checkpoint = job.checkpoint
+
+    @cached_property
+    def clients(self) -> Clients:
+        """The vendors' APIs."""
+        return self._resources.clients
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """The run's logger: what is logged here is kept with the run, and goes to the worker's log as well."""
+        return RunLogger(self, logging.getLogger(f"{__package__}.handlers.{self.job.task_type}"))
+
+    @property
+    def db(self) -> psycopg.Connection[Any]:
+        """An autocommit connection from the worker's pool, borrowed until the run ends."""
+        if self._connection is None:
+            self._borrowed = self._resources.connection()
+            self._connection = self._borrowed.__enter__()
+        return self._connection
+
+    def progress(self, done: int, total: int | None = None, message: str = "") -> None:
+        """Says how far the run is; kept in memory and sent with the next heartbeat.
+
+        Raises:
+            LeaseLost: the run no longer holds its job.
+        """
+        if self._progress is None:
+            self._progress_since = (time.monotonic(), done)
+        self._progress = (done, total, message)
+        if self.stop is Stop.LOST:
+            raise LeaseLost(self._lost())
+
+    @property
+    def checkpoint(self) -> Json | None:
+        """What the last `save_checkpoint` or `Continue` of this job left."""
+        return self._checkpoint
+
+    def save_checkpoint(self, checkpoint: Json) -> None:
+        """Keeps a checkpoint at once, so that the next attempt goes on from here even after a crash.
+
+        Raises:
+            LeaseLost: the run no longer holds its job.
+            PermanentError: the checkpoint is no JSON object, or larger than 1 MiB.
+        """
+        kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
+        with self._resources.connection() as conn:
+            held = queue.save_checkpoint(conn, self.job.id, self.job.run_token, kept)
+        if not held:
+            self.stop = Stop.LOST
+            raise LeaseLost(self._lost())
+        self._checkpoint = kept
+
+    def cancelled(self) -> bool:
+        """Whether to stop now: an operator asked, the run timed out, or the worker is giving the job up."""
+        return self.stop is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Ends the run where `cancelled` is true.
+
+        Raises:
+            Cancelled: an operator asked, or the worker is stopping.
+            TimedOut: the run took too long.
+            LeaseLost: the run no longer holds its job.
+        """
+        if self.stop is None:
+            return
+        if self.stop is Stop.TIMED_OUT:
+            raise TimedOut(f"The run was told to stop: {self.stop.value}.")
+        if self.stop is Stop.LOST:
+            raise LeaseLost(self._lost())
+        raise Cancelled(f"The run was told to stop: {self.stop.value}.")
+
+    def _lost(self) -> str:
+        return (
+            f"Run {self.job.run_token} no longer holds its job: its lease ended and the job was taken back. "
+            "Its result is dropped."
+        )
+
+    def at(self, moment: float) -> datetime:
+        """The database's time at a moment of the monotonic clock."""
+        return self.job.claimed_at + timedelta(0, moment - self.claimed)
+
+    def keep_line(self, level: str, message: str) -> None:
+        """Adds a line to the run's log."""
+        if self._lines is None:
+            self._lines = LogBuffer()
+        self._lines.add(self.at(time.monotonic()), level, message)
+
+    def log_tail(self) -> list[str]:
+        """The last lines of the run's log."""
+        return self._lines.tail() if self._lines is not None else []
+
+    def log_text(self) -> str | None:
+        """The run's log so far; None where nothing was logged."""
+        return self._lines.text() if self._lines is not None else None
+
+    def progress_so_far(self, *, tail: bool) -> Json | None:
+        """The progress as it is stored: done, total, message, items a second, and the log's tail if asked for."""
+        said: Json = {}
+        if self._progress is not None:
+            done, total, message = self._progress
+            said = {"done": done, "total": total, "message": safe_error(message, 200)}
+            since, first = self._progress_since
+            elapsed = time.monotonic() - since
+            if done > first and elapsed > 0:
+                said["rate"] = round((done - first) / elapsed, 3)
+        if tail and self._lines is not None:
+            said["log"] = self.log_tail()
+        return said or None
+
+    def has_news(self) -> bool:
+        """Whether progress or log have changed since the last `news`."""
+        now = self._state()
+        return now not in ((None, 0), self._told)
+
+    def news(self) -> Json | None:
+        """The progress and log tail, once per change: None where nothing is new since the last call."""
+        if not self.has_news():
+            return None
+        self._told = self._state()
+        return self.progress_so_far(tail=True)
+
+    def _state(self) -> tuple[object, int]:
+        return self._progress, self._lines.count if self._lines is not None else 0
+
+    def news_was_lost(self) -> None:
+        """Takes back that the last news were told."""
+        self._told = None
+
+    def close(self) -> None:
+        """Gives the borrowed connection back; called by the thread that ran the handler."""
+        borrowed, self._borrowed, self._connection = self._borrowed, None, None
+        if borrowed is not None:
+            borrowed.__exit__(None, None, None)

@@ -1,0 +1,227 @@
+"""One claimed job: payload model, handler, outcome. Whatever the handler does, a report comes out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, cast
+
+from core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
+from core.model import FinishedRun, RunOutcome
+from core.redact import clean, redact, safe_error
+from core.registry import Continue, Done
+from core.run_context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
+from core.run_log import install, running
+from core.stored import NotStorableError, fitted, storable
+
+if TYPE_CHECKING:
+    import threading
+
+    from core.model import ClaimedJob
+    from core.registry import JobContext, JobType, Outcome, Registry
+
+log = logging.getLogger(__name__)
+
+TRACEBACK_HEAD = 4_000
+TRACEBACK_TAIL = 12_000
+NOT_STORED = "not_stored"
+LONGEST_DELAY = 10 * 366 * 86_400.0
+_KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
+
+
+class Runner:
+    """Runs claimed jobs, each in the thread that calls `run`."""
+
+    def __init__(self, registry: Registry, resources: RunResources) -> None:
+        self.registry = registry
+        self.resources = resources
+        install()
+
+    def run(self, job: ClaimedJob, context: RunContext | None = None) -> FinishedRun:
+        """Carries out one run and reports how it ended. Raises nothing, whatever the handler raises.
+
+        Without a context the run has no lease to lose: for one that stands by itself.
+        """
+        if context is None:
+            context = RunContext(job, self.resources, time.monotonic(), math.inf)
+        running.set(context)
+        context.started = time.monotonic()
+        job_type = self.registry.get(job.task_type)
+        try:
+            try:
+                job_type, params = self.registry.validate(job.task_type, job.payload)
+            except Refused as error:
+                return self._refused(context, job_type, error)
+            if getattr(params, "dry_run", False):
+                context.dry_run = True
+            return self._returned(context, job_type, job_type.run(params, cast("JobContext", context)))
+        except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
+            return self._raised(context, job_type, error)
+        finally:
+            running.set(None)
+            self._close(context)
+
+    def timed_out(self, context: RunContext, thread: threading.Thread) -> FinishedRun:
+        """The report of a run that is still going on in `thread` and whose time is up."""
+        job_type = self.registry.get(context.job.task_type)
+        allowed = job_type.timeout if job_type else 0.0
+        frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        return self._report(
+            context,
+            job_type,
+            RunOutcome.FAILED,
+            error_kind="timeout",
+            error=f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows.",
+            traceback=_presentable(f"Where the handler was when its time was up:\n{stack}") if stack else None,
+        )
+
+    def handed_back(self, context: RunContext) -> FinishedRun:
+        """The report of a job that is handed back, its attempt with it; cancelled if an operator asked for that."""
+        asked = context.stop is Stop.CANCELLED
+        outcome = RunOutcome.CANCELLED if asked else RunOutcome.RELEASED
+        return self._report(context, self.registry.get(context.job.task_type), outcome)
+
+    def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
+        """The report to make where the database refuses the run's own: it says so, and holds nothing else."""
+        return FinishedRun(
+            job_id=finished.job_id,
+            run_token=finished.run_token,
+            outcome=RunOutcome.FAILED,
+            started_at=finished.started_at,
+            finished_at=finished.finished_at,
+            permanent=True,
+            error_kind=NOT_STORED,
+            error=safe_error(
+                f"The run ended as {finished.outcome}, and the database refused its report: {_said(reason)}"
+            ),
+        )
+
+    def _refused(self, context: RunContext, job_type: JobType | None, error: Refused) -> FinishedRun:
+        kind = _KINDS.get(type(error).__name__, "refused")
+        message = safe_error(f"{error} The job was not run.")
+        return self._report(context, job_type, RunOutcome.FAILED, permanent=True, error_kind=kind, error=message)
+
+    def _returned(self, context: RunContext, job_type: JobType, outcome: Outcome) -> FinishedRun:
+        if outcome is None:
+            return self._report(context, job_type, RunOutcome.SUCCEEDED)
+        if isinstance(outcome, Done):
+            kind = RunOutcome.PARTIAL if outcome.failed > 0 else RunOutcome.SUCCEEDED
+            return self._report(context, job_type, kind, output=fitted(outcome.output) if outcome.output else None)
+        if isinstance(outcome, Continue):
+            return self._report(
+                context,
+                job_type,
+                RunOutcome.CONTINUED,
+                output=fitted(outcome.output) if outcome.output else None,
+                checkpoint=storable(outcome.checkpoint, "checkpoint", CHECKPOINT_BYTES),
+                delay=_seconds(outcome.delay),
+            )
+        raise NotStorableError(
+            f"The handler returned a {type(outcome).__name__}; it may return Done, Continue or None."
+        )
+
+    def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
+        if isinstance(error, Cancelled) and context.stop in {Stop.CANCELLED, Stop.RELEASED}:
+            asked = context.stop is Stop.CANCELLED
+            return self._report(context, job_type, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
+        trace, context.stack = _trace(error)
+        return self._report(
+            context,
+            job_type,
+            RunOutcome.FAILED,
+            permanent=isinstance(error, PermanentError),
+            retry_after=_seconds(error.seconds) if isinstance(error, RetryLater) else None,
+            error_kind=_kind(error),
+            error=_said(error),
+            traceback=trace,
+        )
+
+    @staticmethod
+    def _report(  # noqa: PLR0913 -- one keyword per fact of a run
+        context: RunContext,
+        job_type: JobType | None,
+        outcome: RunOutcome,
+        *,
+        output: dict[str, object] | None = None,
+        checkpoint: dict[str, object] | None = None,
+        delay: float = 0.0,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        error_kind: str | None = None,
+        error: str | None = None,
+        traceback: str | None = None,
+    ) -> FinishedRun:
+        now = time.monotonic()
+        started = now if context.started is None else context.started
+        context.elapsed = now - started
+        return FinishedRun(
+            context.job.id,
+            context.job.run_token,
+            outcome,
+            context.at(started),
+            context.at(now),
+            output,
+            checkpoint,
+            delay,
+            retry_after,
+            job_type.retry_base if job_type else None,
+            job_type.retry_cap if job_type else None,
+            permanent,
+            error_kind,
+            error,
+            traceback,
+            context.log_text(),
+            context.progress_so_far(tail=False),
+        )
+
+    @staticmethod
+    def _close(context: RunContext) -> None:
+        try:
+            context.close()
+        except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report
+            log.warning("a run's connection could not be given back: %s", safe_error(str(error)))
+
+
+def _seconds(value: float) -> float:
+    return min(max(value, 0.0), LONGEST_DELAY) if math.isfinite(value) else 0.0
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, JobFailure):
+        return clean(error.kind)
+    return "lease_lost" if isinstance(error, LeaseLost) else clean(type(error).__name__)
+
+
+def _said(error: BaseException) -> str:
+    """What the exception says, in one safe line; Jobdeck's own are sentences, others get their class before it."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- an exception of a handler may be unable to say anything
+        text = "(the exception has no readable message)"
+    if isinstance(error, SystemExit):
+        text = f"the handler called sys.exit({text}); a handler returns or raises"
+    if not text:
+        return name
+    return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
+
+
+def _trace(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...]]:
+    """The traceback from the handler on, redacted and bounded, and its frames."""
+    try:
+        inner = error.__traceback__.tb_next if error.__traceback__ else None
+        found = traceback.TracebackException(type(error), error, inner or error.__traceback__)
+        frames = tuple((frame.filename, frame.lineno or 0, frame.name) for frame in found.stack)
+        return _presentable("".join(found.format())), frames[-50:]
+    except Exception as problem:  # noqa: BLE001 -- a hostile exception must not keep its run from being reported
+        return f"(the traceback cannot be shown: {type(problem).__name__})", ()
+
+
+def _presentable(text: str) -> str:
+    if len(text) > TRACEBACK_HEAD + TRACEBACK_TAIL:
+        text = f"{text[:TRACEBACK_HEAD]}\n…\n{text[-TRACEBACK_TAIL:]}"
+    return redact(clean(text, multiline=True))

@@ -1,0 +1,181 @@
+"""What Sentry is told, over real HTTP, and what it is not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core.alerts import Alerts
+from core.errors import PermanentError
+from core.registry import Done
+from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes envelopes as Sentry does and keeps the events in them."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Intake)
+        self.events: list[dict[str, Any]] = []
+        self.raw: list[str] = []
+        self.answer = 200
+
+    @property
+    def dsn(self) -> str:
+        return f"http://public@127.0.0.1:{self.server_port}/1"
+
+
+class Intake(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.raw.append(body.decode())
+        lines = body.decode().splitlines()
+        for header, item in zip(lines[1::2], lines[2::2], strict=False):
+            if json.loads(header).get("type") == "event":
+                self.server.events.append(json.loads(item))
+        self.send_response(self.server.answer)
+        self.end_headers()
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Keeps the test's output clean."""
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def fail(params: Any, ctx: Any) -> None:
+    secret = "hunter2hunter2"
+    ctx.log.info("calling jane@example.org")
+    if params.number == 1:
+        raise PermanentError("mail to jane@example.org refused, token=" + secret)
+    raise ValueError("no luck with +1 555 010 0123 \x1b[2J")
+
+
+def run(url: str, dsn: str | None) -> None:
+    settings = quick_settings(sentry_dsn=dsn, environment="staging")
+    types = job_type("fail", fail), job_type("fine", lambda _p, _c: Done())
+    with a_worker(url, *types, settings=settings, worker_id="w1") as worker:
+        worker.run_until_idle()
+
+
+def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_retried(
+    database_url: str, conn: psycopg.Connection[Any]
+) -> None:
+    exhausted = enqueue(conn, "fail", max_attempts=3)
+    permanent = enqueue(conn, "fail", payload={"number": 1})
+    enqueue(conn, "fine")
+    with receiving() as server:
+        run(database_url, server.dsn)
+    assert sorted(outcomes(conn)) == ["failed", "failed", "retried", "retried", "succeeded"]
+    tags = sorted((event["tags"] for event in server.events), key=lambda tags: tags["attempt"])
+    assert tags == [
+        {
+            "job_runner": "jobdeck",
+            "task_type": "fail",
+            "job_id": str(job.id),
+            "attempt": attempt,
+            "worker": "w1",
+            "outcome": "failed",
+            "environment": "staging",
+        }
+        for job, attempt in ((permanent, "1"), (exhausted, "3"))
+    ]
+
+
+def test_a_cycle_of_a_series_that_failed_for_good_alerts_too(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    enqueue(conn, "fail", payload={"number": 1}, recurrence_interval_minutes=60)
+    with receiving() as server:
+        run(database_url, server.dsn)
+    assert len(server.events) == 1
+
+
+def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    enqueue(conn, "fail", payload={"number": 1})
+    enqueue(conn, "fail", max_attempts=1)
+    with receiving() as server:
+        run(database_url, server.dsn)
+    sent = "\n".join(server.raw)
+    for private in ("jane", "hunter2", "0123", "\\u001b"):
+        assert private not in sent
+    event = next(event for event in server.events if event["tags"]["attempt"] == "1")
+    (failure,) = event["exception"]["values"]
+    assert failure["type"] in {"permanent", "ValueError"}
+    frame = failure["stacktrace"]["frames"][-1]
+    assert frame["function"] == "fail"
+    assert "vars" not in frame
+    assert event["fingerprint"][:2] == ["job_runner", "fail"]
+    assert event["contexts"]["job"]["max_attempts"] in {1, 5}
+    assert "calling <email>" in event["extra"]["log"][0]
+    assert event["environment"] == "staging"
+    assert "breadcrumbs" not in event or not event["breadcrumbs"]["values"]
+
+
+def test_whatever_an_event_holds_is_scrubbed_before_it_is_sent() -> None:
+    with receiving() as server:
+        alerts = Alerts(quick_settings(sentry_dsn=server.dsn, environment="jane@example.org"))
+        assert alerts._client is not None
+        alerts._client.capture_event(
+            {
+                "level": "error",
+                "message": "+1 555 010 0123 \x1b[2J",
+                "user": {"email": "jane@example.org"},
+                "extra": {"password": "hunter2hunter2", "list": ["jane@example.org"]},
+            }
+        )
+        alerts.close()
+    assert len(server.events) == 1
+    for private in ("jane", "hunter2", "0123", "\\u001b"):
+        assert private not in server.raw[0]
+
+
+@pytest.mark.parametrize("dsn", ["http://public@127.0.0.1:1/1", "not a dsn", None], ids=["away", "unusable", "unset"])
+def test_a_job_fails_in_the_same_way_whatever_becomes_of_its_alert(
+    database_url: str, conn: psycopg.Connection[Any], dsn: str | None
+) -> None:
+    enqueue(conn, "fail", max_attempts=1)
+    enqueue(conn, "fine")
+    run(database_url, dsn)
+    assert sorted(outcomes(conn)) == ["failed", "succeeded"]
+
+
+def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    enqueue(conn, "fail", max_attempts=1)
+    with receiving() as server:
+        server.answer = 500
+        run(database_url, server.dsn)
+    assert outcomes(conn) == ["failed"]
+
+
+def test_the_sdk_is_imported_only_where_a_dsn_is_set() -> None:
+    code = (
+        "import sys; from core.alerts import Alerts; from core.settings import Settings; "
+        "Alerts(Settings()).close(); assert 'sentry_sdk' not in sys.modules; import core.worker; "
+        "assert 'sentry_sdk' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,166 @@
+"""The log of a process: its lines, where they go, and what never gets into them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import stat
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core import logs
+from core.errors import ConfigurationError
+from core.registry import Registry
+from core.run_context import RunResources
+from core.runner import Runner
+from tests.support.working import claimed, job_type, quick_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+log = logging.getLogger("core.test")
+HOSTILE = "\x1b[31mred\x1b]0;owned\x07\nERROR forged \u202e\ud800 jane@example.org"
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Leaves the logging module as the test found it."""
+    root = logging.getLogger()
+    level, raising = root.level, logging.raiseExceptions
+    yield
+    logs.shutdown()
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+    logging.captureWarnings(capture=False)
+
+
+def written(path: Path, form: str, write: Callable[[], object]) -> str:
+    logs.configure(quick_settings(log_file=path, log_format=form), console=False)
+    write()
+    logs.shutdown()
+    return path.read_text(encoding="utf-8")
+
+
+def failing() -> None:
+    try:
+        int(HOSTILE + "no number")
+    except ValueError:
+        log.exception("caught")
+
+
+def test_a_text_line_holds_time_level_logger_message_and_fields(tmp_path: Path) -> None:
+    line = written(
+        tmp_path / "log", "text", lambda: logs.event(log, logging.INFO, "runs finished", runs=5, why="a b", none=None)
+    )
+    stamp, rest = line.rstrip("\n").split(" ", 1)
+    assert stamp.endswith("Z")
+    assert rest == 'INFO core.test runs finished runs=5 why="a b"'
+
+
+def test_a_json_line_is_one_object(tmp_path: Path) -> None:
+    line = written(tmp_path / "log", "json", lambda: logs.event(log, logging.INFO, "runs finished", runs=5))
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("Z")
+    assert entry == {"level": "info", "logger": "core.test", "message": "runs finished", "runs": 5}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(
+    "write",
+    [lambda: log.warning("%s", HOSTILE), lambda: logs.event(log, logging.WARNING, "failed", error=HOSTILE), failing],
+    ids=["message", "field", "exception"],
+)
+def test_hostile_text_is_one_harmless_line_without_private_data(
+    tmp_path: Path, form: str, write: Callable[[], object]
+) -> None:
+    text = written(tmp_path / "log", form, write)
+    assert text.count("\n") == 1
+    assert text.rstrip("\n").isprintable()
+    assert "owned" in text
+    assert "jane" not in text
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: str) -> None:
+    def handler(_params: Any, ctx: Any) -> None:
+        ctx.log.info("from the run's logger")
+        logging.getLogger("some.library").warning("from a library")
+
+    runner = Runner(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    job = claimed(run_token=4711)
+    lines = written(tmp_path / "log", form, lambda: runner.run(job)).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "4711" in line
+        assert str(job.id) in line
+
+
+def test_a_line_that_cannot_be_formatted_is_written_as_far_as_possible(tmp_path: Path) -> None:
+    def write() -> None:
+        log.info("%d", "many")
+
+    assert "cannot be formatted" in written(tmp_path / "log", "text", write)
+
+
+def test_a_log_file_is_its_owners_only_and_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FILE_BYTES", 1000)
+    path = tmp_path / "folder" / "log"
+
+    def write() -> None:
+        for number in range(200):
+            log.info("line %s", number)
+
+    written(path, "text", write)
+    kept = sorted(found.name for found in path.parent.iterdir())
+    assert kept == ["log", *(f"log.{number}" for number in range(1, logs.FILES_KEPT + 1))]
+    assert {stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()} == {0o600}
+
+
+def test_without_a_console_nothing_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure(quick_settings(), console=False)
+    log.error("an error")
+    log.error("%d", "which cannot be formatted")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.warn("a warning", stacklevel=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_with_a_console_lines_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure(quick_settings(), console=True)
+    log.info("started")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "INFO core.test started" in err
+
+
+def test_configuring_again_replaces_what_was_there(tmp_path: Path) -> None:
+    logs.configure(quick_settings(log_file=tmp_path / "first"), console=False)
+    logs.configure(quick_settings(log_file=tmp_path / "second"), console=False)
+    log.info("once")
+    logs.shutdown()
+    assert (tmp_path / "first").read_text() == ""
+    assert (tmp_path / "second").read_text().count("once") == 1
+
+
+def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="JOBDECK_LOG_FILE names"):
+        logs.configure(quick_settings(log_file=tmp_path / "file" / "log"), console=False)
+
+
+def test_chatty_libraries_are_kept_to_warnings(tmp_path: Path) -> None:
+    def write() -> None:
+        logging.getLogger("httpx").info("HTTP Request: GET https://api.example.org/?email=jane%40example.org")
+        logging.getLogger("httpx").warning("slow")
+
+    assert "GET" not in written(tmp_path / "log", "text", write)
+
+
+def test_times_are_utc(tmp_path: Path) -> None:
+    line = written(tmp_path / "log", "text", lambda: logs.event(log, logging.INFO, "now"))
+    assert line.startswith(time.strftime("%Y-%m-%dT", time.gmtime()))

@@ -1,0 +1,456 @@
+"""One run: what a handler may do, and what is reported of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import queue
+from core.database import Database
+from core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
+from core.model import ClaimedJob, FinishedRun, RunOutcome
+from core.registry import Continue, Done, Registry
+from core.run_context import RunContext, RunResources, Stop
+from core.run_log import message_of
+from core.runner import Runner
+from tests.support.working import claimed, enqueue, job_type, quick_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+
+def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Runner:
+    return Runner(Registry([job_type("test", handler, **facts)]), RunResources(quick_settings(), database))
+
+
+def run(handler: Callable[..., Any], job: ClaimedJob | None = None, stop: Stop | None = None) -> FinishedRun:
+    runner = runner_of(handler)
+    context = RunContext(job or claimed(), runner.resources, time.monotonic(), math.inf)
+    context.stop = stop
+    return runner.run(context.job, context)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def handler(params: Any, ctx: Any) -> None:
+        raise error
+
+    return handler
+
+
+def returning(value: Any) -> Callable[..., Any]:
+    return lambda _params, _ctx: value
+
+
+# What comes back
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcome"),
+    [
+        (None, RunOutcome.SUCCEEDED),
+        (Done(), RunOutcome.SUCCEEDED),
+        (Done({"total": 3}), RunOutcome.SUCCEEDED),
+        (Done({"total": 3}, failed=1), RunOutcome.PARTIAL),
+        (Continue({"cursor": 5}), RunOutcome.CONTINUED),
+    ],
+)
+def test_what_a_handler_returns_decides_the_outcome(returned: Any, outcome: RunOutcome) -> None:
+    finished = run(returning(returned))
+    assert finished.outcome is outcome
+    assert finished.error is None
+
+
+def test_a_continuation_carries_checkpoint_delay_and_output() -> None:
+    finished = run(returning(Continue({"cursor": 5}, delay=30.0, output={"done": 100})))
+    assert (finished.checkpoint, finished.delay, finished.output) == ({"cursor": 5}, 30.0, {"done": 100})
+
+
+@pytest.mark.parametrize("delay", [-1.0, math.nan, math.inf])
+def test_a_delay_that_is_no_time_is_none(delay: float) -> None:
+    assert run(returning(Continue({}, delay=delay))).delay == 0.0
+
+
+@pytest.mark.parametrize("returned", [{"total": 3}, "done", 17, object(), [1]])
+def test_any_other_return_value_fails_the_job_for_good(returned: Any) -> None:
+    finished = run(returning(returned))
+    assert finished.outcome is RunOutcome.FAILED
+    assert finished.permanent
+    assert finished.error_kind == "not_storable"
+    assert type(returned).__name__ in (finished.error or "")
+
+
+@pytest.mark.parametrize(
+    "output", [{"at": object()}, {"x": math.nan}, {"x": {1, 2}}, ["a list"], {("a", "b"): 1}], ids=str
+)
+def test_output_that_is_no_json_object_fails_the_job_for_good(output: Any) -> None:
+    finished = run(returning(Done(output)))
+    assert finished.permanent
+    assert finished.error_kind == "not_storable"
+
+
+def test_output_that_is_too_large_loses_its_largest_parts_and_keeps_its_counts() -> None:
+    finished = run(returning(Done({"synced": 5000, "results": ["x" * 100] * 5000, "failed": 3})))
+    assert finished.outcome is RunOutcome.SUCCEEDED
+    output = finished.output or {}
+    assert (output["synced"], output["failed"], output["truncated"]) == (5000, 3, True)
+    assert "bytes left out" in output["results"]
+    assert len(json.dumps(output)) < 1000
+
+
+def test_output_of_very_many_small_parts_is_bounded_as_well() -> None:
+    finished = run(returning(Done({f"key {number}": number for number in range(100_000)})))
+    assert len(json.dumps(finished.output)) < 262_144
+
+
+def test_a_checkpoint_that_is_too_large_fails_the_job_for_good() -> None:
+    finished = run(returning(Continue({"seen": "x" * 2_000_000})))
+    assert finished.permanent
+    assert "1,048,576 are allowed" in (finished.error or "")
+
+
+def test_what_jsonb_refuses_becomes_visible() -> None:
+    finished = run(returning(Done({"na\x00me": ["a\x00b", {"c": "\ud800"}], "fine": "👩‍👩‍👧 Zoë"})))
+    assert finished.output == {"na\\x00me": ["a\\x00b", {"c": "\\ud800"}], "fine": "👩‍👩‍👧 Zoë"}
+
+
+# What is raised
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "permanent", "retry_after"),
+    [
+        (ValueError("bad"), "ValueError", False, None),
+        (PermanentError("no such campaign"), "permanent", True, None),
+        (RetryLater(90, "quiet hours"), "retry_later", False, 90.0),
+        (VendorError("the vendor is down"), "vendor", False, None),
+        (SystemExit(3), "SystemExit", False, None),
+        (KeyboardInterrupt(), "KeyboardInterrupt", False, None),
+        (GeneratorExit(), "GeneratorExit", False, None),
+        (MemoryError(), "MemoryError", False, None),
+        (Cancelled("nobody asked"), "cancelled", False, None),
+        (LeaseLost("gone"), "lease_lost", False, None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_an_exception_is_a_failed_run(
+    error: BaseException, kind: str, permanent: bool, retry_after: float | None
+) -> None:
+    finished = run(raising(error))
+    assert finished.outcome is RunOutcome.FAILED
+    assert (finished.error_kind, finished.permanent, finished.retry_after) == (kind, permanent, retry_after)
+    assert finished.error
+    assert "raise error" in (finished.traceback or "")
+    assert "core/runner.py" not in (finished.traceback or "")
+
+
+def test_errors_say_their_class_unless_they_are_sentences_of_ours() -> None:
+    assert run(raising(KeyError("team"))).error == "KeyError: 'team'"
+    assert run(raising(ValueError())).error == "ValueError"
+    assert run(raising(PermanentError("The campaign is gone."))).error == "The campaign is gone."
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot say")
+
+
+class HostileError(Exception):
+    def __str__(self) -> str:
+        return "\x1b[2J\x1b]0;owned\x07" + "line\nERROR forged line\r" * 3 + "\u202ereversed \ud800 jane@example.org"
+
+
+def test_an_exception_that_cannot_be_shown_is_reported_all_the_same() -> None:
+    finished = run(raising(MuteError()))
+    assert finished.error_kind == "MuteError"
+    assert "no readable message" in (finished.error or "")
+
+
+def test_a_hostile_message_is_one_harmless_line_without_private_data() -> None:
+    finished = run(raising(HostileError()))
+    for text in (finished.error or "", finished.traceback or ""):
+        assert "\x1b" not in text
+        assert "jane" not in text
+        assert "\u202e" not in text
+        text.encode("utf-8")
+    assert len((finished.error or "").splitlines()) == 1
+
+
+def test_a_traceback_is_bounded() -> None:
+    def deep(level: int) -> None:
+        if level == 0:
+            raise ValueError("x" * 100_000)
+        (deep if level % 2 else deep_again)(level - 1)
+
+    def deep_again(level: int) -> None:
+        deep(level)
+
+    finished = run(lambda _params, _ctx: deep(200))
+    assert len(finished.traceback or "") < 20_000
+
+
+def test_endless_recursion_is_a_failed_run() -> None:
+    def handler(params: Any, ctx: Any) -> Any:
+        return handler(params, ctx)
+
+    assert run(handler).error_kind == "RecursionError"
+
+
+# Before the handler
+
+
+def test_an_unknown_type_fails_for_good_and_names_the_known_ones() -> None:
+    finished = run(returning(None), claimed("misspelt"))
+    assert finished.permanent
+    assert finished.error_kind == "unknown_task_type"
+    assert "Known are: test" in (finished.error or "")
+
+
+def test_an_invalid_payload_fails_for_good_without_a_run() -> None:
+    ran: list[int] = []
+    finished = run(lambda _params, _ctx: ran.append(1), claimed(payload={"number": "many", "colour": "red"}))
+    assert not ran
+    assert finished.permanent
+    assert finished.error_kind == "invalid_payload"
+    assert "colour" in (finished.error or "")
+    assert "many" not in (finished.error or "")
+
+
+# Stopping
+
+
+@pytest.mark.parametrize(
+    ("stop", "raised"),
+    [(Stop.CANCELLED, Cancelled), (Stop.RELEASED, Cancelled), (Stop.TIMED_OUT, TimedOut), (Stop.LOST, LeaseLost)],
+)
+def test_a_handler_learns_that_it_is_to_stop(stop: Stop, raised: type[Exception]) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        assert ctx.cancelled()
+        with pytest.raises(raised):
+            ctx.raise_if_cancelled()
+
+    assert run(handler, stop=stop).outcome is RunOutcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("stop", "outcome"),
+    [
+        (Stop.CANCELLED, RunOutcome.CANCELLED),
+        (Stop.RELEASED, RunOutcome.RELEASED),
+        (Stop.LOST, RunOutcome.FAILED),
+        (None, RunOutcome.SUCCEEDED),
+    ],
+)
+def test_a_handler_that_stops_when_told_is_reported_by_the_reason(stop: Stop | None, outcome: RunOutcome) -> None:
+    assert run(lambda _, ctx: ctx.raise_if_cancelled(), stop=stop).outcome is outcome
+
+
+def test_progress_raises_once_the_lease_is_lost() -> None:
+    assert run(lambda _, ctx: ctx.progress(1), stop=Stop.LOST).error_kind == "lease_lost"
+    assert run(lambda _, ctx: ctx.progress(1), stop=Stop.CANCELLED).outcome is RunOutcome.SUCCEEDED
+
+
+# Facts of a run
+
+
+def test_times_are_the_databases() -> None:
+    job = claimed()
+    finished = run(returning(None), job)
+    assert job.claimed_at <= finished.started_at <= finished.finished_at < job.claimed_at + timedelta(seconds=20)
+
+
+def test_the_types_retry_policy_goes_with_the_report() -> None:
+    finished = runner_of(raising(ValueError()), retry_base=2.0, retry_cap=60.0).run(claimed())
+    assert (finished.retry_base, finished.retry_cap) == (2.0, 60.0)
+
+
+def test_a_handler_finds_its_job_and_payload() -> None:
+    job = claimed(payload={"number": 4, "dryRun": True}, checkpoint={"cursor": 9})
+    seen: dict[str, Any] = {}
+
+    def handler(params: Any, ctx: Any) -> None:
+        seen.update(number=params.number, dry=ctx.dry_run, job=ctx.job, key=ctx.idempotency_key, at=ctx.checkpoint)
+        seen["clients"] = ctx.clients is ctx.clients
+        seen["lease"] = ctx.settings.lease_seconds
+
+    run(handler, job)
+    assert seen == {
+        "number": 4, "dry": True, "job": job, "key": "key", "at": {"cursor": 9}, "clients": True, "lease": 5.0
+    }  # fmt: skip
+
+
+def test_progress_is_kept_with_its_rate_and_harmless_message() -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.progress(10, 200, "first")
+        until(lambda: ctx.at(time.monotonic()) > ctx.job.claimed_at)
+        ctx.progress(60, 200, "mail to jane@example.org\x1b[1m")
+
+    progress = run(handler).progress or {}
+    assert (progress["done"], progress["total"], progress["message"]) == (60, 200, "mail to <email>\\x1b[1m")
+    assert progress["rate"] > 0
+    assert "log" not in progress
+
+
+def test_news_are_told_once_and_hold_the_end_of_the_log() -> None:
+    runner = runner_of(returning(None))
+    context = RunContext(claimed(), runner.resources, time.monotonic(), math.inf)
+    assert context.news() is None
+    context.progress(1, 2)
+    for number in range(30):
+        context.log.info("line %s", number)
+    news = context.news() or {}
+    assert (news["done"], news["total"]) == (1, 2)
+    assert len(news["log"]) == 20
+    assert news["log"][-1].endswith("line 29")
+    assert context.news() is None
+    context.news_was_lost()
+    assert context.news() == news
+
+
+# The log
+
+
+def test_a_run_that_logs_nothing_has_no_log() -> None:
+    assert run(returning(None)).log is None
+
+
+def test_what_a_handler_logs_is_kept_harmless_and_redacted() -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.log.info("sent to %s", "jane@example.org")
+        ctx.log.warning("odd \x1b[31mcolour")
+        ctx.log.debug("too fine")
+        try:
+            int("many")
+        except ValueError:
+            ctx.log.exception("caught")
+
+    log = run(handler).log or ""
+    assert "INFO    sent to <email>" in log
+    assert "WARNING odd \\x1b[31mcolour" in log
+    assert "too fine" not in log
+    assert "ValueError: invalid literal" in log
+    assert log.startswith("12:00:0")
+
+
+def test_a_line_that_cannot_be_formatted_is_kept_as_far_as_possible() -> None:
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "%d is no number", ("this",), None)
+    assert message_of(record) == "%d is no number (arguments cannot be formatted: TypeError)"
+
+
+def test_other_loggers_and_threads_of_a_run_are_kept_too() -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        logging.getLogger("some.library").warning("from a library")
+        helper = threading.Thread(target=lambda: ctx.log.info("from a helper thread"))
+        helper.start()
+        helper.join()
+
+    log = run(handler).log or ""
+    assert "from a library" in log
+    assert "from a helper thread" in log
+
+
+def test_what_is_logged_outside_a_run_is_in_no_runs_log() -> None:
+    finished = run(lambda _, ctx: ctx.log.info("inside"))
+    logging.getLogger("some.library").warning("outside")
+    assert (finished.log or "").count("\n") == 0
+
+
+def test_a_log_keeps_its_last_lines_only() -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        for number in range(1000):
+            ctx.log.info("line %s %s", number, "x" * 3000 if number % 100 == 0 else "")
+
+    log = run(handler).log or ""
+    lines = log.splitlines()
+    assert lines[0] == "(800 earlier lines left out)"
+    assert lines[-1].rstrip().endswith("line 999")
+    assert len(log) < 70_000
+
+
+# With a database
+
+
+def test_a_handlers_connection_is_lent_once_and_comes_back(database_url: str) -> None:
+    with Database(database_url, application_name="test", max_size=1) as database:
+        runner = runner_of(
+            lambda _, ctx: Done({"same": ctx.db is ctx.db, "one": ctx.db.execute("SELECT 1").fetchone()[0]}),
+            database,
+        )
+        for _ in range(3):
+            assert runner.run(claimed()).output == {"same": True, "one": 1}
+
+
+def test_a_connection_lost_by_a_handler_costs_only_that_run(database_url: str) -> None:
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.db.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with Database(database_url, application_name="test", max_size=1) as database:
+        assert runner_of(handler, database).run(claimed()).error_kind == "AdminShutdown"
+        assert runner_of(lambda _, ctx: ctx.db.execute("SELECT 1"), database).run(claimed()).permanent
+
+
+def test_a_checkpoint_is_kept_at_once_and_only_by_its_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    enqueue(conn, "test")
+    (job,) = queue.claim(conn, "w", ["test"], 1, 60)
+
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.save_checkpoint({"cursor": "a\x00b"})
+        assert ctx.checkpoint == {"cursor": "a\\x00b"}
+        kept = conn.execute("SELECT checkpoint FROM job_queue WHERE id = %s", (job.id,)).fetchone()
+        assert kept == ({"cursor": "a\\x00b"},)
+        raise ValueError("stop here")
+
+    with Database(database_url, application_name="test") as database:
+        assert runner_of(handler, database).run(job).error_kind == "ValueError"
+        late = claimed(id=job.id, run_token=job.run_token + 1)
+        assert runner_of(handler, database).run(late).error_kind == "lease_lost"
+
+
+# Whatever a handler does
+
+JSON_LIKE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=()))
+    | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=())), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+ERRORS = st.builds(
+    lambda kind, text: kind(text),
+    st.sampled_from([ValueError, KeyError, PermanentError, TimedOut, Cancelled, SystemExit, OSError, StopIteration]),
+    st.text(st.characters(exclude_categories=())),
+)
+
+
+@given(JSON_LIKE, st.sampled_from(["raw", "done", "continue"]))
+def test_any_return_value_makes_a_report_that_can_be_stored(value: Any, how: str) -> None:
+    finished = run(returning({"raw": value, "done": Done(value), "continue": Continue(value)}[how]))
+    assert_storable(finished)
+
+
+@given(ERRORS, st.none() | st.sampled_from(list(Stop)))
+def test_any_exception_makes_a_report_that_can_be_stored(error: BaseException, stop: Stop | None) -> None:
+    assert_storable(run(raising(error), stop=stop))
+
+
+def assert_storable(finished: FinishedRun) -> None:
+    kept = [finished.output, finished.checkpoint, finished.error_kind, finished.error, finished.traceback, finished.log]
+    text = json.dumps(kept, allow_nan=False, ensure_ascii=False)
+    assert "\\u0000" not in text
+    text.encode("utf-8")
+    assert finished.outcome is not RunOutcome.FAILED or finished.error

@@ -1,0 +1,127 @@
+"""Workers on a test's database, with handlers of the test's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from core import queue
+from core.database import Database
+from core.model import ClaimedJob, Job, NewJob
+from core.registry import JobType, Payload, Registry
+from core.settings import Settings
+from core.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    import psycopg
+
+ACTOR = "tester@local"
+PATIENCE = 30.0
+
+
+class Params(Payload):
+    """The payload of the tests' task types."""
+
+    number: int = 0
+    dry_run: bool = False
+
+
+def job_type(name: str, run: Callable[[Any, Any], Any], **facts: Any) -> JobType:
+    """A task type that exists in one test only."""
+    return JobType(task_type=name, run=run, label=name, purpose="", payload=Params, **facts)
+
+
+def quick_settings(**changes: Any) -> Settings:
+    """Settings whose times are short enough to test with, and long enough for a busy machine."""
+    given: dict[str, Any] = {
+        "lease_seconds": 5.0,
+        "heartbeat_seconds": 0.2,
+        "retry_base_seconds": 0.0,
+        "drain_seconds": PATIENCE,
+        **changes,
+    }
+    return Settings.model_validate(given)
+
+
+def claimed(task_type: str = "test", payload: dict[str, Any] | None = None, **changes: Any) -> ClaimedJob:
+    """A claimed job that no database knows."""
+    now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    given: dict[str, Any] = {
+        "id": uuid4(),
+        "run_token": 7,
+        "task_type": task_type,
+        "payload": payload or {},
+        "attempt": 1,
+        "max_attempts": 5,
+        "due_at": now,
+        "claimed_at": now,
+        "is_recurring": False,
+        "checkpoint": None,
+        "cycle_key": "key",
+        **changes,
+    }
+    return ClaimedJob(**given)
+
+
+def until(condition: Callable[[], Any], what: str = "the condition") -> None:
+    """Waits until something holds; fails the test when it takes unreasonably long."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come about within {PATIENCE:.0f} s"
+        pause.wait(0.01)
+
+
+@contextmanager
+def a_worker(url: str, *types: JobType, settings: Settings | None = None, **facts: Any) -> Iterator[Worker]:
+    """A worker that was not started; it is stopped at the end all the same."""
+    with Database(url, application_name="test worker", max_size=8) as database:
+        worker = Worker(database, Registry(types), settings or quick_settings(), **facts)
+        try:
+            yield worker
+        finally:
+            worker.stop()
+
+
+@contextmanager
+def working(url: str, *types: JobType, settings: Settings | None = None, **facts: Any) -> Iterator[Worker]:
+    """A worker that runs."""
+    with a_worker(url, *types, settings=settings, **facts) as worker:
+        worker.start()
+        yield worker
+
+
+def enqueue(conn: psycopg.Connection[Any], task_type: str, **facts: Any) -> Job:
+    """Enqueues one job."""
+    return queue.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
+
+
+def outcomes(conn: psycopg.Connection[Any], job_id: UUID | None = None) -> list[str]:
+    """What was recorded, in the order of the runs."""
+    rows = conn.execute(
+        "SELECT outcome FROM job_runs WHERE %(id)s::uuid IS NULL OR job_id = %(id)s ORDER BY run_token, late",
+        {"id": job_id},
+    )
+    return [outcome for (outcome,) in rows]
+
+
+def status_of(conn: psycopg.Connection[Any], job_id: UUID) -> str | None:
+    """A job's status; None when it has left the queue."""
+    row = conn.execute("SELECT status FROM job_queue WHERE id = %s", (job_id,)).fetchone()
+    return row[0] if row else None
+
+
+def last_run(conn: psycopg.Connection[Any], job_id: UUID) -> dict[str, Any]:
+    """The newest run of a job."""
+    cursor = conn.execute("SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token DESC, late LIMIT 1", (job_id,))
+    assert cursor.description is not None
+    row = cursor.fetchone()
+    assert row is not None
+    return dict(zip([column.name for column in cursor.description], row, strict=True))
