@@ -8,7 +8,7 @@
 --
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
 --   2 old rows      5 claim, heartbeat        8 operators' actions   11 programme
---   3 enqueue       6 finish                  9 processing switch    12 roles
+--   3 enqueue       6 finish                  9 processing switch    12 sending        13 roles
 
 set local client_min_messages = warning;
 
@@ -95,7 +95,9 @@ alter table public.job_queue_settings
     add column if not exists paused_by text,
     add column if not exists paused_at timestamptz,
     add column if not exists resume_at timestamptz,
-    add column if not exists pruned_at timestamptz not null default now();
+    add column if not exists pruned_at timestamptz not null default now(),
+    add column if not exists trigger_minutes integer not null default 5
+        constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440);
 insert into public.job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 create table if not exists public.job_paused_types (
@@ -163,6 +165,8 @@ alter table public.job_worker_runs
     add column if not exists due_before integer,
     add column if not exists duration_ms double precision;
 create index if not exists idx_job_worker_runs_started_at_desc on public.job_worker_runs (started_at desc);
+create index if not exists job_worker_runs_scheduled on public.job_worker_runs (started_at)
+    where source in ('cron_http', 'timer', 'vercel_cron_secret', 'vercel_cron_user_agent');
 
 create table if not exists public.job_workers (
     id text primary key,
@@ -188,6 +192,12 @@ create table if not exists public.job_throughput (
     primary key (minute, worker_id)
 );
 
+-- What somebody was told of and has not been told the end of: one alert per incident, however many processes see it.
+create table if not exists public.job_alarms (
+    name text primary key,
+    since timestamptz not null default clock_timestamp()
+);
+
 create table if not exists public.job_trash (
     job_id uuid primary key,
     job jsonb not null,
@@ -196,6 +206,47 @@ create table if not exists public.job_trash (
     reason text
 );
 create index if not exists job_trash_deleted_at on public.job_trash (deleted_at);
+
+-- What an operator does to many jobs at once: which they are, frozen when they were chosen and with the version seen,
+-- and the answer for each. Batches are carried out by whoever is there: who began it, or any worker.
+create table if not exists public.job_bulk (
+    id uuid primary key default gen_random_uuid(),
+    state text not null default 'chosen',
+    action text,
+    words text,
+    actor text not null,
+    role text not null default session_user,
+    reason text,
+    total integer not null default 0,
+    done integer not null default 0,
+    refused integer not null default 0,
+    chosen_at timestamptz not null default clock_timestamp(),
+    started_at timestamptz,
+    stepped_at timestamptz,
+    finished_at timestamptz,
+    driver text,
+    stopped_by text,
+    trouble text,
+    constraint job_bulk_state_check check (state in ('chosen', 'running', 'finished', 'stopped')),
+    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore')),
+    constraint job_bulk_started_check check (state = 'chosen' or action is not null)
+);
+create index if not exists job_bulk_running on public.job_bulk (stepped_at) where state = 'running';
+create index if not exists job_bulk_chosen_at on public.job_bulk (chosen_at);
+
+create table if not exists public.job_bulk_items (
+    bulk_id uuid not null references public.job_bulk (id) on delete cascade,
+    job_id uuid not null,
+    task_type text,
+    seen bigint,
+    ok boolean,
+    message text,
+    status text,
+    version bigint,
+    primary key (bulk_id, job_id)
+);
+create index if not exists job_bulk_items_open on public.job_bulk_items (bulk_id, job_id) where ok is null;
+create index if not exists job_bulk_items_refused on public.job_bulk_items (bulk_id, job_id) where not ok;
 
 create table if not exists public.job_audit (
     id bigint generated always as identity primary key,
@@ -218,16 +269,18 @@ create index if not exists job_audit_at on public.job_audit (at);
 drop trigger if exists job_queue_set_updated_at on public.job_queue;
 alter table public.job_queue drop constraint if exists recurring_jobs_must_have_interval;
 
-update public.job_queue
-set run_token = nextval('public.job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
-    lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at)
-where status = 'running' and run_token is null;
-
 -- The original accepted a recurring job without an interval, ran it once and never again.
 update public.job_queue
 set status = 'failed', completed_at = now(), last_outcome = 'failed', last_error =
     'This recurring job has no interval and could never run again. Edit it to give it one, then retry it.'
-where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and status = 'pending';
+where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0
+    and (status = 'pending' or status = 'running' and run_token is null);
+
+update public.job_queue
+set run_token = nextval('public.job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
+    lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at),
+    anchor_at = case when is_recurring then coalesce(anchor_at, run_at) end
+where status = 'running' and run_token is null;
 
 -- The original kept the due time of a recurring job that had run before as last_run_at + interval.
 update public.job_queue
@@ -279,7 +332,8 @@ create index if not exists job_queue_keyed on public.job_queue (concurrency_key,
     where status = 'pending' and blocked_by is null and not in_line and concurrency_key is not null;
 create index if not exists job_queue_finished on public.job_queue (status, coalesce(completed_at, updated_at), id)
     where status in ('succeeded', 'failed', 'cancelled');
-create index if not exists job_queue_series on public.job_queue (run_at) where is_recurring and status = 'pending';
+create index if not exists job_queue_series on public.job_queue (run_at)
+    where is_recurring and status in ('pending', 'running');
 create index if not exists job_queue_expiring on public.job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
 
@@ -332,8 +386,9 @@ begin
 end
 $$;
 
-create function public.job_queue_mark_failed(p_id uuid, p_error text, p_retry_in interval)
-returns public.job_queue
+create function public.job_queue_mark_failed(
+    p_id uuid, p_error text, p_retry_in interval default interval '5 minutes'
+) returns public.job_queue
 language plpgsql
 set search_path = public, pg_temp
 as $$
@@ -436,7 +491,7 @@ create function public.job_queue_create(
     p_expires_at timestamptz, p_actor text, out job public.job_queue, out created boolean
 )
 language plpgsql volatile security definer
-set search_path = public, pg_temp
+set search_path = public, pg_temp set enable_seqscan = off
 as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
@@ -498,7 +553,7 @@ create or replace function public.job_queue_create_many(
     p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
 ) returns setof uuid
 language sql volatile security definer
-set search_path = public, pg_temp
+set search_path = public, pg_temp set enable_seqscan = off
 as $$
     select job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.')
     where exists (
@@ -613,6 +668,7 @@ declare
     v_job record;
     v_refused uuid[] := '{}';
     v_taken text[] := '{}';
+    v_takers uuid[] := '{}';
 begin
     for v_job in
         select q.id, q.concurrency_key as key from unnest(p_ids) with ordinality as c (id, place)
@@ -624,8 +680,16 @@ begin
             v_refused := v_refused || v_job.id;
         else
             v_taken := v_taken || v_job.key;
+            v_takers := v_takers || v_job.id;
         end if;
     end loop;
+    -- Others that stand first with such a key (inserted out of order, or at the same time) would be in the way of
+    -- every claim while it is busy.
+    update job_queue set in_line = true where id in (
+        select q.id from job_queue q
+        where q.concurrency_key = any (v_taken) and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.id <> all (v_takers)
+        for update skip locked);
     return array(
         select c.id from unnest(p_ids) with ordinality as c (id, place) where c.id <> all (v_refused) order by c.place
     );
@@ -826,38 +890,54 @@ return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
     regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
     '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
 
--- Lets the best waiting job of each key stand in the claim's index: the best of those that are due, else the
--- one due first. Rows that somebody else holds are passed over; the reaper comes by again.
+-- Who goes next in a line: the best of those that are due, else the one due first. One probe of the index for each
+-- priority in the line, however long it is.
+create or replace function public.job_queue_first_in_line(
+    p_key text, p_at timestamptz, out id uuid, out run_at timestamptz
+)
+language sql stable
+set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+    with recursive lane (id, priority, run_at) as (
+        (select q.id, q.priority, q.run_at from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+        order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1)
+        union all
+        select next.id, next.priority, next.run_at from lane l cross join lateral (
+            select q.id, q.priority, q.run_at from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.priority < l.priority
+            order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1
+        ) next
+    )
+    select l.id, l.run_at from lane l
+    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc limit 1
+$$;
+
+-- Lets the one who goes next stand in the claim's index, of each key of which no job runs or is first already. Rows
+-- that somebody else holds are passed over; the reaper comes by again.
 create or replace function public.job_queue_advance_lines(p_keys text[]) returns void
 language plpgsql volatile
 set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
+    v_now timestamptz := clock_timestamp();
     v_key text;
     v_next uuid;
     v_run_at timestamptz;
 begin
     for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
         perform pg_advisory_xact_lock(1785689, hashtext(v_key));
-        continue when job_key_is_busy_now(v_key) or exists (
+        continue when job_key_is_busy_now(v_key);
+        select q.id, q.run_at into v_next, v_run_at from job_queue q
+        where q.id = (job_queue_first_in_line(v_key, v_now)).id
+            and q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+        for update skip locked;
+        continue when v_next is null or exists (
             select from job_queue q
             where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                and q.run_at <= clock_timestamp()
+                and q.run_at <= greatest(v_run_at, v_now)
         );
-        select q.id into v_next from job_queue q
-        where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-            and q.run_at <= clock_timestamp()
-        order by q.priority desc, q.run_at, q.id limit 1 for update skip locked;
-        if v_next is null then
-            select q.id, q.run_at into v_next, v_run_at from job_queue q
-            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-            order by q.run_at, q.priority desc, q.id limit 1 for update skip locked;
-            continue when exists (
-                select from job_queue q
-                where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                    and q.run_at <= v_run_at
-            );
-        end if;
         update job_queue set in_line = false where id = v_next;
     end loop;
 end
@@ -866,7 +946,8 @@ $$;
 drop function if exists public.job_queue_release_waiting(uuid[], uuid[], text);
 -- Jobs that waited for others: released where those succeeded, cancelled (and their own waiters with them)
 -- where those can no longer succeed. Returns the keys whose lines the caller has to advance: keys are locked
--- after all rows, so that no two transactions wait for each other.
+-- after all rows, so that no two transactions wait for each other. Rows that somebody else holds are passed over
+-- for the same reason; the reaper comes by again.
 create function public.job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
@@ -880,7 +961,10 @@ begin
     with released as (
         update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
             in_line = concurrency_key is not null
-        where status = 'pending' and blocked_by is not null and blocked_by = any (p_succeeded)
+        where id in (
+            select q.id from job_queue q
+            where q.status = 'pending' and q.blocked_by is not null and q.blocked_by = any (p_succeeded)
+            for update skip locked)
         returning concurrency_key
     )
     select array_agg(concurrency_key) into v_keys from released;
@@ -889,7 +973,10 @@ begin
             update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
                 version = version + 1, last_outcome = 'cancelled',
                 last_error = format('Cancelled because job %s, which it waited for, %s.', blocked_by, p_reason)
-            where status = 'pending' and blocked_by is not null and blocked_by = any (v_hopeless)
+            where id in (
+                select q.id from job_queue q
+                where q.status = 'pending' and q.blocked_by is not null and q.blocked_by = any (v_hopeless)
+                for update skip locked)
             returning id
         )
         select coalesce(array_agg(id), '{}') into v_hopeless from ended;
@@ -1069,7 +1156,8 @@ begin
         'was cancelled');
     perform job_queue_advance_lines(v_keys);
     perform job_queue_count_finished(p_worker, count(*) filter (where m.recorded in ('succeeded', 'partial', 'continued')),
-        count(*) filter (where m.recorded in ('retried', 'lost')), count(*) filter (where m.recorded = 'failed'))
+        count(*) filter (where m.recorded in ('retried', 'lost') and m.move <> 'failure'),
+        count(*) filter (where m.move = 'failure'))
     from unnest(v_moves) m;
 
     return query
@@ -1117,7 +1205,6 @@ begin
     )
     select array_agg(g.run_token), array_agg(g.id) into v_done, v_removed from gone g;
     if v_removed is not null then
-        perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := job_queue_release_waiting(v_removed, '{}', '');
         end if;
@@ -1125,6 +1212,7 @@ begin
             if v_keys is not null then
                 perform job_queue_advance_lines(v_keys);
             end if;
+            perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
             return;
         end if;
     end if;
@@ -1151,6 +1239,10 @@ begin
     end loop;
     if v_keys is not null then
         perform job_queue_advance_lines(v_keys);
+    end if;
+    if v_removed is not null then
+        -- Last, because all of a worker's connections wait for each other at this row.
+        perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
     end if;
     if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
         return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
@@ -1221,15 +1313,17 @@ $$;
 -- Ends what waits past its end: a series as succeeded, unless its last cycle failed; a one-time job as cancelled.
 create or replace function public.job_queue_end_expired(p_limit integer) returns bigint
 language plpgsql volatile
-set search_path = public, pg_temp set enable_seqscan = off set jit = off
+set search_path = public, pg_temp set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
 as $$
 declare
+    -- Read once: the clock itself, being volatile, would be no condition of an index.
+    v_now timestamptz := clock_timestamp();
     v_ended uuid[];
     v_keys text[];
 begin
     with expired as (
         select q.id from job_queue q
-        where q.status = 'pending' and q.expires_at is not null and q.expires_at <= clock_timestamp()
+        where q.status = 'pending' and q.expires_at is not null and q.expires_at <= v_now
         order by q.expires_at limit p_limit for update skip locked
     ), ended as (
         update job_queue q set
@@ -1237,7 +1331,7 @@ begin
                 else 'succeeded' end,
             last_error = case when not q.is_recurring then 'Its time ran out before a worker could run it.'
                 else q.last_error end,
-            completed_at = clock_timestamp(), updated_at = clock_timestamp(), version = q.version + 1
+            completed_at = v_now, updated_at = v_now, version = q.version + 1
         from expired e where q.id = e.id
         returning q.id, q.concurrency_key
     )
@@ -1258,9 +1352,10 @@ $$;
 -- that waits for one that is gone.
 create or replace function public.job_queue_mend() returns void
 language plpgsql volatile
-set search_path = public, pg_temp set enable_seqscan = off set jit = off
+set search_path = public, pg_temp set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
 as $$
 declare
+    v_now timestamptz := clock_timestamp();
     v_stuck text[];
     v_gone uuid[];
     v_failed uuid[];
@@ -1277,7 +1372,7 @@ begin
     select array_agg(l.key) into v_stuck from line l
     where l.key is not null and not job_key_is_busy(l.key) and not exists (
         select from job_queue q where q.concurrency_key = l.key and q.status = 'pending' and q.blocked_by is null
-            and not q.in_line and q.run_at <= clock_timestamp());
+            and not q.in_line and q.run_at <= greatest(v_now, (job_queue_first_in_line(l.key, v_now)).run_at));
 
     with recursive blocker (id) as (
         (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by is not null
@@ -1304,18 +1399,25 @@ begin
 end
 $$;
 
+-- A bulk action is kept for 30 days from its choice, a choice that came to nothing for an hour.
+create or replace function public.job_bulk_is_old(p_bulk public.job_bulk, p_now timestamptz) returns boolean
+language sql immutable
+return (p_bulk).chosen_at < p_now - case (p_bulk).state when 'chosen' then interval '1 hour' else interval '30 days' end
+    and (p_bulk).state <> 'running';
+
 -- Takes old evidence away, in batches and at most once a minute for all workers: runs after 30 days, worker runs
--- after 14, trash after 7, audit after 365.
+-- after 14, trash after 7, audit after 365, bulk actions after 30.
 create or replace function public.job_queue_prune() returns bigint
 language plpgsql volatile
 set search_path = public, pg_temp set jit = off
 as $$
 declare
+    v_now timestamptz := clock_timestamp();
     v_rows bigint;
     v_pruned bigint := 0;
 begin
-    update job_queue_settings set pruned_at = clock_timestamp()
-    where id = 1 and pruned_at < clock_timestamp() - interval '1 minute'
+    update job_queue_settings set pruned_at = v_now
+    where id = 1 and pruned_at < v_now - interval '1 minute'
         and pg_try_advisory_xact_lock(1785689, 0);
     if not found then
         return 0;
@@ -1323,41 +1425,49 @@ begin
     -- Tokens rise with time, so the oldest runs are found at the low end of the key.
     delete from job_runs r using (
         select o.run_token, o.late from (select run_token, late, finished_at from job_runs order by run_token limit 5000) o
-        where o.finished_at < clock_timestamp() - interval '30 days'
+        where o.finished_at < v_now - interval '30 days'
     ) old where r.run_token = old.run_token and r.late = old.late;
     get diagnostics v_rows = row_count;
     v_pruned := v_pruned + v_rows;
     delete from job_worker_runs where id in (select w.id from job_worker_runs w
-        where w.started_at < clock_timestamp() - interval '14 days' order by w.started_at limit 5000);
+        where w.started_at < v_now - interval '14 days' order by w.started_at limit 5000);
     get diagnostics v_rows = row_count;
     v_pruned := v_pruned + v_rows;
     delete from job_trash where job_id in (select t.job_id from job_trash t
-        where t.deleted_at < clock_timestamp() - interval '7 days' order by t.deleted_at limit 5000);
+        where t.deleted_at < v_now - interval '7 days' order by t.deleted_at limit 5000);
     get diagnostics v_rows = row_count;
     v_pruned := v_pruned + v_rows;
     delete from job_audit where id in (select a.id from job_audit a
-        where a.at < clock_timestamp() - interval '365 days' order by a.at limit 5000);
+        where a.at < v_now - interval '365 days' order by a.at limit 5000);
     get diagnostics v_rows = row_count;
     v_pruned := v_pruned + v_rows;
-    delete from job_throughput where minute < clock_timestamp() - interval '1 day';
-    delete from job_workers where heartbeat_at < clock_timestamp() - interval '1 day';
+    delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+        join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_old(b, v_now) limit 5000);
+    get diagnostics v_rows = row_count;
+    v_pruned := v_pruned + v_rows;
+    delete from job_bulk b where job_bulk_is_old(b, v_now)
+        and not exists (select from job_bulk_items i where i.bulk_id = b.id);
+    delete from job_throughput where minute < v_now - interval '1 day';
+    delete from job_workers where heartbeat_at < v_now - interval '1 day';
     return v_pruned;
 end
 $$;
 
+drop function if exists public.job_queue_reap(text, double precision, double precision);
 -- One pass of the reaper, safe from every worker at once. Runs before a claim can need what it mends.
-create or replace function public.job_queue_reap(
+create function public.job_queue_reap(
     p_worker text, p_retry_base double precision, p_retry_cap double precision,
-    out lost bigint, out expired bigint, out pruned bigint, out resumed bigint
+    out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
 )
 language plpgsql volatile security definer
 set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 begin
-    select count(*) into lost from job_queue_take_back(p_worker, array(
+    lost_jobs := array(select job_queue_take_back(p_worker, array(
         select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp() limit 500
-    ), '{}', p_retry_base, p_retry_cap);
-    expired := job_queue_end_expired(500);
+    ), '{}', p_retry_base, p_retry_cap));
+    lost := cardinality(lost_jobs);
+    expired := job_queue_end_expired(5000);
     resumed := job_queue_resume_due();
     perform job_queue_mend();
     pruned := job_queue_prune();
@@ -1409,6 +1519,14 @@ set search_path = public, pg_temp
 as $$
     insert into job_audit (actor, action, job_id, before, after, reason)
     values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
+$$;
+
+-- Puts on record that somebody looked at a job's personal data unmasked.
+create or replace function public.job_queue_reveal(p_id uuid, p_actor text) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
 $$;
 
 -- Why an action may not be done to a job in its state; null when it may.
@@ -1528,7 +1646,7 @@ create or replace function public.job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
 language plpgsql volatile security definer
-set search_path = public, pg_temp set jit = off
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -1643,7 +1761,7 @@ create or replace function public.job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
 language plpgsql volatile security definer
-set search_path = public, pg_temp set jit = off
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -1689,12 +1807,13 @@ end
 $$;
 
 -- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
--- recurrence_interval_minutes, expires_at, priority, max_attempts; the payload has been validated by the caller.
+-- recurrence_interval_minutes, expires_at, priority, max_attempts, and with a payload its concurrency_key; the
+-- caller has validated the payload.
 create or replace function public.job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
 language plpgsql volatile security definer
-set search_path = public, pg_temp set jit = off
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -1709,7 +1828,8 @@ begin
         return;
     end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
-    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts');
+    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts',
+        'concurrency_key');
     -- A field that is given replaces the old one, null included; one that is not keeps it.
     v_new := jsonb_populate_record(v_job, p_changes);
     v_refusal := case
@@ -1731,16 +1851,16 @@ begin
     update job_queue q set
         payload = v_new.payload, run_at = v_new.run_at, priority = v_new.priority, expires_at = v_new.expires_at,
         max_attempts = v_new.max_attempts, recurrence_interval_minutes = v_new.recurrence_interval_minutes,
-        is_recurring = v_new.recurrence_interval_minutes is not null,
+        is_recurring = v_new.recurrence_interval_minutes is not null, concurrency_key = v_new.concurrency_key,
         anchor_at = case
             when v_new.recurrence_interval_minutes is null then null
             when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
             else v_job.anchor_at
         end,
-        in_line = q.status = 'pending' and q.concurrency_key is not null,
+        in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;
-    perform job_queue_advance_lines(array[v_new.concurrency_key]);
+    perform job_queue_advance_lines(array[v_job.concurrency_key, v_new.concurrency_key]);
     perform job_queue_write_audit(p_actor, 'edit', p_id, job_audit_facts(v_job) || (
         select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
     ), job_audit_facts(v_new) || p_changes, p_reason);
@@ -1749,12 +1869,217 @@ begin
 end
 $$;
 
--- The playbook's jobs:cleanup: running jobs that started longer ago than p_older_than and whose lease has
--- provably expired. They are listed, and unless p_dry_run end as failed (a series goes on at its next slot).
-create or replace function public.job_queue_clean_stuck(p_older_than interval, p_actor text, p_dry_run boolean)
-returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+-- Chooses all jobs in the queue that match, for an action on exactly these; null where none does.
+create or replace function public.job_bulk_choose(
+    p_words text, p_status text, p_type text, p_text text, p_error text, p_coach text, p_attempts integer,
+    p_age interval, p_outcome text, p_actor text
+) returns uuid
 language plpgsql volatile security definer
 set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, q.id, q.task_type, q.version from job_queue q
+    where (p_status is null or q.status = p_status)
+        and job_matches(q.id, q.task_type, q.payload, q.last_error, q.attempts, q.created_at, q.last_outcome,
+            p_type, p_text, p_error, p_coach, p_attempts, p_age, p_outcome);
+    get diagnostics v_total = row_count;
+    if v_total = 0 then
+        delete from job_bulk where id = v_bulk;
+        return null;
+    end if;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Chooses these jobs. p_versions runs in step with p_ids; a null in it means that the operator did not look first.
+create or replace function public.job_bulk_choose_ids(
+    p_ids uuid[], p_versions bigint[], p_words text, p_actor text
+) returns uuid
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select distinct on (a.id) v_bulk, a.id, q.task_type, a.version from unnest(p_ids, p_versions) as a (id, version)
+    left join job_queue q on q.id = a.id order by a.id;
+    get diagnostics v_total = row_count;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Chooses jobs of an earlier bulk action once more: all of them, those it was done to, or those that were refused.
+create or replace function public.job_bulk_choose_again(p_bulk uuid, p_which text, p_actor text) returns uuid
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor)
+    select b.words, p_actor from job_bulk b where b.id = p_bulk returning id into v_bulk;
+    if v_bulk is null then
+        perform job_queue_refuse('There is no such bulk action. They are kept for 30 days.');
+    end if;
+    insert into job_bulk_items (bulk_id, job_id, task_type)
+    select v_bulk, i.job_id, i.task_type from job_bulk_items i
+    where i.bulk_id = p_bulk and (p_which = 'all' or (p_which = 'done' and i.ok) or (p_which = 'refused' and not i.ok));
+    get diagnostics v_total = row_count;
+    if v_total = 0 then
+        delete from job_bulk where id = v_bulk;
+        return null;
+    end if;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Has an action begin on what was chosen; job_bulk_step carries it out.
+create or replace function public.job_bulk_start(p_bulk uuid, p_action text, p_actor text, p_reason text) returns void
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_bulk public.job_bulk;
+begin
+    if p_action not in ('retry', 'cancel', 'delete', 'restore') then
+        perform job_queue_refuse(format('There is no action %s.', p_action));
+    end if;
+    update job_bulk set state = 'running', action = p_action, actor = p_actor, role = session_user, reason = p_reason,
+        driver = p_actor, started_at = clock_timestamp(), stepped_at = clock_timestamp()
+    where id = p_bulk and state = 'chosen' returning * into v_bulk;
+    if not found then
+        perform job_queue_refuse('This choice of jobs was used already, or is too old. Choose them again.');
+    end if;
+    perform job_queue_write_audit(p_actor, 'bulk ' || p_action, null, null,
+        jsonb_build_object('bulk', p_bulk, 'jobs', v_bulk.total, 'filter', v_bulk.words), p_reason);
+end
+$$;
+
+-- Acts on the next jobs of a bulk action and keeps their answers, in one transaction, so that however often it is
+-- called and by however many, each job is acted on once. Whoever carries it out, it is the deed of who began it.
+create or replace function public.job_bulk_step(p_bulk uuid, p_limit integer, p_driver text) returns setof public.job_bulk
+language plpgsql volatile security definer
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_bulk public.job_bulk;
+    v_ids uuid[];
+    v_versions bigint[];
+    v_done integer;
+    v_refused integer;
+    v_actor text;
+begin
+    select * into v_bulk from job_bulk b where b.id = p_bulk for update;
+    if v_bulk.state is distinct from 'running' then
+        return query select * from job_bulk b where b.id = p_bulk;
+        return;
+    end if;
+    select coalesce(array_agg(i.job_id order by i.job_id), '{}'), coalesce(array_agg(i.seen order by i.job_id), '{}')
+    into v_ids, v_versions from (
+        select i.job_id, i.seen from job_bulk_items i where i.bulk_id = p_bulk and i.ok is null
+        order by i.job_id limit p_limit) i;
+    v_actor := case when v_bulk.role = session_user then v_bulk.actor
+        else format('%s (%s), carried out by', v_bulk.actor, v_bulk.role) end;
+    if v_bulk.action = 'restore' then
+        update job_bulk_items i set ok = r.ok, message = r.message, status = r.status, version = r.version
+        from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
+        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+    else
+        update job_bulk_items i set ok = r.ok, message = r.message, status = r.status, version = r.version
+        from job_queue_act(v_bulk.action, v_ids, v_versions, v_actor, v_bulk.reason, false) r
+        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+    end if;
+    select count(*), count(*) filter (where not i.ok) into v_done, v_refused from job_bulk_items i
+    where i.bulk_id = p_bulk and i.job_id = any (v_ids);
+    return query update job_bulk b set done = b.done + v_done, refused = b.refused + v_refused,
+        stepped_at = clock_timestamp(), driver = p_driver, trouble = null,
+        state = case when b.done + v_done >= b.total then 'finished' else b.state end,
+        finished_at = case when b.done + v_done >= b.total then clock_timestamp() end
+    where b.id = p_bulk returning b.*;
+end
+$$;
+
+-- For workers: goes on with a bulk action that nobody has carried further for 10 seconds, and stays with it. Answers
+-- whether there is more to do at once. What goes wrong with one is kept with it, and keeps the worker from nothing.
+create or replace function public.job_bulk_continue(p_worker text, p_limit integer) returns boolean
+language plpgsql volatile security definer
+set search_path = public, pg_temp set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_state text;
+begin
+    select b.id into v_bulk from job_bulk b
+    where b.state = 'running' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
+    order by b.stepped_at limit 1 for update skip locked;
+    if not found then
+        return false;
+    end if;
+    begin
+        select s.state into v_state from job_bulk_step(v_bulk, p_limit, p_worker) s;
+        return v_state = 'running';
+    exception when others then
+        update job_bulk set trouble = sqlerrm, stepped_at = clock_timestamp(), driver = null where id = v_bulk;
+        return false;
+    end;
+end
+$$;
+
+-- Ends a bulk action with what has been done so far; false where it had ended already.
+create or replace function public.job_bulk_stop(p_bulk uuid, p_actor text) returns boolean
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    update job_bulk set state = 'stopped', stopped_by = job_actor(p_actor), finished_at = clock_timestamp()
+    where id = p_bulk and state = 'running';
+    if found then
+        perform job_queue_write_audit(p_actor, 'bulk stop', null, null, jsonb_build_object('bulk', p_bulk), null);
+    end if;
+    return found;
+end
+$$;
+
+-- Forgets a choice that no action was begun on.
+create or replace function public.job_bulk_drop(p_bulk uuid) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    delete from job_bulk where id = p_bulk and state = 'chosen'
+$$;
+
+-- The answers of a bulk action in the order of the ids; `ok` is null for a job whose turn has not come.
+create or replace function public.job_bulk_result(p_bulk uuid, p_refused boolean, p_after uuid, p_limit integer)
+returns table (job_id uuid, task_type text, ok boolean, message text, status text, version bigint)
+language sql stable security definer
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
+as $$
+    select i.job_id, i.task_type, i.ok, i.message, i.status, i.version from job_bulk_items i
+    where i.bulk_id = p_bulk and (not p_refused or not i.ok) and (p_after is null or i.job_id > p_after)
+    order by i.job_id limit p_limit
+$$;
+
+-- The playbook's jobs:cleanup: running jobs that started longer ago than p_older_than and whose lease has
+-- provably expired. They are listed, and unless p_dry_run end as failed (a series goes on at its next slot).
+-- Marks stuck jobs failed: all of them, or those of p_ids.
+drop function if exists public.job_queue_clean_stuck(interval, text, boolean);
+create or replace function public.job_queue_clean_stuck(
+    p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
+) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -1764,6 +2089,7 @@ begin
     for v_stuck in
         select * from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp()
             and coalesce(q.started_at, q.updated_at) <= clock_timestamp() - p_older_than
+            and (p_ids is null or q.id = any (p_ids))
         order by q.id
     loop
         if p_dry_run then
@@ -1911,12 +2237,13 @@ language sql stable security definer
 set search_path = public, pg_temp set enable_seqscan = off set enable_sort = off set jit = off
 as $$
     select least(1000, coalesce(sum(c.jobs), 0))::integer
-    from job_queue_lanes(job_queue_waiting_types()) l
+    from job_queue_lanes(array(
+        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, statement_timestamp()))) l
     cross join lateral (
         select count(*) as jobs from (
             select from job_queue q
             where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-                and q.priority = l.priority and q.run_at <= clock_timestamp()
+                and q.priority = l.priority and q.run_at <= statement_timestamp()
             order by q.run_at limit 1000
         ) due
     ) c
@@ -1944,6 +2271,29 @@ as $$
         duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
     where id = p_id
 $$;
+
+-- Every how many minutes a scheduler is to call; health counts in this.
+create or replace function public.job_queue_expect_trigger(p_minutes integer) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$ update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes $$;
+
+-- Whether this alarm is news: false while an earlier one of that name stands.
+create or replace function public.job_alarm_raise(p_name text) returns boolean
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    insert into job_alarms (name) values (p_name) on conflict (name) do nothing;
+    return found;
+end
+$$;
+
+-- Takes an alarm away; since when it had stood, for whoever did so, and null where none stood.
+create or replace function public.job_alarm_clear(p_name text) returns timestamptz
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$ delete from job_alarms where name = p_name returning since $$;
 
 -------------------------------------------------------------------------------------------------------
 -- 10. Reading
@@ -1975,8 +2325,9 @@ select q.id, q.task_type,
     q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
     case when public.job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
     q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
-    case when public.job_sees_payloads() then q.checkpoint end as checkpoint, q.progress, q.locked_by, q.run_token,
-    q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
+    case when public.job_sees_payloads() then q.checkpoint end as checkpoint,
+    case when public.job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
+    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
     q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
     case when q.status = 'pending' then q.run_at end as next_run_at,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
@@ -1995,6 +2346,18 @@ select r.job_id as id, r.task_type,
     r.finished_at as last_success_at, r.run_token as left_with, true as removed
 from public.job_runs r where r.removed;
 
+-- Deleted jobs as they were, for as long as they can be restored.
+drop view if exists public.job_trash_list;
+create view public.job_trash_list as
+select q.id, q.task_type,
+    case when public.job_sees_payloads() then q.payload else public.job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when public.job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when public.job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason
+from public.job_trash t cross join lateral jsonb_populate_record(null::public.job_queue, t.job) q;
+
 -- Whether a job is among those a list was asked for; a filter that is null lets everything pass. One expression,
 -- so that the planner puts it in place and drops what is not asked for. Text is looked for as it stands.
 create or replace function public.job_matches(
@@ -2012,10 +2375,11 @@ return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)
     and (p_want_age is null or p_created_at <= now() - p_want_age)
     and (p_want_outcome is null or p_outcome = p_want_outcome);
 
+drop function if exists public.job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
 -- What an order by the name of p_sort compares; null for the natural order.
 create or replace function public.job_order_key(
     p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
-    p_run_at timestamptz, p_updated_at timestamptz
+    p_run_at timestamptz, p_updated_at timestamptz, p_last_run_at timestamptz, p_error text
 ) returns text
 language sql stable parallel safe
 return case p_sort
@@ -2026,6 +2390,9 @@ return case p_sort
     when 'attempts' then lpad(p_attempts::text, 10, '0')
     when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
     when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    -- Jobs that have not run, or that have no error, come last when the list is turned round, as what says least.
+    when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
+    when 'error' then coalesce(left(p_error, 100), '')
 end;
 
 drop view if exists public.job_run_list;
@@ -2036,6 +2403,16 @@ select r.run_token, r.late, r.job_id, r.task_type,
     r.fingerprint, r.traceback, case when public.job_sees_payloads() then r.output end as output,
     case when public.job_sees_payloads() then r.log end as log, r.progress
 from public.job_runs r;
+
+drop view if exists public.job_audit_list;
+create view public.job_audit_list as
+select a.id, a.at, a.actor, a.action, a.job_id,
+    case when public.job_sees_payloads() or not a.before ? 'payload' then a.before
+        else a.before || jsonb_build_object('payload', public.job_redact_payload(a.before -> 'payload')) end as before,
+    case when public.job_sees_payloads() or not a.after ? 'payload' then a.after
+        else a.after || jsonb_build_object('payload', public.job_redact_payload(a.after -> 'payload')) end as after,
+    a.reason
+from public.job_audit a;
 
 -- Why a job is or is not running: every clause of the claim with its evidence, in the order of the claim.
 create or replace function public.job_queue_why(p_id uuid)
@@ -2102,17 +2479,38 @@ begin
 end
 $$;
 
--- Since when the job that has been due longest waits; null when nothing is due.
+-- Jobs by status, each counted up to p_most and by an index of its own; those that succeeded and left, as `removed`.
+create or replace function public.job_queue_counts(
+    p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
+    out cancelled bigint, out removed bigint
+)
+language sql stable security definer
+set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+    select
+        (select count(*) from (select from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
+        + (select count(*) from (select from job_queue q
+            where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found),
+        (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found),
+        (select count(*) from (select from job_runs r where r.removed limit p_most) found)
+$$;
+
+-- Since when the job that has been due longest waits; null when nothing is due. A paused type's jobs are not late.
 create or replace function public.job_queue_oldest_due() returns timestamptz
 language sql stable security definer
 set search_path = public, pg_temp set enable_seqscan = off set enable_sort = off set jit = off
 as $$
     select min(h.run_at)
-    from job_queue_lanes(job_queue_waiting_types()) l
+    from job_queue_lanes(array(
+        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp()))) l
     cross join lateral (
         select q.run_at from job_queue q
         where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-            and q.priority = l.priority and q.run_at <= clock_timestamp()
+            and q.priority = l.priority and q.run_at <= statement_timestamp()
         order by q.run_at, q.id limit 1
     ) h
 $$;
@@ -2375,11 +2773,37 @@ alter table public.game_platform_sync_state alter column needs_totals_refresh se
 update public.game_platform_sync_state set totals_dirty_at = now()
     where needs_totals_refresh and totals_dirty_at is null;
 
+alter table public.game_platform_profiles
+    add column if not exists refreshed_at timestamptz,
+    add column if not exists refresh_attempt_at timestamptz,
+    add column if not exists refresh_result text,
+    add column if not exists refresh_error text;
+
 alter table public.game_platform_sync_runs
     add column if not exists job_id uuid,
     add column if not exists coach_id uuid,
     add column if not exists dry_run boolean not null default false,
     add column if not exists heartbeat_at timestamptz;
+
+-- How far each person's last onboarding got. `creating` is written before the vendor is asked to create the account,
+-- so that whoever finds it, after a crash as well, knows that the account may exist. `lap` groups one job's attempts.
+create table if not exists public.game_platform_onboarding (
+    competitor_id uuid unique references public.competitors (id) on delete cascade,
+    coach_id uuid unique references public.profiles (id) on delete cascade,
+    person_id uuid generated always as (coalesce(competitor_id, coach_id)) stored primary key,
+    synced_user_id text not null,
+    lap text not null,
+    job_id uuid not null,
+    run_token bigint not null,
+    state text not null default 'open' check (state in ('open', 'creating', 'done', 'failed')),
+    outcome text,
+    message text,
+    sent_at timestamptz,
+    sent_fields text[],
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    check ((coach_id is null) <> (competitor_id is null))
+);
 
 -- Constraints over rows the original may have written bind new rows only (not valid).
 do $$
@@ -2388,6 +2812,11 @@ begin
                                   and conrelid = 'public.game_platform_sync_state'::regclass) then
         alter table public.game_platform_sync_state add constraint game_platform_sync_state_results_check
             check (last_odl_result in ('success', 'failure') and last_flash_result in ('success', 'failure')) not valid;
+    end if;
+    if not exists (select from pg_constraint where conname = 'game_platform_profiles_refresh_check'
+                                  and conrelid = 'public.game_platform_profiles'::regclass) then
+        alter table public.game_platform_profiles add constraint game_platform_profiles_refresh_check
+            check (refresh_result in ('success', 'missing', 'refused', 'failure')) not valid;
     end if;
     if not exists (select from pg_constraint where conname = 'game_platform_sync_runs_status_check'
                                   and conrelid = 'public.game_platform_sync_runs'::regclass) then
@@ -2469,6 +2898,9 @@ create index if not exists game_platform_sync_runs_started
     on public.game_platform_sync_runs (started_at desc);
 create index if not exists game_platform_sync_runs_running
     on public.game_platform_sync_runs (status) where status = 'running';
+create index if not exists competitors_to_onboard
+    on public.competitors (created_at, id) where game_platform_id is null and status in ('profile', 'compliance');
+create index if not exists game_platform_onboarding_lap on public.game_platform_onboarding (lap, person_id);
 create index if not exists activity_logs_entity on public.activity_logs (entity_type, entity_id);
 
 create or replace function public.programme_touch() returns trigger
@@ -2504,11 +2936,1595 @@ as $$
     select unnest(array['profiles', 'competitors', 'teams', 'team_members', 'game_platform_profiles',
         'game_platform_teams', 'game_platform_challenge_solves', 'game_platform_flash_ctf_events',
         'game_platform_sync_state', 'game_platform_stats', 'game_platform_stats_duplicates',
-        'game_platform_sync_runs', 'activity_logs'])
+        'game_platform_sync_runs', 'game_platform_onboarding', 'activity_logs'])
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- 12. Who may do what
+-- 12. Sending
+--
+-- Conversations, release forms and campaigns as the original has them, and the outbox: the ledger between "decided
+-- to send" and "sent". Over the original's tables every statement is additive: rows and columns stay.
+-------------------------------------------------------------------------------------------------------
+
+-------------------------------------------------------------------------------------------------------
+-- Conversations, release forms, campaigns
+-------------------------------------------------------------------------------------------------------
+
+alter table public.profiles
+    add column if not exists mobile_number text,
+    add column if not exists email_alerts_enabled boolean default true,
+    add column if not exists email_alert_address text,
+    add column if not exists sms_notifications_enabled boolean default false,
+    add column if not exists instant_sms_enabled boolean default false,
+    add column if not exists last_unread_alert_at timestamptz,
+    add column if not exists last_unread_alert_count integer;
+
+alter table public.competitors
+    add column if not exists parent_email_is_valid boolean,
+    add column if not exists parent_email_validated_at timestamptz,
+    add column if not exists parent_email_invalid_reason text;
+
+create table if not exists public.conversations (
+    id uuid primary key default gen_random_uuid(),
+    type text not null check (type in ('dm', 'group', 'announcement')),
+    title text,
+    created_by uuid references public.profiles (id) on delete set null,
+    created_at timestamptz not null default now()
+);
+
+create table if not exists public.conversation_members (
+    conversation_id uuid not null references public.conversations (id) on delete cascade,
+    user_id uuid not null references public.profiles (id) on delete cascade,
+    role text not null default 'member',
+    joined_at timestamptz not null default now(),
+    muted_until timestamptz,
+    last_read_at timestamptz not null default now(),
+    primary key (conversation_id, user_id)
+);
+
+create table if not exists public.messages (
+    id uuid primary key default gen_random_uuid(),
+    conversation_id uuid not null references public.conversations (id) on delete cascade,
+    sender_id uuid not null references public.profiles (id) on delete cascade,
+    body text not null,
+    metadata jsonb not null default '{}',
+    high_priority boolean not null default false,
+    parent_message_id uuid references public.messages (id) on delete set null,
+    thread_root_id uuid references public.messages (id) on delete set null,
+    created_at timestamptz not null default now()
+);
+
+create table if not exists public.message_read_receipts (
+    id uuid primary key default gen_random_uuid(),
+    message_id uuid not null references public.messages (id) on delete cascade,
+    user_id uuid not null references public.profiles (id) on delete cascade,
+    read_at timestamptz not null default now(),
+    created_at timestamptz not null default now(),
+    unique (message_id, user_id)
+);
+
+create table if not exists public.message_user_state (
+    id uuid primary key default gen_random_uuid(),
+    user_id uuid not null references public.profiles (id) on delete cascade,
+    message_id uuid not null references public.messages (id) on delete cascade,
+    flagged boolean not null default false,
+    archived_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    unique (user_id, message_id)
+);
+
+create table if not exists public.admin_alert_queue (
+    id uuid primary key default gen_random_uuid(),
+    recipient_id uuid not null references public.profiles (id) on delete cascade,
+    message_id uuid not null references public.messages (id) on delete cascade,
+    created_at timestamptz not null default now(),
+    unique (recipient_id, message_id)
+);
+
+create table if not exists public.alert_log (
+    id uuid primary key default gen_random_uuid(),
+    coach_id uuid not null references public.profiles (id) on delete cascade,
+    channel text check (channel in ('email', 'sms')),
+    unread_count integer,
+    sent_at timestamptz not null default now(),
+    error_text text
+);
+
+create table if not exists public.agreements (
+    id uuid primary key default gen_random_uuid(),
+    competitor_id uuid not null references public.competitors (id) on delete cascade,
+    provider text default 'zoho',
+    template_kind text check (template_kind in ('adult', 'minor')),
+    request_id text not null,
+    status text default 'sent',
+    metadata jsonb,
+    signers jsonb,
+    recipient_email_verification_sent_at timestamptz,
+    recipient_email_verification_status text,
+    recipient_email_verification_error text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+create table if not exists public.competitor_announcement_campaigns (
+    id uuid primary key default gen_random_uuid(),
+    subject text not null,
+    body_markdown text not null,
+    body_html text not null,
+    created_by uuid references public.profiles (id),
+    status text not null default 'pending',
+    created_at timestamptz not null default now(),
+    completed_at timestamptz
+);
+
+create table if not exists public.competitor_announcement_recipients (
+    id uuid primary key default gen_random_uuid(),
+    campaign_id uuid not null references public.competitor_announcement_campaigns (id),
+    competitor_id uuid not null references public.competitors (id),
+    email text not null,
+    status text not null default 'queued',
+    skip_reason text,
+    error text,
+    opened_at timestamptz,
+    clicked_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+
+-- What the jobs need beyond the original's columns.
+
+-- A claimed row is bound to the message that tells of it; sent and dropped rows stay, so that nobody is told twice.
+alter table public.admin_alert_queue
+    add column if not exists outbox_id uuid,
+    add column if not exists claimed_by bigint,
+    add column if not exists claimed_at timestamptz,
+    add column if not exists sent_at timestamptz,
+    add column if not exists dropped_at timestamptz,
+    add column if not exists dropped_reason text;
+
+alter table public.alert_log
+    add column if not exists job_id uuid,
+    add column if not exists outbox_id uuid,
+    add column if not exists role text;
+alter table public.alert_log alter column channel drop not null;
+alter table public.alert_log alter column unread_count drop not null;
+
+alter table public.agreements
+    add column if not exists recipient_email_verification_address text,
+    add column if not exists recipient_email_verification_attempts integer not null default 0,
+    add column if not exists recipient_email_verification_next_at timestamptz,
+    add column if not exists recipient_email_verification_skip_reason text,
+    add column if not exists recipient_email_verification_event_at timestamptz,
+    add column if not exists recipient_email_verification_outbox_id uuid;
+
+-- A campaign that a command creates has no signed-in user; created_by_actor says who it was.
+alter table public.competitor_announcement_campaigns
+    add column if not exists created_by_actor text,
+    add column if not exists audience text,
+    add column if not exists coach_id uuid,
+    add column if not exists started_at timestamptz,
+    add column if not exists failed_reason text,
+    add column if not exists dispatch_job_id uuid,
+    add column if not exists dispatch_token bigint,
+    add column if not exists lease_until timestamptz,
+    add column if not exists send_attempt integer not null default 0;
+alter table public.competitor_announcement_campaigns alter column created_by drop not null;
+
+-- Rows of the original have no email_norm until their campaign is taken up; only those with one are bound by the keys.
+alter table public.competitor_announcement_recipients
+    add column if not exists email_norm text,
+    add column if not exists send_batch_id uuid,
+    add column if not exists accepted_at timestamptz;
+
+-- The original's checks know fewer statuses.
+do $$
+declare
+    v_check record;
+begin
+    for v_check in
+        select c.conrelid::regclass as relation, c.conname as name from pg_constraint c
+        where c.contype = 'c' and (
+            c.conrelid = 'public.competitor_announcement_campaigns'::regclass
+            and pg_get_constraintdef(c.oid) ~ '\mstatus\M' and pg_get_constraintdef(c.oid) !~ 'partially_failed'
+            or c.conrelid = 'public.competitor_announcement_recipients'::regclass
+            and pg_get_constraintdef(c.oid) ~ '\mstatus\M' and pg_get_constraintdef(c.oid) !~ 'uncertain')
+    loop
+        execute format('alter table %s drop constraint %I', v_check.relation, v_check.name);
+    end loop;
+    if not exists (select from pg_constraint where conname = 'competitor_announcement_campaigns_status_check') then
+        alter table public.competitor_announcement_campaigns add constraint competitor_announcement_campaigns_status_check
+            check (status in ('draft', 'pending', 'sending', 'sent', 'failed', 'partially_failed'));
+    end if;
+    if not exists (select from pg_constraint where conname = 'competitor_announcement_recipients_status_check') then
+        alter table public.competitor_announcement_recipients add constraint competitor_announcement_recipients_status_check
+            check (status in ('queued', 'sending', 'uncertain', 'unconfirmed', 'delivered', 'bounced', 'dropped', 'blocked',
+                'skipped', 'failed'));
+    end if;
+end
+$$;
+
+create index if not exists conversation_members_user on public.conversation_members (user_id);
+create index if not exists messages_conversation on public.messages (conversation_id, created_at desc);
+create index if not exists message_read_receipts_user on public.message_read_receipts (user_id, read_at desc);
+create index if not exists message_user_state_archived
+    on public.message_user_state (archived_at, id) where archived_at is not null;
+create index if not exists message_user_state_user_archived
+    on public.message_user_state (user_id, message_id) where archived_at is not null;
+create index if not exists admin_alert_queue_open
+    on public.admin_alert_queue (recipient_id, created_at) where sent_at is null and dropped_at is null;
+create index if not exists admin_alert_queue_outbox
+    on public.admin_alert_queue (outbox_id) where outbox_id is not null;
+create index if not exists alert_log_coach on public.alert_log (coach_id, channel, sent_at desc);
+create index if not exists agreements_to_probe on public.agreements (created_at)
+    where provider = 'zoho' and template_kind = 'minor' and status = 'sent'
+        and recipient_email_verification_sent_at is null;
+create index if not exists agreements_outbox on public.agreements (recipient_email_verification_outbox_id)
+    where recipient_email_verification_outbox_id is not null;
+create index if not exists agreements_competitor on public.agreements (competitor_id);
+create index if not exists competitor_announcement_recipients_queued
+    on public.competitor_announcement_recipients (campaign_id, id) where status = 'queued';
+create index if not exists competitor_announcement_recipients_status
+    on public.competitor_announcement_recipients (campaign_id, status);
+create index if not exists competitor_announcement_recipients_batch
+    on public.competitor_announcement_recipients (send_batch_id) where send_batch_id is not null;
+create unique index if not exists competitor_announcement_recipients_person
+    on public.competitor_announcement_recipients (campaign_id, competitor_id) where email_norm is not null;
+create unique index if not exists competitor_announcement_recipients_address
+    on public.competitor_announcement_recipients (campaign_id, email_norm)
+    where email_norm is not null and status <> 'skipped';
+
+-------------------------------------------------------------------------------------------------------
+-- The outbox: tables
+-------------------------------------------------------------------------------------------------------
+
+-- One row per message, there before anything is sent. `attempts` is the fence: what a sender reports counts only for
+-- the attempt it was given. `queued` may be sent; `uncertain` may have been, and is never sent again by itself.
+create table if not exists public.outbox_messages (
+    id uuid primary key default gen_random_uuid(),
+    kind text not null check (kind in ('unread_alert', 'admin_alert', 'parent_probe', 'announcement')),
+    channel text not null check (channel in ('email', 'sms')),
+    recipient_ref uuid,
+    address text not null,
+    address_norm text not null,
+    dedupe_key text not null unique,
+    data jsonb not null default '{}',
+    campaign_id uuid,
+    campaign_recipient_id uuid,
+    batch_id uuid,
+    state text not null default 'queued' check (state in ('queued', 'sending', 'uncertain', 'accepted', 'delivered',
+        'blocked', 'dropped', 'bounced', 'failed', 'suppressed')),
+    attempts integer not null default 0,
+    lease_until timestamptz,
+    next_attempt_at timestamptz not null default now(),
+    provider_message_id text,
+    segments integer,
+    error_class text,
+    error_code text,
+    error_text text,
+    last_event text,
+    last_event_at timestamptz,
+    job_id uuid,
+    run_token bigint,
+    created_at timestamptz not null default now(),
+    accepted_at timestamptz,
+    updated_at timestamptz not null default now(),
+    check ((state = 'sending') = (lease_until is not null))
+);
+alter table public.outbox_messages set (fillfactor = 85);
+
+create index if not exists outbox_messages_sending on public.outbox_messages (lease_until) where state = 'sending';
+create index if not exists outbox_messages_queued on public.outbox_messages (kind, created_at) where state = 'queued';
+create index if not exists outbox_messages_recipient
+    on public.outbox_messages (recipient_ref, channel, kind, created_at desc);
+create index if not exists outbox_messages_campaign
+    on public.outbox_messages (campaign_id, state) where campaign_id is not null;
+create index if not exists outbox_messages_campaign_recipient
+    on public.outbox_messages (campaign_recipient_id) where campaign_recipient_id is not null;
+create index if not exists outbox_messages_batch on public.outbox_messages (batch_id) where batch_id is not null;
+create index if not exists outbox_messages_provider
+    on public.outbox_messages (provider_message_id) where provider_message_id is not null;
+create index if not exists outbox_messages_address on public.outbox_messages (address_norm, accepted_at desc);
+create index if not exists outbox_messages_job on public.outbox_messages (job_id, id) where job_id is not null;
+create index if not exists outbox_messages_open on public.outbox_messages (channel, accepted_at)
+    where state in ('accepted', 'uncertain');
+
+-- One request that carries many messages.
+create table if not exists public.send_batches (
+    id uuid primary key default gen_random_uuid(),
+    campaign_id uuid not null,
+    size integer not null,
+    state text not null default 'sending' check (state in ('sending', 'accepted', 'returned', 'failed', 'uncertain')),
+    provider_message_id text,
+    http_status integer,
+    error_class text,
+    job_id uuid,
+    run_token bigint,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+create index if not exists send_batches_campaign on public.send_batches (campaign_id, created_at);
+
+-- Who was not sent anything in a run, and why.
+create table if not exists public.outbox_left_out (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default now(),
+    job_id uuid,
+    run_token bigint,
+    kind text not null,
+    channel text,
+    recipient_ref uuid,
+    reason text not null
+);
+create index if not exists outbox_left_out_job on public.outbox_left_out (job_id, id);
+create index if not exists outbox_left_out_at on public.outbox_left_out (at);
+
+create table if not exists public.email_suppressions (
+    address_norm text not null,
+    reason text not null check (reason in ('hard_bounce', 'spam', 'global_unsub', 'group_unsub', 'invalid', 'manual')),
+    scope text not null default 'all' check (scope in ('all', 'announcements')),
+    source text not null,
+    created_at timestamptz not null default now(),
+    expires_at timestamptz,
+    primary key (address_norm, reason, scope)
+);
+
+create table if not exists public.sms_opt_outs (
+    phone_e164 text primary key,
+    source text not null check (source in ('stop', 'error_21610', 'manual', 'unusable')),
+    created_at timestamptz not null default now(),
+    cleared_at timestamptz
+);
+
+-- An event's address is kept until the event is applied, then taken away.
+create table if not exists public.provider_events (
+    id bigint generated always as identity primary key,
+    provider text not null check (provider in ('sendgrid', 'twilio')),
+    event_key text not null,
+    event text not null,
+    occurred_at timestamptz not null,
+    message_key text,
+    outbox_id uuid,
+    campaign_id uuid,
+    competitor_id uuid,
+    agreement_id uuid,
+    address_norm text,
+    reason text,
+    payload jsonb not null default '{}',
+    received_at timestamptz not null default now(),
+    applied_at timestamptz,
+    result text,
+    failures integer not null default 0,
+    unique (provider, event_key)
+);
+create index if not exists provider_events_waiting on public.provider_events (occurred_at, id) where applied_at is null;
+create index if not exists provider_events_received on public.provider_events (received_at);
+
+create table if not exists public.provider_cursors (
+    name text primary key,
+    position text not null,
+    updated_at timestamptz not null default now()
+);
+
+-- When the next request to a provider may go out, for all workers together.
+create table if not exists public.provider_rates (
+    provider text primary key,
+    due_at timestamptz not null default '-infinity',
+    closed_until timestamptz not null default '-infinity'
+);
+
+-------------------------------------------------------------------------------------------------------
+-- Addresses, preferences, quiet hours
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.outbox_normal(p_channel text, p_address text) returns text
+language sql immutable
+return case p_channel when 'email' then lower(regexp_replace(p_address, '^\s+|\s+$', '', 'g'))
+    else regexp_replace(p_address, '^\s+|\s+$', '', 'g') end;
+
+-- Strict, because one bad address makes SendGrid refuse a whole request.
+create or replace function public.outbox_email_ok(p_address text) returns boolean
+language sql immutable
+return coalesce(length(p_address) <= 254
+    and p_address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$'
+    and length(split_part(p_address, '@', 1)) <= 64, false);
+
+-- A number as E.164, read as one of the United States where it has no country code; null when it is none.
+create or replace function public.outbox_e164(p_number text) returns text
+language sql immutable
+return case
+    when p_number is null or p_number !~ '^\s*\+?[0-9 ().\-]+\s*$' then null
+    when regexp_replace(p_number, '[^0-9+]', '', 'g') ~ '^\+[1-9][0-9]{7,14}$'
+        then regexp_replace(p_number, '[^0-9+]', '', 'g')
+    when regexp_replace(p_number, '[^0-9+]', '', 'g') ~ '^[2-9][0-9]{9}$'
+        then '+1' || regexp_replace(p_number, '[^0-9+]', '', 'g')
+    when regexp_replace(p_number, '[^0-9+]', '', 'g') ~ '^1[2-9][0-9]{9}$'
+        then '+' || regexp_replace(p_number, '[^0-9+]', '', 'g')
+end;
+
+create or replace function public.outbox_mask(p_channel text, p_address text) returns text
+language sql immutable
+return case when coalesce(p_address, '') = '' then ''
+    when p_channel = 'sms' then '…' || right(p_address, 2)
+    else left(p_address, 1) || '…@' || split_part(p_address, '@', 2) end;
+
+-- Whether a time of day lies in a span that may go past midnight; a span without length is none.
+create or replace function public.outbox_is_quiet(p_at time, p_from time, p_to time) returns boolean
+language sql immutable
+return coalesce(case when p_from <= p_to then p_at >= p_from and p_at < p_to else p_at >= p_from or p_at < p_to end, false);
+
+-- Why an address must not be sent to; null when it may.
+create or replace function public.outbox_suppression(p_kind text, p_channel text, p_address_norm text) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select case when p_channel = 'sms' then (
+            select case source when 'unusable' then 'number_unusable' else 'opted_out' end
+            from sms_opt_outs where phone_e164 = p_address_norm and cleared_at is null)
+        else (
+            select case when reason in ('global_unsub', 'group_unsub') then 'unsubscribed' else 'suppressed' end
+            from email_suppressions
+            where address_norm = p_address_norm and (scope = 'all' or p_kind = 'announcement')
+                and (expires_at is null or expires_at > now())
+            order by reason in ('global_unsub', 'group_unsub') limit 1)
+        end
+$$;
+
+-- What keeps a message from being sent now: suppression, then preference, window, daily cap, quiet hours. Null when
+-- nothing does. A message of which it is not known whether it was sent counts as sent.
+create or replace function public.outbox_obstacle(
+    p_kind text, p_channel text, p_recipient uuid, p_address_norm text, p_window_minutes integer, p_policy jsonb,
+    p_except uuid
+) returns text
+language plpgsql stable
+set search_path = public, pg_temp
+as $$
+declare
+    v_reason text := outbox_suppression(p_kind, p_channel, p_address_norm);
+    v_zone text := coalesce(p_policy ->> 'zone', 'UTC');
+    v_cap integer := (p_policy ->> ('cap_' || p_channel))::integer;
+begin
+    if v_reason is not null then
+        return v_reason;
+    end if;
+    if p_kind in ('unread_alert', 'admin_alert') and exists (
+        select from profiles where id = p_recipient and case
+            when p_channel = 'email' then email_alerts_enabled is false
+            when p_kind = 'unread_alert' then sms_notifications_enabled is not true
+            else instant_sms_enabled is not true end)
+    then
+        return 'preference_off';
+    end if;
+    if p_window_minutes is not null and exists (
+        select from outbox_messages
+        where recipient_ref = p_recipient and channel = p_channel and kind = p_kind and id is distinct from p_except
+            and state not in ('queued', 'failed', 'suppressed')
+            and coalesce(accepted_at, updated_at) > now() - make_interval(mins => p_window_minutes))
+    then
+        return 'window';
+    end if;
+    if p_kind = 'unread_alert' and v_cap is not null and (
+        select count(*) from outbox_messages
+        where recipient_ref = p_recipient and channel = p_channel and kind = p_kind and id is distinct from p_except
+            and state not in ('queued', 'failed', 'suppressed')
+            and coalesce(accepted_at, updated_at) >= date_trunc('day', now() at time zone v_zone) at time zone v_zone
+        ) >= v_cap
+    then
+        return 'daily_cap';
+    end if;
+    if p_channel = 'sms'
+        and outbox_is_quiet((now() at time zone v_zone)::time, (p_policy ->> 'quiet_from')::time,
+            (p_policy ->> 'quiet_to')::time)
+    then
+        return 'quiet_hours';
+    end if;
+    return null;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- The outbox: state machine
+--
+--   (nothing) -> queued -> sending -> accepted -> delivered, blocked, dropped, bounced
+--                   ^         |-> queued (definitely not sent, try again), failed, uncertain
+--                   |         '-> uncertain (lease ended: the sender died on the way)
+--                   '-- a person's decision -- uncertain -> what an event or a late report proves
+--   queued -> suppressed (address or wish changed), failed (too old, or overtaken by a newer message)
+-------------------------------------------------------------------------------------------------------
+
+-- Puts down what is to be sent, once per dedupe key, and answers for each entry in order: `queued` (there is an intent
+-- that may be sent now), `waiting` (it may be sent later), `in_flight`, `sent`, `uncertain`, `failed`, or the reason why
+-- it must not be sent, which is put on record. With p_dry nothing is written.
+-- An entry: kind, channel, recipient, address, dedupe_key, data, window_minutes.
+create or replace function public.outbox_put(
+    p_entries jsonb, p_policy jsonb, p_job uuid, p_token bigint, p_dry boolean default false
+) returns table (place integer, id uuid, decision text)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    e record;
+    v_found outbox_messages;
+    v_norm text;
+    v_reason text;
+begin
+    if not p_dry then
+        -- Windows and caps count what others put; one at a time, and never across a call to a provider.
+        perform pg_advisory_xact_lock(hashtextextended('outbox_put', 0));
+    end if;
+    for e in
+        select t.* from rows from (jsonb_to_recordset(p_entries) as (kind text, channel text, recipient uuid,
+            address text, dedupe_key text, data jsonb, window_minutes integer)) with ordinality
+            as t (kind, channel, recipient, address, dedupe_key, data, window_minutes, nth)
+    loop
+        place := e.nth;
+        v_norm := outbox_normal(e.channel, e.address);
+        select m.* into v_found from outbox_messages m where m.dedupe_key = e.dedupe_key;
+        id := v_found.id;
+        if v_found.id is not null and v_found.state not in ('queued', 'suppressed') then
+            decision := case when v_found.state = 'sending' then 'in_flight'
+                when v_found.state in ('uncertain', 'failed') then v_found.state else 'sent' end;
+            return next;
+            continue;
+        end if;
+        v_reason := outbox_obstacle(e.kind, e.channel, e.recipient, v_norm, e.window_minutes, p_policy, v_found.id);
+        decision := coalesce(v_reason,
+            case when v_found.state = 'queued' and v_found.next_attempt_at > now() then 'waiting' else 'queued' end);
+        if not p_dry then
+            id := outbox_put_one(v_found, e.kind, e.channel, e.recipient, e.address, v_norm, e.dedupe_key,
+                coalesce(e.data, '{}'), v_reason, p_job, p_token);
+        end if;
+        return next;
+    end loop;
+end
+$$;
+
+create or replace function public.outbox_put_one(
+    p_found public.outbox_messages, p_kind text, p_channel text, p_recipient uuid, p_address text, p_norm text,
+    p_key text, p_data jsonb, p_reason text, p_job uuid, p_token bigint
+) returns uuid
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_id uuid := (p_found).id;
+begin
+    if p_reason is not null then
+        insert into outbox_left_out (job_id, run_token, kind, channel, recipient_ref, reason)
+        values (p_job, p_token, p_kind, p_channel, p_recipient, p_reason);
+        update outbox_messages m set state = 'suppressed', error_class = p_reason, updated_at = now()
+        where m.id = v_id and m.state = 'queued' and p_reason in ('suppressed', 'unsubscribed', 'opted_out',
+            'number_unusable', 'preference_off');
+        return v_id;
+    end if;
+    if v_id is not null then
+        update outbox_messages m
+        set state = 'queued', address = p_address, address_norm = p_norm, data = p_data, job_id = p_job,
+            run_token = p_token, error_class = case when m.state = 'suppressed' then null else m.error_class end,
+            updated_at = now()
+        where m.id = v_id and m.state in ('queued', 'suppressed');
+        return v_id;
+    end if;
+    -- A newer alert says all that an older one would have said.
+    update outbox_messages m set state = 'failed', error_class = 'superseded', updated_at = now()
+    where p_kind in ('unread_alert', 'admin_alert') and m.recipient_ref = p_recipient and m.channel = p_channel
+        and m.kind = p_kind and m.state = 'queued';
+    insert into outbox_messages (kind, channel, recipient_ref, address, address_norm, dedupe_key, data, job_id, run_token)
+    values (p_kind, p_channel, p_recipient, p_address, p_norm, p_key, p_data, p_job, p_token)
+    on conflict (dedupe_key) do nothing
+    returning outbox_messages.id into v_id;
+    return v_id;
+end
+$$;
+
+-- Puts on record that people are left out, and why. An entry: kind, channel, recipient, reason.
+create or replace function public.outbox_leave_out(p_entries jsonb, p_job uuid, p_token bigint) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    insert into outbox_left_out (job_id, run_token, kind, channel, recipient_ref, reason)
+    select p_job, p_token, e.kind, e.channel, e.recipient, e.reason
+    from jsonb_to_recordset(p_entries) as e (kind text, channel text, recipient uuid, reason text)
+$$;
+
+-- Takes messages that may be sent now, for one attempt each: what it does not return must not be sent. Who has opted
+-- out since the intent was put down is left out here.
+create or replace function public.outbox_claim(p_ids uuid[], p_lease_seconds double precision, p_job uuid, p_token bigint)
+returns table (id uuid, attempt integer, kind text, channel text, recipient_ref uuid, address text, data jsonb)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    with stopped as (
+        update outbox_messages m
+        set state = 'suppressed', error_class = outbox_suppression(m.kind, m.channel, m.address_norm), updated_at = now()
+        where m.id in (select o.id from outbox_messages o where o.id = any (p_ids) and o.state = 'queued'
+                order by o.id for update skip locked)
+            and outbox_suppression(m.kind, m.channel, m.address_norm) is not null
+        returning m.kind, m.channel, m.recipient_ref, m.error_class)
+    insert into outbox_left_out (job_id, run_token, kind, channel, recipient_ref, reason)
+    select p_job, p_token, s.kind, s.channel, s.recipient_ref, s.error_class from stopped s;
+    return query
+        update outbox_messages m
+        set state = 'sending', attempts = m.attempts + 1, job_id = p_job, run_token = p_token, updated_at = now(),
+            lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+        where m.id in (
+            select o.id from outbox_messages o
+            where o.id = any (p_ids) and o.state = 'queued' and o.next_attempt_at <= clock_timestamp()
+            order by o.id for update skip locked)
+        returning m.id, m.attempts, m.kind, m.channel, m.recipient_ref, m.address, m.data;
+end
+$$;
+
+-- Takes what senders report of their attempts. A report counts for the attempt it names and no other; it counts too
+-- when the attempt has been given up as uncertain meanwhile, for now it is certain. An entry: id, attempt, outcome
+-- (accepted, retry, failed, uncertain), provider_message_id, segments, error_class, error_code, error_text, wait
+-- (seconds), most_attempts.
+create or replace function public.outbox_settle(p_results jsonb) returns table (id uuid, state text)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    return query
+        with reports as (
+            select r.* from jsonb_to_recordset(p_results) as r (id uuid, attempt integer, outcome text,
+                provider_message_id text, segments integer, error_class text, error_code text, error_text text,
+                wait double precision, most_attempts integer)),
+        locked as (
+            select m.id from outbox_messages m where m.id in (select reports.id from reports) order by m.id for update),
+        settled as (
+            update outbox_messages m
+            set state = case when m.state not in ('sending', 'uncertain') then m.state
+                    when r.outcome = 'retry' and m.attempts >= coalesce(r.most_attempts, 2147483647) then 'failed'
+                    when r.outcome = 'retry' then 'queued' else r.outcome end,
+                lease_until = null,
+                next_attempt_at = case when r.outcome = 'retry'
+                    then now() + make_interval(secs => coalesce(r.wait, 0)) else m.next_attempt_at end,
+                accepted_at = case when r.outcome = 'accepted' then coalesce(m.accepted_at, now()) else m.accepted_at end,
+                provider_message_id = coalesce(r.provider_message_id, m.provider_message_id),
+                segments = coalesce(r.segments, m.segments),
+                error_class = r.error_class, error_code = r.error_code, error_text = left(r.error_text, 500),
+                updated_at = now()
+            from reports r join locked l on l.id = r.id
+            where m.id = r.id and m.attempts = r.attempt and (m.state in ('sending', 'uncertain')
+                or r.outcome = 'accepted' and m.state in ('accepted', 'delivered', 'blocked', 'dropped', 'bounced')
+                    and m.provider_message_id is null)
+            returning m.*),
+        opted as (
+            insert into sms_opt_outs (phone_e164, source)
+            select distinct on (s.address_norm) s.address_norm,
+                case s.error_class when 'opted_out' then 'error_21610' else 'unusable' end
+            from settled s where s.channel = 'sms' and s.error_class in ('opted_out', 'number_unusable')
+            on conflict (phone_e164) do update set source = excluded.source, created_at = now(), cleared_at = null),
+        unwished as (
+            update profiles p set sms_notifications_enabled = false
+            from settled s where s.error_class = 'opted_out' and p.id = s.recipient_ref
+                and s.kind in ('unread_alert', 'admin_alert')),
+        barred as (
+            insert into email_suppressions (address_norm, reason, scope, source)
+            select distinct s.address_norm, 'invalid', 'all', 'sendgrid refused it'
+            from settled s where s.channel = 'email' and s.error_class = 'address_refused'
+            on conflict do nothing)
+        select s.id, s.state from settled s;
+end
+$$;
+
+-- Gives up attempts whose sender has died: whether they went out nobody knows. Ends alerts that nobody sent within a
+-- day. Prunes what is old.
+create or replace function public.outbox_sweep() returns table (uncertain bigint, expired bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    with lost as (
+        update outbox_messages m set state = 'uncertain', lease_until = null, error_class = 'sender_died',
+            updated_at = now()
+        where m.id in (select o.id from outbox_messages o where o.state = 'sending' and o.lease_until < clock_timestamp()
+            order by o.id for update skip locked)
+        returning m.batch_id),
+    batches as (
+        update send_batches b set state = 'uncertain', updated_at = now()
+        where b.id in (select l.batch_id from lost l) and b.state = 'sending')
+    select count(*) into uncertain from lost;
+    with old as (
+        update outbox_messages m set state = 'failed', error_class = 'expired', updated_at = now()
+        where m.id in (select o.id from outbox_messages o where o.state = 'queued'
+            and o.kind in ('unread_alert', 'admin_alert') and o.created_at < now() - interval '1 day'
+            order by o.id for update skip locked)
+        returning 1)
+    select count(*) into expired from old;
+    delete from outbox_left_out where outbox_left_out.id in (
+        select l.id from outbox_left_out l where l.at < now() - interval '30 days' order by l.at limit 5000);
+    delete from provider_events where provider_events.id in (
+        select v.id from provider_events v where v.received_at < now() - interval '90 days' order by v.received_at
+        limit 5000);
+    return next;
+end
+$$;
+
+-- A person's decision on messages of which it is not known whether they were sent: send them again, or not.
+create or replace function public.outbox_decide(p_ids uuid[], p_send_again boolean, p_actor text) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_decided uuid[];
+begin
+    with decided as (
+        update outbox_messages m set state = case when p_send_again then 'queued' else 'failed' end,
+            next_attempt_at = now(), updated_at = now(),
+            error_class = case when p_send_again then null else 'given_up' end
+        where m.id in (select o.id from outbox_messages o where o.id = any (p_ids) and o.state = 'uncertain'
+            order by o.id for update)
+        returning m.id)
+    select array_agg(decided.id) into v_decided from decided;
+    if v_decided is not null then
+        perform job_queue_write_audit(p_actor, case when p_send_again then 'send again' else 'give up' end, null, null,
+            jsonb_build_object('outbox_messages', cardinality(v_decided)), null);
+    end if;
+    return coalesce(cardinality(v_decided), 0);
+end
+$$;
+
+-- Seconds until the next request to a provider may go out, which is then taken; null, and nothing is taken, where that
+-- is more than p_longest. All workers share the count.
+create or replace function public.outbox_reserve(
+    p_provider text, p_rate double precision, p_burst integer, p_longest double precision
+) returns double precision
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_now timestamptz;
+    v_start timestamptz;
+    v_row provider_rates;
+begin
+    insert into provider_rates (provider) values (p_provider) on conflict do nothing;
+    select * into v_row from provider_rates where provider = p_provider for update;
+    v_now := clock_timestamp();
+    v_start := greatest(v_now, v_row.closed_until,
+        case when v_row.due_at = '-infinity' then v_now
+            else v_row.due_at - make_interval(secs => (p_burst - 1) / p_rate) end);
+    if extract(epoch from v_start - v_now) > p_longest then
+        return null;
+    end if;
+    update provider_rates set due_at = greatest(v_row.due_at, v_start) + make_interval(secs => 1 / p_rate)
+    where provider = p_provider;
+    return extract(epoch from v_start - v_now);
+end
+$$;
+
+-- A provider asked all of us to stay away for a while.
+create or replace function public.outbox_close_provider(p_provider text, p_seconds double precision) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    insert into provider_rates (provider, closed_until)
+    values (p_provider, clock_timestamp() + make_interval(secs => p_seconds))
+    on conflict (provider) do update set closed_until = greatest(provider_rates.closed_until, excluded.closed_until)
+$$;
+
+-- Seconds for which a provider is still closed; 0 when it is open.
+create or replace function public.outbox_closed_for(p_provider text) returns double precision
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    select coalesce((
+        select greatest(extract(epoch from closed_until - clock_timestamp()), 0)::double precision
+        from provider_rates where provider = p_provider and closed_until > clock_timestamp()), 0)
+$$;
+
+-- A campaign's recipient is what its message is: one fact, two places, changed in one statement.
+create or replace function public.outbox_mirror() returns trigger
+language plpgsql security definer
+set search_path = public, pg_temp
+as $$
+begin
+    update competitor_announcement_recipients r
+    set status = case c.state when 'accepted' then 'unconfirmed' when 'suppressed' then 'skipped' else c.state end,
+        skip_reason = case when c.state = 'suppressed' then c.error_class else r.skip_reason end,
+        error = case when c.state in ('failed', 'uncertain', 'blocked', 'dropped', 'bounced')
+            then coalesce(c.error_text, c.error_class) end,
+        send_batch_id = c.batch_id, accepted_at = c.accepted_at, updated_at = now()
+    from changed c
+    where r.id = c.campaign_recipient_id;
+    return null;
+end
+$$;
+create or replace trigger outbox_mirror after update on public.outbox_messages
+    referencing new table as changed for each statement execute function public.outbox_mirror();
+
+-------------------------------------------------------------------------------------------------------
+-- Campaigns
+-------------------------------------------------------------------------------------------------------
+
+-- Whether a run still holds its campaign; if so its lease is renewed.
+create or replace function public.outbox_campaign_hold(
+    p_campaign uuid, p_job uuid, p_token bigint, p_lease_seconds double precision
+) returns boolean
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    update competitor_announcement_campaigns
+    set lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+    where id = p_campaign and dispatch_job_id = p_job and dispatch_token = p_token and status = 'sending';
+    return found;
+end
+$$;
+
+-- Recipients as the original stored them: gives each queued one its normal address. Of those who share an address one
+-- is mailed, or none where one has been.
+create or replace function public.outbox_campaign_adopt(p_campaign uuid) returns void
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+begin
+    with ranked as (
+        select id, row_number() over (partition by coalesce(email_norm, outbox_normal('email', email))
+            order by status = 'queued', email_norm is null, created_at, id) as by_address,
+            row_number() over (partition by competitor_id
+            order by status = 'queued', email_norm is null, created_at, id) as by_person
+        from competitor_announcement_recipients where campaign_id = p_campaign and status <> 'skipped')
+    update competitor_announcement_recipients r
+    set status = 'skipped', skip_reason = 'duplicate_email', updated_at = now()
+    from ranked k
+    where k.id = r.id and r.status = 'queued' and r.email_norm is null and greatest(k.by_address, k.by_person) > 1;
+    update competitor_announcement_recipients r
+    set email_norm = outbox_normal('email', r.email)
+    where r.campaign_id = p_campaign and r.status = 'queued' and r.email_norm is null;
+end
+$$;
+
+-- Takes a campaign up for one run, which then holds it until its lease ends. `verdict`: `started`, `resumed`,
+-- `not_found`, `draft`, `busy` (another job holds it), `lost` (a later run of the same job does), `done` (nobody is left
+-- to mail), `failed` (a person has to open it again: outbox_campaign_reopen, or a retry of the job that failed).
+-- What the run before left in flight becomes uncertain: a campaign is held by one run at a time, so nobody is sending it.
+create or replace function public.outbox_campaign_start(
+    p_campaign uuid, p_job uuid, p_token bigint, p_lease_seconds double precision,
+    out verdict text, out status text, out subject text, out body_markdown text, out body_html text
+)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_row competitor_announcement_campaigns;
+begin
+    select * into v_row from competitor_announcement_campaigns where id = p_campaign for update;
+    if not found then
+        verdict := 'not_found';
+        return;
+    end if;
+    status := v_row.status;
+    subject := v_row.subject;
+    body_markdown := v_row.body_markdown;
+    body_html := v_row.body_html;
+    verdict := case
+        when v_row.status = 'draft' then 'draft'
+        when v_row.dispatch_job_id = p_job and v_row.dispatch_token > p_token then 'lost'
+        when v_row.dispatch_job_id <> p_job and v_row.lease_until > clock_timestamp() then 'busy' end;
+    if verdict is not null then
+        return;
+    end if;
+    perform outbox_campaign_orphans(p_campaign);
+    if v_row.status = 'sent' or not exists (
+        select from competitor_announcement_recipients r
+        where r.campaign_id = p_campaign and r.status in ('queued', 'sending'))
+    then
+        update competitor_announcement_campaigns c set lease_until = null where c.id = p_campaign;
+        status := outbox_campaign_close(p_campaign);
+        verdict := 'done';
+        return;
+    end if;
+    if v_row.status = 'failed' and v_row.dispatch_job_id is distinct from p_job then
+        verdict := 'failed';
+        return;
+    end if;
+    perform outbox_campaign_adopt(p_campaign);
+    update competitor_announcement_campaigns c
+    set status = 'sending', started_at = coalesce(c.started_at, now()), failed_reason = null, completed_at = null,
+        dispatch_job_id = p_job, dispatch_token = p_token, send_attempt = c.send_attempt + 1,
+        lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+    where c.id = p_campaign;
+    verdict := case when v_row.started_at is null then 'started' else 'resumed' end;
+end
+$$;
+
+-- A person's word that a campaign goes on: with those not sent to yet, with those that were refused if p_retry_failed,
+-- and with those who may have been mailed already if p_include_uncertain. Returns how many are to be mailed.
+create or replace function public.outbox_campaign_reopen(
+    p_campaign uuid, p_retry_failed boolean, p_include_uncertain boolean, p_actor text
+) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_row competitor_announcement_campaigns;
+    v_uncertain uuid[];
+    v_left bigint;
+begin
+    select * into v_row from competitor_announcement_campaigns where id = p_campaign for update;
+    if not found then
+        perform job_queue_refuse(format('There is no campaign %s.', p_campaign));
+    elsif v_row.status = 'draft' then
+        perform job_queue_refuse('The campaign is a draft, which nobody has sent off yet. Create a campaign from it.');
+    elsif v_row.lease_until > clock_timestamp() then
+        perform job_queue_refuse(format('Job %s is sending this campaign. Wait for it, or cancel it first.',
+            v_row.dispatch_job_id));
+    end if;
+    perform outbox_campaign_orphans(p_campaign);
+    if p_include_uncertain then
+        select array_agg(m.id) into v_uncertain from outbox_messages m
+        where m.campaign_id = p_campaign and m.state = 'uncertain';
+        perform outbox_decide(v_uncertain, true, p_actor);
+    end if;
+    if p_retry_failed then
+        update outbox_messages m set state = 'queued', next_attempt_at = now(), error_class = null, error_code = null,
+            error_text = null, updated_at = now()
+        where m.campaign_id = p_campaign and m.state = 'failed' and m.error_class is distinct from 'given_up';
+        update competitor_announcement_recipients r set status = 'queued', error = null, updated_at = now()
+        where r.campaign_id = p_campaign and r.status = 'failed'
+            and not exists (select from outbox_messages m where m.campaign_recipient_id = r.id);
+    end if;
+    select count(*) into v_left from competitor_announcement_recipients r
+    where r.campaign_id = p_campaign and r.status = 'queued';
+    if v_left = 0 then
+        perform job_queue_refuse('Nobody is left to mail. Those who failed or are uncertain are mailed again only when '
+            'asked for (--retry-failed, --include-uncertain).');
+    end if;
+    update competitor_announcement_campaigns c set status = 'pending', failed_reason = null, completed_at = null
+    where c.id = p_campaign;
+    perform job_queue_write_audit(p_actor, 'resume campaign', null, null, jsonb_build_object('campaign_id', p_campaign,
+        'recipients', v_left, 'retry_failed', p_retry_failed, 'include_uncertain', p_include_uncertain), null);
+    return v_left;
+end
+$$;
+
+create or replace function public.outbox_campaign_orphans(p_campaign uuid) returns void
+language sql volatile
+set search_path = public, pg_temp
+as $$
+    update outbox_messages m set state = 'uncertain', lease_until = null, error_class = 'sender_died', updated_at = now()
+    where m.campaign_id = p_campaign and m.state = 'sending';
+    update send_batches b set state = 'uncertain', updated_at = now()
+    where b.campaign_id = p_campaign and b.state = 'sending';
+$$;
+
+-- Why a recipient is not to be mailed after all; null when they are.
+create or replace function public.outbox_recipient_obstacle(p_norm text, p_active boolean) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select case when coalesce(p_norm, '') = '' then 'no_email'
+        when not outbox_email_ok(p_norm) then 'invalid_email_format'
+        when p_active is false then 'inactive'
+        else outbox_suppression('announcement', 'email', p_norm) end
+$$;
+
+-- Whom a campaign to an audience (`game_platform`: those on it; `all`) reaches, with the reason for those whom it does
+-- not. An empty address counts as none, so that the next one is tried; of several who share one the first is mailed.
+create or replace function public.outbox_audience(p_audience text, p_coach uuid)
+returns table (competitor_id uuid, address_norm text, is_minor boolean, reason text, place bigint)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    with chosen as (
+        select c.id, coalesce(c.is_active, false) as active, c.is_18_or_over is not true as is_minor, c.created_at,
+            coalesce(nullif(outbox_normal('email', c.game_platform_onboarding_email), ''),
+                nullif(outbox_normal('email', c.email_personal), ''),
+                nullif(outbox_normal('email', c.email_school), ''), '') as norm
+        from competitors c
+        where (p_audience = 'all' or c.game_platform_id is not null) and (p_coach is null or c.coach_id = p_coach)),
+    judged as (
+        select h.*, outbox_recipient_obstacle(h.norm, h.active) as obstacle from chosen h)
+    select j.id, j.norm, j.is_minor, coalesce(j.obstacle, case when row_number() over (
+            partition by j.norm, j.obstacle is null order by j.created_at, j.id) > 1 then 'duplicate_email' end),
+        row_number() over (order by j.created_at, j.id)
+    from judged j
+$$;
+
+-- Takes up to p_size queued recipients for one request: their messages are `sending` and their batch is on record
+-- before anything is sent. Empty when nobody is left, or when the run no longer holds the campaign: `held` says which
+-- by outbox_campaign_hold. Only those of p_coach where one is given.
+create or replace function public.outbox_campaign_batch(
+    p_campaign uuid, p_job uuid, p_token bigint, p_size integer, p_lease_seconds double precision, p_coach uuid
+) returns table (id uuid, attempt integer, batch uuid, recipient_id uuid, competitor_id uuid, address text)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_ids uuid[];
+    v_batch uuid;
+    v_size integer;
+begin
+    if not outbox_campaign_hold(p_campaign, p_job, p_token, p_lease_seconds) then
+        return;
+    end if;
+    loop
+        select array_agg(t.id) into v_ids from (
+            select r.id from competitor_announcement_recipients r
+            where r.campaign_id = p_campaign and r.status = 'queued' and (p_coach is null
+                or exists (select from competitors c where c.id = r.competitor_id and c.coach_id = p_coach))
+            order by r.id limit p_size for update of r) t;
+        exit when v_ids is null;
+        with judged as (
+            select r.id as recipient, outbox_recipient_obstacle(r.email_norm, c.is_active) as reason
+            from competitor_announcement_recipients r left join competitors c on c.id = r.competitor_id
+            where r.id = any (v_ids)),
+        messages as (
+            update outbox_messages m set state = 'suppressed', error_class = j.reason, updated_at = now()
+            from judged j where m.campaign_recipient_id = j.recipient and j.reason is not null and m.state = 'queued')
+        update competitor_announcement_recipients r set status = 'skipped', skip_reason = j.reason, updated_at = now()
+        from judged j where j.recipient = r.id and j.reason is not null;
+        insert into outbox_messages (kind, channel, recipient_ref, address, address_norm, dedupe_key, campaign_id,
+            campaign_recipient_id, job_id, run_token)
+        select 'announcement', 'email', r.competitor_id, r.email_norm, r.email_norm,
+            'announcement:' || p_campaign || ':' || r.email_norm, p_campaign, r.id, p_job, p_token
+        from competitor_announcement_recipients r where r.id = any (v_ids) and r.status = 'queued'
+        order by r.id
+        on conflict (dedupe_key) do nothing;
+        -- The ledger knows the address already, under another recipient: it has been mailed.
+        update competitor_announcement_recipients r
+        set status = 'skipped', skip_reason = 'duplicate_email', updated_at = now()
+        where r.id = any (v_ids) and r.status = 'queued'
+            and not exists (select from outbox_messages m where m.campaign_recipient_id = r.id and m.state = 'queued');
+        select count(*) into v_size from outbox_messages m
+        where m.campaign_recipient_id = any (v_ids) and m.state = 'queued';
+        continue when v_size = 0;
+        insert into send_batches (campaign_id, size, job_id, run_token) values (p_campaign, v_size, p_job, p_token)
+        returning send_batches.id into v_batch;
+        return query
+            with taken as (
+                update outbox_messages m
+                set state = 'sending', attempts = m.attempts + 1, batch_id = v_batch, job_id = p_job,
+                    run_token = p_token, updated_at = now(),
+                    lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+                where m.campaign_recipient_id = any (v_ids) and m.state = 'queued'
+                returning m.*)
+            select t.id, t.attempts, v_batch, t.campaign_recipient_id, t.recipient_ref, t.address
+            from taken t order by t.campaign_recipient_id;
+        return;
+    end loop;
+end
+$$;
+
+-- What became of a request as a whole: `accepted`, `returned` (not sent, all may be sent again), `failed`, `uncertain`.
+-- Counts while the batch is in flight, or given up as uncertain meanwhile.
+create or replace function public.outbox_settle_batch(
+    p_batch uuid, p_outcome text, p_provider_message_id text, p_http_status integer, p_error_class text,
+    p_error_text text
+) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_count bigint;
+    v_campaign uuid;
+begin
+    update send_batches b
+    set state = p_outcome, provider_message_id = coalesce(p_provider_message_id, b.provider_message_id),
+        http_status = p_http_status, error_class = p_error_class, updated_at = now()
+    where b.id = p_batch and b.state in ('sending', 'uncertain')
+    returning b.campaign_id into v_campaign;
+    update outbox_messages m
+    set state = case when m.state not in ('sending', 'uncertain') then m.state
+            when p_outcome = 'returned' then 'queued' else p_outcome end,
+        lease_until = null,
+        next_attempt_at = case when p_outcome = 'returned' then now() else m.next_attempt_at end,
+        accepted_at = case when p_outcome = 'accepted' then coalesce(m.accepted_at, now()) else m.accepted_at end,
+        provider_message_id = coalesce(p_provider_message_id, m.provider_message_id),
+        error_class = p_error_class, error_code = p_http_status::text, error_text = left(p_error_text, 500),
+        updated_at = now()
+    where m.batch_id = p_batch and (m.state in ('sending', 'uncertain')
+        or p_outcome = 'accepted' and m.state in ('delivered', 'blocked', 'dropped', 'bounced'));
+    get diagnostics v_count = row_count;
+    if v_campaign is not null then
+        perform outbox_campaign_close(v_campaign);
+    end if;
+    return v_count;
+end
+$$;
+
+-- Brings the status of a campaign that no run holds in line with its recipients'.
+create or replace function public.outbox_campaign_close(p_campaign uuid) returns text
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_open bigint;
+    v_failed bigint;
+    v_uncertain bigint;
+    v_mailed bigint;
+    v_status text;
+begin
+    select status into v_status from competitor_announcement_campaigns
+    where id = p_campaign and status <> 'draft' and (lease_until is null or lease_until <= clock_timestamp())
+    for update;
+    if not found then
+        return null;
+    end if;
+    select count(*) filter (where status in ('queued', 'sending')), count(*) filter (where status = 'failed'),
+        count(*) filter (where status = 'uncertain'),
+        count(*) filter (where status in ('unconfirmed', 'delivered', 'blocked', 'dropped', 'bounced'))
+    into v_open, v_failed, v_uncertain, v_mailed
+    from competitor_announcement_recipients where campaign_id = p_campaign;
+    v_status := case
+        when v_open > 0 then case when v_status in ('pending', 'sending', 'failed') then v_status
+            else 'partially_failed' end
+        when v_failed > 0 and v_mailed = 0 and v_uncertain = 0 then 'failed'
+        when v_failed + v_uncertain > 0 then 'partially_failed'
+        else 'sent' end;
+    update competitor_announcement_campaigns c
+    set status = v_status,
+        completed_at = case when v_open > 0 then null else coalesce(c.completed_at, now()) end,
+        failed_reason = case when v_status = 'sent' then null else c.failed_reason end
+    where c.id = p_campaign;
+    return v_status;
+end
+$$;
+
+-- Lets a campaign go. p_status is what it is while recipients are left: null keeps it `sending` for the run that goes on,
+-- `partially_failed` or `failed` waits for a person. Returns its status; null when the run did not hold it any more.
+create or replace function public.outbox_campaign_release(
+    p_campaign uuid, p_job uuid, p_token bigint, p_status text, p_reason text
+) returns text
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    update competitor_announcement_campaigns
+    set lease_until = null, status = coalesce(p_status, status), failed_reason = p_reason
+    where id = p_campaign and dispatch_job_id = p_job and dispatch_token = p_token and status = 'sending';
+    if not found then
+        return null;
+    end if;
+    return outbox_campaign_close(p_campaign);
+end
+$$;
+
+-- How many of a campaign's recipients are where.
+create or replace function public.outbox_campaign_stats(p_campaign uuid)
+returns table (status text, skip_reason text, people bigint, opened bigint, clicked bigint)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select r.status, case when r.status = 'skipped' then r.skip_reason end, count(*), count(r.opened_at),
+        count(r.clicked_at)
+    from competitor_announcement_recipients r where r.campaign_id = p_campaign group by 1, 2 order by 1, 2
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Unread messages and alerts
+-------------------------------------------------------------------------------------------------------
+
+-- What each person has not read: others' messages in their conversations, without a receipt, not archived, older than a
+-- grace period, not private to somebody else, and not from before they joined.
+create or replace function public.programme_unread(p_grace interval default '0')
+returns table (user_id uuid, unread bigint, newest_message_id uuid, newest_at timestamptz, oldest_at timestamptz)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select b.user_id, count(*), (array_agg(m.id order by m.created_at desc, m.id desc))[1], max(m.created_at),
+        min(m.created_at)
+    from conversation_members b
+    join messages m on m.conversation_id = b.conversation_id
+    where m.sender_id <> b.user_id and m.created_at >= b.joined_at and m.created_at <= now() - p_grace
+        and coalesce(m.metadata ->> 'private_to', '') in ('', b.user_id::text)
+        and not exists (select from message_read_receipts r where r.message_id = m.id and r.user_id = b.user_id)
+        and not exists (select from message_user_state s
+            where s.message_id = m.id and s.user_id = b.user_id and s.archived_at is not null)
+    group by b.user_id
+$$;
+
+-- Every admin of a conversation is to hear of a message in it. One of high priority does not wait for the next slot,
+-- and one job is enough for all that come meanwhile. Nothing that goes wrong in here keeps a message from being written.
+create or replace function public.programme_queue_admin_alerts() returns trigger
+language plpgsql security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_queued bigint;
+begin
+    insert into admin_alert_queue (recipient_id, message_id)
+    select b.user_id, m.id
+    from added m
+    join conversation_members b on b.conversation_id = m.conversation_id and b.user_id <> m.sender_id
+    join profiles p on p.id = b.user_id and p.role = 'admin'
+    where coalesce(m.metadata ->> 'private_to', '') in ('', b.user_id::text)
+    on conflict (recipient_id, message_id) do nothing;
+    get diagnostics v_queued = row_count;
+    if v_queued > 0 and exists (select from added where high_priority) and not exists (
+        select from job_queue
+        where task_type = 'admin_alert_dispatch' and status = 'pending' and run_at <= now())
+    then
+        perform job_queue_enqueue('admin_alert_dispatch',
+            '{"roles": ["admin"], "allowSms": false, "force": true, "windowMinutes": 5}'::jsonb, now(), 5);
+    end if;
+    return null;
+exception when others then
+    raise warning 'Admin alerts for a message could not be queued (SQLSTATE %).', sqlstate;
+    return null;
+end
+$$;
+create or replace trigger programme_queue_admin_alerts after insert on public.messages
+    referencing new table as added for each statement execute function public.programme_queue_admin_alerts();
+
+-- An edited address has been checked by nobody, unless the same statement says so.
+create or replace function public.programme_forget_parent_check() returns trigger
+language plpgsql security definer
+set search_path = public, pg_temp
+as $$
+begin
+    if outbox_normal('email', new.parent_email) is distinct from outbox_normal('email', old.parent_email)
+        and new.parent_email_is_valid is not distinct from old.parent_email_is_valid
+    then
+        new.parent_email_is_valid := null;
+        new.parent_email_validated_at := null;
+        new.parent_email_invalid_reason := null;
+    end if;
+    return new;
+end
+$$;
+create or replace trigger programme_forget_parent_check before update of parent_email on public.competitors
+    for each row execute function public.programme_forget_parent_check();
+
+-------------------------------------------------------------------------------------------------------
+-- What providers report
+-------------------------------------------------------------------------------------------------------
+
+create or replace function public.outbox_rank(p_state text) returns integer
+language sql immutable
+return case p_state when 'queued' then 0 when 'sending' then 1 when 'uncertain' then 2 when 'suppressed' then 2
+    when 'failed' then 2 when 'skipped' then 2 when 'accepted' then 3 when 'unconfirmed' then 3 when 'delivered' then 4
+    when 'blocked' then 5 when 'dropped' then 6 when 'bounced' then 7 else 0 end;
+
+-- Keeps events, each once by its provider's key; returns how many were new. An entry: provider, event_key, event,
+-- occurred_at (unix seconds), message_key, outbox_id, campaign_id, competitor_id, agreement_id, address, reason, payload.
+create or replace function public.outbox_record_events(p_events jsonb) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_new bigint;
+begin
+    insert into provider_events (provider, event_key, event, occurred_at, message_key, outbox_id, campaign_id,
+        competitor_id, agreement_id, address_norm, reason, payload)
+    select e.provider, e.event_key, e.event, to_timestamp(e.occurred_at), e.message_key, e.outbox_id, e.campaign_id,
+        e.competitor_id, e.agreement_id,
+        outbox_normal(case e.provider when 'twilio' then 'sms' else 'email' end, e.address), left(e.reason, 500),
+        coalesce(e.payload, '{}') || case when e.address is null then '{}'::jsonb
+            else jsonb_build_object('address_sha256', encode(sha256(convert_to(lower(e.address), 'UTF8')), 'hex')) end
+    from jsonb_to_recordset(p_events) as e (provider text, event_key text, event text, occurred_at double precision,
+        message_key text, outbox_id uuid, campaign_id uuid, competitor_id uuid, agreement_id uuid, address text,
+        reason text, payload jsonb)
+    on conflict (provider, event_key) do nothing;
+    get diagnostics v_new = row_count;
+    return v_new;
+end
+$$;
+
+-- The message an event is about: by the id it carries, by the provider's id and the address, by the address alone for
+-- lists that know no more (the last message accepted before it).
+create or replace function public.outbox_find_message(p_event public.provider_events) returns uuid
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select coalesce(
+        (select m.id from outbox_messages m where m.id = (p_event).outbox_id),
+        (select m.id from outbox_messages m
+            where m.provider_message_id = case (p_event).provider when 'sendgrid'
+                    then split_part((p_event).message_key, '.', 1) else (p_event).message_key end
+                and ((p_event).address_norm is null or m.address_norm = (p_event).address_norm)
+            order by m.created_at limit 1),
+        (select m.id from outbox_messages m
+            where m.address_norm = (p_event).address_norm and (p_event).message_key is null
+                and m.accepted_at <= (p_event).occurred_at + interval '5 seconds'
+            order by m.accepted_at desc limit 1))
+$$;
+
+-- Why an event makes an address unfit; null where it does not. A drop for an unsubscribe is not a bad address.
+create or replace function public.outbox_event_suppression(p_event public.provider_events) returns text
+language sql immutable
+return case
+    when (p_event).provider <> 'sendgrid' then null
+    when (p_event).event = 'bounced' then 'hard_bounce'
+    when (p_event).event = 'invalid' then 'invalid'
+    when (p_event).event = 'spamreport' then 'spam'
+    when (p_event).event = 'unsubscribe' then 'global_unsub'
+    when (p_event).event = 'group_unsubscribe' then 'group_unsub'
+    when (p_event).event <> 'dropped' then null
+    when (p_event).reason ~* 'unsubscribe' then 'global_unsub'
+    when (p_event).reason ~* 'spam' then 'spam'
+    when (p_event).reason ~* 'bounce' then 'hard_bounce'
+    when (p_event).reason ~* 'invalid' then 'invalid' end;
+
+create or replace function public.outbox_apply_to_message(p_event public.provider_events, p_message uuid) returns text
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_state text := case (p_event).event when 'invalid' then 'bounced' else (p_event).event end;
+    v_row outbox_messages;
+begin
+    if (p_event).event in ('open', 'click') then
+        update competitor_announcement_recipients r
+        set opened_at = case when (p_event).event = 'open' then coalesce(r.opened_at, (p_event).occurred_at) else r.opened_at end,
+            clicked_at = case when (p_event).event = 'click' then coalesce(r.clicked_at, (p_event).occurred_at) else r.clicked_at end
+        from outbox_messages m where m.id = p_message and r.id = m.campaign_recipient_id;
+        return 'noted';
+    end if;
+    select * into v_row from outbox_messages where id = p_message for update;
+    if v_state in ('delivered', 'blocked', 'dropped', 'bounced') and (outbox_rank(v_state) > outbox_rank(v_row.state)
+        or v_state = 'delivered' and v_row.state = 'blocked' and (p_event).occurred_at > v_row.last_event_at)
+    then
+        update outbox_messages m
+        set state = v_state, lease_until = null, accepted_at = coalesce(m.accepted_at, (p_event).occurred_at),
+            last_event = (p_event).event, last_event_at = (p_event).occurred_at, updated_at = now(),
+            error_class = case when v_state = 'delivered' then null else v_state end,
+            error_code = (p_event).payload ->> 'code',
+            error_text = case when v_state = 'delivered' then null else (p_event).reason end
+        where m.id = p_message;
+        return 'applied';
+    end if;
+    update outbox_messages m set last_event = (p_event).event, last_event_at = (p_event).occurred_at
+    where m.id = p_message and (m.last_event_at is null or m.last_event_at <= (p_event).occurred_at);
+    return 'noted';
+end
+$$;
+
+-- A probe's outcome on the forms it stands for. A parent's address is bad only after a hard bounce, or a drop because
+-- of one, and only if the profile still has that address.
+create or replace function public.outbox_apply_to_forms(p_event public.provider_events, p_message uuid) returns void
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_status text := case (p_event).event when 'bounced' then 'bounce' when 'invalid' then 'bounce'
+        else (p_event).event end;
+    v_ranks constant text[] := array['pending', 'unconfirmed', 'delivered', 'blocked', 'dropped', 'bounce'];
+    v_address text;
+begin
+    if v_status not in ('delivered', 'blocked', 'dropped', 'bounce') then
+        return;
+    end if;
+    v_address := coalesce((p_event).address_norm, (select m.address_norm from outbox_messages m where m.id = p_message));
+    update agreements a
+    set recipient_email_verification_status = v_status,
+        recipient_email_verification_error = case when v_status <> 'delivered'
+            then left(coalesce((p_event).reason, v_status), 1000) end,
+        recipient_email_verification_event_at = (p_event).occurred_at, updated_at = now(),
+        recipient_email_verification_next_at = case when v_status = 'blocked' then now() + interval '24 hours'
+            else a.recipient_email_verification_next_at end
+    where (a.recipient_email_verification_outbox_id = p_message or a.id = (p_event).agreement_id)
+        and (coalesce(array_position(v_ranks, v_status), 0)
+                > coalesce(array_position(v_ranks, a.recipient_email_verification_status), 0)
+            or v_status = 'delivered' and a.recipient_email_verification_status = 'blocked'
+                and (p_event).occurred_at > a.recipient_email_verification_event_at);
+    if outbox_event_suppression(p_event) in ('hard_bounce', 'invalid') then
+        update competitors c
+        set parent_email_is_valid = false, parent_email_validated_at = now(),
+            parent_email_invalid_reason = left(coalesce((p_event).reason, v_status), 500)
+        from agreements a
+        where (a.recipient_email_verification_outbox_id = p_message or a.id = (p_event).agreement_id)
+            and c.id = a.competitor_id and outbox_normal('email', c.parent_email) = v_address;
+    end if;
+end
+$$;
+
+create or replace function public.outbox_apply_event(p_event public.provider_events) returns text
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+declare
+    v_message uuid := outbox_find_message(p_event);
+    v_bar text := outbox_event_suppression(p_event);
+    v_address text;
+    v_done text := 'unmatched';
+begin
+    v_address := coalesce((p_event).address_norm, (select m.address_norm from outbox_messages m where m.id = v_message));
+    if v_message is not null then
+        v_done := outbox_apply_to_message(p_event, v_message);
+    elsif (p_event).campaign_id is not null then
+        -- Mail that the original sent has no message in the outbox.
+        update competitor_announcement_recipients r
+        set status = (p_event).event, error = case when (p_event).event <> 'delivered' then (p_event).reason end,
+            updated_at = now()
+        where r.campaign_id = (p_event).campaign_id and r.competitor_id = (p_event).competitor_id
+            and (p_event).event in ('delivered', 'blocked', 'dropped', 'bounced')
+            and outbox_rank((p_event).event) > outbox_rank(r.status)
+            and not exists (select from outbox_messages m where m.campaign_recipient_id = r.id);
+        v_done := case when found then 'applied' else 'unmatched' end;
+    end if;
+    if v_message is not null or (p_event).agreement_id is not null then
+        perform outbox_apply_to_forms(p_event, v_message);
+    end if;
+    if v_address is not null and v_bar is not null then
+        insert into email_suppressions (address_norm, reason, scope, source, created_at)
+        values (v_address, v_bar, case v_bar when 'group_unsub' then 'announcements' else 'all' end, 'sendgrid event',
+            (p_event).occurred_at)
+        on conflict do nothing;
+        v_done := case v_done when 'unmatched' then 'suppressed' else v_done end;
+    elsif v_address is not null and (p_event).event = 'group_resubscribe' then
+        delete from email_suppressions where address_norm = v_address and reason = 'group_unsub';
+    elsif v_address is not null and (p_event).provider = 'twilio' and (p_event).event in ('stop', 'unusable') then
+        insert into sms_opt_outs (phone_e164, source) values (v_address, (p_event).event)
+        on conflict (phone_e164) do update set source = excluded.source, created_at = now(), cleared_at = null;
+        update profiles p set sms_notifications_enabled = false
+        where (p_event).event = 'stop' and outbox_e164(p.mobile_number) = v_address;
+    elsif v_address is not null and (p_event).provider = 'twilio' and (p_event).event = 'start' then
+        update sms_opt_outs set cleared_at = (p_event).occurred_at where phone_e164 = v_address and source <> 'unusable';
+    end if;
+    return v_done;
+end
+$$;
+
+-- Applies waiting events in the order in which they happened. One that cannot be applied is tried 5 times and keeps
+-- nobody else's waiting.
+create or replace function public.outbox_apply_events(p_limit integer)
+returns table (seen bigint, applied bigint, unmatched bigint, failed bigint)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_event provider_events;
+    v_result text;
+    v_campaigns uuid[] := '{}';
+    v_campaign uuid;
+begin
+    seen := 0;
+    applied := 0;
+    unmatched := 0;
+    failed := 0;
+    perform pg_advisory_xact_lock(hashtextextended('outbox_apply_events', 0));
+    for v_event in
+        select * from provider_events where applied_at is null and failures < 5 order by occurred_at, id limit p_limit
+    loop
+        seen := seen + 1;
+        begin
+            v_result := outbox_apply_event(v_event);
+            select m.campaign_id into v_campaign from outbox_messages m
+            where m.id = outbox_find_message(v_event) and m.campaign_id is not null;
+            v_campaigns := case when coalesce(v_campaign, v_event.campaign_id) is null
+                or coalesce(v_campaign, v_event.campaign_id) = any (v_campaigns) then v_campaigns
+                else v_campaigns || coalesce(v_campaign, v_event.campaign_id) end;
+            update provider_events e set applied_at = now(), result = v_result, address_norm = null
+            where e.id = v_event.id;
+            applied := applied + (v_result in ('applied', 'suppressed'))::integer;
+            unmatched := unmatched + (v_result = 'unmatched')::integer;
+        exception when others then
+            update provider_events e set failures = e.failures + 1, result = 'error ' || sqlstate where e.id = v_event.id;
+            failed := failed + 1;
+        end;
+    end loop;
+    foreach v_campaign in array v_campaigns loop
+        perform outbox_campaign_close(v_campaign);
+    end loop;
+    return next;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Receipts: who was sent what, when, and what became of it; who was left out
+-------------------------------------------------------------------------------------------------------
+
+create or replace view public.outbox_receipts as
+    select m.job_id, m.run_token, m.id as outbox_id, m.campaign_id, m.kind, m.channel, m.recipient_ref,
+        public.outbox_mask(m.channel, m.address) as address, m.state, m.attempts, m.provider_message_id, m.segments,
+        m.created_at, m.accepted_at, m.last_event, m.last_event_at, m.error_class, m.error_code, null::text as left_out
+    from public.outbox_messages m
+    union all
+    select l.job_id, l.run_token, null, null, l.kind, l.channel, l.recipient_ref, '', 'left out', 0, null, null, l.at,
+        null, null, null, null, null, l.reason
+    from public.outbox_left_out l
+    union all
+    select c.dispatch_job_id, c.dispatch_token, null, r.campaign_id, 'announcement', 'email', r.competitor_id,
+        public.outbox_mask('email', r.email), 'left out', 0, null, null, r.updated_at, null, null, null, null, null,
+        r.skip_reason
+    from public.competitor_announcement_recipients r
+    join public.competitor_announcement_campaigns c on c.id = r.campaign_id
+    where r.status = 'skipped'
+        and not exists (select from public.outbox_messages m where m.campaign_recipient_id = r.id);
+
+-- Whole addresses of a job's or campaign's messages, for one who says why; that they looked is on record.
+create or replace function public.outbox_reveal(p_job uuid, p_campaign uuid, p_actor text, p_reason text)
+returns table (outbox_id uuid, recipient_ref uuid, channel text, address text)
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+begin
+    if coalesce(trim(p_reason), '') = '' then
+        perform job_queue_refuse('Whole addresses are shown only to one who says why. Give a reason.');
+    end if;
+    perform job_queue_write_audit(p_actor, 'reveal', p_job, null,
+        jsonb_build_object('campaign_id', p_campaign, 'what', 'addresses of messages'), p_reason);
+    return query
+        select m.id, m.recipient_ref, m.channel, m.address from outbox_messages m
+        where m.job_id = p_job or m.campaign_id = p_campaign order by m.created_at, m.id;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Who may do what
+-------------------------------------------------------------------------------------------------------
+
+-- Tables of the programme that the worker and operators' commands read and write directly.
+create or replace function public.outbox_programme_tables() returns setof text
+language sql immutable
+set search_path = public, pg_temp
+as $$
+    select unnest(array['conversations', 'conversation_members', 'messages', 'message_read_receipts',
+        'message_user_state', 'admin_alert_queue', 'alert_log', 'agreements', 'competitor_announcement_campaigns',
+        'competitor_announcement_recipients', 'provider_cursors'])
+$$;
+
+create or replace function public.outbox_grant_roles() returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+    v_function regprocedure;
+    v_name text;
+    v_relation regclass;
+    v_ledger constant text[] := array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
+        'sms_opt_outs', 'provider_events', 'provider_rates'];
+    v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
+        'outbox_reserve', 'outbox_close_provider', 'outbox_closed_for', 'outbox_campaign_hold', 'outbox_campaign_start',
+        'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
+        'outbox_record_events', 'outbox_apply_events', 'programme_unread'];
+    v_operate constant text[] := array['outbox_decide', 'outbox_campaign_reopen', 'outbox_reveal', 'outbox_record_events', 'outbox_apply_events'];
+    v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
+        'outbox_suppression', 'outbox_obstacle', 'outbox_recipient_obstacle', 'outbox_audience',
+        'outbox_campaign_stats', 'outbox_rank'];
+    v_operator boolean := exists (select from pg_roles where rolname = 'job_operator');
+    v_worker boolean := exists (select from pg_roles where rolname = 'job_worker');
+    v_viewer boolean := exists (select from pg_roles where rolname = 'job_viewer');
+begin
+    for v_function, v_name in
+        select p.oid::regprocedure, p.proname from pg_proc p
+        where p.pronamespace = 'public'::regnamespace and (p.proname ~ '^outbox_' or p.proname in ('programme_unread',
+            'programme_queue_admin_alerts', 'programme_forget_parent_check'))
+    loop
+        execute format('revoke all on function %s from public', v_function);
+        if v_viewer and v_name = 'outbox_mask' then
+            execute format('grant execute on function %s to job_viewer', v_function);
+        end if;
+        if v_worker and v_name = any (v_work || v_look) then
+            execute format('grant execute on function %s to job_worker', v_function);
+        end if;
+        if v_operator and v_name = any (v_operate || v_look) then
+            execute format('grant execute on function %s to job_operator', v_function);
+        end if;
+    end loop;
+    for v_relation, v_name in
+        select c.oid::regclass, c.relname from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p')
+    loop
+        if v_viewer and v_name = 'outbox_receipts' then
+            execute format('grant select on %s to job_viewer', v_relation);
+        end if;
+        if v_operator and v_name in ('outbox_receipts', 'send_batches', 'provider_rates') then
+            execute format('grant select on %s to job_operator', v_relation);
+        end if;
+        if v_operator and v_name in ('competitor_announcement_campaigns', 'competitor_announcement_recipients',
+            'provider_cursors')
+        then
+            execute format('grant select, insert, update on %s to job_operator', v_relation);
+        end if;
+        if v_operator and v_name in ('competitors', 'profiles', 'email_suppressions', 'sms_opt_outs', 'outbox_messages') then
+            execute format('grant select on %s to job_operator', v_relation);
+        end if;
+        if v_worker and (v_name = any (v_ledger) or v_name = 'outbox_receipts') then
+            execute format('grant select on %s to job_worker', v_relation);
+        end if;
+        if v_worker and exists (select from outbox_programme_tables() t where t = v_name) then
+            execute format('grant select, insert, update, delete on %s to job_worker', v_relation);
+        end if;
+    end loop;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 13. Who may do what
 --
 -- job_viewer reads views with payloads redacted; job_operator reads and acts; job_worker claims, finishes and
 -- writes the programme's tables. Nobody but the owner writes the queue's tables, and nothing is open to PUBLIC.
@@ -2539,27 +4555,41 @@ declare
     v_function regprocedure;
     v_name text;
     v_relation regclass;
-    v_actions constant text[] := array['job_queue_act', 'job_queue_restore', 'job_queue_edit', 'job_queue_clean_stuck',
-        'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup', 'job_queue_create', 'job_queue_create_many',
-        'job_queue_enqueue', 'job_worker_run_open', 'job_worker_run_close'];
+    v_actions constant text[] := array['job_queue_act', 'job_queue_restore', 'job_queue_edit',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
+        'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_worker_run_open',
+        'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
+        'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
-        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_reap', 'job_queue_create', 'job_queue_create_many',
-        'job_queue_enqueue', 'job_worker_report', 'job_worker_remove', 'job_worker_run_open', 'job_worker_run_close'];
+        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_reap', 'job_bulk_continue', 'job_queue_create',
+        'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
+        'job_worker_run_open', 'job_worker_run_close',
+        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
-        'job_queue_due_count', 'job_queue_oldest_due', 'job_matches', 'job_order_key'];
-    v_views constant text[] := array['job_list', 'job_removed_list', 'job_run_list'];
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_matches', 'job_order_key'];
+    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
-        'job_worker_runs', 'job_throughput', 'job_audit'];
-    v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash'];
+        'job_worker_runs', 'job_throughput', 'job_alarms'];
+    v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
+        'job_bulk_items'];
+    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];
     v_viewer boolean := exists (select from pg_roles where rolname = 'job_viewer');
     v_operator boolean := exists (select from pg_roles where rolname = 'job_operator');
     v_worker boolean := exists (select from pg_roles where rolname = 'job_worker');
+    -- The roles of the original's host, to which its default privileges give whatever is new.
+    v_outsiders text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
+        where rolname in ('anon', 'authenticated', 'service_role'));
+    v_guarded boolean;
 begin
     for v_function, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
         where p.pronamespace = 'public'::regnamespace and p.proname ~ '^(job|programme|outbox)_'
+            and p.proname <> 'job_queue_health'
     loop
         execute format('revoke all on function %s from public', v_function);
+        if v_outsiders is not null then
+            execute format('revoke all on function %s from %s', v_function, v_outsiders);
+        end if;
         if v_viewer and v_name = any (v_look) then
             execute format('grant execute on function %s to job_viewer', v_function);
         end if;
@@ -2579,10 +4609,27 @@ begin
             execute format('grant execute on function %s to service_role', v_function);
         end if;
     end loop;
-    for v_relation, v_name in
-        select c.oid::regclass, c.relname from pg_class c
-        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p')
+    for v_relation, v_name, v_guarded in
+        select c.oid::regclass, c.relname, c.relrowsecurity from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p', 'S')
     loop
+        -- The original's own tables have row security, and their grants and policies are left as they are.
+        if v_outsiders is not null and not v_guarded
+            and v_name = any (v_views || v_open_tables || v_queue_tables || v_sequences)
+        then
+            execute format('revoke all on %s from %s', v_relation, v_outsiders);
+        end if;
+        if v_guarded and v_viewer and v_operator and v_worker and v_name = any (v_open_tables || v_queue_tables)
+            and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_read')
+        then
+            execute format('create policy jobdeck_read on %s for select to job_viewer, job_operator, job_worker '
+                'using (true)', v_relation);
+        end if;
+        if v_guarded and v_worker and exists (select from job_programme_tables() t where t = v_name)
+            and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_work')
+        then
+            execute format('create policy jobdeck_work on %s to job_worker using (true) with check (true)', v_relation);
+        end if;
         if v_viewer and v_name = any (v_views || v_open_tables) then
             execute format('grant select on %s to job_viewer', v_relation);
         end if;
@@ -2596,6 +4643,7 @@ begin
             execute format('grant select, insert, update, delete on %s to job_worker', v_relation);
         end if;
     end loop;
+    perform outbox_grant_roles();
 end
 $$;
 

@@ -1,0 +1,288 @@
+"""Tells admins of new messages in their conversations: all that have come in since the last alert in one notice.
+
+Messages wait in a queue that the database fills. A run claims what is open for somebody and binds it to one notice, so
+that whoever else runs, now or after a crash, finds it told, or on its way, and tells nobody twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+
+from pydantic import Field, StrictBool
+
+from core import outbox, rendering
+from core.clients.email import Email
+from core.clients.sms import Sms, segments
+from core.outbox import Channel, Intent, LeftOut, Policy
+from core.programme import messaging_admin_alerts as alerts
+from core.programme.messaging_sending import (
+    NOT_TAKEN,
+    RESULTS,
+    SAMPLE,
+    Minutes,
+    Role,
+    Roles,
+    Sending,
+    mail_sample,
+    masked,
+    one_line,
+    require_providers,
+)
+from core.registry import Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+
+    from core.clients.email_answers import Sent
+    from core.outbox import Claimed, Decision
+    from core.programme.messaging_admin_alerts import Recipient
+    from core.settings import Settings
+
+Json = dict[str, Any]
+
+KIND: Final = "admin_alert"
+DEFAULT_WINDOW_MINUTES: Final = 60
+PAGE: Final = 200
+WAITING: Final = frozenset({"queued", "waiting", "in_flight"})
+FOR_NOW: Final = frozenset({"window", "quiet_hours", "daily_cap"})
+"""Verdicts after which the messages stay in the queue."""
+
+
+def _admins() -> list[Role]:
+    return ["admin"]
+
+
+class Params(Payload):
+    """Whom to tell, and how often."""
+
+    dry_run: StrictBool = Field(False, description="Say who would be told; send and change nothing")
+    coach_id: UUID | None = Field(None, description="Only this person")
+    window_minutes: Minutes | None = Field(None, description="Least minutes between two alerts to a person (unset: 60)")
+    force: StrictBool = Field(False, description="Send within that time too")
+    roles: Roles = Field(default_factory=_admins, description="What a person must be now to be told: admin, coach")
+    allow_sms: StrictBool = Field(False, description="Also by text message, to those who want instant ones")
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Who would be told of how many messages, and who not and why. Reads the database only."""
+    would = dict.fromkeys(("email", "sms"), 0)
+    left_out: dict[str, int] = {}
+    first: list[str] = []
+    messages = count = 0
+    sample: Json | None = None
+    for people in _pages(params, ctx):
+        for one in alerts.look(ctx.db, people, roles=params.roles):
+            count += 1
+            intents, excluded = _intents(one, params, ctx.settings)
+            decisions = _put(ctx, intents, dry_run=True)
+            due = [decision.intent for decision in decisions if decision.sendable]
+            reasons = [each.reason for each in excluded] + [each.verdict for each in decisions if not each.sendable]
+            for reason in reasons:
+                left_out[reason] = left_out.get(reason, 0) + 1
+            if not due:
+                continue
+            messages += one.messages
+            first += [str(one.id)] if len(first) < SAMPLE else []
+            for intent in due:
+                would[intent.channel] += 1
+            sample = sample or _sample(ctx, due[0])
+    return {
+        "candidates": count,
+        "wouldSend": would,
+        "messages": messages,
+        "leftOut": left_out,
+        "wouldDrop": alerts.outdated(ctx.db, roles=params.roles, person=params.coach_id),
+        "first": first,
+        "sample": sample,
+    }
+
+
+# Runs may overlap: one that a high-priority message asks for need not wait for a long one, and claims keep them apart.
+@job(
+    "admin_alert_dispatch",
+    label="Admin Instant Alerts",
+    purpose="Batch admin email notifications",
+    payload=Params,
+    recurring=5,
+    timeout=1800.0,
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done:
+    """Tells everyone for whom messages wait.
+
+    Raises:
+        PermanentError: a setting is missing or refused.
+        RetryLater: a provider asked for a pause or does not answer, or nothing was accepted.
+    """
+    if params.dry_run or ctx.dry_run:
+        return Done({"dryRun": True, "sent": 0, "processedRecipients": 0, **preview(params, ctx)})
+    require_providers(ctx, sms=params.allow_sms)
+    outbox.sweep(ctx.db)
+    with ctx.db.transaction():
+        alerts.lock(ctx.db)
+        alerts.settle(ctx.db)
+        dropped = alerts.drop_outdated(ctx.db, roles=params.roles, person=params.coach_id)
+        alerts.prune(ctx.db)
+    return _Dispatch(params, ctx, dropped).run()
+
+
+def _pages(params: Params, ctx: JobContext) -> Iterator[list[UUID]]:
+    after: UUID | None = None
+    while True:
+        ctx.raise_if_cancelled()
+        people = alerts.waiting(ctx.db, roles=params.roles, person=params.coach_id, after=after, limit=PAGE)
+        if people:
+            yield people
+        if len(people) < PAGE:
+            return
+        after = people[-1]
+
+
+def _put(ctx: JobContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
+    return outbox.put(
+        ctx.db,
+        intents,
+        Policy.of(ctx.settings),
+        job_id=ctx.job.id,
+        run_token=ctx.job.run_token,
+        dry_run=dry_run,
+    )
+
+
+def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[Intent], list[LeftOut]]:
+    """What is to be put down for somebody, and why they are left out where nothing is."""
+    channels: list[tuple[Channel, str]] = []
+    obstacles: list[tuple[Channel, str]] = []
+    if not one.email_on:
+        obstacles.append(("email", "preference_off"))
+    elif not one.email_ok:
+        obstacles.append(("email", "invalid_email_format" if one.email else "no_address"))
+    else:
+        channels.append(("email", one.email))
+    if params.allow_sms and settings.sms_enabled and one.sms_on and one.mobile:
+        if one.number is not None:
+            channels.append(("sms", one.number))
+        else:
+            obstacles.append(("sms", "invalid_phone"))
+    batch = one.key.rsplit(":", 1)[-1] if one.key else str(uuid4())
+    window = None if params.force else params.window_minutes or DEFAULT_WINDOW_MINUTES
+    data = {"name": one_line(one.full_name, one.first_name, otherwise="Admin"), "messages": one.messages}
+    intents = [
+        Intent(KIND, channel, one.id, address, f"{KIND}:{channel}:{one.id}:{batch}", data, window)
+        for channel, address in channels
+    ]
+    return intents, [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles]
+
+
+def _render(settings: Settings, channel: str, address: str, data: Mapping[str, Any]) -> Email | Sms:
+    values = {
+        "name": data["name"],
+        "messages": data["messages"],
+        "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
+        "organisation": settings.sendgrid_from_name,
+    }
+    templates = rendering.of(settings)
+    if channel == "email":
+        body = templates.email(KIND, values)
+        return Email(address, body.subject, body.text, body.html, template_data=values)
+    text = templates.sms(KIND, values)
+    return Sms(address, text if segments(text) == 1 else templates.sms(KIND, values | {"dashboard_url": ""}))
+
+
+def _sample(ctx: JobContext, intent: Intent) -> Json:
+    to = masked(ctx.db, intent.channel, intent.address)
+    made = _render(ctx.settings, intent.channel, intent.address, intent.data | {"name": "Admin"})
+    if isinstance(made, Sms):
+        return {"channel": "sms", "to": to, "text": made.body}
+    return mail_sample(to, rendering.Body(made.subject, made.text, made.html))
+
+
+class _Dispatch:
+    """One run over everyone for whom messages wait."""
+
+    def __init__(self, params: Params, ctx: JobContext, dropped: dict[str, int]) -> None:
+        self._params = params
+        self._ctx = ctx
+        self._sending = Sending(ctx, self._make, self._after, what="alerts")
+        self._dropped = dropped
+        self._processed = 0
+        self._told: int = 0
+        self._results: list[Json] = []
+
+    def run(self) -> Done:
+        self._send_left_texts()
+        for people in _pages(self._params, self._ctx):
+            counts: dict[UUID, int] = {}
+            with self._ctx.db.transaction():
+                alerts.lock(self._ctx.db)
+                decisions: list[Decision] = []
+                for one in alerts.claim(self._ctx.db, people, run_token=self._ctx.job.run_token):
+                    decisions += self._decide(one)
+                    counts[one.id] = one.messages
+            self._processed += len(counts)
+            self._send(decisions, counts)
+        self._sending.raise_if_unfinished()
+        return Done(self._output(), failed=self._sending.failed)
+
+    def _decide(self, one: Recipient) -> list[Decision]:
+        """Puts down what tells of somebody's claimed messages and binds these to it, or says why nothing does."""
+        ctx, token = self._ctx, self._ctx.job.run_token
+        intents, excluded = _intents(one, self._params, ctx.settings)
+        for each in excluded:
+            self._sending.skip(each.reason)
+        outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=token)
+        decisions = _put(ctx, intents)
+        verdicts = [decision.verdict for decision in decisions]
+        bound = next((each.id for each in decisions if each.verdict in WAITING and each.id is not None), None)
+        if bound is not None:
+            alerts.bind(ctx.db, one.id, bound, run_token=token)
+        elif not FOR_NOW.intersection(verdicts):
+            reason = verdicts[0] if verdicts else excluded[0].reason
+            alerts.drop(ctx.db, one.id, reason, run_token=token)
+            self._dropped[reason] = self._dropped.get(reason, 0) + one.messages
+        return decisions
+
+    def _send(self, decisions: Sequence[Decision], counts: Mapping[UUID, int]) -> None:
+        told: dict[UUID, dict[str, str]] = {}
+        for (person, channel), state in self._sending.send(decisions).items():
+            told.setdefault(person, {})[channel] = state
+        for person, states in told.items():
+            sent = any(state not in NOT_TAKEN for state in states.values())
+            self._told += sent
+            if len(self._results) < RESULTS:
+                count = counts.get(person)
+                self._results.append({"recipient": str(person), "sent": sent, "count": count, **states})
+
+    def _send_left_texts(self) -> None:
+        if not (self._params.allow_sms and self._ctx.settings.sms_enabled and self._sending.is_open("sms")):
+            return
+        with self._ctx.db.transaction():
+            left = alerts.left_texts(self._ctx.db, roles=self._params.roles, person=self._params.coach_id)
+            intents = [Intent(KIND, "sms", one.recipient, one.address, one.key, one.data) for one in left]
+            decisions = _put(self._ctx, intents)
+        self._send(decisions, {one.recipient: one.data["messages"] for one in left})
+
+    def _make(self, claimed: Claimed) -> Email | Sms:
+        return _render(self._ctx.settings, claimed.channel, claimed.address, claimed.data)
+
+    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
+        del receipt
+        if state != "queued":
+            error = state if state in NOT_TAKEN else None
+            alerts.noted(conn, claimed, job_id=self._ctx.job.id, error=error)
+            alerts.settle(conn, claimed.id)
+
+    def _output(self) -> Json:
+        return {
+            "dryRun": False,
+            "sent": self._told,
+            "processedRecipients": self._processed,
+            "emailSent": self._sending.accepted["email"],
+            "smsSent": self._sending.accepted["sms"],
+            **self._sending.counts(),
+            "dropped": self._dropped,
+            "results": self._results,
+        }

@@ -1,0 +1,192 @@
+"""Gives coaches an account on the game platform, or finds the one they have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, StrictBool
+
+from core.programme import candidates
+from core.programme.accounts import Refusal, Role, new_coach
+from core.programme.coach_accounts import ALREADY, settle_coaches
+from core.programme.fields import as_id, named_ids
+from core.programme.laps import LapRun, Totals, judged
+from core.programme.onboarding import ELSEWHERE, GONE
+from core.programme.policy import PAGE, SAMPLE
+from core.programme.runs import dry_run_output, dry_run_reason
+from core.registry import Continue, Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.programme.accounts import Newcomer
+    from core.programme.onboarding import Onboarding
+
+Json = dict[str, Any]
+
+NOT_APPROVED = "not_approved"
+UNKNOWN = "unknown"
+
+
+class Params(Payload):
+    """Which coaches: those named, or the one, or all."""
+
+    coach_id: UUID | None = Field(None, description="Only this coach")
+    coach_ids: Annotated[list[str] | None, BeforeValidator(named_ids)] = Field(
+        None, description="Only these coaches; goes before coachId"
+    )
+    source: Literal["backfill", "manual"] | None = Field(None, description="Where the job comes from; a label")
+    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+
+    @property
+    def named(self) -> list[str] | None:
+        """The ids asked for, or None where everybody is meant."""
+        if self.coach_ids is not None:
+            return self.coach_ids
+        return [str(self.coach_id)] if self.coach_id is not None else None
+
+
+class _Coaches:
+    """The walk through the coaches of a payload."""
+
+    role: Role = "coach"
+    people = "coaches"
+
+    def __init__(self, params: Params, ctx: JobContext) -> None:
+        self._ctx = ctx
+        self._all = params.named is None
+        self._ids = [one for one in map(as_id, params.named or ()) if one is not None]
+
+    def count(self) -> int:
+        """How many coaches there are to look at."""
+        return candidates.count_coaches(self._ctx.db) if self._all else len(self._ids)
+
+    def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
+        """The ids of a page, and the cursor of the next."""
+        if self._all:
+            ids = candidates.scan_coaches(self._ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
+            return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
+        start = int(cursor["place"]) if cursor else 0
+        end = start + PAGE
+        return self._ids[start:end], {"place": end} if end < len(self._ids) else None
+
+    def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
+        """Onboards a page; unapproved coaches are passed over unless they were named."""
+        found = candidates.coaches(self._ctx.db, ids, lap)
+        skipped = Counter({UNKNOWN: len(ids) - len(found)})
+        wanted = []
+        for coach in found:
+            if coach.state in {"done", "failed"}:
+                continue
+            if self._all and not coach.approved:
+                skipped[NOT_APPROVED] += 1
+                onboarding.drop(coach.person)
+            else:
+                wanted.append(coach.id)
+        settled = settle_coaches(self._ctx.db, onboarding, wanted, lap, on_done)
+        skipped.update(
+            account.verdict.outcome
+            for account in settled.values()
+            if account.verdict.outcome in {ALREADY, ELSEWHERE, GONE}
+        )
+        return skipped
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Who would be onboarded. Reads the database only; the platform is not asked anything."""
+    walk = _Coaches(params, ctx)
+    counts: Counter[str] = Counter()
+    fields: set[str] = set()
+    first: list[str] = []
+    cursor: Json | None = None
+    while True:
+        ids, cursor = walk.page(cursor)
+        found = candidates.coaches(ctx.db, ids, "")
+        counts[UNKNOWN] += len(ids) - len(found)
+        for coach in found:
+            made = _would(coach, everybody=params.named is None)
+            if isinstance(made, str):
+                counts[made] += 1
+                continue
+            counts["onboard"] += 1
+            fields |= made.new.model_dump(exclude_none=True).keys()
+            first += [str(coach.id)] if len(first) < SAMPLE else []
+        if cursor is None:
+            break
+    counts["invalid_id"] += _unreadable(params)
+    return {
+        "total": counts.total(),
+        "toOnboard": counts.pop("onboard", 0),
+        "others": dict(sorted((+counts).items())),
+        "dataFields": sorted(fields),
+        "sample": first,
+    }
+
+
+def _would(coach: candidates.Coach, *, everybody: bool) -> Newcomer | str:
+    if everybody and not coach.approved:
+        return NOT_APPROVED
+    if coach.usable and not coach.taken:
+        return ALREADY
+    made = coach.refusal or new_coach(coach)
+    return made.outcome if isinstance(made, Refusal) else made
+
+
+@job(
+    "game_platform_onboard_coaches",
+    label="Onboard Coaches",
+    purpose="Bulk add coaches to game platform",
+    payload=Params,
+    timeout=1800.0,
+    max_attempts=10,
+    concurrency="type",
+    coach_filter=True,
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done | Continue:
+    """Looks each coach up by their id, creates the account where there is none, and stores what the vendor says.
+
+    Raises:
+        PermanentError: the token is missing or not accepted, or nobody can be onboarded before something is corrected.
+        RetryLater: the platform does not answer, or everybody failed for the time being.
+    """
+    reason = dry_run_reason(params.dry_run, ctx)
+    if reason:
+        return Done(dry_run_output(reason, preview(params, ctx)))
+    lap, handed_over = LapRun(ctx, _Coaches(params, ctx)).run()
+    totals = Totals.of(ctx, lap, "coach")
+    output, failures = _output(params, totals)
+    if handed_over is not None:
+        return Continue(handed_over.checkpoint, handed_over.delay, output)
+    return judged(ctx, "coaches", output, failures)
+
+
+def _output(params: Params, totals: Totals) -> tuple[Json, dict[str, int]]:
+    skipped = Counter(totals.skipped)
+    already = skipped.pop(ALREADY, 0)
+    failures = Counter(totals.failures)
+    failures[UNKNOWN] += skipped.pop(UNKNOWN, 0)
+    failures["invalid_id"] += _unreadable(params)
+    failures = +failures
+    synced = totals.good + already
+    output = {
+        "source": params.source or ("backfill" if params.named is None else "manual"),
+        "processed": synced + skipped.total() + failures.total(),
+        "synced": synced,
+        "created": totals.outcomes.get("created", 0),
+        "adopted": totals.outcomes.get("adopted", 0),
+        "alreadySynced": already,
+        "skipped": skipped.total(),
+        "skippedByReason": dict(sorted(skipped.items())),
+        "failed": failures.total(),
+        "failedByReason": dict(sorted(failures.items())),
+        "errors": totals.errors,
+        "sample": totals.sample,
+    }
+    return output, dict(failures)
+
+
+def _unreadable(params: Params) -> int:
+    return sum(as_id(one) is None for one in params.named or ())

@@ -1,0 +1,271 @@
+"""Gives competitors an account on the game platform, under their coach's, or finds the one they have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
+
+from core.programme import candidates, enrol
+from core.programme.accounts import Refusal, Role, new_competitor
+from core.programme.coach_accounts import ALREADY, settle_coaches
+from core.programme.fields import as_id, batch_size, named_ids
+from core.programme.laps import LapRun, Totals, judged
+from core.programme.onboarding import ELSEWHERE, GONE, LEFT
+from core.programme.policy import SAMPLE
+from core.programme.runs import dry_run_output, dry_run_reason
+from core.programme.walk import read_cursor, write_cursor
+from core.registry import Continue, Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from core.programme.accounts import Newcomer, Person
+    from core.programme.candidates import Competitor
+    from core.programme.coach_accounts import CoachAccount
+    from core.programme.onboarding import Onboarding
+
+Json = dict[str, Any]
+
+DEFAULT_BATCH = 50
+UNKNOWN = "unknown"
+OUT_OF_SCOPE = "out_of_scope"
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=200), BeforeValidator(batch_size(DEFAULT_BATCH))]
+
+
+class Params(Payload):
+    """Which competitors: those named, within the filters, or everybody whose profile is complete."""
+
+    competitor_ids: Annotated[list[str] | None, BeforeValidator(named_ids)] = Field(
+        None, description="Only these competitors; unset: all with a complete profile and no account"
+    )
+    coach_id: UUID | None = Field(None, description="Only this coach's competitors")
+    only_active: StrictBool = Field(True, description="Only competitors who are active")
+    force_reonboard: StrictBool = Field(
+        False, description="Give the named competitors a fresh account; theirs stays until that is there"
+    )
+    batch_size: BatchSize = Field(DEFAULT_BATCH, description="Competitors read at a time")
+    source: Literal["bulk_import", "backfill", "manual"] | None = Field(
+        None, description="Where the job comes from; a label"
+    )
+    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+
+    @model_validator(mode="after")
+    def _force_needs_names(self) -> Self:
+        if self.force_reonboard and self.competitor_ids is None:
+            raise ValueError("forceReonboard needs competitorIds: say who is to be onboarded again")
+        return self
+
+    @property
+    def unreadable(self) -> int:
+        """How many of the named ids are no ids."""
+        return sum(as_id(one) is None for one in self.competitor_ids or ())
+
+
+class _Competitors:
+    """The walk through the competitors of a payload."""
+
+    role: Role = "user"
+    people = "competitors"
+
+    def __init__(self, params: Params, ctx: JobContext) -> None:
+        self._params = params
+        self._ctx = ctx
+        self._ids = [one for one in map(as_id, params.competitor_ids or ()) if one is not None]
+
+    def count(self) -> int:
+        """How many competitors there are to look at."""
+        if self._params.competitor_ids is not None:
+            return len(self._ids)
+        return candidates.count_competitors(self._ctx.db, self._params.coach_id, only_active=self._params.only_active)
+
+    def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
+        """The ids of a page, and the cursor of the next."""
+        limit = self._params.batch_size
+        if self._params.competitor_ids is not None:
+            start = int(cursor["place"]) if cursor else 0
+            end = start + limit
+            return self._ids[start:end], {"place": end} if end < len(self._ids) else None
+        found = candidates.scan_competitors(
+            self._ctx.db,
+            self._params.coach_id,
+            only_active=self._params.only_active,
+            after=read_cursor(cursor),
+            limit=limit,
+        )
+        return [one.id for one in found], write_cursor(found[-1]) if len(found) == limit else None
+
+    def load(self, ids: Sequence[UUID], lap: str) -> list[Competitor]:
+        """What is known of these competitors; forced ones as if they had no account."""
+        force = self._params.force_reonboard
+        found = candidates.competitors(
+            self._ctx.db,
+            ids,
+            lap,
+            coach_id=self._params.coach_id,
+            only_active=self._params.only_active,
+            force=force,
+        )
+        if not force:
+            return found
+        without = candidates.statuses(self._ctx.db, ids, has_account=False)
+        return [replace(one, status=without.get(one.id)) for one in found]
+
+    def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
+        """Onboards a page of competitors, and before them those of their coaches who have no usable account."""
+        found = self.load(ids, lap)
+        skipped = Counter({UNKNOWN: len(ids) - len(found)})
+        refused: list[tuple[Person, Refusal]] = []
+        ready: list[Competitor] = []
+        for one in found:
+            if one.state in {"done", "failed"}:
+                continue
+            reason = one.skip_reason(force=self._params.force_reonboard)
+            if reason:
+                self._pass_over(onboarding, one, reason)
+                skipped[reason] += 1
+            elif one.refusal:
+                refused.append((one.person, one.refusal))
+            else:
+                ready.append(one)
+        coaches = self._coaches(onboarding, ready, lap)
+        newcomers: list[Newcomer] = []
+        for one, made in _requests(ready, coaches):
+            if made is None:
+                onboarding.postpone([one.person], "The coach's account is not settled yet.")
+            elif isinstance(made, Refusal):
+                refused.append((one.person, made))
+            else:
+                newcomers.append(made)
+        onboarding.refuse(refused)
+        verdicts = onboarding.take(newcomers, on_done=on_done)
+        skipped.update(one.outcome for one in verdicts.values() if one.outcome in {ELSEWHERE, GONE})
+        return skipped
+
+    def _pass_over(self, onboarding: Onboarding, one: Competitor, reason: str) -> None:
+        if one.state is not None:
+            onboarding.drop(one.person)
+        if reason == ALREADY and one.platform_id is None and not one.taken:
+            enrol.repair_competitor(self._ctx.db, one.id, one.synced_user_id)
+
+    def _coaches(self, onboarding: Onboarding, ready: Sequence[Competitor], lap: str) -> dict[UUID, CoachAccount]:
+        needed = sorted({one.coach_id for one in ready if one.coach_synced_id is None})
+        return settle_coaches(self._ctx.db, onboarding, needed, lap) if needed else {}
+
+
+def _requests(
+    ready: Sequence[Competitor], coaches: dict[UUID, CoachAccount]
+) -> Iterator[tuple[Competitor, Newcomer | Refusal | None]]:
+    """What to ask for each competitor; None where the coach's account is still open."""
+    for one in ready:
+        coach = coaches.get(one.coach_id)
+        synced_id = one.coach_synced_id or (coach.synced_user_id if coach else None)
+        if synced_id is not None:
+            yield one, new_competitor(one, synced_id)
+        elif coach is None or coach.verdict.outcome in {LEFT, ELSEWHERE}:
+            yield one, None
+        else:
+            yield one, Refusal("coach", f"The coach has no usable account. {coach.verdict.message}")
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Who would be onboarded. Reads the database only; the platform is not asked anything."""
+    walk = _Competitors(params, ctx)
+    counts: Counter[str] = Counter()
+    fields: set[str] = set()
+    first: list[str] = []
+    cursor: Json | None = None
+    coaches = 0
+    seen: set[UUID] = set()
+    while True:
+        ids, cursor = walk.page(cursor)
+        found = walk.load(ids, "")
+        counts[UNKNOWN] += len(ids) - len(found)
+        for one in found:
+            made = _would(one, force=params.force_reonboard)
+            if isinstance(made, str):
+                counts[made] += 1
+                continue
+            counts["onboard"] += 1
+            fields |= made.new.model_dump(exclude_none=True).keys()
+            first += [str(one.id)] if len(first) < SAMPLE else []
+            if one.coach_synced_id is None and one.coach_id not in seen:
+                seen.add(one.coach_id)
+                coaches += 1
+        if cursor is None:
+            break
+    counts["invalid_id"] += params.unreadable
+    return {
+        "total": counts.total(),
+        "toOnboard": counts.pop("onboard", 0),
+        "others": dict(sorted((+counts).items())),
+        "coachesToOnboard": coaches,
+        "dataFields": sorted(fields),
+        "sample": first,
+    }
+
+
+def _would(one: Competitor, *, force: bool) -> Newcomer | str:
+    reason = one.skip_reason(force=force)
+    if reason:
+        return reason
+    made = one.refusal or new_competitor(one, one.coach_synced_id or str(one.coach_id))
+    return made.outcome if isinstance(made, Refusal) else made
+
+
+@job(
+    "game_platform_onboard_competitors",
+    label="Onboard Competitors",
+    purpose="Bulk add competitors to game platform",
+    payload=Params,
+    timeout=1800.0,
+    max_attempts=10,
+    concurrency="type",
+    coach_filter=True,
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done | Continue:
+    """Looks each competitor up by their id, creates the account where there is none, and stores what the vendor says.
+
+    Raises:
+        PermanentError: the token is missing or not accepted, or nobody can be onboarded before something is corrected.
+        RetryLater: the platform does not answer, or everybody failed for the time being.
+    """
+    reason = dry_run_reason(params.dry_run, ctx)
+    if reason:
+        return Done(dry_run_output(reason, preview(params, ctx)))
+    lap, handed_over = LapRun(ctx, _Competitors(params, ctx)).run()
+    output, failures = _output(params, Totals.of(ctx, lap, "user"), Totals.of(ctx, lap, "coach"))
+    if handed_over is not None:
+        return Continue(handed_over.checkpoint, handed_over.delay, output)
+    return judged(ctx, "competitors", output, failures)
+
+
+def _output(params: Params, totals: Totals, coaches: Totals) -> tuple[Json, dict[str, int]]:
+    failures = totals.failures | ({"invalid_id": params.unreadable} if params.unreadable else {})
+    failed, skipped = sum(failures.values()), sum(totals.skipped.values())
+    beside = totals.skipped.get(OUT_OF_SCOPE, 0) + totals.skipped.get(UNKNOWN, 0)
+    default = "backfill" if params.competitor_ids is None else "bulk_import"
+    output = {
+        "source": params.source or default,
+        "processed": totals.good + failed + skipped - beside,
+        "synced": totals.good,
+        "created": totals.outcomes.get("created", 0),
+        "adopted": totals.outcomes.get("adopted", 0),
+        "skipped": skipped,
+        "skippedByReason": dict(sorted(totals.skipped.items())),
+        "failed": failed,
+        "failedByReason": failures,
+        "errors": totals.errors,
+        "sample": totals.sample,
+        "coaches": {
+            "created": coaches.outcomes.get("created", 0),
+            "adopted": coaches.outcomes.get("adopted", 0),
+            "failedByReason": coaches.failures,
+            "errors": coaches.errors,
+        },
+    }
+    return output, failures

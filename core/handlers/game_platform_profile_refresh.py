@@ -1,0 +1,205 @@
+"""Looks every account up on the game platform: its name, its status, and when its owner last logged in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import psycopg
+from pydantic import Field, StrictBool
+
+from core.clients.metactf_errors import AuthError, GamePlatformError
+from core.programme import account_refresh
+from core.programme.account_refresh import Place, explained
+from core.programme.parallel import Parallel
+from core.programme.policy import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE
+from core.programme.runs import all_failed, dry_run_output, dry_run_reason, outage
+from core.redact import safe_error
+from core.registry import Continue, Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from core.clients.metactf import MetaCtfClient
+    from core.errors import JobdeckError
+    from core.programme.account_refresh import Known, Outcome
+
+Json = dict[str, Any]
+
+
+class Params(Payload):
+    """Whose accounts: a coach's own and those of the coach's competitors, or everybody's."""
+
+    coach_id: UUID | None = Field(None, description="Only this coach and their competitors")
+    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """How far a round through all accounts is, and what it came to so far."""
+
+    after: Json | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    errors: list[Json] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, checkpoint: Json | None) -> Self:
+        saved = (checkpoint or {}).get("round")
+        return cls(**saved) if isinstance(saved, dict) else cls()
+
+    def save(self) -> Json:
+        return {"round": asdict(self)}
+
+    def plus(self, known: Known, outcome: Outcome, message: str) -> Self:
+        counts = self.counts | {outcome: self.counts.get(outcome, 0) + 1}
+        errors = self.errors
+        if message and len(errors) < ERRORS_TOLD:
+            key = "coachId" if known.coaches else "competitorId"
+            errors = [*errors, {key: str(known.id), "reason": outcome, "error": safe_error(message, 300)}]
+        return replace(self, counts=counts, errors=errors)
+
+    @property
+    def refreshed(self) -> int:
+        return self.counts.get("refreshed", 0)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Whose accounts would be looked up. Reads the database only; the platform is not asked anything."""
+    counts = account_refresh.count(ctx.db, params.coach_id)
+    first = account_refresh.page(ctx.db, params.coach_id, after=None, limit=SAMPLE)
+    return {"total": sum(counts.values()), **counts, "sample": [str(one.id) for one in first]}
+
+
+@job(
+    "game_platform_profile_refresh",
+    label="Profile Refresh",
+    purpose="Update competitor profiles from game platform",
+    payload=Params,
+    recurring=1440,
+    timeout=1800.0,
+    max_attempts=10,
+    concurrency="type",
+    coach_filter=True,
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done | Continue:
+    """Looks up those who have an account, competitors first and then coaches.
+
+    Raises:
+        PermanentError: the token is missing or not accepted.
+        RetryLater: the platform does not answer, or everybody failed.
+    """
+    reason = dry_run_reason(params.dry_run, ctx)
+    if reason:
+        return Done(dry_run_output(reason, preview(params, ctx)))
+    return _Refresh(params, ctx, ctx.clients.metactf).run()
+
+
+class _Refresh:
+    """One run of one job."""
+
+    def __init__(self, params: Params, ctx: JobContext, client: MetaCtfClient) -> None:
+        self._params = params
+        self._ctx = ctx
+        self._client = client
+        self._round = _Round.load(ctx.checkpoint)
+        self._total = sum(account_refresh.count(ctx.db, params.coach_id).values())
+        self._outages = 0
+        self._stop: JobdeckError | None = None
+
+    def run(self) -> Done | Continue:
+        hand_over_at = time.monotonic() + RUN_SECONDS
+        while True:
+            found = account_refresh.page(
+                self._ctx.db, self._params.coach_id, after=Place.load(self._round.after), limit=PAGE
+            )
+            if not found:
+                return self._end()
+            self._page(found)
+            self._round = replace(self._round, after=found[-1].place.save())
+            self._ctx.save_checkpoint(self._round.save())
+            if time.monotonic() >= hand_over_at:
+                return Continue(self._round.save(), output=self._output())
+
+    def _page(self, found: list[Known]) -> None:
+        waiting = iter(found)
+        workers = self._ctx.settings.game_platform_concurrency
+        with Parallel["Known"](workers, at_a_time=2 * workers) as under_way:
+
+            def fill() -> None:
+                while not (under_way.full or self._stopping) and (one := next(waiting, None)) is not None:
+                    under_way.start(one, partial(self._client.get_user, one.synced_user_id))
+
+            fill()
+            while answered := under_way.completed():
+                for known, future in answered:
+                    self._after(known, future)
+                    self._ctx.progress(self._round.total, max(self._total, self._round.total), "accounts")
+                    fill()
+        if self._stop is not None:
+            raise self._stop
+        self._ctx.raise_if_cancelled()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop is not None or self._ctx.cancelled()
+
+    def _after(self, known: Known, future: Future[Any]) -> None:
+        try:
+            user = future.result()
+            self._outages = 0
+            stored = account_refresh.store(self._ctx.db, known, user)
+        except AuthError as error:
+            self._stop = self._stop or error
+        except GamePlatformError as error:
+            self._failed(known, error)
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            # The error's own text quotes the row, which holds personal data.
+            where = error.diag.constraint_name or type(error).__name__
+            self._note(known, "failed", f"What the game platform sent cannot be stored ({where}).")
+        else:
+            if stored:
+                self._round = self._round.plus(known, "refreshed", "")
+            else:
+                self._note(known, "failed", "Somebody else's mapping here has this account. Correct one of the two.")
+
+    def _failed(self, known: Known, error: GamePlatformError) -> None:
+        self._outages = self._outages + 1 if error.outage else 0
+        outcome, message = explained(error)
+        # An outage says nothing of the account.
+        self._note(known, outcome, message, store=not error.outage)
+        pause = float(getattr(error, "seconds", 0.0))
+        place = f"{self._round.total} of {self._total} accounts"
+        stop = outage("refresh", self._outages, pause, place, attempt=self._ctx.job.attempt)
+        self._stop = self._stop or stop
+
+    def _note(self, known: Known, outcome: Outcome, message: str, *, store: bool = True) -> None:
+        if store:
+            account_refresh.store_failure(self._ctx.db, known, outcome, message)
+        self._round = self._round.plus(known, outcome, message)
+        self._ctx.log.warning("%s %s: %s. %s", "Coach" if known.coaches else "Competitor", known.id, outcome, message)
+
+    def _end(self) -> Done:
+        failed = self._round.total - self._round.refreshed
+        if failed and not self._round.refreshed:
+            self._ctx.save_checkpoint({})
+            raise all_failed("refresh", f"{failed} accounts", self._round.errors[0]["error"])
+        return Done(self._output(), failed=failed)
+
+    def _output(self) -> Json:
+        counts = self._round.counts
+        return {
+            "total": self._round.total,
+            "refreshed": self._round.refreshed,
+            "failed": self._round.total - self._round.refreshed,
+            "missing": counts.get("missing", 0),
+            "refused": counts.get("refused", 0),
+            "errors": self._round.errors,
+        }

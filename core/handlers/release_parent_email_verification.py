@@ -1,0 +1,200 @@
+"""Probes the addresses of minors' parents: a harmless mail, whose bounce tells that a release form went nowhere.
+
+What becomes of a probe is told by delivery events, not by this job. Each address is probed once for all its forms.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field, StrictBool
+
+from core import outbox, rendering
+from core.clients.email import Email
+from core.outbox import Intent, LeftOut, Policy
+from core.programme import messaging_parent_probe as probes
+from core.programme.messaging_sending import (
+    NOT_TAKEN,
+    RESULTS,
+    SAMPLE,
+    Sending,
+    mail_sample,
+    require_providers,
+)
+from core.registry import Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from core.clients.email_answers import Sent
+    from core.outbox import Claimed, Decision
+    from core.programme.messaging_parent_probe import Due
+
+Json = dict[str, Any]
+
+KIND: Final = "parent_probe"
+WAITING: Final = frozenset({"queued", "waiting", "in_flight"})
+KNOWN: Final = frozenset({"sent", "uncertain"})
+"""Verdicts on an address that a probe has gone to already."""
+
+
+class Params(Payload):
+    """How many addresses to probe, and how old a form must be."""
+
+    dry_run: StrictBool = Field(False, description="Say which addresses would be probed; send and change nothing")
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+        None, description="Addresses in one run (unset: PROBE_LIMIT)"
+    )
+    stale_hours: Annotated[float, Field(strict=True, ge=0, le=87_600, allow_inf_nan=False)] | None = Field(
+        None, description="Hours for which a form is left alone first (unset: PROBE_STALE_HOURS)"
+    )
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Which addresses would be probed, and which forms are left out and why. Reads the database only."""
+    due = _due(params, ctx)
+    skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.settings.probe_max_attempts)
+    sample = mail_sample(due[0].masked, rendering.of(ctx.settings).email(KIND, _values(ctx))) if due else None
+    return {
+        "candidates": sum(len(one.forms) for one in due) + sum(skipped.values()),
+        "wouldSend": {"email": len(due)},
+        "skipped": sum(skipped.values()),
+        "skippedReasons": skipped,
+        "addressDiffers": sum(one.elsewhere for one in due),
+        "first": [str(form) for one in due for form in one.forms][:SAMPLE],
+        "sample": sample,
+    }
+
+
+@job(
+    "release_parent_email_verification",
+    label="Release Parent Email Verification",
+    purpose="Verify parent emails for release forms",
+    payload=Params,
+    recurring=60,
+    timeout=1800.0,
+    concurrency="type",
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done:
+    """Probes the addresses that are due.
+
+    Raises:
+        PermanentError: a setting is missing or refused.
+        RetryLater: SendGrid asked for a pause or does not answer, or accepted nothing.
+    """
+    if params.dry_run or ctx.dry_run:
+        told = preview(params, ctx)
+        listed = [{"agreementId": form, "status": "dry_run"} for form in told["first"]]
+        return Done(told | {"dryRun": True, "sent": 0, "results": listed})
+    require_providers(ctx, sms=False)
+    outbox.sweep(ctx.db)
+    return _Probing(params, ctx).run()
+
+
+def _stale(params: Params, ctx: JobContext) -> float:
+    return ctx.settings.probe_stale_hours if params.stale_hours is None else params.stale_hours
+
+
+def _due(params: Params, ctx: JobContext) -> list[Due]:
+    return probes.due(
+        ctx.db,
+        stale_hours=_stale(params, ctx),
+        most=ctx.settings.probe_max_attempts,
+        limit=params.limit or ctx.settings.probe_limit,
+    )
+
+
+def _values(ctx: JobContext) -> Json:
+    return {"organisation": ctx.settings.sendgrid_from_name}
+
+
+class _Probing:
+    """One run."""
+
+    def __init__(self, params: Params, ctx: JobContext) -> None:
+        self._params = params
+        self._ctx = ctx
+        self._sending = Sending(ctx, self._make, self._after, what="probes")
+        self._skipped: dict[str, int] = {}
+        self._results: list[Json] = []
+
+    def run(self) -> Done:
+        ctx = self._ctx
+        with ctx.db.transaction():
+            timed_out = probes.time_out(ctx.db)
+            stale, most = _stale(self._params, ctx), ctx.settings.probe_max_attempts
+            probes.lock(ctx.db)
+            adopted = probes.adopt(ctx.db, stale_hours=stale)
+            probes.keep_skips(ctx.db, stale_hours=stale, most=most)
+            self._skipped = probes.skips(ctx.db, stale_hours=stale, most=most)
+            due = _due(self._params, ctx)
+            decisions = self._decide(due)
+        states = self._sending.send(decisions)
+        for one, decision in zip(due, decisions, strict=True):
+            self._tell(one, states.get((one.competitor_id, "email")), decision.verdict)
+        self._sending.raise_if_unfinished()
+        output = {
+            "dryRun": False,
+            "candidates": sum(len(one.forms) for one in due) + sum(self._skipped.values()),
+            "sent": self._sending.total.accepted,
+            "skipped": sum(self._skipped.values()),
+            "skippedReasons": self._skipped,
+            "sharedProbe": adopted,
+            "timedOut": timed_out,
+            "addressDiffers": sum(one.elsewhere for one in due),
+            **self._sending.counts(),
+            "results": self._results,
+        }
+        return Done(output, failed=self._sending.failed)
+
+    def _decide(self, due: Sequence[Due]) -> list[Decision]:
+        """Puts probes down and binds their forms to them, all before the first is sent."""
+        ctx = self._ctx
+        decisions = outbox.put(
+            ctx.db,
+            [self._intent(one) for one in due],
+            Policy.of(ctx.settings),
+            job_id=ctx.job.id,
+            run_token=ctx.job.run_token,
+        )
+        for one, decision in zip(due, decisions, strict=True):
+            if decision.id is not None and decision.verdict in WAITING | KNOWN:
+                probes.bind(ctx.db, one, decision.id, again=one.key is not None)
+            elif decision.verdict != "failed":
+                probes.skip(ctx.db, one, decision.verdict)
+            if one.elsewhere:
+                ctx.log.warning("Form %s was sent to another address than the profile has now.", one.forms[0])
+        left_out = [LeftOut(KIND, None, reason, "email") for reason in self._skipped]
+        outbox.leave_out(ctx.db, left_out, job_id=ctx.job.id, run_token=ctx.job.run_token)
+        return decisions
+
+    @staticmethod
+    def _intent(one: Due) -> Intent:
+        # The address is part of the key: a corrected one is another probe.
+        first = f"{KIND}:{one.forms[0]}:{one.address}"
+        key = one.key or (first if one.attempt == 1 else f"{first}:{one.attempt}")
+        data = {"agreement_id": str(one.forms[0]), "competitor_id": str(one.competitor_id)}
+        return Intent(KIND, "email", one.competitor_id, one.address, key, data)
+
+    def _tell(self, one: Due, state: str | None, verdict: str) -> None:
+        for form in one.forms[: RESULTS - len(self._results)]:
+            if state is None:
+                told = {"status": "skipped", "reason": verdict}
+            elif state in NOT_TAKEN:
+                told = {"status": "skipped", "reason": f"send_{state}"}
+            else:
+                told = {"status": "sent"}
+            self._results.append({"agreementId": str(form), **told})
+
+    def _make(self, claimed: Claimed) -> Email:
+        body = rendering.of(self._ctx.settings).email(KIND, _values(self._ctx))
+        ids = {name: str(claimed.data[name]) for name in ("agreement_id", "competitor_id")}
+        return Email(claimed.address, body.subject, body.text, body.html, custom_args=ids)
+
+    @staticmethod
+    def _after(conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
+        del receipt
+        probes.noted(conn, claimed, state)

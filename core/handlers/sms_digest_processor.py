@@ -1,0 +1,329 @@
+"""Tells coaches that messages wait for them: one short notice by mail, and by text to those who want it.
+
+A notice says how many, and nothing of what they say. It is sent when something unread has not been told of yet, and
+again once the window has passed; within a window nobody hears twice of the same unread messages.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from pydantic import Field, StrictBool
+
+from core import outbox, rendering
+from core.clients.email import Email
+from core.clients.sms import Sms, segments
+from core.errors import PermanentError
+from core.outbox import Channel, Intent, LeftOut, Policy
+from core.programme import messaging_digest as digest
+from core.programme.messaging_sending import (
+    NOT_TAKEN,
+    RESULTS,
+    SAMPLE,
+    Minutes,
+    Role,
+    Roles,
+    Sending,
+    mail_sample,
+    masked,
+    one_line,
+    require_providers,
+)
+from core.registry import Continue, Done, JobContext, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+
+    from core.clients.email_answers import Sent
+    from core.outbox import Claimed, Decision
+    from core.programme.messaging_digest import Candidate
+    from core.settings import Settings
+
+Json = dict[str, Any]
+
+KIND: Final = "unread_alert"
+PAGE: Final = 500
+RUN_SECONDS: Final = 600.0
+"""A run hands over to the next one after this long."""
+
+
+def _coaches() -> list[Role]:
+    return ["coach"]
+
+
+class Params(Payload):
+    """Whom to tell, and how often."""
+
+    dry_run: StrictBool = Field(False, description="Say who would be told; send and change nothing")
+    coach_id: UUID | None = Field(None, description="Only this person")
+    window_minutes: Minutes | None = Field(
+        None, description="Least minutes between two notices of the same unread messages (unset: ALERT_WINDOW_MINUTES)"
+    )
+    force: StrictBool = Field(False, description="Send within the window too; the daily caps hold")
+    roles: Roles = Field(default_factory=_coaches, description="Whom to tell: coach, admin")
+    allow_sms: StrictBool = Field(True, description="Also by text message, to those who want it")
+
+
+def preview(params: Params, ctx: JobContext) -> Json:
+    """Who would be told, and who not and why. Reads the database only."""
+    _refuse_forcing_everyone(params, ctx)
+    would = dict.fromkeys(("email", "sms"), 0)
+    left_out: dict[str, int] = {}
+    first: list[str] = []
+    count = 0
+    sample: Json | None = None
+    for people in _pages(params, ctx, None):
+        count += len(people)
+        intents, excluded = _intents(people, params, ctx)
+        decisions = outbox.put(
+            ctx.db, intents, Policy.of(ctx.settings), job_id=ctx.job.id, run_token=ctx.job.run_token, dry_run=True
+        )
+        for reason in [one.reason for one in excluded] + [one.verdict for one in decisions if not one.sendable]:
+            left_out[reason] = left_out.get(reason, 0) + 1
+        due = [one.intent for one in decisions if one.sendable]
+        for intent in due:
+            would[intent.channel] += 1
+        first = list(dict.fromkeys(first + [str(intent.recipient) for intent in due]))[:SAMPLE]
+        if sample is None and due:
+            sample = _sample(ctx, due[0])
+    return {"candidates": count, "wouldSend": would, "leftOut": left_out, "first": first, "sample": sample}
+
+
+# One run at a time: a second one for everyone could add nothing but answers that the first has given already.
+@job(
+    "sms_digest_processor",
+    label="Coach Alert Digest",
+    purpose="Batch SMS/email notifications to coaches",
+    payload=Params,
+    recurring=60,
+    timeout=1800.0,
+    concurrency="type",
+    coach_filter=True,
+    preview=preview,
+)
+def run(params: Params, ctx: JobContext) -> Done | Continue:
+    """Tells everyone who is due, page by page.
+
+    Raises:
+        PermanentError: a setting is missing or refused, or a recurring job is to force notices on everyone.
+        RetryLater: a provider asked for a pause or does not answer, or nothing was accepted.
+    """
+    if params.dry_run or ctx.dry_run:
+        return Done(_asked(params) | preview(params, ctx) | {"dryRun": True})
+    _refuse_forcing_everyone(params, ctx)
+    require_providers(ctx, sms=params.allow_sms)
+    outbox.sweep(ctx.db)
+    digest.forget_read(ctx.db)
+    return _Digest(params, ctx).run()
+
+
+def _refuse_forcing_everyone(params: Params, ctx: JobContext) -> None:
+    if params.force and ctx.job.is_recurring and params.coach_id is None:
+        raise PermanentError(
+            "A recurring job with force would write to everyone at every run. Make it a one-time job, name one person "
+            "(coachId), or leave force out."
+        )
+
+
+def _asked(params: Params) -> Json:
+    return {"dryRun": False, "force": params.force, "roles": list(params.roles), "allowSms": params.allow_sms}
+
+
+def _window(params: Params, settings: Settings) -> int:
+    return params.window_minutes or settings.alert_window_minutes
+
+
+def _pages(params: Params, ctx: JobContext, after: UUID | None) -> Iterator[list[Candidate]]:
+    while True:
+        ctx.raise_if_cancelled()
+        people = _page(params, ctx, after)
+        if people:
+            yield people
+        if len(people) < PAGE:
+            return
+        after = people[-1].id
+
+
+def _page(params: Params, ctx: JobContext, after: UUID | None) -> list[Candidate]:
+    with outbox.refusals():
+        return digest.candidates(
+            ctx.db,
+            roles=params.roles,
+            person=params.coach_id,
+            after=after,
+            limit=PAGE,
+            grace_minutes=ctx.settings.alert_grace_minutes,
+            window_minutes=_window(params, ctx.settings),
+            zone=ctx.settings.quiet_tz,
+        )
+
+
+def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tuple[list[Intent], list[LeftOut]]:
+    """What is to be put down for these people, and who is left out before that."""
+    intents: list[Intent] = []
+    excluded: list[LeftOut] = []
+    for one in people:
+        wanted, obstacles = _channels(one, params, ctx.settings)
+        if one.held and not params.force:
+            excluded.append(LeftOut(KIND, one.id, "window"))
+            continue
+        intents += [_intent(one, channel, params, ctx) for channel in wanted]
+        excluded += [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles.items()]
+        if not wanted and not obstacles:
+            excluded.append(LeftOut(KIND, one.id, "no_channel"))
+    return intents, excluded
+
+
+def _channels(one: Candidate, params: Params, settings: Settings) -> tuple[list[Channel], dict[Channel, str]]:
+    """The channels by which somebody can be told, and why not by those that they want."""
+    wanted: list[Channel] = []
+    obstacles: dict[Channel, str] = {}
+    if one.email_on and one.email:
+        if one.email_ok:
+            wanted.append("email")
+        else:
+            obstacles["email"] = "invalid_email_format"
+    if params.allow_sms and settings.sms_enabled and one.sms_on and one.mobile:
+        if one.number is not None:
+            wanted.append("sms")
+        else:
+            obstacles["sms"] = "invalid_phone"
+    return wanted, obstacles
+
+
+def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -> Intent:
+    fresh, told = (one.email_fresh, one.email_told) if channel == "email" else (one.sms_fresh, one.sms_told)
+    if params.force:
+        about, window = f"force:{ctx.idempotency_key}", None
+    else:
+        # A message that has been told of is only reminded of: once in a day, when the window has passed.
+        about = one.day if told else str(one.newest_message_id)
+        window = _window(params, ctx.settings)
+        if fresh:
+            # Whoever has read what the last notice told of is told of new messages at once. What went out since the
+            # oldest of these came still counts: another run may have sent it just now.
+            window = min(window, one.oldest_minutes) or None
+    names = (one.full_name, one.first_name) if channel == "email" else (one.first_name, one.full_name.split(" ")[0])
+    return Intent(
+        KIND,
+        channel,
+        one.id,
+        one.email if channel == "email" else str(one.number),
+        f"{KIND}:{channel}:{one.id}:{about}",
+        {"name": one_line(*names, otherwise=one.role.capitalize()), "messages": one.unread, "role": one.role},
+        window,
+    )
+
+
+def _render(settings: Settings, channel: str, address: str, data: Mapping[str, Any]) -> Email | Sms:
+    values = {
+        "name": data["name"],
+        "messages": data["messages"],
+        "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
+        "organisation": settings.sendgrid_from_name,
+    }
+    templates = rendering.of(settings)
+    if channel == "email":
+        body = templates.email(KIND, values)
+        return Email(address, body.subject, body.text, body.html, template_data=values)
+    text = templates.sms(KIND, values)
+    for left_away in ("name", "dashboard_url"):
+        if segments(text) > 1:
+            values[left_away] = ""
+            text = templates.sms(KIND, values)
+    return Sms(address, text)
+
+
+def _sample(ctx: JobContext, intent: Intent) -> Json:
+    to = masked(ctx.db, intent.channel, intent.address)
+    unnamed = intent.data | {"name": str(intent.data["role"]).capitalize()}
+    made = _render(ctx.settings, intent.channel, intent.address, unnamed)
+    if isinstance(made, Sms):
+        return {"channel": "sms", "to": to, "text": made.body}
+    return mail_sample(to, rendering.Body(made.subject, made.text, made.html))
+
+
+class _Digest:
+    """One run over everyone who is due."""
+
+    def __init__(self, params: Params, ctx: JobContext) -> None:
+        self._params = params
+        self._ctx = ctx
+        self._sending = Sending(ctx, self._make, self._after, what="notices")
+        self._candidates = 0
+        self._attempted = 0
+        self._successes = 0
+        self._results: list[Json] = []
+
+    def run(self) -> Done | Continue:
+        found = self._ctx.checkpoint or {}
+        left = bool(found.get("left"))
+        hand_over_at = time.monotonic() + RUN_SECONDS
+        for people in _pages(self._params, self._ctx, UUID(found["after"]) if found.get("after") else None):
+            self._tell(people)
+            if len(people) == PAGE and time.monotonic() >= hand_over_at:
+                place = {"after": str(people[-1].id), "left": left or self._sending.left_for_later}
+                return Continue(place, output=self._output())
+        if found:
+            self._ctx.save_checkpoint({})
+        self._sending.raise_if_unfinished()
+        if left:
+            return Continue({}, delay=60.0, output=self._output())
+        return Done(self._output(), failed=self._sending.failed)
+
+    def _tell(self, people: Sequence[Candidate]) -> None:
+        self._candidates += len(people)
+        states = self._sending.send(self._put(people))
+        told: dict[UUID, dict[str, str]] = {}
+        for (person, channel), state in states.items():
+            told.setdefault(person, {})[channel] = state
+        self._attempted += len(told)
+        self._successes += sum(any(state not in NOT_TAKEN for state in by.values()) for by in told.values())
+        for one in people:
+            if one.id in told and len(self._results) < RESULTS:
+                self._results.append({"coachId": str(one.id), "unreadCount": one.unread, **told[one.id]})
+
+    def _put(self, people: Sequence[Candidate]) -> list[Decision]:
+        ctx = self._ctx
+        intents, excluded = _intents(people, self._params, ctx)
+        intents = [intent for intent in intents if self._sending.is_open(intent.channel)]
+        for one in excluded:
+            self._sending.skip(one.reason)
+        with ctx.db.transaction():
+            digest.keep_numbers(ctx.db, {one.recipient: one.address for one in intents if one.channel == "sms"})
+            decisions = outbox.put(
+                ctx.db, intents, Policy.of(ctx.settings), job_id=ctx.job.id, run_token=ctx.job.run_token
+            )
+            outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=ctx.job.run_token)
+        return decisions
+
+    def _make(self, claimed: Claimed) -> Email | Sms:
+        return _render(self._ctx.settings, claimed.channel, claimed.address, claimed.data)
+
+    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
+        del receipt
+        if state != "queued":
+            digest.noted(
+                conn,
+                claimed,
+                job_id=self._ctx.job.id,
+                role=claimed.data["role"],
+                unread=claimed.data["messages"],
+                error=state if state in NOT_TAKEN else None,
+            )
+
+    def _output(self) -> Json:
+        return _asked(self._params) | {
+            "candidates": self._candidates,
+            "alertsAttempted": self._attempted,
+            "emailSent": self._sending.accepted["email"],
+            "smsSent": self._sending.accepted["sms"],
+            "successes": self._successes,
+            "failures": self._attempted - self._successes,
+            **self._sending.counts(),
+            "results": self._results,
+        }

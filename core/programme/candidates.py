@@ -1,0 +1,282 @@
+"""Who is to be onboarded, with all that is known of each before the vendor is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg.rows import class_row
+
+from core.programme.accounts import Person, Refusal
+from core.programme.labels import ACTIVE_STATUSES
+from core.programme.roster import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import psycopg
+
+ELIGIBLE_STATUSES: Final = frozenset({"profile", "compliance"})
+TAKEN: Final = (
+    "The id that the account would have belongs to somebody else here. Correct the game platform ids of the two."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Coach:
+    """A coach, the mapping to their account, and how far this lap got with them (`state`)."""
+
+    id: UUID
+    email: str | None
+    full_name: str | None
+    first_name: str | None
+    last_name: str | None
+    school_name: str | None
+    division: str | None
+    region: str | None
+    is_coach: bool
+    approved: bool
+    synced_user_id: str
+    mapped_id: str | None
+    mapped_status: str | None
+    profile_id: str | None
+    taken: bool
+    state: str | None
+    outcome: str | None
+    message: str | None
+
+    @property
+    def person(self) -> Person:
+        """Who this is to the ledger."""
+        return Person(self.id, "coach", self.synced_user_id)
+
+    @property
+    def usable(self) -> bool:
+        """Whether competitors and teams can be added to the account, as far as is known here."""
+        return self.mapped_id is not None and self.mapped_status in ACTIVE_STATUSES
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why this coach is given no account: the rule is the same for coaches, competitors and teams."""
+        if not self.is_coach:
+            return Refusal("coach", "The profile is not a coach's.")
+        if not self.approved:
+            return Refusal("coach", "The coach is not approved. Approve the coach, then try again.")
+        if self.taken:
+            return Refusal("taken", TAKEN)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Competitor:
+    """A competitor with what is known of the coach, the mapping to an account, and this lap's `state`.
+
+    `status` is the stored one, or for a forced onboarding the one without an account.
+    """
+
+    id: UUID
+    first_name: str
+    last_name: str
+    email_personal: str | None
+    email_school: str | None
+    status: str | None
+    platform_id: str | None
+    syned_school_id: str | None
+    syned_region_id: str | None
+    syned_coach_user_id: str | None
+    in_scope: bool
+    synced_user_id: str
+    mapped_id: str | None
+    mapped_status: str | None
+    coach_id: UUID
+    coach_approved: bool
+    coach_school: str | None
+    coach_region: str | None
+    coach_division: str | None
+    coach_mapped_id: str | None
+    coach_mapped_status: str | None
+    taken: bool
+    state: str | None
+
+    @property
+    def person(self) -> Person:
+        """Who this is to the ledger."""
+        return Person(self.id, "user", self.synced_user_id)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether there is a mapping to an account in good standing."""
+        return self.mapped_id is not None and self.mapped_status in ACTIVE_STATUSES
+
+    @property
+    def coach_synced_id(self) -> str | None:
+        """The coach's account where it is known and usable."""
+        if self.syned_coach_user_id:
+            return self.syned_coach_user_id
+        return self.coach_mapped_id if self.coach_mapped_status in ACTIVE_STATUSES else None
+
+    def skip_reason(self, *, force: bool) -> str | None:
+        """The word for why nothing is to be done for this competitor; None where something is."""
+        if not self.in_scope:
+            return "out_of_scope"
+        if self.mapped and not force:
+            return "already_synced"
+        return None if self.status in ELIGIBLE_STATUSES else "requires_profile"
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why this competitor cannot be given an account before anything is asked."""
+        if not self.coach_approved:
+            return Refusal(
+                "coach", "The competitor's coach is missing, not a coach, or not approved. Approve the coach."
+            )
+        return Refusal("taken", TAKEN) if self.taken else None
+
+
+def count_competitors(conn: psycopg.Connection[Any], coach_id: UUID | None, *, only_active: bool) -> int:
+    """How many competitors a scan would find."""
+    found = conn.execute(
+        """
+        select count(*) from public.competitors c
+        where c.status in ('profile', 'compliance') and c.game_platform_id is null
+          and (%(coach)s::uuid is null or c.coach_id = %(coach)s) and (not %(active)s or c.is_active)
+        """,
+        {"coach": coach_id, "active": only_active},
+    ).fetchall()
+    return int(found[0][0])
+
+
+def scan_competitors(
+    conn: psycopg.Connection[Any], coach_id: UUID | None, *, only_active: bool, after: Cursor | None, limit: int
+) -> list[Cursor]:
+    """The places of the next competitors without an account whose profile is complete, by (created_at, id)."""
+    with conn.cursor(row_factory=class_row(Cursor)) as cursor:
+        return cursor.execute(
+            """
+            select c.created_at, c.id from public.competitors c
+            where c.status in ('profile', 'compliance') and c.game_platform_id is null
+              and (%(coach)s::uuid is null or c.coach_id = %(coach)s) and (not %(active)s or c.is_active)
+              and (%(after_at)s::timestamptz is null or (c.created_at, c.id) > (%(after_at)s, %(after_id)s::uuid))
+            order by c.created_at, c.id limit %(limit)s
+            """,
+            {
+                "coach": coach_id,
+                "active": only_active,
+                "after_at": after.created_at if after else None,
+                "after_id": after.id if after else None,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def competitors(
+    conn: psycopg.Connection[Any],
+    ids: Sequence[UUID],
+    lap: str,
+    *,
+    coach_id: UUID | None,
+    only_active: bool,
+    force: bool,
+) -> list[Competitor]:
+    """Everything needed about these competitors, in the order given; those that do not exist are left out."""
+    with conn.cursor(row_factory=class_row(Competitor)) as cursor:
+        found = cursor.execute(
+            """
+            select c.id, c.first_name, c.last_name, c.email_personal, c.email_school, c.status,
+                   nullif(c.game_platform_id, '') as platform_id, c.syned_school_id, c.syned_region_id,
+                   nullif(c.syned_coach_user_id, '') as syned_coach_user_id, c.coach_id,
+                   (%(coach)s::uuid is null or c.coach_id = %(coach)s)
+                     and (not %(active)s or c.is_active is true) as in_scope,
+                   wanted.id as synced_user_id, m.synced_user_id as mapped_id, m.status::text as mapped_status,
+                   k.role = 'coach' and k.is_approved is not false as coach_approved,
+                   k.school_name as coach_school, k.region as coach_region, k.division as coach_division,
+                   km.synced_user_id as coach_mapped_id, km.status::text as coach_mapped_status,
+                   exists (select from public.competitors o where o.game_platform_id = wanted.id and o.id <> c.id)
+                     or exists (select from public.game_platform_profiles o
+                                where o.synced_user_id = wanted.id and o.competitor_id is distinct from c.id) as taken,
+                   a.state
+            from public.competitors c
+            join public.profiles k on k.id = c.coach_id
+            left join public.game_platform_profiles m on m.competitor_id = c.id
+            left join public.game_platform_profiles km on km.coach_id = c.coach_id
+            left join public.game_platform_onboarding a on a.person_id = c.id and a.lap = %(lap)s
+            cross join lateral (
+              select case when %(force)s then c.id::text else coalesce(m.synced_user_id, c.id::text) end as id) wanted
+            where c.id = any (%(ids)s)
+            """,
+            {"ids": list(ids), "lap": lap, "coach": coach_id, "active": only_active, "force": force},
+        ).fetchall()
+    places = {one: place for place, one in enumerate(ids)}
+    return sorted(found, key=lambda row: places[row.id])
+
+
+def count_coaches(conn: psycopg.Connection[Any]) -> int:
+    """How many coaches there are."""
+    return int(conn.execute("select count(*) from public.profiles where role = 'coach'").fetchall()[0][0])
+
+
+def scan_coaches(conn: psycopg.Connection[Any], *, after: UUID | None, limit: int) -> list[UUID]:
+    """The ids of the next coaches."""
+    found = conn.execute(
+        """
+        select id from public.profiles
+        where role = 'coach' and (%(after)s::uuid is null or id > %(after)s) order by id limit %(limit)s
+        """,
+        {"after": after, "limit": limit},
+    ).fetchall()
+    return [row[0] for row in found]
+
+
+def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str) -> list[Coach]:
+    """Everything needed about these profiles, in the order given; those that do not exist are left out."""
+    with conn.cursor(row_factory=class_row(Coach)) as cursor:
+        found = cursor.execute(
+            """
+            select p.id, p.email, p.full_name, p.first_name, p.last_name, p.school_name, p.division, p.region,
+                   p.role = 'coach' as is_coach, p.is_approved is not false as approved,
+                   wanted.id as synced_user_id, m.synced_user_id as mapped_id, m.status::text as mapped_status,
+                   nullif(p.game_platform_user_id, '') as profile_id,
+                   exists (select from public.profiles o where o.game_platform_user_id = wanted.id and o.id <> p.id)
+                     or exists (select from public.game_platform_profiles o
+                                where o.synced_user_id = wanted.id and o.coach_id is distinct from p.id) as taken,
+                   a.state, a.outcome, a.message
+            from public.profiles p
+            left join public.game_platform_profiles m on m.coach_id = p.id
+            left join public.game_platform_onboarding a on a.person_id = p.id and a.lap = %(lap)s
+            cross join lateral (
+              select coalesce(m.synced_user_id, nullif(p.game_platform_user_id, ''), p.id::text) as id) wanted
+            where p.id = any (%(ids)s)
+            """,
+            {"ids": list(ids), "lap": lap},
+        ).fetchall()
+    places = {one: place for place, one in enumerate(ids)}
+    return sorted(found, key=lambda row: places[row.id])
+
+
+def statuses(conn: psycopg.Connection[Any], ids: Sequence[UUID], *, has_account: bool) -> dict[UUID, str]:
+    """What each competitor's status is, by what is filled in, with or without an account on the platform.
+
+    An adult needs a school address and a participation agreement; a minor a parent and a media release. Zero
+    years of competing are filled in; an age flag that is not set means a minor.
+    """
+    found = conn.execute(
+        """
+        select c.id, case
+            when not (core.filled and case when c.is_18_or_over then btrim(coalesce(c.email_school, '')) <> ''
+                else btrim(coalesce(c.parent_name, '')) <> '' and btrim(coalesce(c.parent_email, '')) <> '' end)
+                then 'pending'
+            when not %(has_account)s then 'profile'
+            when case when c.is_18_or_over then c.participation_agreement_date else c.media_release_date end is null
+                then 'in_the_game_not_compliant'
+            else 'complete' end
+        from public.competitors c
+        cross join lateral (
+          select c.years_competing is not null and not exists (
+            select from unnest(array[c.grade, c.gender, c.race, c.ethnicity, c.level_of_technology]) as given (value)
+            where btrim(coalesce(given.value, '')) = '') as filled) core
+        where c.id = any (%(ids)s)
+        """,
+        {"ids": list(ids), "has_account": has_account},
+    ).fetchall()
+    return dict(found)

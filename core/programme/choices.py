@@ -1,0 +1,72 @@
+"""What a form offers to choose from: the programme's coaches and its campaigns, found by any part of their words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import psycopg
+
+MOST: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Coach:
+    """One profile with the role coach. Addresses are searched and not shown."""
+
+    id: UUID
+    name: str = field(repr=False)
+    school: str = field(repr=False)
+    competitors: int
+    on_platform: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignChoice:
+    """One campaign; `recipients` counts everyone it was made for, `left` those not mailed yet."""
+
+    id: UUID
+    subject: str = field(repr=False)
+    status: str
+    created_at: datetime
+    recipients: int
+    left: int
+
+
+def coaches(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[Coach]:
+    """Coaches whose name, address, school or id holds the text, by name."""
+    with conn.cursor(row_factory=class_row(Coach)) as cursor:
+        return cursor.execute(
+            """
+            select p.id, coalesce(nullif(p.full_name, ''), concat_ws(' ', p.first_name, p.last_name)) as name,
+                p.school_name as school, p.game_platform_user_id is not null as on_platform,
+                (select count(*) from public.competitors c where c.coach_id = p.id) as competitors
+            from public.profiles p
+            where p.role = 'coach' and (%(text)s = '' or position(lower(%(text)s) in lower(concat_ws(' ',
+                p.full_name, p.first_name, p.last_name, p.email, p.school_name, p.id))) > 0)
+            order by p.full_name, p.id limit %(limit)s
+            """,
+            {"text": text.strip(), "limit": limit},
+        ).fetchall()
+
+
+def campaigns(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[CampaignChoice]:
+    """Campaigns whose subject, status or id holds the text, newest first."""
+    with conn.cursor(row_factory=class_row(CampaignChoice)) as cursor:
+        return cursor.execute(
+            """
+            select c.id, c.subject, c.status, c.created_at, count(r.id) as recipients,
+                count(r.id) filter (where r.status = 'queued') as left
+            from public.competitor_announcement_campaigns c
+            left join public.competitor_announcement_recipients r on r.campaign_id = c.id
+            where %(text)s = '' or position(lower(%(text)s) in lower(concat_ws(' ', c.subject, c.status, c.id))) > 0
+            group by c.id order by c.created_at desc, c.id limit %(limit)s
+            """,
+            {"text": text.strip(), "limit": limit},
+        ).fetchall()

@@ -1,0 +1,111 @@
+"""Which competitors there are to sync, in the order a wave walks them, with all that is known of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    import psycopg
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the order of competitors: that of the last one done, who need not exist any more."""
+
+    created_at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One competitor on the platform, the mapping to the account, and where the last sync left off."""
+
+    competitor_id: UUID
+    created_at: datetime
+    synced_user_id: str
+    status: str | None
+    metactf_user_id: int | None
+    synced_team_id: str | None
+    last_login_at: datetime | None
+    watermark: int | None
+    full_at: datetime | None
+    flash_checked_at: datetime | None
+
+    @property
+    def cursor(self) -> Cursor:
+        """This competitor's place."""
+        return Cursor(self.created_at, self.competitor_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The database's clock, and when the newest Flash CTF known from anyone began."""
+
+    at: datetime
+    newest_flash_at: datetime | None
+
+
+def now(conn: psycopg.Connection[Any]) -> Now:
+    """Reads the clock that due times are compared with."""
+    with conn.cursor(row_factory=class_row(Now)) as cursor:
+        return cursor.execute(
+            """
+            select clock_timestamp() as at,
+                   (select max(started_at) from public.game_platform_flash_ctf_events
+                    where started_at <= clock_timestamp()) as newest_flash_at
+            """
+        ).fetchall()[0]
+
+
+def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
+    """How many competitors, of one coach or of all, are on the platform."""
+    found = conn.execute(
+        """
+        select count(*) from public.competitors
+        where game_platform_id is not null and game_platform_id <> ''
+          and (%(coach)s::uuid is null or coach_id = %(coach)s)
+        """,
+        {"coach": coach_id},
+    ).fetchall()
+    return int(found[0][0])
+
+
+def page(
+    conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Cursor | None, until: Cursor | None, limit: int
+) -> list[Subject]:
+    """The next competitors after a place, up to and including another, by (created_at, id)."""
+    with conn.cursor(row_factory=class_row(Subject)) as cursor:
+        return cursor.execute(
+            """
+            select c.id as competitor_id, c.created_at, c.game_platform_id as synced_user_id,
+                   p.status::text as status, p.metactf_user_id, t.game_platform_id as synced_team_id,
+                   s.last_login_at, s.last_odl_watermark_unix as watermark, s.last_odl_full_at as full_at,
+                   s.last_flash_checked_at as flash_checked_at
+            from public.competitors c
+            left join public.game_platform_profiles p on p.competitor_id = c.id
+            left join public.game_platform_sync_state s on s.synced_user_id = c.game_platform_id
+            left join lateral (
+              select teams.game_platform_id from public.team_members m join public.teams on teams.id = m.team_id
+              where m.competitor_id = c.id order by m.joined_at, m.id limit 1) t on true
+            where c.game_platform_id is not null and c.game_platform_id <> ''
+              and (%(coach)s::uuid is null or c.coach_id = %(coach)s)
+              and (%(after_at)s::timestamptz is null or (c.created_at, c.id) > (%(after_at)s, %(after_id)s::uuid))
+              and (%(until_at)s::timestamptz is null or (c.created_at, c.id) <= (%(until_at)s, %(until_id)s::uuid))
+            order by c.created_at, c.id
+            limit %(limit)s
+            """,
+            {
+                "coach": coach_id,
+                "after_at": after.created_at if after else None,
+                "after_id": after.id if after else None,
+                "until_at": until.created_at if until else None,
+                "until_id": until.id if until else None,
+                "limit": limit,
+            },
+        ).fetchall()

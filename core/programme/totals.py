@@ -1,0 +1,157 @@
+"""Totals of competitors, computed from the stored solves and events, and the flag that says they are out of date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    import psycopg
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """A competitor whose totals are out of date, in the order in which that came about."""
+
+    competitor_id: UUID
+    synced_user_id: str
+    dirty_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Flags of platform ids that no competitor has: how many, and the first of them."""
+
+    count: int
+    first: list[str]
+
+
+def now(conn: psycopg.Connection[Any]) -> datetime:
+    """The database's clock."""
+    found: datetime = conn.execute("select clock_timestamp()").fetchall()[0][0]
+    return found
+
+
+def count_flagged(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
+    """How many competitors, of one coach or of all, have totals that are out of date."""
+    found = conn.execute(
+        """
+        select count(*) from public.game_platform_sync_state s
+        join public.competitors c on c.game_platform_id = s.synced_user_id
+        where s.needs_totals_refresh and (%(coach)s::uuid is null or c.coach_id = %(coach)s)
+        """,
+        {"coach": coach_id},
+    ).fetchall()
+    return int(found[0][0])
+
+
+def flagged(
+    conn: psycopg.Connection[Any], coach_id: UUID | None, *, until: datetime, after: Flagged | None, limit: int
+) -> list[Flagged]:
+    """The next flagged competitors by (time of the flag, platform id); those flagged after `until` have to wait.
+
+    The coach's competitors are found before the limit is applied; flags without a competitor take no place in it.
+    """
+    found = conn.execute(
+        """
+        select c.id, s.synced_user_id, s.totals_dirty_at
+        from public.game_platform_sync_state s
+        join public.competitors c on c.game_platform_id = s.synced_user_id
+        where s.needs_totals_refresh and (%(coach)s::uuid is null or c.coach_id = %(coach)s)
+          and coalesce(s.totals_dirty_at, '-infinity') <= %(until)s
+          and (%(user)s::text is null
+               or (coalesce(s.totals_dirty_at, '-infinity'), s.synced_user_id)
+                  > (coalesce(%(dirty_at)s::timestamptz, '-infinity'), %(user)s))
+        order by coalesce(s.totals_dirty_at, '-infinity'), s.synced_user_id
+        limit %(limit)s
+        """,
+        {
+            "coach": coach_id,
+            "until": until,
+            "dirty_at": after.dirty_at if after else None,
+            "user": after.synced_user_id if after else None,
+            "limit": limit,
+        },
+    ).fetchall()
+    return [Flagged(*row) for row in found]
+
+
+def orphans(conn: psycopg.Connection[Any], limit: int) -> Orphans:
+    """Flags that no sweep can lower: the competitor was deleted, or has another account now."""
+    found = conn.execute(
+        """
+        select count(*), (array_agg(s.synced_user_id order by s.synced_user_id))[:%(limit)s]
+        from public.game_platform_sync_state s
+        where s.needs_totals_refresh
+          and not exists (select from public.competitors c where c.game_platform_id = s.synced_user_id)
+        """,
+        {"limit": limit},
+    ).fetchall()
+    return Orphans(found[0][0], found[0][1] or [])
+
+
+def everyone(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: UUID | None, limit: int) -> list[UUID]:
+    """The next competitors on the platform, by id."""
+    found = conn.execute(
+        """
+        select id from public.competitors
+        where game_platform_id <> '' and (%(coach)s::uuid is null or coach_id = %(coach)s)
+          and (%(after)s::uuid is null or id > %(after)s)
+        order by id limit %(limit)s
+        """,
+        {"coach": coach_id, "after": after, "limit": limit},
+    ).fetchall()
+    return [row[0] for row in found]
+
+
+def refresh(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> int:
+    """Computes the totals of these competitors and lowers their flags, all from one snapshot.
+
+    A flag that a sync raised again meanwhile stays: its time is not the one that the snapshot holds. Counts and
+    points that do not fit a column are cut to what does.
+
+    Returns:
+        How many competitors have their totals now; fewer than ids where some left the platform.
+    """
+    found = conn.execute(
+        """
+        with wanted as (
+          select c.id, c.game_platform_id as synced_user_id, s.needs_totals_refresh, s.totals_dirty_at
+          from public.competitors c
+          left join public.game_platform_sync_state s on s.synced_user_id = c.game_platform_id
+          where c.id = any (%(ids)s) and c.game_platform_id <> ''),
+        computed as (
+          select w.id, solves.number, events.number as monthly, solves.points,
+                 greatest(solves.newest, events.newest) as last_activity
+          from wanted w
+          cross join lateral (
+            select count(*) as number, coalesce(sum(challenge_points), 0) as points, max(solved_at) as newest
+            from public.game_platform_challenge_solves where synced_user_id = w.synced_user_id) solves
+          cross join lateral (
+            select coalesce(sum(challenges_solved), 0) as number, max(started_at) as newest
+            from public.game_platform_flash_ctf_events where synced_user_id = w.synced_user_id) events),
+        stored as (
+          insert into public.game_platform_stats as t
+            (competitor_id, challenges_completed, monthly_ctf_challenges, total_score, last_activity)
+          select id, least(number, 2147483647)::integer, least(monthly, 2147483647)::integer,
+                 least(greatest(points, -2147483648), 2147483647)::integer, last_activity
+          from computed order by id
+          on conflict (competitor_id) do update set
+            challenges_completed = excluded.challenges_completed,
+            monthly_ctf_challenges = excluded.monthly_ctf_challenges, total_score = excluded.total_score,
+            last_activity = excluded.last_activity, updated_at = now()
+          returning competitor_id),
+        cleared as (
+          update public.game_platform_sync_state as s set needs_totals_refresh = false
+          from wanted w
+          where s.synced_user_id = w.synced_user_id and w.needs_totals_refresh and s.needs_totals_refresh
+            and s.totals_dirty_at is not distinct from w.totals_dirty_at)
+        select count(*) from stored
+        """,
+        {"ids": list(ids)},
+    ).fetchall()
+    return int(found[0][0])

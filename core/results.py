@@ -1,0 +1,286 @@
+"""Fetches from the providers what became of messages, for whoever has no receiver for their events, or lost some.
+
+Suppression lists since the last time, the e-mail log of categories with open messages, the status of open texts, and
+answers such as STOP. Everything becomes events like those that a provider brings by itself; known ones are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from core import outbox
+from core.clients.email_events import address_key, reason_text
+from core.clients.messaging_errors import MessagingError
+from core.clients.sms_answers import NOT_REGISTERED, UNUSABLE_LATER
+from core.programme import messaging_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from core.clients import Clients
+    from core.clients.email import EmailClient
+    from core.clients.sms import SmsClient
+    from core.settings import Settings
+
+Json = dict[str, Any]
+
+OPEN_FOR: Final = timedelta(hours=72)
+"""Messages older than this are not asked about any more."""
+
+OVERLAP: Final = timedelta(minutes=10)
+"""Lists are read again from this long before the last time: providers enter some late."""
+
+FIRST_TIME: Final = timedelta(days=7)
+PAGE: Final = 500
+LOG_PAGE: Final = 1000
+"""The most that one search of the e-mail log answers; it has no second page (SendGrid, "Filter all messages")."""
+
+TEXTS: Final = 200
+MOST_PAGES: Final = 200
+APPLY: Final = 1000
+
+_LISTS: Final = {
+    "bounces": "bounced",
+    "blocks": "blocked",
+    "invalid_emails": "invalid",
+    "spam_reports": "spamreport",
+    "unsubscribes": "unsubscribe",
+}
+_LOGGED: Final = {"delivered", "bounced", "blocked", "dropped"}
+_STOP: Final = frozenset({"stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"})
+_START: Final = frozenset({"start", "yes", "unstop"})
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What was fetched: events by source, and what could not be fetched or needs a person."""
+
+    sources: dict[str, int] = field(default_factory=dict)
+    new: int = 0
+    applied: int = 0
+    unmatched: int = 0
+    failed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    events: list[Json] = field(default_factory=list, repr=False)
+    cursors: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def pull(conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, dry_run: bool = False) -> Pulled:
+    """Fetches results and applies them; with `dry_run` nothing is kept, and the counts are what would be.
+
+    Raises:
+        MessagingError: a provider refused, failed or could not be reached; nothing of this pull was kept.
+    """
+    now = messaging_events.clock(conn)
+    found = Pulled()
+    if settings.sendgrid_api_key is not None:
+        _Mail(conn, clients.email, settings, now, found).fetch()
+    if settings.sms_enabled:
+        _Texts(conn, clients.sms, now, found).fetch()
+    if settings.sendgrid_api_key is None and not settings.sms_enabled:
+        found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set: there is nobody to ask.")
+    with conn.transaction(force_rollback=dry_run):
+        _keep(conn, found)
+    return found
+
+
+def _keep(conn: psycopg.Connection[Any], found: Pulled) -> None:
+    for start in range(0, len(found.events), APPLY):
+        found.new += outbox.record_events(conn, found.events[start : start + APPLY])
+    while True:
+        counts = outbox.apply_events(conn, limit=APPLY)
+        found.applied += counts["applied"]
+        found.unmatched += counts["unmatched"]
+        found.failed += counts["failed"]
+        if counts["seen"] < APPLY:
+            break
+    for name, position in found.cursors.items():
+        messaging_events.move_cursor(conn, name, position)
+
+
+class _Mail:
+    """What SendGrid knows."""
+
+    def __init__(
+        self, conn: psycopg.Connection[Any], client: EmailClient, settings: Settings, now: datetime, found: Pulled
+    ) -> None:
+        self._conn = conn
+        self._client = client
+        self._settings = settings
+        self._now = now
+        self._found = found
+
+    def fetch(self) -> None:
+        for name, event in _LISTS.items():
+            self._list(name, event)
+        group = self._settings.sendgrid_unsubscribe_group_id
+        if group is not None:
+            self._group(group)
+        try:
+            for category in messaging_events.open_mail(self._conn, OPEN_FOR):
+                self._log(category)
+        except MessagingError as error:
+            # Not every account has the log; the lists tell the failures all the same.
+            self._found.warnings.append(f"The e-mail log could not be read, so deliveries stay unconfirmed. {error}")
+
+    def _list(self, name: str, event: str) -> None:
+        last = messaging_events.cursor_of(self._conn, f"sendgrid:{name}")
+        start = int(last) - int(OVERLAP.total_seconds()) if last else int((self._now - FIRST_TIME).timestamp())
+        end = int(self._now.timestamp()) + 1
+        for page in range(MOST_PAGES):
+            query = {"start_time": start, "end_time": end, "limit": PAGE, "offset": page * PAGE}
+            entries = _objects(self._client.get(("suppression", name), query))
+            for entry in entries:
+                self._add(name, _listed(name, event, entry))
+            if len(entries) < PAGE:
+                self._found.cursors[f"sendgrid:{name}"] = str(end)
+                return
+        self._found.warnings.append(f"SendGrid's list {name} is longer than {MOST_PAGES * PAGE}; pull again.")
+
+    def _group(self, group: int) -> None:
+        content = _parsed(self._client.get(("asm", "groups", str(group), "suppressions"), {}))
+        for address in content if isinstance(content, list) else []:
+            self._add(
+                "group_unsubscribes",
+                {
+                    "event_key": f"group:{group}:{address_key(str(address))}",
+                    "event": "group_unsubscribe",
+                    "occurred_at": self._now.timestamp(),
+                    "address": str(address),
+                },
+            )
+
+    def _log(self, category: messaging_events.OpenMail) -> None:
+        start = category.since - timedelta(minutes=1)
+        for entry in self._search(category.category, start, self._now + timedelta(minutes=1)):
+            if entry.get("status") in _LOGGED and entry.get("sg_message_id") and entry.get("to_email"):
+                self._add("log", _logged(entry, self._now))
+
+    def _search(self, category: str, start: datetime, end: datetime) -> Iterator[Json]:
+        """All entries of a span of time; one that does not fit into an answer is halved, down to a second."""
+        query = (
+            f"categories IN ('{category}') AND sg_message_id_created_at >= TIMESTAMP \"{_stamp(start)}\" "
+            f'AND sg_message_id_created_at < TIMESTAMP "{_stamp(end)}"'
+        )
+        content = _parsed(self._client.post(("logs",), {"query": query, "limit": LOG_PAGE}))
+        listed = content.get("messages") if isinstance(content, dict) else None
+        entries = [entry for entry in listed or [] if isinstance(entry, dict)]
+        half = start + (end - start) / 2
+        half = half.replace(microsecond=0)
+        if len(entries) < LOG_PAGE or half <= start.replace(microsecond=0):
+            if len(entries) >= LOG_PAGE:
+                self._found.warnings.append(
+                    f"The e-mail log of {category} answers with {LOG_PAGE} entries at most; some stay unconfirmed."
+                )
+            yield from entries
+            return
+        yield from self._search(category, start, half)
+        yield from self._search(category, half, end)
+
+    def _add(self, source: str, event: Json) -> None:
+        self._found.sources[source] = self._found.sources.get(source, 0) + 1
+        self._found.events.append({"provider": "sendgrid", **event})
+
+
+class _Texts:
+    """What Twilio knows."""
+
+    def __init__(self, conn: psycopg.Connection[Any], client: SmsClient, now: datetime, found: Pulled) -> None:
+        self._conn = conn
+        self._client = client
+        self._now = now
+        self._found = found
+
+    def fetch(self) -> None:
+        for text in messaging_events.open_texts(self._conn, OPEN_FOR, TEXTS):
+            self._status(text)
+        self._answers()
+
+    def _status(self, text: messaging_events.OpenText) -> None:
+        known = self._client.status(text.sid)
+        event = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}.get(known.status)
+        if event is None:
+            return
+        at = (known.at or self._now).timestamp()
+        code = known.error_code
+        shared = {"occurred_at": at, "outbox_id": str(text.outbox_id), "message_key": text.sid}
+        reason = f"Twilio {known.status} {code or ''}".strip() if event == "bounced" else None
+        self._add(
+            "texts",
+            {
+                "event_key": f"{text.sid}:{known.status}", "event": event, "reason": reason,
+                "payload": {"code": code} if code else {}, **shared,
+            },
+        )  # fmt: skip
+        if code in UNUSABLE_LATER:
+            self._add("texts", {"event_key": f"{text.sid}:unusable", "event": "unusable", "reason": reason, **shared})
+        if code == NOT_REGISTERED:
+            self._found.warnings.append(
+                "Carriers refuse our text messages (30034): register the sender with Twilio (A2P 10DLC)."
+            )
+
+    def _answers(self) -> None:
+        last = messaging_events.cursor_of(self._conn, "twilio:inbound")
+        since = datetime.fromisoformat(last) - OVERLAP if last else self._now - FIRST_TIME
+        for answer in self._client.inbound(since):
+            word = answer.body.strip().lower()
+            event = "stop" if word in _STOP else "start" if word in _START else None
+            if event is not None:
+                at = (answer.at or self._now).timestamp()
+                self._add(
+                    "answers",
+                    {"event_key": answer.sid, "event": event, "occurred_at": at, "address": answer.sender},
+                )
+        self._found.cursors["twilio:inbound"] = self._now.astimezone(UTC).isoformat()
+
+    def _add(self, source: str, event: Json) -> None:
+        self._found.sources[source] = self._found.sources.get(source, 0) + 1
+        self._found.events.append({"provider": "twilio", **event})
+
+
+def _listed(name: str, event: str, entry: Json) -> Json:
+    address, created = str(entry.get("email") or ""), entry.get("created")
+    at = float(created) if isinstance(created, int | float) else 0.0
+    return {
+        "event_key": f"{name}:{address_key(address)}:{at:.0f}",
+        "event": event,
+        "occurred_at": at,
+        "address": address,
+        "reason": reason_text(entry.get("reason"), entry.get("status")),
+    }
+
+
+def _logged(entry: Json, now: datetime) -> Json:
+    try:
+        at = datetime.fromisoformat(str(entry.get("sg_message_id_created_at")))
+    except ValueError:
+        at = now
+    return {
+        "event_key": f"log:{str(entry['sg_message_id'])[:150]}:{address_key(str(entry['to_email']))}:{entry['status']}",
+        "event": entry["status"],
+        "occurred_at": (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(),
+        "message_key": str(entry["sg_message_id"])[:300],
+        "address": str(entry["to_email"]),
+        "reason": reason_text(entry.get("reason")),
+    }
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise MessagingError("SendGrid's answer is not JSON. Nothing of it was kept; pull again later.") from None
+
+
+def _objects(content: bytes) -> list[Json]:
+    found = _parsed(content)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

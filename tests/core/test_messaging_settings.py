@@ -1,0 +1,65 @@
+"""The settings of mail and text messages: read, or refused with their name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import settings as configuration
+from core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SMS_PROVIDER", "aws-sns"),
+        ("QUIET_HOURS", "9 to 5"),
+        ("QUIET_HOURS", "21:00-24:00"),
+        ("SENDGRID_UNSUBSCRIBE_GROUP_ID", "0"),
+        ("SENDGRID_UNSUBSCRIBE_GROUP_ID", "x"),
+        ("SENDGRID_API_BASE_URL", "http://api.example.org"),
+        ("TWILIO_API_BASE_URL", "ftp://api.example.org"),
+        ("APP_BASE_URL", "dashboard.example.org"),
+        ("CAMPAIGN_BATCH_SIZE", "1001"),
+        ("EMAIL_RATE_PER_SEC", "0"),
+        ("PROVIDER_TIMEOUT_SECONDS", "0"),
+        ("ALERT_WINDOW_MINUTES", "0"),
+        ("PROBE_LIMIT", "-1"),
+        ("SENDGRID_SANDBOX_MODE", "perhaps"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        configuration.load()
+
+
+@pytest.mark.parametrize(
+    ("value", "enabled"), [("twilio", True), ("Twilio ", True), ("DISABLED", False), ("", False), (None, False)]
+)
+def test_text_messages_are_off_unless_switched_on(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, enabled: bool
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("SMS_PROVIDER", value)
+    assert configuration.load().sms_enabled is enabled
+
+
+def test_quiet_hours_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIET_HOURS", "off")
+    assert configuration.load().quiet_hours == ""
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENDGRID_API_KEY", "SG.zzsecret")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "zzsecret")
+    assert "zzsecret" not in repr(configuration.load())

@@ -1,0 +1,122 @@
+"""The words of messages: from templates that a site can change, and never what somebody smuggled in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import rendering
+from core.clients.sms import is_gsm
+from core.errors import ConfigurationError, PermanentError
+from core.rendering import Body, TemplateError, Templates, gsm, markdown
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOTICE = {"name": "Ann", "count": 3}
+PARTS = {
+    "notice.subject": "{{ count }} things\n for {{ name }}",
+    "notice.txt": "Hello {{ name }}, {{ count }} things.",
+    "notice.html": "<p>Hello {{ name }}</p>",
+    "notice.sms": "{{ name | gsm(20) }}:\n{{ count }}",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A site's own templates."""
+    for name, words in PARTS.items():
+        (tmp_path / name).write_text(words, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_message_is_made_of_its_parts(folder: Path) -> None:
+    templates = Templates(folder)
+    assert templates.email("notice", NOTICE) == Body("3 things for Ann", "Hello Ann, 3 things.\n", "<p>Hello Ann</p>")
+    assert templates.sms("notice", NOTICE) == "Ann: 3"
+
+
+def test_a_message_may_have_no_html(folder: Path) -> None:
+    (folder / "notice.html").unlink()
+    assert Templates(folder).email("notice", NOTICE).html is None
+
+
+@pytest.mark.parametrize("name", ["Ann", "Žofie", "Łukasz Przybyszewski-Konstantynopolitański", "王小明", "", "😀"])
+def test_a_name_in_a_text_message_costs_no_second_part(name: str) -> None:
+    assert is_gsm(gsm(name, 20))
+    assert len(gsm(name, 20)) <= 20
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [("Ann", "Ann"), ("Zoe\u0301", "Zoe"), ("Žofie", "Zofie"), ("王小明", ""), ("a\n b", "a b")]
+)
+def test_names_are_written_in_letters_of_one_part(text: str, plain: str) -> None:
+    assert gsm(text) == plain
+
+
+def test_values_are_escaped_in_html_and_not_in_text(folder: Path) -> None:
+    body = Templates(folder).email("notice", NOTICE | {"name": "<b>Ann</b>"})
+    assert body.html == "<p>Hello &lt;b&gt;Ann&lt;/b&gt;</p>"
+    assert "<b>Ann</b>" in body.text
+
+
+def test_a_site_puts_its_own_words_before_ours_and_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "announcement.txt").write_text("Our own: {{ text }}", encoding="utf-8")
+    own = rendering.of(Settings(JOBDECK_TEMPLATES=tmp_path))
+    made, ours = (
+        rendering.announcement(templates, "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+        for templates in (own, Templates())
+    )
+    assert made.text == "Our own: *Hi*\n"
+    assert made.html == ours.html
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="JOBDECK_TEMPLATES"):
+        Templates(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("{{ nmae }}", "nmae"),
+        ("{% if %}", "TemplateSyntaxError"),
+        ("{{ name.__class__.__mro__ }}", "SecurityError"),
+        ("{{ count / 0 }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_broken_template_is_for_good_and_says_which_and_why(tmp_path: Path, words: str, says: str) -> None:
+    (tmp_path / "notice.txt").write_text(words, encoding="utf-8")
+    with pytest.raises(TemplateError, match=says) as caught:
+        Templates(tmp_path).text("notice", NOTICE | {"name": "zzname"})
+    assert "notice.txt" in str(caught.value)
+    assert "zzname" not in str(caught.value)
+    assert isinstance(caught.value, PermanentError)
+    assert isinstance(caught.value, ConfigurationError)
+
+
+def test_a_template_that_is_missing_is_named() -> None:
+    with pytest.raises(TemplateError, match=r"no template nothing\.subject"):
+        Templates().email("nothing", {})
+
+
+def test_markdown_has_tables_and_line_breaks_and_no_html_or_scripts() -> None:
+    html = markdown("one\ntwo\n\n|a|b|\n|-|-|\n|1|2|\n\n~~old~~ <img src=x onerror=y> [x](javascript:alert(1))")
+    assert "one<br />\ntwo" in html
+    assert "<table>" in html
+    assert "<s>old</s>" in html
+    assert "<img" not in html
+    assert 'href="javascript' not in html
+
+
+def test_an_announcement_has_its_words_in_both_parts_and_the_unsubscribe_link() -> None:
+    body = rendering.announcement(Templates(), " News\n today ", "*Hi*", "<p><em>Hi</em></p>", unsubscribe=True)
+    assert body.subject == "News today"
+    assert body.text.startswith("*Hi*")
+    assert "<em>Hi</em>" in (body.html or "")
+    for part in (body.text, body.html or ""):
+        assert rendering.UNSUBSCRIBE_URL in part
+    bare = rendering.announcement(Templates(), "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+    assert "nsubscribe" not in bare.text

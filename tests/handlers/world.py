@@ -1,0 +1,235 @@
+"""A small competition for a test: rows here, accounts at the sandbox, and syncs between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from psycopg.rows import dict_row
+
+from core.handlers.game_platform_sync import Params, run
+from core.registry import Continue
+from core.sandbox.metactf import Account, solve
+from tests.support.context import FakeContext, run_once, sandbox_settings
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import psycopg
+
+    from core.registry import Done
+    from core.sandbox.server import Sandbox
+
+Json = dict[str, Any]
+T0 = 1_755_000_000
+"""Unix seconds of the first solve, in the past of every clock."""
+
+TABLES = (
+    "profiles", "competitors", "teams", "team_members", "game_platform_profiles", "game_platform_teams",
+    "game_platform_challenge_solves", "game_platform_flash_ctf_events", "game_platform_sync_state",
+    "game_platform_stats", "game_platform_sync_runs", "game_platform_onboarding", "activity_logs",
+)  # fmt: skip
+
+
+@dataclass
+class World:
+    """Both sides. Names and addresses carry marks that must never be seen outside the tables."""
+
+    conn: psycopg.Connection[Any]
+    sandbox: Sandbox
+    contexts: list[FakeContext] = field(default_factory=list)
+
+    def coach(self, *, approved: bool = True, account: str | None = None) -> UUID:
+        coach = uuid4()
+        self.conn.execute(
+            "insert into profiles (id, email, full_name, first_name, last_name, school_name, is_approved) "
+            "values (%s, %s, 'Zzcoach Marked', 'Zzcoach', 'Marked', 'Example High', %s)",
+            (coach, f"zzcoach-{coach}@example.org", approved),
+        )
+        if account:
+            self.conn.execute(
+                "insert into game_platform_profiles (coach_id, metactf_role, synced_user_id, status) "
+                "values (%s, 'coach', %s, 'approved')",
+                (coach, account),
+            )
+        return coach
+
+    def competitor(
+        self,
+        coach: UUID,
+        *,
+        status: str | None = "approved",
+        remote: str | None = "approved",
+        logged_in: bool = True,
+        created_at: str | None = None,
+        on_platform: bool = True,
+    ) -> str:
+        """A competitor with an account; returns its id, which is also the platform's. `remote` None: unknown there."""
+        person = uuid4()
+        self.conn.execute(
+            "insert into competitors "
+            "(id, coach_id, first_name, last_name, email_personal, game_platform_id, created_at) "
+            "values (%s, %s, 'Zzfirst', 'Zzlast', 'zzmail@example.org', %s, coalesce(%s::timestamptz, now()))",
+            (person, coach, str(person) if on_platform else None, created_at),
+        )
+        if status is not None:
+            self.conn.execute(
+                "insert into game_platform_profiles (competitor_id, metactf_role, synced_user_id, status) "
+                "values (%s, 'user', %s, %s)",
+                (person, str(person), status),
+            )
+        if logged_in:
+            self.conn.execute(
+                "insert into game_platform_sync_state (synced_user_id, last_login_at) values (%s, '2025-01-01T00:00Z')",
+                (str(person),),
+            )
+        if remote is not None and on_platform:
+            self.sandbox.metactf.add_account(str(person), status=remote)
+        return str(person)
+
+    def candidate(self, coach: UUID, **columns: Any) -> UUID:
+        """A competitor with a complete profile and no account; `columns` go before what is filled in."""
+        person = uuid4()
+        given = {
+            "id": person, "coach_id": coach, "first_name": "Zzfirst", "last_name": "Zzlast",
+            "email_personal": f"zzmail-{person}@example.org", "email_school": None, "is_18_or_over": False,
+            "grade": "10", "gender": "zzgender", "race": "zzrace", "ethnicity": "zzethnicity",
+            "level_of_technology": "some", "years_competing": 0, "parent_name": "Zzparent",
+            "parent_email": "zzparent@example.org", "media_release_date": None, "participation_agreement_date": None,
+            "is_active": True, "status": "profile", "game_platform_id": None, "syned_coach_user_id": None,
+        } | columns  # fmt: skip
+        self.conn.execute(
+            "insert into competitors (id, coach_id, first_name, last_name, email_personal, email_school, "
+            "is_18_or_over, grade, gender, race, ethnicity, level_of_technology, years_competing, parent_name, "
+            "parent_email, media_release_date, participation_agreement_date, is_active, status, game_platform_id, "
+            "syned_coach_user_id) values (%(id)s, %(coach_id)s, %(first_name)s, %(last_name)s, %(email_personal)s, "
+            "%(email_school)s, %(is_18_or_over)s, %(grade)s, %(gender)s, %(race)s, %(ethnicity)s, "
+            "%(level_of_technology)s, %(years_competing)s, %(parent_name)s, %(parent_email)s, "
+            "%(media_release_date)s, %(participation_agreement_date)s, %(is_active)s, %(status)s, "
+            "%(game_platform_id)s, %(syned_coach_user_id)s)",
+            given,
+        )
+        return person
+
+    def map(self, person: UUID, synced: str, *, status: str = "approved") -> None:
+        """A competitor's mapping to an account."""
+        self.conn.execute(
+            "insert into game_platform_profiles (competitor_id, metactf_role, synced_user_id, status) "
+            "values (%s, 'user', %s, %s)",
+            (person, synced, status),
+        )
+
+    def team(self, coach: UUID, *members: str, synced_team_id: str | None = None, remote: bool = True) -> UUID:
+        team = uuid4()
+        self.conn.execute(
+            "insert into teams (id, coach_id, name, game_platform_id) values (%s, %s, %s, %s)",
+            (team, coach, f"Team {team}", synced_team_id),
+        )
+        for position, member in enumerate(members, start=1):
+            self.conn.execute(
+                "insert into team_members (team_id, competitor_id, position) values (%s, %s, %s)",
+                (team, member, position),
+            )
+        if synced_team_id is not None and remote:
+            self.sandbox.metactf.add_team(synced_team_id)
+        return team
+
+    def account(self, person: str) -> Account:
+        return self.sandbox.metactf.accounts[person]
+
+    def solves(self, person: str, *ids: int, at: int = T0) -> None:
+        """Adds ODL solves a minute apart."""
+        self.account(person).solves += [solve(one, at + 60 * nth) for nth, one in enumerate(ids)]
+
+    def context(self, checkpoint: Json | None = None, job_id: UUID | None = None, **settings: Any) -> FakeContext:
+        context = FakeContext(
+            self.conn, sandbox_settings(self.sandbox, **settings), checkpoint=checkpoint, job_id=job_id
+        )
+        self.contexts.append(context)
+        return context
+
+    def sync(self, context: FakeContext | None = None, **payload: Any) -> Done | Continue:
+        """One run of a job with this payload."""
+        return run_once(run, Params.model_validate(payload), context or self.context())
+
+    def run(self, handler: ModuleType, context: FakeContext | None = None, **payload: Any) -> Done | Continue:
+        """One run of a job of this handler with this payload."""
+        return run_once(handler.run, handler.Params.model_validate(payload), context or self.context())
+
+    def lap(self, handler: ModuleType, context: FakeContext | None = None, **payload: Any) -> Done:
+        """Runs of one job until it is done; whoever is left is looked at again as if the wait were over."""
+        context = context or self.context()
+        outcome = self.run(handler, context, **payload)
+        while isinstance(outcome, Continue):
+            self.an_hour_later()
+            outcome = self.run(handler, self.successor(context), **payload)
+        return outcome
+
+    def an_hour_later(self) -> None:
+        """Whatever the ledger of onboarding waits for has passed."""
+        self.conn.execute(
+            "update game_platform_onboarding set sent_at = sent_at - interval '1 hour', "
+            "updated_at = updated_at - interval '1 hour'"
+        )
+
+    def successor(self, context: FakeContext) -> FakeContext:
+        """The context of the next run of the same job: its checkpoint, and a token of its own."""
+        after = self.context(context.checkpoint, context.job.id)
+        after.job = after.job._replace(run_token=context.job.run_token + 1)
+        context.job = after.job
+        return after
+
+    def created(self) -> Counter[str | None]:
+        """How many accounts the vendor was asked for and answered to have created, by id."""
+        return Counter(
+            seen.user for seen in self.sandbox.requests if (seen.method, seen.path) == ("POST", "/users")
+            and seen.status == 201
+        )  # fmt: skip
+
+    def attempt(self, person: UUID) -> Json:
+        return self.row("select * from game_platform_onboarding where person_id = %s", person)
+
+    def mutations(self) -> list[str]:
+        """The requests that asked the vendor for a change."""
+        return [f"{seen.method} {seen.path}" for seen in self.sandbox.requests if seen.mutating]
+
+    def state(self, person: str) -> Json:
+        return self.row("select * from game_platform_sync_state where synced_user_id = %s", person)
+
+    def mapping(self, person: str | UUID) -> Json:
+        return self.row("select * from game_platform_profiles where competitor_id = %s", person)
+
+    def person(self, person: str | UUID) -> Json:
+        return self.row("select * from competitors where id = %s", person)
+
+    def row(self, query: str, *values: Any) -> Json:
+        with self.conn.cursor(row_factory=dict_row) as cursor:
+            found = cursor.execute(query.encode(), values).fetchall()
+        assert len(found) == 1
+        return found[0]
+
+    def stored(self, person: str, source: str = "odl") -> list[tuple[str, int]]:
+        """Event and solve id of what is stored of a person."""
+        return self.conn.execute(
+            "select event_id, challenge_solve_id from game_platform_challenge_solves "
+            "where synced_user_id = %s and source = %s order by 1, 2",
+            (person, source),
+        ).fetchall()
+
+    def everything(self) -> dict[str, list[str]]:
+        """Every row of every table as text, with its version."""
+        return {
+            table: [
+                row[0]
+                for row in self.conn.execute(
+                    f"select t::text || ' ' || t.xmin::text || t.ctid::text from {table} t order by 1".encode()  # noqa: S608 -- names from the list above
+                )
+            ]
+            for table in TABLES
+        }
+
+    def asked(self, path: str = "") -> list[tuple[str, str | None]]:
+        """Path and person of the requests whose path contains a text."""
+        return [(seen.path, seen.user) for seen in self.sandbox.requests if path in seen.path]

@@ -1,0 +1,231 @@
+"""Steps that the tests of the queue share: enqueue, claim, finish, look at rows, let time pass."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from core import queue
+from core.model import FinishedRun, NewJob, RunOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from core.model import ClaimedJob, Finished, Job
+
+Connection = psycopg.Connection[Any]
+Row = dict[str, Any]
+
+ACTOR = "mara@local"
+WORKER = "worker-1"
+LEASE = 60.0
+BASE = 30.0
+CAP = 3600.0
+OUT_OF_THE_WAY = timedelta(days=400_000)
+
+
+def rows(conn: Connection, statement: Any, *params: Any) -> list[Row]:
+    """The rows of one statement, each by column name."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, params).fetchall()
+
+
+def value(conn: Connection, statement: Any, *params: Any) -> Any:
+    """The first column of the only row of a statement."""
+    found = conn.execute(statement, params).fetchall()
+    assert len(found) == 1
+    return found[0][0]
+
+
+def now(conn: Connection) -> datetime:
+    """The database's time."""
+    found: datetime = value(conn, "SELECT clock_timestamp()")
+    return found
+
+
+def advance(conn: Connection, delta: timedelta) -> None:
+    """Lets time pass: the product has no clock to set, so everything that has happened moves into the past."""
+    with conn.transaction():
+        tables = conn.execute(
+            """
+            SELECT c.relname, array_agg(a.attname::text)
+            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND starts_with(c.relname, 'job_')
+                AND a.atttypid = 'timestamptz'::regtype
+            GROUP BY 1
+            """
+        ).fetchall()
+        for table, columns in tables:
+            # In two steps, because a row may land on the key of another that has still to move.
+            for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta):
+                moves = sql.SQL(", ").join(
+                    sql.SQL("{0} = {0} + {1}").format(sql.Identifier(name), sql.Literal(shift)) for name in columns
+                )
+                conn.execute(sql.SQL("UPDATE {} SET {}").format(sql.Identifier(table), moves))
+
+
+def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
+    """Enqueues one job."""
+    return queue.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
+
+
+def job_row(conn: Connection, job_id: UUID) -> Row:
+    """A row of `job_queue`; fails when it is not there."""
+    found = rows(conn, "SELECT * FROM job_queue WHERE id = %s", job_id)
+    assert len(found) == 1
+    return found[0]
+
+
+def is_queued(conn: Connection, job_id: UUID) -> bool:
+    """Whether the queue holds the job."""
+    return bool(value(conn, "SELECT count(*) FROM job_queue WHERE id = %s", job_id))
+
+
+def run_rows(conn: Connection, job_id: UUID) -> list[Row]:
+    """The history of one job, oldest first."""
+    return rows(conn, "SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token, late", job_id)
+
+
+def audit_rows(conn: Connection, action: str | None = None) -> list[Row]:
+    """The audit, oldest first."""
+    return rows(conn, "SELECT * FROM job_audit WHERE %s::text IS NULL OR action = %s ORDER BY id", action, action)
+
+
+def claim(
+    conn: Connection,
+    types: Sequence[str] = ("alpha",),
+    *,
+    limit: int = 10,
+    worker: str = WORKER,
+    lease: float = LEASE,
+) -> list[ClaimedJob]:
+    """One claim."""
+    return queue.claim(conn, worker, types, limit, lease)
+
+
+def claim_one(conn: Connection, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:
+    """Claims the only claimable job."""
+    claimed = claim(conn, types, worker=worker)
+    assert len(claimed) == 1
+    return claimed[0]
+
+
+def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> FinishedRun:
+    """What a worker reports of a run."""
+    told: dict[str, Any] = {
+        "job_id": claimed.id,
+        "run_token": claimed.run_token,
+        "outcome": RunOutcome(outcome),
+        "started_at": claimed.claimed_at,
+        "finished_at": claimed.claimed_at + timedelta(seconds=2),
+    }
+    return FinishedRun(**(told | fields))
+
+
+def finish(conn: Connection, *runs: FinishedRun, worker: str = WORKER) -> list[Finished]:
+    """Reports runs in one batch."""
+    return queue.finish(conn, worker, runs, retry_base=BASE, retry_cap=CAP)
+
+
+def finish_one(conn: Connection, claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Finished:
+    """Reports one run and returns the answer."""
+    answers = finish(conn, report(claimed, outcome, **fields))
+    assert [answer.run_token for answer in answers] == [claimed.run_token]
+    return answers[0]
+
+
+def run_once(
+    conn: Connection, types: Sequence[str] = ("alpha",), outcome: str = "succeeded", **fields: Any
+) -> Finished:
+    """Claims the only claimable job and reports its run."""
+    return finish_one(conn, claim_one(conn, types), outcome, **fields)
+
+
+def reap(conn: Connection, *, worker: str = "reaper") -> queue.Reaped:
+    """One pass of the reaper."""
+    return queue.reap(conn, worker, retry_base=BASE, retry_cap=CAP)
+
+
+def lose(conn: Connection) -> queue.Reaped:
+    """Lets all leases run out, and reaps."""
+    advance(conn, timedelta(seconds=LEASE + 1))
+    return reap(conn)
+
+
+def digest(conn: Connection, *tables: str, without: Sequence[str] = ()) -> dict[str, str]:
+    """A fingerprint of the rows of each table (of all, if none is named), whatever their order."""
+    names = tables or tuple(
+        name
+        for (name,) in conn.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+        ).fetchall()
+    )
+    statement = sql.SQL("SELECT coalesce(string_agg(r, chr(10) ORDER BY r), '') FROM ({}) AS t (r)")
+    contents = sql.SQL("SELECT (to_jsonb(x) - {}::text[])::text FROM {} AS x")
+    return {
+        name: hashlib.sha256(
+            value(
+                conn,
+                statement.format(contents.format(sql.Literal(list(without)), sql.Identifier("public", name))),
+            ).encode()
+        ).hexdigest()
+        for name in names
+    }
+
+
+@contextmanager
+def changes_nothing(conn: Connection) -> Iterator[None]:
+    """Fails when what happens inside changes any row of any table."""
+    before = digest(conn)
+    yield
+    assert digest(conn) == before
+
+
+class Parallel:
+    """Runs functions at once, each on a connection and in a thread of its own, and hands over what they return."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __call__(self, *steps: Callable[[Connection], Any]) -> list[Any]:
+        barrier = threading.Barrier(len(steps))
+        outcomes: list[Any] = [None] * len(steps)
+
+        def run(place: int, step: Callable[[Connection], Any]) -> None:
+            try:
+                with psycopg.connect(self._url, autocommit=True) as conn:
+                    barrier.wait(timeout=30)
+                    outcomes[place] = step(conn)
+            except Exception as error:  # noqa: BLE001 -- raised again in the test's own thread
+                outcomes[place] = error
+
+        threads = [threading.Thread(target=run, args=(place, step)) for place, step in enumerate(steps)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return outcomes
+
+
+def waits_for_a_lock(
+    conn: Connection, pid: int, *, unless: Callable[[], bool] = lambda: False, within: float = 30.0
+) -> None:
+    """Returns once the session stands and waits for a lock that another holds, or once it need not any more."""
+    pause = threading.Event()
+    for _ in range(int(within * 100)):
+        blocked = value(conn, "SELECT cardinality(pg_blocking_pids(%s)) > 0", pid)
+        if blocked or unless():
+            return
+        pause.wait(0.01)
+    raise AssertionError("The session does not wait for a lock.")
