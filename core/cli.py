@@ -1,0 +1,142 @@
+"""The command line: every action of the dashboard for scripts, the headless worker, and the tools around them.
+
+`jobdeck COMMAND` and `python -m core COMMAND` are the same. A command's module is imported when it is asked
+for; what each does stands in `core.commands`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from core.commands.session import shared_options
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED: Final = 130
+
+COMMANDS: Final = {
+    "demo": "demo",
+    "init": "setup",
+    "worker": "workers",
+    "run-worker": "workers",
+    "enqueue": "enqueue",
+    "enqueue-many": "enqueue",
+    "quick-sync": "enqueue",
+    "jobs": "reading",
+    "job": "reading",
+    "runs": "reading",
+    "why": "reading",
+    "retry": "actions",
+    "cancel": "actions",
+    "delete": "actions",
+    "restore": "actions",
+    "edit": "actions",
+    "bulk": "bulk",
+    "pause": "processing",
+    "resume": "processing",
+    "status": "oversight",
+    "health": "oversight",
+    "errors": "oversight",
+    "cleanup": "processing",
+    "purge": "processing",
+    "types": "reading",
+    "campaign": "campaign",
+    "receipts": "receipts",
+    "events": "events",
+    "serve": "serve",
+    "audit": "oversight",
+    "digest": "digest",
+    "doctor": "doctor",
+    "sandbox": "sandbox",
+}
+"""Each command, and the module of `core.commands` it stands in."""
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the help."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, or None."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(import_module(f"core.commands.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
+        assert isinstance(found, click.Command)  # noqa: S101 -- the table above is wrong otherwise
+        return found
+
+
+@click.group(
+    "jobdeck",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 115},
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no database, 4 unhealthy, 130 interrupted.",
+)
+@click.version_option(package_name="jobdeck", prog_name="jobdeck")
+def cli() -> None:
+    """Dashboard and worker over one Postgres job queue. Without a command, `jobdeck` opens the dashboard."""
+
+
+cli.params += shared_options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code of the process.
+
+    Data goes to stdout; whatever ends a command early is one sentence on stderr, never a traceback. A reader
+    of stdout that has left ends the command quietly.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
+        return _explained(error)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    unreadable = next((text for text in arguments if not _is_text(text)), None)
+    if unreadable is not None:
+        raise UsageError(f"The argument {unreadable!r} is not valid text in UTF-8.")
+    with cli.make_context("jobdeck", arguments) as context:
+        code = cli.invoke(context)
+    return code if isinstance(code, int) else 0
+
+
+def _explained(error: Exception) -> int:
+    from core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+
+    code, sentence = failures.explain(error)
+    sys.stderr.write(f"jobdeck: {sentence}\n")
+    return code
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

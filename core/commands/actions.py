@@ -1,0 +1,246 @@
+"""Commands that act on jobs, with an answer per id: `retry`, `cancel`, `delete`, `restore`, `edit`.
+
+More jobs than one statement should take, and those of an earlier bulk action, go through `core.bulk`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID
+
+import click
+
+from core.commands import output
+from core.commands.enqueue import ATTEMPTS, PRIORITIES
+from core.commands.new_jobs import parse_object
+from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
+from core.errors import JobNotFound, Refused, UsageError
+from core.filters import parse_filter
+from core.timeparse import parse_duration, parse_minutes, parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import psycopg
+
+    from core.model import ActionResult, Job, Json
+
+MOST: Final = 10_000
+"""The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
+ENDLESS: Final = "forever"
+ONCE: Final = "off"
+
+
+class Act(Protocol):
+    """`queue.retry`, `queue.cancel` or `queue.delete`."""
+
+    def __call__(
+        self,
+        conn: psycopg.Connection[Any],
+        ids: Sequence[UUID],
+        *,
+        actor: str,
+        versions: Mapping[UUID, int] | None = None,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> list[ActionResult]:
+        """Carries the action out and answers per id."""
+
+
+def _action_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    for option in (
+        yes_option,
+        dry_run_option,
+        reason_option,
+        click.option("--if-version", type=click.IntRange(0), help="Only if the one job is still at this version."),
+        click.option("--filter", "expression", metavar="FILTER", help='Instead of ids: "status:failed type:X".'),
+        click.option("--bulk", "again", metavar="BULK", help="Instead of ids: the jobs of an earlier bulk action."),
+        click.argument("ids", nargs=-1, metavar="[ID]…"),
+    ):
+        function = option(function)
+    return function
+
+
+@command("retry")
+@_action_options
+def retry(session: Session, **given: Any) -> int | None:
+    """Make jobs due now: a pending one runs at once, an ended one runs again."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    return _act(session, "retry", queue.retry, **given)
+
+
+@command("cancel")
+@_action_options
+def cancel(session: Session, **given: Any) -> int | None:
+    """Cancel jobs: pending ones at once, running ones by asking their handlers."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    return _act(session, "cancel", queue.cancel, **given)
+
+
+@command("delete")
+@_action_options
+def delete(session: Session, **given: Any) -> int | None:
+    """Delete jobs; `restore` brings them back for 7 days. Needs --yes."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    return _act(session, "delete", queue.delete, **given)
+
+
+@command("restore")
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@reason_option
+@dry_run_option
+@yes_option
+def restore(session: Session, ids: tuple[str, ...], reason: str | None, dry_run: bool, yes: bool) -> int | None:
+    """Bring deleted jobs back from the trash."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = _resolved(conn, ids)
+        confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
+        results = queue.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)
+    return answer_results(session, results, dry_run=dry_run)
+
+
+@command("edit")
+@click.argument("wanted", metavar="ID")
+@click.option("--payload", metavar="JSON", help="The whole new payload.")
+@click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
+@click.option("--every", metavar="DURATION", help=f"The interval of a recurring job; {ONCE} makes it run once.")
+@click.option("--for", "lasting", metavar="DURATION", help=f"End the series this long from its next run, or {ENDLESS}.")
+@click.option("--priority", type=PRIORITIES)
+@click.option("--max-attempts", type=ATTEMPTS)
+@click.option("--if-version", type=click.IntRange(0), help="Only if the job is still at this version.")
+@reason_option
+@dry_run_option
+def edit(
+    session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
+) -> int | None:
+    """Change the payload or the schedule of a job that is not running."""
+    from core import evidence, insights, queue  # noqa: PLC0415 -- imported on first use
+
+    if all(value is None for value in given.values()):
+        raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
+    with session.connection() as conn:
+        job = insights.job(conn, insights.resolve_id(conn, wanted))
+        if job is None:
+            raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
+        now = evidence.clock(conn)
+        result = queue.edit(
+            conn,
+            job.id,
+            changes=_changes(session, job, given, now),
+            actor=session.actor,
+            version=job.version if if_version is None else if_version,
+            reason=reason,
+            dry_run=dry_run,
+        )
+    return answer_results(session, [result], dry_run=dry_run)
+
+
+def answer_results(
+    session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches."
+) -> int | None:
+    """Prints the answer for each id; the exit code is 1 when one was refused."""
+    data = {
+        "results": [
+            {"id": result.job_id, "ok": result.ok, "message": result.message, "status": result.status,
+             "version": result.version}
+            for result in results
+        ],
+        "dry_run": dry_run,
+    }  # fmt: skip
+    done = "would" if dry_run else "done"
+    rows = [(result.job_id, done if result.ok else "refused", result.message) for result in results]
+    session.answer(data, output.table(("JOB", "ANSWER", ""), rows) if rows else [nothing])
+    return None if all(result.ok for result in results) else 1
+
+
+def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
+    session: Session,
+    verb: str,
+    action: Act,
+    *,
+    ids: tuple[str, ...],
+    expression: str | None,
+    again: str | None,
+    if_version: int | None,
+    reason: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> int | None:
+    if (bool(ids), bool(expression), bool(again)).count(True) != 1:
+        raise UsageError(f"Say which jobs to {verb}: ids, or --filter, or --bulk.")
+    with session.connection() as conn:
+        found = _resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
+        if again or len(found) > MOST:
+            from core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
+
+            return act_in_bulk(
+                session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
+            )
+        if if_version is not None and len(found) != 1:
+            raise UsageError("--if-version goes with one job.")
+        confirm(verb, len(found), needed=verb == "delete" or len(found) > 1, given=yes or dry_run)
+        versions = {found[0]: if_version} if if_version is not None else None
+        results = action(conn, found, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)
+    return answer_results(session, results, dry_run=dry_run)
+
+
+def _resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    return list(dict.fromkeys(_whole_id(text) or insights.resolve_id(conn, text) for text in texts))
+
+
+def _whole_id(text: str) -> UUID | None:
+    """A complete id, which need not be in the queue for the queue to answer for it."""
+    try:
+        return UUID(text) if len(text) == 36 else None
+    except ValueError:
+        return None
+
+
+def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    return insights.find_ids(conn, parse_filter(expression), limit=MOST + 1)
+
+
+def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
+    """Refuses what needs `--yes` and has none.
+
+    Raises:
+        Refused: with how many jobs it would be.
+    """
+    if needed and count and not given:
+        noun = "job" if count == 1 else "jobs"
+        raise Refused(
+            f"This would {verb} {count} {noun}; nothing was changed. "
+            "Look with --dry-run, then repeat with --yes to do it."
+        )
+
+
+def _changes(session: Session, job: Job, given: dict[str, Any], now: datetime) -> Json:
+    from core.creating import new_payload  # noqa: PLC0415 -- imported on first use
+
+    changes: Json = {name: given[name] for name in ("priority", "max_attempts") if given[name] is not None}
+    if given["payload"] is not None:
+        changes |= new_payload(session.registry, job.task_type, parse_object(given["payload"]))
+    run_at = parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None
+    if run_at is not None:
+        changes["run_at"] = run_at.isoformat()
+    if given["every"] is not None:
+        once = given["every"].strip().lower() == ONCE
+        changes["recurrence_interval_minutes"] = (
+            None if once else parse_minutes(given["every"], what="interval of --every")
+        )
+    if given["lasting"] is not None and given["lasting"].strip().lower() == ENDLESS:
+        changes["expires_at"] = None
+    elif given["lasting"] is not None:
+        first = run_at or max(job.run_at, now)
+        changes["expires_at"] = (first + parse_duration(given["lasting"], what="duration of --for")).isoformat()
+    return changes

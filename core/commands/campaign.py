@@ -1,0 +1,255 @@
+"""`campaign`: what the Mailer Dashboard does upstream of the job that sends a campaign."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import click
+
+from core.commands import output, receipts
+from core.commands.new_jobs import draft
+from core.commands.session import Session, command, dry_run_option, shared_options, yes_option
+from core.errors import Refused, UsageError
+from core.redact import clean
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from core.model import Enqueued, Json
+    from core.programme.messaging_audience import Outlook
+    from core.programme.messaging_campaigns import Campaign, Stats
+    from core.rendering import Body
+
+TASK_TYPE: Final = "competitor_announcement_dispatch"
+LONGEST_BODY: Final = 512 * 1024
+LONGEST_SUBJECT: Final = 200
+
+
+@command("create")
+@click.option("--subject", required=True, metavar="TEXT", help="The subject line.")
+@click.option("--body", "source", required=True, metavar="FILE.md", help="The text, as Markdown in UTF-8.")
+@click.option(
+    "--audience",
+    type=click.Choice(["game_platform", "all"]),
+    default="game_platform",
+    help="Active competitors on the game platform, or all active ones.",
+)
+@click.option("--coach", metavar="ID", help="Only this coach's competitors.")
+@click.option("--allow-without-unsubscribe", is_flag=True, help="Although no unsubscribe group is set.")
+@click.option("--yes", is_flag=True, help="Send it: without this the preview is printed and nothing is done.")
+@dry_run_option
+def create(
+    session: Session, subject: str, source: str, coach: str | None, yes: bool, dry_run: bool, **given: Any
+) -> None:
+    """Show whom a campaign would reach, whom not and why, and how it looks; with --yes, create it and its job."""
+    from core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+
+    subject, text = _subject(subject), _text(source)
+    coach_id = _id(coach, "--coach") if coach else None
+    allowed = given["allow_without_unsubscribe"]
+    _require_unsubscribe_group(session, allowed=allowed)
+    body = _body(session, subject, text)
+    with session.connection() as conn:
+        outlook = messaging_audience.outlook(conn, given["audience"], coach_id)
+        if not outlook.recipients:
+            raise Refused(f"Nobody would be mailed ({_reasons(outlook.excluded) or 'the audience is empty'}). "
+                          "Choose another --audience or --coach.")  # fmt: skip
+        made = None
+        if yes and not dry_run:
+            made = _create(session, conn, text=text, subject=subject, coach=coach_id, **given)
+    session.answer(_created_json(outlook, body, made), _created_lines(outlook, body, made))
+
+
+@command("show")
+@click.argument("campaign", metavar="ID")
+@click.option("--recipients", is_flag=True, help="List everyone, with masked addresses and the last event.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=200, help="Rows of that list.")
+@click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
+def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: str | None) -> None:
+    """Show a campaign: its status, and how many of its recipients are where."""
+    from core import outbox  # noqa: PLC0415 -- imported on first use
+    from core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+
+    wanted = _id(campaign, "id")
+    with session.connection() as conn:
+        found = messaging_campaigns.find(conn, wanted)
+        if found is None:
+            raise Refused(f"There is no campaign {wanted}. Check the id.")
+        stats = messaging_campaigns.stats(conn, wanted)
+        rows = outbox.receipts(conn, campaign_id=wanted, limit=limit) if recipients or reveal is not None else []
+        if reveal is not None:
+            rows = receipts.revealed(conn, rows, actor=session.actor, reason=reveal, campaign_id=wanted)
+    data: Json = {"campaign": found, "by_status": stats.by_status, "skipped": stats.skipped, "total": stats.total,
+                  "opened": stats.opened, "clicked": stats.clicked}  # fmt: skip
+    if recipients or reveal is not None:
+        data["recipients"] = rows
+    session.answer(data, [*_facts(found, stats), *output.section("Everyone", receipts.table(rows) if rows else [])])
+
+
+@command("resume")
+@click.argument("campaign", metavar="ID")
+@click.option("--retry-failed", is_flag=True, help="Also those whom the provider refused.")
+@click.option("--include-uncertain", is_flag=True, help="Also those who may have been mailed already: your decision.")
+@click.option("--allow-without-unsubscribe", is_flag=True, help="Although no unsubscribe group is set.")
+@dry_run_option
+@yes_option
+def resume(
+    session: Session, campaign: str, retry_failed: bool, include_uncertain: bool, allow_without_unsubscribe: bool,
+    dry_run: bool, yes: bool,
+) -> None:  # fmt: skip
+    """Mail those of a campaign who have not been mailed yet, in a new job."""
+    from core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+
+    wanted = _id(campaign, "id")
+    if include_uncertain and not (yes or dry_run):
+        raise Refused("Those who are uncertain may get the mail twice. Add --yes if they are to, or --dry-run to look.")
+    _require_unsubscribe_group(session, allowed=allow_without_unsubscribe)
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        count = messaging_campaigns.reopen(
+            conn, wanted, retry_failed=retry_failed, include_uncertain=include_uncertain, actor=session.actor
+        )
+        enqueued = _enqueue(session, conn, wanted, allowed=allow_without_unsubscribe)
+    verb = "Would mail" if dry_run else "Mails"
+    session.answer(
+        {"campaign": wanted, "recipients": count, "job": enqueued.job.id, "dry_run": dry_run},
+        [f"{verb} {count} recipients of campaign {wanted} in job {enqueued.job.id}."],
+    )
+
+
+campaign = click.Group(
+    "campaign",
+    commands={"create": create, "show": show, "resume": resume},
+    params=shared_options(),
+    help="Bulk mail to competitors: create, look at, go on with.",
+)
+
+
+def _create(
+    session: Session, conn: psycopg.Connection[Any], *, subject: str, text: str, coach: UUID | None, **given: Any
+) -> tuple[UUID, Enqueued]:
+    from core import rendering  # noqa: PLC0415 -- imported on first use
+    from core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+
+    with conn.transaction():
+        made = messaging_audience.create(
+            conn,
+            subject=subject,
+            body_markdown=text,
+            body_html=rendering.markdown(text),
+            audience=given["audience"],
+            coach=coach,
+            actor=session.actor,
+        )
+        return made, _enqueue(session, conn, made, allowed=given["allow_without_unsubscribe"])
+
+
+def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID, *, allowed: bool) -> Enqueued:
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    payload: Json = {"campaignId": str(campaign_id)} | ({"allowWithoutUnsubscribe": True} if allowed else {})
+    job = replace(draft(session.registry, TASK_TYPE, payload), dedupe_key=f"campaign:{campaign_id}")
+    return queue.enqueue(conn, job, actor=session.actor)
+
+
+def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
+    if session.settings.sendgrid_unsubscribe_group_id is None and not allowed:
+        raise Refused(
+            "A campaign is not sent without a way to unsubscribe. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or add "
+            "--allow-without-unsubscribe."
+        )
+
+
+def _body(session: Session, subject: str, text: str) -> Body:
+    from core import rendering  # noqa: PLC0415 -- imported on first use
+
+    group = session.settings.sendgrid_unsubscribe_group_id
+    return rendering.announcement(
+        rendering.of(session.settings), subject, text, rendering.markdown(text), unsubscribe=group is not None
+    )
+
+
+def _facts(found: Campaign, stats: Stats) -> list[str]:
+    facts = output.facts(
+        [
+            ("Campaign", found.id),
+            ("Subject", found.subject),
+            ("Status", found.status),
+            ("Why", found.failed_reason),
+            ("Sending now", "yes" if found.held else None),
+            ("Job", found.dispatch_job_id),
+            ("Created", f"{output.when(found.created_at)} {found.created_by_actor or ''}".strip()),
+            ("Started", output.when(found.started_at)),
+            ("Completed", output.when(found.completed_at)),
+            ("Audience", found.audience),
+            ("Coach", found.coach_id),
+            ("Recipients", stats.total),
+        ]
+    )
+    counts = [*sorted(stats.by_status.items()), *((f"skipped: {why}", n) for why, n in sorted(stats.skipped.items()))]
+    return [*facts, *output.section("Where they are", output.facts(counts))]
+
+
+def _subject(text: str) -> str:
+    line = " ".join(text.split())
+    if not line or len(line) > LONGEST_SUBJECT or not line.isprintable():
+        raise UsageError(f"--subject must be one line of 1 to {LONGEST_SUBJECT} characters.")
+    return line
+
+
+def _text(source: str) -> str:
+    try:
+        text = Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The file {source} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"The file {source} is not UTF-8 text.") from None
+    if not text.strip() or "\x00" in text:
+        raise UsageError(f"The file {source} holds no text to send.")
+    if len(text) > LONGEST_BODY:
+        raise UsageError(f"The file {source} is longer than {LONGEST_BODY // 1024} KiB. Shorten the text.")
+    return text
+
+
+def _id(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UsageError(f"The {what} {text!r} is not a UUID.") from None
+
+
+def _reasons(excluded: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items()))
+
+
+def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | None) -> Json:
+    return {
+        "created": made is not None,
+        "campaign": made[0] if made else None,
+        "job": made[1].job.id if made else None,
+        "recipients": outlook.recipients,
+        "minors": outlook.minors,
+        "excluded": outlook.excluded,
+        "samples": [
+            {"competitor": person, "to": masked, "subject": body.subject, "text": body.text, "html": body.html}
+            for person, masked in outlook.sample
+        ],
+    }
+
+
+def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | None) -> list[str]:
+    lines = output.facts(
+        [
+            ("Recipients", outlook.recipients),
+            ("Of them minors", outlook.minors),
+            *((f"Left out: {reason}", count) for reason, count in sorted(outlook.excluded.items())),
+        ]
+    )
+    for person, masked in outlook.sample:
+        words = (clean(line) for line in body.text.splitlines())
+        lines += ["", f"To {clean(masked)} (competitor {person})", f"Subject: {body.subject}", "", *words]
+    if made is None:
+        return [*lines, "", "Nothing was created. Add --yes to create the campaign and its job."]
+    return [*lines, "", f"Created campaign {made[0]}; job {made[1].job.id} sends it."]

@@ -1,0 +1,153 @@
+"""`demo`: a database of its own with invented people, stand-in vendors, and jobs that keep it moving."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from pydantic import SecretStr
+
+from core.commands.new_jobs import SYNC, TOTALS, draft
+from core.commands.oversight import answer_status
+from core.commands.session import Session, command
+from core.commands.signals import Stop, stop_signals
+from core.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from core.errors import UsageError
+from core.model import Filter, NewJob, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    import psycopg
+
+    from core.registry import Registry
+    from core.settings import Settings
+
+ACTOR: Final = "the demo"
+RECURRING: Final = {
+    SYNC: 1,
+    TOTALS: 15,
+    "game_platform_flash_ctf_sync": 1440,
+    "admin_alert_dispatch": 5,
+    "sms_digest_processor": 60,
+    "release_parent_email_verification": 60,
+}
+"""The six recurring jobs of production, in minutes; only the sync comes more often, as often as a job can."""
+
+ROUNDS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
+BETWEEN_COACHES: Final = timedelta(seconds=8)
+MISSPELT: Final = "demo:misspelt"
+MISSPELT_AFTER: Final = timedelta(seconds=5)
+RATE_PER_SECOND: Final = 50.0
+
+
+@command("demo")
+@click.option("--headless", "seconds", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Without a terminal.")
+def demo(session: Session, seconds: float | None) -> int | None:
+    """Show Jobdeck at work on invented people and stand-in vendors; with --headless, then print the status."""
+    if session.database_url:
+        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+    if seconds is None:
+        raise UsageError(
+            "The demo's dashboard is opened by `./run demo` or `jobdeck demo` on a terminal. "
+            "Without one, say for how long it is to run: --headless 40."
+        )
+    with stop_signals() as stop, demo_environment(session.settings, session.registry) as settings:
+        _work(session, settings, stop, seconds)
+    return 130 if stop.interrupted else None
+
+
+@contextmanager
+def demo_environment(settings: Settings, registry: Registry) -> Iterator[Settings]:
+    """The demo's database and vendors while it lasts, and the settings that point at them.
+
+    `DATABASE_URL` is left alone. What was there from an earlier demo stays and goes on; nothing is doubled.
+
+    Raises:
+        EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
+    """
+    from core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from core.embedded import state_folder  # noqa: PLC0415 -- imported on first use
+    from core.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
+    from core.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
+    from core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+
+    with Sandbox() as sandbox:
+        vendors = sandbox.settings_env()
+        changes: dict[str, Any] = {
+            "database_url": None,
+            "state_dir": state_folder(settings.state_dir) / "demo",
+            "environment": "demo",
+            "game_platform_api_token": SecretStr(vendors["GAME_PLATFORM_API_TOKEN"]),
+            "game_platform_api_base_url": vendors["GAME_PLATFORM_API_BASE_URL"],
+            "game_platform_integration_enabled": True,
+            "game_platform_rate_per_second": RATE_PER_SECOND,
+            **demo_settings_of_messaging(sandbox),
+        }
+        demo_settings = settings.model_copy(update=changes)
+        with open_database(demo_settings, application_name="jobdeck demo") as database:
+            with database.connection() as conn:
+                load(conn)
+                enqueue_demo_jobs(conn, registry)
+            yield demo_settings
+
+
+def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:
+    """Enqueues what the demo shows, as far as the task types are there; a second time doubles nothing."""
+    from core import insights, queue  # noqa: PLC0415 -- imported on first use
+
+    now, _ = queue.next_due(conn, [])
+    jobs = [
+        replace(
+            draft(registry, task_type, {}), recurrence_interval_minutes=minutes, dedupe_key=f"demo:every:{task_type}"
+        )
+        for task_type, minutes in RECURRING.items()
+        if task_type in registry
+    ]
+    if SYNC in registry:
+        jobs += _coach_syncs(registry, now)
+        failed = insights.page(conn, Filter(status=Status.FAILED, task_type=SYNC)).jobs
+        jobs += [] if any(job.dedupe_key == MISSPELT for job in failed) else [_misspelt(now)]
+    with conn.transaction():
+        for job in jobs:
+            queue.enqueue(conn, job, actor=ACTOR)
+
+
+def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
+    """One-time syncs, coach after coach, so that for a quarter of an hour there is something to come."""
+    from core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+
+    for number, start in enumerate(ROUNDS):
+        for place in range(sample.COACHES):
+            yield replace(
+                draft(registry, SYNC, {"coachId": str(sample.coach(place).id)}),
+                run_at=now + start + place * BETWEEN_COACHES,
+                dedupe_key=f"demo:round {number}:coach {place}",
+            )
+
+
+def _misspelt(now: datetime) -> NewJob:
+    """A job as a careless producer inserts it, unvalidated: it fails, says why, and `edit` and `retry` mend it."""
+    from core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+
+    return NewJob(
+        SYNC,
+        {"coach": str(sample.coach(0).id), "dryRun": False},
+        run_at=now + MISSPELT_AFTER,
+        dedupe_key=MISSPELT,
+    )
+
+
+def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
+    from core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+
+    connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
+    with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:
+        stand(Worker(database, session.registry, settings), stop, seconds=seconds)
+        with database.connection() as conn:
+            answer_status(session, conn)

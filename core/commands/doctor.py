@@ -1,0 +1,172 @@
+"""`doctor`: what lies under the queue, judged."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from core.commands import output
+from core.commands.oversight import UNHEALTHY, finding_table
+from core.commands.session import Session, command
+from core.errors import SchemaMismatch
+from core.model import Finding, Verdict
+from core.timeparse import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from core.database import Database
+    from core.diagnosis import Diagnosis
+    from core.settings import Settings
+
+SKEW_SECONDS: Final = (5.0, 60.0)
+TRANSACTION_SECONDS: Final = (300.0, 3600.0)
+DEAD_ROWS: Final = (100_000, 1_000_000)
+"""From where on a figure is a warning, and from where on critical. Dead rows count where they are the majority."""
+
+CHANNEL: Final = "jobdeck_doctor"
+NOTIFY_SECONDS: Final = 5.0
+_WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
+
+
+@command("doctor")
+def doctor(session: Session) -> int | None:
+    """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
+    from core.commands.messaging_findings import messaging_findings  # noqa: PLC0415 -- imported on first use
+    from core.database import open_database  # noqa: PLC0415 -- imported on first use
+
+    with (
+        open_database(session.settings, application_name="jobdeck doctor") as database,
+        database.connection() as conn,
+    ):
+        findings = [
+            *_server(database, conn),
+            *_schema(conn),
+            *vendor_findings(session.settings),
+            *messaging_findings(session.settings),
+        ]
+    worst = min((finding.verdict for finding in findings), key=_WORST.index)
+    session.answer(
+        {"database": database.label, "verdict": worst, "findings": findings},
+        [f"Database: {database.label}", f"Verdict: {worst.value}", "", *finding_table(findings)],
+    )
+    return UNHEALTHY if worst is Verdict.CRITICAL else None
+
+
+def vendor_findings(settings: Settings) -> list[Finding]:
+    """Whether the vendors' settings are complete. Says which are set, never what they are."""
+    if not settings.game_platform_integration_enabled:
+        evidence = "GAME_PLATFORM_INTEGRATION_ENABLED is not true: every platform job is a dry run."
+        return [Finding("game platform", Verdict.WARNING, evidence)]
+    if settings.game_platform_api_token is None:
+        evidence = "The integration is on and GAME_PLATFORM_API_TOKEN is not set: every platform job will fail."
+        return [Finding("game platform", Verdict.CRITICAL, evidence)]
+    evidence = f"The integration is on, with a token, at {settings.game_platform_api_base_url}."
+    return [Finding("game platform", Verdict.OK, evidence)]
+
+
+def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
+    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+
+    found = database.probe()
+    yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
+    if found.listens:
+        yield _heard(database, conn)
+        yield Finding("pooler", Verdict.OK, "The connection is direct, with prepared statements.")
+    else:
+        yield Finding(
+            "pooler", Verdict.WARNING,
+            "A pooler is in between: no LISTEN, no prepared statements. Workers poll; connect them directly.",
+        )  # fmt: skip
+    before = datetime.now(UTC)
+    moment = diagnosis.clock(conn)
+    after = datetime.now(UTC)
+    skew = max((before - moment).total_seconds(), (moment - after).total_seconds(), 0.0)
+    yield Finding(
+        "clock", _graded(skew, SKEW_SECONDS),
+        f"This machine's clock differs from the database's by {skew:.1f}s. The database's decides.",
+    )  # fmt: skip
+
+
+def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
+    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+
+    listener = database.listen(CHANNEL)
+    try:
+        listener.wait(0)
+        diagnosis.notify(conn, CHANNEL)
+        heard = bool(listener.wait(NOTIFY_SECONDS))
+    finally:
+        listener.close()
+    if heard:
+        return Finding("LISTEN", Verdict.OK, "A notification arrived.")
+    evidence = f"A notification did not arrive within {NOTIFY_SECONDS:g}s. Workers find jobs by polling alone."
+    return Finding("LISTEN", Verdict.WARNING, evidence)
+
+
+def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
+    from core import diagnosis, insights, schema  # noqa: PLC0415 -- imported on first use
+
+    try:
+        schema.check_schema(conn)
+    except SchemaMismatch as error:
+        yield Finding("schema", Verdict.CRITICAL, str(error))
+        return
+    yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
+    found = diagnosis.diagnose(conn)
+    may = insights.permissions(conn)
+    rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
+    yield Finding(
+        "rights",
+        Verdict.OK if may.view else Verdict.CRITICAL,
+        f"This role may {', '.join(rights) or 'do nothing'}.",
+    )
+    for judge in (_indexes, _roles, _dead_rows, _transactions):
+        yield judge(found)
+
+
+def _indexes(found: Diagnosis) -> Finding:
+    if found.indexes_missing or found.indexes_broken:
+        names = ", ".join([*found.indexes_missing, *(f"{name} (invalid)" for name in found.indexes_broken)])
+        evidence = f"Not usable: {names}. Run `jobdeck init`; drop an invalid index first."
+        return Finding("indexes", Verdict.CRITICAL, evidence)
+    return Finding("indexes", Verdict.OK, "All there and valid.")
+
+
+def _roles(found: Diagnosis) -> Finding:
+    if found.roles_missing:
+        evidence = f"There is no {', '.join(found.roles_missing)}. `jobdeck init --roles` creates them."
+        return Finding("roles", Verdict.WARNING, evidence)
+    return Finding("roles", Verdict.OK, "The group roles are there.")
+
+
+def _dead_rows(found: Diagnosis) -> Finding:
+    worst = max(found.tables, key=lambda table: table.dead, default=None)
+    if worst is None:
+        return Finding("dead rows", Verdict.WARNING, "The server has no statistics on the queue's tables.")
+    verdict = _graded(worst.dead, DEAD_ROWS) if worst.dead > worst.live else Verdict.OK
+    vacuumed = output.when(worst.vacuumed_at) if worst.vacuumed_at else "never"
+    return Finding(
+        "dead rows",
+        verdict,
+        f"At most {worst.dead}, in {worst.name} beside {worst.live} live; vacuumed {vacuumed}.",
+    )
+
+
+def _transactions(found: Diagnosis) -> Finding:
+    oldest = found.oldest
+    if oldest is None:
+        return Finding("transactions", Verdict.OK, "No other session has one open.")
+    age = format_duration(timedelta(seconds=oldest.seconds))
+    evidence = (
+        f"The oldest is open for {age}: pid {oldest.pid}, application {oldest.application or 'unnamed'}, "
+        f"role {oldest.role}, {oldest.state}."
+    )
+    return Finding("transactions", _graded(oldest.seconds, TRANSACTION_SECONDS), evidence)
+
+
+def _graded(figure: float, limits: tuple[float, float]) -> Verdict:
+    warning, critical = limits
+    return Verdict.CRITICAL if figure >= critical else Verdict.WARNING if figure >= warning else Verdict.OK

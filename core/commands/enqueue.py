@@ -1,0 +1,194 @@
+"""Commands that put jobs in the queue: `enqueue`, `enqueue-many`, `quick-sync`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.commands import output
+from core.commands.new_jobs import QUICK_SYNCS, Schedule, draft, parse_object, scheduled
+from core.commands.session import Session, command, dry_run_option
+from core.errors import InvalidPayload, JobFailure, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from core.database import Database
+    from core.model import Enqueued, Json, NewJob
+
+PRIORITIES = click.IntRange(-100, 100)
+ATTEMPTS = click.IntRange(1, 1000)
+MOST = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What `enqueue` and `enqueue-many` say alike of their jobs."""
+
+    payload: str
+    at: str | None
+    priority: int
+    max_attempts: int | None
+
+    def applied(self, job: NewJob, schedule: Schedule, now: datetime) -> NewJob:
+        """The job with these options and its schedule; a first run in the past is remarked on."""
+        made = replace(
+            scheduled(job, schedule, now),
+            priority=self.priority,
+            max_attempts=self.max_attempts or job.max_attempts,
+        )
+        if made.run_at and made.run_at < now and self.at != "now":
+            output.note(f"{output.when(made.run_at)} is past: the job is due at once.")
+        return made
+
+
+def _job_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--max-attempts", type=ATTEMPTS, help="Attempts before it fails for good."),
+        click.option("--priority", type=PRIORITIES, default=0, help="Higher runs first among the due jobs."),
+        click.option("--at", metavar="TIME", help='First run: ISO 8601 (UTC), "in 2h", 30m; else now.'),
+        click.option("--payload", metavar="JSON", default="{}", help="The arguments, as a JSON object."),
+    ):
+        function = option(function)
+    return function
+
+
+@command("enqueue")
+@click.argument("task_type", metavar="TYPE")
+@_job_options
+@click.option("--every", metavar="DURATION", help="Make it recurring: 60m, 6h, 1d.")
+@click.option("--for", "lasting", metavar="DURATION", help="End the series this long after its first run.")
+@click.option("--dedupe-key", metavar="KEY", help="If a job of this key is active, answer with it instead.")
+@dry_run_option
+def enqueue(
+    session: Session,
+    task_type: str,
+    every: str | None,
+    lasting: str | None,
+    dedupe_key: str | None,
+    dry_run: bool,
+    **given: Any,
+) -> None:
+    """Enqueue one job of TYPE and print it."""
+    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+
+    options = JobOptions(**given)
+    drafted = replace(draft(session.registry, task_type, parse_object(options.payload)), dedupe_key=dedupe_key or None)
+    with session.database() as database, database.connection() as conn:
+        with conn.transaction(force_rollback=dry_run):
+            now = evidence.clock(conn)
+            new = options.applied(drafted, Schedule(options.at, every, lasting), now)
+            enqueued = queue.enqueue(conn, new, actor=session.actor)
+        effects = _effects(session, database, new) if dry_run else None
+    data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
+    lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
+    session.answer(data, [*lines, *output.section("A run would", output.facts(effects.items()) if effects else [])])
+
+
+@command("enqueue-many")
+@click.argument("task_type", metavar="TYPE")
+@_job_options
+@click.option("--count", type=click.IntRange(1, MOST), help="This many jobs with the same payload.")
+@click.option("--file", "source", metavar="JSONL", help="A file with one payload a line; - is stdin.")
+@click.option("--yes", is_flag=True, expose_value=False, help="Accepted as elsewhere; enqueueing does not need it.")
+@dry_run_option
+def enqueue_many(
+    session: Session, task_type: str, source: str | None, count: int | None, dry_run: bool, **given: Any
+) -> None:
+    """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
+    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+
+    if (count is None) == (source is None):
+        raise UsageError("Say either --count N or --file JSONL.")
+    options = JobOptions(**given)
+    payloads = [parse_object(options.payload)] if source is None else _payloads(source)
+    drafts = _drafts(session, task_type, payloads) * (count or 1)
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        now = evidence.clock(conn)
+        schedule = Schedule(options.at)
+        jobs = [options.applied(job, schedule, now) for job in drafts]
+        ids = queue.enqueue_many(conn, jobs, actor=session.actor)
+    verb = "Would enqueue" if dry_run else "Enqueued"
+    data = {"enqueued": len(ids), "skipped": len(jobs) - len(ids), "ids": ids, "dry_run": dry_run}
+    session.answer(data, [f"{verb} {len(ids)} jobs of {task_type}."])
+
+
+@command("quick-sync")
+@click.argument("kind", type=click.Choice(list(QUICK_SYNCS)))
+@dry_run_option
+def quick_sync(session: Session, kind: str, dry_run: bool) -> None:
+    """Enqueue a sync, a totals sweep, or (full) both, the second waiting for the first's success."""
+    from core.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        done = enqueue_sync(conn, session.registry, kind, actor=session.actor)
+    lines = [_sentence(enqueued, dry_run=dry_run) for enqueued in done]
+    session.answer(
+        {"jobs": [_enqueued_json(enqueued) for enqueued in done], "next": None},
+        [*lines, "", *output.job_table(enqueued.job for enqueued in done)],
+    )
+
+
+def _effects(session: Session, database: Database, new: NewJob) -> Json | None:
+    """What a run would do, where the type can say so and this connection may look."""
+    import psycopg  # noqa: PLC0415 -- imported on first use
+
+    from core.rehearsal import effects  # noqa: PLC0415 -- imported on first use
+
+    job_type = session.registry.require(new.task_type)
+    try:
+        return effects(job_type, new.payload, settings=session.settings, database=database)
+    except psycopg.errors.InsufficientPrivilege:
+        output.note("This role may not read what a preview needs; connect as a member of job_worker to see it.")
+    except JobFailure as failure:
+        output.note(f"A run would fail: {failure}")
+    return None
+
+
+def _drafts(session: Session, task_type: str, payloads: list[Json]) -> list[NewJob]:
+    drafts = []
+    for number, payload in enumerate(payloads, start=1):
+        try:
+            drafts.append(draft(session.registry, task_type, payload))
+        except InvalidPayload as error:
+            where = f"Payload {number}: " if len(payloads) > 1 else ""
+            raise InvalidPayload(f"{where}{error}", error.problems) from None
+    return drafts
+
+
+def _payloads(source: str) -> list[Json]:
+    payloads = [parse_object(line, f"payload in line {number}") for number, line in _lines(source) if line.strip()]
+    if not payloads:
+        raise UsageError("The file holds no payload. Write one JSON object a line.")
+    if len(payloads) > MOST:
+        raise UsageError(f"The file holds more than {MOST} payloads. Split it.")
+    return payloads
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    try:
+        if source == "-":
+            yield from enumerate(sys.stdin, start=1)
+            return
+        with Path(source).open(encoding="utf-8") as lines:
+            yield from enumerate(lines, start=1)
+    except OSError as error:
+        raise UsageError(f"The file {source} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"The file {source} is not UTF-8 text.") from None
+
+
+def _enqueued_json(enqueued: Enqueued) -> Json:
+    return {**output.plain(enqueued.job), "created": enqueued.created}
+
+
+def _sentence(enqueued: Enqueued, *, dry_run: bool) -> str:
+    if not enqueued.created:
+        return f"Already there: {enqueued.job.id} ({enqueued.job.task_type}, {enqueued.job.status.value})."
+    verb = "Would enqueue" if dry_run else "Enqueued"
+    return f"{verb} {enqueued.job.task_type} as {enqueued.job.id}."

@@ -1,0 +1,47 @@
+"""`events`: what the providers say became of messages."""
+
+from __future__ import annotations
+
+import click
+
+from core.commands import output
+from core.commands.session import Session, command, dry_run_option, shared_options
+
+
+@command("pull")
+@dry_run_option
+def pull(session: Session, dry_run: bool) -> None:
+    """Fetch delivery results from SendGrid and Twilio and apply them. Safe to repeat, every half hour for example."""
+    from core import results  # noqa: PLC0415 -- imported on first use
+    from core.clients import Clients  # noqa: PLC0415 -- imported on first use
+
+    clients = Clients(session.settings)
+    try:
+        with session.connection() as conn:
+            found = results.pull(conn, clients, session.settings, dry_run=dry_run)
+    finally:
+        clients.close()
+    for warning in found.warnings:
+        output.note(warning)
+    data = {
+        "dry_run": dry_run,
+        "sources": found.sources,
+        "new": found.new,
+        "applied": found.applied,
+        "unmatched": found.unmatched,
+        "failed": found.failed,
+        "warnings": found.warnings,
+    }
+    listed = ", ".join(f"{count} {source}" for source, count in sorted(found.sources.items())) or "nothing"
+    session.answer(
+        data,
+        [
+            f"{'Would keep' if dry_run else 'Kept'} {found.new} new events of {listed}.",
+            f"Applied {found.applied}; {found.unmatched} are about no message of ours; {found.failed} failed.",
+        ],
+    )
+
+
+events = click.Group(
+    "events", commands={"pull": pull}, params=shared_options(), help="Delivery results from the providers."
+)

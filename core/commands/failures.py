@@ -1,0 +1,83 @@
+"""Whatever ends a command early, as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import click
+import psycopg
+
+from core import settings as configuration
+from core.errors import JobdeckError
+from core.redact import clean, safe_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the sentence for an error that reached the top. What nobody foresaw is logged."""
+    match error:
+        case JobdeckError():
+            return error.exit_code, clean(str(error))
+        case click.exceptions.NoArgsIsHelpError():
+            return USAGE, "Say which command. See `jobdeck --help`."
+        case click.UsageError():
+            return USAGE, _usage(error)
+        case psycopg.Error():
+            return _of_database(error)
+        case _:
+            return FAILED, _unforeseen(error)
+
+
+def _of_database(error: psycopg.Error) -> tuple[int, str]:
+    said = safe_error(str(error), 300).rstrip(".")
+    match error:
+        case psycopg.OperationalError():
+            return UNREACHABLE, (
+                f"The connection to the database was lost ({said}). "
+                "Look at what is there before you repeat a command that changes something."
+            )
+        case psycopg.DataError():
+            return USAGE, f"The database cannot take one of the values given ({said})."
+        case psycopg.errors.InsufficientPrivilege():
+            return FAILED, (
+                f"The database role may not do this ({said}). "
+                "Use a member of job_operator or job_worker; `jobdeck doctor` says what yours may do."
+            )
+        case _:
+            return FAILED, _unforeseen(error)
+
+
+def _usage(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "jobdeck"
+    message = clean(error.format_message()).rstrip(".")
+    return f"{message}. See `{path} --help`."
+
+
+def _unforeseen(error: Exception) -> str:
+    name = type(error).__name__
+    where = _logged(error)
+    if where is None:
+        return f"An unexpected {name} ended the command. Set JOBDECK_LOG_FILE and repeat it to keep the traceback."
+    return f"An unexpected {name} ended the command. Its traceback is in {clean(str(where))}."
+
+
+def _logged(error: Exception) -> Path | None:
+    from core import logs  # noqa: PLC0415 -- only what nobody foresaw needs it
+    from core.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
+
+    try:
+        settings = configuration.load()
+        path = settings.log_file or state_folder(settings.state_dir) / "jobdeck.log"
+        logs.configure(settings.model_copy(update={"log_file": path}), console=False)
+    except (JobdeckError, OSError):
+        return None
+    logging.getLogger("jobdeck.cli").error("A command ended unexpectedly", exc_info=error)
+    logs.shutdown()
+    return path

@@ -1,0 +1,215 @@
+"""Commands that judge the whole: `status`, `health`, `errors`, `audit`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from core.commands import output
+from core.commands.reading import audit_table
+from core.commands.session import Session, command
+from core.model import Filter, Status, Verdict
+from core.timeparse import format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    import psycopg
+
+    from core.model import Finding, Json, Processing, Run, Snapshot, Worker, WorkerRun
+
+UNHEALTHY: Final = 4
+"""The exit code of `health` and `doctor` when something is wrong."""
+
+RECENT_RUNS: Final = 500
+
+
+@command("status")
+def status(session: Session) -> None:
+    """Counts, processing switch, workers, oldest due job, last trigger, and how recent runs ended."""
+    with session.connection() as conn:
+        answer_status(session, conn)
+
+
+@command("health")
+def health(session: Session) -> int | None:
+    """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
+    from core.health import health as judge  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = judge(conn)
+    lines = [
+        f"Verdict: {found.verdict.value}",
+        *output.section("Evidence", finding_table(found.findings) if found.findings else []),
+        *output.section("Last trigger", _trigger_lines(found.last_trigger)),
+    ]
+    session.answer(output.plain(found), lines)
+    return UNHEALTHY if found.verdict is Verdict.CRITICAL else None
+
+
+@command("errors")
+@click.option("--since", metavar="DURATION", default="7d", help="How far back to look.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100)
+def errors(session: Session, since: str, limit: int) -> None:
+    """Failed runs, grouped by task type and by what the error looks like."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        groups = insights.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
+    header = ("COUNT", "TASK", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
+    rows = [
+        (
+            group.count,
+            group.task_type,
+            group.error_kind,
+            output.when(group.first_seen),
+            output.when(group.last_seen),
+            group.job_ids[0] if group.job_ids else None,
+            output.cut(group.sample, 80),
+        )
+        for group in groups
+    ]
+    session.answer({"errors": groups}, output.table(header, rows) if rows else ["No failed runs."])
+
+
+@command("audit")
+@click.option("--job", "wanted", metavar="ID", help="What was done to one job.")
+@click.option("--since", metavar="DURATION", help="How far back to look; else as far as it goes.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=200)
+def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
+    """Who did what, newest first."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    age = parse_duration(since, what="duration of --since") if since else None
+    with session.connection() as conn:
+        job_id = insights.resolve_id(conn, wanted) if wanted else None
+        entries = insights.audit(conn, job_id=job_id, since=age, limit=limit)
+    session.answer({"audit": entries}, audit_table(entries) if entries else ["Nothing was done."])
+
+
+def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
+    """Reads the status and prints it."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    seen = insights.snapshot(conn, Filter(), limit=1)
+    recent, _ = insights.runs(conn, limit=RECENT_RUNS)
+    session.answer(_status_json(seen, recent), _status_lines(seen, recent))
+
+
+def _status_json(seen: Snapshot, recent: Sequence[Run]) -> Json:
+    return {
+        "at": seen.at,
+        "verdict": seen.health.verdict,
+        "counts": {**output.plain(seen.counts), "total": seen.counts.of(None)},
+        "processing": seen.processing,
+        "workers": seen.workers,
+        "oldest_due": seen.health.oldest_due,
+        "last_trigger": seen.health.last_trigger,
+        "recent_runs": [
+            {"task_type": task_type, "outcome": outcome, "count": count}
+            for (task_type, outcome), count in _tally(recent)
+        ],
+    }
+
+
+def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
+    counts = ", ".join(f"{getattr(seen.counts, name)} {name}" for name in Status)
+    lines = output.facts(
+        [
+            ("verdict", seen.health.verdict.value),
+            ("jobs", f"{seen.counts.of(None)} in the queue: {counts}"),
+            ("removed", f"{seen.counts.removed} more succeeded and left the queue"),
+            ("processing", _switch(seen.processing)),
+            ("oldest due", _age(seen.health.oldest_due, seen.at)),
+        ]
+    )
+    rows = [(task_type, outcome, count) for (task_type, outcome), count in _tally(recent)]
+    return [
+        *lines,
+        *output.section("Paused types", _paused_lines(seen.processing)),
+        *output.section("Workers", worker_table(seen.workers, seen.at) if seen.workers else ["none"]),
+        *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),
+        *output.section(
+            f"Recent runs (the newest {len(recent)})",
+            output.table(("TASK", "OUTCOME", "RUNS"), rows) if rows else [],
+        ),
+    ]
+
+
+def worker_table(workers: Iterable[Worker], now: datetime) -> list[str]:
+    """Workers and when they last were heard of."""
+    return output.table(
+        ("WORKER", "HOST", "PID", "MODE", "RUNNING", "HEARTBEAT"),
+        (
+            (
+                worker.id,
+                worker.host,
+                worker.pid,
+                worker.mode,
+                f"{worker.running}/{worker.concurrency}",
+                f"{_age(worker.heartbeat_at, now)}{'' if worker.alive else ', gone'}",
+            )
+            for worker in workers
+        ),
+    )
+
+
+def finding_table(findings: Iterable[Finding]) -> list[str]:
+    """Signals with their verdicts, one a line."""
+    return output.table(
+        ("VERDICT", "SIGNAL", "EVIDENCE"),
+        ((finding.verdict.value, finding.signal, finding.evidence) for finding in findings),
+    )
+
+
+def _tally(recent: Iterable[Run]) -> list[tuple[tuple[str, str], int]]:
+    return sorted(Counter((run.task_type, run.outcome.value) for run in recent).items())
+
+
+def _switch(processing: Processing) -> str:
+    if processing.enabled:
+        return "on"
+    by = f" by {processing.paused_by}" if processing.paused_by else ""
+    until = f", until {output.when(processing.resume_at)}" if processing.resume_at else ""
+    reason = processing.paused_reason or "no reason given"
+    return f"PAUSED{by} since {output.when(processing.paused_at)}{until}: {reason}"
+
+
+def _paused_lines(processing: Processing) -> list[str]:
+    rows = [
+        (
+            pause.task_type,
+            pause.paused_by,
+            output.when(pause.paused_at),
+            output.when(pause.resume_at),
+            output.cut(pause.reason, 80),
+        )
+        for pause in processing.paused_types
+    ]
+    return output.table(("TYPE", "BY", "SINCE", "UNTIL", "REASON"), rows) if rows else []
+
+
+def _trigger_lines(run: WorkerRun | None) -> list[str]:
+    if run is None:
+        return ["none yet"]
+    return output.facts(
+        [
+            ("started", output.when(run.started_at)),
+            ("source", run.source),
+            ("status", run.status or "open"),
+            ("http status", run.http_status),
+            (
+                "jobs",
+                f"claimed {run.claimed}, succeeded {run.succeeded}, failed {run.failed}, released {run.released}",
+            ),
+            ("message", run.message),
+            ("error", output.cut(run.error_message, 200) if run.error_message else None),
+        ]
+    )
+
+
+def _age(moment: datetime | None, now: datetime) -> str:
+    return output.NONE if moment is None else f"{format_duration(now - moment)} ago"

@@ -1,0 +1,115 @@
+"""Commands for the whole queue: `pause`, `resume`, `cleanup`, `purge`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from core.commands import output
+from core.commands.actions import answer_results
+from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
+from core.errors import UsageError
+from core.timeparse import parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from core.model import Processing
+
+
+@command("pause")
+@reason_option
+@click.option("--until", metavar="TIME", help="Resume by itself at this time (UTC).")
+@click.option("--for", "lasting", metavar="DURATION", help="Resume by itself after this long.")
+@click.option("--type", "task_type", metavar="TYPE", help="Pause one task type only.")
+@dry_run_option
+def pause(
+    session: Session,
+    reason: str | None,
+    until: str | None,
+    lasting: str | None,
+    task_type: str | None,
+    dry_run: bool,
+) -> None:
+    """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
+    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+
+    if until and lasting:
+        raise UsageError("Say either --until or --for.")
+    if task_type:
+        session.registry.require(task_type)
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        now = evidence.clock(conn)
+        resume_at = _resume_at(until, lasting, now)
+        switched = queue.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
+    what = f"Processing of {task_type}" if task_type else "Processing"
+    until_text = f" until {output.when(resume_at)}" if resume_at else ""
+    _answer(session, switched, f"{what} {'would be' if dry_run else 'is'} paused{until_text}.")
+
+
+@command("resume")
+@click.option("--type", "task_type", metavar="TYPE", help="Resume one task type only.")
+@dry_run_option
+def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
+    """Let workers claim again; nothing that was missed is replayed."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        before = queue.processing(conn)
+        switched = queue.resume(conn, actor=session.actor, task_type=task_type)
+    paused = {pause.task_type for pause in before.paused_types}
+    was_on = task_type not in paused if task_type else before.enabled
+    what = f"Processing of {task_type}" if task_type else "Processing"
+    _answer(session, switched, f"{what} {'was' if was_on else 'would be' if dry_run else 'is'} on.")
+
+
+@command("cleanup")
+@click.option("--older-than", metavar="DURATION", default="20m", help="How long ago they started.")
+@dry_run_option
+@yes_option
+def cleanup(session: Session, older_than: str, dry_run: bool, yes: bool) -> int | None:
+    """List stuck jobs, which started long ago and whose lease has expired; with --yes mark them failed."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    age = parse_duration(older_than, what="duration of --older-than")
+    looking = dry_run or not yes
+    with session.connection() as conn:
+        results = queue.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking)
+    if results and looking and not dry_run:
+        output.note(f"Nothing was changed. Repeat with --yes to mark {len(results)} of them failed.")
+    return answer_results(session, results, dry_run=looking, nothing="No stuck jobs.")
+
+
+@command("purge")
+@click.option("--older-than", metavar="DURATION", default="14 days", help="How long ago they ended.")
+@dry_run_option
+@yes_option
+def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
+    """Count old succeeded and cancelled jobs; with --yes remove them."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+
+    age = parse_duration(older_than, what="duration of --older-than")
+    looking = dry_run or not yes
+    with session.connection() as conn:
+        count = queue.purge(conn, older_than=age, dry_run=looking)
+    if count and looking and not dry_run:
+        output.note("Nothing was changed. Repeat with --yes to remove them.")
+    verb = "would be removed" if looking else "removed"
+    noun = "job" if count == 1 else "jobs"
+    session.answer({"purged": count, "dry_run": looking}, [f"{count} succeeded or cancelled {noun} {verb}."])
+
+
+def _resume_at(until: str | None, lasting: str | None, now: datetime) -> datetime | None:
+    if lasting:
+        return now + parse_duration(lasting, what="duration of --for")
+    if not until:
+        return None
+    moment = parse_time(until, now, what="time of --until")
+    if moment <= now:
+        raise UsageError(f"The time of --until, {output.when(moment)}, is past. Choose one that is still to come.")
+    return moment
+
+
+def _answer(session: Session, switched: Processing, sentence: str) -> None:
+    session.answer(output.plain(switched), [sentence])

@@ -1,0 +1,230 @@
+"""Commands that only look at jobs, runs and task types: `jobs`, `job`, `runs`, `why`, `types`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.commands import output
+from core.commands.session import Session, command
+from core.errors import JobNotFound, UsageError
+from core.filters import parse_filter
+from core.model import RunOutcome, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from enum import StrEnum
+
+    from core.model import AuditEntry, Clause, Filter, Job, Json
+    from core.registry import JobType
+
+SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
+
+
+def words(values: type[StrEnum]) -> click.Choice[str]:
+    """A choice of the values of an enumeration."""
+    return click.Choice([value.value for value in values], case_sensitive=False)
+
+
+@command("jobs")
+@click.option("--status", type=words(Status))
+@click.option("--type", "task_type", metavar="TYPE")
+@click.option("--search", metavar="TEXT", help="In id, task type, error and payload.")
+@click.option("--filter", "expression", metavar="FILTER", help='As in the dashboard: "error:timeout older:2h".')
+@click.option("--sort", type=click.Choice(SORTS), default="natural")
+@click.option("--ascending", is_flag=True, help="Oldest or least first.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50)
+@click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
+def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
+    """List jobs, newest first."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    wanted = _narrowed(parse_filter(expression or ""), given)
+    with session.connection() as conn:
+        page = insights.page(
+            conn, wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
+        )
+    lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
+    session.answer({"jobs": page.jobs, "next": page.next}, lines)
+    _remark_next(session, page.next)
+
+
+@command("job")
+@click.argument("wanted", metavar="ID")
+def job(session: Session, wanted: str) -> None:
+    """Show one job: its facts, payload, runs and what operators did to it."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = insights.detail(conn, insights.resolve_id(conn, wanted))
+    if found is None:
+        raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")
+    data = {
+        **output.plain(found.job),
+        "in_trash": found.in_trash,
+        "runs": found.runs,
+        "why": found.why,
+        "audit": found.audit,
+    }
+    lines = [
+        *output.facts(_job_facts(found.job, in_trash=found.in_trash)),
+        *output.section("Why", clause_lines(found.why)),
+        *output.section("Runs", output.run_table(found.runs) if found.runs else []),
+        *output.section("Audit", audit_table(found.audit) if found.audit else []),
+    ]
+    session.answer(data, lines)
+
+
+@command("runs")
+@click.option("--job", "wanted", metavar="ID", help="Of one job.")
+@click.option("--type", "task_type", metavar="TYPE")
+@click.option("--outcome", type=words(RunOutcome))
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50)
+@click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
+def runs(
+    session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
+) -> None:
+    """List runs, newest first; they outlive their jobs."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found, following = insights.runs(
+            conn,
+            job_id=insights.resolve_id(conn, wanted) if wanted else None,
+            task_type=task_type,
+            outcome=RunOutcome(outcome) if outcome else None,
+            limit=limit,
+            after=after,
+        )
+    lines = output.run_table(found) if found else ["No runs."]
+    session.answer({"runs": found, "next": following}, lines)
+    _remark_next(session, following)
+
+
+@command("why")
+@click.argument("wanted", metavar="ID")
+def why(session: Session, wanted: str) -> None:
+    """Say for each clause of the claim whether a job meets it, with the evidence."""
+    from core import insights  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        job_id = insights.resolve_id(conn, wanted)
+        clauses = insights.why(conn, job_id)
+    if not clauses:
+        raise JobNotFound(f"Job {job_id} is not in the queue. What it did: `jobdeck runs --job {job_id}`.")
+    holds = all(clause.holds for clause in clauses)
+    session.answer({"id": job_id, "claimable": holds, "clauses": clauses}, clause_lines(clauses))
+
+
+@command("types")
+def types(session: Session) -> None:
+    """List the task types there are, with what each takes and promises."""
+    found = [session.registry.require(name) for name in session.registry.names]
+    lines: list[str] = []
+    for job_type in found:
+        lines += [*output.facts(_type_facts(job_type)), ""]
+    session.answer({"types": [_type_json(job_type) for job_type in found]}, lines[:-1] or ["No task types."])
+
+
+def clause_lines(clauses: Iterable[Clause]) -> list[str]:
+    """The clauses of the claim, one a line."""
+    return output.table(
+        ("", "CLAUSE", "EVIDENCE"),
+        (("yes" if clause.holds else "NO", clause.name, clause.evidence) for clause in clauses),
+    )
+
+
+def audit_table(entries: Iterable[AuditEntry]) -> list[str]:
+    """What operators did, one action a line."""
+    return output.table(
+        ("AT", "ACTOR", "ACTION", "JOB", "REASON"),
+        (
+            (
+                output.when(entry.at),
+                entry.actor,
+                entry.action,
+                entry.job_id,
+                output.cut(entry.reason, 80),
+            )
+            for entry in entries
+        ),
+    )
+
+
+def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
+    changes: dict[str, Any] = {}
+    for option, field in (("status", "status"), ("task_type", "task_type"), ("search", "search")):
+        if not given[option]:
+            continue
+        if getattr(wanted, field):
+            raise UsageError(f"Both --filter and its own option say the {option.replace('_', ' ')}. Leave one out.")
+        changes[field] = Status(given[option]) if option == "status" else given[option]
+    return replace(wanted, **changes)
+
+
+def _remark_next(session: Session, cursor: str | None) -> None:
+    if cursor and not session.json:
+        output.note(f"There is more: repeat with --after {cursor}")
+
+
+def _job_facts(job: Job, *, in_trash: bool) -> list[tuple[str, object]]:
+    interval = f"every {job.recurrence_interval_minutes}m" if job.is_recurring else "one-time"
+    return [
+        ("job", job.id),
+        ("task type", job.task_type),
+        ("status", f"{job.status.value}{', in the trash' if in_trash else ', removed' if job.removed else ''}"),
+        ("attempts", f"{job.attempts}/{job.max_attempts}"),
+        ("schedule", interval),
+        ("next run", output.next_run(job)),
+        ("expires", output.when(job.expires_at) if job.expires_at else None),
+        ("priority", job.priority or None),
+        ("payload", output.payload(job.payload)),
+        ("created", f"{output.when(job.created_at)} by {job.created_by or 'unknown'}"),
+        ("last run", f"{output.when(job.last_run_at)} {job.last_outcome or ''}"),
+        ("last success", output.when(job.last_success_at) if job.last_success_at else None),
+        ("failures in a row", job.consecutive_failures or None),
+        ("dedupe key", job.dedupe_key),
+        ("blocked by", job.blocked_by),
+        ("worker", job.locked_by),
+        ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
+        ("cancel asked by", job.cancel_requested_by),
+        ("progress", output.payload(job.progress) if job.progress else None),
+        ("checkpoint", output.payload(job.checkpoint) if job.checkpoint else None),
+        ("output", output.payload(job.output) if job.output else None),
+        ("error", output.cut(job.last_error, 2000) if job.last_error else None),
+        ("version", job.version),
+    ]
+
+
+def _type_json(job_type: JobType) -> Json:
+    return {
+        "task_type": job_type.task_type,
+        "label": job_type.label,
+        "purpose": job_type.purpose,
+        "payload_schema": job_type.payload.model_json_schema(by_alias=True),
+        "max_attempts": job_type.max_attempts,
+        "retry_base_seconds": job_type.retry_base,
+        "retry_cap_seconds": job_type.retry_cap,
+        "timeout_seconds": job_type.timeout,
+        "recurring_every_minutes": job_type.recurring.every_minutes if job_type.recurring else None,
+        "concurrency": job_type.concurrency,
+        "coach_filter": job_type.coach_filter,
+        "quick": job_type.quick,
+    }
+
+
+def _type_facts(job_type: JobType) -> list[tuple[str, object]]:
+    fields = job_type.payload.model_json_schema(by_alias=True).get("properties", {})
+    recurring = job_type.recurring
+    return [
+        ("type", job_type.task_type),
+        ("label", job_type.label),
+        ("purpose", job_type.purpose or None),
+        ("payload", ", ".join(fields) or "none"),
+        ("retries", f"{job_type.max_attempts} attempts"),
+        ("timeout", f"{job_type.timeout:g}s"),
+        ("recurring", f"every {recurring.every_minutes}m by default" if recurring else None),
+        ("concurrency", f"one at a time per {job_type.concurrency}" if job_type.concurrency else None),
+    ]

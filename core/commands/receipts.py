@@ -1,0 +1,79 @@
+"""`receipts`: who was sent what by a job, what became of it, and who was left out and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from core.commands import output
+from core.commands.session import Session, command
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from core.outbox import Receipt
+
+
+@command("receipts")
+@click.argument("job", metavar="ID")
+@click.option("--run", "run_token", type=click.IntRange(1), metavar="TOKEN", help="Only this run of the job.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Rows at most.")
+@click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
+def receipts(session: Session, job: str, run_token: int | None, limit: int, reveal: str | None) -> None:
+    """List the messages of a job, with masked addresses, and whom it left out. They outlive the job."""
+    from core import outbox  # noqa: PLC0415 -- imported on first use
+
+    try:
+        job_id = UUID(job)
+    except ValueError:
+        raise UsageError(f"The id {job!r} is not a UUID.") from None
+    with session.connection() as conn:
+        rows = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
+        if reveal is not None:
+            rows = revealed(conn, rows, actor=session.actor, reason=reveal, job_id=job_id)
+    lines = table(rows) if rows else ["This job has sent nothing to anybody, and left nobody out."]
+    session.answer({"job": job_id, "receipts": rows}, lines)
+
+
+def revealed(
+    conn: psycopg.Connection[Any],
+    rows: list[Receipt],
+    *,
+    actor: str,
+    reason: str,
+    job_id: UUID | None = None,
+    campaign_id: UUID | None = None,
+) -> list[Receipt]:
+    """The rows with whole addresses; audited.
+
+    Raises:
+        Refused: the reason is empty.
+    """
+    from core import outbox  # noqa: PLC0415 -- imported on first use
+
+    whole = outbox.reveal(conn, job_id=job_id, campaign_id=campaign_id, actor=actor, reason=reason)
+    return [replace(one, address=whole.get(one.outbox_id, one.address)) if one.outbox_id else one for one in rows]
+
+
+def table(rows: list[Receipt]) -> list[str]:
+    """Receipts as aligned columns."""
+    return output.table(
+        ("recipient", "channel", "address", "state", "why", "sent", "last event", "provider id"),
+        [
+            (
+                one.recipient_ref,
+                one.channel,
+                one.address,
+                one.state,
+                one.left_out or one.error_class,
+                output.when(one.accepted_at),
+                one.last_event,
+                one.provider_message_id,
+            )
+            for one in rows
+        ],
+    )

@@ -1,0 +1,35 @@
+"""`sandbox`: the stand-in vendors alone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from core.commands import output
+from core.commands.session import Session, command
+from core.commands.signals import stop_signals
+from core.errors import Refused
+
+
+@command("sandbox")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Else a free one.")
+@click.option("--fail", "rules", multiple=True, metavar="RULE", help="A way to fail: 429:scores:3,retry-after=2.")
+def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
+    """Serve the stand-in vendors on this machine until stopped, and print the variables that point at them."""
+    from core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+
+    try:
+        server = Sandbox(port, rules=rules)
+    except OSError as error:
+        raise Refused(f"Port {port} of this machine cannot be used ({error.strerror}). Choose another.") from None
+    with stop_signals() as stop, server:
+        variables = server.settings_env()
+        session.answer(
+            {"port": server.port, "environment": variables},
+            [f"export {name}={value}" for name, value in variables.items()],
+        )
+        sys.stdout.flush()
+        output.note("The sandbox serves until it gets Ctrl-C or SIGTERM.")
+        stop.asked.wait()
+    return 130 if stop.interrupted else None

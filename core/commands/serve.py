@@ -1,0 +1,45 @@
+"""`serve`: the HTTP door."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from core import logs
+from core.commands import output
+from core.commands.session import Session, command
+from core.commands.signals import stop_signals
+
+
+@command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
+@click.option("--openapi", is_flag=True, help="Print what the door serves, as OpenAPI, and end.")
+def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
+    """Serve /api/jobs/run, delivery events, /healthz and /metrics until stopped; SIGTERM lets running jobs finish."""
+    if openapi:
+        from core.door.description import describe  # noqa: PLC0415 -- imported on first use
+
+        output.write([output.as_json(describe())])
+        return None
+    from core.door.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
+
+    logs.configure(session.settings, console=True)
+    try:
+        with stop_signals() as stop, session.database(max_size=CONNECTIONS) as database:
+            door = Door(database, session.registry, session.settings, host=host, port=port)
+            door.start()
+            addresses = [{"host": where, "port": number} for where, number in door.addresses]
+            session.answer(
+                {"addresses": addresses}, [f"Serving http://{one['host']}:{one['port']}" for one in addresses]
+            )
+            sys.stdout.flush()
+            try:
+                stop.asked.wait()
+                door.drain()
+            except KeyboardInterrupt:
+                door.drain(0.0)
+    finally:
+        logs.shutdown()
+    return 130 if stop.interrupted else None

@@ -1,0 +1,147 @@
+"""What every command shares: its options, its settings, its database, and where its answer goes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from pydantic import SecretStr
+
+from core import settings as configuration
+from core.commands import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import psycopg
+
+    from core.database import Database
+    from core.model import Json
+    from core.registry import Registry
+    from core.settings import Settings
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@dataclass
+class Session:
+    """One invocation: the shared options as given, and what follows from them, made at first use."""
+
+    database_url: str | None = None
+    handlers: str | None = None
+    json: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, with `--database-url` and `--handlers` over them.
+
+        Raises:
+            ConfigurationError: a setting is wrong.
+        """
+        given: dict[str, Any] = {}
+        if self.database_url:
+            given["database_url"] = SecretStr(self.database_url)
+        if self.handlers:
+            given["handlers"] = self.handlers
+        return configuration.load().model_copy(update=given)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The task types of `core.handlers` and of the modules asked for.
+
+        Raises:
+            ConfigurationError: a module cannot be imported.
+        """
+        from core import registry  # noqa: PLC0415 -- imported on first use
+
+        return registry.load(self.settings.handler_modules)
+
+    @cached_property
+    def actor(self) -> str:
+        """Who is asking, as the audit records it."""
+        from core.database import actor  # noqa: PLC0415 -- imported on first use
+
+        return actor()
+
+    @contextmanager
+    def database(self, *, max_size: int = 4) -> Iterator[Database]:
+        """The database, with the schema this program knows and at most `max_size` connections.
+
+        Raises:
+            DatabaseUnreachable: it does not answer.
+            SchemaMismatch: its schema is missing, older or newer.
+        """
+        from core.database import open_database  # noqa: PLC0415 -- imported on first use
+        from core.schema import check_schema  # noqa: PLC0415 -- imported on first use
+
+        with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
+            with database.connection() as conn:
+                check_schema(conn)
+            yield database
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """One autocommit connection to that database."""
+        with self.database() as database, database.connection() as conn:
+            yield conn
+
+    def answer(self, data: Json, text: Iterable[str]) -> None:
+        """Prints the answer: `data` for scripts where `--json` was given, else the lines of `text`."""
+        if self.json:
+            output.write([output.as_json(data)])
+        else:
+            output.write(text)
+
+
+_pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and parameter.name:
+        setattr(context.ensure_object(Session), parameter.name, value)
+
+
+def shared_options() -> list[click.Parameter]:
+    """The options that may stand before a command's name or after it."""
+    return [
+        click.Option(
+            ["--database-url"], metavar="URL", callback=_keep, expose_value=False,
+            help="The Postgres to work on; else DATABASE_URL, else the embedded database.",
+        ),
+        click.Option(
+            ["--handlers"], metavar="MODULE,…", callback=_keep, expose_value=False,
+            help="Importable modules whose @job functions join the task types; else JOBDECK_HANDLERS.",
+        ),
+        click.Option(
+            ["--json"], is_flag=True, callback=_keep, expose_value=False, help="Print data as one JSON object."
+        ),
+    ]  # fmt: skip
+
+
+def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Makes a function `(session, …) -> exit code or None` a command, with its own options and the shared ones."""
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(function))
+        made.params += shared_options()
+        return made
+
+    return decorate
+
+
+def dry_run_option(function: F) -> F:
+    """`--dry-run`, for commands that change something."""
+    return click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")(function)
+
+
+def yes_option(function: F) -> F:
+    """`--yes`, for commands that delete or touch more than one job."""
+    return click.option("--yes", is_flag=True, help="Do it: needed to delete, and for more than one job.")(function)
+
+
+def reason_option(function: F) -> F:
+    """`--reason`, kept in the audit."""
+    return click.option("--reason", metavar="TEXT", help="Why, for whoever reads the audit.")(function)

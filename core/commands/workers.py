@@ -1,0 +1,119 @@
+"""Commands that run jobs: `worker`, which stands, and `run-worker`, which does one cycle."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from core import logs
+from core.commands import output
+from core.commands.session import Session, command, dry_run_option
+from core.commands.signals import Stop, interrupting_signals, stop_signals
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.model import ClaimedJob, CycleResult
+    from core.worker import Worker
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_BESIDE_HANDLERS = 3
+
+
+@command("worker")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time; else JOBDECK_CONCURRENCY.")
+@click.option("--types", metavar="TYPE,…", help="Only these task types.")
+@click.option("--drain", is_flag=True, help="End when nothing is due.")
+def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
+    """Run jobs until stopped. SIGTERM lets running jobs finish, then hands them back; a second one does so at once."""
+    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+
+    slots = concurrency or session.settings.concurrency
+    wanted = _task_types(session, types)
+    logs.configure(session.settings, console=True)
+    with stop_signals() as stop, session.database(max_size=slots + CONNECTIONS_BESIDE_HANDLERS) as database:
+        standing = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
+        stand(standing, stop, until_idle=drain)
+        done = standing.status
+    session.answer(
+        {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed},
+        [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
+    )
+    logs.shutdown()
+    return 130 if stop.interrupted else None
+
+
+@command("run-worker")
+@click.option("--limit", type=click.IntRange(1, 10), default=5, show_default=True, help="Jobs at most.")
+@click.option("--scheduled", is_flag=True, help="For timers and cron: Cron Health counts on the next one to come.")
+@dry_run_option
+def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
+    """Run one cycle: up to --limit due jobs, one after another."""
+    from core import queue  # noqa: PLC0415 -- imported on first use
+    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+
+    if dry_run:
+        with session.connection() as conn, conn.transaction(force_rollback=True):
+            jobs = queue.claim(conn, "dry run", session.registry.names, limit, session.settings.lease_seconds)
+        _answer_dry(session, jobs)
+        return None
+    logs.configure(session.settings, console=True)
+    with interrupting_signals(), session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
+        source = "timer" if scheduled else "cli"
+        cycle = Worker(database, session.registry, session.settings, mode="cycle", source=source)
+        result = cycle.run_cycle(limit)
+    logs.shutdown()
+    session.answer(output.plain(result), _cycle_lines(result))
+    return 1 if result.status == "error" else None
+
+
+def stand(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None) -> None:
+    """Runs a worker until a signal, until it has nothing to do, or for a time, and then lets it end in order."""
+    if until_idle:
+        idle = threading.Thread(target=_run_until_idle, args=(worker, stop), name="until idle")
+        idle.start()
+    else:
+        worker.start()
+    logs.event(log, logging.INFO, "worker started", worker=worker.worker_id)
+    try:
+        stop.asked.wait(seconds)
+        logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
+        worker.drain()
+    except KeyboardInterrupt:
+        worker.stop()
+
+
+def _run_until_idle(worker: Worker, stop: Stop) -> None:
+    try:
+        worker.run_until_idle()
+    finally:
+        stop.asked.set()
+
+
+def _task_types(session: Session, types: str | None) -> list[str] | None:
+    if types is None:
+        return None
+    wanted = [name.strip() for name in types.split(",") if name.strip()]
+    if not wanted:
+        raise UsageError("--types names no task type. Separate several with commas.")
+    return [session.registry.require(name).task_type for name in wanted]
+
+
+def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
+    message = f"Would run {len(jobs)}." if jobs else "Would run nothing."
+    results = [{"id": job.id, "task_type": job.task_type, "attempt": job.attempt} for job in jobs]
+    data = {"status": "ok", "processed": 0, "succeeded": 0, "failed": 0, "message": message, "results": results}
+    rows = [(job.id, job.task_type, f"{job.attempt}/{job.max_attempts}") for job in jobs]
+    session.answer(data, [message, *(output.table(("JOB", "TASK", "ATTEMPT"), rows) if rows else [])])
+
+
+def _cycle_lines(result: CycleResult) -> list[str]:
+    lines = [f"{result.status}: processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed."]
+    if result.message:
+        lines.append(output.cut(result.message, 200))
+    return lines + [output.payload(dict(found)) for found in result.results]

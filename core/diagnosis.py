@@ -1,0 +1,116 @@
+"""What lies under the queue, as Postgres tells it: indexes, roles, dead rows, open transactions, the clock."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg.rows import class_row
+
+from core.schema import schema_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import psycopg
+
+ROLES: Final = ("job_viewer", "job_operator", "job_worker")
+_INDEX: Final = re.compile(r"^create (?:unique )?index if not exists (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class TableHealth:
+    """One table of the queue: its rows, dead ones among them, by the server's estimate."""
+
+    name: str
+    live: int
+    dead: int
+    vacuumed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """Another session's transaction. The older it is, the more dead rows it keeps from being removed."""
+
+    pid: int
+    application: str
+    role: str
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The facts, unjudged. `indexes_broken` exist but are not usable."""
+
+    indexes_missing: tuple[str, ...]
+    indexes_broken: tuple[str, ...]
+    roles_missing: tuple[str, ...]
+    tables: tuple[TableHealth, ...]
+    oldest: OpenTransaction | None
+
+
+def clock(conn: psycopg.Connection[Any]) -> datetime:
+    """The database's time at this moment."""
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None  # noqa: S101 -- a SELECT without FROM has a row
+    moment: datetime = row[0]
+    return moment
+
+
+def notify(conn: psycopg.Connection[Any], channel: str) -> None:
+    """Sends one empty notification."""
+    conn.execute("SELECT pg_notify(%s, '')", (channel,))
+
+
+def diagnose(conn: psycopg.Connection[Any]) -> Diagnosis:
+    """Looks at the server under an installed schema."""
+    expected = set(_INDEX.findall(schema_text()))
+    present = dict(
+        conn.execute(
+            """
+            SELECT c.relname, i.indisvalid AND i.indisready
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+            WHERE c.relnamespace = 'public'::regnamespace
+            """
+        ).fetchall()
+    )
+    roles = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),))}
+    return Diagnosis(
+        indexes_missing=tuple(sorted(expected - present.keys())),
+        indexes_broken=tuple(sorted(name for name in expected & present.keys() if not present[name])),
+        roles_missing=tuple(role for role in ROLES if role not in roles),
+        tables=_tables(conn),
+        oldest=_oldest(conn),
+    )
+
+
+def _tables(conn: psycopg.Connection[Any]) -> tuple[TableHealth, ...]:
+    with conn.cursor(row_factory=class_row(TableHealth)) as cursor:
+        cursor.execute(
+            """
+            SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead,
+                greatest(last_vacuum, last_autovacuum) AS vacuumed_at
+            FROM pg_stat_user_tables
+            WHERE schemaname = 'public' AND relname IN ('job_queue', 'job_runs', 'job_worker_runs', 'job_workers')
+            ORDER BY relname
+            """
+        )
+        return tuple(cursor.fetchall())
+
+
+def _oldest(conn: psycopg.Connection[Any]) -> OpenTransaction | None:
+    with conn.cursor(row_factory=class_row(OpenTransaction)) as cursor:
+        cursor.execute(
+            """
+            SELECT pid, application_name AS application, coalesce(usename, '') AS role,
+                coalesce(state, '') AS state,
+                extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
+            FROM pg_stat_activity
+            WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+                AND backend_type = 'client backend'
+            ORDER BY xact_start LIMIT 1
+            """
+        )
+        return cursor.fetchone()

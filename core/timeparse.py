@@ -1,0 +1,136 @@
+"""Times and durations as a person types them: `30m`, `14 days`, `in 2h`, `tomorrow 9:00`, `2026-08-01T09:00Z`.
+
+There is no clock in here: whoever asks says what time it is. A time without an offset is UTC, as every time
+that Jobdeck prints.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from core.errors import UsageError
+
+LONGEST: Final = timedelta(days=36_525)
+"""The longest duration that is accepted, a hundred years: beyond it a calendar runs out of years."""
+
+_UNITS: Final = {
+    "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,
+    "m": 60, "min": 60, "mins": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hr": 3600, "hrs": 3600, "hour": 3600, "hours": 3600,
+    "d": 86_400, "day": 86_400, "days": 86_400,
+    "w": 604_800, "week": 604_800, "weeks": 604_800,
+}  # fmt: skip
+_PART: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]{1,7})\s*", re.ASCII)
+_DURATION_HELP: Final = 'Write it like 45s, 30m, 1h30m, 7d or "14 days"'
+_TIME_HELP: Final = 'Write it like 2026-08-01T09:00Z, "in 2h", 30m, "tomorrow 9:00" or now'
+_DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_CLOCK: Final = re.compile(r"(?:(?P<day>[a-z]{3,9})\s+(?:at\s+)?)?(?P<hour>\d{1,2}):(?P<minute>\d{2})", re.ASCII)
+
+
+def parse_duration(text: str, *, what: str = "duration") -> timedelta:
+    """Reads a positive duration: one or more numbers, each with its unit from seconds to weeks.
+
+    Raises:
+        UsageError: no duration, zero, or longer than `LONGEST`; the message calls it `what`.
+    """
+    seconds = _seconds(text.strip().lower())
+    if seconds is None:
+        raise UsageError(f"The {what} {_quoted(text)} cannot be read. {_DURATION_HELP}.")
+    if seconds == 0:
+        raise UsageError(f"The {what} {_quoted(text)} is zero. {_DURATION_HELP}.")
+    if seconds > LONGEST.total_seconds():
+        raise UsageError(f"The {what} {_quoted(text)} is longer than a hundred years. Choose a shorter one.")
+    return timedelta(seconds=seconds)
+
+
+def parse_minutes(text: str, *, what: str = "interval") -> int:
+    """Reads an interval of whole minutes, which is what a recurring job keeps.
+
+    Raises:
+        UsageError: no duration, zero, or not a whole number of minutes.
+    """
+    duration = parse_duration(text, what=what)
+    minutes, rest = divmod(duration, timedelta(minutes=1))
+    if rest or not minutes:
+        raise UsageError(f"The {what} {_quoted(text)} is not a whole number of minutes. A minute is the least.")
+    return minutes
+
+
+def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
+    """Reads a moment, as UTC: ISO 8601, `now`, a duration from `now` with or without `in` before it, a time of day.
+
+    A time of day alone is the next one; before it may stand `today`, `tomorrow`, or a day of the week, which is the
+    next such day and never today.
+
+    Raises:
+        UsageError: it is no time, or lies beyond the calendar; the message calls it `what`.
+    """
+    wanted = text.strip()
+    lowered = wanted.lower()
+    if lowered == "now":
+        return now.astimezone(UTC)
+    seconds = _seconds(lowered.removeprefix("in ").strip())
+    try:
+        if seconds is not None:
+            return now.astimezone(UTC) + timedelta(seconds=seconds)
+        of_day = _time_of_day(lowered, now.astimezone(UTC))
+        if of_day is not None:
+            return of_day
+        moment = datetime.fromisoformat(wanted)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(f"The {what} {_quoted(text)} cannot be read. {_TIME_HELP}.") from None
+
+
+def format_duration(duration: timedelta) -> str:
+    """The two greatest units of a duration: `45s`, `12m`, `3h 5m`, `2d 4h`. Less than a second is `0s`."""
+    left = int(abs(duration.total_seconds()))
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        amount, left = divmod(left, size)
+        if amount:
+            parts.append(f"{amount}{unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0s"
+
+
+def write_duration(duration: timedelta) -> str:
+    """A positive duration with nothing left out, as one word that `parse_duration` reads back: `1d2h`, `90s`."""
+    left, parts = abs(duration.total_seconds()), ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        amount, left = divmod(left, size)
+        parts += f"{int(amount)}{unit}" if amount else ""
+    return parts + (f"{left:.6f}".rstrip("0").rstrip(".") + "s" if left or not parts else "")
+
+
+def _seconds(text: str) -> float | None:
+    total, at = 0.0, 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        if part is None or part[2] not in _UNITS:
+            return None
+        total += float(part[1]) * _UNITS[part[2]]
+        at = part.end()
+    return total if text else None
+
+
+def _time_of_day(text: str, now: datetime) -> datetime | None:
+    said = _CLOCK.fullmatch(text)
+    if said is None:
+        return None
+    moment = now.replace(hour=int(said["hour"]), minute=int(said["minute"]), second=0, microsecond=0)
+    day = said["day"]
+    if day is None:
+        return moment if moment > now else moment + timedelta(days=1)
+    if day in {"today", "tomorrow"}:
+        return moment + timedelta(days=day == "tomorrow")
+    meant = [number for number, name in enumerate(_DAYS) if name.startswith(day)]
+    return moment + timedelta(days=(meant[0] - now.weekday() - 1) % 7 + 1) if meant else None
+
+
+def _quoted(text: str) -> str:
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    return f'"{shown}"'

@@ -1,0 +1,184 @@
+"""Commands that act on jobs: an answer per id, `--yes`, `--dry-run`, filters, and refusals that change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core import queue
+from core.model import NewJob
+from tests.core.cli_support import Jobdeck, everything
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:
+    return queue.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job.id
+
+
+def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
+    return dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
+
+
+def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    [answer] = jobdeck("cancel", str(job), "--reason", "not now", "--json").data["results"]
+    assert (answer["id"], answer["ok"], answer["status"]) == (str(job), True, "cancelled")
+    assert statuses(conn) == {job: "cancelled"}
+    ran = jobdeck("retry", str(job))
+    assert ran.code == 0
+    assert str(job) in ran.out
+    assert statuses(conn) == {job: "pending"}
+    [row] = conn.execute("SELECT reason FROM job_audit WHERE action = 'cancel'").fetchall()
+    assert row == ("not now",)
+
+
+def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    here, gone = add(conn), uuid4()
+    ran = jobdeck("cancel", str(here), str(gone), "--yes", "--json")
+    assert ran.code == 1
+    assert [(answer["id"], answer["ok"]) for answer in ran.data["results"]] == [(str(here), True), (str(gone), False)]
+    assert statuses(conn) == {here: "cancelled"}
+
+
+def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    queue.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    before = everything(conn)
+    for verb in ("retry", "delete"):
+        ran = jobdeck(verb, str(job), "--yes", "--json")
+        assert ran.code == 1
+        assert "running" in ran.data["results"][0]["message"]
+    assert jobdeck("edit", str(job), "--priority", "3").code == 1
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(job)).code == 0
+    assert conn.execute("SELECT cancel_requested_at IS NOT NULL FROM job_queue").fetchone() == (True,)
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel", "delete"])
+def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], verb: str
+) -> None:
+    ids = [str(add(conn)), str(add(conn))]
+    before = everything(conn)
+    jobdeck(verb, *ids).refused(1, "2 jobs", "--yes", "--dry-run")
+    jobdeck(verb, "--filter", "type:cli_echo").refused(1, "2 jobs", "--yes")
+    assert jobdeck(verb, *ids, "--dry-run", "--json").data["dry_run"] is True
+    assert everything(conn) == before
+    assert jobdeck(verb, *ids, "--yes").code == 0
+    assert everything(conn) != before
+
+
+def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    before = everything(conn)
+    jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
+    assert everything(conn) == before
+    assert jobdeck("delete", str(job), "--yes").code == 0
+    assert statuses(conn) == {}
+    assert jobdeck("restore", str(job), "--dry-run").code == 0
+    assert statuses(conn) == {}
+    assert jobdeck("restore", str(job)).code == 0
+    assert statuses(conn) == {job: "pending"}
+
+
+def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    one, two, other = add(conn, "red"), add(conn, "red"), add(conn, "blue")
+    assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
+    assert statuses(conn) == {one: "cancelled", two: "cancelled", other: "pending"}
+    assert jobdeck("cancel", "--filter", "status:failed", "--json").data["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["retry"], 2, ["--filter"]),
+        (["retry", "nonsense"], 2, ["nonsense", "id"]),
+        (["retry", "ab"], 2, ["ab", "id"]),
+        (["retry", "00000000"], 1, ["00000000", "no job"]),
+        (["retry", "--filter", "state:failed"], 2, ["state"]),
+        (["edit", "nonsense", "--priority", "1"], 2, ["nonsense"]),
+        (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["no job"]),
+        (["restore"], 2, ["ID"]),
+    ],
+)
+def test_what_names_no_job_is_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+) -> None:
+    add(conn)
+    before = everything(conn)
+    jobdeck(*arguments).refused(code, *words)
+    assert everything(conn) == before
+
+
+def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    jobdeck("retry", str(add(conn)), "--filter", "red").refused(2, "--filter")
+
+
+def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_jobs(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    first, second = add(conn), add(conn)
+    before = everything(conn)
+    jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(first)[:35]).code == 0
+    assert statuses(conn) == {first: "cancelled", second: "pending"}
+
+
+def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    before = everything(conn)
+    ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
+    assert ran.code == 1
+    assert "changed meanwhile" in ran.data["results"][0]["message"]
+    assert jobdeck("edit", str(job), "--priority", "1", "--if-version", "99").code == 1
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(job), "--if-version", "1").code == 0
+
+
+def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    arguments = ["--payload", '{"times": 3}', "--at", "2030-01-01T00:00Z", "--every", "30m", "--for", "1d"]
+    assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9", "--dry-run").code == 0
+    assert conn.execute("SELECT payload->>'times' FROM job_queue").fetchone() == (None,)
+    assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9").code == 0
+    edited = jobdeck("job", str(job), "--json").data
+    assert edited["payload"] == {"times": 3}
+    assert (edited["run_at"], edited["expires_at"]) == ("2030-01-01T00:00:00Z", "2030-01-02T00:00:00Z")
+    assert (edited["recurrence_interval_minutes"], edited["priority"], edited["max_attempts"]) == (30, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, ["--payload"]),
+        (["--payload", "{"], 2, ["JSON"]),
+        (["--payload", '{"times": 11}'], 1, ["times"]),
+        (["--payload", '{"mesage": ""}'], 1, ["mesage"]),
+        (["--at", "soon"], 2, ["soon"]),
+        (["--every", "0m"], 2, ["0m"]),
+        (["--for", ""], 2, ["--for"]),
+        (["--priority", "1000"], 2, ["priority"]),
+    ],
+)
+def test_an_edit_that_does_not_fit_is_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+) -> None:
+    job = add(conn)
+    before = everything(conn)
+    jobdeck("edit", str(job), *arguments).refused(code, *words)
+    assert everything(conn) == before
+
+
+def test_the_payload_of_a_type_without_handler_cannot_be_edited(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    job = add(conn, task_type="from_elsewhere")
+    jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
+    assert jobdeck("edit", str(job), "--priority", "2").code == 0

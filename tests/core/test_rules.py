@@ -1,0 +1,191 @@
+"""The rules that keep the house in order: what may stand where, what may be loaded, how long things may grow."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITE_ROOMS = ("core/queue.py", "core/outbox.py", "core/programme/")
+READ_ROOMS = ("core/insights.py", "core/pages.py", "core/health.py", "core/diagnosis.py", "core/evidence.py")
+SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
+CONNECTION_ROOMS = ("core/database.py", "core/pool.py", "core/listener.py", "core/schema.py", "core/embedded.py")
+EXECUTING = {"execute", "executemany", "copy", "stream"}
+SQL_SHAPE = re.compile(
+    r"\b(select\s.*\bfrom\s|select\s+\w+\(|insert\s+into\s|update\s+\w+\s+set\s|delete\s+from\s|create\s+(table|index|or)\s"
+    r"|alter\s+table\s|drop\s+(table|index|schema)\s)",
+    re.IGNORECASE | re.DOTALL,
+)
+JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
+HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette")
+MODULE_LINES = 480
+FUNCTION_LINES = 60
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def in_rooms(path: Path, rooms: tuple[str, ...]) -> bool:
+    return any(name(path) == room or (room.endswith("/") and name(path).startswith(room)) for room in rooms)
+
+
+def docstrings(module: ast.Module) -> set[int]:
+    """The identities of the constants that are documentation."""
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {
+        id(statement.value)
+        for node in ast.walk(module)
+        if isinstance(node, owners)
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+    }
+
+
+def sql_texts(path: Path) -> list[tuple[int, str]]:
+    """Line and text of every string that looks like SQL."""
+    module = tree(path)
+    prose = docstrings(module)
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(module)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+        if SQL_SHAPE.search(node.value)
+    ]
+
+
+def executions(path: Path) -> list[ast.Call]:
+    """Every call that hands a statement to a connection or a cursor."""
+    return [
+        node
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING
+    ]
+
+
+def test_sql_stands_in_its_own_modules_only() -> None:
+    strays = [
+        f"{name(path)}:{line}: {text.split()[:6]}"
+        for path in sources("core", "tui")
+        if not in_rooms(path, SQL_ROOMS + CONNECTION_ROOMS)
+        for line, text in sql_texts(path)
+    ]
+    assert strays == []
+
+
+def test_nothing_else_executes_statements() -> None:
+    strays = [
+        f"{name(path)}:{call.lineno}"
+        for path in sources("core", "tui")
+        if not in_rooms(path, SQL_ROOMS + CONNECTION_ROOMS)
+        for call in executions(path)
+        if call.args and not (isinstance(call.func, ast.Attribute) and call.func.attr in {"copy", "stream"})
+    ]
+    assert strays == []
+
+
+def test_statements_are_literal_text() -> None:
+    """What is executed is a constant or the name of one: no f-string, no concatenation, no formatting.
+
+    Only statements about a server's own objects, whose names cannot be bound, are composed with `psycopg.sql`.
+    """
+    strays = [
+        f"{name(path)}:{call.lineno}"
+        for path in sources("core", "tui")
+        for call in executions(path)
+        if call.args
+        and isinstance(call.args[0], ast.JoinedStr | ast.BinOp | ast.Call)
+        and not (in_rooms(path, CONNECTION_ROOMS) and ast.unparse(call.args[0]).startswith("sql.SQL("))
+    ]
+    strays += [
+        f"{name(path)}:{node.lineno}"
+        for path in sources("core", "tui")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.JoinedStr)
+        and SQL_SHAPE.search("".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
+    ]
+    assert strays == []
+
+
+def test_python_never_updates_job_queue() -> None:
+    strays = [name(path) for path in sources("core", "tui") if JOB_UPDATE.search(path.read_text(encoding="utf-8"))]
+    assert strays == []
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    modules = ["core.cli", *(f"core.commands.{module}" for module in sorted(set(COMMANDS.values())))]
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert [module for module in loaded if module.split(".")[0] in HEAVY] == []
+
+
+def test_the_import_contracts_hold() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    checked = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("path", sources("core", "tui"), ids=name)
+def test_no_module_and_no_function_outgrows_its_job(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MODULE_LINES
+    long = [
+        f"{node.name}: {(node.end_lineno or node.lineno) - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_a_task_type_is_one_file_of_its_name() -> None:
+    for path in sources("core/handlers"):
+        if path.stem == "__init__":
+            continue
+        registered = [
+            decorator.args[0].value
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.FunctionDef)
+            for decorator in node.decorator_list
+            if isinstance(decorator, ast.Call)
+            and isinstance(decorator.func, ast.Name)
+            and decorator.func.id == "job"
+            and isinstance(decorator.args[0], ast.Constant)
+        ]
+        assert registered == [path.stem]
+
+
+def test_no_test_sleeps() -> None:
+    strays = [
+        f"{name(path)}:{node.lineno}"
+        for path in sources("tests")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "sleep"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "time"
+    ]
+    assert strays == []
