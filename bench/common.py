@@ -1,0 +1,178 @@
+"""What every measurement shares: databases, worker processes, readings of time, WAL and CPU."""
+
+import ctypes
+import importlib.util
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+HOME = Path(os.environ.get("BENCH_HOME") or Path(tempfile.gettempdir(), "jobdeck-bench")).resolve()
+GIVE_UP_AFTER = 170.0
+spawn = multiprocessing.get_context("spawn")
+
+
+def url(database):
+    return f"postgresql:///{database}?host={quote(str(HOME / 'pg'))}&user=postgres"
+
+
+def connect(database="postgres"):
+    return psycopg.connect(url(database), autocommit=True)
+
+
+def load_peer(path):
+    """Imports a peer file under its own name, the same one in the driver and in the workers."""
+    name = Path(path).stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+def make_template(peer):
+    """A database with the peer's schema and nothing else, for the measurements to copy."""
+    template = f"bench_{peer.NAME}_template"
+    with connect() as admin:
+        admin.execute(f'DROP DATABASE IF EXISTS "{template}" WITH (FORCE)')
+        admin.execute(f'CREATE DATABASE "{template}"')
+    peer.install(url(template))
+    return template
+
+
+@contextmanager
+def fresh_database(peer):
+    template = f"bench_{peer.NAME}_template"
+    name = f"bench_{peer.NAME}_{os.getpid()}"
+    with connect() as admin:
+        if not admin.execute("SELECT FROM pg_database WHERE datname = %s", [template]).fetchone():
+            make_template(peer)
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        try:
+            yield name
+        finally:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+class Tally:
+    """Counts the handlers' runs and notes when each job's began, in memory that processes share."""
+
+    def __init__(self, jobs, workers):
+        self.runs = spawn.RawArray(ctypes.c_int64, workers)
+        self.started = spawn.RawArray(ctypes.c_double, jobs + 1)
+
+    def handler(self, worker):
+        """The no-op job. Sequence numbers are 1 to `jobs`; 0 is a job that no result is about."""
+        runs, started, lock = self.runs, self.started, threading.Lock()
+
+        def run(seq):
+            started[seq] = time.monotonic()
+            with lock:
+                runs[worker] += 1
+
+        return run
+
+    def all_ran(self):
+        return sum(self.runs) >= len(self.started) - 1 and all(self.started[1:])
+
+
+def _work(path, database, setting, tally, worker, ready, go):
+    peer = load_peer(path)
+
+    def gate():
+        ready.release()
+        go.wait()
+
+    peer.work(url(database), peer.SETTINGS[setting], tally.handler(worker), gate)
+
+
+class Workers:
+    """`count` processes of one peer, held at the gate until `go`, killed at the end."""
+
+    def __init__(self, peer, database, setting, tally, count=1):
+        self.peer = peer
+        self.go_event, ready = spawn.Event(), spawn.Semaphore(0)
+        self.processes = [
+            spawn.Process(
+                target=_work,
+                args=(peer.__file__, database, setting, tally, i, ready, self.go_event),
+            )
+            for i in range(count)
+        ]
+        for process in self.processes:
+            process.start()
+        for _ in self.processes:
+            while not ready.acquire(timeout=1):
+                self.check()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+    def go(self):
+        self.go_event.set()
+        return time.monotonic()
+
+    def check(self):
+        if not all(process.is_alive() for process in self.processes):
+            raise RuntimeError(f"a worker of {self.peer.NAME} ended by itself")
+
+    def wait(self, condition, interval=0.002):
+        """Sleeps until `condition()`; returns when it was last asked, not when it answered."""
+        deadline = time.monotonic() + GIVE_UP_AFTER
+        while True:
+            now = time.monotonic()
+            if condition():
+                return now
+            self.check()
+            if now > deadline:
+                raise TimeoutError(f"{self.peer.NAME} took longer than {GIVE_UP_AFTER:g} s")
+            time.sleep(interval)
+
+    def cpu_seconds(self):
+        ticks = 0
+        for process in self.processes:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def rss_mb(self):
+        pages = sum(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) for process in self.processes)
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def wal_position(connection):
+    lsn = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+    return connection.execute(lsn).fetchone()[0]
+
+
+def statements(connection, database):
+    """Statements that pg_stat_statements has counted in the database so far."""
+    return connection.execute(
+        "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements AS s"
+        " JOIN pg_database AS d ON d.oid = s.dbid WHERE d.datname = %s",
+        [database],
+    ).fetchone()[0]
+
+
+def percentile(sorted_values, share):
+    return sorted_values[min(len(sorted_values) - 1, int(share * len(sorted_values)))]
+
+
+def emit(peer, workload, setting, jobs, **figures):
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    line = {"workload": workload, "peer": peer.NAME, "setting": setting, "jobs": jobs, **rounded}
+    print(json.dumps(line), flush=True)

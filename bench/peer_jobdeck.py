@@ -1,0 +1,90 @@
+"""Jobdeck: psycopg in threads, batches both the taking and the finishing of jobs.
+
+Deletes the finished row, keeps a row per run. Everything is on: payload model, context, log capture, timeout
+guard, heartbeat, reaper, history, NOTIFY, paused types, concurrency keys.
+"""
+
+import itertools
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import psycopg
+
+from core import queue
+from core.database import Database, install_schema
+from core.model import NewJob
+from core.registry import Payload, Registry, job, load
+from core.settings import Settings
+from core.worker import Worker
+
+NAME = "jobdeck"
+# Settings of the worker over its defaults.
+SETTINGS = {"default": {}, "c1": {"concurrency": 1}}
+RUN = {"pickup": ["default"], "backlog": ["default"], "idle": ["default"]}
+
+UNDONE = "SELECT FROM job_queue WHERE (payload ->> 'seq')::integer BETWEEN 1 AND %(n)s LIMIT 1"
+FILL = """
+    INSERT INTO job_queue (task_type, payload, run_at)
+    SELECT task_type, '{"seq": 0}', run_at + interval '1 second'
+    FROM job_queue, generate_series(1, %(n)s) WHERE payload ->> 'seq' = '1'
+"""
+
+
+class Params(Payload):
+    """The argument of the no-op job."""
+
+    seq: int
+
+
+class Noop:
+    """What the no-op job calls; each worker process has one."""
+
+    handler: Callable[[int], None] = staticmethod(lambda seq: None)
+
+
+@job("noop", label="No-op", purpose="Does nothing", payload=Params)
+def run(params: Params, ctx) -> None:
+    """Notes that the job ran."""
+    Noop.handler(params.seq)
+
+
+def registry() -> Registry:
+    """The no-op type, beside those that come with Jobdeck."""
+    return load([__name__])
+
+
+def install(url):
+    """Makes the schema in an empty database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        install_schema(connection)
+
+
+@asynccontextmanager
+async def producer(url):
+    types = registry()
+
+    def new(seq):
+        job_type, payload = types.validate("noop", {"seq": seq})
+        return NewJob("noop", job_type.dump(payload))
+
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        async def one(seq):
+            queue.enqueue(connection, new(seq), actor="bench")
+
+        async def many(sequence):
+            numbers = iter(sequence)
+            while part := list(itertools.islice(numbers, queue.BULK)):
+                queue.enqueue_many(connection, [new(seq) for seq in part], actor="bench")
+
+        yield one, many
+
+
+def work(url, setting, handler, gate):
+    Noop.handler = staticmethod(handler)
+    settings = Settings().model_copy(update=setting)
+    database = Database(url, application_name="jobdeck bench", max_size=settings.concurrency + 2)
+    worker = Worker(database, registry(), settings, task_types=["noop"])
+    gate()
+    worker.start()
+    worker.wait()

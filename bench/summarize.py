@@ -1,0 +1,139 @@
+"""Prints result files as markdown tables: medians, min–max, and ratios to raw b100.
+
+python summarize.py [results.jsonl …]
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from common import HOME
+
+RATE = {"rate": "jobs/s"}
+WAL = {"wal_per_job": "WAL bytes per job"}
+DRAIN = RATE | {"rate_started": "from the first job's start", "first_job_s": "start, s"} | WAL
+# Of each workload's figures the first is the one that is compared.
+COLUMNS = {
+    "stuck": {
+        "ratio": "× empty table",
+        "rate": "jobs/s",
+        "empty_rate": "empty table",
+        "p95_ms": "pickup p95 ms",
+        "empty_p95_ms": "empty table p95 ms",
+        "backlog": "backlog",
+    },
+    "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
+    "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
+    "waiting": {"ratio": "× slots / 10 ms", "rate": "jobs/s", "ideal_rate": "slots / 10 ms"},
+    "churn": {
+        "ratio": "last tenth × first",
+        "rate": "last jobs/s",
+        "first_rate": "first jobs/s",
+        "jobs": "jobs",
+        "job_queue_table_mb": "queue MB",
+        "job_queue_index_mb": "its indexes MB",
+        "job_runs_table_mb": "history MB",
+        "job_runs_index_mb": "its indexes MB",
+    },
+    "growth": {"rss_mb": "RSS MB at the end", "first_rss_mb": "after a tenth", "jobs": "jobs"},
+    "start": {"seconds": "s to the first job"},
+    "snapshot": {"ratio": "× 1 000 jobs", "ms_at_1000": "ms at 1 000", "ms_at_1000000": "ms at 1 000 000"},
+    "drain": DRAIN,
+    "pickup": {"p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms"},
+    "enqueue_single": RATE | WAL,
+    "enqueue_bulk": RATE | WAL,
+    "backlog": DRAIN,
+    "idle": {"statements_per_s": "statements/s", "cpu_percent": "CPU %", "rss_mb": "RSS MB"},
+}
+TITLES = {
+    "stuck": "Backlogs: the same drain and pickup with and without",
+    "payload": "A kilobyte of payload; a kilobyte of output and twenty log lines",
+    "mixed": "A mix: recurring, failing, keyed",
+    "waiting": "Handlers that wait 10 ms",
+    "churn": "Churn, and churn beside an old transaction",
+    "growth": "Memory",
+    "start": "Start",
+    "snapshot": "The dashboard's data",
+    "drain": "Drain of {jobs:,} no-op jobs, workers: {workers}",
+    "pickup": "Pickup by an idle worker",
+    "enqueue_single": "Enqueue, one call and commit per job",
+    "enqueue_bulk": "Enqueue in bulk",
+    "backlog": "Drain of {jobs:,} jobs with a backlog behind them",
+    "idle": "An idle worker",
+}
+
+
+# Workloads of Jobdeck alone, by the first word of their names; and one that stands in another's table.
+OWN = {"stuck", "payload", "mixed", "waiting", "churn", "growth", "start", "snapshot"}
+FAMILIES = {"old_transaction": "churn"}
+
+
+def number(value):
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
+
+
+def middle_of(values):
+    present = [value for value in values if value is not None]
+    return median(present) if present else None
+
+
+def table(workload, rows):
+    columns = {k: v for k, v in COLUMNS[workload].items() if any(k in r for r in rows)}
+    compared = next(iter(columns))
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["peer"], row["setting"]].append(row)
+    middle = {key: {c: middle_of([row.get(c) for row in group]) for c in columns} for key, group in groups.items()}
+    yardstick = middle.get(("raw", "b100"), {}).get(compared)
+
+    headings = ["peer", "setting", *columns.values()]
+    if workload in OWN:
+        headings = ["workload", *columns.values()]
+        yield f"| {' | '.join(headings)} | runs |"
+        yield "|---" + "|---:" * len(headings) + "|"
+        for (_, setting), figures in middle.items():
+            cells = [setting, *(number(value) for value in figures.values())]
+            yield f"| {' | '.join(cells)} | {len(groups['jobdeck', setting])} |"
+        return
+    headings[3:3] = ["min–max", "× raw" if workload.startswith("enqueue") else "× raw b100"]
+    yield f"| {' | '.join(headings)} | runs |"
+    yield "|---" * 2 + "|---:" * (len(headings) - 1) + "|"
+    descending = compared == "rate"
+    for key in sorted(middle, key=lambda key: middle[key][compared], reverse=descending):
+        values = [row[compared] for row in groups[key]]
+        cells = [*key, *(number(value) for value in middle[key].values())]
+        ratio = f"{middle[key][compared] / yardstick:.3g}" if yardstick else "–"
+        cells[3:3] = [f"{number(min(values))}–{number(max(values))}", ratio]
+        if workload.startswith("enqueue"):
+            cells[1] = ""
+        yield f"| {' | '.join(cells)} | {len(values)} |"
+
+
+def main():
+    files = [Path(name) for name in sys.argv[1:]] or [HOME / "results.jsonl"]
+    sections = defaultdict(list)
+    for file in files:
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            family = FAMILIES.get(row["workload"], row["workload"].partition("_")[0])
+            if family in OWN:
+                row["setting"] = row["workload"]
+                sections[family, 0, 1].append(row)
+            else:
+                sections[row["workload"], row["jobs"], row.get("workers", 1)].append(row)
+    for (workload, jobs, workers), rows in sections.items():
+        print(f"\n### {TITLES[workload].format(jobs=jobs, workers=workers)}\n")
+        print("\n".join(table(workload, rows)))
+        extra = sum(row.get("extra_runs", 0) for row in rows)
+        if extra:
+            print(f"\n{extra} runs of handlers beyond one for each job.")
+
+
+if __name__ == "__main__":
+    main()
