@@ -1,0 +1,73 @@
+"""The dashboard over an in-memory queue, for a pty: says each reading on a descriptor, changes when told to.
+
+Arguments: the descriptor to report on, the descriptor to take orders from, and words:
+`still` for a clock that stands still, `hostile` for hostile jobs, `stuck` for a database that never answers,
+`busy` for an embedded worker with a running job, `broken` for an answer that nothing can make sense of.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tui import options
+
+THEME = options.prepare_environment(os.environ)
+
+from core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
+from tests.tui.fake import Clock, FakeBackend, make_job  # noqa: E402 -- as above
+from tests.tui.sample import sample  # noqa: E402 -- as above
+from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
+from tui.app import JobdeckApp, Options, run  # noqa: E402 -- as above
+from tui.view import EmbeddedWorker  # noqa: E402 -- as above
+
+if TYPE_CHECKING:
+    from tui.view import Request, View
+
+
+class Reporting(FakeBackend):
+    """Writes `v` before each reading, `c` when it is closed; an order on the other descriptor changes one job."""
+
+    def __init__(self, source: FakeBackend, report: int, orders: int, words: list[str]) -> None:
+        super().__init__(source.jobs)
+        self.counts, self.health, self.workers = source.counts, source.health, source.workers
+        self.report, self.orders, self.words = report, orders, words
+        if "busy" in words:
+            self.embedded = EmbeddedWorker("running", 1)
+
+    def view(self, request: Request) -> View:
+        os.write(self.report, b"v")
+        if "stuck" in self.words:
+            threading.Event().wait()
+        if select.select([self.orders], [], [], 0)[0] and os.read(self.orders, 1):
+            self.jobs[4] = replace(self.jobs[4], status=Status.RUNNING, attempts=3)
+        return None if "broken" in self.words else super().view(request)  # type: ignore[return-value]
+
+    def close(self) -> None:
+        os.write(self.report, b"c")
+
+
+def hostile() -> FakeBackend:
+    return FakeBackend(
+        make_job(at, status, task_type=HOSTILE, payload={HOSTILE: HOSTILE}, last_error=HOSTILE, locked_by=HOSTILE,
+                 progress={"message": HOSTILE})
+        for at, status in enumerate(Status)
+    )  # fmt: skip
+
+
+def main() -> int:
+    """Runs it."""
+    report, orders, *words = sys.argv[1:]
+    source = hostile() if "hostile" in words else sample()
+    backend = Reporting(source, int(report), int(orders), words)
+    monotonic = Clock() if "still" in words else time.monotonic
+    return run(JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

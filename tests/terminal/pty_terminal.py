@@ -1,0 +1,111 @@
+"""A real pseudo-terminal with a program in it, and a screen that understands what the program writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pyte
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 30.0
+
+
+class Terminal:
+    """One program on a pty. `raw` is everything it wrote, `lines` what the screen shows."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, size: tuple[int, int] = (80, 24), environ: Mapping[str, str] | None = None,
+        keep: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        self.raw = b""
+        self._screen = pyte.Screen(*size)
+        self._stream = pyte.ByteStream(self._screen)
+        self._master, slave = pty.openpty()
+        self._set_size(slave, size)
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, pass_fds=keep,
+            start_new_session=True, env={**os.environ, "TERM": "xterm-256color", **(environ or {})},
+        )  # fmt: skip
+        os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self._screen.display]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def look_of(self, text: str) -> tuple[str, str, bool]:
+        """The colours of a text on the screen, and whether they are reversed."""
+        y = next(at for at, line in enumerate(self.lines) if text in line)
+        character = self._screen.buffer[y][self.lines[y].index(text) + len(text) - 1]
+        return character.fg, character.bg, character.reverse
+
+    def send(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def resize(self, width: int, height: int) -> None:
+        self._screen.resize(height, width)
+        self._set_size(self._master, (width, height))
+        self.process.send_signal(signal.SIGWINCH)
+
+    def read(self, timeout: float = 0.0) -> bytes:
+        """What the program has written since the last reading; waits at most `timeout` for the first byte."""
+        found = b""
+        while select.select([self._master], [], [], timeout)[0]:
+            try:
+                piece = os.read(self._master, 65_536)
+            except OSError:
+                break
+            if not piece:
+                break
+            found += piece
+            timeout = 0.0
+        self.raw += found
+        self._stream.feed(found)
+        return found
+
+    def wait_for(self, there: str | Callable[[], bool]) -> None:
+        """Reads until the screen shows a text or a condition holds."""
+        deadline = time.monotonic() + DEADLINE
+        while not (there in self.text if isinstance(there, str) else there()):
+            assert time.monotonic() < deadline, f"{there!r} did not come; the screen shows:\n{self.text}"
+            assert self.process.poll() is None, f"the program has ended; it wrote:\n{self.raw[-3000:]!r}"
+            self.read(0.1)
+
+    def wait_for_end(self) -> int:
+        """Reads until the program has ended, and returns its exit code."""
+        deadline = time.monotonic() + DEADLINE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"the program does not end; the screen shows:\n{self.text}"
+            self.read(0.1)
+        self.read(0.1)
+        return self.process.returncode
+
+    @staticmethod
+    def _set_size(descriptor: int, size: tuple[int, int]) -> None:
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))

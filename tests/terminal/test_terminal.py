@@ -1,0 +1,165 @@
+"""The dashboard on a real terminal: what it writes, what it leaves behind, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.terminal.pty_terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = ("-m", "tests.terminal.program")
+LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049l", b"\x1b[?25h"
+COLOUR = re.compile(rb"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[\d;]*)?m")
+
+
+class Running(Terminal):
+    """The test program on a terminal, with its two extra descriptors."""
+
+    def __init__(self, *words: str, environ: dict[str, str] | None = None) -> None:
+        self.reports, write = os.pipe()
+        read, self.orders = os.pipe()
+        super().__init__([*PROGRAM, str(write), str(read), *words], environ=environ, keep=(write, read))
+        os.close(write)
+        os.close(read)
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        os.close(self.reports)
+        os.close(self.orders)
+
+    def readings(self, number: int) -> bytes:
+        """Waits for so many more readings of the queue; returns what was written to the terminal meanwhile."""
+        written = b""
+        for _ in range(number):
+            os.read(self.reports, 1)
+            written += self.read()
+        return written
+
+
+@contextmanager
+def settled(*words: str) -> Iterator[Running]:
+    with Running(*words) as running:
+        running.wait_for("game_pl")
+        running.wait_for("? help")
+        running.readings(5)
+        running.read(0.3)
+        yield running
+
+
+def test_a_refresh_that_brings_nothing_new_writes_no_byte() -> None:
+    with settled("still") as running:
+        assert running.readings(12) == b""
+
+
+def test_with_a_running_clock_only_the_clock_is_written() -> None:
+    with settled() as running:
+        before = running.lines
+        written = running.readings(30)
+        assert running.lines[1:] == before[1:]
+        assert len(written) < 600
+        assert re.search(r"\d\d:\d\d:\d\dZ", running.lines[0])
+
+
+def test_one_changed_row_costs_less_than_2_kb_at_80_by_24() -> None:
+    with settled("still") as running:
+        start = len(running.raw)
+        os.write(running.orders, b"x")
+        running.wait_for("3/5")
+        running.readings(3)
+        changed = running.raw[start:]
+        assert 0 < len(changed) < 2_000
+        assert changed.count(b"pending") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_restores_the_terminal_and_drains_the_worker(number: signal.Signals) -> None:
+    with settled("busy") as running:
+        running.process.send_signal(number)
+        assert running.wait_for_end() == 128 + number
+        assert LEAVE_SCREEN in running.raw
+        assert SHOW_CURSOR in running.raw[running.raw.index(LEAVE_SCREEN) - 200 :]
+        assert "Waiting up to 30 s for the running jobs (1) to end" in running.text
+        reports = os.read(running.reports, 100_000)
+        assert reports.endswith(b"c")
+
+
+def test_q_leaves_even_while_the_database_does_not_answer() -> None:
+    with Running("stuck") as running:
+        running.wait_for("connecting…")
+        running.wait_for("Opening the database…")
+        running.send("q")
+        assert running.wait_for_end() == 0
+
+
+def test_an_unforeseen_error_restores_the_terminal_and_is_a_sentence_without_values() -> None:
+    with Running("broken") as running:
+        assert running.wait_for_end() == 1
+        assert LEAVE_SCREEN in running.raw
+        assert "unforeseen AttributeError" in running.text
+        assert b"Traceback" not in running.raw
+
+
+def test_ctrl_c_leaves_as_well() -> None:
+    with settled() as running:
+        running.send("\x03")
+        assert running.wait_for_end() == 0
+
+
+def test_no_color_means_no_colour_at_all_and_the_cursor_can_still_be_seen() -> None:
+    with Running(environ={"NO_COLOR": "1"}) as running:
+        running.wait_for("? help")
+        running.send("jjD")
+        running.wait_for("Delete 1 job")
+        assert COLOUR.findall(running.raw) == []
+        running.send("\x1b")
+        running.wait_for(lambda: "Delete 1 job" not in running.text)
+        reversed_lines = [line for line in running.lines[4:20] if line and running.look_of(line)[2]]
+        assert len(reversed_lines) == 1
+
+
+@pytest.mark.parametrize("theme", ["jobdeck-light", "jobdeck-contrast", "ansi-light", "nord", "no-such-theme"])
+def test_any_theme_named_by_the_environment_can_be_used(theme: str) -> None:
+    with Running(environ={"TEXTUAL_THEME": theme}) as running:
+        running.wait_for("? help")
+        assert COLOUR.findall(running.raw)
+
+
+def test_hostile_text_reaches_the_terminal_only_as_text() -> None:
+    with Running("hostile") as running:
+        running.wait_for("? help")
+        running.send("C")
+        running.wait_for("Cancel 1 job")
+        running.send("\x1b")
+        running.wait_for(lambda: "Cancel 1 job" not in running.text)
+        for keys, there in (("\r", "Payload"), ("?", "Keys")):
+            running.send(keys)
+            running.wait_for(there)
+        assert b"\x1b]52" not in running.raw
+        assert b"\x1b]0" not in running.raw
+        assert "\u202e".encode() not in running.raw
+        assert b"\xc2\x9b" not in running.raw
+        assert b"[/foo]" in running.raw
+
+
+def test_a_terminal_made_tiny_shows_a_sentence_and_recovers() -> None:
+    with settled() as running:
+        running.resize(40, 10)
+        running.wait_for("Jobdeck needs 60 columns")
+        running.resize(80, 24)
+        running.wait_for("? help")
+        running.send("q")
+        assert running.wait_for_end() == 0
+
+
+def test_the_mouse_is_left_alone() -> None:
+    with settled() as running:
+        assert b"\x1b[?1000h" not in running.raw
+        assert b"\x1b[?1003h" not in running.raw

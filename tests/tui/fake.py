@@ -1,0 +1,347 @@
+"""An in-memory queue for the dashboard's tests and pictures: values of `core.model` at a fixed moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
+from core.model import (
+    ActionResult,
+    AuditEntry,
+    Counts,
+    CycleResult,
+    Health,
+    Job,
+    JobDetail,
+    Page,
+    Permissions,
+    Processing,
+    Snapshot,
+    Status,
+    Verdict,
+    Worker,
+    WorkerRun,
+)
+from core.reports import (
+    ActionCount,
+    AuditReport,
+    CronReport,
+    Digest,
+    ErrorReport,
+    ErrorTrend,
+    Fleet,
+    Recipients,
+    TriggerCount,
+    overdue_by,
+)
+from tui.view import EmbeddedWorker, Session, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tui.view import Request, Verb
+
+T = TypeVar("T")
+NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)
+TYPES = (
+    "admin_alert_dispatch",
+    "competitor_announcement_dispatch",
+    "game_platform_onboard_competitors",
+    "game_platform_profile_refresh",
+    "game_platform_sync",
+    "game_platform_totals_sweep",
+    "message_read_receipts_backfill",
+    "release_parent_email_verification",
+    "sms_digest_processor",
+)
+
+
+def job_id(number: int) -> UUID:
+    return UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) % (1 << 128))
+
+
+def minutes(number: float) -> timedelta:
+    return timedelta(minutes=number)
+
+
+def make_job(number: int = 1, status: Status = Status.PENDING, **facts: Any) -> Job:
+    """A one-time job created `number` minutes before NOW, unless `facts` say otherwise."""
+    created = NOW - minutes(number)
+    given: dict[str, Any] = {
+        "task_type": "game_platform_sync",
+        "payload": {},
+        "run_at": created,
+        "attempts": 0,
+        "max_attempts": 5,
+        "created_at": created,
+        "updated_at": created,
+        "version": 1,
+    }
+    return Job(id=job_id(number), status=status, **{**given, **facts})
+
+
+def at_once(work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+    """Background work of tests: done before the call returns."""
+    try:
+        answer: T | Exception = work()
+    except JobdeckError as error:
+        answer = error
+    done(answer)
+
+
+class Clock:
+    """A monotonic clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Evidence:
+    """What the pages of evidence read; a test sets what it wants to see."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.backend = backend
+        self.runs: tuple[WorkerRun, ...] = ()
+        self.trends: tuple[ErrorTrend, ...] = ()
+        self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
+        self.entries: tuple[AuditEntry, ...] = ()
+        self.unhandled: tuple[str, ...] = ()
+        self.recipients: dict[UUID, Recipients] = {}
+        self.stuck: tuple[UUID, ...] = ()
+        self.old = 0
+        self.reads: list[str] = []
+
+    def _read(self, what: str) -> None:
+        self.reads.append(what)
+        if self.backend.failure is not None:
+            raise self.backend.failure
+
+    def _running(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.backend.jobs if job.status is Status.RUNNING)
+
+    def cron(self) -> CronReport:
+        self._read("cron")
+        deck, at = self.backend, self.backend.at
+        late = [job for job in deck.jobs if job.status is Status.PENDING and overdue_by(job, at) >= minutes(5)]
+        return CronReport(
+            at, minutes(5), deck.health, deck.processing, self.runs, deck.workers, self._running(),
+            tuple(job for job in late if job.blocked_by is None),
+            tuple(job for job in deck.jobs if job.is_recurring and job.status in {Status.PENDING, Status.RUNNING}),
+        )  # fmt: skip
+
+    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+        self._read("errors")
+        found = [job for job in self.backend.jobs if job.id in watched]
+        return ErrorReport(self.backend.at, self.trends, tuple(found))
+
+    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+        self._read("alike")
+        ids = self.groups.get((task_type, fingerprint), ())
+        return tuple(job for wanted in ids for job in self.backend.jobs if job.id == wanted)
+
+    def fleet(self) -> Fleet:
+        self._read("fleet")
+        return Fleet(self.backend.at, self.backend.workers, self._running(), self.unhandled)
+
+    def audit(self, since: timedelta) -> AuditReport:
+        self._read("audit")
+        deck, at = self.backend, self.backend.at
+        entries = tuple(one for one in self.entries if one.at > at - since)
+        done = sorted(Counter((one.actor, one.action) for one in entries).items())
+        digest = Digest(
+            at, at - since, at - min(since, timedelta(days=1)), 1240, 12, 5, deck.health,
+            deck.counts or _count(deck.jobs), deck.processing,
+            tuple(ActionCount(*key, count) for key, count in done),
+            tuple(one for one in reversed(entries) if one.action in {"pause", "resume"}),
+            tuple(TriggerCount(source, sum(run.source == source for run in self.runs), 0)
+                  for source in sorted({run.source for run in self.runs})),
+            tuple(trend for trend in self.trends if trend.last_seen > at - since),
+        )  # fmt: skip
+        return AuditReport(entries, digest)
+
+
+class FakeBackend:
+    """Serves jobs from a list and does to them what the queue would, by the table of operators' actions."""
+
+    def __init__(
+        self, jobs: Iterable[Job] = (), *, operate: bool = True, work: bool = True, read_only: bool = False
+    ) -> None:
+        self.jobs = list(jobs)
+        self.trash: list[Job] = []
+        self.read_only = read_only
+        self.operate, self.work = operate, work
+        self.processing = Processing(enabled=True)
+        self.health = Health(Verdict.OK, ())
+        self.workers: tuple[Worker, ...] = ()
+        self.embedded = EmbeddedWorker()
+        self.failure: JobdeckError | None = None
+        self.cycle = CycleResult("ok", 0, 0, 0, "no jobs available")
+        self.details: dict[UUID, JobDetail] = {}
+        self.counts: Counts | None = None
+        self.calls: list[tuple[Any, ...]] = []
+        self.requests: list[Request] = []
+        self.at = NOW
+        self.evidence = Evidence(self)
+
+    def view(self, request: Request) -> View:
+        self.requests.append(request)
+        if self.failure is not None:
+            raise self.failure
+        found = [job for job in self.jobs if _matches(job, request)]
+        keys: dict[str, Callable[[Job], Any]] = {
+            "natural": lambda job: job.created_at,
+            "created": lambda job: job.created_at,
+            "run_at": lambda job: job.run_at,
+            "task": lambda job: job.task_type,
+            "status": lambda job: job.status.value,
+            "attempts": lambda job: job.attempts,
+            "updated": lambda job: job.updated_at,
+        }
+        found.sort(key=lambda job: (keys[request.sort](job), job.id), reverse=request.descending)
+        page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None)
+        counts = self.counts or _count(self.jobs)
+        session = Session(
+            "db.example.org/queue",
+            "alice@10.0.0.7",
+            Permissions(view=True, operate=self.operate, work=self.work, role="job_viewer"),
+            TYPES,
+            embedded=False,
+        )
+        return View(session, Snapshot(self.at, page, counts, self.processing, self.health, self.workers), self.embedded)
+
+    def detail(self, wanted: UUID) -> JobDetail | None:
+        if self.failure is not None:
+            raise self.failure
+        if wanted in self.details:
+            return self.details[wanted]
+        return next((JobDetail(job, (), ()) for job in self.jobs if job.id == wanted), None)
+
+    def recipients(self, wanted: UUID) -> Recipients | None:
+        return self.evidence.recipients.get(wanted)
+
+    def cron(self) -> CronReport:
+        return self.evidence.cron()
+
+    def timeouts(self) -> dict[str, float]:
+        return dict.fromkeys(TYPES, 900.0)
+
+    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+        return self.evidence.errors(watched)
+
+    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+        return self.evidence.alike(task_type, fingerprint)
+
+    def fleet(self) -> Fleet:
+        return self.evidence.fleet()
+
+    def audit(self, since: timedelta) -> AuditReport:
+        return self.evidence.audit(since)
+
+    def reveal(self, wanted: UUID) -> None:
+        self._reach(("reveal", wanted))
+
+    def check_payload(self, task_type: str, payload: dict[str, Any]) -> None:
+        if "wrong" in payload:
+            raise InvalidPayload(f"The payload does not fit {task_type}: wrong: is not a field of this task type.")
+
+    def retry_with(self, job: Job, payload: dict[str, Any]) -> ActionResult:
+        self._reach(("retry with", job.id, payload))
+        return ActionResult(job.id, ok=True, message="Due now.", status=Status.PENDING)
+
+    def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
+        self._reach(("cleanup", None if ids is None else tuple(ids)))
+        stuck = [one for one in self.evidence.stuck if ids is None or one in ids]
+        return [ActionResult(one, ok=True, message="Stuck since 11:40:00Z.") for one in stuck]
+
+    def purge(self, *, dry_run: bool) -> int:
+        self._reach(("purge", dry_run))
+        return self.evidence.old
+
+    def _reach(self, call: tuple[Any, ...]) -> None:
+        self.calls.append(call)
+        if self.failure is not None:
+            raise self.failure
+
+    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+        self.calls.append((verb, tuple(job.id for job in jobs)))
+        if self.failure is not None:
+            raise self.failure
+        return [self._act(verb, job) for job in jobs]
+
+    def _act(self, verb: Verb, seen: Job) -> ActionResult:
+        if verb == "restore":
+            self.jobs += [job for job in self.trash if job.id == seen.id]
+            return ActionResult(seen.id, ok=True, message="restored")
+        held = next((job for job in self.jobs if job.id == seen.id), None)
+        if held is None:
+            return ActionResult(seen.id, ok=False, message="no such job")
+        if held.version != seen.version:
+            return ActionResult(seen.id, ok=False, message="changed meanwhile")
+        self.jobs.remove(held)
+        if verb == "delete":
+            self.trash.append(held)
+            return ActionResult(seen.id, ok=True, message="deleted")
+        status = Status.PENDING if verb == "retry" else Status.CANCELLED
+        self.jobs.append(replace(held, status=status, version=held.version + 1))
+        return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
+
+    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
+        self.calls.append(("pause", reason, resume_after))
+        resume_at = self.at + resume_after if resume_after else None
+        self.processing = Processing(
+            enabled=False, paused_reason=reason, paused_by="alice@10.0.0.7", paused_at=self.at, resume_at=resume_at
+        )
+        return self.processing
+
+    def resume(self) -> Processing:
+        self.calls.append(("resume",))
+        self.processing = Processing(enabled=True)
+        return self.processing
+
+    def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
+        self.calls.append(("cycle",))
+        on_progress(f"{self.cycle.processed} of {self.cycle.processed} done")
+        return self.cycle
+
+    def start_worker(self) -> None:
+        self.calls.append(("start",))
+        self.embedded = EmbeddedWorker("running")
+
+    def stop_worker(self, timeout: float | None) -> bool:
+        self.calls.append(("stop", timeout))
+        self.embedded = EmbeddedWorker()
+        return True
+
+    def worker(self) -> EmbeddedWorker:
+        return self.embedded
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+
+def lost() -> DatabaseUnreachable:
+    return DatabaseUnreachable("The database at db.example.org/queue does not answer (connection refused).")
+
+
+def _matches(job: Job, request: Request) -> bool:
+    wanted = request.filter
+    return (
+        wanted.status in {None, job.status}
+        and (not job.removed or wanted.status is Status.SUCCEEDED)
+        and (wanted.task_type in {None, job.task_type})
+        and (wanted.search is None or wanted.search in f"{job.id} {job.task_type} {job.last_error} {job.payload}")
+        and (wanted.error is None or wanted.error in (job.last_error or ""))
+    )
+
+
+def _count(jobs: Iterable[Job]) -> Counts:
+    jobs = list(jobs)
+    by_status = {status.value: sum(job.status is status and not job.removed for job in jobs) for status in Status}
+    return Counts(**by_status, removed=sum(job.removed for job in jobs))

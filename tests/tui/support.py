@@ -1,0 +1,87 @@
+"""How the dashboard's tests start it: an in-memory queue, a clock that stands still, work done at once."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.model import Status
+from tests.tui.fake import Clock, FakeBackend, at_once, make_job
+from tui.app import JobdeckApp, Options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from textual.pilot import Pilot
+
+    from tui.job_table import JobTable
+
+SMALL = (80, 24)
+LARGE = (200, 50)
+
+
+def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: object) -> JobdeckApp:
+    return JobdeckApp(
+        lambda: backend,
+        Options(ticking=False, read_only=backend.read_only, **options),  # type: ignore[arg-type]
+        background=at_once,
+        monotonic=clock or Clock(),
+    )
+
+
+def failed(number: int) -> FakeBackend:
+    return FakeBackend([make_job(at + 1, Status.FAILED, last_error="boom") for at in range(number)])
+
+
+@dataclass
+class Deck:
+    """A running dashboard in a test."""
+
+    app: JobdeckApp
+    backend: FakeBackend
+    clock: Clock
+    pilot: Pilot[int]
+
+    @property
+    def table(self) -> JobTable:
+        return self.app.dashboard.table
+
+    def line(self, name: str) -> str:
+        return self.app.dashboard.line(name).text
+
+    @property
+    def toasts(self) -> list[str]:
+        return [toast.message for toast in self.app._notifications]
+
+    @property
+    def here(self) -> str:
+        return type(self.app.screen).__name__
+
+    def screen_text(self) -> str:
+        """What the terminal shows, line by line."""
+        width, height = self.app.size
+        lines = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.text[:width].rstrip() for strip in lines[:height])
+
+    async def press(self, *keys: str) -> None:
+        for key in keys:
+            await self.pilot.press(key)
+            await self.pilot.pause()
+
+    async def refresh(self) -> None:
+        """Reads the queue again, as the timer would."""
+        self.app.poller.poke()
+        await self.pilot.pause()
+
+
+@asynccontextmanager
+async def dashboard(
+    backend: FakeBackend, *, size: tuple[int, int] = SMALL, toasts: bool = False, **options: object
+) -> AsyncIterator[Deck]:
+    """A running dashboard; with `toasts` they are painted, else only kept."""
+    clock = Clock()
+    app = make_app(backend, clock=clock, **options)
+    async with app.run_test(size=size, notifications=toasts) as pilot:
+        await pilot.pause()
+        yield Deck(app, backend, clock, pilot)

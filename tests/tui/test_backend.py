@@ -1,0 +1,304 @@
+"""The bridge to a real queue: what it reads, what it does once, and what it says when Postgres goes away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from core import queue, registry
+from core.errors import DatabaseUnreachable, Refused, SchemaMismatch
+from core.model import Filter, NewJob, Status
+from core.registry import Done, JobContext, JobType, Payload, Registry
+from core.settings import Settings
+from tui.backend import LiveBackend
+from tui.view import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+Connection = psycopg.Connection[Any]
+ALL = Request(Filter())
+DEADLINE = 30.0
+
+
+class Nothing(Payload):
+    """No arguments."""
+
+
+class Gate:
+    """A handler that waits until it is let go, and one that fails."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.open = threading.Event()
+
+    def wait(self, _params: Nothing, ctx: JobContext) -> Done:
+        self.started.set()
+        while not self.open.wait(0.02):
+            ctx.raise_if_cancelled()
+        return Done()
+
+    def fail(self, _params: Nothing, _ctx: JobContext) -> Done:
+        raise RuntimeError("no such mailbox kim@example.org")
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    types = Registry([
+        JobType("test_wait", gate.wait, "Wait", "", Nothing),
+        JobType("test_fail", gate.fail, "Fail", "", Nothing, max_attempts=1),
+        JobType("test_quick", lambda _params, _ctx: None, "Quick", "", Nothing),
+    ])  # fmt: skip
+    monkeypatch.setattr(registry, "load", lambda _modules: types)
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=SecretStr(database_url), state_dir=tmp_path, drain_seconds=20.0)
+
+
+@contextmanager
+def backend_of(settings: Settings, *, read_only: bool = False, worker: bool = False) -> Iterator[LiveBackend]:
+    backend = LiveBackend(settings, read_only=read_only, worker=worker)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
+
+
+def test_the_first_view_connects_and_brings_session_and_snapshot(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        view = backend.view(ALL)
+    assert [job.task_type for job in view.snapshot.page.jobs] == ["test_quick"]
+    assert view.snapshot.counts.pending == 1
+    assert view.session.task_types == ("test_fail", "test_quick", "test_wait")
+    assert view.session.permissions.operate
+    assert "@" in view.session.actor
+    assert not view.session.embedded
+    assert view.worker.state == "off"
+
+
+@pytest.mark.parametrize("sort", ["natural", "created", "run_at", "task", "status", "attempts", "updated"])
+@pytest.mark.parametrize("status", [None, *Status])
+def test_every_order_of_every_tab_can_be_read(
+    settings: Settings, conn: Connection, gate: Gate, sort: str, status: Status | None
+) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        page = backend.view(Request(Filter(status=status), sort=sort, descending=False)).snapshot.page
+    assert len(page.jobs) == (status in {None, Status.PENDING})
+
+
+def test_actions_answer_for_each_job_and_a_stale_version_changes_nothing(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    for _ in range(2):
+        queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        seen = backend.view(ALL).snapshot.page.jobs
+        queue.edit(conn, seen[0].id, changes={"priority": 7}, actor="somebody else")
+        results = {result.job_id: result for result in backend.act("cancel", seen)}
+        assert not results[seen[0].id].ok
+        assert results[seen[1].id].ok
+        assert results[seen[1].id].status is Status.CANCELLED
+
+
+def test_a_delete_can_be_taken_back(settings: Settings, conn: Connection, gate: Gate) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        jobs = backend.view(ALL).snapshot.page.jobs
+        assert backend.act("delete", jobs)[0].ok
+        assert not backend.view(ALL).snapshot.page.jobs
+        assert backend.act("restore", jobs)[0].ok
+        assert [job.id for job in backend.view(ALL).snapshot.page.jobs] == [jobs[0].id]
+
+
+def test_pause_keeps_reason_author_and_the_time_to_resume(settings: Settings, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        at = backend.view(ALL).snapshot.at
+        paused = backend.pause("MetaCTF is down", timedelta(minutes=30))
+        assert not paused.enabled
+        assert paused.paused_reason == "MetaCTF is down"
+        assert paused.paused_by
+        assert paused.resume_at is not None
+        assert timedelta(minutes=29) < paused.resume_at - at < timedelta(minutes=31)
+        assert backend.resume().enabled
+
+
+def test_a_cycle_runs_due_jobs_here_and_counts_them(settings: Settings, conn: Connection, gate: Gate) -> None:
+    for task_type in ("test_quick", "test_quick", "test_fail"):
+        queue.enqueue(conn, NewJob(task_type, max_attempts=1), actor="a")
+    said: list[str] = []
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        result = backend.run_cycle(said.append)
+    assert (result.processed, result.succeeded, result.failed) == (3, 2, 1)
+    assert said[-1] == "3 of 3 done, 2 succeeded, 1 failed"
+
+
+def test_a_cycle_while_paused_runs_nothing_and_says_why(settings: Settings, conn: Connection, gate: Gate) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.pause("MetaCTF is down", None)
+        result = backend.run_cycle(lambda _text: None)
+    assert (result.status, result.processed) == ("paused", 0)
+    assert "MetaCTF is down" in result.message
+
+
+def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.run_cycle(lambda _text: None)
+        (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+        assert removed.removed
+        (result,) = backend.act("retry", [removed])
+        assert result.ok
+        (copy,) = backend.view(ALL).snapshot.page.jobs
+        assert copy.id != removed.id
+        assert copy.status is Status.PENDING
+
+
+def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Connection, gate: Gate) -> None:
+    job = queue.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.run_cycle(lambda _text: None)
+        detail = backend.detail(job.id)
+    assert detail is not None
+    assert detail.job.status is Status.FAILED
+    assert [run.outcome.value for run in detail.runs] == ["failed"]
+    assert detail.why
+
+
+def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    queue.enqueue(conn, NewJob("test_wait"), actor="a")
+    with backend_of(settings, worker=True) as backend:
+        backend.view(ALL)
+        assert gate.started.wait(DEADLINE)
+        until(lambda: backend.worker().running == 1)
+        stopping = threading.Thread(target=backend.stop_worker, args=(None,))
+        stopping.start()
+        until(lambda: backend.worker().state == "draining")
+        gate.open.set()
+        stopping.join(DEADLINE)
+        assert backend.worker().state == "off"
+        assert backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+
+
+def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, conn: Connection, gate: Gate) -> None:
+    queue.enqueue(conn, NewJob("test_wait"), actor="a")
+    with backend_of(settings, worker=True) as backend:
+        backend.view(ALL)
+        assert gate.started.wait(DEADLINE)
+        assert not backend.stop_worker(0.0)
+        (job,) = backend.view(ALL).snapshot.page.jobs
+        assert (job.status, job.attempts) == (Status.PENDING, 0)
+
+
+def test_closing_drains_the_worker_and_hands_back_what_does_not_end(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    job = queue.enqueue(conn, NewJob("test_wait"), actor="a").job
+    hasty = settings.model_copy(update={"drain_seconds": 0.0})
+    with backend_of(hasty, worker=True) as backend:
+        backend.view(ALL)
+        assert gate.started.wait(DEADLINE)
+    left = conn.execute("SELECT status, attempts FROM job_queue WHERE id = %s", [job.id]).fetchone()
+    assert left == ("pending", 0)
+
+
+def test_after_closing_nothing_is_opened_again(settings: Settings, gate: Gate) -> None:
+    backend = LiveBackend(settings)
+    backend.close()
+    with pytest.raises(DatabaseUnreachable):
+        backend.view(ALL)
+
+
+def test_a_worker_on_a_shared_database_starts_only_when_asked(settings: Settings, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        assert backend.worker().state == "off"
+        backend.start_worker()
+        assert backend.worker().state == "running"
+
+
+def test_read_only_starts_no_worker_and_the_server_refuses_changes(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings, read_only=True, worker=True) as backend:
+        jobs = backend.view(ALL).snapshot.page.jobs
+        assert backend.worker().state == "off"
+        with pytest.raises(Refused):
+            backend.act("cancel", jobs)
+        assert backend.view(ALL).snapshot.page.jobs[0].status is Status.PENDING
+
+
+def test_a_database_without_the_schema_is_refused_with_the_way_out(
+    settings: Settings, empty_database_url: str, gate: Gate
+) -> None:
+    elsewhere = settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
+    with backend_of(elsewhere) as backend, pytest.raises(SchemaMismatch, match="jobdeck init"):
+        backend.view(ALL)
+
+
+def test_nobody_listening_is_unreachable_and_later_it_connects(
+    settings: Settings, database_url: str, gate: Gate
+) -> None:
+    opened = SimpleNamespace(url="postgresql://nobody@127.0.0.1:1/none")
+
+    def open_database(_settings: Settings, **options: Any) -> Any:
+        from core.database import Database  # noqa: PLC0415 -- here only
+
+        database = Database(opened.url, application_name=options["application_name"])
+        database.probe()
+        return database
+
+    backend = LiveBackend(settings, open_database=open_database)
+    try:
+        with pytest.raises(DatabaseUnreachable):
+            backend.view(ALL)
+        opened.url = database_url
+        assert backend.view(ALL).session.label
+    finally:
+        backend.close()
+
+
+def test_a_killed_connection_is_noticed_and_replaced(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'jobdeck dashboard'"
+        )
+        with suppress(DatabaseUnreachable):
+            backend.view(ALL)
+        assert backend.view(ALL).session.label

@@ -1,0 +1,129 @@
+"""Read-only, disconnected, frozen, leaving."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tui.fake import FakeBackend, lost, make_job
+from tests.tui.sample import sample
+from tests.tui.support import dashboard, failed
+from tui.view import EmbeddedWorker
+
+
+@pytest.mark.parametrize("key", ["R", "C", "D", "w", "W", "P"])
+async def test_read_only_keys_change_nothing_and_say_why(key: str) -> None:
+    backend = failed(1)
+    backend.read_only = True
+    async with dashboard(backend) as deck:
+        assert "read-only" in deck.line("header")
+        await deck.press(key)
+        assert deck.here == "Dashboard"
+        assert "--read-only" in deck.toasts[-1]
+        assert not backend.calls
+
+
+async def test_a_role_that_may_only_look_is_told_so() -> None:
+    backend = FakeBackend([make_job(1)], operate=False)
+    async with dashboard(backend) as deck:
+        await deck.press("D")
+        assert "role job_viewer may only look" in deck.toasts[-1]
+
+
+@pytest.mark.parametrize(("operate", "work", "key", "sentence"), [
+    (False, True, "R", "may only look"), (False, True, "w", ""), (True, False, "w", "may not run jobs"),
+    (True, False, "W", "may not run jobs"), (True, False, "R", ""),
+])  # fmt: skip
+async def test_operating_and_running_jobs_are_two_permissions(
+    operate: bool, work: bool, key: str, sentence: str
+) -> None:
+    backend = FakeBackend([make_job(1)], operate=operate, work=work)
+    async with dashboard(backend) as deck:
+        await deck.press(key)
+        refused = [toast for toast in deck.toasts if toast.startswith("The database role")]
+        assert bool(refused) == bool(sentence)
+        assert all(sentence in toast for toast in refused)
+
+
+async def test_esc_leaves_the_filter_as_it_was() -> None:
+    async with dashboard(sample()) as deck:
+        before = len(deck.backend.requests)
+        await deck.press("slash", *"qR", "escape")
+        assert len(deck.backend.requests) == before
+        assert deck.app.focused is deck.table
+        assert not deck.app.dashboard.query_one("#filter").display
+
+
+async def test_when_the_connection_is_lost_the_last_data_stay_dimmed_and_the_banner_counts() -> None:
+    async with dashboard(failed(2)) as deck:
+        deck.backend.failure = lost()
+        await deck.refresh()
+        assert len(deck.table.jobs) == 2
+        assert all(row.stale for row in deck.table._painted[:2])
+        deck.clock.now += 0.5
+        deck.app.dashboard.tick()
+        assert "disconnected 0s, retry in 0s" in deck.line("banner")
+        assert "data of 12:04:31Z" in deck.line("banner")
+        await deck.press("D")
+        assert "database does not answer" in deck.toasts[-1]
+        deck.backend.failure = None
+        await deck.press("r")
+        assert not deck.app.dashboard.line("banner").display
+        assert not any(row.stale for row in deck.table._painted)
+
+
+async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be_unknown() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("R")
+        deck.backend.failure = lost()
+        await deck.press("y")
+        deck.backend.failure = None
+        await deck.refresh()
+        assert len(deck.backend.calls) == 1
+        assert "is unknown" in deck.toasts[-1]
+        assert "not tried again" in deck.toasts[-1]
+
+
+async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_frozen() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("z")
+        deck.clock.now += 34
+        deck.app.dashboard.tick()
+        assert "FROZEN 34s" in deck.line("header")
+        await deck.press("z")
+        assert "FROZEN" not in deck.line("header")
+
+
+async def test_the_interval_can_be_stepped() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("plus")
+        assert deck.app.poller.interval == 5
+        await deck.press("minus", "minus", "minus")
+        assert deck.app.poller.interval == 1
+
+
+async def test_q_leaves_at_once_when_nothing_runs_here() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("q")
+        assert deck.app.return_code == 0
+        assert not deck.app.is_running
+
+
+@pytest.mark.parametrize(("keys", "calls", "left"), [
+    (("enter",), [], False),
+    (("escape",), [], False),
+    (("right", "enter"), [("stop", None)], True),
+    (("right", "right", "enter"), [("stop", 0.0)], True),
+])  # fmt: skip
+async def test_q_with_running_jobs_asks_and_staying_has_the_focus(
+    keys: tuple[str, ...], calls: list[object], left: bool
+) -> None:
+    backend = failed(1)
+    backend.embedded = EmbeddedWorker("running", 2)
+    async with dashboard(backend) as deck:
+        await deck.press("q")
+        assert "2 jobs still running" in deck.screen_text()
+        for key in keys:
+            await deck.pilot.press(key)
+        await deck.pilot.pause()
+        assert backend.calls == calls
+        assert deck.app.is_running is not left

@@ -1,0 +1,182 @@
+"""What the first screen says about the queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.model import (
+    Counts,
+    Finding,
+    Health,
+    Processing,
+    Status,
+    TypePause,
+    Verdict,
+)
+from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, dashboard, failed
+
+
+async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        header = deck.line("header")
+        for part in (
+            "Jobdeck", "db.example.org/queue", "alice@10.0.0.7", "operator", "Automatic Processing ● ON",
+            "worker ● 2 (1 here)", "12:04:31Z", "updated 0s ago",
+        ):  # fmt: skip
+            assert part in header
+
+
+async def test_at_80_columns_the_header_keeps_the_switch_and_the_clock() -> None:
+    async with dashboard(sample()) as deck:
+        assert "● ON" in deck.line("header")
+        assert "12:04:31Z" in deck.line("header")
+        assert len(deck.line("header")) <= 80
+
+
+async def test_the_header_counts_the_seconds_since_the_last_answer() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        deck.clock.now += 7
+        deck.app.dashboard.tick()
+        assert "updated 7s ago" in deck.line("header")
+        assert "12:04:38Z" in deck.line("header")
+
+
+async def test_a_production_database_is_labelled_as_such() -> None:
+    async with dashboard(sample(), environment="production", production=True, size=LARGE) as deck:
+        assert "production" in deck.line("header")
+
+
+async def test_the_health_line_says_what_is_wrong_and_since_when_before_anything_else() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        health = deck.line("health")
+        assert health.startswith(" ⚠ sms_digest_processor failed 2 cycles in a row since 11:00Z")
+        assert "oldest due 12m ago" in health
+        assert "failed 2/h" in health
+        assert "cron ● 200 4m ago" in health
+
+
+async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
+    backend = FakeBackend()
+    finding = Finding("trigger", Verdict.CRITICAL, "No trigger for 20 minutes.", NOW - minutes(20))
+    backend.health = Health(Verdict.CRITICAL, (finding,))
+    async with dashboard(backend) as deck:
+        assert "✗ No trigger for 20 minutes since 11:44Z" in deck.line("health")
+
+
+async def test_tabs_show_counts_and_beyond_ten_thousand_say_so() -> None:
+    backend = FakeBackend()
+    backend.counts = Counts(pending=10_000, running=3, succeeded=1, failed=5, cancelled=0, removed=10_001)
+    async with dashboard(backend, size=LARGE) as deck:
+        assert deck.line("tabs").split() == (
+            [
+                "1",
+                "All",
+                "10k+",
+                "2",
+                "Pending",
+                "10000",
+                "3",
+                "Running",
+                "3",
+                "4",
+                "Succeeded",
+                "10k+",
+                "5",
+                "Failed",
+                "5",
+                "6",
+                "Cancelled",
+                "0",
+            ]
+        )
+
+
+async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_the_queue() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("5")
+        assert {job.status for job in deck.table.jobs} == {Status.FAILED}
+        await deck.press("4")
+        assert [job.removed for job in deck.table.jobs] == [True]
+        assert "left queue" in deck.screen_text()
+        await deck.press("1")
+        assert len(deck.table.jobs) > 10
+
+
+async def test_a_recurring_job_wears_its_badge_and_an_overdue_one_says_how_late_it_is() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        text = deck.screen_text()
+        assert "game_platform_sync ↻ 15m" in text
+        assert "due 12m ago" in text
+        assert "⊘ cancelling" in text
+        assert "62%  lease 40s" in text
+        assert "⚠ partial" in text
+
+
+async def test_while_paused_lateness_is_not_blamed_but_still_said() -> None:
+    backend = FakeBackend([make_job(20, next_run_at=NOW - minutes(20))])
+    async with dashboard(backend) as deck:
+        assert deck.table._painted[0].cells[-1] == (("due 20m ago ", "bad"),)
+        backend.processing = Processing(enabled=False, paused_at=NOW)
+        await deck.refresh()
+        assert deck.table._painted[0].cells[-1] == (("due 20m ago ", "muted"),)
+
+
+async def test_a_paused_queue_wears_a_banner_with_who_why_since_when_and_how_many_wait() -> None:
+    backend = sample()
+    backend.processing = Processing(
+        enabled=False, paused_reason="MetaCTF is down", paused_by="bob@10.0.0.9", paused_at=NOW - minutes(12),
+        resume_at=NOW + minutes(18),
+    )  # fmt: skip
+    async with dashboard(backend, size=LARGE) as deck:
+        banner = deck.line("banner")
+        for part in ("PAUSED 12m", "bob@10.0.0.9", "MetaCTF is down", "790 waiting", "resumes in 18m", "P resumes"):
+            assert part in banner
+        assert "○ PAUSED" in deck.line("header")
+        assert "P resume" in deck.line("keys")
+
+
+async def test_paused_task_types_are_named_in_the_banner() -> None:
+    backend = sample()
+    pause = TypePause("sms_digest_processor", "Twilio", "bob", NOW, None)
+    backend.processing = Processing(enabled=True, paused_types=(pause,))
+    async with dashboard(backend) as deck:
+        assert "PAUSED 1 task type: sms_digest_processor" in deck.line("banner")
+
+
+async def test_an_empty_queue_says_so() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        assert "The queue is empty." in deck.screen_text()
+        await deck.press("5")
+        assert "No failed jobs." in deck.screen_text()
+
+
+async def test_the_first_paint_does_not_wait_for_the_database() -> None:
+    backend = FakeBackend()
+    backend.failure = lost()
+    async with dashboard(backend) as deck:
+        assert deck.app.view is None
+        assert "connecting…" in deck.line("header")
+        assert "disconnected 0s, retry in 1s" in deck.line("banner")
+
+
+async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.pilot.resize_terminal(40, 10)
+        await deck.pilot.pause()
+        assert "Jobdeck needs 60 columns and 12 lines" in " ".join(deck.screen_text().split())
+        await deck.pilot.resize_terminal(80, 24)
+        await deck.pilot.pause()
+        assert "game_platform_sync" in deck.screen_text()
+
+
+@pytest.mark.parametrize("keys", [("D",), ("P",), ("question_mark",), ("enter",), ("slash",)])
+async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> None:
+    async with dashboard(failed(3)) as deck:
+        await deck.press(*keys)
+        await deck.pilot.resize_terminal(40, 10)
+        await deck.pilot.pause()
+        await deck.pilot.resize_terminal(20, 4)
+        await deck.pilot.pause()
+        assert deck.screen_text()

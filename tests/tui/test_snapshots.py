@@ -1,0 +1,60 @@
+"""How the pages look: few pictures, all from the same sample data at a clock that stands still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.model import Processing
+from tests.tui.fake import NOW, lost, minutes
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.pilot import Pilot
+
+    SnapCompare = Callable[..., bool]
+
+PAGES = {
+    "dashboard": (),
+    "detail": ("j", "j", "j", "j", "j", "enter"),
+    "confirm": ("j", "j", "space", "space", "space", "D"),
+    "pause": ("P",),
+    "help": ("question_mark",),
+}
+
+
+def walk(*keys: str) -> Callable[[Pilot[int]], object]:
+    async def run_before(pilot: Pilot[int]) -> None:
+        await pilot.pause()
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause()
+        await pilot.pause()
+
+    return run_before
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page: str, size: tuple[int, int], snap_compare: SnapCompare) -> None:
+    assert snap_compare(make_app(sample()), terminal_size=size, run_before=walk(*PAGES[page]))
+
+
+def test_paused_and_disconnected(snap_compare: SnapCompare) -> None:
+    backend = sample()
+    backend.processing = Processing(
+        enabled=False, paused_reason="MetaCTF is down", paused_by="bob@10.0.0.9", paused_at=NOW - minutes(12)
+    )
+    app = make_app(backend)
+
+    async def lose(pilot: Pilot[int]) -> None:
+        await pilot.pause()
+        backend.failure = lost()
+        app.poller.poke()
+        await pilot.pause()
+
+    assert snap_compare(app, terminal_size=SMALL, run_before=lose)

@@ -1,0 +1,118 @@
+"""Values as text: ages, counts, payloads, columns, themes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from rich.cells import cell_len
+from textual.color import Color
+
+from tests.tui.fake import NOW, make_job, minutes
+from tests.tui.sample import sample
+from tui.columns import Moment, cell, layout
+from tui.format import age, due, duration, fit, job_json, middle, payload_summary, seconds, sparkline
+from tui.themes import THEMES
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (timedelta(seconds=59), "<1m"), (minutes(1), "1m"), (minutes(119), "119m"), (minutes(120), "2h"),
+    (timedelta(hours=47), "47h"), (timedelta(hours=48), "2d"), (-minutes(5), "5m"),
+])  # fmt: skip
+def test_ages_have_one_unit(value: timedelta, text: str) -> None:
+    assert age(value) == text
+
+
+@pytest.mark.parametrize(("late", "said"), [
+    (-30.0, ("in 30m", "text")), (-0.5, ("in <1m", "text")), (0.5, ("due now", "text")), (1, ("due 1m ago", "warn")),
+    (14.9, ("due 14m ago", "warn")), (15, ("due 15m ago", "bad")),
+])  # fmt: skip
+def test_lateness_is_said_with_a_word_and_an_ink(late: float, said: tuple[str, str]) -> None:
+    assert due(NOW - minutes(late), NOW) == said
+
+
+def test_durations_and_seconds() -> None:
+    assert [duration(timedelta(seconds=value)) for value in (0.44, 12, 185, 7_260)] == [
+        "0.4s",
+        "12s",
+        "3m 05s",
+        "2h 01m",
+    ]
+    assert [seconds(value) for value in (4.9, 119, 240)] == ["4s", "119s", "4m"]
+
+
+def test_fitting_counts_cells_and_not_characters() -> None:
+    assert fit("漢字漢字", 5) == "漢字…"
+    assert cell_len(fit("x", 4)) == 4
+    assert middle("game_platform_onboard_competitors", 16).endswith("ompetitors")
+    assert cell_len(middle("game_platform_onboard_competitors", 16)) == 16
+
+
+def test_a_payload_summary_leaves_out_what_says_nothing() -> None:
+    payload = {
+        "coachId": None,
+        "dryRun": True,
+        "force": False,
+        "all": True,
+        "size": 50,
+        "ids": ["a", "b"],
+        "o": {"x": 1},
+    }
+    assert payload_summary(payload) == "all size=50 ids=[2] o={…}"
+
+
+def test_a_sparkline_is_as_long_as_its_values() -> None:
+    assert sparkline([0, 5, 10]) == "▁▄█"
+    assert sparkline([0, 0]) == "▁▁"
+
+
+def test_a_copied_job_masks_personal_data_and_keeps_its_times() -> None:
+    shown = job_json(make_job(1, payload={"to": "kim@example.org"}))
+    assert shown["payload"] == {"to": "<email>"}
+    assert shown["created_at"] == "2026-07-04T12:03:31+00:00"
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 110, 132, 160, 200, 320])
+def test_columns_fill_their_width_and_no_more(width: int) -> None:
+    columns = layout(width)
+    assert columns[-1].x + columns[-1].width == width - 1
+    assert {"id", "task", "status"} <= {column.id for column in columns}
+    for before, after in pairwise(columns):
+        assert after.x - (before.x + before.width) == (1 if width < 132 else 2)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_no_cell_is_wider_than_its_column(width: int) -> None:
+    for job in sample().jobs:
+        for column in layout(width):
+            text = "".join(part for part, _ in cell(column, job, Moment(NOW)))
+            assert cell_len(text) <= column.width, (column.id, text)
+
+
+def test_at_200_columns_everything_the_design_names_is_there() -> None:
+    titles = [column.title for column in layout(200)]
+    assert titles == ["job", "task", "status", "attempts", "created", "last run", "next scheduled", "error"]
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_every_ink_can_be_read_on_its_background(theme: object) -> None:
+    background = Color.parse(theme.background)  # type: ignore[attr-defined]
+    cursor = Color.parse(theme.variables["cursor-background"])  # type: ignore[attr-defined]
+    inks = ["primary", "accent", "success", "warning", "error", "foreground"]
+    colours = [Color.parse(getattr(theme, name)) for name in inks]
+    colours.append(Color.parse(theme.variables["ink-muted"]))  # type: ignore[attr-defined]
+    for colour in colours:
+        assert contrast(colour, background) >= 4.5, colour
+        assert contrast(colour, cursor) >= 3, colour
+
+
+def contrast(one: Color, other: Color) -> float:
+    """The contrast ratio of WCAG 2.1."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: Color) -> float:
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,88 @@
+"""`jobdeck`: with no command the dashboard, with one the command line. Textual is imported for the dashboard only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Final
+
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from core.settings import Settings
+    from tui.options import Arguments
+
+ALONE: Final = ("--headless", "--help", "-h")
+"""With one of these, `demo` needs no dashboard."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the dashboard or a command and returns the exit code of the process."""
+    from tui import options  # noqa: PLC0415 -- a command has no use for it
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = options.command_of(arguments)
+    try:
+        if command is None:
+            return _dashboard(options.parse(arguments), demo=False)
+        if command == "demo" and not any(word.partition("=")[0] in ALONE for word in arguments):
+            return _dashboard(options.parse([word for word in arguments if word != "demo"]), demo=True)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
+        from core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+
+        code, sentence = failures.explain(error)
+        sys.stderr.write(f"jobdeck: {sentence}\n")
+        return code
+    code = _command(arguments)
+    if command in {"--help", "-h"}:
+        sys.stdout.write(options.HELP)
+    return code
+
+
+def _command(arguments: list[str]) -> int:
+    from core.cli import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
+
+    return cli_main(arguments)
+
+
+def _dashboard(arguments: Arguments, *, demo: bool) -> int:
+    from core import logs  # noqa: PLC0415 -- a command has no use for it
+    from tui import options  # noqa: PLC0415 -- a command has no use for it
+
+    if not options.terminal_is_fit():
+        return _command([*arguments.shared(), "demo" if demo else "status"])
+    if demo and arguments.database_url:
+        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+    settings = arguments.settings()
+    theme = options.prepare_environment(os.environ)
+    logs.configure(settings, console=False)
+    with _demo(settings) if demo else nullcontext(settings) as used:
+        from tui.app import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
+
+        return run_dashboard(
+            used,
+            read_only=arguments.read_only,
+            worker=arguments.worker,
+            mouse=arguments.mouse,
+            interval=arguments.refresh,
+            theme=theme,
+        )
+
+
+@contextmanager
+def _demo(settings: Settings) -> Iterator[Settings]:
+    from core import registry  # noqa: PLC0415 -- for the demo only
+    from core.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
+
+    sys.stderr.write("Starting the demo's database and vendors…\n")
+    with demo_environment(settings, registry.load(settings.handler_modules)) as demo_settings:
+        yield demo_settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

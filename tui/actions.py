@@ -1,0 +1,263 @@
+"""One table of everything a key can do. Bindings, footer, help and the reasons for a greyed key come from it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from textual.binding import Binding
+from textual.keys import key_to_character
+
+from core.model import Status
+from core.redact import scrub
+from tui.format import one_line, plural, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from core.model import Job, Json
+
+Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log"]
+LIST: Final[frozenset[Scope]] = frozenset({"list"})
+DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
+BOTH: Final[frozenset[Scope]] = LIST | DETAIL
+ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
+ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
+AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
+LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit"})
+RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
+READING: Final[frozenset[Scope]] = frozenset({"playbook"})
+OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.detail"})
+FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+
+KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
+             "pagedown": "pgdn", "pageup": "pgup", "colon": ":", "left_square_bracket": "[",
+             "right_square_bracket": "]"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing a key does.
+
+    `states` are the statuses of the jobs it acts on, None where it acts on no job. `changes` says that it
+    changes the database. One without keys is found in the palette.
+    """
+
+    id: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    group: str
+    scopes: frozenset[Scope] = LIST
+    states: frozenset[Status] | None = None
+    changes: bool = False
+    footer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides whether an action can be taken now.
+
+    `read_only` and `no_work` are the reasons why nothing may be changed, or no job run here; `refused` are a
+    page's own reasons, by action. `keymap` holds the keys of the actions that the configuration file moved.
+    """
+
+    jobs: tuple[Job, ...] = ()
+    connected: bool = True
+    read_only: str | None = None
+    no_work: str | None = None
+    cycle_running: bool = False
+    worker_changing: bool = False
+    can_undo: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def keys(self, action: Action) -> tuple[str, ...]:
+        """The keys of an action, as Textual names them."""
+        return self.keymap.get(action.id, action.keys)
+
+    def key_names(self, action: Action) -> tuple[str, ...]:
+        """The same as a person reads them."""
+        return tuple(key_name(key) for key in self.keys(action))
+
+    def key(self, action: Action) -> str:
+        """The first of them; empty where there is none."""
+        return next(iter(self.key_names(action)), "")
+
+
+def _tab(number: int, name: str) -> Action:
+    return Action(f"tab.{name}", (str(number),), name, f"show {name} jobs", "Look")
+
+
+def _page(name: Scope, key: str, label: str, meaning: str, *, footer: bool = False) -> Action:
+    """A page is opened from every page but itself."""
+    return Action(f"page.{name}", (key,), label, meaning, "Pages", scopes=ALL - {name}, footer=footer)
+
+
+ACTIONS: Final[tuple[Action, ...]] = (
+    Action("job.retry", ("R",), "retry", "put jobs back to pending, due now; one that left the queue runs as a copy",
+           "Act", scopes=BOTH, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+    Action("job.cancel", ("C",), "cancel", "cancel jobs; a running one is asked to stop", "Act", scopes=BOTH,
+           states=frozenset({Status.PENDING, Status.RUNNING, Status.FAILED}), changes=True, footer=True),
+    Action("job.delete", ("D",), "delete", "move jobs to the trash, for 7 days", "Act", scopes=BOTH,
+           states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+    Action("worker.cycle", ("w",), "run worker", "Run Worker: one cycle of up to 5 due jobs, here and now", "Act",
+           scopes=RUNNING_JOBS, changes=True, footer=True),
+    Action("worker.embedded", ("W",), "worker", "start or stop the worker inside this dashboard", "Act",
+           scopes=RUNNING_JOBS, changes=True),
+    Action("job.retry_with", ("T",), "retry with", "retry with another payload, typed as JSON", "Act",
+           scopes=DETAIL, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+    Action("job.restore", ("u",), "restore", "take a deleted job back out of the trash", "Act", scopes=DETAIL,
+           changes=True),
+    Action("job.reveal", ("X",), "reveal", "show personal data unmasked, or mask it again; the look is audited",
+           "Act", scopes=DETAIL, changes=True),
+    Action("errors.canary", ("R",), "retry one", "retry one job of this group and watch what becomes of it", "Act",
+           scopes=ERRORS, changes=True, footer=True),
+    Action("errors.rest", ("A",), "retry rest", "retry all other jobs of this group, once one has succeeded", "Act",
+           scopes=ERRORS, changes=True, footer=True),
+    Action("stuck.cleanup", ("K",), "clean up", "mark jobs failed that are stuck in running, after showing them",
+           "Act", scopes=HEALTH | LIST, changes=True),
+    Action("queue.purge", (), "purge", "remove succeeded and cancelled jobs that ended more than 14 days ago", "Act",
+           scopes=HEALTH | LIST, changes=True),
+    Action("processing", ("P",), "pause", "Automatic Processing: pause with a reason, or resume", "Act",
+           scopes=ALL, changes=True, footer=True),
+    Action("mark.undo", ("u",), "unmark", "unmark all; with no marks, take the last delete back", "Act"),
+    _page("health", "h", "cron health", "Cron Health: verdict, triggers, workers, what is stuck or late", footer=True),
+    _page("errors", "e", "errors", "failed runs in groups, with the playbook's advice", footer=True),
+    _page("workers", "m", "workers", "the workers, what they run, and what nobody runs"),
+    _page("audit", "o", "operators", "the audit: who did what, and the digest of the shift"),
+    _page("playbook", "p", "playbook", "the operators' playbook"),
+    _page("log", "l", "log", "the log of the worker inside this dashboard"),
+    Action("filter", ("slash",), "filter", "words to search; type: error: status: coach: attempts: older: outcome:",
+           "Look", footer=True),
+    Action("job.detail", ("enter",), "detail", "everything about the job under the cursor", "Look",
+           states=frozenset(Status), footer=True),
+    Action("open", ("enter",), "open", "everything about the job of this line", "Look", scopes=LISTING_JOBS,
+           footer=True),
+    Action("run.older", ("left_square_bracket",), "older run", "log, error and output of the run before", "Look",
+           scopes=DETAIL),
+    Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the run after", "Look",
+           scopes=DETAIL),
+    Action("pane.next", ("tab",), "other part", "go to the other part of the page", "Look", scopes=ERRORS),
+    Action("period", ("t",), "period", "how far back to look: 1 h, 8 h, 24 h, 7 d", "Look", scopes=AUDIT,
+           footer=True),
+    Action("section.next", ("n", "tab"), "next section", "to the next section", "Look", scopes=READING, footer=True),
+    Action("section.previous", ("b", "shift+tab"), "previous section", "to the section before", "Look",
+           scopes=READING, footer=True),
+    _tab(1, "all"), _tab(2, "pending"), _tab(3, "running"), _tab(4, "succeeded"), _tab(5, "failed"),
+    _tab(6, "cancelled"),
+    Action("sort", ("s",), "sort", "sort by the next column", "Look"),
+    Action("sort.reverse", ("S",), "reverse", "turn the order round", "Look"),
+    Action("palette", ("colon", "ctrl+p"), "palette", "every action by its name, with its key", "Pages", scopes=ALL),
+    Action("theme", (), "theme", "the next colour theme", "Pages", scopes=ALL),
+    Action("freeze", ("z",), "freeze", "stop refreshing, or go on", "Look"),
+    Action("interval.longer", ("plus",), "slower", "refresh less often", "Look"),
+    Action("interval.shorter", ("minus",), "faster", "refresh more often", "Look"),
+    Action("move.down", ("j", "down"), "down", "next job", "Move", scopes=ALL),
+    Action("move.up", ("k", "up"), "up", "previous job", "Move", scopes=ALL),
+    Action("move.half_down", ("ctrl+d", "pagedown"), "half page down", "half a page down", "Move", scopes=ALL),
+    Action("move.half_up", ("ctrl+u", "pageup"), "half page up", "half a page up", "Move", scopes=ALL),
+    Action("move.top", ("g", "home"), "top", "to the top", "Move", scopes=ALL),
+    Action("move.bottom", ("G", "end"), "bottom", "to the bottom", "Move", scopes=ALL),
+    Action("mark", ("space",), "mark", "mark or unmark the job under the cursor", "Mark"),
+    Action("mark.range", ("v",), "range", "start a range at the cursor; again to mark it", "Mark"),
+    Action("mark.all", ("a",), "mark all", "mark every job that is listed, or unmark them", "Mark"),
+    Action("copy.id", ("y",), "copy id", "copy the id (OSC 52, and tmux's buffer)", "Copy", scopes=BOTH),
+    Action("copy.json", ("Y",), "copy JSON", "copy the job as JSON, personal data masked", "Copy", scopes=BOTH),
+    Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL, footer=True),
+    Action("back", ("escape",), "back", "drop the range, the filter, the marks; leave this page", "Leave",
+           scopes=ALL),
+    Action("quit", ("q",), "quit", "leave; with jobs running here it asks", "Leave", scopes=ALL, footer=True),
+    Action("refresh", ("r",), "refresh", "read the database now; when disconnected, try again now", "Look",
+           scopes=ALL, footer=True),
+)  # fmt: skip
+BY_ID: Final = {action.id: action for action in ACTIONS}
+PAGES: Final = tuple(action.id.removeprefix("page.") for action in ACTIONS if action.id.startswith("page."))
+GROUPS: Final = tuple(dict.fromkeys(action.group for action in ACTIONS))
+
+
+def key_name(key: str) -> str:
+    """A key of Textual as a person reads it."""
+    character = key_to_character(key) or ""
+    return KEY_NAMES.get(key) or (character if character.isprintable() and not character.isspace() else "") or key
+
+
+def bindings(scope: Scope) -> list[Binding]:
+    """The bindings of one scope, each with the action's id so that a keymap can move it."""
+    return [
+        Binding(",".join(action.keys), f"do({action.id!r})", action.label, show=False, id=action.id)
+        for action in ACTIONS
+        if scope in action.scopes and action.keys
+    ]
+
+
+def applicable(action: Action, jobs: Iterable[Job]) -> list[Job]:
+    """Those of the jobs whose status the action is allowed on; a job that left the queue can only run again."""
+    states = action.states or frozenset()
+    return [job for job in jobs if job.status in states and (not job.removed or action.id in OF_REMOVED)]
+
+
+def unavailable(action: Action, now: Situation) -> str | None:
+    """Why the action cannot be taken now, as a sentence; None when it can."""
+    if action.changes or (action.id == "mark.undo" and now.can_undo):
+        forbidden = now.no_work if action.id.startswith("worker.") else now.read_only
+        if forbidden:
+            return forbidden
+        if not now.connected:
+            return "The database does not answer. Nothing can be changed until it does."
+    if action.id in now.refused:
+        return now.refused[action.id]
+    if action.id == "worker.cycle" and now.cycle_running:
+        return "A cycle is running already. Its result comes in a moment."
+    if action.id == "worker.embedded" and now.worker_changing:
+        return "The embedded worker is just being started or stopped."
+    return _unfit(action, now.jobs)
+
+
+def _unfit(action: Action, jobs: Sequence[Job]) -> str | None:
+    if action.states is None:
+        return None
+    if not jobs:
+        return "There is no job under the cursor."
+    return None if applicable(action, jobs) else _refusal(action, jobs)
+
+
+def _refusal(action: Action, jobs: Sequence[Job]) -> str:
+    if any(job.removed for job in jobs):
+        return f"Cannot {action.label}: the job succeeded and has left the queue. R runs a copy of it."
+    statuses = " or ".join(sorted({job.status.value for job in jobs}))
+    hint = {"job.retry": " Cancel it first.", "job.delete": " Cancel it first."}.get(action.id, "")
+    if Status.RUNNING not in {job.status for job in jobs}:
+        hint = ""
+    return f"Cannot {action.label}: a {statuses} job does not allow it.{hint}"
+
+
+def twin(verb: str, jobs: Sequence[Job]) -> str:
+    """The command that does the same: whole for one job, shortened for several."""
+    if len(jobs) == 1:
+        return f"jobdeck {verb} {jobs[0].id}"
+    return f"jobdeck {verb} {jobs[0].id} … ({len(jobs)} ids) --yes"
+
+
+def twin_with_payload(job: Job, payload: Json) -> str:
+    """The commands that retry a job with another payload; personal data in it is masked."""
+    words = shlex.quote(json.dumps(scrub(payload), ensure_ascii=False))
+    if job.removed or job.status is Status.SUCCEEDED:
+        return f"jobdeck enqueue {shlex.quote(one_line(job.task_type))} --payload {words}"
+    return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
+
+
+def breakdown(jobs: Iterable[Job]) -> str:
+    """How many of each status, in the order of the tabs: `3 failed, 1 pending`."""
+    counts: dict[Status, int] = dict.fromkeys(Status, 0)
+    for job in jobs:
+        counts[job.status] += 1
+    return ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
+
+
+def jobs_phrase(jobs: Sequence[Job]) -> str:
+    """`job 1a2b3c4d` for one, `3 jobs` for several."""
+    return f"job {short_id(jobs[0].id)}" if len(jobs) == 1 else plural(len(jobs), "job")

@@ -1,0 +1,368 @@
+"""The application: theme, clock, connection, signals, and what the screens share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from textual.app import App
+
+from core import settings as configuration
+from core.errors import JobdeckError
+from core.model import Filter
+from core.redact import clean
+from tui import keymap, themes
+from tui.actions import Situation
+from tui.background import Answer, Threads
+from tui.format import one_line
+from tui.operations import Operations, Severity
+from tui.poller import Poller
+from tui.screens.dashboard import Dashboard
+from tui.screens.job_detail import JobDetailScreen
+from tui.screens.leave import Leave
+from tui.screens.page import ListPage, Page
+from tui.view import EmbeddedWorker, Request
+from tui.worker_log import WorkerLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from uuid import UUID
+
+    from textual.screen import Screen
+
+    from core.model import Job
+    from core.settings import Settings
+    from tui.canary import Canary
+    from tui.poller import Background
+    from tui.view import Backend, View
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the dashboard is run. `interval` is seconds between two readings, `patience` the worker's drain time."""
+
+    theme: str = themes.DARK.name
+    environment: str = ""
+    production: bool = False
+    read_only: bool = False
+    interval: float = 2.0
+    patience: float = 30.0
+    ticking: bool = True
+    keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class JobdeckApp(App[int]):
+    """The dashboard. `make_backend` is called off the UI's thread; `background` and `monotonic` are for tests."""
+
+    TITLE = "Jobdeck"
+    ENABLE_COMMAND_PALETTE = False
+    CSS_PATH: ClassVar[list[Any]] = [
+        "app.tcss",
+        "screens/dashboard.tcss",
+        "screens/dialog.tcss",
+        "screens/job_detail.tcss",
+        "screens/help.tcss",
+        "screens/page.tcss",
+        "screens/palette.tcss",
+        "screens/cron_health.tcss",
+        "screens/errors.tcss",
+        "screens/payload.tcss",
+        "screens/create_job.tcss",
+    ]
+
+    def __init__(
+        self,
+        make_backend: Callable[[], Backend],
+        options: Options | None = None,
+        *,
+        background: Background | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        self.options = options or Options()
+        self.theme = self.options.theme if self.options.theme in self.available_themes else themes.DARK.name
+        self.backend: Backend | None = None
+        self._make_backend = make_backend
+        self.monotonic = monotonic
+        self.view: View | None = None
+        self.failure: JobdeckError | None = None
+        self._answered_at = 0.0
+        threads = Threads(self)
+        self.background = background or threads
+        self.operations = Operations(
+            self.reach,
+            background=self.background,
+            tell=threads.tell,
+            say=self.say,
+            changed=self._changed,
+            redraw=self._redraw,
+        )
+        self.poller = Poller(
+            Request(Filter()),
+            fetch=lambda request: self.reach().view(request),
+            background=self.background,
+            schedule=self.set_timer,
+            monotonic=monotonic,
+            on_view=self._arrived,
+            on_change=self._redraw,
+            on_fatal=self._give_up,
+            interval=self.options.interval,
+        )
+        self.dashboard = Dashboard()
+        self.canaries: dict[tuple[str, str], Canary] = {}
+        self.log_lines = WorkerLog()
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The dashboard's own colour variables, for themes that do not know them."""
+        return themes.FALLBACKS
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The dashboard is the screen below all others."""
+        return self.dashboard
+
+    def on_mount(self) -> None:
+        """Starts reading once the first, empty screen is painted, and takes the signals."""
+        self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
+        self.call_after_refresh(self.poller.poke)
+        if self.options.ticking:
+            self.set_interval(1.0, self._tick)
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
+
+    def reach(self) -> Backend:
+        """The backend, made at its first use, which is in a thread and after the first paint."""
+        if self.backend is None:
+            self.backend = self._make_backend()
+        return self.backend
+
+    def on_answer(self, event: Answer) -> None:
+        """Takes what a thread has brought to whoever asked for it."""
+        event.deliver()
+
+    def now(self) -> datetime:
+        """The database's clock, carried on by this machine's; before any answer, this machine's alone."""
+        if self.view is None:
+            return datetime.now(UTC)
+        return self.view.snapshot.at + timedelta(seconds=self.monotonic() - self._answered_at)
+
+    def situation(self, jobs: Sequence[Job]) -> Situation:
+        """What decides which actions can be taken on these jobs now."""
+        return Situation(
+            jobs=tuple(jobs),
+            connected=self.poller.connected,
+            read_only=self.read_only_reason,
+            no_work=self.no_work_reason,
+            cycle_running=self.operations.cycle is not None,
+            worker_changing=self.operations.worker_changing,
+            can_undo=self.operations.can_undo,
+            chosen=self.operations.bulk.choice,
+            keymap=self.options.keymap,
+        )
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why nothing may be changed, or None."""
+        return self._forbidden("operate", "may only look. Connect as a member of job_operator to change anything.")
+
+    @property
+    def no_work_reason(self) -> str | None:
+        """Why no job may be run here, or None."""
+        return self._forbidden("work", "may not run jobs. Connect as a member of job_worker for that.")
+
+    def _forbidden(self, what: Literal["operate", "work"], sentence: str) -> str | None:
+        if self.options.read_only:
+            return "This dashboard was started with --read-only. Start it without to change anything."
+        if self.view is None or getattr(self.view.session.permissions, what):
+            return None
+        return f"The database role {one_line(self.view.session.permissions.role)} {sentence}"
+
+    @property
+    def worker(self) -> EmbeddedWorker:
+        """The worker inside this dashboard."""
+        return self.backend.worker() if self.backend else EmbeddedWorker()
+
+    def say(self, text: str, severity: Severity = "information") -> None:
+        """Shows a toast; the text is never read as markup."""
+        self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
+
+    def open_job(self, job: Job | UUID) -> None:
+        """Opens the page of one job, of which at least the id is known."""
+        self.push_screen(JobDetailScreen(job))
+
+    def open_page(self, name: str) -> None:
+        """Opens a page by its name, in the place of the one that is open; pages of jobs stay below it."""
+        from tui.screens.pages import PAGES  # noqa: PLC0415 -- not needed for the first paint
+
+        page = PAGES[name]
+        if isinstance(self.screen, page):
+            return
+        if isinstance(self.screen, ListPage):
+            self.switch_screen(page())
+        else:
+            self.push_screen(page())
+
+    def next_theme(self) -> None:
+        """Changes to the next theme, for this session."""
+        names = themes.CHOICES
+        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+        self.say(f"Theme {self.theme}. JOBDECK_THEME={themes.word(self.theme)} keeps it.")
+
+    def look_away(self, *, covered: bool) -> None:
+        """Reads the list no more while a page covers it, and at once when it is seen again."""
+        wanted = replace(self.poller.request, glance=covered and self.view is not None)
+        if covered:
+            self.poller.request = wanted
+        else:
+            self.poller.change(wanted)
+
+    def on_app_blur(self) -> None:
+        """Nobody looks at this terminal now."""
+        self.poller.set_away(away=True)
+
+    def on_app_focus(self) -> None:
+        """Somebody does again."""
+        self.poller.set_away(away=False)
+
+    async def action_quit(self) -> None:
+        """Ctrl+q leaves as q does."""
+        self.leave()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+c, which in a terminal means to leave."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leaves at once, or asks first when jobs run here."""
+        running = self.worker.running
+        cycle = self.operations.cycle is not None
+        if not running and not cycle:
+            self.exit(0)
+        elif not isinstance(self.screen, Leave):
+            self.push_screen(Leave(running, cycle=cycle, patience=self.options.patience), self._leave_as)
+
+    def _leave_as(self, choice: str | None) -> None:
+        if choice not in {"finish", "hand back"}:
+            return
+        self.say("Leaving when the running jobs have ended. Ctrl+c again: other choices.")
+        timeout = None if choice == "finish" else 0.0
+        self.background(lambda: self.reach().stop_worker(timeout), lambda _answer: self._left())
+
+    def _left(self) -> None:
+        if self.operations.cycle is None:
+            self.exit(0)
+        else:
+            self.set_timer(0.2, self._left)
+
+    def _arrived(self, view: View) -> None:
+        glance = self.poller.request.glance and self.view is not None
+        self._answered_at = self.monotonic()
+        self.view = self._with_what_was_known(view) if glance else view
+        if not glance:
+            self.dashboard.show_view(view)
+        if isinstance(self.screen, Page):
+            self.screen.fetch()
+
+    def _with_what_was_known(self, view: View) -> View:
+        assert self.view is not None  # noqa: S101 -- the caller looked
+        seen = view.snapshot
+        return replace(view, snapshot=replace(self.view.snapshot, at=seen.at, processing=seen.processing))
+
+    def _changed(self) -> None:
+        self.poller.poke()
+        self._redraw()
+
+    def _redraw(self) -> None:
+        self.dashboard.redraw()
+        if isinstance(self.screen, Page):
+            self.screen.redraw()
+
+    def _tick(self) -> None:
+        self.dashboard.tick()
+        if isinstance(self.screen, Page):
+            self.screen.tick()
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Ends with a sentence, where Textual would print a traceback with the values of all variables."""
+        if self.is_headless:
+            super()._handle_exception(error)
+            return
+        logger.error("The dashboard failed", exc_info=error)
+        self.failure = JobdeckError(
+            f"The dashboard ended because of an unforeseen {type(error).__name__}. "
+            "Set JOBDECK_LOG_FILE and repeat what you did to keep the traceback."
+        )
+        self._return_code = 1
+        self._close_messages_no_wait()
+
+    def _give_up(self, error: JobdeckError) -> None:
+        self.failure = error
+        self.exit(error.exit_code, error.exit_code)
+
+
+def run_dashboard(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    worker: bool = False,
+    mouse: bool = False,
+    interval: float = 2.0,
+    theme: str = themes.DARK.name,
+) -> int:
+    """Runs the dashboard until it is left, then drains the embedded worker. Returns the exit code.
+
+    The database is opened by the dashboard itself, after its first paint.
+    """
+
+    def make_backend() -> Backend:
+        from tui.backend import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
+
+        return LiveBackend(settings, read_only=read_only, worker=worker)
+
+    options = Options(
+        theme=theme,
+        environment=settings.environment,
+        production=settings.is_production,
+        read_only=read_only,
+        interval=interval,
+        patience=settings.drain_seconds,
+        keymap=keymap.read(configuration.key_bindings()),
+    )
+    app = JobdeckApp(make_backend, options)
+    with app.log_lines.attached():
+        return run(app, mouse=mouse)
+
+
+def run(app: JobdeckApp, *, mouse: bool = False) -> int:
+    """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
+    try:
+        app.run(mouse=mouse)
+    finally:
+        app.poller.stop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        running = app.worker.running
+        if running:
+            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to end…")
+        if app.backend is not None:
+            app.backend.close()
+    if app.failure is not None:
+        _tell(f"jobdeck: {clean(str(app.failure))}")
+    return app.return_code or 0
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"{text}\n")

@@ -1,0 +1,347 @@
+"""The bridge: the one module of the dashboard that reaches the queue. Everything here blocks; call it in threads.
+
+No call is ever repeated: what a lost connection leaves unknown is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+
+from core import database, evidence, insights, queue, registry
+from core.errors import DatabaseUnreachable, JobdeckError, Refused
+from core.model import ActionResult, Counts, Health, NewJob, Page, Snapshot, Status, Verdict
+from core.redact import safe_error
+from core.worker import Worker
+from tui.live_bulk import LiveBulk
+from tui.live_creating import LiveCreating
+from tui.live_link import Link
+from tui.view import EmbeddedWorker, Session, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from uuid import UUID
+
+    from core.database import Database
+    from core.model import CycleResult, Job, JobDetail, Json, Processing
+    from core.registry import JobType, Registry
+    from core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from core.settings import Settings
+    from core.worker import CycleProgress
+    from tui.view import Request, Verb
+
+
+SPARE_CONNECTIONS = 6
+"""Beside those of the worker's handlers: claims and reports, a cycle, the dashboard's own reading and actions."""
+STUCK_AFTER = timedelta(minutes=20)
+KEPT_FOR = timedelta(days=14)
+
+
+class LiveBackend:
+    """The queue in Postgres. `open_database` is entered at the first read and left by `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        read_only: bool = False,
+        worker: bool = False,
+        open_database: Callable[..., AbstractContextManager[Database]] = database.open_database,
+    ) -> None:
+        self._read_only = read_only
+        self._settings = settings
+        self._autostart = worker
+        self._open_database = open_database
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._database: Database | None = None
+        self._registry: Registry | None = None
+        self._session: Session | None = None
+        self._worker: Worker | None = None
+        self._closed = False
+        link = Link(
+            settings, self._connection, self._translated, lambda: self._database, self._types, lambda: self._actor
+        )
+        self.creating = LiveCreating(link)
+        self.bulk = LiveBulk(link)
+
+    def view(self, request: Request) -> View:
+        """Reads the first screen, connecting first where there is no connection yet.
+
+        Raises:
+            DatabaseUnreachable: no answer; ask again later.
+            JobdeckError: the database or the configuration is not usable as it is.
+        """
+        session = self._opened()
+        with self._connection() as conn:
+            if request.glance:
+                return View(session, _glance(conn), self.worker())
+            snapshot = insights.snapshot(
+                conn, request.filter, sort=request.sort, descending=request.descending, limit=request.limit
+            )
+        return View(session, snapshot, self.worker())
+
+    def detail(self, job_id: UUID) -> JobDetail | None:
+        """Reads one job with its history; None when it is nowhere."""
+        with self._connection() as conn:
+            return insights.detail(conn, job_id)
+
+    def recipients(self, job_id: UUID) -> Recipients | None:
+        """Reads whom a job wrote to; None where it wrote to nobody."""
+        with self._connection() as conn:
+            return evidence.recipients(conn, job_id)
+
+    def cron(self) -> CronReport:
+        """Reads Cron Health."""
+        with self._connection() as conn:
+            return evidence.cron(conn, timeouts=self.timeouts())
+
+    def timeouts(self) -> Mapping[str, float]:
+        """How many seconds each known task type may run."""
+        return {known.task_type: known.timeout for known in self._registry or ()}
+
+    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+        """Reads the groups of errors, and where the watched jobs stand."""
+        with self._connection() as conn:
+            return evidence.errors(conn, watched)
+
+    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+        """Reads the jobs that stand where an error of this group put them."""
+        with self._connection() as conn:
+            return evidence.alike(conn, task_type, fingerprint)
+
+    def fleet(self) -> Fleet:
+        """Reads the workers and what they run."""
+        with self._connection() as conn:
+            return evidence.fleet(conn)
+
+    def audit(self, since: timedelta) -> AuditReport:
+        """Reads what operators did, and the digest of the time."""
+        with self._connection() as conn:
+            return evidence.audit(conn, since)
+
+    def reveal(self, job_id: UUID) -> None:
+        """Puts on record that a job's personal data is looked at."""
+        with self._connection("to reveal") as conn:
+            queue.reveal(conn, job_id, actor=self._actor)
+
+    def check_payload(self, task_type: str, payload: Json) -> None:
+        """Finds out whether a payload fits its type.
+
+        Raises:
+            UnknownTaskType: nothing here knows the type.
+            InvalidPayload: it does not fit.
+        """
+        self._known(task_type).parse(payload)
+
+    def retry_with(self, job: Job, payload: Json) -> ActionResult:
+        """Retries a job with another payload; one that has succeeded is enqueued anew.
+
+        Raises:
+            UnknownTaskType: nothing here knows the job's type.
+            InvalidPayload: the payload does not fit it, and nothing was changed.
+        """
+        known = self._known(job.task_type)
+        parsed = known.parse(payload)
+        with self._connection("to retry with another payload") as conn:
+            if job.removed or job.status is Status.SUCCEEDED:
+                return self._run_again(conn, replace(job, payload=known.dump(parsed)))
+            with conn.transaction():
+                edited = queue.edit(
+                    conn, job.id, changes={"payload": known.dump(parsed)}, actor=self._actor, version=job.version
+                )
+                return queue.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
+
+    def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
+        """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
+        with self._connection("to clean up") as conn:
+            return queue.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
+
+    def purge(self, *, dry_run: bool) -> int:
+        """Removes old succeeded and cancelled jobs, or counts them."""
+        with self._connection("to purge") as conn:
+            return queue.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
+
+    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+        """Does one thing to exactly these jobs, each in the version that was seen."""
+        with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
+            actor = self._actor
+            if verb == "restore":
+                return queue.restore(conn, [job.id for job in jobs], actor=actor)
+            if verb == "retry":
+                copies = [self._run_again(conn, job) for job in jobs if job.removed]
+                jobs = [job for job in jobs if not job.removed]
+                return copies + (self._change(queue.retry, conn, jobs) if jobs else [])
+            return self._change(queue.cancel if verb == "cancel" else queue.delete, conn, jobs)
+
+    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
+        """Pauses processing, for good or for a while."""
+        with self._connection("to pause processing") as conn:
+            resume_at = None
+            if resume_after is not None:
+                resume_at = evidence.clock(conn) + resume_after
+            return queue.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
+
+    def resume(self) -> Processing:
+        """Resumes processing."""
+        with self._connection("to resume processing") as conn:
+            return queue.resume(conn, actor=self._actor)
+
+    def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
+        """Runs one cycle of up to five jobs here."""
+        worker = self._new_worker(mode="cycle", source="manual")
+
+        def tell(progress: CycleProgress) -> None:
+            on_progress(
+                f"{progress.done} of {progress.claimed} done, {progress.succeeded} succeeded, {progress.failed} failed"
+            )
+
+        with self._translated("to run a cycle"):
+            return worker.run_cycle(5, on_progress=tell)
+
+    def start_worker(self) -> None:
+        """Starts the embedded worker; does nothing when it runs."""
+        with self._lock:
+            if self._worker is None and not self._closed:
+                worker = self._new_worker(mode="embedded", source="embedded")
+                with self._translated("to start the worker"):
+                    worker.start()
+                self._worker = worker
+
+    def stop_worker(self, timeout: float | None) -> bool:
+        """Stops it; what still runs after `timeout` seconds (JOBDECK_DRAIN_SECONDS where None) is handed back."""
+        worker = self._worker
+        if worker is None:
+            return True
+        finished = worker.drain(timeout)
+        with self._lock:
+            self._worker = None
+        return finished
+
+    def worker(self) -> EmbeddedWorker:
+        """How the embedded worker is; does not block."""
+        worker = self._worker
+        if worker is None:
+            return EmbeddedWorker()
+        status = worker.status
+        state: Literal["running", "draining"] = "draining" if status.state == "draining" else "running"
+        return EmbeddedWorker(state, status.running, worker.worker_id)
+
+    def close(self) -> None:
+        """Drains the worker within the settings' time, then lets the database go.
+
+        An embedded server that is just being started is waited for, so that it does not stay behind; a
+        connection elsewhere that hangs is not.
+        """
+        with self._lock:
+            self._closed = True
+        self.stop_worker(None)
+        if self._opening.acquire(blocking=self._settings.database_url is None):
+            try:
+                self._stack.close()
+            finally:
+                self._opening.release()
+
+    @property
+    def _actor(self) -> str:
+        return self._session.actor if self._session else database.actor()
+
+    def _opened(self) -> Session:
+        with self._opening:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> Session:
+        if self._closed:
+            raise DatabaseUnreachable("The dashboard is being left.")
+        with self._translated("to connect"):
+            if self._registry is None:
+                self._registry = registry.load(self._settings.handler_modules)
+            if self._database is None:
+                self._database = self._stack.enter_context(
+                    self._open_database(
+                        self._settings,
+                        application_name="jobdeck dashboard",
+                        read_only=self._read_only,
+                        max_size=self._settings.concurrency + SPARE_CONNECTIONS,
+                    )
+                )
+            with self._database.connection() as conn:
+                database.check_schema(conn)
+                permissions = insights.permissions(conn)
+        embedded = self._settings.database_url is None
+        if (embedded or self._autostart) and permissions.work and not self._read_only:
+            self.start_worker()
+        return Session(self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded)
+
+    def _new_worker(self, *, mode: str, source: str) -> Worker:
+        if self._database is None or self._registry is None:
+            raise DatabaseUnreachable("There is no connection yet. Try again when the list is there.")
+        return Worker(self._database, self._registry, self._settings, mode=mode, source=source)
+
+    def _types(self) -> Registry:
+        if self._registry is None:
+            raise DatabaseUnreachable("There is no connection to the database yet.")
+        return self._registry
+
+    def _known(self, task_type: str) -> JobType:
+        return self._types().require(task_type)
+
+    def _change(self, call: Callable[..., list[ActionResult]], conn: Any, jobs: Sequence[Job]) -> list[ActionResult]:
+        versions = {job.id: job.version for job in jobs}
+        return call(conn, list(versions), actor=self._actor, versions=versions)
+
+    def _run_again(self, conn: Any, job: Job) -> ActionResult:
+        """Enqueues a copy of a job that succeeded and has left the queue."""
+        known = self._registry.get(job.task_type) if self._registry else None
+        try:
+            key = known.concurrency_key(known.parse(job.payload)) if known else job.concurrency_key
+            new = NewJob(
+                job.task_type,
+                job.payload,
+                max_attempts=job.max_attempts,
+                priority=job.priority,
+                concurrency_key=key,
+            )
+            copy = queue.enqueue(conn, new, actor=self._actor).job
+        except Refused as refusal:
+            return ActionResult(job.id, ok=False, message=str(refusal))
+        return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.id}.", status=copy.status)
+
+    @contextmanager
+    def _connection(self, doing: str = "to read") -> Iterator[Any]:
+        if self._database is None:
+            raise DatabaseUnreachable("There is no connection to the database yet.")
+        with self._translated(doing), self._database.connection() as conn:
+            yield conn
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Turns the driver's errors into the project's, in words that say what was being done."""
+        try:
+            yield
+        except JobdeckError:
+            raise
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Refused(f"The database refused {doing}: {safe_error(str(error), 200)}") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise DatabaseUnreachable(
+                f"The connection was lost when asked {doing}: {safe_error(str(error), 200)}"
+            ) from error
+        except psycopg.Error as error:
+            raise Refused(
+                f"The database would not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
+            ) from error
+
+
+def _glance(conn: Any) -> Snapshot:
+    """The clock and the switch; all else is empty, for whoever keeps what was read before."""
+    return Snapshot(evidence.clock(conn), Page((), None), Counts(), queue.processing(conn), Health(Verdict.OK, ()), ())

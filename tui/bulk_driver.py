@@ -1,0 +1,213 @@
+"""Carries actions on many jobs out from the dashboard: choose, begin, step by step, and go on after a lost connection.
+
+Each step is exactly once in the database, so that going on repeats nothing. Where the dashboard is left or the line
+drops for good, a worker goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from core.errors import DatabaseUnreachable
+from tui.bulk import progress, twin
+from tui.format import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from core.bulk_model import Bulk, BulkVerb, Choice
+    from core.model import Filter, Job
+    from tui.operations import Severity
+    from tui.poller import Background
+    from tui.view import Backend
+
+T = TypeVar("T")
+
+
+class BulkDriver:
+    """One choice of jobs at a time, and one action under way."""
+
+    def __init__(
+        self,
+        reach: Callable[[], Backend],
+        *,
+        background: Background,
+        say: Callable[[str, Severity], None],
+        changed: Callable[[], None],
+        redraw: Callable[[], None],
+        explain: Callable[[str, Exception], str],
+    ) -> None:
+        """`changed` has the queue read anew, `redraw` only what is known said anew."""
+        self.choice: Choice | None = None
+        self.choosing = False
+        self.running: Bulk | None = None
+        self.interrupted = False
+        self.deleted: Bulk | None = None
+        self._reach = reach
+        self._background = background
+        self._say = say
+        self._changed = changed
+        self._redraw = redraw
+        self._explain = explain
+
+    def choose(self, wanted: Filter) -> None:
+        """Freezes all jobs that match, in place of those that were chosen before."""
+        self.drop()
+        self.choosing = True
+
+        def done(choice: Choice | None) -> None:
+            self.choosing = False
+            self.choice = choice
+            if choice is None:
+                self._say("No job in the queue matches; those that succeeded and left it cannot be acted on.", "warning")
+
+        def failed(_error: Exception) -> None:
+            self.choosing = False
+
+        self._redraw()
+        self._run("choose all jobs that match", lambda: self._reach().bulk.choose(wanted), done, failed)
+
+    def drop(self) -> None:
+        """Forgets what was chosen; whether it can be forgotten in the database too is not important."""
+        choice, self.choice = self.choice, None
+        if choice is not None:
+            self._background(lambda: self._reach().bulk.drop(choice.bulk.id), lambda _answer: None)
+
+    def act_on_choice(self, verb: BulkVerb) -> None:
+        """Begins an action on what is chosen."""
+        choice, self.choice = self.choice, None
+        if choice is not None:
+            self._begin(verb, lambda: choice)
+
+    def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
+        """Begins an action on exactly these jobs."""
+        frozen = tuple(jobs)
+        self._begin(verb, lambda: self._reach().bulk.choose_jobs(frozen))
+
+    def undo(self) -> None:
+        """Takes the last deletion back."""
+        deleted = self.deleted
+        if deleted is not None:
+            self.deleted = None
+            self.restore(deleted)
+
+    def restore(self, deleted: Bulk) -> None:
+        """Brings back what an action deleted."""
+        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id))
+
+    def go_on(self, found: Bulk | None = None) -> None:
+        """Goes on with the action that was interrupted, or with one that somebody else began."""
+        if found is not None and self.running is None:
+            self.running = found
+        elif found is not None or not self.interrupted:
+            return
+        self.interrupted = False
+        self._step()
+
+    def stop(self) -> None:
+        """Ends the action under way with what is done."""
+        running = self.running
+        if running is not None:
+            self._run("stop the action", lambda: self._reach().bulk.stop(running.id), self._took)
+
+    @property
+    def telling(self) -> str:
+        """What is going on, in words; empty when nothing is."""
+        if self.choosing:
+            return "choosing all that match…"
+        if self.running is None:
+            return ""
+        waiting = ", waits for the connection" if self.interrupted else ""
+        return f"{progress(self.running)}{waiting}"
+
+    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None]) -> None:
+        if self.running is not None:
+            self._say(f"One at a time: {progress(self.running)}. b shows it.", "warning")
+            return
+
+        def work() -> Bulk | None:
+            choice = choose()
+            return self._reach().bulk.start(choice.bulk.id, verb) if choice else None
+
+        def done(found: Bulk | None) -> None:
+            if found is None:
+                self._say("There is nothing left to do it to.", "warning")
+            else:
+                self.running = found
+                self._step()
+
+        self._run(f"{verb} these jobs", work, done)
+
+    def _step(self) -> None:
+        running = self.running
+        if running is None:
+            return
+
+        def answered(answer: Bulk | Exception) -> None:
+            if isinstance(answer, DatabaseUnreachable):
+                self.interrupted = True
+                self._say(
+                    f"{progress(running).capitalize()}: the connection was lost. It goes on when the database answers, "
+                    "or by a worker; nothing is done twice.\njobdeck bulk show " + running.id.hex[-8:],
+                    "warning",
+                )
+                self._redraw()
+            elif isinstance(answer, Exception):
+                self.running = None
+                self._say(self._explain("go on", answer), "error")
+                self._changed()
+            else:
+                self._took(answer)
+
+        self._background(lambda: self._reach().bulk.step(running.id), answered)
+
+    def _took(self, found: Bulk) -> None:
+        if self.running is None or self.running.id != found.id:
+            return
+        if found.state == "running":
+            self.running = found
+            self._redraw()
+            if not self.interrupted:
+                self._step()
+            return
+        self.running, self.interrupted = None, False
+        if found.action == "delete" and found.done > found.refused:
+            self.deleted = found
+        self._report(found)
+        self._changed()
+
+    def _report(self, found: Bulk) -> None:
+        lines = [f"{progress(found)}."]
+        if found.refused:
+            lines.append("b shows which were refused, and why.")
+        if found.action == "delete" and found.done > found.refused:
+            lines.append("u takes it back.")
+        self._say("\n".join([*lines, twin(found)]), "warning" if found.refused or found.left else "information")
+
+    def _run(
+        self,
+        what: str,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None] = lambda _error: None,
+    ) -> None:
+        def answered(answer: T | Exception) -> None:
+            if isinstance(answer, Exception):
+                failed(answer)
+                self._say(self._explain(what, answer), "error")
+                self._changed()
+            else:
+                done(answer)
+                self._redraw()
+
+        self._background(work, answered)
+
+
+def unfinished(found: Sequence[Bulk], now_running: Bulk | None) -> str:
+    """What to say on return of actions that are not at their end; empty where there are none."""
+    left = [one for one in found if one.state == "running" and (now_running is None or one.id != now_running.id)]
+    if not left:
+        return ""
+    first = left[0]
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return f"Not finished yet: {progress(first)}{more}, begun by {one_line(first.actor)}.\nb shows it."

@@ -1,0 +1,56 @@
+"""The one job of a group of failures that is retried first, and what has become of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from core.model import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from core.model import Job
+
+State = Literal["waiting", "running", "succeeded", "failed", "cancelled", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The job as it was when it was retried, and as it was read last; `seen` is None until it was read."""
+
+    before: Job
+    seen: Job | None = None
+    gone: bool = False
+
+    @property
+    def job_id(self) -> UUID:
+        """Which job it is."""
+        return self.before.id
+
+    @property
+    def state(self) -> State:
+        """How far it is. Runs from before the retry do not count."""
+        if self.gone:
+            return "gone"
+        job = self.seen
+        if job is None:
+            return "waiting"
+        if job.removed or job.last_success_at != self.before.last_success_at:
+            return "succeeded"
+        if job.status is Status.RUNNING:
+            return "running"
+        if job.last_run_at != self.before.last_run_at and job.last_error is not None:
+            return "failed"
+        return "cancelled" if job.status is Status.CANCELLED else "waiting"
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to watch."""
+        return self.state not in {"waiting", "running"}
+
+    def follow(self, watched: Iterable[Job]) -> Canary:
+        """The canary with what was read; one that was not found is gone."""
+        found = next((job for job in watched if job.id == self.job_id), None)
+        return replace(self, seen=found or self.seen, gone=found is None)

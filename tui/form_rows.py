@@ -1,0 +1,114 @@
+"""One row of a form: what it is called, the widget, and beside it a note or what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from textual.containers import Horizontal
+
+from tui import form as forms
+from tui.form_fields import UNSET
+from tui.form_widgets import OneLine, PickField, Segments
+from tui.format import fit
+from tui.ink import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from tui.form import Form
+    from tui.form_fields import Field
+
+LABEL: Final = 20
+LONGEST_CHOICE: Final = 44
+SWITCH: Final = (("false", "off"), ("true", "on"))
+RECURRING: Final = "recurring"
+WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
+EXAMPLES: Final = {
+    forms.AT: "now",
+    forms.EVERY: "60m",
+    forms.LASTING: "forever",
+    forms.PRIORITY: "0",
+    forms.ATTEMPTS: "as the type",
+    forms.KEY: "none",
+}
+LABELS: Final = {
+    forms.AT: "run at",
+    forms.EVERY: "every",
+    forms.LASTING: "for",
+    forms.PRIORITY: "priority",
+    forms.ATTEMPTS: "max attempts",
+    forms.KEY: "dedupe key",
+}
+
+
+class Row(Horizontal):
+    """One field on one line. `field` is the name it has in the payload or the schedule."""
+
+    def __init__(self, field: str, label: str, widget: Widget, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id, classes="row")
+        self.field = field
+        self.label = label
+        self.widget = widget
+        self._noted = Line(classes="note")
+        if isinstance(widget, Segments):
+            widget.styles.width = Segments.width_of(widget.choices)
+
+    def compose(self) -> ComposeResult:
+        """Label, widget, note."""
+        label = Line(classes="label")
+        label.show([(fit(self.label, LABEL), "muted")])
+        yield label
+        yield self.widget
+        yield self._noted
+
+    def show(self, note: str, problem: str) -> None:
+        """Says what is wrong, else the note."""
+        self._noted.show([(f" ✗ {problem}", "bad") if problem else (f" {note}", "muted")])
+
+
+def label_of(field: Field) -> str:
+    """What a field is called; one that is needed has a star."""
+    return f"{field.label} *" if field.required else field.label
+
+
+def widget_of(field: Field, text: str | None, name: str) -> Widget:
+    """The widget for a field; one whose value no text stands for can only be looked at."""
+    made = _widget(field, text or "", name)
+    made.disabled = text is None
+    return made
+
+
+def schedule_rows(form: Form) -> Iterator[Row]:
+    """When it runs, whether again, and how it is queued."""
+    yield _typed(form, forms.AT)
+    switch = Segments(SWITCH, str(form.recurring).lower(), id=f"field-{RECURRING}")
+    yield Row(RECURRING, RECURRING, switch, id=f"row-{RECURRING}")
+    for name in (forms.EVERY, forms.LASTING):
+        row = _typed(form, name)
+        row.display = form.recurring
+        yield row
+    yield _typed(form, forms.PRIORITY)
+    yield _typed(form, forms.ATTEMPTS)
+    if not form.editing:
+        yield _typed(form, forms.KEY)
+
+
+def _typed(form: Form, name: str) -> Row:
+    field = OneLine(form.texts[name], example=EXAMPLES[name], id=f"field-{name}")
+    return Row(name, LABELS[name], field, id=f"row-{name}")
+
+
+def _widget(field: Field, text: str, name: str) -> Widget:
+    if field.kind in {"coach", "campaign"}:
+        empty = "all coaches" if field.kind == "coach" else "choose one" if field.required else "none"
+        return PickField(text, empty=empty, id=name)
+    if field.kind in {"switch", "choice", "words"}:
+        choices = tuple((value, WORDS.get(value, value)) for value in field.choices)
+        if Segments.width_of(choices) <= LONGEST_CHOICE:
+            return Segments(choices, text, several=field.kind == "words", id=name)
+    example = {"ids": "ids, blanks or commas between", "number": "" if field.default is None else str(field.default),
+               "time": "tomorrow 9:00", "json": "JSON"}.get(field.kind, "")  # fmt: skip
+    return OneLine(text, example=example, id=name)

@@ -1,0 +1,81 @@
+"""What a form says: the next runs, what a run would do, what came of it. Pure; foreign text is cleaned here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from textual.content import Content
+
+from core.model import Enqueued
+from core.timeparse import format_duration
+from tui.form import SHOWN_RUNS
+from tui.format import one_line, short_id, stamp
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from core.model import ActionResult, Json
+    from tui.creating import Rehearsal
+    from tui.form import Form
+
+
+def runs(form: Form, now: datetime) -> str:
+    """The next runs in words, and when a series ends."""
+    slots = form.runs(now)
+    if not slots:
+        return ""
+    if not form.recurring:
+        return f"runs once: {_slot(slots[0], now, now)}"
+    listed = ", ".join(_slot(slot, slots[0] if number else now, now) for number, slot in enumerate(slots))
+    end = form.end(now)
+    more = ", …" if len(slots) == SHOWN_RUNS else ""
+    last = f", until {end:%Y-%m-%d %H:%M}Z" if end else ""
+    every = format_duration(timedelta(minutes=form.every() or 0)).replace(" ", "")
+    return f"next runs: {listed}{more} every {every}{last}"
+
+
+def rehearsed(found: Rehearsal | None) -> Content:
+    """What the queue would answer, and what a run would do; empty before anybody asked."""
+    if found is None:
+        return Content("")
+    lines = [Content.styled(one_line(found.answer), "bold" if found.ok else "$error")]
+    if found.remark:
+        lines.append(Content.styled(one_line(found.remark), "$warning"))
+    if found.effects is not None:
+        lines.append(Content.styled("A run would, as things stand:", "bold $primary"))
+        lines += [Content(line) for line in effects(found.effects, indent="  ")]
+    return Content("\n").join(lines)
+
+
+def effects(found: Json | list[Any], *, indent: str = "") -> list[str]:
+    """What a preview says, one fact a line, nested facts indented."""
+    lines: list[str] = []
+    for name, value in found.items() if isinstance(found, dict) else enumerate(found, start=1):
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, dict | list) and value:
+            lines += [f"{indent}{one_line(str(name))}", *effects(value, indent=f"{indent}  ")]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            told = "none" if shown in ("", None, {}) else one_line(str(shown))
+            lines.append(f"{indent}{one_line(str(name))}: {told}")
+    return lines
+
+
+def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
+    """What came of a form in words, and whether it is what was asked for."""
+    if not isinstance(answer, Enqueued):
+        refused = "" if answer.ok else " refused"
+        return f"{short_id(answer.job_id)}{refused}: {one_line(answer.message)}", answer.ok
+    job = answer.job
+    if not answer.created:
+        return f"Not enqueued: job {job.id} with the same dedupe key is {job.status.value} already.", False
+    again = f", then every {job.recurrence_interval_minutes} minutes" if job.is_recurring else ""
+    due = stamp(job.run_at, job.created_at) if job.run_at > job.created_at else "now"
+    return f"Enqueued {one_line(job.task_type)} as {short_id(job.id)}, due {due}{again}.", True
+
+
+def _slot(moment: datetime, before: datetime, now: datetime) -> str:
+    if abs(moment - now) < timedelta(seconds=1):
+        return "now"
+    return f"{moment:%H:%M}" if moment.date() == before.date() == now.date() else f"{moment:%m-%d %H:%M}"

@@ -1,0 +1,229 @@
+"""Values of the queue as short text. Pure: time comes in as an argument, and nothing here knows a widget."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from rich.cells import cell_len, set_cell_size
+
+from core.model import Counts, RunOutcome, Status, Verdict
+from core.redact import clean, redact, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from core.model import Job
+
+DASH = "-"
+LONGEST_LINE = 600
+OVERDUE_AFTER = timedelta(minutes=1)
+LATE_AFTER = timedelta(minutes=15)
+SPARKS = "▁▂▃▄▅▆▇█"
+
+STATUS_GLYPH: Mapping[Status, str] = {
+    Status.PENDING: "○",
+    Status.RUNNING: "●",
+    Status.SUCCEEDED: "✓",
+    Status.FAILED: "✗",
+    Status.CANCELLED: "⊘",
+}
+STATUS_INK: Mapping[Status, str] = {
+    Status.PENDING: "text",
+    Status.RUNNING: "run",
+    Status.SUCCEEDED: "good",
+    Status.FAILED: "bad",
+    Status.CANCELLED: "muted",
+}
+OUTCOME_GLYPH: Mapping[RunOutcome, str] = {
+    RunOutcome.SUCCEEDED: "✓",
+    RunOutcome.PARTIAL: "⚠",
+    RunOutcome.CONTINUED: "»",
+    RunOutcome.RETRIED: "✗",
+    RunOutcome.FAILED: "✗",
+    RunOutcome.CANCELLED: "⊘",
+    RunOutcome.RELEASED: "↩",
+    RunOutcome.LOST: "✗",
+    RunOutcome.ABANDONED: "✗",
+}
+OUTCOME_INK: Mapping[RunOutcome, str] = {
+    RunOutcome.SUCCEEDED: "good",
+    RunOutcome.PARTIAL: "warn",
+    RunOutcome.CONTINUED: "run",
+    RunOutcome.RETRIED: "warn",
+    RunOutcome.FAILED: "bad",
+    RunOutcome.CANCELLED: "muted",
+    RunOutcome.RELEASED: "muted",
+    RunOutcome.LOST: "bad",
+    RunOutcome.ABANDONED: "bad",
+}
+VERDICT_INK: Mapping[Verdict, str] = {
+    Verdict.OK: "good",
+    Verdict.WARNING: "warn",
+    Verdict.CRITICAL: "bad",
+    Verdict.PAUSED: "warn",
+}
+
+
+def shown(text: str, *, multiline: bool = False) -> str:
+    """Foreign text made fit for the screen: personal data masked, control characters harmless."""
+    return clean(redact(text), multiline=multiline)
+
+
+@lru_cache(4096)
+def one_line(text: str) -> str:
+    """The beginning of a text as one line: `shown`, with every run of white space made one blank."""
+    return " ".join(shown(text[:LONGEST_LINE], multiline=True).split())
+
+
+def fit(text: str, width: int) -> str:
+    """The text in exactly `width` cells: cut with an ellipsis, or padded."""
+    if width <= 0:
+        return ""
+    return f"{set_cell_size(text, width - 1)}…" if cell_len(text) > width else set_cell_size(text, width)
+
+
+def middle(text: str, width: int) -> str:
+    """The text in `width` cells, cut in its middle: of task types the end says more than the beginning."""
+    if cell_len(text) <= width:
+        return text
+    head = max((width - 1) // 3, 0)
+    return f"{text[:head]}…{text[len(text) - (width - head - 1) :]}" if width > 1 else fit(text, width)
+
+
+def short_id(job_id: UUID) -> str:
+    """The last eight digits: the first ones are the time, and alike for all jobs of a minute."""
+    return job_id.hex[-8:]
+
+
+def age(span: timedelta) -> str:
+    """One unit, coarse enough that an idle screen stays still: `<1m`, `12m`, `3h`, `2d`."""
+    minutes = int(abs(span.total_seconds()) // 60)
+    if minutes < 1:
+        return "<1m"
+    if minutes < 120:
+        return f"{minutes}m"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h"
+    return f"{minutes // 1440}d"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago, or a dash where there is no moment."""
+    return DASH if moment is None else f"{age(now - moment)} ago"
+
+
+def seconds(value: float) -> str:
+    """A short span that is watched as it passes: `4s`, then `2m`, `3h`."""
+    return f"{int(value)}s" if value < 120 else age(timedelta(seconds=value))
+
+
+def duration(span: timedelta) -> str:
+    """How long a run took: `0.4s`, `12s`, `3m 05s`, `2h 10m`."""
+    total = max(span.total_seconds(), 0.0)
+    if total < 10:
+        return f"{total:.1f}s"
+    if total < 60:
+        return f"{int(total)}s"
+    if total < 3600:
+        return f"{int(total // 60)}m {int(total % 60):02d}s"
+    return f"{int(total // 3600)}h {int(total % 3600 // 60):02d}m"
+
+
+def stamp(moment: datetime | None, now: datetime) -> str:
+    """An absolute time with its zone and how long ago or ahead it is."""
+    if moment is None:
+        return DASH
+    relative = f"in {age(moment - now)}" if moment > now else ago(moment, now)
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z  {relative}"
+
+
+def clock(moment: datetime) -> str:
+    """The time of day in UTC."""
+    return f"{moment:%H:%M:%S}Z"
+
+
+def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, str]:
+    """When a pending job runs, in words, and the ink that says how bad it is.
+
+    A minute of delay is ordinary; from 15 minutes it is serious. While processing is paused nothing is blamed.
+    """
+    late = now - moment
+    if late < timedelta(0):
+        return f"in {age(late)}", "text"
+    if late < OVERDUE_AFTER:
+        return "due now", "text"
+    ink = "muted" if paused else "bad" if late >= LATE_AFTER else "warn"
+    return f"due {age(late)} ago", ink
+
+
+def count(value: int) -> str:
+    """A count as the tabs show it: exact up to the limit, then `10k+`."""
+    return f"{Counts.LIMIT // 1000}k+" if value > Counts.LIMIT else str(value)
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 job`, `3 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def badge(job: Job) -> str:
+    """The mark of a recurring job, `↻ 60m`; empty for a one-time job."""
+    return f"↻ {job.recurrence_interval_minutes or 0}m" if job.is_recurring else ""
+
+
+def payload_summary(payload: Mapping[str, Any]) -> str:
+    """The arguments that say something, as `key=value` words; a true flag is its key. A dry run has its own mark."""
+    words = []
+    for key, value in payload.items():
+        if value is None or value is False or value in ("", [], {}) or key == "dryRun":
+            continue
+        words.append(key if value is True else f"{key}={_brief(value)}")
+    return one_line(" ".join(words))
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list):
+        return f"{value[0]}" if len(value) == 1 else f"[{len(value)}]"
+    if isinstance(value, dict):
+        return "{…}"
+    text = str(value)
+    return f"{text[:8]}…" if len(text) == 36 and text.count("-") == 4 else text
+
+
+def fraction(progress: Mapping[str, Any] | None) -> float | None:
+    """How far a run is, from 0 to 1, or None where the handler has not said."""
+    done, total = (progress or {}).get("done"), (progress or {}).get("total")
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
+        return None
+    return min(max(done / total, 0.0), 1.0)
+
+
+def bar(share: float, width: int) -> str:
+    """A progress bar of `width` cells."""
+    full = round(share * width)
+    return "█" * full + "░" * (width - full)
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """A small column for each value, the greatest one being full height."""
+    top = max(values, default=0)
+    if top <= 0:
+        return SPARKS[0] * len(values)
+    return "".join(SPARKS[min(value * (len(SPARKS) - 1) // top, len(SPARKS) - 1)] for value in values)
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job as the object that `jobdeck job --json` prints, with personal data masked."""
+    shown_job: dict[str, Any] = {}
+    for field in fields(job):
+        value = getattr(job, field.name)
+        if isinstance(value, datetime):
+            value = value.isoformat()
+        elif isinstance(value, UUID):
+            value = str(value)
+        shown_job[field.name] = value
+    return dict(scrub(shown_job))

@@ -1,0 +1,105 @@
+"""What makes and changes jobs, on the queue itself. Everything but `types` and `quick_syncs` blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from core import desk, evidence, quick_sync, rehearsal
+from core.commands.new_jobs import QUICK_SYNCS as TYPES_OF
+from core.creating import changes
+from core.errors import JobdeckError, Refused
+from core.programme import choices
+from tui.creating import QUICK_SYNCS, Found, Rehearsal
+from tui.format import age, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.creating import Wanted
+    from core.model import ActionResult, Enqueued, Job, Json
+    from core.registry import JobType, Registry
+    from tui.creating import QuickSync, Searched
+    from tui.live_link import Link
+
+NO_PREVIEW: Final = "This type has no preview of its effects."
+
+
+class LiveCreating:
+    """The queue in Postgres, as the Create Job form and Quick Sync see it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def types(self) -> tuple[JobType, ...]:
+        """The task types that have a handler here, by their names."""
+        registry = self._link.known()
+        return tuple(registry.require(name) for name in registry.names)
+
+    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
+        """Coaches or campaigns that have the text."""
+        with self._link.reach(f"to look for a {kind}") as conn:
+            if kind == "coach":
+                return tuple(_coach(one) for one in choices.coaches(conn, text))
+            now = evidence.clock(conn)
+            return tuple(
+                Found(
+                    str(one.id),
+                    one.subject,
+                    f"{one.status}, {age(now - one.created_at)} ago, {one.left} of {one.recipients} left to mail",
+                )
+                for one in choices.campaigns(conn, text)
+            )
+
+    def create(self, wanted: Wanted) -> Enqueued:
+        """Enqueues the job."""
+        with self._link.reach("to enqueue a job") as conn:
+            return desk.create(conn, self._link.known(), wanted, actor=self._link.who())
+
+    def changes(self, job: Job, wanted: Wanted) -> Json:
+        """What an edit would change; empty where nothing."""
+        return changes(self._link.known(), job, wanted, job.run_at)
+
+    def edit(self, job: Job, wanted: Wanted) -> ActionResult:
+        """Changes the job, in the version that was seen."""
+        with self._link.reach("to edit a job") as conn:
+            return desk.edit(conn, self._link.known(), job, wanted, actor=self._link.who())
+
+    def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
+        """Says what would come of it, and changes nothing."""
+        registry = self._link.known()
+        with self._link.reach("to try it") as conn:
+            answer = desk.rehearse(conn, registry, wanted, job, actor=self._link.who())
+        said = Rehearsal(answer.message, answer.ok)
+        known = registry.get(wanted.task_type)
+        if known is None:
+            return said
+        try:
+            with self._link.told("to read what a preview needs"):
+                settings, database = self._link.settings, self._link.pool()
+                found = rehearsal.effects(known, wanted.payload, settings=settings, database=database)
+        except Refused as refusal:
+            return replace(said, remark=f"{refusal} Connect as a member of job_worker to see what a run would do.")
+        except JobdeckError as error:
+            return replace(said, ok=False, remark=f"A run would fail: {error}")
+        return replace(said, effects=found, remark="" if found is not None else NO_PREVIEW)
+
+    def quick_syncs(self) -> tuple[QuickSync, ...]:
+        """The quick syncs, and why one cannot be had."""
+        registry = self._link.known()
+        return tuple(replace(sync, missing=_missing(sync.kind, registry)) for sync in QUICK_SYNCS)
+
+    def quick_sync(self, kind: str) -> Sequence[Enqueued]:
+        """Enqueues the jobs of a quick sync, in one transaction."""
+        with self._link.reach("to enqueue a quick sync") as conn:
+            return quick_sync.enqueue(conn, self._link.known(), kind, actor=self._link.who())
+
+
+def _coach(one: choices.Coach) -> Found:
+    away = "" if one.on_platform else ", not on the platform"
+    return Found(str(one.id), one.name, f"{one.school}, {plural(one.competitors, 'competitor')}{away}")
+
+
+def _missing(kind: str, registry: Registry) -> str:
+    absent = [task_type for task_type in TYPES_OF[kind] if task_type not in registry]
+    return f"no handler here for {' and '.join(absent)}" if absent else ""

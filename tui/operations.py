@@ -1,0 +1,239 @@
+"""What the dashboard does to the queue: each in the background, once, with a toast that names its command."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from core.errors import DatabaseUnreachable, JobdeckError
+from core.timeparse import format_duration
+from tui.actions import jobs_phrase, twin, twin_with_payload
+from tui.bulk import PAST
+from tui.bulk_driver import BulkDriver
+from tui.format import one_line, plural, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    from core.model import ActionResult, CycleResult, Job, Json, Processing
+    from tui.poller import Background
+    from tui.view import Backend, Verb
+
+T = TypeVar("T")
+Severity = Literal["information", "warning", "error"]
+FEW = 3
+"""Up to so many jobs are acted on at once, and their answers fit in a toast."""
+
+logger = logging.getLogger(__name__)
+
+
+class Operations:
+    """Carries actions out and reports them. `changed` is called after each, so that the screen reads anew; `redraw`
+    when only what is known has changed."""
+
+    def __init__(
+        self,
+        reach: Callable[[], Backend],
+        *,
+        background: Background,
+        tell: Callable[[Callable[[], None]], None],
+        say: Callable[[str, Severity], None],
+        changed: Callable[[], None],
+        redraw: Callable[[], None],
+    ) -> None:
+        self.cycle: str | None = None
+        self.worker_changing = False
+        self.deleted: tuple[Job, ...] = ()
+        self._reach = reach
+        self._background = background
+        self._tell = tell
+        self._say = say
+        self._changed = changed
+        self.bulk = BulkDriver(
+            reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure
+        )
+
+    def act(self, verb: Verb, jobs: Sequence[Job]) -> None:
+        """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at."""
+        frozen = tuple(jobs)
+        if len(frozen) > FEW and not any(job.removed for job in frozen):
+            self.bulk.act(verb, frozen)
+            return
+
+        def done(results: list[ActionResult]) -> None:
+            good = {result.job_id for result in results if result.ok}
+            if verb == "delete":
+                self.deleted = tuple(job for job in frozen if job.id in good)
+                self.bulk.deleted = None
+            elif verb == "restore":
+                self.deleted = ()
+            self._report(verb, frozen, results)
+
+        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen), done)
+
+    def undo(self) -> None:
+        """Takes the last delete of this session back."""
+        if self.bulk.deleted is not None:
+            self.bulk.undo()
+        elif self.deleted:
+            self.act("restore", self.deleted)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a delete to take back."""
+        return bool(self.deleted) or self.bulk.deleted is not None
+
+    def retry_with(self, job: Job, payload: Json) -> None:
+        """Retries a job with another payload, which was validated before."""
+
+        def done(result: ActionResult) -> None:
+            if result.ok:
+                text = f"{short_id(job.id)}: {one_line(result.message)}\n{twin_with_payload(job, payload)}"
+                self._say(text, "information")
+            else:
+                self._say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
+
+        self._run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done)
+
+    def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
+        """Looks for stuck jobs and hands them over."""
+        self._run("look for stuck jobs", lambda: self._reach().cleanup(None), found)
+
+    def cleanup(self, ids: Sequence[UUID]) -> None:
+        """Marks exactly these jobs failed, as far as they are stuck still."""
+
+        def done(results: list[ActionResult]) -> None:
+            good = sum(result.ok for result in results)
+            lines = [f"{plural(good, 'stuck job')} cleaned up."]
+            lines += [f"{short_id(one.job_id)}: {one_line(one.message)}" for one in results if not one.ok][:3]
+            missing = len(ids) - len(results)
+            lines += [f"{missing} had come back by themselves."] if missing else []
+            self._say("\n".join([*lines, "jobdeck cleanup --yes"]), "information" if good else "warning")
+
+        self._run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
+
+    def count_old(self, found: Callable[[int], None]) -> None:
+        """Counts what a purge would remove and hands the number over."""
+        self._run("count old jobs", lambda: self._reach().purge(dry_run=True), found)
+
+    def purge(self) -> None:
+        """Removes old succeeded and cancelled jobs."""
+
+        def done(removed: int) -> None:
+            self._say(f"{plural(removed, 'old job')} removed.\njobdeck purge --yes", "information")
+
+        self._run("remove old jobs", lambda: self._reach().purge(dry_run=False), done)
+
+    def reveal(self, job: Job, done: Callable[[], None]) -> None:
+        """Puts on record that a job's personal data is looked at; only then is it shown."""
+        self._run(f"reveal job {short_id(job.id)}", lambda: self._reach().reveal(job.id), lambda _none: done())
+
+    def run_cycle(self) -> None:
+        """Runs one cycle of up to five jobs here, and says what came of it."""
+        self.cycle = "looking for due jobs"
+        self._changed()
+
+        def progress(text: str) -> None:
+            self._tell(lambda: self._note(text))
+
+        def done(result: CycleResult) -> None:
+            counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
+            text = counted if result.status == "ok" and result.processed else one_line(result.message) or counted
+            calm: Severity = "warning" if result.failed or result.status != "ok" else "information"
+            self._say(f"Run Worker: {text}\njobdeck run-worker", calm)
+
+        def ended() -> None:
+            self.cycle = None
+
+        self._run("run a cycle", lambda: self._reach().run_cycle(progress), done, ended)
+
+    def toggle_worker(self) -> None:
+        """Starts the embedded worker, or stops it once its jobs have ended."""
+        self.worker_changing = True
+        running = self._reach().worker().state != "off"
+
+        def work() -> bool:
+            if running:
+                return self._reach().stop_worker(None)
+            self._reach().start_worker()
+            return True
+
+        def done(_finished: bool) -> None:
+            text = "The embedded worker has stopped." if running else "The embedded worker runs.\njobdeck worker"
+            self._say(text, "information")
+
+        def ended() -> None:
+            self.worker_changing = False
+
+        self._changed()
+        self._run("stop the worker" if running else "start the worker", work, done, ended)
+
+    def pause(self, reason: str | None, resume_after: timedelta | None) -> None:
+        """Pauses processing everywhere."""
+
+        def done(_processing: Processing) -> None:
+            span = f" --for {format_duration(resume_after).replace(' ', '')}" if resume_after else ""
+            self._say(f'Processing is paused.\njobdeck pause --reason "{one_line(reason or "")}"{span}', "warning")
+
+        self._run("pause processing", lambda: self._reach().pause(reason, resume_after), done)
+
+    def resume(self) -> None:
+        """Resumes processing everywhere."""
+
+        def done(_processing: Processing) -> None:
+            self._say("Processing goes on.\njobdeck resume", "information")
+
+        self._run("resume processing", lambda: self._reach().resume(), done)
+
+    def _note(self, text: str) -> None:
+        if self.cycle is not None:
+            self.cycle = text
+            self._changed()
+
+    def _run(
+        self,
+        what: str,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        def answered(answer: T | Exception) -> None:
+            ended()
+            if isinstance(answer, Exception):
+                self._failed(what, answer)
+            else:
+                done(answer)
+            self._changed()
+
+        self._background(work, answered)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._say(failure(what, error), "error")
+
+    def _report(self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult]) -> None:
+        refused = [result for result in results if not result.ok]
+        good = len(results) - len(refused)
+        lines = []
+        if good == 1 and len(results) == 1:
+            lines.append(f"{short_id(results[0].job_id)}: {one_line(results[0].message)}")
+        elif good:
+            lines.append(f"{plural(good, 'job')} {PAST[verb]}.")
+        lines += [f"{short_id(result.job_id)} refused: {one_line(result.message)}" for result in refused[:3]]
+        if len(refused) > 3:
+            lines.append(f"and {len(refused) - 3} more refused")
+        lines.append(twin(verb, jobs))
+        if verb == "delete" and good:
+            lines.append("u takes it back")
+        self._say("\n".join(lines), "warning" if refused else "information")
+
+
+def failure(what: str, error: Exception) -> str:
+    """What to say when something could not be done, or when nobody knows whether it was."""
+    if isinstance(error, DatabaseUnreachable):
+        return f"Whether Jobdeck could {what} is unknown: {one_line(str(error))} It is not tried again; look first."
+    if isinstance(error, JobdeckError):
+        return f"Could not {what}: {one_line(str(error))}"
+    logger.error("The action %s failed", what, exc_info=error)
+    return f"Could not {what}: {type(error).__name__}. The log file (JOBDECK_LOG_FILE) has the details."

@@ -1,0 +1,129 @@
+"""What the list and the page of one job have in common: their keys, and the actions on jobs."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.screen import Screen
+
+from tui.actions import BY_ID, PAGES, Scope, Situation, applicable, breakdown, unavailable
+from tui.clipboard import copy
+from tui.format import job_json, plural
+from tui.screens.confirm import Confirm, job_question, resume_question
+from tui.screens.help import Help
+from tui.screens.palette import Palette
+from tui.screens.pause import Pause, PauseAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.model import Job
+    from tui.app import JobdeckApp
+    from tui.view import Verb
+
+
+class Acting(Screen[None]):
+    """A screen whose keys come from the table of actions. Subclasses add to `handlers`."""
+
+    SCOPE: ClassVar[Scope] = "list"
+
+    @property
+    def deck(self) -> JobdeckApp:
+        """The application, as what it is."""
+        return cast("JobdeckApp", self.app)
+
+    def targets(self) -> tuple[Job, ...]:
+        """The jobs that an action would act on now."""
+        raise NotImplementedError
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """What each action does here, by its id."""
+        return {
+            "job.retry": lambda: self.ask("retry"),
+            "job.cancel": lambda: self.ask("cancel"),
+            "job.delete": lambda: self.ask("delete"),
+            "processing": self.switch_processing,
+            "refresh": self.deck.poller.poke,
+            "copy.id": self.copy_ids,
+            "copy.json": self.copy_json,
+            **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
+            "palette": self.open_palette,
+            "theme": self.deck.next_theme,
+            "help": lambda: self.deck.push_screen(Help(self.SCOPE, self.situation())),
+        }
+
+    def situation(self) -> Situation:
+        """What decides which actions can be taken here now."""
+        return self.deck.situation(self.targets())
+
+    def open_palette(self) -> None:
+        """Offers every action of this page by its name, and takes the one that is chosen."""
+
+        def chosen(action_id: str | None) -> None:
+            if action_id is not None:
+                self.action_do(action_id)
+
+        self.deck.push_screen(Palette(self.SCOPE, self.situation()), chosen)
+
+    def action_do(self, action_id: str) -> None:
+        """Takes an action of the table, or says why it cannot be taken."""
+        reason = unavailable(BY_ID[action_id], self.situation())
+        if reason is not None:
+            self.deck.say(reason, "warning")
+            return
+        self.handlers()[action_id]()
+
+    def ask(self, verb: Verb) -> None:
+        """Asks before acting on exactly the jobs there are now; the answer acts on those and on no other."""
+        chosen = self.targets()
+        jobs = tuple(applicable(BY_ID[f"job.{verb}"], chosen))
+        left_out = breakdown(job for job in chosen if job not in jobs)
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.deck.operations.act(verb, jobs)
+                self.acted()
+
+        question = job_question(verb, jobs, left_out=left_out, production=self.deck.options.production)
+        self.deck.push_screen(Confirm(question), answered)
+
+    def acted(self) -> None:
+        """Called when an action has been sent off."""
+
+    def switch_processing(self) -> None:
+        """Pauses with a reason, or resumes."""
+        view = self.deck.view
+        if view is None:
+            return
+        waiting = view.snapshot.counts.pending
+        if view.snapshot.processing.enabled:
+
+            def paused(answer: PauseAnswer | None) -> None:
+                if answer is not None:
+                    self.deck.operations.pause(answer.reason, answer.resume_after)
+
+            self.deck.push_screen(Pause(waiting), paused)
+        else:
+
+            def resumed(yes: bool | None) -> None:
+                if yes:
+                    self.deck.operations.resume()
+
+            question = resume_question(view.snapshot.processing, waiting, self.deck.now())
+            self.deck.push_screen(Confirm(question), resumed)
+
+    def copy_ids(self) -> None:
+        """Copies the whole ids, one a line."""
+        self._copy("\n".join(str(job.id) for job in self.targets()))
+
+    def copy_json(self) -> None:
+        """Copies the jobs as JSON: one object, or a list of them."""
+        jobs = [job_json(job) for job in self.targets()]
+        self._copy(json.dumps(jobs[0] if len(jobs) == 1 else jobs, indent=2, ensure_ascii=False))
+
+    def _copy(self, text: str) -> None:
+        jobs = self.targets()
+        said = copy(self.deck, text) if jobs else "There is no job to copy."
+        self.deck.say(f"{said} {plural(len(jobs), 'job')}." if len(jobs) > 1 else said)

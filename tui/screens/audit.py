@@ -1,0 +1,58 @@
+"""The audit: who did what, below the digest of the same time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from core.reports import AuditReport
+from core.timeparse import format_duration
+from tui import audit_text
+from tui.actions import bindings
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.binding import BindingType
+
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+PERIODS: Final = (timedelta(hours=8), timedelta(hours=24), timedelta(days=7), timedelta(hours=1))
+
+
+class Audit(ListPage[AuditReport]):
+    """A shift of eight hours, or as far back as one wants."""
+
+    SCOPE: ClassVar[Scope] = "audit"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("audit")]
+    HEADING: ClassVar[str] = "Audit"
+    EVERY: ClassVar[float] = 15.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.period = PERIODS[0]
+
+    def read(self, backend: Backend) -> AuditReport:
+        """Reads the entries and the digest."""
+        return backend.audit(self.period)
+
+    def entries(self, data: AuditReport, width: int) -> Sequence[Entry]:
+        """The digest and the entries."""
+        return audit_text.lines(data, width)
+
+    def summary(self, data: AuditReport) -> list[Span]:
+        """The time that is looked at, and the command that tells it."""
+        word = format_duration(data.digest.at - data.digest.since)
+        return [(f"the last {word}", "text"), (f"  jobdeck digest --since {word.replace(' ', '')}", "muted")]
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """Opening a job, and another time."""
+        return super().handlers() | {"open": self.open_chosen, "period": self._next_period}
+
+    def _next_period(self) -> None:
+        self.period = PERIODS[(PERIODS.index(self.period) + 1) % len(PERIODS)]
+        self.reread()

@@ -1,0 +1,79 @@
+"""The dialogs before a cleanup: stuck jobs are shown first, and exactly those are marked failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from tui.format import one_line, plural, short_id
+from tui.screens.confirm import FIRST, MANY, Confirm, Question
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.model import ActionResult
+    from tui.app import JobdeckApp
+
+
+def ask_to_clean_up(deck: JobdeckApp) -> None:
+    """Looks for stuck jobs; where there are any, asks whether they are to be marked failed."""
+
+    def found(results: list[ActionResult]) -> None:
+        if not results:
+            deck.say("No stuck jobs: no job has been running for 20 minutes with its lease over.\njobdeck cleanup")
+            return
+        ids = [result.job_id for result in results]
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                deck.operations.cleanup(ids)
+
+        deck.push_screen(Confirm(stuck_question(results, production=deck.options.production)), answered)
+
+    deck.operations.find_stuck(found)
+
+
+def stuck_question(results: Sequence[ActionResult], *, production: bool) -> Question:
+    """The question before stuck jobs are marked failed."""
+    number = len(results)
+    lines = [
+        Content.assemble((f"{short_id(one.job_id)}  ", "$ink-muted"), one_line(one.message)) for one in results[:FIRST]
+    ]
+    if number > FIRST:
+        lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
+    lines += [
+        Content(""),
+        Content("A live worker takes such jobs back by itself. Marked failed they stay, to be retried or deleted; "
+                "a recurring one goes on at its next slot."),
+    ]  # fmt: skip
+    title = f"Mark {plural(number, 'stuck job')} failed"
+    word = "cleanup" if number > MANY or production else None
+    return Question(title, Content("\n").join(lines), title, word=word, danger=True)
+
+
+def ask_to_purge(deck: JobdeckApp) -> None:
+    """Counts old jobs; where there are any, asks whether they are to be removed."""
+
+    def counted(number: int) -> None:
+        if not number:
+            deck.say("Nothing to remove: no succeeded or cancelled job ended more than 14 days ago.\njobdeck purge")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                deck.operations.purge()
+
+        deck.push_screen(Confirm(purge_question(number, production=deck.options.production)), answered)
+
+    deck.operations.count_old(counted)
+
+
+def purge_question(number: int, *, production: bool) -> Question:
+    """The question before old jobs are removed for good."""
+    title = f"Remove {plural(number, 'old job')}"
+    body = Content(
+        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed for good, "
+        "not to the trash; their runs stay in the history for 30 days."
+    )
+    return Question(title, body, title, word="purge" if number > MANY or production else None, danger=True)

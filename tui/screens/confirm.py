@@ -1,0 +1,161 @@
+"""The dialog that stands before every action on jobs: verb, count, breakdown, first ids, and Cancel in focus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from core.model import Status
+from tui.actions import breakdown
+from tui.format import age, badge, count, fit, one_line, plural, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Key
+
+    from core.model import Job, Processing
+    from tui.view import Verb
+
+FIRST: Final = 6
+MANY: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a dialog asks. `word`, where given, has to be typed before the answer can be yes."""
+
+    title: str
+    body: Content
+    yes: str
+    no: str = "Cancel"
+    word: str | None = None
+    danger: bool = False
+
+
+def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
+    """The question before an action on jobs."""
+    number = len(jobs)
+    lines = [Content.styled(breakdown(jobs), "bold")]
+    for job in jobs[:FIRST]:
+        mark = f"  {badge(job)}" if job.is_recurring else ""
+        lines.append(
+            Content.assemble(
+                (f"{short_id(job.id)}  ", "$ink-muted"),
+                fit(f"{one_line(job.task_type)}{mark}", 40),
+                (f"  {job.status.value}", "$ink-muted"),
+            )
+        )
+    if number > FIRST:
+        lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
+    lines += [Content(""), Content(_consequence(verb, jobs))]
+    if left_out:
+        lines.append(Content.styled(f"Left out, their status does not allow it: {left_out}.", "$warning"))
+    word = verb if number > MANY or production else None
+    title = f"{verb.capitalize()} {plural(number, 'job')}"
+    no = "Keep" if verb == "cancel" else "Cancel"
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry")
+
+
+def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
+    one = len(jobs) == 1
+    if verb == "delete":
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days; u takes the delete back."
+    if verb == "cancel":
+        running = sum(job.status is Status.RUNNING for job in jobs)
+        asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
+        series = " A recurring series stops." if any(job.is_recurring for job in jobs) else ""
+        return f"{'It' if one else 'They'} will not run again unless retried.{asked}{series}"
+    copies = sum(job.removed for job in jobs)
+    copied = f" {plural(copies, 'job')} left the queue: a copy is enqueued." if copies else ""
+    return f"{'It becomes' if one else 'They become'} due now.{copied}"
+
+
+def resume_question(processing: Processing, waiting: int, now: datetime) -> Question:
+    """The question before processing is resumed."""
+    who = one_line(processing.paused_by) if processing.paused_by else "somebody"
+    since = f" {age(now - processing.paused_at)} ago" if processing.paused_at else ""
+    reason = one_line(processing.paused_reason) if processing.paused_reason else "no reason given"
+    body = Content("\n").join(
+        [
+            Content(f"Paused by {who}{since}: {reason}"),
+            Content(""),
+            Content(f"{count(waiting)} pending jobs wait. Each recurring job runs once; nothing is replayed."),
+        ]
+    )
+    return Question("Resume Automatic Processing", body, "Resume")
+
+
+class Confirm(ModalScreen[bool]):
+    """Asks, with the harmless answer in focus. `y` says yes; where a word is wanted, only typing it does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss(False)", "cancel"),
+        ("y", "yes", "yes"),
+        ("left,up,h,k", "app.focus_previous", "previous"),
+        ("right,down,l,j", "app.focus_next", "next"),
+    ]
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self.question = question
+
+    def compose(self) -> ComposeResult:
+        """One box: the body, the word where one is wanted, the buttons."""
+        question = self.question
+        with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
+            box.border_title = Content(question.title)
+            yield Static(question.body)
+            if question.word:
+                yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
+                field = Input(id="word", compact=True)
+                field.cursor_blink = False
+                yield field
+            with Horizontal(id="buttons"):
+                yield Button(Content(question.no), id="no")
+                yield Button(
+                    Content(question.yes),
+                    id="yes",
+                    classes="-danger" if question.danger else "",
+                    disabled=question.word is not None,
+                )
+                yield Static(Content("esc no" if question.word else "y yes · esc no"), id="hint")
+
+    def on_mount(self) -> None:
+        """The harmless answer is in focus."""
+        self.query_one("#no", Button).focus()
+
+    def on_key(self, event: Key) -> None:
+        """Typing goes to the word, wherever the focus is."""
+        if self.question.word and event.character and event.is_printable and not isinstance(self.focused, Input):
+            field = self.query_one("#word", Input)
+            field.focus()
+            field.insert_text_at_cursor(event.character)
+            event.stop()
+            event.prevent_default()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The yes button wakes up with the right word."""
+        self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
+
+    def on_input_submitted(self) -> None:
+        """Enter after the word is yes."""
+        if not self.query_one("#yes", Button).disabled:
+            self.dismiss(result=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """The answer."""
+        self.dismiss(event.button.id == "yes")
+
+    def action_yes(self) -> None:
+        """Says yes, unless a word is wanted."""
+        if self.question.word is None:
+            self.dismiss(result=True)

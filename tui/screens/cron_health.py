@@ -1,0 +1,70 @@
+"""Cron Health: the verdict first, then its evidence, what is stuck or late, workers, the trigger's history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from core.reports import CronReport
+from tui import health_text
+from tui.actions import bindings
+from tui.ink import Line
+from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+
+class CronHealth(ListPage[CronReport], ModalScreen[None]):
+    """Whether the queue does its work, and by what one knows it."""
+
+    SCOPE: ClassVar[Scope] = "health"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("health")]
+    HEADING: ClassVar[str] = "Cron Health"
+    EVERY: ClassVar[float] = 5.0
+
+    def compose(self) -> ComposeResult:
+        """The page in a box."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(self.HEADING)
+            yield from super().compose()
+
+    def read(self, backend: Backend) -> CronReport:
+        """Reads the report."""
+        return backend.cron()
+
+    def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
+        """All of it."""
+        return health_text.lines(data, self.deck.reach().timeouts(), width)
+
+    def summary(self, data: CronReport) -> list[Span]:
+        """The verdict."""
+        return health_text.verdict(data)
+
+    def draw_title(self) -> None:
+        """The verdict; where one is."""
+        place = self.pane.place
+        shown = self.summary(self.data) if self.data is not None else [(" Reading…", "muted")]
+        self.query_one("#title", Line).show(shown, [(f"{place} ", "muted")] if place else [])
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """Opening a job, and cleaning up."""
+        return super().handlers() | {
+            "open": self.open_chosen,
+            "worker.cycle": self.deck.operations.run_cycle,
+            "worker.embedded": self.deck.operations.toggle_worker,
+            "stuck.cleanup": lambda: ask_to_clean_up(self.deck),
+            "queue.purge": lambda: ask_to_purge(self.deck),
+        }

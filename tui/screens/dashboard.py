@@ -1,0 +1,342 @@
+"""The first floor: header, health, tabs, filter, banner, the live table, the job under the cursor, the keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widgets import Input, Static
+
+from core.errors import UsageError
+from core.model import Filter, Status
+from tui import filter_words, status_bar
+from tui.actions import bindings
+from tui.columns import Moment
+from tui.format import one_line, plural, short_id
+from tui.ink import Line
+from tui.job_table import JobTable
+from tui.screens.acting import Acting
+from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from tui.view import LONGEST_PAGE, PAGE, SORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from core.model import Job
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.view import Request, View
+
+LEAST: Final = (60, 12)
+NEAR_END: Final = 50
+SORT_WORDS: Final = {"natural": "the order of its tab", "run_at": "due time", "updated": "last change"}
+
+
+class Dashboard(Acting):
+    """The list of jobs and everything that is said about the queue as a whole."""
+
+    SCOPE: ClassVar[Scope] = "list"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter_text = ""
+        self.noticed = ""
+        self._to_end = False
+
+    def compose(self) -> ComposeResult:
+        """One line each, and the table in what is left."""
+        yield Line(id="header")
+        yield Line(id="health")
+        yield Line(id="tabs")
+        with Horizontal(id="filter"):
+            yield Line(id="filter-line")
+            field = Input(id="filter-input", compact=True, placeholder="words, type:sync error:timeout status:failed")
+            field.cursor_blink = False
+            yield field
+        yield Line(id="banner")
+        yield JobTable(id="jobs")
+        yield Line(id="peek")
+        yield Line(id="keys")
+        yield Static(id="small")
+
+    def on_mount(self) -> None:
+        """The table has the keys; the first paint says that the database is being opened."""
+        self.table.say_empty("Opening the database…")
+        self.table.focus()
+        self.redraw()
+
+    def on_screen_resume(self) -> None:
+        """The list is seen again."""
+        self.deck.look_away(covered=False)
+
+    @property
+    def table(self) -> JobTable:
+        """The job table."""
+        return self.query_one("#jobs", JobTable)
+
+    def line(self, name: str) -> Line:
+        """One of the lines around the table."""
+        return self.query_one(f"#{name}", Line)
+
+    def targets(self) -> tuple[Job, ...]:
+        """The marked jobs, else the one under the cursor."""
+        return self.table.selected
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """What the list does beside what every page does."""
+        table, poller = self.table, self.deck.poller
+        half = max(table.lines // 2, 1)
+        return super().handlers() | {
+            "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
+            "mark.undo": self._unmark_or_undo,
+            "worker.cycle": self.deck.operations.run_cycle,
+            "worker.embedded": self.deck.operations.toggle_worker,
+            "stuck.cleanup": lambda: ask_to_clean_up(self.deck),
+            "queue.purge": lambda: ask_to_purge(self.deck),
+            **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
+            "filter": self._edit_filter,
+            "sort": self._next_sort,
+            "sort.reverse": lambda: self._ask_for(descending=not poller.request.descending),
+            "freeze": self._freeze,
+            "interval.longer": lambda: self._step_interval(1),
+            "interval.shorter": lambda: self._step_interval(-1),
+            "move.down": lambda: table.move(1),
+            "move.up": lambda: table.move(-1),
+            "move.half_down": lambda: table.move(half),
+            "move.half_up": lambda: table.move(-half),
+            "move.top": lambda: table.move_to(0),
+            "move.bottom": self._bottom,
+            "mark": table.toggle_mark,
+            "mark.range": table.toggle_range,
+            "mark.all": table.toggle_all,
+            "back": self._back,
+            "quit": self.deck.leave,
+        }
+
+    def show_view(self, view: View) -> None:
+        """Takes fresh data; only what differs is painted."""
+        processing = view.snapshot.processing
+        types = frozenset(pause.task_type for pause in processing.paused_types)
+        jobs = view.snapshot.page.jobs
+        self.table.say_empty(self._empty_text())
+        gone = self.table.show(jobs, Moment(view.snapshot.at, not processing.enabled, types))
+        if self._to_end:
+            self._to_end = False
+            self.table.move_to(len(jobs) - 1)
+        said = [f"{short_id(gone.cursor)} has left this list"] if gone.cursor else []
+        said += [f"{plural(gone.marks, 'marked job')} left this list, unmarked"] if gone.marks else []
+        if said:
+            self.noticed = " · ".join(said)
+
+    def redraw(self) -> None:
+        """Says anew what is around the table."""
+        if not self.is_mounted:
+            return
+        deck = self.deck
+        view, link, poller = deck.view, deck.poller.link, deck.poller
+        table = self.table
+        table.set_order(*_order(poller.request))
+        table.set_stale(view is not None and not poller.connected)
+        counts = view.snapshot.counts if view else None
+        width = self.size.width
+        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width))
+        self.line("health").show(status_bar.health(view))
+        banner = status_bar.banner(view, link, deck.monotonic(), deck.now())
+        self.line("banner").display = bool(banner)
+        self.line("banner").show(banner)
+        self._draw_filter()
+        self._draw_foot()
+        self.tick()
+
+    def tick(self) -> None:
+        """The clock, and what counts seconds."""
+        if not self.is_mounted:
+            return
+        deck = self.deck
+        poller, now = deck.poller, deck.monotonic()
+        updated = None if poller.answered_at is None else now - poller.answered_at
+        frozen = None if poller.frozen_since is None else now - poller.frozen_since
+        bar = status_bar.Bar(
+            deck.now(),
+            deck.view,
+            poller.link,
+            deck.options.environment,
+            deck.options.production,
+            deck.read_only_reason is not None,
+            updated,
+            frozen,
+        )
+        self.line("header").show(*status_bar.header(bar, self.size.width))
+        if not poller.connected and self.line("banner").display:
+            self.line("banner").show(status_bar.banner(deck.view, poller.link, now, deck.now()))
+
+    def acted(self) -> None:
+        """Marks have served their purpose."""
+        self.table.unmark()
+
+    def on_resize(self, event: Resize) -> None:
+        """A terminal too small for the list gets a sentence."""
+        small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
+        self.set_class(small, "-small")
+        if small:
+            self.query_one("#small", Static).update(
+                Content(
+                    f"Jobdeck needs {LEAST[0]} columns and {LEAST[1]} lines; this terminal has {event.size.width} "
+                    f"and {event.size.height}. Make it larger, or press q."
+                )
+            )
+        self.call_after_refresh(self.redraw)
+
+    def on_job_table_moved(self) -> None:
+        """The cursor or the marks are elsewhere; near the end of the list, more of it is read."""
+        table, view = self.table, self.deck.view
+        if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
+            self.deck.poller.grow(len(table.jobs) * 2)
+        self.noticed = ""
+        self._draw_foot()
+
+    def on_job_table_chosen(self) -> None:
+        """A double click opens the job."""
+        self.action_do("job.detail")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter applies the filter; a word that cannot be read is said, and changes nothing."""
+        types = self.deck.view.session.task_types if self.deck.view else ()
+        try:
+            wanted = filter_words.parse(event.value, types)
+        except UsageError as error:
+            self.deck.say(str(error), "warning")
+            return
+        if wanted.status is None and "status:" not in event.value:
+            wanted = replace(wanted, status=self.deck.poller.request.filter.status)
+        self.filter_text = event.value.strip()
+        self._close_filter()
+        self._list(filter=wanted)
+
+    def _draw_filter(self) -> None:
+        editing = self.query_one("#filter-input").display
+        self.query_one("#filter").display = editing or bool(self.filter_text)
+        hint = "enter applies, esc leaves " if editing else "esc clears "
+        shown: list[Span] = [(" / ", "key")]
+        if not editing:
+            shown.append((one_line(self.filter_text), "strong"))
+        self.line("filter-line").show(shown, () if editing else ((hint, "muted"),))
+
+    def _draw_foot(self) -> None:
+        table, deck = self.table, self.deck
+        view = deck.view
+        where = status_bar.place(table.cursor, table.top, len(table.jobs), more=bool(view and view.snapshot.page.next))
+        left, right = status_bar.peek(table.current, len(table.selected) if self._marking else 0, where,
+                                      ranging=table.ranging)  # fmt: skip
+        if deck.operations.cycle is not None:
+            left = [(f" Run Worker: {deck.operations.cycle}", "run")]
+        elif self.noticed:
+            left = [(f" {self.noticed}", "warn")]
+        self.line("peek").show(left, right)
+        paused = view is not None and not view.snapshot.processing.enabled
+        situation = deck.situation(table.selected)
+        self.line("keys").show(status_bar.keys("list", situation, self.size.width, paused=paused))
+
+    @property
+    def _marking(self) -> bool:
+        return bool(self.table.marks) or self.table.ranging
+
+    def _empty_text(self) -> str:
+        request = self.deck.poller.request
+        if self.filter_text:
+            return f"No job matches {one_line(self.filter_text)}. esc clears the filter."
+        if request.filter.status is None:
+            return "The queue is empty."
+        return f"No {request.filter.status.value} jobs."
+
+    def _list(self, **changes: object) -> None:
+        """Lists other jobs: the cursor goes to the first, and marks on what is no longer shown are dropped."""
+        poller = self.deck.poller
+        dropped = len(self.table.marks)
+        self.table.home()
+        self.table.say_empty("Reading…")
+        poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
+        self.noticed = f"{plural(dropped, 'mark')} dropped" if dropped else ""
+        self.redraw()
+
+    def _ask_for(self, **changes: object) -> None:
+        """Lists the same jobs in another order; cursor and marks stay with their jobs."""
+        poller = self.deck.poller
+        poller.change(replace(poller.request, **changes))  # type: ignore[arg-type]
+        self.redraw()
+
+    def _tab(self, status: Status | None) -> Callable[[], None]:
+        def choose() -> None:
+            wanted = replace(self.deck.poller.request.filter, status=status)
+            if wanted != self.deck.poller.request.filter:
+                self._list(filter=wanted)
+
+        return choose
+
+    def _next_sort(self) -> None:
+        sort = SORTS[(SORTS.index(self.deck.poller.request.sort) + 1) % len(SORTS)]
+        self._ask_for(sort=sort, descending=sort in {"natural", "created", "updated", "attempts"})
+        self.deck.say(f"Sorted by {SORT_WORDS.get(sort, sort)}; S turns it round.")
+
+    def _step_interval(self, by: int) -> None:
+        interval = self.deck.poller.step_interval(by)
+        self.deck.say(f"Refresh every {interval:g} s.")
+
+    def _freeze(self) -> None:
+        self.deck.poller.toggle_freeze()
+
+    def _bottom(self) -> None:
+        view = self.deck.view
+        self.table.move_to(len(self.table.jobs) - 1)
+        if view and view.snapshot.page.next and len(self.table.jobs) < LONGEST_PAGE:
+            self._to_end = True
+            self.deck.poller.grow(LONGEST_PAGE)
+
+    def _unmark_or_undo(self) -> None:
+        if self._marking:
+            self.table.unmark()
+        elif self.deck.operations.deleted:
+            self.deck.operations.undo()
+        else:
+            self.deck.say("Nothing is marked, and nothing was deleted from here.")
+
+    def _edit_filter(self) -> None:
+        field = self.query_one("#filter-input", Input)
+        field.display = True
+        field.value = self.filter_text
+        field.cursor_position = len(field.value)
+        field.focus()
+        self._draw_filter()
+
+    def _close_filter(self) -> None:
+        self.query_one("#filter-input", Input).display = False
+        self.table.focus()
+        self._draw_filter()
+
+    def _back(self) -> None:
+        if self.query_one("#filter-input").display:
+            self._close_filter()
+        elif self.table.ranging:
+            self.table.close_range()
+        elif self.filter_text:
+            status = self.deck.poller.request.filter.status
+            self.filter_text = ""
+            self._list(filter=Filter(status=status))
+        elif self.table.marks:
+            self.table.unmark()
+
+
+def _order(request: Request) -> tuple[str, bool]:
+    """The column that the list is in order of, and whether it descends; the natural order differs by tab."""
+    if request.sort != "natural":
+        return request.sort, request.descending
+    if request.filter.status is Status.PENDING:
+        return "run_at", not request.descending
+    return ("created" if request.filter.status is None else ""), request.descending

@@ -1,0 +1,221 @@
+"""Errors in groups: what fails alike, since when, how often, what the playbook says; one is tried, then the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from core.errors import JobdeckError
+from core.reports import ErrorReport
+from tui import errors_text, playbook_text
+from tui.actions import bindings
+from tui.canary import Canary
+from tui.format import one_line, plural, short_id
+from tui.ink import Line
+from tui.pane import Entry, Pane, entry
+from tui.screens.confirm import Confirm, job_question
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.content import Content
+
+    from core.model import Job
+    from core.reports import ErrorTrend
+    from tui.actions import Scope, Situation
+    from tui.ink import Span
+    from tui.view import Backend
+
+MOST = 1000
+"""How many jobs of one group are retried at a time."""
+
+
+class Errors(ListPage[ErrorReport]):
+    """The groups above, the one under the cursor below."""
+
+    SCOPE: ClassVar[Scope] = "errors"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("errors")]
+    HEADING: ClassVar[str] = "Errors"
+    EVERY: ClassVar[float] = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looking = False
+
+    def compose(self) -> ComposeResult:
+        """Two panes between the lines."""
+        yield Line(id="title")
+        yield Line(id="banner")
+        yield Line(id="columns")
+        yield Pane(id="pane")
+        yield Line(id="rule")
+        yield Pane(id="about", cursor=False)
+        yield Line(id="keys")
+
+    @property
+    def trend(self) -> ErrorTrend | None:
+        """The group under the cursor."""
+        trends = self.data.trends if self.data is not None else ()
+        return next((trend for trend in trends if trend.key == self.query_one("#pane", Pane).current), None)
+
+    @property
+    def canary(self) -> Canary | None:
+        """The canary of the group under the cursor."""
+        return self.deck.canaries.get(self.trend.key) if self.trend is not None else None
+
+    @property
+    def pane(self) -> Pane:
+        """The pane that has the focus; the groups where none has."""
+        return self.focused if isinstance(self.focused, Pane) else self.query_one("#pane", Pane)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """The canary and the rest."""
+        return super().handlers() | {
+            "open": self._open,
+            "pane.next": self._other_pane,
+            "errors.canary": lambda: self._alike(self._ask_for_canary),
+            "errors.rest": lambda: self._alike(self._ask_for_rest),
+        }
+
+    def situation(self) -> Situation:
+        """What is refused because of the group under the cursor."""
+        return replace(super().situation(), refused=self._refused())
+
+    def read(self, backend: Backend) -> ErrorReport:
+        """Reads the groups, and the canaries that are still on their way."""
+        return backend.errors([canary.job_id for canary in self.deck.canaries.values() if not canary.settled])
+
+    def fetch(self) -> None:
+        """While a canary is on its way, reads with every refresh."""
+        if any(not canary.settled for canary in self.deck.canaries.values()):
+            self._read_at = None
+        super().fetch()
+
+    def arrived(self, data: ErrorReport) -> None:
+        """Takes what was read; says so when a canary has come to its end."""
+        self.data = data
+        for key, canary in self.deck.canaries.items():
+            if canary.settled:
+                continue
+            now = canary.follow(data.watched)
+            self.deck.canaries[key] = now
+            if now.settled:
+                word, _ = errors_text.CANARY_WORDS[now.state]
+                calm = now.state == "succeeded"
+                self.deck.say(f"Canary {short_id(now.job_id)} {word}.", "information" if calm else "warning")
+
+    def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
+        """The groups."""
+        if not data.trends:
+            return [entry(("  No run has failed in the last 7 days.", "good"))]
+        return [errors_text.line(trend, data.at, width, self.deck.canaries.get(trend.key)) for trend in data.trends]
+
+    def summary(self, data: ErrorReport) -> list[Span]:
+        """How many groups."""
+        failed = sum(trend.failed for trend in data.trends)
+        return [(f"{plural(len(data.trends), 'group')} in 7 days, ", "muted"),
+                (f"{plural(failed, 'job')} failed", "bad" if failed else "muted")]  # fmt: skip
+
+    def redraw(self) -> None:
+        """Both panes."""
+        super().redraw()
+        if self.is_mounted:
+            self._draw_about()
+
+    def on_pane_moved(self) -> None:
+        """Another group is under the cursor."""
+        super().on_pane_moved()
+        self._draw_about()
+
+    def _draw_about(self) -> None:
+        pane, trend = self.query_one("#about", Pane), self.trend
+        width = self.size.width
+        self.query_one("#columns", Line).show(errors_text.heading(width).spans)
+        name = f" {one_line(trend.task_type)} " if trend else ""
+        self.query_one("#rule", Line).show([(name, "tab"), ("─" * (width - len(name)), "muted")])
+        if trend is None or self.data is None or not pane.size.width:
+            pane.show([])
+            return
+        advice = playbook_text.advice(trend.task_type, trend.error_kind)
+        pane.show(errors_text.about(trend, self.data.at, pane.size.width, self.canary, advice))
+
+    def _refused(self) -> dict[str, str]:
+        trend, canary = self.trend, self.canary
+        if trend is None:
+            reason = "There is no group under the cursor."
+            return dict.fromkeys(("errors.canary", "errors.rest", "open"), reason)
+        if not trend.failed and not trend.waiting:
+            reason = "No job stands where this error put it: each has run again since, or was retried or removed."
+            return {"errors.canary": reason, "errors.rest": reason}
+        if canary is not None and not canary.settled:
+            reason = f"The canary {short_id(canary.job_id)} is on its way. Wait for what becomes of it."
+            return {"errors.canary": reason, "errors.rest": reason}
+        return {}
+
+    def _alike(self, then: Callable[[ErrorTrend, tuple[Job, ...]], None]) -> None:
+        """Reads the jobs of the group under the cursor and hands them on, unless that is under way."""
+        trend, deck = self.trend, self.deck
+        if trend is None or self._looking:
+            return
+        self._looking = True
+
+        def found(answer: tuple[Job, ...] | Exception) -> None:
+            self._looking = False
+            if not self.is_current:
+                return
+            if isinstance(answer, JobdeckError):
+                deck.say(one_line(str(answer)), "error")
+            elif isinstance(answer, Exception):
+                deck.say(f"The jobs of this group could not be read: {type(answer).__name__}.", "error")
+            elif not answer:
+                deck.say("No job stands where this error put it any more.", "warning")
+            else:
+                then(trend, answer)
+
+        deck.background(lambda: deck.reach().alike(*trend.key), found)
+
+    def _open(self) -> None:
+        self._alike(lambda _trend, jobs: self.deck.open_job(jobs[0]))
+
+    def _other_pane(self) -> None:
+        self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
+
+    def _ask_for_canary(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
+        job = jobs[0]
+        rest = len(jobs) - 1
+        note = f"It is tried alone; {plural(rest, 'other job')} of this group wait for what becomes of it."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.deck.canaries[trend.key] = Canary(job)
+                self.deck.operations.act("retry", [job])
+                self.redraw()
+
+        self._ask((job,), note, "Retry 1 job as a canary", answered)
+
+    def _ask_for_rest(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
+        canary = self.deck.canaries.get(trend.key)
+        if canary is not None and canary.state == "succeeded":
+            note = f"The canary {short_id(canary.job_id)} succeeded."
+        elif canary is not None:
+            note = f"Mind: the canary {short_id(canary.job_id)} {errors_text.CANARY_WORDS[canary.state][0]}."
+        else:
+            note = "Mind: no job of this group was tried alone first; R does that."
+        if len(jobs) >= MOST:
+            note += f" These are the first {MOST}; press A again for the others."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.deck.canaries.pop(trend.key, None)
+                self.deck.operations.act("retry", jobs)
+                self._read_at = None
+
+        self._ask(jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", answered)
+
+    def _ask(self, jobs: tuple[Job, ...], note: str, title: str, answered: Callable[[bool | None], None]) -> None:
+        question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
+        body: Content = question.body + f"\n{note}"
+        self.deck.push_screen(Confirm(replace(question, title=title, body=body)), answered)

@@ -1,0 +1,219 @@
+"""The page of one job: facts, why it runs or does not, error, progress, payload, and every run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from uuid import UUID
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Static
+
+from tui import detail_text, playbook_text, status_bar
+from tui.actions import bindings
+from tui.format import short_id
+from tui.ink import Line
+from tui.screens.page import Page
+from tui.screens.payload import PayloadEditor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.content import Content
+    from textual.events import Resize
+
+    from core.model import Job, JobDetail, Json
+    from core.reports import Recipients
+    from tui.actions import Scope, Situation
+    from tui.ink import Span
+    from tui.view import Backend
+
+RECIPIENTS_EVERY = 10.0
+OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
+
+
+class Reading(NamedTuple):
+    """What is read of a job. `recipients` are read less often than the rest."""
+
+    detail: JobDetail | None
+    recipients: Recipients | None
+    recipients_at: float
+
+
+class JobDetailScreen(Page[Reading]):
+    """One job, read anew whenever the list would be."""
+
+    SCOPE: ClassVar[Scope] = "detail"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("detail")]
+
+    def __init__(self, job: Job | UUID) -> None:
+        super().__init__()
+        self.job = None if isinstance(job, UUID) else job
+        self.job_id = job if isinstance(job, UUID) else job.id
+        self.gone = False
+        self.revealed = False
+        self.run_shown: int | None = None
+        self._shown: tuple[Content, ...] = ()
+
+    @property
+    def detail(self) -> JobDetail | None:
+        """The job with its history, once it was read."""
+        return self.data.detail if self.data is not None else None
+
+    @property
+    def in_trash(self) -> bool:
+        """Whether the job was deleted and can be restored."""
+        return self.detail is not None and self.detail.in_trash
+
+    def compose(self) -> ComposeResult:
+        """A heading, the page in one or two columns, the keys."""
+        yield Line(id="title")
+        yield Line(id="banner")
+        with VerticalScroll(id="page"), Horizontal(id="columns"):
+            yield Static(id="left", classes="column")
+            yield Static(id="right", classes="column")
+        yield Line(id="keys")
+
+    def on_mount(self) -> None:
+        """The page has the keys."""
+        self.query_one("#page").focus()
+        super().on_mount()
+
+    def targets(self) -> tuple[Job, ...]:
+        """This job, unless it is nowhere any more."""
+        return () if self.gone or self.job is None else (self.job,)
+
+    def situation(self) -> Situation:
+        """What is refused because of where the job is."""
+        refused: dict[str, str] = {}
+        if self.in_trash:
+            refused = dict.fromkeys(OF_A_JOB, "This job is in the trash. u restores it.")
+        else:
+            refused["job.restore"] = "This job is not in the trash."
+        if self.job is None:
+            refused["job.reveal"] = "There is no job to reveal."
+        if self.detail is None or len(self.detail.runs) < 2:
+            refused |= dict.fromkeys(("run.older", "run.newer"), "There is no other run.")
+        return replace(super().situation(), refused=refused)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """What this page does beside what every page does."""
+        page = self.query_one("#page", VerticalScroll)
+        half = max(page.size.height // 2, 1)
+
+        def scroll(lines: int) -> Callable[[], None]:
+            return lambda: page.scroll_relative(y=lines, animate=False)
+
+        return super().handlers() | {
+            "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
+            "job.reveal": self._reveal,
+            "job.retry_with": self._retry_with,
+            "run.older": lambda: self._choose_run(1),
+            "run.newer": lambda: self._choose_run(-1),
+            "move.down": scroll(1),
+            "move.up": scroll(-1),
+            "move.half_down": scroll(half),
+            "move.half_up": scroll(-half),
+            "move.top": lambda: page.scroll_home(animate=False),
+            "move.bottom": lambda: page.scroll_end(animate=False),
+        }
+
+    def read(self, backend: Backend) -> Reading:
+        """Reads the job, and from time to time whom it wrote to."""
+        now, before = self.deck.monotonic(), self.data
+        detail = backend.detail(self.job_id)
+        if before is not None and now - before.recipients_at < RECIPIENTS_EVERY:
+            return before._replace(detail=detail)
+        return Reading(detail, backend.recipients(self.job_id), now)
+
+    def arrived(self, data: Reading) -> None:
+        """Takes the job as it is now; one that is nowhere stays as it was seen last."""
+        known = self.detail
+        self.gone = data.detail is None
+        if data.detail is None:
+            self.data = data._replace(detail=known)
+            self.trouble = "This job is gone: it is neither in the queue nor in the history."
+            return
+        self.data, self.job = data, data.detail.job
+        if data.detail.in_trash:
+            self.trouble = "This job was deleted. It is in the trash for 7 days; u restores it."
+
+    def redraw(self) -> None:
+        """Says everything anew; only what differs is painted."""
+        if not self.is_mounted:
+            return
+        self.draw_banner()
+        self._draw_title()
+        self.draw_keys()
+        self._draw_page()
+
+    def on_resize(self, event: Resize) -> None:
+        """Two columns where there is room."""
+        self.set_class(event.size.width < 130, "-narrow")
+        self.call_after_refresh(self.redraw)
+
+    def _draw_title(self) -> None:
+        left: list[Span] = [(f" Job {short_id(self.job_id)}", "strong")]
+        right: list[Span] = []
+        if self.job is not None:
+            left, right = detail_text.title(self.job, self.deck.now())
+        if self.revealed:
+            left.append(("  PERSONAL DATA SHOWN, X hides it ", "alert"))
+        self.query_one("#title", Line).show(left, [*right, *status_bar.environment(self.deck.options)])
+
+    def _draw_page(self) -> None:
+        if self.job is None:
+            return
+        now = self.deck.now()
+        runs = self.detail.runs if self.detail is not None else ()
+        latest = runs[0].error_kind if runs else None
+        page = detail_text.Page(
+            self.job,
+            self.detail,
+            now,
+            revealed=self.revealed,
+            run=next((at for at, run in enumerate(runs) if run.run_token == self.run_shown), None),
+            recipients=self.data.recipients if self.data is not None else None,
+            advice=playbook_text.advice(self.job.task_type, latest),
+        )
+        shown = (detail_text.left(page), detail_text.right(page))
+        for name, before, after in zip(("#left", "#right"), self._shown or (None, None), shown, strict=True):
+            if before is None or not before.is_same(after):
+                self.query_one(name, Static).update(after)
+        self._shown = shown
+
+    def _choose_run(self, by: int) -> None:
+        runs = self.detail.runs if self.detail is not None else ()
+        tokens = [run.run_token for run in runs]
+        at = tokens.index(self.run_shown) + by if self.run_shown in tokens else max(by - 1, 0)
+        self.run_shown = tokens[min(max(at, 0), len(tokens) - 1)]
+        self.redraw()
+
+    def _reveal(self) -> None:
+        if self.revealed or self.job is None:
+            self.revealed = False
+            self.redraw()
+            return
+
+        def revealed() -> None:
+            self.revealed = True
+            self.redraw()
+
+        self.deck.operations.reveal(self.job, revealed)
+
+    def _retry_with(self) -> None:
+        job, deck = self.job, self.deck
+        if job is None:
+            return
+
+        def chosen(payload: Json | None) -> None:
+            if payload is not None:
+                deck.operations.retry_with(job, payload)
+
+        def allowed() -> None:
+            if self.is_current:
+                deck.push_screen(PayloadEditor(job), chosen)
+
+        deck.operations.reveal(job, allowed)

@@ -1,0 +1,74 @@
+"""The log of the worker inside this dashboard; it follows as lines come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tui.actions import bindings
+from tui.pane import Pane, entry
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.binding import BindingType
+
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+INKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
+TIME_WIDTH = len("2026-07-04T")
+
+
+class Log(ListPage[int]):
+    """The lines this process has logged; `data` is how many there have been."""
+
+    SCOPE: ClassVar[Scope] = "log"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("log")]
+    HEADING: ClassVar[str] = "Log"
+
+    def make_pane(self) -> Pane:
+        """Text that scrolls and follows."""
+        return Pane(id="pane", cursor=False, follow=True)
+
+    def on_mount(self) -> None:
+        """From the end."""
+        super().on_mount()
+        self.pane.move_to(len(self.pane.entries))
+
+    def fetch(self) -> None:
+        """The lines are in this process: no reading in the background."""
+        count = self.deck.log_lines.count
+        if count != self.data:
+            self.data = count
+            self.redraw()
+
+    def read(self, backend: Backend) -> int:
+        """Nothing is read."""
+        del backend
+        return self.deck.log_lines.count
+
+    def tick(self) -> None:
+        """New lines appear within a second."""
+        super().tick()
+        self.fetch()
+
+    def entries(self, data: int, width: int) -> Sequence[Entry]:
+        """A line each; what is too long goes on in the next."""
+        del data
+        found: list[Entry] = []
+        for line in self.deck.log_lines.lines:
+            level = line.split(" ", 2)[1] if line.count(" ") > 1 else ""
+            ink = INKS.get(level, "text")
+            shown = line[TIME_WIDTH:]
+            room = max(width - 1, 10)
+            found += [entry((f" {shown[at : at + room]}", ink)) for at in range(0, len(shown), room)]
+        return found or [entry((" Nothing has been logged yet. W starts the embedded worker.", "muted"))]
+
+    def summary(self, data: int) -> list[Span]:
+        """Whose log it is."""
+        worker = self.deck.worker
+        state = "is off" if worker.state == "off" else f"is {worker.state}"
+        return [(f"the worker inside this dashboard {state}; {data} lines", "muted")]

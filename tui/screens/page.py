@@ -1,0 +1,224 @@
+"""What the pages beside the list have in common: they read while they are on top, and say so when they cannot."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from core.errors import JobdeckError
+from tui import status_bar
+from tui.actions import BY_ID
+from tui.format import one_line
+from tui.ink import Line
+from tui.pane import Entry, Pane
+from tui.screens.acting import Acting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from textual.app import ComposeResult
+    from textual.events import Resize
+
+    from core.model import Job
+    from tui.ink import Span
+    from tui.view import Backend
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Page(Acting, Generic[T]):
+    """A page that reads something of its own, in the background, one reading at a time.
+
+    It is asked to with every answer to the dashboard's poller, and does so when `EVERY` seconds have passed since
+    it last had one.
+    """
+
+    EVERY: ClassVar[float] = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data: T | None = None
+        self.trouble = ""
+        self._asking = False
+        self._read_at: float | None = None
+
+    def read(self, backend: Backend) -> T:
+        """Reads what the page shows; called in a thread."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Says everything anew; only what differs is painted."""
+        raise NotImplementedError
+
+    def targets(self) -> tuple[Job, ...]:
+        """No page but that of a job acts on jobs."""
+        return ()
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """A page is left by `esc` and `q`, and `r` reads anew."""
+        everywhere = super().handlers() | {"refresh": self.reread, "back": self.dismiss, "quit": self.dismiss}
+        return {name: do for name, do in everywhere.items() if self.SCOPE in BY_ID[name].scopes}
+
+    def on_mount(self) -> None:
+        """Paints what is known, then asks for the rest."""
+        if not self.is_modal:
+            self.deck.look_away(covered=True)
+        self.redraw()
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Reads, unless that was done a moment ago or is under way."""
+        deck = self.deck
+        due = self._read_at is None or deck.monotonic() - self._read_at >= self.EVERY
+        if due and not self._asking and deck.view is not None:
+            self._asking = True
+            deck.background(lambda: self.read(deck.reach()), self._answered)
+
+    def reread(self) -> None:
+        """Reads now; when disconnected, tries to connect."""
+        self._read_at = None
+        self.deck.poller.poke()
+        self.fetch()
+
+    def tick(self) -> None:
+        """What counts seconds: the lost connection."""
+        if not self.deck.poller.connected:
+            self.draw_banner()
+
+    def draw_banner(self) -> None:
+        """The lost connection, else the page's own trouble, else the pause."""
+        deck = self.deck
+        own: list[Span] = [(f" {self.trouble}", "alert")] if self.trouble else []
+        banner = self.query_one("#banner", Line)
+        link = deck.poller.link
+        shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now())
+        if own and deck.poller.connected:
+            shown = own
+        banner.display = bool(shown)
+        banner.show(shown)
+
+    def draw_keys(self) -> None:
+        """The keys that apply now."""
+        view = self.deck.view
+        paused = view is not None and not view.snapshot.processing.enabled
+        line = self.query_one("#keys", Line)
+        line.show(status_bar.keys(self.SCOPE, self.situation(), line.size.width or self.size.width, paused=paused))
+
+    def arrived(self, data: T) -> None:
+        """Takes what was read."""
+        self.data = data
+
+    def _answered(self, answer: T | Exception) -> None:
+        self._asking = False
+        if not self.is_attached:
+            return
+        if isinstance(answer, JobdeckError):
+            self.trouble = one_line(str(answer))
+        elif isinstance(answer, Exception):
+            logger.error("A page could not be read", exc_info=answer)
+            self.trouble = f"This page could not be read: {type(answer).__name__}. The log file has the details."
+        else:
+            self.trouble = ""
+            self._read_at = self.deck.monotonic()
+            self.arrived(answer)
+        self.redraw()
+
+
+class ListPage(Page[T]):
+    """A page of lines: a heading, a pane, the keys."""
+
+    HEADING: ClassVar[str] = ""
+
+    def compose(self) -> ComposeResult:
+        """One line each, and the pane in what is left."""
+        yield Line(id="title")
+        yield Line(id="banner")
+        yield self.make_pane()
+        yield Line(id="keys")
+
+    def make_pane(self) -> Pane:
+        """The pane, before it is mounted."""
+        return Pane(id="pane")
+
+    def entries(self, data: T, width: int) -> Sequence[Entry]:
+        """The lines of the pane at a width."""
+        raise NotImplementedError
+
+    def summary(self, data: T) -> list[Span]:
+        """What stands beside the heading."""
+        del data
+        return []
+
+    @property
+    def pane(self) -> Pane:
+        """The pane that the keys move in."""
+        return self.query_one("#pane", Pane)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """Movement."""
+        pane = self.pane
+        half = max(pane.size.height // 2, 1)
+        return super().handlers() | {
+            "move.down": lambda: pane.move(1),
+            "move.up": lambda: pane.move(-1),
+            "move.half_down": lambda: pane.move(half),
+            "move.half_up": lambda: pane.move(-half),
+            "move.top": lambda: pane.move_to(0),
+            "move.bottom": lambda: pane.move_to(len(pane.entries)),
+        }
+
+    def on_mount(self) -> None:
+        """The pane has the keys."""
+        self.pane.focus()
+        super().on_mount()
+
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the text for the new width."""
+        self.call_after_refresh(self.redraw)
+
+    def on_pane_moved(self) -> None:
+        """The cursor is on another line."""
+        self.draw_title()
+        self.draw_keys()
+
+    def on_pane_chosen(self) -> None:
+        """A double click does what enter does."""
+        if "open" in self.handlers():
+            self.action_do("open")
+
+    def open_chosen(self) -> None:
+        """Opens the job that the line under the cursor is about."""
+        job_id = chosen_job(self.pane)
+        if job_id is None:
+            self.deck.say("This line is about no job.")
+        else:
+            self.deck.open_job(job_id)
+
+    def redraw(self) -> None:
+        """Says everything anew; only what differs is painted."""
+        if not self.is_mounted:
+            return
+        self.draw_banner()
+        width = self.pane.size.width
+        if self.data is None:
+            self.pane.show([Entry(((" Reading…", "muted"),))])
+        elif width:
+            self.pane.show(self.entries(self.data, width))
+        self.draw_title()
+        self.draw_keys()
+
+    def draw_title(self) -> None:
+        """The heading, what stands beside it, and where one is."""
+        right: list[Span] = [(f"{self.pane.place} ", "muted")] if self.pane.place else []
+        right += status_bar.environment(self.deck.options)
+        beside = self.summary(self.data) if self.data is not None else []
+        self.query_one("#title", Line).show([(f" {self.HEADING}", "strong"), ("  ", "text"), *beside], right)
+
+
+def chosen_job(pane: Pane) -> UUID | None:
+    """The job that the line under the cursor is about."""
+    key: Any = pane.current
+    return key[1] if isinstance(key, tuple) and key[0] == "job" else None

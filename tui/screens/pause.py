@@ -1,0 +1,104 @@
+"""The dialog that pauses Automatic Processing: why, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from core.errors import UsageError
+from core.timeparse import parse_duration
+from tui.format import count
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAnswer:
+    """Why processing is to be paused, and after how long it resumes by itself; None is not by itself."""
+
+    reason: str | None
+    resume_after: timedelta | None
+
+
+class Pause(ModalScreen[PauseAnswer | None]):
+    """Asks for a reason and a time. Nothing is paused until Pause is pressed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss", "keep running"),
+        ("up", "app.focus_previous", "previous"),
+        ("down", "app.focus_next", "next"),
+    ]
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__()
+        self.waiting = waiting
+
+    def compose(self) -> ComposeResult:
+        """One box: two fields, what is wrong with them, the buttons."""
+        with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
+            box.border_title = Content("Pause Automatic Processing")
+            yield Static(
+                Content(
+                    "No worker claims another job. Running jobs finish; jobs can still be added. "
+                    f"{count(self.waiting)} pending jobs wait."
+                )
+            )
+            yield Static(Content("Reason, for the other operators"), classes="label")
+            yield self._field("reason", "MetaCTF is down")
+            yield Static(Content("Resume by itself after"), classes="label")
+            yield self._field("after", "30m, 2h, 1d; empty: when someone resumes")
+            yield Static(id="problem")
+            with Horizontal(id="buttons"):
+                yield Button(Content("Keep running"), id="cancel")
+                yield Button(Content("Pause"), id="yes", classes="-danger")
+                yield Static(Content("enter next · esc keep running"), id="hint")
+
+    def on_mount(self) -> None:
+        """The reason comes first."""
+        self.query_one("#reason", Input).focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter goes on: from the reason to the time, from there to the button."""
+        if event.input.id == "reason":
+            self.query_one("#after", Input).focus()
+        elif self._after() is not None:
+            self.query_one("#yes", Button).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """What was wrong is taken back while it is being corrected."""
+        if event.input.id == "after":
+            self.query_one("#problem", Static).update(Content(""))
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Pauses, or does not."""
+        if event.button.id != "yes":
+            self.dismiss(None)
+            return
+        after = self._after()
+        if after is not None:
+            self.dismiss(PauseAnswer(self.query_one("#reason", Input).value.strip() or None, after or None))
+
+    def _field(self, name: str, example: str) -> Input:
+        field = Input(id=name, placeholder=example, compact=True)
+        field.cursor_blink = False
+        return field
+
+    def _after(self) -> timedelta | None:
+        """The time asked for, zero for none, and None, with the reason shown, where it cannot be read."""
+        text = self.query_one("#after", Input).value.strip()
+        if not text:
+            return timedelta(0)
+        try:
+            return parse_duration(text, what="time to resume after")
+        except UsageError as error:
+            self.query_one("#problem", Static).update(Content.styled(str(error), "$error"))
+            self.query_one("#after", Input).focus()
+            return None

@@ -1,0 +1,93 @@
+"""The dialog that retries a job with another payload: JSON to edit, checked before anything is changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static, TextArea
+
+from core.errors import JobdeckError
+from core.model import Json, Status
+from core.redact import clean
+from tui.format import one_line, short_id
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from core.model import Job
+    from tui.app import JobdeckApp
+
+
+class PayloadEditor(ModalScreen[Json | None]):
+    """Answers with a payload that fits the job's type, or None. It shows the payload as it is stored."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape", "dismiss", "leave it"),
+        ("ctrl+s", "submit", "retry"),
+    ]
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+    def compose(self) -> ComposeResult:
+        """One box: what will happen, the JSON, what is wrong with it, the buttons."""
+        copied = self.job.removed or self.job.status is Status.SUCCEEDED
+        what = "a copy with this payload is enqueued" if copied else "it gets this payload and becomes due now"
+        with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
+            box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
+            yield Static(Content(f"{one_line(self.job.task_type)}: {what}. The look at it is in the audit."))
+            text = clean(json.dumps(self.job.payload, indent=2, ensure_ascii=False), multiline=True)
+            area = TextArea(text, id="json", compact=True)
+            area.cursor_blink = False
+            yield area
+            yield Static(id="problem")
+            with Horizontal(id="buttons"):
+                yield Button(Content("Leave it"), id="no")
+                yield Button(Content("Retry"), id="yes")
+                yield Static(Content("ctrl+s retries · esc leaves it"), id="hint")
+
+    def on_mount(self) -> None:
+        """The JSON comes first."""
+        self.query_one("#json", TextArea).focus()
+
+    def on_text_area_changed(self) -> None:
+        """What was wrong is taken back while it is being corrected."""
+        self._say("")
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Retries, or does not."""
+        if event.button.id == "yes":
+            self.action_submit()
+        else:
+            self.dismiss(None)
+
+    def action_submit(self) -> None:
+        """Checks the payload off the screen's thread; only one that fits is handed on."""
+        try:
+            payload: Any = json.loads(self.query_one("#json", TextArea).text)
+        except json.JSONDecodeError as error:
+            self._say(f"Line {error.lineno}, column {error.colno}: {error.msg}.")
+            return
+        if not isinstance(payload, dict):
+            self._say("A payload is a JSON object: it begins with { and ends with }.")
+            return
+        deck = cast("JobdeckApp", self.app)
+
+        def checked(problem: Exception | None) -> None:
+            if not self.is_current:
+                return
+            if problem is None:
+                self.dismiss(payload)
+            else:
+                self._say(str(problem) if isinstance(problem, JobdeckError) else type(problem).__name__)
+
+        deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
+
+    def _say(self, problem: str) -> None:
+        self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))

@@ -1,0 +1,73 @@
+"""The operators' playbook, to be read inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tui import playbook_text
+from tui.actions import bindings
+from tui.pane import Pane
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.binding import BindingType
+
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+
+class Playbook(ListPage[bool]):
+    """docs/operations.md. It needs no database."""
+
+    SCOPE: ClassVar[Scope] = "playbook"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("playbook")]
+    HEADING: ClassVar[str] = "Playbook"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = True
+
+    def make_pane(self) -> Pane:
+        """Text that scrolls."""
+        return Pane(id="pane", cursor=False)
+
+    def read(self, backend: Backend) -> bool:
+        """Nothing is read."""
+        del backend
+        return True
+
+    def fetch(self) -> None:
+        """Nothing is read."""
+
+    def entries(self, data: bool, width: int) -> Sequence[Entry]:
+        """The text."""
+        del data
+        return playbook_text.entries(width)
+
+    def summary(self, data: bool) -> list[Span]:
+        """The section that one is in."""
+        del data
+        return [(self._sections()[self._here()][1], "muted")]
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """From section to section."""
+        return super().handlers() | {
+            "section.next": lambda: self._go(self._here() + 1),
+            "section.previous": lambda: self._go(self._here() - (self._sections()[self._here()][0] == self.pane.top)),
+        }
+
+    def _sections(self) -> list[tuple[int, str]]:
+        names = set(playbook_text.sections())
+        found = [(at, str(one.key)) for at, one in enumerate(self.pane.entries) if one.key in names]
+        return [(0, ""), *found]
+
+    def _here(self) -> int:
+        return max(number for number, (at, _) in enumerate(self._sections()) if at <= self.pane.top)
+
+    def _go(self, section: int) -> None:
+        sections = self._sections()
+        self.pane.move_to(sections[min(max(section, 0), len(sections) - 1)][0])

@@ -1,0 +1,49 @@
+"""The workers: who is alive, what each runs, and what nobody runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from core.reports import Fleet
+from tui import fleet_text
+from tui.actions import bindings
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.binding import BindingType
+
+    from tui.actions import Scope
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+
+class Workers(ListPage[Fleet]):
+    """Read anew with every refresh."""
+
+    SCOPE: ClassVar[Scope] = "workers"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("workers")]
+    HEADING: ClassVar[str] = "Workers"
+
+    def read(self, backend: Backend) -> Fleet:
+        """Reads workers and running jobs."""
+        return backend.fleet()
+
+    def entries(self, data: Fleet, width: int) -> Sequence[Entry]:
+        """Each worker with its jobs."""
+        return fleet_text.lines(data, width, self.deck.worker.id)
+
+    def summary(self, data: Fleet) -> list[Span]:
+        """How many are alive."""
+        return fleet_text.summary(data)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """Opening a job; the embedded worker and a cycle are at hand."""
+        operations = self.deck.operations
+        return super().handlers() | {
+            "open": self.open_chosen,
+            "worker.cycle": operations.run_cycle,
+            "worker.embedded": operations.toggle_worker,
+        }

@@ -1,0 +1,288 @@
+"""The one-line texts around the job table: header, health, tabs, banner, the job under the cursor, keys. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from core.model import Status, Verdict
+from tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, applicable, unavailable
+from tui.format import (
+    VERDICT_INK,
+    age,
+    ago,
+    clock,
+    count,
+    due,
+    middle,
+    one_line,
+    payload_summary,
+    plural,
+    seconds,
+    short_id,
+    sparkline,
+)
+from tui.poller import LinkState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from core.model import Counts, Finding, Health, Job, Processing, WorkerRun
+    from tui.app import Options
+    from tui.ink import Span
+    from tui.poller import Link
+    from tui.view import View
+
+TABS: tuple[tuple[str, Status | None], ...] = (
+    ("All", None),
+    *((status.value.capitalize(), status) for status in Status),
+)
+SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
+SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the header is made of."""
+
+    now: datetime
+    view: View | None
+    link: Link
+    environment: str = ""
+    production: bool = False
+    read_only: bool = False
+    updated: float | None = None
+    frozen: float | None = None
+
+
+def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
+    """Left and right of the header, with the less important left out until it fits."""
+    for step in range(7):
+        left, right = _header_left(bar, step), _header_right(bar, short=step >= 3)
+        if sum(cell_len(text) for text, _ in (*left, *right)) + 2 <= width:
+            break
+    return left, right
+
+
+def _header_left(bar: Bar, step: int) -> list[Span]:
+    spans: list[Span] = [(" Jobdeck", "strong")]
+    if bar.environment:
+        spans += [("  ", "text"), (f" {one_line(bar.environment)} " if bar.production else one_line(bar.environment),
+                                   "danger" if bar.production else "accent")]  # fmt: skip
+    if bar.view is None:
+        return [*spans, ("  connecting…", "muted")]
+    session = bar.view.session
+    if step < 6 or not bar.environment:
+        label = one_line(session.label)
+        spans.append((f"  {middle(label, 18) if step >= 5 else label}", "accent"))
+    if step < 1:
+        spans.append((f"  {one_line(session.actor)}", "muted"))
+    if bar.read_only:
+        spans.append(("  read-only", "warn"))
+    elif step < 2:
+        spans.append(("  operator", "muted"))
+    return [*spans, *_switch(bar.view.snapshot.processing, step), *_workers(bar.view, step)]
+
+
+def environment(options: Options) -> list[Span]:
+    """The label of the database at the right end of a page's heading; red for production."""
+    if not options.environment:
+        return []
+    ink = "danger" if options.production else "accent"
+    return [(f" {one_line(options.environment)} ", ink), (" ", "text")]
+
+
+def _switch(processing: Processing, step: int) -> list[Span]:
+    word = ("   Automatic Processing ", "  Processing ", "  ")[0 if step < 4 else 1 if step < 6 else 2]
+    return [(word, "text"), ("● ON", "good") if processing.enabled else ("○ PAUSED", "warn")]
+
+
+def _workers(view: View, step: int) -> list[Span]:
+    alive = sum(worker.alive for worker in view.snapshot.workers)
+    here = view.worker.state != "off"
+    if not alive and not here:
+        return [("  ", "text"), ("no worker", "warn")]
+    if step >= 4:
+        return [(f"  {plural(max(alive, 1), 'worker')}", "text")]
+    draining = ", draining" if view.worker.state == "draining" else ""
+    return [
+        ("   worker ", "text"),
+        ("●", "good"),
+        (f" {max(alive, 1)}{f' (1 here{draining})' if here else ''}", "text"),
+    ]
+
+
+def _header_right(bar: Bar, *, short: bool) -> list[Span]:
+    time: Span = (clock(bar.now), "text")
+    if bar.frozen is not None:
+        return [("FROZEN ", "warn"), (seconds(bar.frozen), "warn"), ("  ", "text"), time, (" ", "text")]
+    if bar.updated is None:
+        return [time, (" ", "text")]
+    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ", "muted")]
+
+
+def health(view: View | None) -> list[Span]:
+    """One line: when something is wrong, what and since when; then the figures."""
+    if view is None:
+        return []
+    snapshot = view.snapshot
+    wrong = [finding for finding in snapshot.health.findings if finding.verdict in {Verdict.CRITICAL, Verdict.WARNING}]
+    spans: list[Span] = [(" ", "text")]
+    for finding in wrong:
+        spans += [*_finding(finding), ("  ", "text")]
+    return [*spans, *_figures(snapshot.health, snapshot.at, paused=not snapshot.processing.enabled)]
+
+
+def _finding(finding: Finding) -> list[Span]:
+    word = "✗ " if finding.verdict is Verdict.CRITICAL else "⚠ "
+    since = f" since {finding.since:%H:%M}Z" if finding.since else ""
+    return [(f"{word}{one_line(finding.evidence).rstrip('.')}{since}", VERDICT_INK[finding.verdict])]
+
+
+def _figures(now_health: Health, now: datetime, *, paused: bool) -> list[Span]:
+    parts: list[list[Span]] = []
+    if now_health.oldest_due is None:
+        parts.append([("nothing is due", "muted")])
+    else:
+        text, ink = due(now_health.oldest_due, now, paused=paused)
+        parts.append([("oldest ", "muted"), (text, ink)])
+    recent = now_health.finished_per_minute[-15:]
+    if recent:
+        parts.append([(f"{sum(recent) / len(recent):.1f}/min ", "text"), (sparkline(recent), "run")])
+    failed = now_health.failed_last_hour
+    parts.append([(f"failed {failed}/h", "warn" if failed else "muted")])
+    if now_health.last_trigger is not None:
+        parts.append(_trigger(now_health.last_trigger, now))
+    spans: list[Span] = []
+    for part in parts:
+        spans += [(" · ", "muted"), *part] if spans else part
+    return spans
+
+
+def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
+    good = trigger.http_status in {None, 200} and trigger.status != "error"
+    source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
+    answer = f"{trigger.http_status} " if trigger.http_status else ""
+    return [
+        (f"{source} ", "muted"),
+        ("● " if good else "✗ ", "good" if good else "bad"),
+        (f"{answer}{ago(trigger.started_at, now)}", "text" if good else "bad"),
+    ]
+
+
+def tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span]:
+    """The status tabs with their keys and counts, shortened where they do not fit."""
+    for short in (False, True):
+        spans: list[Span] = [(" ", "text")]
+        for number, (name, status) in enumerate(TABS, start=1):
+            word = SHORT_TABS.get(name, name) if short else name
+            value = count(counts.of(status)) if counts else "…"
+            if status is active:
+                spans.append((f"{number} {word} {value}", "tab"))
+            else:
+                hot = status is Status.FAILED and counts is not None and counts.of(status) > 0
+                spans += [(f"{number} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
+            spans.append((" " if short else "  ", "text"))
+        if sum(cell_len(text) for text, _ in spans) <= width + 2:
+            return spans[:-1]
+    return spans
+
+
+def banner(view: View | None, link: Link, now: float, at: datetime) -> list[Span]:
+    """What must not be missed: the lost connection first, then the pause; empty when all is well."""
+    if link.state is LinkState.DISCONNECTED:
+        retry = max(link.retry_at - now, 0)
+        shown = f" · data of {clock(view.snapshot.at)}" if view else ""
+        text = f" disconnected {seconds(now - link.since)}, retry in {seconds(retry)} · r retries now{shown} · "
+        return [(text + one_line(link.error), "danger")]
+    if view is None:
+        return []
+    return _pause_banner(view, at)
+
+
+def _pause_banner(view: View, now: datetime) -> list[Span]:
+    processing = view.snapshot.processing
+    waiting = count(view.snapshot.counts.pending)
+    if processing.enabled:
+        if not processing.paused_types:
+            return []
+        names = ", ".join(one_line(pause.task_type) for pause in processing.paused_types)
+        return [(f" PAUSED {plural(len(processing.paused_types), 'task type')}: {names}", "alert")]
+    who = f" by {one_line(processing.paused_by)}" if processing.paused_by else ""
+    since = f" {age(now - processing.paused_at)}" if processing.paused_at else ""
+    why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
+    until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
+    return [(f" PAUSED{since}{who}{why} · {waiting} waiting{until} · P resumes", "alert")]
+
+
+def peek(job: Job | None, marked: int, place: str, *, ranging: bool) -> tuple[list[Span], list[Span]]:
+    """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
+    right: list[Span] = []
+    if ranging:
+        right.append(("range… v marks it  ", "accent"))
+    if marked:
+        right.append((f"{marked} marked  ", "accent"))
+    right.append((f"{place} ", "muted"))
+    if job is None:
+        return [], right
+    left: list[Span] = [(f" {one_line(job.task_type)}  ", "muted")]
+    message = (job.progress or {}).get("message")
+    if job.status is Status.RUNNING:
+        worker = f" on {one_line(job.locked_by)}" if job.locked_by else ""
+        left.append((f"running{worker}{f'  {one_line(str(message))}' if message else ''}", "run"))
+    elif job.last_error:
+        left.append((one_line(job.last_error), "bad" if job.status is Status.FAILED else "warn"))
+    else:
+        dry = "DRY RUN " if job.payload.get("dryRun") is True else ""
+        left.append((f"{dry}{payload_summary(job.payload)}" or "no arguments", "muted"))
+    return left, right
+
+
+def place(cursor: int, top: int, listed: int, more: bool) -> str:
+    """Where the cursor is in the list, and how many rows are hidden above."""
+    if not listed:
+        return "0 jobs"
+    above = f"↑{top} " if top else ""
+    return f"{above}{cursor + 1}/{listed}{'+' if more else ''}"
+
+
+def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False) -> list[Span]:
+    """The keys that apply now; those that do not are dimmed, and say why when pressed. Help is never left out."""
+    shown = [action for action in ACTIONS if action.footer and scope in action.scopes]
+    if situation.can_undo and scope == "list":
+        shown.insert(0, BY_ID["mark.undo"])
+    spans = {action: _key(action, scope, situation, paused=paused) for action in shown}
+    while len(spans) > 1 and sum(cell_len(text) for key in spans.values() for text, _ in key) > width + 1:
+        del spans[next(action for action in reversed(spans) if action.id != "help")]
+    return [(" ", "text"), *[span for key in spans.values() for span in key][1:]]
+
+
+def _key(action: Action, scope: Scope, situation: Situation, *, paused: bool) -> list[Span]:
+    grey = unavailable(action, situation) is not None
+    key = situation.key(action)
+    name = "⏎" if key == "enter" else key
+    label = _label(action, scope, situation, paused=paused)
+    return [("  ", "text"), (name, "muted" if grey else "key"), (f" {label}", "muted" if grey else "text")]
+
+
+def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) -> str:
+    if action.id == "quit" and scope != "list":
+        return "back"
+    if action.id == "processing" and paused:
+        return "resume"
+    if action.id == "mark.undo":
+        return "undo delete"
+    if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
+        return "run now"
+    if action.changes and len(situation.jobs) > 1 and action.states:
+        return f"{action.label} {len(applicable(action, situation.jobs))}"
+    return action.label
+
+
+def links(jobs: Sequence[Job]) -> str:
+    """The short ids of some jobs, for a toast: the first three and how many more."""
+    listed = ", ".join(short_id(job.id) for job in jobs[:3])
+    return f"{listed} and {len(jobs) - 3} more" if len(jobs) > 3 else listed

@@ -1,0 +1,88 @@
+"""The dashboard's own themes: dark, light, high contrast. Textual's `ansi-dark` and `ansi-light` serve 16 colours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual.theme import Theme
+
+DARK: Final = Theme(
+    name="jobdeck-dark",
+    primary="#6CA8D9",
+    secondary="#8A93A3",
+    accent="#5FB3B3",
+    success="#8FBF7F",
+    warning="#E0B45C",
+    error="#E5697A",
+    foreground="#D5DAE1",
+    background="#14171C",
+    surface="#1A1E25",
+    panel="#232933",
+    variables={
+        "ink-muted": "#7C8696",
+        "ink-head": "#98A3B3",
+        "cursor-background": "#2A3646",
+        "border": "#46536A",
+    },
+)
+LIGHT: Final = Theme(
+    name="jobdeck-light",
+    primary="#1F5F99",
+    secondary="#5A6472",
+    accent="#0F6E6E",
+    success="#2E7031",
+    warning="#8A5A00",
+    error="#B3243A",
+    foreground="#1E232A",
+    background="#FAFAF7",
+    surface="#F1F1EC",
+    panel="#E5E6E0",
+    dark=False,
+    variables={
+        "ink-muted": "#626B77",
+        "ink-head": "#4C5561",
+        "cursor-background": "#D5E2EE",
+        "border": "#A9B3BF",
+    },
+)
+CONTRAST: Final = Theme(
+    name="jobdeck-contrast",
+    primary="#7FD4FF",
+    secondary="#FFFFFF",
+    accent="#5CFFF0",
+    success="#6CFF6C",
+    warning="#FFE14D",
+    error="#FF8080",
+    foreground="#FFFFFF",
+    background="#000000",
+    surface="#000000",
+    panel="#1C1C1C",
+    variables={
+        "ink-muted": "#C8C8C8",
+        "ink-head": "#FFFFFF",
+        "cursor-background": "#00409A",
+        "border": "#FFFFFF",
+    },
+)
+THEMES: Final = (DARK, LIGHT, CONTRAST)
+CHOICES: Final = (*(theme.name for theme in THEMES), "ansi-dark", "ansi-light")
+"""All themes that one can change to; the last two use the terminal's own 16 colours."""
+
+
+def word(name: str) -> str:
+    """What the setting JOBDECK_THEME calls a theme."""
+    return name.removeprefix("jobdeck-")
+
+
+def name_of(setting: str) -> str:
+    """The theme that the setting JOBDECK_THEME names; empty where it names none."""
+    return setting if setting.startswith("ansi-") or not setting else f"jobdeck-{setting}"
+
+
+FALLBACKS: Final = {
+    "ink-muted": "ansi_bright_black",
+    "ink-head": "ansi_default",
+    "cursor-background": "ansi_blue",
+    "border": "ansi_bright_black",
+}
+"""What the variables above are in a theme that does not know them."""

@@ -1,0 +1,143 @@
+"""What the dashboard asks of the queue and what it gets: a protocol and frozen values, no import of the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    from core.model import ActionResult, CycleResult, Filter, Job, JobDetail, Json, Permissions, Processing, Snapshot
+    from core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from tui.bulk import Bulks
+    from tui.creating import Creating
+
+PAGE: Final = 200
+LONGEST_PAGE: Final = 5_000
+SORTS: Final = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
+Verb = Literal["retry", "cancel", "delete", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which jobs to read, and in what order; `sort` is one of `SORTS`.
+
+    The natural order is the one that its tab asks for: all jobs newest first, pending ones by their due time,
+    ended ones by their end. At a `glance` nothing is listed or counted: the list is not on the screen.
+    """
+
+    filter: Filter
+    sort: str = "natural"
+    descending: bool = True
+    limit: int = PAGE
+    glance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is known of the database once it has answered."""
+
+    label: str
+    actor: str
+    permissions: Permissions
+    task_types: tuple[str, ...]
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedWorker:
+    """The worker inside this dashboard: whether it runs, how many jobs it holds, and its name in the database."""
+
+    state: Literal["off", "running", "draining"] = "off"
+    running: int = 0
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One answer of the database to the dashboard."""
+
+    session: Session
+    snapshot: Snapshot
+    worker: EmbeddedWorker
+
+
+class Backend(Protocol):
+    """What the dashboard asks of the queue. Methods block and raise `JobdeckError`."""
+
+    @property
+    def creating(self) -> Creating:
+        """What makes and changes jobs."""
+
+    @property
+    def bulk(self) -> Bulks:
+        """Actions on many jobs."""
+
+    def view(self, request: Request) -> View:
+        """Reads the first screen, connecting first where there is no connection yet."""
+
+    def detail(self, job_id: UUID) -> JobDetail | None:
+        """Reads one job with its history; None when it is nowhere."""
+
+    def recipients(self, job_id: UUID) -> Recipients | None:
+        """Reads whom a job wrote to; None where it wrote to nobody."""
+
+    def cron(self) -> CronReport:
+        """Reads Cron Health."""
+
+    def timeouts(self) -> Mapping[str, float]:
+        """How many seconds each known task type may run."""
+
+    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+        """Reads the groups of errors, and where the watched jobs stand."""
+
+    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+        """Reads the jobs that stand where an error of this group put them."""
+
+    def fleet(self) -> Fleet:
+        """Reads the workers and what they run."""
+
+    def audit(self, since: timedelta) -> AuditReport:
+        """Reads what operators did, and the digest of the time."""
+
+    def reveal(self, job_id: UUID) -> None:
+        """Puts on record that a job's personal data is looked at."""
+
+    def check_payload(self, task_type: str, payload: Json) -> None:
+        """Raises `InvalidPayload` or `UnknownTaskType` where a payload does not fit; reads nothing."""
+
+    def retry_with(self, job: Job, payload: Json) -> ActionResult:
+        """Retries a job with another payload; one that has succeeded is enqueued anew."""
+
+    def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
+        """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
+
+    def purge(self, *, dry_run: bool) -> int:
+        """Removes old succeeded and cancelled jobs, or counts them."""
+
+    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+        """Does one thing to exactly these jobs, each in the version that was seen."""
+
+    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
+        """Pauses processing, for good or for a while."""
+
+    def resume(self) -> Processing:
+        """Resumes processing."""
+
+    def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
+        """Runs one cycle of up to five jobs here; `on_progress` is called from this thread."""
+
+    def start_worker(self) -> None:
+        """Starts the embedded worker."""
+
+    def stop_worker(self, timeout: float | None) -> bool:
+        """Stops it; what still runs after `timeout` seconds (JOBDECK_DRAIN_SECONDS where None) is handed back."""
+
+    def worker(self) -> EmbeddedWorker:
+        """How the embedded worker is; does not block."""
+
+    def close(self) -> None:
+        """Lets everything go."""
