@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from core import queue
 from core.errors import JobdeckError
@@ -16,19 +18,22 @@ from core.logs import event
 from core.model import CycleResult
 from core.redact import safe_error
 from core.tally import result_of
-from core.upkeep import report
+from core.upkeep import reap, report
 from core.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
-    from core.model import Json, Processing
+    from core.model import ClaimedJob, Json, Processing
     from core.station import Station
 
 log = logging.getLogger(__name__)
 
 NOTHING_DUE = "no jobs available"
+TIME_IS_UP = "The time for claiming is up; what is still due is left to the next cycle."
+UNKNOWN_SECONDS: Final = 5.0
+"""What a run of a type that nothing is known of is taken to need."""
 PAUSED = "Processing is paused."
 
 
@@ -43,11 +48,51 @@ class CycleProgress:
     task_type: str
 
 
+class Budget:
+    """How long a cycle may go on claiming. A job that is likely to outlast the rest is left alone, except as the first.
+
+    `seconds` is the time in all, from now on.
+    """
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._end = time.monotonic() + seconds
+        self._unknown = min(UNKNOWN_SECONDS, seconds / 2)
+        self._typical: Mapping[str, float] = {}
+        self._stopped = threading.Event()
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; below 0 when the time is up."""
+        return self._end - time.monotonic()
+
+    def expect(self, typical: Mapping[str, float]) -> None:
+        """Says what a run of each task type usually takes, in seconds."""
+        self._typical = typical
+
+    def stop(self) -> None:
+        """Ends claiming now."""
+        self._stopped.set()
+
+    def fitting(self, task_types: Sequence[str], *, first: bool) -> list[str]:
+        """The task types of which a job may still be begun."""
+        left = self.left
+        if self._stopped.is_set() or left <= 0:
+            return []
+        return [name for name in task_types if first or self._typical.get(name, self._unknown) <= left]
+
+
 class Cycle:
     """One cycle on one station. Claims one job at a time, so that a pause ends it after the job that runs."""
 
-    def __init__(self, station: Station, limit: int, on_progress: Callable[[CycleProgress], None] | None) -> None:
+    def __init__(
+        self,
+        station: Station,
+        limit: int,
+        on_progress: Callable[[CycleProgress], None] | None,
+        budget: Budget | None = None,
+    ) -> None:
         self._station = station
+        self._budget = budget or Budget()
         self._limit = limit
         self._on_progress = on_progress
         self._link = Link(station.database, "running a cycle")
@@ -55,6 +100,16 @@ class Cycle:
         self._heartbeat = Heartbeat(station)
         self._watch = Watch(station, on_exit=lambda: None)
         self._results: list[Json] = []
+
+    def so_far(self) -> CycleResult:
+        """What it has come to up to now; another thread may ask."""
+        running = self._station.tally.claimed - len(self._results)
+        return self._result("ok", f"{len(self._results)} jobs run, {running} still running")
+
+    def hand_back(self) -> None:
+        """Ends claiming and gives back the job that runs; for another thread. The cycle then ends by itself."""
+        self._budget.stop()
+        self._station.release_running()
 
     def run(self, *, source: str, http_method: str | None) -> CycleResult:
         """Runs it and keeps its record in `job_worker_runs`, which is closed however the cycle ends.
@@ -64,6 +119,7 @@ class Cycle:
         """
         worker_id = self._station.worker_id
         self._link.run(lambda conn: report(conn, self._station, "cycle"))
+        self._link.run(lambda conn: reap(conn, self._station))
         opened = self._link.run(
             lambda conn: queue.open_worker_run(conn, source=source, worker_id=worker_id, http_method=http_method)
         )
@@ -88,12 +144,11 @@ class Cycle:
 
     def _run_jobs(self) -> CycleResult:
         while len(self._results) < self._limit:
+            task_types = self._budget.fitting(self._station.task_types, first=not self._results)
+            if not task_types:
+                return self._result("ok", f"{len(self._results)} jobs run. {TIME_IS_UP}")
             sent = time.monotonic()
-            jobs = self._link.run(
-                lambda conn: queue.claim(
-                    conn, self._station.worker_id, self._station.task_types, 1, self._station.settings.lease_seconds
-                )
-            )
+            jobs = self._claim(task_types)
             if not jobs:
                 processing = self._link.run(queue.processing)
                 if not processing.enabled:
@@ -104,6 +159,12 @@ class Cycle:
             self._report_one()
             self._tell(jobs[0].task_type)
         return self._result("ok", f"{len(self._results)} jobs run" if self._results else NOTHING_DUE)
+
+    def _claim(self, task_types: Sequence[str]) -> list[ClaimedJob]:
+        station = self._station
+        return self._link.run(
+            lambda conn: queue.claim(conn, station.worker_id, task_types, 1, station.settings.lease_seconds)
+        )
 
     def _report_one(self) -> None:
         context = self._station.done.get()
@@ -157,6 +218,7 @@ class Cycle:
                 )
             )
             self._link.run(lambda conn: queue.remove_worker(conn, self._station.worker_id))
+            self._link.run(self._station.alerts.send_check_ins)
         except FAILURES as error:
             event(log, logging.ERROR, "the record of a cycle could not be closed", error=safe_error(str(error)))
         finally:

@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedPostgresError: when there is no Postgres to start, or it cannot be started there.
         """
-        state = _state_folder(state_dir)
+        state = state_folder(state_dir)
         with _in_a_sentence(state):
             _make_state_folder(state)
             server = cls(state)
@@ -196,7 +196,12 @@ def _in_a_sentence(state: Path) -> Iterator[None]:
         ) from error
 
 
-def _state_folder(given: Path | None) -> Path:
+def state_folder(given: Path | None) -> Path:
+    """The folder that holds what outlives a process: the one given, `/var/lib/jobdeck` for root, else the XDG one.
+
+    Raises:
+        EmbeddedPostgresError: none is given and the account has no home folder.
+    """
     if given is not None:
         return given.expanduser().absolute()
     if os.geteuid() == 0:

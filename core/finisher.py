@@ -126,6 +126,8 @@ class Finisher:
         for answer in answers:
             counts[answer.recorded] += 1
             context = station.held.pop(answer.run_token, None)
+            if context is not None and context.job.is_recurring:
+                station.alerts.note_check_in(context, answer)
             if context is not None and (singly or answer.recorded in _LEVELS):
                 self._tell(context, answer)
         if not singly:

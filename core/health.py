@@ -1,23 +1,30 @@
 """The verdict of health: is the queue doing its work, and if not, what and since when.
 
-Thresholds are those of the specification of the queue, section 8.7; the tick they count in is 5 minutes.
+Thresholds are those of the specification of the queue, section 8.7. They count in the interval at which a scheduler is
+expected to call, 5 minutes unless the database says otherwise. Signals of a scheduler are judged in
+`core.trigger_health`, and only where one has ever called.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import dict_row
 
+from core import trigger_health
 from core.model import Finding, Health, Verdict, WorkerRun
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import psycopg
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
 STREAK: Final = 3
+USED_UP: Final = 0.8
 SEVERITY: Final = (Verdict.OK, Verdict.PAUSED, Verdict.WARNING, Verdict.CRITICAL)
 
 _FACTS: Final = """
@@ -26,21 +33,46 @@ SELECT now() AS at,
     (SELECT paused_at FROM job_queue_settings WHERE id = 1) AS paused_at,
     (SELECT paused_by FROM job_queue_settings WHERE id = 1) AS paused_by,
     (SELECT paused_reason FROM job_queue_settings WHERE id = 1) AS paused_reason,
+    coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
+        interval '5 minutes') AS tick,
     job_queue_oldest_due() AS oldest_due,
     (SELECT count(*) FROM job_workers WHERE heartbeat_at > now() - interval '2 minutes') AS workers,
     (SELECT max(heartbeat_at) FROM job_workers) AS last_heartbeat,
     (SELECT max(completed_at) FROM (SELECT completed_at FROM job_worker_runs
-        WHERE status = 'ok' AND source IN ('cron_http', 'worker', 'embedded', 'vercel_cron_secret')
+        WHERE status IN ('ok', 'paused') AND source IN ('cron_http', 'worker', 'embedded', 'vercel_cron_secret')
         ORDER BY started_at DESC LIMIT 50) AS recent) AS last_good_tick,
     (SELECT count(*) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck,
     (SELECT min(lease_expires_at) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck_since,
-    (SELECT count(*) FROM job_list WHERE is_recurring AND status = 'pending' AND consecutive_failures >= 1) AS failing,
-    (SELECT max(consecutive_failures) FROM job_list WHERE is_recurring AND status = 'pending') AS streak,
-    (SELECT task_type FROM job_list WHERE is_recurring AND status = 'pending' AND consecutive_failures >= 1
+    (SELECT count(*) FROM job_list
+        WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1) AS failing,
+    (SELECT max(consecutive_failures) FROM job_list
+        WHERE is_recurring AND status IN ('pending', 'running')) AS streak,
+    (SELECT task_type FROM job_list
+        WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
     (SELECT coalesce(sum(failed), 0) FROM job_throughput WHERE minute > now() - interval '1 hour') AS failed_last_hour,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker'
-        AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed
+        AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed,
+    greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
+        (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
+    ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
+        WHERE heartbeat_at <= now() - interval '2 minutes' ORDER BY heartbeat_at LIMIT 5) AS silent
+"""
+
+_LATE_SERIES: Final = """
+SELECT count(*) AS late, min(run_at) AS since, (array_agg(task_type ORDER BY run_at))[1] AS task_type
+FROM (
+    SELECT status, blocked_by, in_line, run_at, task_type FROM job_list
+    WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - %(tick)s ORDER BY run_at LIMIT 500
+) AS j
+WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
+    AND NOT EXISTS (SELECT FROM job_paused_types AS t
+        WHERE t.task_type = j.task_type AND (t.resume_at IS NULL OR t.resume_at > now()))
+"""
+
+_RUNNING: Final = """
+SELECT task_type, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
+WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT 500
 """
 
 _RATES: Final = """
@@ -55,30 +87,38 @@ _LAST_TRIGGER: Final = """
 SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
     coalesce(succeeded, 0) AS succeeded, coalesce(failed, 0) AS failed, released, claimed, due_before, worker_id,
     message, error_message
-FROM job_worker_runs ORDER BY started_at DESC LIMIT 1
+FROM job_worker_runs WHERE source <> 'door' ORDER BY started_at DESC LIMIT 1
 """
 
 
-def health(conn: psycopg.Connection[Any]) -> Health:
+def health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | None = None) -> Health:
     """The verdict, worst finding first, and the figures of the dashboard's line of health.
 
-    `finished_per_minute` holds the last 15 minutes, oldest first, the current one unfinished.
+    `finished_per_minute` holds the last 15 minutes, oldest first, the current one unfinished. Beside the signals that
+    are always judged stand those that have something to say. With `timeouts`, in seconds by task type, runs that have
+    used up most of theirs are among them.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
-        facts: dict[str, Any] = cursor.execute(_FACTS).fetchall()[0]
-        rates = tuple(row["finished"] for row in cursor.execute(_RATES).fetchall())
-        trigger = cursor.execute(_LAST_TRIGGER).fetchone()
-    findings = sorted(
-        (
-            _switch(facts),
-            _workers(facts),
-            _due(facts),
-            _stuck(facts),
-            _series(facts),
-            _crashed(facts),
-        ),
-        key=lambda finding: -SEVERITY.index(finding.verdict),
-    )
+        facts: dict[str, Any] = cursor.execute(_FACTS, prepare=False).fetchall()[0]
+        rates = tuple(row["finished"] for row in cursor.execute(_RATES, prepare=False).fetchall())
+        trigger = cursor.execute(_LAST_TRIGGER, prepare=False).fetchone()
+        late = cursor.execute(_LATE_SERIES, {"tick": facts["tick"]}, prepare=False).fetchall()[0]
+        calls = cursor.execute(trigger_health.CALLS, {"tick": facts["tick"]}, prepare=False).fetchall()[0]
+        running = cursor.execute(_RUNNING, prepare=False).fetchall() if timeouts else []
+    findings = [
+        _switch(facts),
+        _workers(facts),
+        _due(facts),
+        _stuck(facts),
+        _series(facts),
+        _crashed(facts),
+        *_stalled(facts),
+        *_late_series(facts, late),
+        *_silent(facts),
+        *_long_runs(running, timeouts or {}),
+        *trigger_health.judge(facts, calls),
+    ]
+    findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
     return Health(
         verdict=findings[0].verdict,
         findings=tuple(findings),
@@ -89,11 +129,40 @@ def health(conn: psycopg.Connection[Any]) -> Health:
     )
 
 
+def typical_seconds(conn: psycopg.Connection[Any]) -> dict[str, float]:
+    """What nine of ten of the latest runs of each task type took at most, in seconds; of types run lately."""
+    rows = conn.execute(
+        """
+        SELECT task_type, percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) FROM (
+            SELECT task_type, extract(epoch FROM finished_at - started_at)::double precision AS seconds
+            FROM job_run_list ORDER BY run_token DESC LIMIT 1000
+        ) AS latest
+        GROUP BY task_type
+        """,
+        prepare=False,
+    ).fetchall()
+    return dict(rows)
+
+
+def expect_trigger(conn: psycopg.Connection[Any], minutes: int) -> None:
+    """Says every how many minutes (1 to 1440) a scheduler is to call; health counts in this."""
+    conn.execute("SELECT job_queue_expect_trigger(%s)", (minutes,))
+
+
+def raise_alarm(conn: psycopg.Connection[Any], name: str) -> bool:
+    """Whether this alarm is news; false while one of that name stands, whoever raised it."""
+    row = conn.execute("SELECT job_alarm_raise(%s)", (name,)).fetchone()
+    return bool(row and row[0])
+
+
+def clear_alarm(conn: psycopg.Connection[Any], name: str) -> datetime | None:
+    """Takes an alarm away; since when it stood, told to one caller only, or None."""
+    row = conn.execute("SELECT job_alarm_clear(%s)", (name,)).fetchone()
+    return row[0] if row else None
+
+
 def _ago(at: datetime, since: datetime) -> str:
-    minutes = int((at - since).total_seconds() // 60)
-    if minutes < 1:
-        return f"{max(0, int((at - since).total_seconds()))}s"
-    return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h {minutes % 60}m"
+    return trigger_health.span(at - since)
 
 
 def _switch(facts: dict[str, Any]) -> Finding:
@@ -114,9 +183,9 @@ def _workers(facts: dict[str, Any]) -> Finding:
         return Finding("workers", Verdict.CRITICAL, "No worker has ever been heard of, and no trigger has run.")
     silent = facts["at"] - last_seen
     words = f"No worker is alive; the last sign of one was {_ago(facts['at'], last_seen)} ago."
-    if silent > 3 * TICK:
+    if silent > 3 * facts["tick"]:
         return Finding("workers", Verdict.CRITICAL, words, last_seen)
-    return Finding("workers", Verdict.WARNING if silent > 2 * TICK else Verdict.OK, words, last_seen)
+    return Finding("workers", Verdict.WARNING if silent > 2 * facts["tick"] else Verdict.OK, words, last_seen)
 
 
 def _due(facts: dict[str, Any]) -> Finding:
@@ -127,9 +196,47 @@ def _due(facts: dict[str, Any]) -> Finding:
     late = facts["at"] - oldest
     if not facts["enabled"]:
         return Finding("due jobs", Verdict.PAUSED, words, oldest)
-    if late >= OVERDUE:
-        return Finding("due jobs", Verdict.CRITICAL, words, oldest)
-    return Finding("due jobs", Verdict.WARNING if late >= TICK else Verdict.OK, words, oldest)
+    return Finding("due jobs", _lateness(facts, late), words, oldest)
+
+
+def _lateness(facts: dict[str, Any], late: timedelta) -> Verdict:
+    if late >= max(OVERDUE, 3 * facts["tick"]):
+        return Verdict.CRITICAL
+    return Verdict.WARNING if late >= facts["tick"] else Verdict.OK
+
+
+def _stalled(facts: dict[str, Any]) -> list[Finding]:
+    """Due jobs while processing is on, and nothing claimed for long: whoever should claim does not."""
+    oldest, at = facts["oldest_due"], facts["at"]
+    since = max((moment for moment in (oldest, facts["last_claim"]) if moment), default=at)
+    if oldest is None or not facts["enabled"] or at - since < max(OVERDUE, 3 * facts["tick"]):
+        return []
+    words = f"Nothing was claimed for {_ago(at, since)}, though jobs are due and processing is on."
+    return [Finding("claims", Verdict.CRITICAL, words, since)]
+
+
+def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
+    if not late["late"]:
+        return []
+    since: datetime = late["since"]
+    words = f"{late['late']} past their slot, {late['task_type']} the longest: {_ago(facts['at'], since)}."
+    verdict = _lateness(facts, facts["at"] - since) if facts["enabled"] else Verdict.PAUSED
+    return [Finding("late series", verdict, words, since)]
+
+
+def _silent(facts: dict[str, Any]) -> list[Finding]:
+    if not facts["silent"]:
+        return []
+    words = f"Without a heartbeat and not signed off: {', '.join(facts['silent'])}."
+    return [Finding("silent workers", Verdict.WARNING, words)]
+
+
+def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> list[Finding]:
+    long = [run for run in running if run["seconds"] > USED_UP * timeouts.get(run["task_type"], math.inf)]
+    if not long:
+        return []
+    words = f"{len(long)} running for more than 80 % of their timeout, {long[0]['task_type']} the longest."
+    return [Finding("long runs", Verdict.WARNING, words)]
 
 
 def _stuck(facts: dict[str, Any]) -> Finding:
@@ -149,4 +256,5 @@ def _series(facts: dict[str, Any]) -> Finding:
 def _crashed(facts: dict[str, Any]) -> Finding:
     if not facts["crashed"]:
         return Finding("cycles", Verdict.OK, "Every cycle that began has ended.")
-    return Finding("cycles", Verdict.WARNING, f"{facts['crashed']} began in the last day and never ended: crashed.")
+    words = f"{facts['crashed']} began in the last day and never ended: crashed."
+    return Finding("cycles", Verdict.CRITICAL, words)

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-SORTS = ("natural", "created", "run_at", "task", "status", "attempts", "updated")
+SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
 MIN_ID_PREFIX = 4
+SHORT_ID = range(8, 13)
+"""How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""
 NO_CURSOR = "This is no cursor of a list. Take the one that the list before it ended with."
 
 
@@ -154,20 +156,7 @@ def counts(conn: Connection) -> Counts:
     row = _rows(
         conn,
         """
-        SELECT
-            (SELECT count(*) FROM (SELECT FROM job_list
-                WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line LIMIT %(most)s) AS found)
-            + (SELECT count(*) FROM (SELECT FROM job_list
-                WHERE status = 'pending' AND blocked_by IS NULL AND in_line LIMIT %(most)s) AS found)
-            + (SELECT count(*) FROM (SELECT FROM job_list
-                WHERE status = 'pending' AND blocked_by IS NOT NULL LIMIT %(most)s) AS found) AS pending,
-            (SELECT count(*) FROM (SELECT FROM job_list WHERE status = 'running' LIMIT %(most)s) AS found) AS running,
-            (SELECT count(*) FROM (SELECT FROM job_list
-                WHERE status = 'succeeded' LIMIT %(most)s) AS found) AS succeeded,
-            (SELECT count(*) FROM (SELECT FROM job_list WHERE status = 'failed' LIMIT %(most)s) AS found) AS failed,
-            (SELECT count(*) FROM (SELECT FROM job_list
-                WHERE status = 'cancelled' LIMIT %(most)s) AS found) AS cancelled,
-            (SELECT count(*) FROM (SELECT FROM job_run_list WHERE removed LIMIT %(most)s) AS found) AS removed
+        SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
         """,
         {"most": Counts.LIMIT + 1},
     )[0]
@@ -199,12 +188,16 @@ def job(conn: Connection, job_id: UUID) -> Job | None:
 
 
 def detail(conn: Connection, job_id: UUID) -> JobDetail | None:
-    """One job with its newest 50 runs, the clauses of its claim and what operators did to it."""
+    """One job with its newest 50 runs, the clauses of its claim and what operators did to it; in the trash as well."""
     found = job(conn, job_id)
+    deleted = _rows(conn, "SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}) if found is None else []
+    if deleted:
+        found = job_from(deleted[0])
     if found is None:
         return None
     newest, _ = runs(conn, job_id=job_id)
-    return JobDetail(found, tuple(newest), tuple(why(conn, job_id)), tuple(audit(conn, job_id=job_id)))
+    clauses, done = why(conn, job_id), audit(conn, job_id=job_id)
+    return JobDetail(found, tuple(newest), tuple(clauses), tuple(done), in_trash=bool(deleted))
 
 
 def why(conn: Connection, job_id: UUID) -> list[Clause]:
@@ -301,7 +294,7 @@ def audit(
     rows = _rows(
         conn,
         """
-        SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit
+        SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit_list
         WHERE (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
             AND (%(since)s::interval IS NULL OR at > now() - %(since)s)
         ORDER BY id DESC LIMIT %(limit)s
@@ -329,11 +322,13 @@ def find_ids(conn: Connection, filter: Filter, limit: int = 10_001) -> list[UUID
 
 
 def resolve_id(conn: Connection, text: str) -> UUID:
-    """The id of the job that a whole id or the beginning of one names.
+    """The id of the job that a whole id, the beginning of one, or its last 8 to 12 digits name.
+
+    Ids begin with the time, so those of one minute begin alike; their ends are what lists show.
 
     Raises:
-        UsageError: the text is no id, too short, or begins more than one.
-        JobNotFound: it begins none.
+        UsageError: the text is no id, too short, or names more than one.
+        JobNotFound: it names none.
     """
     digits = text.strip().lower().replace("-", "")
     if len(digits) < MIN_ID_PREFIX or len(digits) > 32 or any(digit not in "0123456789abcdef" for digit in digits):
@@ -350,10 +345,20 @@ def resolve_id(conn: Connection, text: str) -> UUID:
     )
     if not rows and len(digits) == 32:  # it may be in the trash, and actions say so
         return UUID(digits)
+    if not rows and len(digits) in SHORT_ID:
+        rows = _rows(
+            conn,
+            """
+            (SELECT id FROM job_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
+            UNION
+            (SELECT id FROM job_removed_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
+            """,
+            {"length": len(digits), "digits": digits},
+        )
     if not rows:
-        raise JobNotFound(f"There is no job whose id begins with {text}.")
+        raise JobNotFound(f"There is no job whose id begins with {text}, or ends with it.")
     if len(rows) > 1:
         listed = ", ".join(sorted(str(row["id"]) for row in rows[:5]))
-        raise UsageError(f"More than one job's id begins with {text}: {listed}. Give more digits.")
+        raise UsageError(f"More than one job's id fits {text}: {listed}. Give more digits.")
     found: UUID = rows[0]["id"]
     return found

@@ -16,7 +16,8 @@ WINDOW: Final = 10_000
 _ALL: Final = """
 SELECT * FROM (
     SELECT j.*, j.id::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.id DESC) AS place
     FROM job_list AS j
     WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid)
@@ -50,7 +51,8 @@ WITH RECURSIVE lane (task_type, priority) AS (
 )
 SELECT * FROM (
     SELECT j.*, j.run_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.run_at, j.id) AS place
     FROM (
         (SELECT h.* FROM lane AS l CROSS JOIN LATERAL (
@@ -84,7 +86,8 @@ OFFSET %(skip)s LIMIT %(limit)s
 _RUNNING: Final = """
 SELECT * FROM (
     SELECT j.*, j.started_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.started_at, j.id) AS place
     FROM job_list AS j
     WHERE j.status = 'running'
@@ -104,7 +107,8 @@ OFFSET %(skip)s LIMIT %(limit)s
 _SUCCEEDED: Final = """
 SELECT * FROM (
     SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
     FROM (
         (SELECT j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at,
@@ -142,7 +146,8 @@ OFFSET %(skip)s LIMIT %(limit)s
 _FAILED: Final = """
 SELECT * FROM (
     SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
     FROM job_list AS j
     WHERE j.status = 'failed'
@@ -162,7 +167,8 @@ OFFSET %(skip)s LIMIT %(limit)s
 _CANCELLED: Final = """
 SELECT * FROM (
     SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at) AS sort_key,
+        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
+            j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
     FROM job_list AS j
     WHERE j.status = 'cancelled'

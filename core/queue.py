@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,7 +19,7 @@ from core.model import ClaimedJob, Enqueued, Finished, Renewed, RunOutcome, Stat
 from core.rows import Row, job_from, processing_from, result_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -33,12 +33,16 @@ _REFUSED = "JD001"
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What one pass of the reaper did: runs given up as lost, jobs past their end, rows of old evidence, pauses."""
+    """What one pass of the reaper did: runs given up as lost, jobs past their end, rows of old evidence, pauses.
+
+    `lost_jobs` are the jobs of the lost runs, wherever they stand now.
+    """
 
     lost: int
     expired: int
     pruned: int
     resumed: int
+    lost_jobs: Sequence[UUID] = field(default=(), compare=False)
 
 
 @contextmanager
@@ -54,13 +58,27 @@ def _refusals() -> Iterator[None]:
         raise
 
 
-def _rows(conn: Connection, statement: Any, params: Any) -> list[Row]:
-    with _refusals(), conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, params).fetchall()
+def _rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> list[Row]:
+    try:
+        with _refusals(), conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, params).fetchall()
+    except psycopg.errors.DeadlockDetected:
+        # The database has undone it in favour of whoever it stood in the way of, and who is now done.
+        if tries == 1 or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+            raise
+        return _rows(conn, statement, params, tries=tries - 1)
 
 
 def _dumped(value: Json | None) -> str | None:
     return None if value is None else json.dumps(value)
+
+
+def _array(values: Iterable[object]) -> str:
+    """An array literal of values whose text needs no quoting: numbers, ids, words of ours.
+
+    Written at once because psycopg adapts the elements of a list one by one, which is most of what a batch costs.
+    """
+    return f"{{{','.join(map(str, values))}}}"
 
 
 # Enqueue
@@ -102,22 +120,34 @@ def enqueue_many(conn: Connection, jobs: Sequence[NewJob], *, actor: str) -> lis
     with conn.transaction(), _refusals():
         for start in range(0, len(jobs), BULK):
             part = jobs[start : start + BULK]
-            ids += [
-                created
-                for (created,) in conn.execute(
-                    """
-                    SELECT job_queue_create_many(%s::text[], %s::jsonb[], %s::timestamptz[], %s::integer[],
-                        %s::integer[], %s::text[], %s::text[], %s)
-                    """,
-                    (
-                        [job.task_type for job in part], [json.dumps(job.payload) for job in part],
-                        [job.run_at for job in part], [job.max_attempts for job in part],
-                        [job.priority for job in part], [job.dedupe_key for job in part],
-                        [job.concurrency_key for job in part], actor,
-                    ),
-                )
-            ]  # fmt: skip
+            created = conn.execute(
+                """
+                SELECT job_queue_create_many(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
+                    %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
+                """,
+                (
+                    _words([job.task_type for job in part]),
+                    f"[{','.join([json.dumps(job.payload) for job in part])}]",
+                    _unless_all([job.run_at for job in part], None),
+                    _unless_all([job.max_attempts for job in part], 5),
+                    _unless_all([job.priority for job in part], 0),
+                    _unless_all([job.dedupe_key for job in part], None),
+                    _unless_all([job.concurrency_key for job in part], None), actor,
+                ),
+            )  # fmt: skip
+            ids += [job_id for (job_id,) in created]
     return ids
+
+
+def _words(values: list[str]) -> str | list[str]:
+    """An array of task types, at once where none of them needs quoting."""
+    plain = all(word.isidentifier() and word.upper() != "NULL" for word in set(values))
+    return _array(values) if plain else values
+
+
+def _unless_all(values: list[Any], default: object) -> list[Any] | None:
+    """The values, or None where each is the default, which the database then fills in by itself."""
+    return None if all(value == default for value in values) else values
 
 
 # The worker's side
@@ -156,7 +186,7 @@ def heartbeat(
         FROM job_queue_heartbeat(%s, %s::uuid[], %s::bigint[], %s::jsonb[], %s)
         """,
         (
-            worker_id, [job_id for job_id, _, _ in held], [token for _, token, _ in held],
+            worker_id, _array(job_id for job_id, _, _ in held), _array(token for _, token, _ in held),
             [_dumped(progress) for _, _, progress in held], lease_seconds,
         ),
     ).fetchall()  # fmt: skip
@@ -194,6 +224,7 @@ def finish(
     May be sent again after a lost connection: what was applied is answered and not applied twice. `retry_base`
     and `retry_cap` are seconds and apply where a run brings none of its own.
     """
+    details = [_details(run) for run in runs]
     rows = conn.execute(
         """
         SELECT job_id, run_token, recorded, status, run_at FROM job_queue_finish(%s, %s::uuid[], %s::bigint[],
@@ -201,9 +232,10 @@ def finish(
             ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at), %s::jsonb[], %s, %s)
         """,
         (
-            worker_id, [run.job_id for run in runs], [run.run_token for run in runs],
-            [run.outcome.value for run in runs], [run.started_at.timestamp() for run in runs],
-            [run.finished_at.timestamp() for run in runs], [_details(run) for run in runs], retry_base, retry_cap,
+            worker_id, _array(run.job_id for run in runs), _array(run.run_token for run in runs),
+            _array(run.outcome.value for run in runs), _array(run.started_at.timestamp() for run in runs),
+            _array(run.finished_at.timestamp() for run in runs),
+            details if any(details) else _array(["NULL"] * len(runs)), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip
     told = {
@@ -217,7 +249,8 @@ def finish(
 def reap(conn: Connection, worker_id: str, *, retry_base: float, retry_cap: float) -> Reaped:
     """One pass of the reaper: expired leases, ended series, due resumptions, stuck lines, old evidence."""
     row = conn.execute(
-        "SELECT lost, expired, pruned, resumed FROM job_queue_reap(%s, %s, %s)", (worker_id, retry_base, retry_cap)
+        "SELECT lost, expired, pruned, resumed, lost_jobs FROM job_queue_reap(%s, %s, %s)",
+        (worker_id, retry_base, retry_cap),
     ).fetchone()
     return Reaped(*row) if row else Reaped(0, 0, 0, 0)
 
@@ -372,8 +405,8 @@ def edit(
 ) -> ActionResult:
     """Changes a job that is not running.
 
-    Keys of `changes`: `payload` (validated by the caller), `run_at` and `expires_at` (ISO 8601),
-    `recurrence_interval_minutes`, `priority`, `max_attempts`. A key with None clears what may be empty.
+    Keys of `changes`: `payload` (validated by the caller) and with it `concurrency_key`, `run_at` and `expires_at`
+    (ISO 8601), `recurrence_interval_minutes`, `priority`, `max_attempts`. A key with None clears what may be empty.
     """
     rows = _rows(
         conn,
@@ -421,10 +454,24 @@ def processing(conn: Connection) -> Processing:
     return processing_from(settings[0] if settings else None, pauses)
 
 
-def cleanup(conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool) -> list[ActionResult]:
-    """Lists jobs stuck in running, and unless `dry_run` marks them failed: only leases provably expired."""
-    rows = _rows(conn, "SELECT * FROM job_queue_clean_stuck(%s, %s, %s)", (older_than, actor, dry_run))
+def cleanup(
+    conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool, ids: Sequence[UUID] | None = None
+) -> list[ActionResult]:
+    """Lists jobs stuck in running, and unless `dry_run` marks them failed: only leases provably expired.
+
+    With `ids`, only those of them.
+    """
+    rows = _rows(
+        conn,
+        "SELECT * FROM job_queue_clean_stuck(%s, %s, %s, %s::uuid[])",
+        (older_than, actor, dry_run, None if ids is None else list(ids)),
+    )
     return [result_from(row) for row in rows]
+
+
+def reveal(conn: Connection, job_id: UUID, *, actor: str) -> None:
+    """Puts on record that somebody looks at a job's personal data unmasked."""
+    _rows(conn, "SELECT job_queue_reveal(%s, %s)", (job_id, actor))
 
 
 def purge(conn: Connection, *, older_than: timedelta, dry_run: bool) -> int:

@@ -52,6 +52,11 @@ class RunResources:
 
         return Clients(self.settings)
 
+    def close(self) -> None:
+        """Closes the vendors' clients, where any was made."""
+        if "clients" in self.__dict__:
+            self.clients.close()
+
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         """A connection from the pool."""
         if self.database is None:

@@ -61,6 +61,17 @@ class Station:
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
+    @property
+    def timeouts(self) -> dict[str, float]:
+        """How long a run of each task type may take, in seconds."""
+        registry = self.runner.registry
+        return {name: found.timeout for name in registry.names if (found := registry.get(name)) is not None}
+
+    def close(self) -> None:
+        """Lets go of what runs had opened outside the database."""
+        self.resources.close()
+        self.alerts.close()
+
     def lease_end(self, sent: float) -> float:
         """Until when a lease may be relied on whose claim or renewal was sent at that moment (monotonic)."""
         return sent + self.settings.lease_seconds * SAFE_SHARE

@@ -11,10 +11,11 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from core import queue
+from core import bulk, queue
 from core.link import FAILURES
 from core.logs import event
 from core.redact import safe_error
+from core.sentinel import LOOK_SECONDS, Outage, Sentinel
 from core.tally import Totals
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Connection
+    from core.queue import Reaped
     from core.station import Station
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,20 @@ def _version() -> str:
         return "unknown"
 
 
+def reap(conn: Connection, station: Station) -> Reaped:
+    """One pass of the reaper; says aloud which runs it gave up."""
+    reaped = queue.reap(
+        conn,
+        station.worker_id,
+        retry_base=station.settings.retry_base_seconds,
+        retry_cap=station.settings.retry_cap_seconds,
+    )
+    if reaped.lost:
+        event(log, logging.WARNING, "runs with an expired lease were taken back", runs=reaped.lost)
+        station.alerts.lost(conn, reaped.lost_jobs)
+    return reaped
+
+
 class Upkeep:
     """Reaps every 1 to 5 s (a quarter of the lease), reports every 20 s, keeps a record per 5 minutes of work."""
 
@@ -70,6 +86,9 @@ class Upkeep:
         self._window: UUID | None = None
         self._window_end = 0.0
         self._counted = Totals()
+        self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=station.timeouts)
+        self._outage = Outage(station.alerts, station.worker_id, station.database.label)
+        self._next_look = 0.0
         self._interval = min(max(station.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} upkeep")
 
@@ -95,9 +114,11 @@ class Upkeep:
                 with self._station.database.connection() as conn:
                     self._step(conn)
                 self._failures = 0
+                self._outage.over()
             except Exception as error:  # noqa: BLE001 -- the reaper must go on whatever went wrong with one pass
                 pause = min(LONGEST_PAUSE, self._interval * 2.0 ** min(self._failures, 8)) * random.uniform(0.5, 1)  # noqa: S311
                 self._failures += 1
+                self._outage.note(error)
                 if self._failures == 1:
                     event(log, logging.WARNING, "upkeep failed; trying again", error=safe_error(str(error)))
 
@@ -108,17 +129,15 @@ class Upkeep:
             self._next_report = now + min(REPORT_SECONDS, self._station.settings.heartbeat_seconds * 4)
         self._reap(conn)
         self._keep_window(conn, now)
+        if bulk.go_on(conn, self._station.worker_id):
+            self._wake.set()
+        self._station.alerts.send_check_ins(conn)
+        if now >= self._next_look:
+            self._sentinel.look(conn)
+            self._next_look = now + LOOK_SECONDS
 
     def _reap(self, conn: Connection) -> None:
-        settings = self._station.settings
-        reaped = queue.reap(
-            conn,
-            self._station.worker_id,
-            retry_base=settings.retry_base_seconds,
-            retry_cap=settings.retry_cap_seconds,
-        )
-        if reaped.lost:
-            event(log, logging.WARNING, "runs with an expired lease were taken back", runs=reaped.lost)
+        reaped = reap(conn, self._station)
         if reaped.lost or reaped.resumed:
             self._on_work()
 

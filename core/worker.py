@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from core.alerts import Alerts
 from core.claimer import Claimer
-from core.cycle import Cycle, CycleProgress
+from core.cycle import Budget, Cycle, CycleProgress
 from core.finisher import Finisher
 from core.heartbeat import Heartbeat
 from core.station import Station
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from core.registry import Registry
     from core.settings import Settings
 
-__all__ = ["CycleProgress", "Worker", "WorkerStatus"]
+__all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 
 GRACE_SECONDS = 5.0
 """How long the last reports may take."""
@@ -84,6 +84,8 @@ class Worker:
         self._settings = settings
         self._concurrency = concurrency or settings.concurrency
         self._task_types = [registry.require(name).task_type for name in task_types or registry.names]
+        self.cycle: Cycle | None = None
+        """The cycle that `run_cycle` is running, or ran last."""
         self._station: Station | None = None
         self._lock = threading.Lock()
         self._deadline = math.inf
@@ -109,19 +111,21 @@ class Worker:
         *,
         on_progress: Callable[[CycleProgress], None] | None = None,
         http_method: str | None = None,
+        budget: Budget | None = None,
     ) -> CycleResult:
         """Runs one cycle of up to `limit` due jobs, one after another, in a worker of its own.
 
-        `http_method` is that of the request which asked for it, where there was one.
+        `http_method` is that of the request which asked for it, where there was one; `budget` bounds its time.
 
         Raises:
             DatabaseUnreachable: before anything was run.
         """
         station = self._new_station(concurrency=1)
         try:
-            return Cycle(station, limit, on_progress).run(source=self._source, http_method=http_method)
+            self.cycle = Cycle(station, limit, on_progress, budget)
+            return self.cycle.run(source=self._source, http_method=http_method)
         finally:
-            station.alerts.close()
+            station.close()
 
     @property
     def status(self) -> WorkerStatus:
@@ -226,4 +230,4 @@ class Worker:
                 part.thread.join()
         self._upkeep.sign_off()
         station.slots.close()
-        station.alerts.close()
+        station.close()

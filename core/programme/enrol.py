@@ -238,7 +238,7 @@ def _note_login(conn: psycopg.Connection[Any], user: User) -> None:
 
 def _disclose(conn: psycopg.Connection[Any], run: Run, person: Person, attempt: Attempt) -> None:
     """Audits that a person's data went to the vendor, by the names of the fields that were sent."""
-    if attempt.sent:
+    if not attempt.sent:
         return
     conn.execute(
         """

@@ -1,0 +1,206 @@
+"""What alerts say, in Sentry's words: events for failures, lost runs and alarms, and check-ins of recurring jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.model import Finding, FinishedRun, Job, Run
+    from core.run_context import RunContext
+
+Event = dict[str, Any]
+
+LOGGER: Final = "job_runner"
+SLUG_LENGTH: Final = 50
+"""The most that Sentry takes as the name of a monitor (its documentation, "Cron Monitoring")."""
+
+_QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
+_NUMBERS: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
+_LEVELS: Final = {"CRITICAL": "fatal", "ERROR": "error", "WARNING": "warning", "INFO": "info", "DEBUG": "debug"}
+
+
+def fingerprint(kind: str | None, error: str | None) -> str:
+    """The mark that groups like errors, the same as `job_error_fingerprint` in schema.sql gives the lists of errors."""
+    text = _NUMBERS.sub("#", _QUOTED.sub('"?"', (error or "")[:500]))
+    return hashlib.md5(f"{kind or ''}:{text}".encode(), usedforsecurity=False).hexdigest()[:12]
+
+
+def failure(context: RunContext, run: FinishedRun, worker: str, environment: str) -> Event:
+    """A run after which nobody tries again: the job failed for good, or the cycle of a series did."""
+    job = context.job
+    kind = run.error_kind or "failed"
+    said: Event = {"type": kind, "value": run.error or kind}
+    if context.stack:
+        said["stacktrace"] = {
+            "frames": [{"filename": name, "lineno": line, "function": where} for name, line, where in context.stack]
+        }
+    return {
+        "level": "error",
+        "logger": LOGGER,
+        "transaction": job.task_type,
+        "fingerprint": [LOGGER, job.task_type, fingerprint(run.error_kind, run.error)],
+        "exception": {"values": [said]},
+        "tags": {
+            LOGGER: "jobdeck",
+            "task_type": job.task_type,
+            "job_id": str(job.id),
+            "attempt": str(job.attempt),
+            "worker": worker,
+            "outcome": run.outcome.value,
+            "environment": environment,
+        },
+        "contexts": {
+            "job": {
+                "run_token": job.run_token,
+                "attempt": job.attempt,
+                "max_attempts": job.max_attempts,
+                "recurring": job.is_recurring,
+                "due_at": job.due_at.isoformat(),
+                "started_at": run.started_at.isoformat(),
+                "finished_at": run.finished_at.isoformat(),
+            }
+        },
+        "breadcrumbs": {"values": _breadcrumbs(context.log_tail(), run.finished_at)},
+    }
+
+
+def lost(run: Run, job: Job | None, worker: str, environment: str) -> Event:
+    """A run whose worker went silent. An error where it was the last attempt, else a warning."""
+    final = job is not None and (
+        job.status.value == "failed" or (job.is_recurring and job.attempts == 0 and job.consecutive_failures > 0)
+    )
+    return {
+        "level": "error" if final else "warning",
+        "logger": LOGGER,
+        "transaction": run.task_type,
+        "fingerprint": [LOGGER, run.task_type, fingerprint(run.error_kind, run.error)],
+        "exception": {"values": [{"type": run.error_kind or "lost", "value": run.error or "lost"}]},
+        "tags": {
+            LOGGER: "jobdeck",
+            "task_type": run.task_type,
+            "job_id": str(run.job_id),
+            "attempt": str(run.attempt),
+            "worker": run.worker_id or worker,
+            "outcome": "failed" if final else "lost",
+            "environment": environment,
+        },
+        "contexts": {
+            "job": {
+                "run_token": run.run_token,
+                "attempt": run.attempt,
+                "due_at": run.due_at.isoformat(),
+                "started_at": run.started_at.isoformat(),
+                "finished_at": run.finished_at.isoformat(),
+            }
+        },
+    }
+
+
+def more_lost(runs: int, who: str, environment: str) -> Event:
+    """Lost runs beyond those that were told one by one."""
+    words = f"{runs} more runs were lost at the same time. `jobdeck runs --outcome lost` lists them."
+    return _of_whole("error", "lost: many runs", words, who, environment)
+
+
+def alarm(finding: Finding, who: str, environment: str) -> Event:
+    """A signal of health that became critical."""
+    event = _of_whole("error", f"alarm: {finding.signal}", finding.evidence, who, environment)
+    event["tags"]["signal"] = finding.signal
+    if finding.since is not None:
+        event["contexts"] = {"alarm": {"since": finding.since.isoformat()}}
+    return event
+
+
+def recovered(signal: str, evidence: str, since: datetime, who: str, environment: str) -> Event:
+    """A signal of health that is critical no longer."""
+    words = f"Recovered: {signal}. {evidence} The alarm had stood since {since:%Y-%m-%d %H:%M:%S}Z."
+    event = _of_whole("info", f"recovered: {signal}", words, who, environment)
+    event["tags"]["signal"] = signal
+    return event
+
+
+def unreachable(who: str, database: str, seconds: float, error: str, environment: str) -> Event:
+    """A process that asks its database in vain."""
+    words = f"{who} has not reached the database at {database} for {seconds:.0f} s: {error}"
+    return _of_whole("error", "alarm: database", words, who, environment)
+
+
+def reachable(who: str, database: str, seconds: float, environment: str) -> Event:
+    """The end of that."""
+    words = f"Recovered: {who} reaches the database at {database} again, after {seconds:.0f} s."
+    return _of_whole("info", "recovered: database", words, who, environment)
+
+
+def check_in(run: CheckIn, minutes: int, margin: int, environment: str, release: str) -> Event:
+    """One cycle of a series, for the monitor of that series; the monitor is made by its first check-in."""
+    name = f"{re.sub(r'[^a-z0-9-]+', '-', run.task_type.lower())[: SLUG_LENGTH - 9]}-{run.job_id[-8:]}"
+    return {
+        "type": "check_in",
+        "check_in_id": hashlib.sha256(f"{run.job_id}:{run.run_token}".encode()).hexdigest()[:32],
+        "monitor_slug": name,
+        "status": "ok" if run.succeeded else "error",
+        "duration": round(run.seconds, 3),
+        "environment": environment,
+        "release": release,
+        "monitor_config": {
+            "schedule": {"type": "interval", "value": minutes, "unit": "minute"},
+            "checkin_margin": margin,
+            "timezone": "UTC",
+        },
+    }
+
+
+class CheckIn:
+    """What is known of a finished cycle when it ends; the interval of its series is asked for later."""
+
+    __slots__ = ("job_id", "run_token", "seconds", "succeeded", "task_type")
+
+    def __init__(self, context: RunContext, *, succeeded: bool) -> None:
+        self.job_id = str(context.job.id)
+        self.run_token = context.job.run_token
+        self.task_type = context.job.task_type
+        self.seconds = context.elapsed
+        self.succeeded = succeeded
+
+
+def _of_whole(level: str, what: str, words: str, who: str, environment: str) -> Event:
+    return {
+        "level": level,
+        "logger": LOGGER,
+        "message": words,
+        "fingerprint": [LOGGER, what],
+        "tags": {
+            LOGGER: "jobdeck",
+            "worker": who,
+            "outcome": what.partition(":")[0],
+            "environment": environment,
+        },
+    }
+
+
+def _breadcrumbs(lines: Sequence[str], ended: datetime) -> list[Event]:
+    """The last lines of a run's log, which is kept redacted, as Sentry shows what led up to a failure."""
+    crumbs = []
+    for line in lines:
+        at, _, rest = line.partition(" ")
+        level, _, message = rest.strip().partition(" ")
+        try:
+            moment = datetime.combine(ended.date(), datetime.strptime(at, "%H:%M:%S.%f").time(), ended.tzinfo)  # noqa: DTZ007 -- the zone is the run's
+        except ValueError:
+            moment, message = ended, line
+        if moment > ended + timedelta(hours=1):
+            moment -= timedelta(days=1)
+        crumbs.append(
+            {
+                "timestamp": moment.isoformat(),
+                "category": "job",
+                "level": _LEVELS.get(level, "info"),
+                "message": message.strip(),
+            }
+        )
+    return crumbs

@@ -1,0 +1,51 @@
+"""What a program does about a job that an operator asks for: enqueues it, changes it, or says what would come of it.
+
+Each takes a connection and works in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core import evidence, queue
+from core.creating import changes, new_job
+from core.model import ActionResult
+
+if TYPE_CHECKING:
+    from core.creating import Wanted
+    from core.database import Connection
+    from core.model import Enqueued, Job
+    from core.registry import Registry
+
+
+def create(conn: Connection, registry: Registry, wanted: Wanted, *, actor: str) -> Enqueued:
+    """Enqueues the job.
+
+    Raises:
+        Refused: the type is unknown, the payload does not fit, or the queue does not take it.
+    """
+    return queue.enqueue(conn, new_job(registry, wanted, evidence.clock(conn)), actor=actor)
+
+
+def edit(
+    conn: Connection, registry: Registry, job: Job, wanted: Wanted, *, actor: str, dry_run: bool = False
+) -> ActionResult:
+    """Makes the job what is wanted, if it is still at the version that was seen.
+
+    Raises:
+        Refused: the type is unknown or the payload does not fit.
+    """
+    made = changes(registry, job, wanted, evidence.clock(conn))
+    return queue.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
+
+
+def rehearse(conn: Connection, registry: Registry, wanted: Wanted, job: Job | None, *, actor: str) -> ActionResult:
+    """What the queue would answer; nothing is changed. `job` is the one that would be edited."""
+    if job is not None:
+        return edit(conn, registry, job, wanted, actor=actor, dry_run=True)
+    with conn.transaction(force_rollback=True):
+        made = create(conn, registry, wanted, actor=actor)
+    if not made.created:
+        there = f"Job {made.job.id} with the same dedupe key is {made.job.status.value} already."
+        return ActionResult(made.job.id, ok=False, message=f"{there} Nothing would be enqueued.")
+    return ActionResult(made.job.id, ok=True, message="It would be enqueued.", status=made.job.status)

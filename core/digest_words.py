@@ -1,0 +1,38 @@
+"""A shift's figures in words, for the command line and the dashboard alike."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.reports import Digest
+
+PAST = {
+    "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
+    "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
+}  # fmt: skip
+
+
+def finished_words(digest: Digest) -> str:
+    """How many runs came to what; from when they are counted where that is not the whole shift."""
+    told = f"{digest.succeeded} succeeded, {digest.troubled} to be tried again, {digest.failed} failed for good"
+    if digest.counted_since > digest.since:
+        return f"{told} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
+    return told
+
+
+def trigger_words(digest: Digest) -> str:
+    """How many cycles and windows of each source there were, and how many of them went wrong."""
+    parts = [
+        f"{one.count} {one.source}{f' ({one.troubled} went wrong)' if one.troubled else ''}" for one in digest.triggers
+    ]
+    return ", ".join(parts) or "none came"
+
+
+def action_words(digest: Digest) -> list[tuple[str, str]]:
+    """What each actor did: `retried 12, paused 1`."""
+    return [
+        (actor, ", ".join(f"{PAST.get(one.action, one.action)} {one.count}" for one in done))
+        for actor, done in groupby(digest.actions, key=lambda one: one.actor)
+    ]

@@ -1,0 +1,285 @@
+"""The evidence behind the verdict: the trigger's history, errors over time, workers, a shift. Changes nothing.
+
+Like `core.insights` it reads through views, and what it reads is bounded: by an index, a time and a limit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from core import insights
+from core.health import TICK, health
+from core.model import Filter, Status
+from core.queue import processing
+from core.reports import (
+    HOURS,
+    ActionCount,
+    AuditReport,
+    CronReport,
+    Digest,
+    ErrorReport,
+    ErrorTrend,
+    Fleet,
+    Recipient,
+    Recipients,
+    TriggerCount,
+    overdue_by,
+)
+from core.rows import Row, job_from
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from core.model import Job
+
+Connection = psycopg.Connection[Any]
+
+WEEK: Final = timedelta(days=7)
+TRIGGERS: Final = 100
+OVERDUE_LISTED: Final = 50
+RUNNING_LISTED: Final = 200
+SERIES_LISTED: Final = 200
+COUNTED: Final = timedelta(days=1)
+"""How long finished runs are counted by the minute; see `job_queue_prune`."""
+
+
+def _rows(conn: Connection, statement: Any, params: Mapping[str, Any] | None = None) -> list[Row]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, params, prepare=False).fetchall()
+
+
+def clock(conn: Connection) -> datetime:
+    """The database's time."""
+    at: datetime = _rows(conn, "SELECT now() AS at")[0]["at"]
+    return at
+
+
+def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> CronReport:
+    """Cron Health: the verdict, the trigger's history, workers, and the jobs that the verdict speaks of.
+
+    With `timeouts`, in seconds by task type, runs that have used up most of theirs weigh in the verdict.
+    """
+    with conn.transaction():
+        at, tick = clock(conn), _tick(conn)
+        due = insights.page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED).jobs
+        return CronReport(
+            at=at,
+            tick=tick,
+            health=health(conn, timeouts=timeouts),
+            processing=processing(conn),
+            runs=tuple(insights.worker_runs(conn, limit=TRIGGERS)),
+            workers=tuple(insights.workers(conn)),
+            running=_running(conn),
+            overdue=tuple(job for job in due if job.blocked_by is None and overdue_by(job, at) >= tick),
+            series=_series(conn),
+        )
+
+
+def _tick(conn: Connection) -> timedelta:
+    rows = _rows(conn, "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1")
+    return rows[0]["tick"] if rows else TICK
+
+
+def _running(conn: Connection) -> tuple[Job, ...]:
+    rows = _rows(
+        conn,
+        "SELECT * FROM job_list WHERE status = 'running' ORDER BY started_at, id LIMIT %(most)s",
+        {"most": RUNNING_LISTED},
+    )
+    return tuple(job_from(row) for row in rows)
+
+
+def _series(conn: Connection) -> tuple[Job, ...]:
+    rows = _rows(
+        conn,
+        """
+        SELECT * FROM job_list WHERE is_recurring AND status IN ('pending', 'running')
+        ORDER BY run_at LIMIT %(most)s
+        """,
+        {"most": SERIES_LISTED},
+    )
+    return tuple(job_from(row) for row in rows)
+
+
+# Errors. A job stands where its newest failed run put it; jobs are looked up one by one, so that the planner has
+# no reason to read the whole queue.
+_TRENDS: Final = """
+WITH troubled AS MATERIALIZED (
+    SELECT run_token, job_id, task_type, fingerprint, error_kind, error, finished_at FROM job_run_list
+    WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
+    ORDER BY finished_at DESC LIMIT 20000
+), alike AS (
+    SELECT task_type, fingerprint, (array_agg(error_kind ORDER BY run_token DESC))[1] AS error_kind,
+        coalesce((array_agg(error ORDER BY run_token DESC))[1], 'no reason given') AS sample, count(*) AS count,
+        count(DISTINCT job_id) AS jobs, min(finished_at) AS first_seen, max(finished_at) AS last_seen
+    FROM troubled GROUP BY task_type, fingerprint ORDER BY max(finished_at) DESC LIMIT %(limit)s
+), hourly AS (
+    SELECT task_type, fingerprint, count(*) AS runs,
+        greatest(floor(extract(epoch FROM now() - finished_at) / 3600), 0)::integer AS hours_ago
+    FROM troubled WHERE finished_at > now() - make_interval(hours => %(hours)s) GROUP BY 1, 2, 4
+), newest AS (
+    SELECT DISTINCT ON (job_id) job_id, task_type, fingerprint FROM troubled ORDER BY job_id, run_token DESC
+), standing AS (
+    SELECT n.task_type, n.fingerprint, count(*) FILTER (WHERE j.status = 'failed') AS failed,
+        count(*) FILTER (WHERE j.status = 'pending' AND j.last_error IS NOT NULL) AS waiting
+    FROM newest AS n
+    CROSS JOIN LATERAL (SELECT q.status, q.last_error FROM job_list AS q WHERE q.id = n.job_id LIMIT 1) AS j
+    GROUP BY n.task_type, n.fingerprint
+)
+SELECT a.*, coalesce(s.failed, 0) AS failed, coalesce(s.waiting, 0) AS waiting, ARRAY(
+        SELECT coalesce((SELECT h.runs FROM hourly AS h WHERE h.task_type = a.task_type
+            AND h.fingerprint = a.fingerprint AND h.hours_ago = n), 0)
+        FROM generate_series(%(hours)s - 1, 0, -1) AS n ORDER BY n DESC
+    ) AS hours
+FROM alike AS a LEFT JOIN standing AS s ON s.task_type = a.task_type AND s.fingerprint = a.fingerprint
+ORDER BY a.last_seen DESC
+"""
+
+
+def trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> tuple[ErrorTrend, ...]:
+    """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
+    rows = _rows(conn, _TRENDS, {"since": since, "limit": limit, "hours": HOURS})
+    return tuple(ErrorTrend(**row | {"hours": tuple(row["hours"])}) for row in rows)
+
+
+def errors(conn: Connection, watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> ErrorReport:
+    """The groups, and where the watched jobs stand; a watched job that is nowhere is left out."""
+    with conn.transaction():
+        found = (insights.job(conn, job_id) for job_id in watched)
+        return ErrorReport(clock(conn), trends(conn, since=since), tuple(job for job in found if job is not None))
+
+
+def alike(
+    conn: Connection, task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000
+) -> tuple[Job, ...]:
+    """The jobs that failed for good with such an error, last failed first; then those that wait to be tried again."""
+    rows = _rows(
+        conn,
+        """
+        WITH troubled AS MATERIALIZED (
+            SELECT run_token, job_id, task_type, fingerprint, finished_at FROM job_run_list
+            WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
+            ORDER BY finished_at DESC LIMIT 20000
+        ), newest AS (
+            SELECT DISTINCT ON (job_id) job_id, task_type, fingerprint, run_token FROM troubled
+            ORDER BY job_id, run_token DESC
+        )
+        SELECT j.* FROM newest AS n
+        CROSS JOIN LATERAL (SELECT q.* FROM job_list AS q WHERE q.id = n.job_id LIMIT 1) AS j
+        WHERE n.task_type = %(task_type)s AND n.fingerprint = %(fingerprint)s
+            AND (j.status = 'failed' OR j.status = 'pending' AND j.last_error IS NOT NULL)
+        ORDER BY j.status <> 'failed', n.run_token DESC LIMIT %(limit)s
+        """,
+        {"task_type": task_type, "fingerprint": fingerprint, "since": since, "limit": limit},
+    )
+    return tuple(job_from(row) for row in rows)
+
+
+def fleet(conn: Connection) -> Fleet:
+    """The workers, what they run, and the task types that wait though no live worker handles them."""
+    with conn.transaction():
+        workers = tuple(insights.workers(conn))
+        handled = {task_type for worker in workers if worker.alive for task_type in worker.task_types}
+        waiting = _rows(
+            conn,
+            """
+            WITH RECURSIVE type (name) AS (
+                (SELECT j.task_type FROM job_list AS j
+                WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line ORDER BY j.task_type LIMIT 1)
+                UNION ALL
+                SELECT (SELECT j.task_type FROM job_list AS j
+                    WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > t.name
+                    ORDER BY j.task_type LIMIT 1)
+                FROM type AS t WHERE t.name IS NOT NULL
+            )
+            SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
+            """,
+        )
+        unhandled = tuple(row["name"] for row in waiting if row["name"] not in handled)
+        return Fleet(clock(conn), workers, _running(conn), unhandled)
+
+
+def digest(conn: Connection, since: timedelta) -> Digest:
+    """What a shift was like: what finished and failed, what operators did, pauses, triggers, errors."""
+    with conn.transaction():
+        at = clock(conn)
+        counted = min(since, COUNTED)
+        finished = _rows(
+            conn,
+            """
+            SELECT coalesce(sum(succeeded), 0) AS succeeded, coalesce(sum(troubled), 0) AS troubled,
+                coalesce(sum(failed), 0) AS failed
+            FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
+            """,
+            {"since": counted},
+        )[0]
+        entries = insights.audit(conn, since=since, limit=10_000)
+        done = Counter((entry.actor, entry.action) for entry in entries)
+        return Digest(
+            at=at,
+            since=at - since,
+            counted_since=at - counted,
+            **{name: int(number) for name, number in finished.items()},
+            health=health(conn),
+            counts=insights.counts(conn),
+            processing=processing(conn),
+            actions=tuple(ActionCount(*key, count) for key, count in sorted(done.items())),
+            pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
+            triggers=_triggers(conn, since),
+            errors=tuple(trend for trend in trends(conn, since=max(since, WEEK)) if trend.last_seen >= at - since),
+        )
+
+
+def _triggers(conn: Connection, since: timedelta) -> tuple[TriggerCount, ...]:
+    rows = _rows(
+        conn,
+        """
+        SELECT source, count(*) AS count, count(*) FILTER (
+            WHERE status = 'error' OR completed_at IS NULL AND started_at < now() - interval '15 minutes'
+                AND source <> 'worker') AS troubled
+        FROM job_worker_runs WHERE started_at > now() - %(since)s GROUP BY source ORDER BY source
+        """,
+        {"since": since},
+    )
+    return tuple(TriggerCount(**row) for row in rows)
+
+
+def audit(conn: Connection, since: timedelta) -> AuditReport:
+    """What operators did in a time, newest first, and the digest of it."""
+    return AuditReport(tuple(insights.audit(conn, since=since, limit=1000)), digest(conn, since))
+
+
+def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipients | None:
+    """Whom a job wrote to or left out, addresses masked; None where it wrote to nobody, or where one may not look."""
+    allowed = "SELECT coalesce(has_table_privilege(to_regclass('public.outbox_receipts'), 'select'), false) AS may"
+    if not _rows(conn, allowed)[0]["may"]:
+        return None
+    counts = _rows(
+        conn,
+        """
+        SELECT CASE WHEN state = 'left out' THEN 'left out: ' || coalesce(left_out, '?') ELSE state END AS state,
+            count(*) AS count
+        FROM outbox_receipts WHERE job_id = %(job)s GROUP BY 1 ORDER BY 2 DESC, 1
+        """,
+        {"job": job_id},
+    )
+    if not counts:
+        return None
+    listed = _rows(
+        conn,
+        """
+        SELECT channel, address, state, coalesce(left_out, error_class, last_event) AS detail,
+            coalesce(last_event_at, accepted_at, created_at) AS at
+        FROM outbox_receipts WHERE job_id = %(job)s
+        ORDER BY state NOT IN ('failed', 'uncertain'), created_at LIMIT %(limit)s
+        """,
+        {"job": job_id, "limit": limit},
+    )
+    return Recipients(tuple((row["state"], row["count"]) for row in counts), tuple(Recipient(**row) for row in listed))

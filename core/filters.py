@@ -1,0 +1,176 @@
+"""The filter a person types, in the dashboard and after `--filter`: `status:failed type:sync error:"no route" age>2h`.
+
+A filter says which jobs an action takes, so what it does not understand it refuses: no word widens it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from core.errors import UsageError
+from core.model import Filter, RunOutcome, Status
+from core.timeparse import parse_duration, write_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
+
+W = TypeVar("W", bound=StrEnum)
+
+_WORD: Final = re.compile(
+    r'\s*(?:(?P<key>[a-z]+)(?P<sign>:>=|:>|>=|<=|:|>|<))?(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>\S*))', re.IGNORECASE
+)
+_PLAIN: Final = re.compile(r'[^\s":<>\\]+(?: [^\s":<>\\]+)*')
+EVERYTHING: Final = "all"
+"""The status that is none: of every status."""
+
+
+class Key(NamedTuple):
+    """One key of the language: the field of `Filter` it sets, how its value is read, and a value to show."""
+
+    field: str
+    read: Callable[[str], object]
+    example: str
+
+
+def parse_filter(text: str) -> Filter:
+    """Reads a filter. Words without a key are the search text; a value with spaces stands in double quotes.
+
+    Raises:
+        UsageError: a key that is none, given twice, without a value, or with one it cannot have.
+    """
+    found: dict[str, Any] = {}
+    words: list[str] = []
+    for word in _words(text):
+        value = word["bare"] if word["quoted"] is None else re.sub(r"\\(.)", r"\1", word["quoted"])
+        if word["key"] is None:
+            words.append(value)
+            continue
+        key = word["key"].lower()
+        field, read = _read(key, word["sign"], value)
+        if field in found:
+            raise UsageError(f"The filter says {word['key']} twice. Leave one of them out.")
+        found[field] = read
+    return Filter(**found, search=" ".join(words) or None)
+
+
+def format_filter(wanted: Filter) -> str:
+    """The filter as a person would type it; `parse_filter` reads it back."""
+    words = [f"status:{wanted.status.value}"] if wanted.status else []
+    for name, value in (("type", wanted.task_type), ("error", wanted.error), ("coach", wanted.coach_id)):
+        if value is not None:
+            words.append(f"{name}:{_quoted(value, loose=False)}")
+    if wanted.attempts_at_least is not None:
+        words.append(f"attempts>={wanted.attempts_at_least}")
+    if wanted.older_than is not None:
+        words.append(f"age>{write_duration(wanted.older_than)}")
+    if wanted.outcome is not None:
+        words.append(f"outcome:{wanted.outcome.value}")
+    if wanted.search is not None:
+        words.append(_quoted(wanted.search, loose=True))
+    return " ".join(words)
+
+
+def completions(text: str, task_types: Sequence[str]) -> list[str]:
+    """What the last word of a filter could become, best first; each is the whole word."""
+    last = text[len(text.rstrip().rpartition(" ")[0]) :].strip() if text and not text[-1].isspace() else ""
+    key, colon, value = last.partition(":")
+    if not colon:
+        return [word for word in _STARTS if word.startswith(last.lower()) and word != last.lower()]
+    choices: dict[str, Iterable[str]] = {
+        "status": (EVERYTHING, *Status),
+        "outcome": RunOutcome,
+        "type": task_types,
+    }
+    wanted = value.lower()
+    fitting = [choice for choice in choices.get(key.lower(), ()) if wanted in choice and wanted != choice]
+    return [f"{key}:{choice}" for choice in sorted(fitting, key=lambda choice: not choice.startswith(wanted))]
+
+
+def _words(text: str) -> list[re.Match[str]]:
+    found, at = [], 0
+    text = text.rstrip()
+    while at < len(text):
+        word = _WORD.match(text, at)
+        if word is None or word.end() == at:
+            raise UsageError(f"The filter cannot be read from {text[at:]!r} on.")
+        if word["bare"] is not None and '"' in word["bare"]:
+            raise UsageError(f"A quote in the filter is not closed or stands within a word: {word.group().strip()}.")
+        found.append(word)
+        at = word.end()
+        if word["quoted"] is not None and at < len(text) and not text[at].isspace():
+            raise UsageError(f"A blank is missing in the filter after {word.group().strip()}.")
+    return found
+
+
+def _read(key: str, sign: str, value: str) -> tuple[str, object]:
+    if key not in _KEYS:
+        known = " ".join(word.rstrip("=") for word in _STARTS)
+        raise UsageError(
+            f'The filter has no key "{key}". Its keys are {known}. '
+            "To search for the text itself, put it in double quotes."
+        )
+    field, read, example = _KEYS[key]
+    sign = sign.removeprefix(":") or ":"
+    allowed = {"age": (":", ">", ">="), "older": (":", ">", ">="), "attempts": (":", ">", ">=")}.get(key, (":",))
+    if sign not in allowed:
+        raise UsageError(f"The filter's {key} does not take {sign}. Write it like {example}.")
+    if not value:
+        raise UsageError(f"The filter's {key} wants a value, like {example}.")
+    found = read(value)
+    return field, found + 1 if key == "attempts" and sign == ">" and isinstance(found, int) else found
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _age(value: str) -> timedelta:
+    return parse_duration(value, what="age in the filter")
+
+
+def _status(value: str) -> Status | None:
+    return None if value.lower() == EVERYTHING else _member(Status, "status", value)
+
+
+def _outcome(value: str) -> RunOutcome:
+    return _member(RunOutcome, "outcome", value)
+
+
+def _member(words: type[W], key: str, value: str) -> W:
+    """The word that the value is, or the one word that begins with it."""
+    wanted = value.lower()
+    near = [word for word in words if word.value.startswith(wanted)]
+    exact = [word for word in near if word.value == wanted]
+    if exact or len(near) == 1:
+        return (exact or near)[0]
+    listed = ", ".join(near or words)
+    raise UsageError(f'"{value}" is no {key}: {"it could be" if near else "there are"} {listed}.')
+
+
+def _count(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", value):
+        raise UsageError(f'"{value}" is no number of attempts. Write it like attempts>=3, which means 3 or more.')
+    return int(value)
+
+
+def _quoted(value: str, *, loose: bool) -> str:
+    if _PLAIN.fullmatch(value) and (loose or " " not in value):
+        return value
+    return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+_KEYS: Final[dict[str, Key]] = {
+    "status": Key("status", _status, "status:failed"),
+    "type": Key("task_type", _text, "type:game_platform_sync"),
+    "error": Key("error", _text, 'error:"rate limit"'),
+    "coach": Key("coach_id", _text, "coach:ID"),
+    "age": Key("older_than", _age, "age>2h"),
+    "older": Key("older_than", _age, "older:2h"),
+    "attempts": Key("attempts_at_least", _count, "attempts>=3"),
+    "outcome": Key("outcome", _outcome, "outcome:partial"),
+}
+_STARTS: Final = ("type:", "status:", "error:", "coach:", "age>", "attempts>=", "outcome:")
+"""How the keys are offered. `older:` says the same as `age>`."""

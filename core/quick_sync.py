@@ -1,0 +1,29 @@
+"""Quick Sync: the sync and the totals sweep that follows it, enqueued together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core import queue
+from core.commands import new_jobs
+
+if TYPE_CHECKING:
+    from core.database import Connection
+    from core.model import Enqueued
+    from core.registry import Registry
+
+
+def enqueue(conn: Connection, registry: Registry, kind: str, *, actor: str) -> list[Enqueued]:
+    """Enqueues the jobs of a quick sync in one transaction, each waiting for the success of the one before.
+
+    Raises:
+        UnknownTaskType: a type of this quick sync has no handler here.
+    """
+    done: list[Enqueued] = []
+    jobs = new_jobs.quick_sync(registry, kind)
+    with conn.transaction():
+        for job in jobs:
+            blocker = done[-1].job.id if done else None
+            done.append(queue.enqueue(conn, replace(job, blocked_by=blocker), actor=actor))
+    return done

@@ -1,0 +1,107 @@
+"""Whoever stands by watches the whole: tells when the queue's health becomes critical, and when that is over.
+
+Several processes may watch one database; it remembers what was told, so that an incident is told once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from core.health import clear_alarm, health, raise_alarm
+from core.link import LOST
+from core.logs import event
+from core.model import Verdict
+from core.redact import safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+
+    from core.alerts import Alerts
+    from core.model import Finding, Health
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 30.0
+OUTAGE_SECONDS: Final = 60.0
+"""How long a database may be out of reach before somebody is told."""
+
+WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying")
+"""Signals that are told of when they are critical; failures of jobs and series are told one by one."""
+
+
+class Sentinel:
+    """Watches for one process. `who` is what its alarms name as their source."""
+
+    def __init__(self, alerts: Alerts, who: str, *, timeouts: Mapping[str, float] | None = None) -> None:
+        self._alerts = alerts
+        self._who = who
+        self._timeouts = timeouts
+        self._known: set[str] = set()
+
+    def look(self, conn: psycopg.Connection[Any]) -> Health:
+        """Judges once, and tells what has changed since somebody last told of it.
+
+        Raises:
+            psycopg.Error: the database did not answer.
+        """
+        found = health(conn, timeouts=self._timeouts)
+        signals = {finding.signal: finding for finding in found.findings}
+        for name in WATCHED:
+            finding = signals.get(name)
+            if name == "workers" and "trigger" in signals:
+                # One cause, one alarm: without a standing worker the scheduler is the worker.
+                finding = None
+            if finding is not None and finding.verdict is Verdict.CRITICAL:
+                self._raise(conn, finding)
+            else:
+                self._clear(conn, name, finding)
+        return found
+
+    def _raise(self, conn: psycopg.Connection[Any], finding: Finding) -> None:
+        if finding.signal not in self._known:
+            self._known.add(finding.signal)
+            event(log, logging.ERROR, "alarm", signal=finding.signal, evidence=finding.evidence)
+        if self._alerts.on and raise_alarm(conn, finding.signal):
+            self._alerts.alarm(finding, self._who)
+
+    def _clear(self, conn: psycopg.Connection[Any], name: str, finding: Finding | None) -> None:
+        evidence = finding.evidence if finding is not None else "The signal is no longer critical."
+        if name in self._known:
+            self._known.discard(name)
+            event(log, logging.INFO, "alarm over", signal=name, evidence=evidence)
+        if self._alerts.on:
+            since = clear_alarm(conn, name)
+            if since is not None:
+                self._alerts.recovered(name, evidence, since, self._who)
+
+
+class Outage:
+    """One process's view of a database that does not answer: told once when it lasts, and once when it is over."""
+
+    def __init__(self, alerts: Alerts, who: str, database: str) -> None:
+        self._alerts = alerts
+        self._who = who
+        self._database = database
+        self._since: float | None = None
+        self._told = False
+
+    def note(self, error: BaseException) -> None:
+        """Notes that the database was asked in vain; failures that are not the connection's do not count."""
+        if not isinstance(error, LOST):
+            return
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        if not self._told and now - self._since >= OUTAGE_SECONDS:
+            self._told = True
+            self._alerts.unreachable(self._who, self._database, now - self._since, safe_error(str(error)))
+
+    def over(self) -> None:
+        """Notes that the database has answered."""
+        if self._told and self._since is not None:
+            self._alerts.reachable(self._who, self._database, time.monotonic() - self._since)
+        self._since, self._told = None, False
