@@ -131,9 +131,10 @@ def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn:
     assert "vars" not in frame
     assert event["fingerprint"][:2] == ["job_runner", "fail"]
     assert event["contexts"]["job"]["max_attempts"] in {1, 5}
-    assert "calling <email>" in event["extra"]["log"][0]
+    (crumb,) = event["breadcrumbs"]["values"]
+    assert (crumb["category"], crumb["level"], crumb["message"]) == ("job", "info", "calling <email>")
     assert event["environment"] == "staging"
-    assert "breadcrumbs" not in event or not event["breadcrumbs"]["values"]
+    assert event["release"].startswith("jobdeck@")
 
 
 def test_whatever_an_event_holds_is_scrubbed_before_it_is_sent() -> None:

@@ -1,0 +1,732 @@
+"""Operators' actions: every cell of their table, versions, bulk answers, dry runs, audit and trash."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from core import queue
+from core.errors import Refused
+from core.model import ActionResult, NewJob, Status
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    Parallel,
+    Row,
+    add,
+    advance,
+    audit_rows,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    is_queued,
+    job_row,
+    lose,
+    now,
+    reap,
+    rows,
+    run_once,
+    run_rows,
+    value,
+    waits_for_a_lock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+ACTIONS: dict[str, Callable[..., list[ActionResult]]] = {
+    "retry": queue.retry,
+    "cancel": queue.cancel,
+    "delete": queue.delete,
+}
+STATES = ("pending", "running", "succeeded", "failed", "cancelled")
+KINDS = pytest.mark.parametrize("recurring", [False, True], ids=["one-time", "recurring"])
+ALLOWED = {
+    "retry": {"pending", "succeeded", "failed", "cancelled"},
+    "cancel": {"pending", "running", "failed"},
+    "delete": {"pending", "succeeded", "failed", "cancelled"},
+    "edit": {"pending", "failed", "cancelled"},
+}
+
+
+def in_state(conn: Connection, status: str, *, recurring: bool = False, task_type: str = "alpha") -> UUID:
+    """A job in this status that has used one attempt of this cycle, but for pending ones."""
+    later = now(conn) + timedelta(hours=1)
+    fields: dict[str, Any] = {"recurrence_interval_minutes": 60} if recurring else {}
+    if status == "pending":
+        return add(conn, task_type, run_at=later, **fields).id
+    if status == "succeeded":
+        at = now(conn)
+        job = add(conn, task_type, run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=1))
+        run_once(conn, [task_type])
+        if not recurring:
+            conn.execute(
+                "UPDATE job_queue SET is_recurring = false, recurrence_interval_minutes = null WHERE id = %s", (job.id,)
+            )
+        return job.id
+    job = add(conn, task_type, **fields)
+    claimed = claim_one(conn, [task_type])
+    if status == "failed":
+        finish_one(conn, claimed, "failed", permanent=True, error="It broke.")
+        if recurring:
+            conn.execute(
+                "UPDATE job_queue SET status = 'failed', attempts = 1, completed_at = now() WHERE id = %s", (job.id,)
+            )
+    elif status == "cancelled":
+        finish_one(conn, claimed, "cancelled")
+    return job.id
+
+
+def act(conn: Connection, action: str, job_id: UUID, **fields: Any) -> ActionResult:
+    """One action on one job."""
+    if action == "edit":
+        version = (fields.pop("versions", None) or {}).get(job_id)
+        return queue.edit(conn, job_id, changes={"priority": 9}, actor=ACTOR, version=version, **fields)
+    (result,) = ACTIONS[action](conn, [job_id], actor=ACTOR, **fields)
+    return result
+
+
+class TestTable:
+    @KINDS
+    @pytest.mark.parametrize("status", STATES)
+    @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
+    def test_an_action_is_done_where_the_table_says_so_and_refused_elsewhere(
+        self, conn: Connection, action: str, status: str, recurring: bool
+    ) -> None:
+        job_id = in_state(conn, status, recurring=recurring)
+        before = job_row(conn, job_id)
+        assert before["status"] == status
+        if status in ALLOWED[action]:
+            result = act(conn, action, job_id)
+            assert result.ok
+            assert result.job_id == job_id
+            assert len(audit_rows(conn, action)) == 1
+            if action == "delete":
+                assert not is_queued(conn, job_id)
+                assert (result.status, result.version) == (None, None)
+            else:
+                after = job_row(conn, job_id)
+                assert (result.status, result.version) == (Status(after["status"]), after["version"])
+                assert after["version"] == before["version"] + 1
+        else:
+            with changes_nothing(conn):
+                result = act(conn, action, job_id)
+            assert not result.ok
+            assert (result.status, result.version) == (Status(status), before["version"])
+        assert result.message.endswith(".")
+
+    @KINDS
+    @pytest.mark.parametrize("status", STATES)
+    @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
+    def test_a_version_that_is_not_the_jobs_any_more_is_refused(
+        self, conn: Connection, action: str, status: str, recurring: bool
+    ) -> None:
+        job_id = in_state(conn, status, recurring=recurring)
+        version = job_row(conn, job_id)["version"]
+        with changes_nothing(conn):
+            stale = act(conn, action, job_id, versions={job_id: version - 1})
+        assert not stale.ok
+        assert "changed meanwhile" in stale.message
+        assert status in stale.message
+        assert (stale.status, stale.version) == (Status(status), version)
+        assert act(conn, action, job_id, versions={job_id: version}).ok is (status in ALLOWED[action])
+
+    @KINDS
+    @pytest.mark.parametrize("status", STATES)
+    @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
+    def test_a_dry_run_answers_as_the_action_would_and_changes_nothing(
+        self, conn: Connection, action: str, status: str, recurring: bool
+    ) -> None:
+        job_id = in_state(conn, status, recurring=recurring)
+        with changes_nothing(conn):
+            told = act(conn, action, job_id, dry_run=True)
+        assert told.ok is (status in ALLOWED[action])
+        assert told.status is Status(status)
+        assert act(conn, action, job_id).ok is told.ok
+
+    @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
+    def test_a_job_that_is_nowhere_is_answered(self, conn: Connection, action: str) -> None:
+        with changes_nothing(conn):
+            result = act(conn, action, uuid.uuid4())
+        assert (result.ok, result.status, result.version) == (False, None, None)
+        assert "no such job" in result.message
+
+    def test_every_way_a_job_moves_changes_its_version(self, conn: Connection) -> None:
+        job_id = add(conn).id
+        versions = [job_row(conn, job_id)["version"]]
+
+        def moved() -> None:
+            versions.append(job_row(conn, job_id)["version"])
+
+        claimed = claim_one(conn)
+        moved()
+        finish_one(conn, claimed, "failed")
+        moved()
+        queue.cancel(conn, [job_id], actor=ACTOR)
+        moved()
+        queue.edit(conn, job_id, changes={"priority": 1}, actor=ACTOR)
+        moved()
+        queue.retry(conn, [job_id], actor=ACTOR)
+        moved()
+        queue.delete(conn, [job_id], actor=ACTOR)
+        queue.restore(conn, [job_id], actor=ACTOR)
+        moved()
+        claim_one(conn)
+        moved()
+        lose(conn)
+        moved()
+        assert versions == sorted(set(versions))
+
+
+class TestRetry:
+    def test_run_now_makes_a_waiting_job_due_and_leaves_its_attempts(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn, outcome="failed", retry_after=3600.0, error="It broke.")
+        assert claim(conn) == []
+        queue.retry(conn, [job.id], actor=ACTOR)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["status"], row["last_error"]) == (1, "pending", None)
+        assert claim_one(conn).attempt == 2
+
+    @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+    def test_a_finished_job_starts_again_with_no_attempts_used(self, conn: Connection, status: str) -> None:
+        job_id = in_state(conn, status)
+        before = now(conn)
+        queue.retry(conn, [job_id], actor=ACTOR)
+        row = job_row(conn, job_id)
+        assert (row["status"], row["attempts"], row["last_error"], row["completed_at"]) == ("pending", 0, None, None)
+        assert before <= row["run_at"] <= now(conn)
+        assert claim_one(conn).attempt == 1
+
+    def test_run_now_of_a_series_that_has_run_before_is_immediate_and_keeps_its_slots(self, conn: Connection) -> None:
+        series = add(conn, recurrence_interval_minutes=60)
+        run_once(conn)
+        slot = job_row(conn, series.id)["run_at"]
+        queue.retry(conn, [series.id], actor=ACTOR)
+        assert run_once(conn).run_at == slot
+
+    def test_retry_erases_no_history(self, conn: Connection) -> None:
+        job_id = in_state(conn, "failed")
+        history = run_rows(conn, job_id)
+        queue.retry(conn, [job_id], actor=ACTOR)
+        assert run_rows(conn, job_id) == history
+        assert len(history) == 1
+
+    def test_the_checkpoint_is_kept_so_that_the_work_goes_on_where_it_stopped(self, conn: Connection) -> None:
+        job = add(conn)
+        claimed = claim_one(conn)
+        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 9})
+        finish_one(conn, claimed, "failed", permanent=True)
+        queue.retry(conn, [job.id], actor=ACTOR)
+        assert claim_one(conn).checkpoint == {"at": 9}
+
+    def test_a_success_that_left_the_queue_is_enqueued_as_a_copy(self, conn: Connection) -> None:
+        job = add(conn, payload={"coachId": None, "n": 3})
+        run_once(conn)
+        with changes_nothing(conn):
+            (told,) = queue.retry(conn, [job.id], actor=ACTOR, dry_run=True)
+        assert told.ok
+        (result,) = queue.retry(conn, [job.id], actor=ACTOR, reason="again")
+        assert result.ok
+        copy = claim_one(conn)
+        assert copy.id != job.id
+        assert str(copy.id) in result.message
+        assert (copy.task_type, copy.payload) == ("alpha", {"coachId": None, "n": 3})
+        (entry,) = audit_rows(conn)
+        assert (entry["job_id"], entry["after"], entry["reason"]) == (copy.id, {"copy_of": str(job.id)}, "again")
+
+    @pytest.mark.parametrize("status", ["failed", "cancelled"])
+    def test_a_retry_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection, status: str) -> None:
+        job = add(conn, dedupe_key="sync")
+        run_once(conn, outcome=status, permanent=True)
+        holder = add(conn, dedupe_key="sync")
+        with changes_nothing(conn):
+            (result,) = queue.retry(conn, [job.id], actor=ACTOR)
+        assert not result.ok
+        assert str(holder.id) in result.message
+        run_once(conn)
+        assert queue.retry(conn, [job.id], actor=ACTOR)[0].ok
+
+    def test_of_two_with_one_dedupe_key_in_one_call_the_first_is_retried(self, conn: Connection) -> None:
+        ids = []
+        for _ in range(2):
+            ids.append(add(conn, dedupe_key="sync").id)
+            run_once(conn, outcome="failed", permanent=True)
+        results = queue.retry(conn, ids, actor=ACTOR)
+        assert [result.ok for result in results] == [True, False]
+
+    def test_two_retries_at_once_with_one_dedupe_key_are_each_answered(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        ids = []
+        for _ in range(2):
+            ids.append(add(conn, dedupe_key="sync").id)
+            run_once(conn, outcome="failed", permanent=True)
+        with conn.transaction():
+            assert queue.retry(conn, [ids[0]], actor=ACTOR)[0].ok
+            with psycopg.connect(database_url, autocommit=True) as other:
+                waiting = Waiting(other, ids[1])
+                waits_for_a_lock(conn, other.info.backend_pid)
+                conn.execute("SELECT 1")
+                waiting.finish_after(conn)
+        assert waiting.results is not None
+        assert [result.ok for result in waiting.results] == [False]
+        assert "dedupe key" in waiting.results[0].message
+
+    def test_a_series_without_an_interval_is_refused_until_it_is_given_one(self, conn: Connection) -> None:
+        job_id = value(
+            conn,
+            "INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed') RETURNING id",
+        )
+        with changes_nothing(conn):
+            (result,) = queue.retry(conn, [job_id], actor=ACTOR)
+        assert not result.ok
+        assert "interval" in result.message
+        assert queue.edit(conn, job_id, changes={"recurrence_interval_minutes": 5}, actor=ACTOR).ok
+        assert queue.retry(conn, [job_id], actor=ACTOR)[0].ok
+        assert claim_one(conn).is_recurring
+
+    def test_a_job_whose_end_has_passed_is_run_all_the_same(self, conn: Connection) -> None:
+        job = add(conn, expires_at=now(conn) + timedelta(minutes=1))
+        advance(conn, timedelta(minutes=2))
+        reap(conn)
+        assert job_row(conn, job.id)["status"] == "cancelled"
+        queue.retry(conn, [job.id], actor=ACTOR)
+        assert claim_one(conn).id == job.id
+
+
+class TestRetryOfAJobThatWaits:
+    @staticmethod
+    def pair(conn: Connection) -> tuple[UUID, UUID]:
+        first = add(conn, "first")
+        return first.id, add(conn, blocked_by=first.id).id
+
+    def test_it_waits_again_for_one_that_was_retried(self, conn: Connection) -> None:
+        first, second = self.pair(conn)
+        run_once(conn, ["first"], "failed", permanent=True)
+        queue.retry(conn, [first], actor=ACTOR)
+        (result,) = queue.retry(conn, [second], actor=ACTOR)
+        assert result.ok
+        assert str(first) in result.message
+        reap(conn)
+        assert claim(conn) == []
+        run_once(conn, ["first"])
+        assert claim_one(conn).id == second
+
+    def test_it_is_free_when_the_other_has_succeeded_meanwhile(self, conn: Connection) -> None:
+        first, second = self.pair(conn)
+        queue.cancel(conn, [second], actor=ACTOR)
+        run_once(conn, ["first"])
+        (result,) = queue.retry(conn, [second], actor=ACTOR)
+        assert result.ok
+        assert claim_one(conn).id == second
+        assert not is_queued(conn, first)
+
+    @pytest.mark.parametrize("how", ["failed", "cancelled", "deleted"])
+    def test_it_is_refused_while_the_other_can_not_succeed(self, conn: Connection, how: str) -> None:
+        first, second = self.pair(conn)
+        if how == "deleted":
+            queue.delete(conn, [first], actor=ACTOR)
+        else:
+            run_once(conn, ["first"], how, permanent=True)
+        assert job_row(conn, second)["status"] == "cancelled"
+        with changes_nothing(conn):
+            (result,) = queue.retry(conn, [second], actor=ACTOR)
+            (told,) = queue.retry(conn, [second], actor=ACTOR, dry_run=True)
+        assert (result.ok, told.ok) == (False, False)
+        assert str(first) in result.message
+
+
+class Waiting:
+    """A retry in a thread of its own that waits for a lock."""
+
+    def __init__(self, link: Connection, job_id: UUID) -> None:
+        self.results: list[ActionResult] | None = None
+        self.error: Exception | None = None
+
+        def run() -> None:
+            try:
+                self.results = queue.retry(link, [job_id], actor=ACTOR)
+            except Exception as error:  # noqa: BLE001 -- shown by the test
+                self.error = error
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+
+    def finish_after(self, conn: Connection) -> None:
+        """Commits what the retry waits for, and lets it end."""
+        conn.execute("COMMIT")
+        self.thread.join(timeout=30)
+        conn.execute("BEGIN")
+        if self.error:
+            raise self.error
+
+
+class TestCancel:
+    @KINDS
+    def test_a_pending_job_is_cancelled_at_once(self, conn: Connection, recurring: bool) -> None:
+        job_id = in_state(conn, "pending", recurring=recurring)
+        queue.cancel(conn, [job_id], actor=ACTOR)
+        row = job_row(conn, job_id)
+        assert (row["status"], row["last_outcome"], row["completed_at"]) == (
+            "cancelled", "cancelled", row["updated_at"],
+        )  # fmt: skip
+        advance(conn, timedelta(days=2))
+        assert claim(conn) == []
+
+    def test_a_running_job_is_asked_and_goes_on_running_until_its_handler_stops(self, conn: Connection) -> None:
+        job_id = in_state(conn, "running")
+        before = job_row(conn, job_id)
+        (result,) = queue.cancel(conn, [job_id], actor=ACTOR)
+        row = job_row(conn, job_id)
+        assert (result.ok, result.status) == (True, Status.RUNNING)
+        assert (row["status"], row["run_token"]) == ("running", before["run_token"])
+        assert row["cancel_requested_at"] is not None
+        assert ACTOR in row["cancel_requested_by"]
+        with changes_nothing(conn):
+            (again,) = queue.cancel(conn, [job_id], actor=ACTOR)
+        assert not again.ok
+
+    def test_a_running_jobs_worker_is_told_over_the_channel(self, conn: Connection, database_url: str) -> None:
+        job_id = in_state(conn, "running")
+        with psycopg.connect(database_url, autocommit=True) as listener:
+            listener.execute("LISTEN job_queue")
+            queue.cancel(conn, [job_id], actor=ACTOR)
+            assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["cancel"]
+
+    def test_a_failed_job_is_dismissed_and_remembers_how_it_ended(self, conn: Connection) -> None:
+        job_id = in_state(conn, "failed")
+        queue.cancel(conn, [job_id], actor=ACTOR)
+        row = job_row(conn, job_id)
+        assert (row["status"], row["last_outcome"], row["last_error"]) == ("cancelled", "failed", "It broke.")
+
+    def test_cancel_and_finish_at_once_leave_the_job_cancelled_or_gone(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        for _ in range(15):
+            job = add(conn)
+            claimed = claim_one(conn)
+            (result,), answer = Parallel(database_url)(
+                partial(queue.cancel, ids=[job.id], actor=ACTOR), partial(finish_one, claimed=claimed)
+            )
+            if result.ok:
+                assert job_row(conn, job.id)["status"] == "cancelled"
+                assert answer.status is Status.CANCELLED
+            else:
+                assert not is_queued(conn, job.id)
+
+
+class TestDeleteAndRestore:
+    @KINDS
+    @pytest.mark.parametrize("status", ["pending", "succeeded", "failed", "cancelled"])
+    def test_a_deleted_job_comes_back_as_it_was(self, conn: Connection, status: str, recurring: bool) -> None:
+        job_id = in_state(conn, status, recurring=recurring)
+        before = job_row(conn, job_id)
+        queue.delete(conn, [job_id], actor=ACTOR, reason="by mistake")
+        (trashed,) = rows(conn, "SELECT * FROM job_trash")
+        assert (trashed["job_id"], trashed["reason"]) == (job_id, "by mistake")
+        assert ACTOR in trashed["deleted_by"]
+        (result,) = queue.restore(conn, [job_id], actor=ACTOR, reason="undo")
+        assert (result.ok, result.status, result.version) == (True, Status(status), before["version"] + 1)
+        after = job_row(conn, job_id)
+        assert_same_job(before, after)
+        assert value(conn, "SELECT count(*) FROM job_trash") == 0
+        assert [entry["action"] for entry in audit_rows(conn)][-2:] == ["delete", "restore"]
+
+    def test_a_restored_job_runs(self, conn: Connection) -> None:
+        job = add(conn, payload={"big": 12345678901234567890, "text": 'ü \\ "q"'}, concurrency_key="k")
+        queue.delete(conn, [job.id], actor=ACTOR)
+        assert claim(conn) == []
+        queue.restore(conn, [job.id], actor=ACTOR)
+        assert claim_one(conn).payload == {"big": 12345678901234567890, "text": 'ü \\ "q"'}
+
+    def test_a_dry_run_of_restore_changes_nothing(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        with changes_nothing(conn):
+            (told,) = queue.restore(conn, [job.id], actor=ACTOR, dry_run=True)
+        assert told.ok
+
+    def test_what_is_not_in_the_trash_is_answered(self, conn: Connection) -> None:
+        job = add(conn)
+        with changes_nothing(conn):
+            results = queue.restore(conn, [job.id, uuid.uuid4()], actor=ACTOR)
+        assert [result.ok for result in results] == [False, False]
+
+    def test_other_actions_on_a_deleted_job_say_that_it_is_in_the_trash(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        for action in ("retry", "cancel", "delete"):
+            result = act(conn, action, job.id)
+            assert not result.ok
+            assert "Restore it first" in result.message
+
+    def test_a_restore_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection) -> None:
+        job = add(conn, dedupe_key="sync")
+        queue.delete(conn, [job.id], actor=ACTOR)
+        holder = add(conn, dedupe_key="sync")
+        with changes_nothing(conn):
+            (result,) = queue.restore(conn, [job.id], actor=ACTOR)
+        assert not result.ok
+        assert str(holder.id) in result.message
+
+    def test_deleted_twice_is_restored_as_it_was_last(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        queue.restore(conn, [job.id], actor=ACTOR)
+        queue.edit(conn, job.id, changes={"priority": 4}, actor=ACTOR)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        queue.restore(conn, [job.id], actor=ACTOR)
+        assert job_row(conn, job.id)["priority"] == 4
+
+
+def assert_same_job(before: Row, after: Row) -> None:
+    """The same row but for when and how often it was changed."""
+    moved = {"version", "updated_at"}
+    assert {key: value for key, value in before.items() if key not in moved} == {
+        key: value for key, value in after.items() if key not in moved
+    }
+
+
+class TestEdit:
+    @KINDS
+    @pytest.mark.parametrize("status", ["pending", "failed", "cancelled"])
+    def test_every_field_can_be_changed_and_the_rest_stays(
+        self, conn: Connection, status: str, recurring: bool
+    ) -> None:
+        job_id = in_state(conn, status, recurring=recurring)
+        at = now(conn) + timedelta(days=1)
+        changes = {
+            "payload": {"n": 2},
+            "run_at": at.isoformat(),
+            "expires_at": (at + timedelta(days=1)).isoformat(),
+            "recurrence_interval_minutes": 30,
+            "priority": -7,
+            "max_attempts": 2,
+        }
+        result = queue.edit(conn, job_id, changes=changes, actor=ACTOR)
+        row = job_row(conn, job_id)
+        assert (result.ok, result.version) == (True, row["version"])
+        assert (row["status"], row["payload"], row["priority"], row["max_attempts"]) == (status, {"n": 2}, -7, 2)
+        assert (row["run_at"], row["expires_at"], row["anchor_at"]) == (at, at + timedelta(days=1), at)
+        assert (row["is_recurring"], row["recurrence_interval_minutes"]) == (True, 30)
+
+    def test_a_series_becomes_a_one_time_job_when_its_interval_is_taken_away(self, conn: Connection) -> None:
+        series = add(conn, recurrence_interval_minutes=60)
+        queue.edit(conn, series.id, changes={"recurrence_interval_minutes": None}, actor=ACTOR)
+        assert run_once(conn).status is None
+        assert not is_queued(conn, series.id)
+
+    def test_a_new_interval_keeps_the_anchor_unless_the_time_is_changed_too(self, conn: Connection) -> None:
+        at = now(conn)
+        series = add(conn, recurrence_interval_minutes=60, run_at=at)
+        queue.edit(conn, series.id, changes={"recurrence_interval_minutes": 10}, actor=ACTOR)
+        assert run_once(conn).run_at == at + timedelta(minutes=10)
+
+    def test_an_end_is_taken_away_by_null(self, conn: Connection) -> None:
+        job = add(conn, expires_at=now(conn) + timedelta(days=1))
+        queue.edit(conn, job.id, changes={"expires_at": None}, actor=ACTOR)
+        assert job_row(conn, job.id)["expires_at"] is None
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"status": "running"},
+            {"task_type": "beta"},
+            {"payload": [1]},
+            {"payload": None},
+            {"run_at": None},
+            {"recurrence_interval_minutes": 0},
+            {"recurrence_interval_minutes": -1},
+            {"priority": 101},
+            {"priority": None},
+            {"max_attempts": 0},
+        ],
+        ids=str,
+    )
+    def test_what_is_not_acceptable_is_refused(self, conn: Connection, changes: dict[str, Any]) -> None:
+        job = add(conn)
+        with changes_nothing(conn):
+            result = queue.edit(conn, job.id, changes=changes, actor=ACTOR)
+        assert not result.ok
+        assert result.version == job.version
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"run_at": "soon"},
+            {"expires_at": "2026-02-31"},
+            {"priority": "high"},
+            {"max_attempts": 99999999999},
+            {"payload": {"text": "\0"}},
+            {"payload": {"n": float("nan")}},
+        ],
+        ids=str,
+    )
+    def test_what_the_database_cannot_store_is_refused_with_a_sentence(
+        self, conn: Connection, changes: dict[str, Any]
+    ) -> None:
+        job = add(conn)
+        with changes_nothing(conn), pytest.raises(Refused, match="cannot be stored"):
+            queue.edit(conn, job.id, changes=changes, actor=ACTOR)
+
+    @pytest.mark.parametrize("payload", [{"text": "\0"}, {"n": float("inf")}, {"text": "\ud800"}], ids=repr)
+    def test_enqueue_refuses_what_the_database_cannot_store(self, conn: Connection, payload: dict[str, Any]) -> None:
+        with changes_nothing(conn):
+            with pytest.raises(Refused, match="cannot be stored"):
+                queue.enqueue(conn, NewJob("alpha", payload), actor=ACTOR)
+            with pytest.raises(Refused, match="cannot be stored"):
+                queue.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", payload)], actor=ACTOR)
+
+    def test_the_audit_keeps_the_old_and_the_new_of_what_was_changed_and_no_more(self, conn: Connection) -> None:
+        job = add(conn, payload={"n": 1})
+        queue.edit(conn, job.id, changes={"priority": 5}, actor=ACTOR)
+        queue.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
+        first, second = audit_rows(conn, "edit")
+        assert (first["before"]["priority"], first["after"]["priority"]) == (0, 5)
+        assert "payload" not in first["before"] | first["after"]
+        assert (second["before"]["payload"], second["after"]["payload"]) == ({"n": 1}, {"n": 2})
+
+
+class TestBulk:
+    def test_each_id_is_answered_for_itself_in_the_order_asked(self, conn: Connection) -> None:
+        ids = {status: in_state(conn, status, task_type=f"t-{status}") for status in STATES}
+        nowhere = uuid.uuid4()
+        asked = [ids["running"], nowhere, ids["failed"], ids["pending"], ids["succeeded"], ids["cancelled"]]
+        results = queue.delete(conn, asked, actor=ACTOR)
+        assert [result.job_id for result in results] == asked
+        assert [result.ok for result in results] == [False, False, True, True, True, True]
+        assert len(audit_rows(conn, "delete")) == 4
+
+    def test_an_id_asked_twice_is_done_and_answered_once(self, conn: Connection) -> None:
+        job = add(conn)
+        results = queue.cancel(conn, [job.id, job.id], actor=ACTOR)
+        assert [result.ok for result in results] == [True]
+        assert len(audit_rows(conn)) == 1
+
+    def test_versions_are_those_of_their_own_job(self, conn: Connection) -> None:
+        one, other = add(conn), add(conn)
+        queue.edit(conn, other.id, changes={"priority": 1}, actor=ACTOR)
+        results = queue.cancel(
+            conn, [other.id, one.id], actor=ACTOR, versions={one.id: one.version, other.id: other.version}
+        )
+        assert [(result.job_id, result.ok) for result in results] == [(other.id, False), (one.id, True)]
+
+    def test_none_is_nothing(self, conn: Connection) -> None:
+        with changes_nothing(conn):
+            assert queue.retry(conn, [], actor=ACTOR) == []
+            assert queue.restore(conn, [], actor=ACTOR) == []
+
+    def test_many_are_done_in_one_call(self, conn: Connection) -> None:
+        ids = queue.enqueue_many(conn, [NewJob("alpha") for _ in range(500)], actor=ACTOR)
+        assert all(result.ok for result in queue.delete(conn, ids, actor=ACTOR))
+        assert all(result.ok for result in queue.restore(conn, ids, actor=ACTOR))
+        assert len(claim(conn, limit=1000)) == 500
+
+    def test_an_action_that_is_none_is_refused(self, conn: Connection) -> None:
+        with pytest.raises(psycopg.Error, match="There is no action explode"):
+            conn.execute("SELECT * FROM job_queue_act('explode', '{}', '{}', 'x', null, false)")
+
+
+class TestAudit:
+    def test_it_says_who_did_what_to_which_job_and_why(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.cancel(conn, [job.id], actor=ACTOR, reason="not needed")
+        (entry,) = audit_rows(conn)
+        role = value(conn, "SELECT session_user::text")
+        assert entry["actor"] == f"{ACTOR} ({role})"
+        assert (entry["action"], entry["job_id"], entry["reason"]) == ("cancel", job.id, "not needed")
+        assert (entry["before"]["status"], entry["after"]["status"]) == ("pending", "cancelled")
+        assert entry["after"]["version"] == entry["before"]["version"] + 1
+
+    def test_an_actor_without_a_name_is_the_role_alone(self, conn: Connection) -> None:
+        queue.cancel(conn, [add(conn).id], actor="  ")
+        assert audit_rows(conn)[0]["actor"] == f"({value(conn, 'SELECT session_user::text')})"
+
+    def test_what_is_refused_is_not_on_record(self, conn: Connection) -> None:
+        queue.delete(conn, [in_state(conn, "running")], actor=ACTOR)
+        assert audit_rows(conn) == []
+
+
+class TestCleanup:
+    def test_only_runs_whose_lease_has_expired_are_stuck(self, conn: Connection) -> None:
+        stuck = add(conn)
+        claim_one(conn)
+        advance(conn, timedelta(hours=1))
+        alive = add(conn)
+        claim_one(conn)
+        with changes_nothing(conn):
+            (told,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
+        assert (told.job_id, told.ok, told.status) == (stuck.id, True, Status.RUNNING)
+        (result,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
+        assert (result.job_id, result.ok, result.status) == (stuck.id, True, Status.FAILED)
+        row = job_row(conn, stuck.id)
+        assert (row["status"], row["attempts"]) == ("failed", 1)
+        assert "Stuck in running state" in row["last_error"]
+        assert job_row(conn, alive.id)["status"] == "running"
+        (run,) = run_rows(conn, stuck.id)
+        assert (run["outcome"], run["error_kind"]) == ("lost", "stuck")
+        (entry,) = audit_rows(conn, "cleanup")
+        assert (entry["job_id"], entry["before"]["status"], entry["after"]["status"]) == (
+            stuck.id, "running", "failed",
+        )  # fmt: skip
+
+    def test_a_run_that_began_lately_is_left_to_the_reaper(self, conn: Connection) -> None:
+        add(conn)
+        claim_one(conn)
+        advance(conn, timedelta(minutes=10))
+        with changes_nothing(conn):
+            assert queue.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False) == []
+
+    def test_a_stuck_series_goes_on_at_its_next_slot(self, conn: Connection) -> None:
+        series = add(conn, recurrence_interval_minutes=60)
+        claim_one(conn)
+        advance(conn, timedelta(hours=5))
+        (result,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False)
+        assert (result.ok, result.status) == (True, Status.PENDING)
+        row = job_row(conn, series.id)
+        assert (row["consecutive_failures"], row["attempts"]) == (1, 0)
+        assert row["run_at"] > now(conn)
+
+
+class TestPurge:
+    @pytest.mark.parametrize("count", [0, 1, 2, 10_000])
+    def test_old_succeeded_and_cancelled_jobs_go_and_are_counted(self, conn: Connection, count: int) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status, completed_at)
+            SELECT 'alpha', CASE WHEN mod(n, 2) = 0 THEN 'succeeded' ELSE 'cancelled' END, now() - interval '15 days'
+            FROM generate_series(1, %s) AS n
+            """,
+            (count,),
+        )
+        kept = [in_state(conn, status, task_type=f"t-{status}") for status in STATES]
+        failed = value(
+            conn,
+            """
+            INSERT INTO job_queue (task_type, status, completed_at)
+            VALUES ('alpha', 'failed', now() - interval '90 days') RETURNING id
+            """,
+        )
+        fortnight = timedelta(days=14)
+        assert queue.purge(conn, older_than=fortnight, dry_run=True) == count
+        assert queue.purge(conn, older_than=fortnight, dry_run=False) == count
+        assert queue.purge(conn, older_than=fortnight, dry_run=False) == 0
+        assert all(is_queued(conn, job_id) for job_id in [*kept, failed])
+
+    def test_the_playbooks_call_works_and_defaults_to_a_fortnight(self, conn: Connection) -> None:
+        in_state(conn, "cancelled")
+        advance(conn, timedelta(days=13))
+        assert value(conn, "SELECT job_queue_cleanup()") == 0
+        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 0
+        advance(conn, timedelta(days=2))
+        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 1

@@ -1,0 +1,263 @@
+"""Enqueue: what is stored, what is refused, in whose transaction."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from core import queue
+from core.errors import Refused
+from core.model import NewJob, Status
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    job_row,
+    now,
+    rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -> None:
+    before = now(conn)
+    answer = queue.enqueue(
+        conn,
+        NewJob("alpha", {"n": 1}, priority=7, dedupe_key="d", concurrency_key="c", max_attempts=3),
+        actor=ACTOR,
+    )
+    assert answer.created
+    stored = job_row(conn, answer.job.id)
+    assert (stored["task_type"], stored["payload"], stored["status"]) == ("alpha", {"n": 1}, "pending")
+    assert (stored["priority"], stored["dedupe_key"], stored["concurrency_key"]) == (7, "d", "c")
+    assert (stored["attempts"], stored["max_attempts"], stored["version"]) == (0, 3, 1)
+    assert (stored["is_recurring"], stored["created_by"]) == (False, ACTOR)
+    assert before <= stored["run_at"] <= now(conn)
+    assert answer.job.status is Status.PENDING
+    assert answer.job.next_run_at == stored["run_at"]
+
+
+def test_the_defaults_are_five_attempts_and_priority_zero(conn: Connection) -> None:
+    job = add(conn)
+    assert (job.max_attempts, job.priority, job.payload, job.dedupe_key) == (5, 0, {}, None)
+
+
+def test_a_time_to_run_at_is_kept_to_the_microsecond(conn: Connection) -> None:
+    later = now(conn) + timedelta(days=3, microseconds=7)
+    assert add(conn, run_at=later).run_at == later
+
+
+def test_a_series_starts_at_its_first_slot_and_is_anchored_there(conn: Connection) -> None:
+    later = now(conn) + timedelta(hours=1)
+    end = later + timedelta(days=1)
+    job = add(conn, run_at=later, recurrence_interval_minutes=15, expires_at=end)
+    assert (job.is_recurring, job.recurrence_interval_minutes) == (True, 15)
+    assert (job.run_at, job.anchor_at, job.expires_at) == (later, later, end)
+
+
+@pytest.mark.parametrize("attempts", [0, -3])
+def test_there_is_always_at_least_one_attempt(conn: Connection, attempts: int) -> None:
+    assert add(conn, max_attempts=attempts).max_attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"task_type": " "}, "needs a task type"),
+        ({"recurrence_interval_minutes": 0}, "1 minute or more"),
+        ({"recurrence_interval_minutes": -5}, "1 minute or more"),
+        ({"priority": 101}, "between -100 and 100"),
+        ({"priority": -101}, "between -100 and 100"),
+        ({"payload": [1]}, "JSON object"),
+        ({"payload": None}, "JSON object"),
+    ],
+)
+def test_what_is_not_acceptable_is_refused_with_a_sentence(
+    conn: Connection, fields: dict[str, Any], words: str
+) -> None:
+    with changes_nothing(conn), pytest.raises(Refused, match=words):
+        queue.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
+
+
+def test_ids_rise_with_time_so_that_equals_run_first_in_first_out(conn: Connection) -> None:
+    ids = [add(conn).id for _ in range(200)]
+    assert ids == sorted(ids)
+    assert {job_id.version for job_id in ids} == {7}
+
+
+def test_enqueue_happens_with_the_callers_transaction_or_not_at_all(conn: Connection) -> None:
+    with conn.transaction(force_rollback=True):
+        add(conn)
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    with conn.transaction():
+        first = add(conn)
+        second = add(conn, blocked_by=first.id)
+    assert job_row(conn, second.id)["blocked_by"] == first.id
+
+
+def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn: Connection) -> None:
+    with conn.transaction():
+        kept = add(conn)
+        with pytest.raises(Refused), conn.transaction():
+            add(conn, priority=500)
+    assert job_row(conn, kept.id)["status"] == "pending"
+
+
+def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute("LISTEN job_queue")
+        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
+        payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+        payloads += [notice.payload for notice in listener.notifies(timeout=0)]
+    assert payloads == [""]
+
+
+class TestBlockers:
+    def test_a_job_waits_for_one_that_is_pending_or_running(self, conn: Connection) -> None:
+        first = add(conn)
+        assert add(conn, blocked_by=first.id).blocked_by == first.id
+        claim_one(conn)
+        assert add(conn, blocked_by=first.id).blocked_by == first.id
+
+    def test_one_that_has_succeeded_and_left_is_not_waited_for(self, conn: Connection) -> None:
+        first = add(conn)
+        finish_one(conn, claim_one(conn))
+        assert add(conn, blocked_by=first.id).blocked_by is None
+
+    @pytest.mark.parametrize(("outcome", "words"), [("failed", "is failed"), ("cancelled", "is cancelled")])
+    def test_one_that_can_no_longer_succeed_is_refused(self, conn: Connection, outcome: str, words: str) -> None:
+        first = add(conn)
+        finish_one(conn, claim_one(conn), outcome, permanent=True)
+        with changes_nothing(conn), pytest.raises(Refused, match=words):
+            add(conn, blocked_by=first.id)
+
+    def test_one_that_never_was_is_refused(self, conn: Connection) -> None:
+        with changes_nothing(conn), pytest.raises(Refused, match="does not exist"):
+            add(conn, blocked_by=uuid.uuid4())
+
+
+class TestBulk:
+    def test_ten_thousand_jobs_run_in_the_order_given(self, conn: Connection) -> None:
+        ids = queue.enqueue_many(conn, [NewJob("alpha", {"n": n}) for n in range(10_000)], actor=ACTOR)
+        assert len(ids) == len(set(ids)) == 10_000
+        assert ids == sorted(ids)
+        stored = conn.execute("SELECT payload ->> 'n' FROM job_queue ORDER BY id").fetchall()
+        assert [int(n) for (n,) in stored] == list(range(10_000))
+
+    def test_more_than_one_statements_worth_is_one_transaction(self, conn: Connection) -> None:
+        jobs = [NewJob("alpha") for _ in range(queue.BULK)] + [NewJob("alpha", priority=900)]
+        with pytest.raises(Refused):
+            queue.enqueue_many(conn, jobs, actor=ACTOR)
+        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+    def test_each_job_keeps_its_own_fields(self, conn: Connection) -> None:
+        later = now(conn) + timedelta(hours=2)
+        ids = queue.enqueue_many(
+            conn,
+            [
+                NewJob("alpha", {"a": 1}, priority=3, max_attempts=0),
+                NewJob("beta", {"b": None}, run_at=later, dedupe_key="d", concurrency_key="c", max_attempts=9),
+            ],
+            actor=ACTOR,
+        )
+        first, second = (job_row(conn, job_id) for job_id in ids)
+        assert (first["task_type"], first["payload"], first["priority"], first["max_attempts"]) == (
+            "alpha", {"a": 1}, 3, 1,
+        )  # fmt: skip
+        assert (second["task_type"], second["payload"], second["run_at"]) == ("beta", {"b": None}, later)
+        assert (second["dedupe_key"], second["concurrency_key"], second["max_attempts"]) == ("d", "c", 9)
+        assert first["created_by"] == second["created_by"] == ACTOR
+
+    def test_taken_dedupe_keys_are_left_out_of_the_answer(self, conn: Connection) -> None:
+        add(conn, dedupe_key="taken")
+        jobs = [NewJob("alpha", dedupe_key=key) for key in ("taken", "free", "free", None)]
+        assert len(queue.enqueue_many(conn, jobs, actor=ACTOR)) == 2
+        assert [row["dedupe_key"] for row in rows(conn, "SELECT dedupe_key FROM job_queue ORDER BY id")] == [
+            "taken", "free", None,
+        ]  # fmt: skip
+
+    def test_none_is_nothing(self, conn: Connection) -> None:
+        assert queue.enqueue_many(conn, [], actor=ACTOR) == []
+
+    def test_what_cannot_be_enqueued_in_bulk_is_refused_and_not_left_out(self, conn: Connection) -> None:
+        blocker = add(conn)
+        special: list[dict[str, Any]] = [
+            {"recurrence_interval_minutes": 5},
+            {"recurrence_interval_minutes": 0},
+            {"blocked_by": blocker.id},
+            {"expires_at": now(conn) + timedelta(days=1)},
+        ]
+        for fields in special:
+            with changes_nothing(conn), pytest.raises(Refused, match="in bulk"):
+                queue.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", **fields)], actor=ACTOR)
+
+    @pytest.mark.parametrize("fields", [{"priority": 101}, {"priority": -101}, {"task_type": " "}])
+    def test_what_a_single_enqueue_refuses_is_refused_in_bulk(self, conn: Connection, fields: dict[str, Any]) -> None:
+        jobs = [NewJob("alpha"), NewJob(**({"task_type": "alpha"} | fields))]
+        with changes_nothing(conn), pytest.raises(Refused, match="a task type and a priority between -100 and 100"):
+            queue.enqueue_many(conn, jobs, actor=ACTOR)
+
+
+class TestDedupe:
+    def test_enqueueing_again_answers_with_the_job_that_is_there(self, conn: Connection) -> None:
+        first = add(conn, payload={"n": 1}, dedupe_key="sync")
+        again = queue.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
+        assert not again.created
+        assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, ACTOR)
+
+    def test_a_running_job_holds_its_key_and_a_finished_one_does_not(self, conn: Connection) -> None:
+        first = add(conn, dedupe_key="sync")
+        claimed = claim_one(conn)
+        held = queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        assert (held.created, held.job.id, held.job.status) == (False, first.id, Status.RUNNING)
+        finish_one(conn, claimed)
+        assert queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+
+    def test_a_failed_job_does_not_hold_its_key(self, conn: Connection) -> None:
+        add(conn, dedupe_key="sync")
+        finish_one(conn, claim_one(conn), "failed", permanent=True)
+        assert queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+
+    def test_a_series_holds_its_key_for_ever(self, conn: Connection) -> None:
+        series = add(conn, dedupe_key="sync", recurrence_interval_minutes=5)
+        finish_one(conn, claim_one(conn))
+        again = queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        assert (again.created, again.job.id) == (False, series.id)
+
+
+def test_a_producer_that_inserts_directly_is_served(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('alpha', '{\"coachId\": null}')")
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', true, 60)
+        """
+    )
+    claimed = claim(conn)
+    assert [job.payload for job in claimed] == [{"coachId": None}, {}]
+    answer = finish_one(conn, claimed[1])
+    assert answer.status is Status.PENDING
+    assert answer.run_at == claimed[1].due_at + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("recurring", "interval"), [(True, None), (True, 0), (True, -1), (False, 5)], ids=["null", "zero", "minus", "stray"]
+)
+def test_no_insert_makes_a_series_that_could_never_run_again(
+    conn: Connection, recurring: bool, interval: int | None
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute(
+            "INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', %s, %s)",
+            (recurring, interval),
+        )

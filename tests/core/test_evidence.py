@@ -1,0 +1,289 @@
+"""Evidence: the history of runs, cycles and windows, workers, rates and error groups."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import insights, queue
+from core.model import NewJob, RunOutcome
+from tests.support.queue import (
+    ACTOR,
+    WORKER,
+    Connection,
+    add,
+    advance,
+    claim,
+    claim_one,
+    finish,
+    finish_one,
+    lose,
+    now,
+    report,
+    rows,
+    run_once,
+    run_rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+WEEK = timedelta(days=7)
+
+
+def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",), running: int = 0) -> None:
+    queue.report_worker(
+        conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
+        task_types=types, running=running,
+    )  # fmt: skip
+
+
+class TestRuns:
+    def test_each_run_is_one_row_with_its_own_token_and_attempt(self, conn: Connection) -> None:
+        job = add(conn, payload={"n": 1}, max_attempts=9)
+        outcomes = ["failed", "released", "continued", "partial"]
+        for outcome in outcomes:
+            run_once(conn, outcome=outcome, checkpoint={}, retry_after=0)
+        found, cursor = insights.runs(conn, job_id=job.id)
+        assert cursor is None
+        assert [run.outcome.value for run in found] == ["partial", "continued", "released", "retried"]
+        assert [run.attempt for run in found] == [1, 2, 2, 1]
+        assert len({run.run_token for run in found}) == 4
+        assert {(run.task_type, run.worker_id) for run in found} == {("alpha", WORKER)}
+        assert all(run.payload == {"n": 1} for run in found)
+        assert all(run.duration == timedelta(seconds=2) for run in found)
+
+    def test_a_run_keeps_the_payload_it_ran_with(self, conn: Connection) -> None:
+        job = add(conn, payload={"n": 1})
+        run_once(conn, outcome="failed", permanent=True)
+        queue.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
+        assert run_rows(conn, job.id)[0]["payload"] == {"n": 1}
+
+    def test_rows_of_the_past_are_never_changed(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=9)
+        run_once(conn, outcome="failed", retry_after=0, error="one")
+        first = run_rows(conn, job.id)
+        claim_one(conn)
+        lose(conn)
+        queue.retry(conn, [job.id], actor=ACTOR)
+        run_once(conn, outcome="failed", permanent=True)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        after = run_rows(conn, job.id)
+        assert len(after) == 3
+        moved = {"due_at", "started_at", "finished_at"}
+        assert {k: v for k, v in after[0].items() if k not in moved} == {
+            k: v for k, v in first[0].items() if k not in moved
+        }
+
+    def test_the_history_outlives_its_job(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        assert len(insights.runs(conn, job_id=job.id)[0]) == 1
+
+    def test_runs_are_found_by_type_and_outcome_newest_first(self, conn: Connection) -> None:
+        for kind, outcome in [("alpha", "succeeded"), ("beta", "partial"), ("alpha", "failed"), ("beta", "succeeded")]:
+            add(conn, kind)
+            run_once(conn, [kind], outcome, permanent=True)
+        everything = [(run.task_type, run.outcome.value) for run in insights.runs(conn)[0]]
+        assert everything == [("beta", "succeeded"), ("alpha", "failed"), ("beta", "partial"), ("alpha", "succeeded")]
+        assert [run.outcome.value for run in insights.runs(conn, task_type="alpha")[0]] == ["failed", "succeeded"]
+        assert [run.task_type for run in insights.runs(conn, outcome=RunOutcome.PARTIAL)[0]] == ["beta"]
+
+    def test_pages_of_runs_leave_none_out(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(23)], actor=ACTOR)
+        finish(conn, *[report(job) for job in claim(conn, limit=23)])
+        tokens: list[int] = []
+        cursor = None
+        while True:
+            found, cursor = insights.runs(conn, limit=5, after=cursor)
+            tokens += [run.run_token for run in found]
+            if cursor is None:
+                break
+        assert tokens == sorted(tokens, reverse=True)
+        assert len(set(tokens)) == 23
+
+    def test_a_page_may_end_between_a_lost_run_and_its_late_return(self, conn: Connection) -> None:
+        for _ in range(2):
+            job = add(conn)
+            late = claim_one(conn)
+            lose(conn)
+            finish_one(conn, late)
+            queue.cancel(conn, [job.id], actor=ACTOR)
+        seen: list[tuple[int, str]] = []
+        cursor = None
+        while True:
+            found, cursor = insights.runs(conn, limit=1, after=cursor)
+            seen += [(run.run_token, run.outcome.value) for run in found]
+            if cursor is None:
+                break
+        assert [outcome for _, outcome in seen] == ["abandoned", "lost", "abandoned", "lost"]
+        assert len(set(seen)) == 4
+
+    def test_text_is_kept_as_it_was_given(self, conn: Connection) -> None:
+        job = add(conn)
+        text = "line one\nline two\t\u202eü%s {} '; DROP TABLE job_queue"
+        run_once(conn, outcome="failed", error=text, traceback=text, log=text, error_kind="Boom")
+        (run,) = insights.runs(conn, job_id=job.id)[0]
+        assert (run.error, run.traceback, run.log, run.error_kind) == (text, text, text, "Boom")
+
+
+class TestWorkerRuns:
+    @pytest.mark.parametrize("source", ["cron_http", "worker", "embedded", "manual", "cli"])
+    def test_a_cycle_is_opened_and_closed_with_what_it_did(self, conn: Connection, source: str) -> None:
+        for _ in range(3):
+            add(conn)
+        add(conn, run_at=now(conn) + timedelta(hours=1))
+        run_id = queue.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
+        (opened,) = insights.worker_runs(conn)
+        assert (opened.id, opened.source, opened.http_method, opened.worker_id) == (run_id, source, "POST", WORKER)
+        assert (opened.completed_at, opened.status, opened.due_before) == (None, None, 3)
+        queue.close_worker_run(
+            conn, run_id, status="ok", claimed=5, succeeded=2, failed=1, released=2, message="did some",
+            error="one broke", results=[{"id": "x", "status": "failed"}], http_status=200,
+        )  # fmt: skip
+        (closed,) = insights.worker_runs(conn)
+        assert (closed.status, closed.claimed, closed.processed, closed.succeeded, closed.failed, closed.released) == (
+            "ok", 5, 3, 2, 1, 2,
+        )  # fmt: skip
+        assert (closed.message, closed.error_message, closed.http_status) == ("did some", "one broke", 200)
+        assert closed.completed_at is not None
+        assert closed.completed_at >= closed.started_at
+        (stored,) = rows(conn, "SELECT results, duration_ms FROM job_worker_runs")
+        assert stored["results"] == [{"id": "x", "status": "failed"}]
+        assert stored["duration_ms"] == pytest.approx(
+            (closed.completed_at - closed.started_at).total_seconds() * 1000, abs=0.01
+        )
+
+    def test_they_are_listed_newest_first_and_no_more_than_asked(self, conn: Connection) -> None:
+        ids = [queue.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
+        assert [run.id for run in insights.worker_runs(conn, limit=3)] == ids[:1:-1]
+
+    def test_how_many_are_due_counts_every_type_and_stops_at_a_thousand(self, conn: Connection) -> None:
+        jobs = [NewJob(kind) for kind in ("alpha", "beta", "unheard_of") for _ in range(400)]
+        queue.enqueue_many(conn, jobs[:500], actor=ACTOR)
+        assert value(conn, "SELECT job_queue_due_count()") == 500
+        queue.enqueue_many(conn, jobs[500:], actor=ACTOR)
+        assert value(conn, "SELECT job_queue_due_count()") == 1000
+
+
+class TestWorkers:
+    def test_a_worker_is_listed_while_it_reports_and_until_it_is_removed(self, conn: Connection) -> None:
+        announce(conn, types=["beta", "alpha"], running=2)
+        (worker,) = insights.workers(conn)
+        assert (worker.id, worker.host, worker.pid, worker.mode, worker.version, worker.concurrency) == (
+            WORKER, "host-1", 42, "headless", "0.1.0", 4,
+        )  # fmt: skip
+        assert (worker.task_types, worker.running, worker.alive) == (("beta", "alpha"), 2, True)
+        advance(conn, timedelta(seconds=119))
+        assert insights.workers(conn)[0].alive
+        advance(conn, timedelta(seconds=2))
+        assert not insights.workers(conn)[0].alive
+        announce(conn, running=1)
+        (worker,) = insights.workers(conn)
+        assert (worker.alive, worker.running) == (True, 1)
+        assert worker.heartbeat_at - worker.started_at >= timedelta(seconds=120)
+        queue.remove_worker(conn, WORKER)
+        assert insights.workers(conn) == []
+
+
+class TestThroughput:
+    def test_what_was_finished_is_counted_by_the_minute_and_worker(self, conn: Connection) -> None:
+        for outcome in ("succeeded", "succeeded", "partial", "continued", "failed", "failed", "released", "cancelled"):
+            add(conn, max_attempts=1 if outcome == "failed" else 5)
+            run_once(conn, outcome=outcome, checkpoint={}, delay=3600.0)
+            conn.execute("DELETE FROM job_queue")
+        add(conn)
+        run_once(conn, outcome="failed")
+        conn.execute("DELETE FROM job_queue")
+        add(conn)
+        claim_one(conn)
+        lose(conn)
+        totals = rows(
+            conn, "SELECT sum(succeeded) AS good, sum(troubled) AS troubled, sum(failed) AS bad FROM job_throughput"
+        )
+        assert totals == [{"good": 4, "troubled": 2, "bad": 2}]
+        assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "reaper"}
+
+    def test_a_batch_of_successes_is_counted_whole(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
+        finish(conn, *[report(job) for job in claim(conn, limit=50)])
+        assert value(conn, "SELECT sum(succeeded) FROM job_throughput") == 50
+
+
+class TestErrorGroups:
+    def fail(self, conn: Connection, error: str, kind: str = "Boom", task_type: str = "alpha") -> UUID:
+        job = add(conn, task_type)
+        run_once(conn, [task_type], "failed", permanent=True, error=error, error_kind=kind)
+        return job.id
+
+    def test_errors_that_differ_in_ids_numbers_times_and_quotes_are_one_group(self, conn: Connection) -> None:
+        ids = [
+            self.fail(conn, f'Coach "{name}" ({key}) not found after {seconds}s at 2026-11-2{seconds}T10:00:00Z')
+            for name, key, seconds in [
+                ("Ada", "0b0e7a3e-0000-4000-8000-000000000001", 3),
+                ("Grace", "ffffffff-1111-4222-8333-444444444444", 7),
+            ]
+        ]
+        (group,) = insights.errors(conn, since=WEEK)
+        assert (group.task_type, group.error_kind, group.count) == ("alpha", "Boom", 2)
+        assert "Grace" in group.sample
+        assert set(group.job_ids) == set(ids)
+        assert group.first_seen < group.last_seen
+
+    def test_other_words_another_kind_or_another_type_are_other_groups(self, conn: Connection) -> None:
+        self.fail(conn, "Not found")
+        self.fail(conn, "Too slow")
+        self.fail(conn, "Not found", kind="Crash")
+        self.fail(conn, "Not found", task_type="beta")
+        groups = insights.errors(conn, since=WEEK)
+        assert [(group.task_type, group.error_kind, group.sample, group.count) for group in groups] == [
+            ("beta", "Boom", "Not found", 1),
+            ("alpha", "Crash", "Not found", 1),
+            ("alpha", "Boom", "Too slow", 1),
+            ("alpha", "Boom", "Not found", 1),
+        ]
+
+    def test_retried_and_lost_runs_are_errors_and_successes_are_not(self, conn: Connection) -> None:
+        add(conn)
+        run_once(conn)
+        add(conn)
+        run_once(conn, outcome="released")
+        run_once(conn, outcome="failed", error="Not yet", retry_after=0)
+        claim_one(conn)
+        lose(conn)
+        assert {group.error_kind for group in insights.errors(conn, since=WEEK)} == {None, "lease_expired"}
+
+    def test_only_the_time_asked_for_counts(self, conn: Connection) -> None:
+        self.fail(conn, "Old")
+        advance(conn, timedelta(days=2))
+        self.fail(conn, "New")
+        assert [group.sample for group in insights.errors(conn, since=timedelta(days=1))] == ["New"]
+        assert len(insights.errors(conn, since=WEEK, limit=1)) == 1
+
+    def test_a_group_of_a_failure_without_words_has_some(self, conn: Connection) -> None:
+        add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        (group,) = insights.errors(conn, since=WEEK)
+        assert (group.count, group.sample) == (1, "no reason given")
+
+
+def test_the_audit_is_read_newest_first_by_job_and_time(conn: Connection) -> None:
+    one, other = add(conn), add(conn)
+    queue.cancel(conn, [one.id], actor=ACTOR, reason="first")
+    advance(conn, timedelta(days=2))
+    queue.delete(conn, [one.id, other.id], actor=ACTOR)
+    assert [(entry.action, entry.job_id) for entry in insights.audit(conn)] == [
+        ("delete", other.id), ("delete", one.id), ("cancel", one.id),
+    ]  # fmt: skip
+    assert [entry.action for entry in insights.audit(conn, job_id=one.id)] == ["delete", "cancel"]
+    assert len(insights.audit(conn, since=timedelta(days=1))) == 2
+    assert len(insights.audit(conn, limit=1)) == 1
+    entry = insights.audit(conn, job_id=one.id)[1]
+    assert (entry.reason, entry.actor.split(" ")[0]) == ("first", ACTOR)
+    assert entry.before is not None
+    assert entry.before["status"] == "pending"

@@ -1,0 +1,495 @@
+"""Finish: what becomes of a job and its history for each outcome, one-time and recurring."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core import queue
+from core.model import RunOutcome, Status
+from tests.support.queue import (
+    ACTOR,
+    BASE,
+    CAP,
+    LEASE,
+    WORKER,
+    Connection,
+    Row,
+    add,
+    advance,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish,
+    finish_one,
+    is_queued,
+    job_row,
+    lose,
+    now,
+    report,
+    run_once,
+    run_rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from core.model import Job
+
+HOUR = timedelta(hours=1)
+SUCCESSES = pytest.mark.parametrize("outcome", ["succeeded", "partial"])
+
+
+def series(conn: Connection, **fields: Any) -> Job:
+    """A job that recurs every 15 minutes and is due."""
+    return add(conn, recurrence_interval_minutes=15, **fields)
+
+
+def assert_free(row: Row) -> None:
+    """Nothing of the run is left on the job."""
+    for column in ("locked_by", "run_token", "lease_expires_at", "started_at", "progress", "cancel_requested_at",
+                   "cancel_requested_by"):  # fmt: skip
+        assert row[column] is None, column
+
+
+class TestSuccess:
+    @SUCCESSES
+    def test_a_one_time_job_leaves_the_queue_and_its_run_stays(self, conn: Connection, outcome: str) -> None:
+        job = add(conn, payload={"n": 1})
+        claimed = claim_one(conn)
+        answer = finish_one(conn, claimed, outcome, output={"sent": 3}, log="line", progress={"done": 3})
+        assert (answer.recorded, answer.status, answer.run_at) == (RunOutcome(outcome), None, None)
+        assert not is_queued(conn, job.id)
+        (run,) = run_rows(conn, job.id)
+        assert (run["run_token"], run["task_type"], run["payload"], run["attempt"], run["worker_id"]) == (
+            claimed.run_token, "alpha", {"n": 1}, 1, WORKER,
+        )  # fmt: skip
+        assert (run["due_at"], run["started_at"]) == (job.run_at, claimed.claimed_at)
+        assert run["finished_at"] == claimed.claimed_at + timedelta(seconds=2)
+        assert (run["outcome"], run["output"], run["log"], run["progress"]) == (
+            outcome, {"sent": 3}, "line", {"done": 3},
+        )  # fmt: skip
+        assert (run["removed"], run["late"], run["error"], run["fingerprint"]) == (True, False, None, None)
+
+    @SUCCESSES
+    def test_a_one_time_job_with_a_concurrency_key_does_the_same(self, conn: Connection, outcome: str) -> None:
+        job = add(conn, concurrency_key="k")
+        answer = run_once(conn, outcome=outcome, output={"sent": 3})
+        assert (answer.recorded, answer.status) == (RunOutcome(outcome), None)
+        assert not is_queued(conn, job.id)
+        (run,) = run_rows(conn, job.id)
+        assert (run["outcome"], run["removed"], run["output"]) == (outcome, True, {"sent": 3})
+
+    @SUCCESSES
+    def test_a_series_waits_for_its_next_slot(self, conn: Connection, outcome: str) -> None:
+        job = series(conn)
+        finish_one(conn, claim_one(conn), "failed", retry_after=0, error="first try")
+        claimed = claim_one(conn)
+        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
+        answer = finish_one(conn, claimed, outcome, output={"sent": 3})
+        assert (answer.recorded, answer.status) == (RunOutcome(outcome), Status.PENDING)
+        assert answer.run_at == job.run_at + timedelta(minutes=15)
+        row = job_row(conn, job.id)
+        assert (row["status"], row["attempts"], row["consecutive_failures"]) == ("pending", 0, 0)
+        assert (row["last_outcome"], row["last_error"], row["output"]) == (outcome, None, {"sent": 3})
+        assert (row["checkpoint"], row["completed_at"], row["cycle"]) == (None, None, 1)
+        assert row["last_success_at"] == row["last_run_at"] == row["updated_at"]
+        assert_free(row)
+        assert [run["removed"] for run in run_rows(conn, job.id)] == [False, False]
+
+    @SUCCESSES
+    def test_a_series_whose_next_slot_lies_at_its_end_has_succeeded(self, conn: Connection, outcome: str) -> None:
+        at = now(conn)
+        job = series(conn, run_at=at, expires_at=at + timedelta(minutes=15))
+        assert run_once(conn, outcome=outcome).status is Status.SUCCEEDED
+        row = job_row(conn, job.id)
+        assert (row["status"], row["completed_at"]) == ("succeeded", row["updated_at"])
+        assert_free(row)
+
+    def test_a_series_with_one_slot_left_goes_on(self, conn: Connection) -> None:
+        at = now(conn)
+        series(conn, run_at=at, expires_at=at + timedelta(minutes=15, microseconds=1))
+        assert run_once(conn).status is Status.PENDING
+
+    def test_the_streak_of_failures_ends(self, conn: Connection) -> None:
+        job = series(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        assert job_row(conn, job.id)["consecutive_failures"] == 1
+        advance(conn, timedelta(minutes=15))
+        run_once(conn)
+        assert job_row(conn, job.id)["consecutive_failures"] == 0
+
+
+@pytest.mark.parametrize("recurring", [False, True], ids=["one-time", "recurring"])
+class TestBothAlike:
+    """Outcomes that treat one-time jobs and series alike."""
+
+    @staticmethod
+    def job(conn: Connection, recurring: bool) -> Job:
+        return series(conn) if recurring else add(conn)
+
+    def test_continued_is_pending_now_with_the_checkpoint_and_no_attempts(
+        self, conn: Connection, recurring: bool
+    ) -> None:
+        job = self.job(conn, recurring)
+        finish_one(conn, claim_one(conn), "failed", retry_after=0)
+        before = now(conn)
+        answer = run_once(conn, outcome="continued", checkpoint={"cursor": "x"})
+        assert (answer.recorded, answer.status) == (RunOutcome.CONTINUED, Status.PENDING)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["checkpoint"], row["cycle"]) == (0, {"cursor": "x"}, 0)
+        assert before <= row["run_at"] <= now(conn)
+        assert_free(row)
+        following = claim_one(conn)
+        assert (following.attempt, following.checkpoint) == (1, {"cursor": "x"})
+
+    def test_continued_after_a_delay_is_pending_then(self, conn: Connection, recurring: bool) -> None:
+        self.job(conn, recurring)
+        before = now(conn)
+        answer = run_once(conn, outcome="continued", checkpoint={}, delay=90.0)
+        assert answer.run_at is not None
+        assert timedelta(seconds=90) <= answer.run_at - before <= timedelta(seconds=90) + (now(conn) - before)
+        assert claim(conn) == []
+
+    def test_failed_with_attempts_left_is_pending_after_the_backoff(self, conn: Connection, recurring: bool) -> None:
+        job = self.job(conn, recurring)
+        claimed = claim_one(conn)
+        before = now(conn)
+        answer = finish_one(conn, claimed, "failed", error="It broke.", error_kind="Boom", traceback="trace", log="log")
+        assert (answer.recorded, answer.status) == (RunOutcome.RETRIED, Status.PENDING)
+        assert answer.run_at is not None
+        assert timedelta(seconds=BASE / 2) <= answer.run_at - before <= timedelta(seconds=BASE) + (now(conn) - before)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["last_error"], row["last_outcome"]) == (1, "It broke.", "retried")
+        assert (row["consecutive_failures"], row["completed_at"], row["cycle"]) == (0, None, 0)
+        assert_free(row)
+        (run,) = run_rows(conn, job.id)
+        assert (run["outcome"], run["error_kind"], run["error"], run["traceback"], run["log"]) == (
+            "retried", "Boom", "It broke.", "trace", "log",
+        )  # fmt: skip
+        assert run["fingerprint"]
+
+    def test_the_handlers_own_delay_wins(self, conn: Connection, recurring: bool) -> None:
+        self.job(conn, recurring)
+        before = now(conn)
+        answer = run_once(conn, outcome="failed", retry_after=120.0, retry_base=1.0)
+        assert answer.run_at is not None
+        assert timedelta(seconds=120) <= answer.run_at - before <= timedelta(seconds=120) + (now(conn) - before)
+
+    @pytest.mark.parametrize("field", ["retry_after", "delay"])
+    def test_no_delay_of_a_handler_leads_into_the_past_or_breaks_the_batch(
+        self, conn: Connection, recurring: bool, field: str
+    ) -> None:
+        job = self.job(conn, recurring)
+        outcome = "failed" if field == "retry_after" else "continued"
+        before = now(conn)
+        past: dict[str, Any] = {field: -3600.0}
+        run_once(conn, outcome=outcome, checkpoint={}, **past)
+        assert job_row(conn, job.id)["run_at"] >= before
+        claimed = claim_one(conn)
+        answer = finish_one(conn, claimed, outcome, checkpoint={}, **{field: 1e300})
+        assert answer.status is Status.PENDING
+
+    def test_the_checkpoint_outlives_a_failed_attempt(self, conn: Connection, recurring: bool) -> None:
+        self.job(conn, recurring)
+        claimed = claim_one(conn)
+        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 5})
+        finish_one(conn, claimed, "failed", retry_after=0)
+        assert claim_one(conn).checkpoint == {"at": 5}
+
+    def test_released_gives_the_attempt_back_and_stays_due(self, conn: Connection, recurring: bool) -> None:
+        job = self.job(conn, recurring)
+        answer = run_once(conn, outcome="released")
+        assert (answer.recorded, answer.status, answer.run_at) == (RunOutcome.RELEASED, Status.PENDING, job.run_at)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["run_at"], row["last_run_at"], row["cycle"]) == (0, job.run_at, None, 0)
+        assert_free(row)
+        assert claim_one(conn).attempt == 1
+
+    @pytest.mark.parametrize(
+        "outcome", ["succeeded", "partial", "continued", "failed", "released", "cancelled"]
+    )  # fmt: skip
+    def test_a_request_to_cancel_wins_over_whatever_the_handler_returned(
+        self, conn: Connection, recurring: bool, outcome: str
+    ) -> None:
+        job = self.job(conn, recurring)
+        claimed = claim_one(conn)
+        queue.cancel(conn, [job.id], actor=ACTOR)
+        answer = finish_one(conn, claimed, outcome, checkpoint={}, error="Its own words.")
+        assert (answer.recorded, answer.status) == (RunOutcome.CANCELLED, Status.CANCELLED)
+        row = job_row(conn, job.id)
+        assert (row["status"], row["last_outcome"], row["completed_at"]) == (
+            "cancelled", "cancelled", row["updated_at"],
+        )  # fmt: skip
+        assert_free(row)
+        (run,) = run_rows(conn, job.id)
+        assert (run["outcome"], run["error_kind"], run["removed"]) == ("cancelled", "cancelled", False)
+        assert ACTOR in run["error"]
+        advance(conn, timedelta(days=1))
+        assert claim(conn) == []
+
+    def test_a_handler_may_cancel_its_own_job(self, conn: Connection, recurring: bool) -> None:
+        job = self.job(conn, recurring)
+        assert run_once(conn, outcome="cancelled").status is Status.CANCELLED
+        assert job_row(conn, job.id)["status"] == "cancelled"
+
+    def test_a_request_to_cancel_wins_over_a_lost_lease(self, conn: Connection, recurring: bool) -> None:
+        job = self.job(conn, recurring)
+        claim_one(conn)
+        queue.cancel(conn, [job.id], actor=ACTOR)
+        assert lose(conn).lost == 1
+        assert job_row(conn, job.id)["status"] == "cancelled"
+        assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost"]
+
+
+class TestFailedForGood:
+    @pytest.mark.parametrize("how", ["permanent", "last attempt"])
+    def test_a_one_time_job_is_failed_and_kept(self, conn: Connection, how: str) -> None:
+        job = add(conn, max_attempts=5 if how == "permanent" else 1)
+        answer = run_once(conn, outcome="failed", permanent=how == "permanent", error="No such coach.")
+        assert (answer.recorded, answer.status) == (RunOutcome.FAILED, Status.FAILED)
+        row = job_row(conn, job.id)
+        assert (row["status"], row["attempts"], row["last_error"]) == ("failed", 1, "No such coach.")
+        assert (row["last_outcome"], row["completed_at"]) == ("failed", row["updated_at"])
+        assert_free(row)
+        advance(conn, timedelta(days=1))
+        assert claim(conn) == []
+
+    def test_the_attempts_are_all_used_and_then_no_more(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=3)
+        recorded = [run_once(conn, outcome="failed", retry_after=0).recorded.value for _ in range(3)]
+        assert recorded == ["retried", "retried", "failed"]
+        assert [run["attempt"] for run in run_rows(conn, job.id)] == [1, 2, 3]
+
+    @pytest.mark.parametrize("how", ["permanent", "last attempt"])
+    def test_a_series_goes_on_at_its_next_slot_and_counts_the_cycle(self, conn: Connection, how: str) -> None:
+        job = series(conn, max_attempts=5 if how == "permanent" else 1)
+        claimed = claim_one(conn)
+        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
+        answer = finish_one(conn, claimed, "failed", permanent=how == "permanent", error="No.")
+        assert (answer.recorded, answer.status) == (RunOutcome.FAILED, Status.PENDING)
+        assert answer.run_at == job.run_at + timedelta(minutes=15)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["consecutive_failures"], row["cycle"]) == (0, 1, 1)
+        assert (row["last_error"], row["checkpoint"], row["completed_at"]) == ("No.", None, None)
+        assert_free(row)
+
+    def test_the_streak_of_a_series_grows(self, conn: Connection) -> None:
+        job = series(conn)
+        for streak in (1, 2, 3):
+            run_once(conn, outcome="failed", permanent=True)
+            assert job_row(conn, job.id)["consecutive_failures"] == streak
+            advance(conn, timedelta(minutes=15))
+
+    def test_a_retry_that_would_come_after_the_next_slot_takes_the_slot(self, conn: Connection) -> None:
+        job = series(conn)
+        answer = run_once(conn, outcome="failed", retry_after=1000.0)
+        assert answer.run_at == job.run_at + timedelta(minutes=15)
+        row = job_row(conn, job.id)
+        assert (row["attempts"], row["consecutive_failures"], row["cycle"]) == (0, 1, 1)
+
+    def test_a_series_that_fails_in_its_last_cycle_is_failed(self, conn: Connection) -> None:
+        at = now(conn)
+        series(conn, run_at=at, expires_at=at + timedelta(minutes=10))
+        assert run_once(conn, outcome="failed", permanent=True).status is Status.FAILED
+
+    def test_a_failure_without_words_is_given_some(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn, outcome="failed")
+        assert "no reason" in job_row(conn, job.id)["last_error"]
+
+
+class TestBackoff:
+    @pytest.mark.parametrize(
+        ("attempt", "full"), [(1, 30), (2, 60), (3, 120), (4, 240), (7, 1920), (8, 3600), (30, 3600), (5000, 3600)]
+    )
+    def test_it_doubles_up_to_the_cap_and_is_spread_over_its_upper_half(
+        self, conn: Connection, attempt: int, full: int
+    ) -> None:
+        low, high, spread = conn.execute(
+            """
+            SELECT min(s), max(s), count(DISTINCT s)
+            FROM (SELECT job_backoff(%s, %s, %s) AS s FROM generate_series(1, 500)) AS drawn
+            """,
+            (attempt, BASE, CAP),
+        ).fetchall()[0]
+        assert full * 0.5 <= low < full * 0.55
+        assert full * 0.95 < high <= full
+        assert spread > 400
+
+    def test_a_task_types_own_base_and_cap_are_used(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=50)
+        for _ in range(6):
+            before = now(conn)
+            run_once(conn, outcome="failed", retry_base=0.5, retry_cap=2.0)
+            assert job_row(conn, job.id)["run_at"] - before < timedelta(seconds=2) + (now(conn) - before)
+            advance(conn, timedelta(seconds=3))
+
+
+class TestSlots:
+    @pytest.mark.parametrize(
+        ("after", "slot"),
+        [(-600, 0), (-0.000001, 0), (0, 15), (1, 15), (899.999999, 15), (900, 30), (3600 * 3 + 1, 195)],
+    )
+    def test_the_next_slot_is_the_first_after_now_and_none_before_the_anchor(
+        self, conn: Connection, after: float, slot: int
+    ) -> None:
+        anchor = now(conn)
+        found = value(conn, "SELECT job_next_slot(%s, 15, %s)", anchor, anchor + timedelta(seconds=after))
+        assert found == anchor + timedelta(minutes=slot)
+
+    def test_a_hundred_cycles_stay_on_the_quarter_hour(self, conn: Connection) -> None:
+        series(conn)
+        slots = []
+        passed = timedelta()
+        for _ in range(100):
+            claimed = claim_one(conn)
+            slots.append(claimed.due_at + passed)
+            advance(conn, timedelta(seconds=40))
+            finish_one(conn, claimed)
+            advance(conn, timedelta(minutes=15) - timedelta(seconds=40))
+            passed += timedelta(minutes=15)
+        assert {later - earlier for earlier, later in pairwise(slots)} == {timedelta(minutes=15)}
+
+    def test_an_outage_of_three_hours_is_made_up_for_by_one_run(self, conn: Connection) -> None:
+        job = series(conn)
+        run_once(conn)
+        due = job_row(conn, job.id)["run_at"]
+        advance(conn, 3 * HOUR)
+        late = claim_one(conn)
+        assert late.due_at == due - 3 * HOUR
+        answer = finish_one(conn, late)
+        assert answer.run_at is not None
+        assert answer.run_at > now(conn)
+        assert (answer.run_at - late.due_at) % timedelta(minutes=15) == timedelta()
+        assert claim(conn) == []
+        assert len(run_rows(conn, job.id)) == 2
+
+
+class TestBatch:
+    def test_each_run_of_a_batch_is_answered_and_judged_by_itself(self, conn: Connection) -> None:
+        jobs = {name: add(conn, priority=place) for place, name in enumerate(("d", "c", "b", "a"))}
+        again = series(conn, priority=-1)
+        a, b, c, d, e = claim(conn)
+        answers = finish(
+            conn,
+            report(a),
+            report(b, "failed", permanent=True),
+            report(c, "continued", checkpoint={"c": 1}),
+            report(d, "failed", retry_after=5.0),
+            report(e, "partial"),
+        )
+        assert {answer.job_id: (answer.recorded.value, answer.status) for answer in answers} == {
+            jobs["a"].id: ("succeeded", None),
+            jobs["b"].id: ("failed", Status.FAILED),
+            jobs["c"].id: ("continued", Status.PENDING),
+            jobs["d"].id: ("retried", Status.PENDING),
+            again.id: ("partial", Status.PENDING),
+        }
+        assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+        assert value(conn, "SELECT count(*) FROM job_runs") == 5
+
+    def test_no_outcome_leaves_a_job_running(self, conn: Connection) -> None:
+        for outcome in ("succeeded", "partial", "continued", "failed", "released", "cancelled"):
+            kinds: list[dict[str, Any]] = [{}, {"recurrence_interval_minutes": 5}, {"concurrency_key": outcome}]
+            for fields in kinds:
+                add(conn, outcome, **fields)
+            for claimed in claim(conn, [outcome]):
+                finish_one(conn, claimed, outcome)
+        assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+        assert value(conn, "SELECT count(*) FROM job_runs") == 18
+
+    def test_an_empty_batch_is_nothing(self, conn: Connection) -> None:
+        with changes_nothing(conn):
+            assert finish(conn) == []
+
+
+class TestFence:
+    @SUCCESSES
+    def test_a_report_sent_again_is_applied_once(self, conn: Connection, outcome: str) -> None:
+        add(conn)
+        add(conn, concurrency_key="k")
+        series(conn)
+        reports = [report(claimed, outcome) for claimed in claim(conn)]
+        first = {answer.run_token: answer.recorded for answer in finish(conn, *reports)}
+        with changes_nothing(conn):
+            second = {answer.run_token: answer.recorded for answer in finish(conn, *reports)}
+        assert first == second
+
+    def test_a_failure_sent_again_is_applied_once(self, conn: Connection) -> None:
+        add(conn, max_attempts=1)
+        add(conn)
+        reports = [report(claimed, "failed") for claimed in claim(conn)]
+        first = {answer.run_token: (answer.recorded, answer.status) for answer in finish(conn, *reports)}
+        with changes_nothing(conn):
+            second = {answer.run_token: (answer.recorded, answer.status) for answer in finish(conn, *reports)}
+        assert first == second
+        assert {recorded for recorded, _ in first.values()} == {RunOutcome.FAILED, RunOutcome.RETRIED}
+
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed", "continued", "released", "cancelled"])
+    def test_a_worker_that_comes_back_late_changes_nothing_but_is_put_on_record(
+        self, conn: Connection, outcome: str
+    ) -> None:
+        job = add(conn)
+        late = claim_one(conn, worker="worker-a")
+        lose(conn)
+        before = job_row(conn, job.id)
+        for _ in range(2):
+            (answer,) = finish(conn, report(late, outcome, log="what it did", output={"x": 1}), worker="worker-a")
+            assert (answer.recorded, answer.status) == (RunOutcome.ABANDONED, Status.PENDING)
+        assert job_row(conn, job.id) == before
+        lost, abandoned = run_rows(conn, job.id)
+        assert (lost["outcome"], lost["late"], lost["error_kind"]) == ("lost", False, "lease_expired")
+        assert (abandoned["outcome"], abandoned["late"], abandoned["run_token"]) == (
+            "abandoned", True, late.run_token,
+        )  # fmt: skip
+        assert (abandoned["worker_id"], abandoned["log"], abandoned["output"]) == ("worker-a", "what it did", None)
+        assert abandoned["attempt"] == 1
+
+    def test_a_late_worker_does_not_touch_the_run_of_the_next_one(self, conn: Connection) -> None:
+        job = add(conn)
+        late = claim_one(conn, worker="worker-a")
+        lose(conn)
+        advance(conn, timedelta(minutes=1))
+        current = claim_one(conn, worker="worker-b")
+        (answer,) = finish(conn, report(late), worker="worker-a")
+        assert (answer.recorded, answer.status) == (RunOutcome.ABANDONED, Status.RUNNING)
+        row = job_row(conn, job.id)
+        assert (row["run_token"], row["locked_by"]) == (current.run_token, "worker-b")
+        assert finish_one(conn, current).recorded is RunOutcome.SUCCEEDED
+
+    def test_a_late_worker_does_not_bring_a_job_back_that_has_left(self, conn: Connection) -> None:
+        job = add(conn)
+        late = claim_one(conn, worker="worker-a")
+        lose(conn)
+        advance(conn, timedelta(minutes=1))
+        run_once(conn)
+        (answer,) = finish(conn, report(late, "failed"), worker="worker-a")
+        assert (answer.recorded, answer.status) == (RunOutcome.ABANDONED, None)
+        assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost", "abandoned", "succeeded"]
+
+    def test_a_late_run_does_not_hold_up_the_others_of_its_batch(self, conn: Connection) -> None:
+        add(conn)
+        late = claim_one(conn)
+        lose(conn)
+        fresh = add(conn, "beta")
+        current = claim_one(conn, ["beta"])
+        answers = {answer.job_id: answer.recorded for answer in finish(conn, report(late), report(current))}
+        assert answers == {late.id: RunOutcome.ABANDONED, fresh.id: RunOutcome.SUCCEEDED}
+
+    def test_a_token_that_never_was_is_answered_and_leaves_no_trace(self, conn: Connection) -> None:
+        add(conn)
+        claimed = claim_one(conn)
+        stranger = report(claimed, run_token=claimed.run_token + 999)
+        with changes_nothing(conn):
+            (answer,) = finish(conn, stranger)
+        assert answer.recorded is RunOutcome.ABANDONED
+        assert finish_one(conn, claimed).recorded is RunOutcome.SUCCEEDED
+
+    def test_a_lease_that_has_ended_but_was_not_taken_still_counts(self, conn: Connection) -> None:
+        add(conn)
+        claimed = claim_one(conn)
+        advance(conn, timedelta(seconds=LEASE * 2))
+        assert finish_one(conn, claimed).recorded is RunOutcome.SUCCEEDED

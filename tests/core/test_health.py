@@ -1,0 +1,302 @@
+"""The verdict of health: each signal at each threshold, and the worst of them as the verdict."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import queue
+from core.health import health
+from core.model import Verdict
+from tests.support.queue import (
+    ACTOR,
+    WORKER,
+    Connection,
+    add,
+    advance,
+    claim,
+    claim_one,
+    finish_one,
+    now,
+    reap,
+    run_once,
+)
+
+if TYPE_CHECKING:
+    from core.model import Finding
+
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+
+
+def announce(conn: Connection) -> None:
+    queue.report_worker(
+        conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
+        running=0,
+    )  # fmt: skip
+
+
+def tick(conn: Connection, *, source: str = "cron_http", status: str = "ok") -> None:
+    """One cycle that a scheduler set going, opened and closed now."""
+    run_id = queue.open_worker_run(conn, source=source, worker_id="cycle-1")
+    queue.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
+
+
+def finding(conn: Connection, signal: str) -> Finding:
+    (found,) = (found for found in health(conn).findings if found.signal == signal)
+    return found
+
+
+def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None:
+    announce(conn)
+    add(conn, run_at=now(conn) + timedelta(hours=1))
+    told = health(conn)
+    assert told.verdict is Verdict.OK
+    assert {found.signal for found in told.findings} == {
+        "processing", "workers", "due jobs", "running jobs", "recurring jobs", "cycles",
+    }  # fmt: skip
+    assert {found.verdict for found in told.findings} == {Verdict.OK}
+    assert (told.oldest_due, told.failed_last_hour) == (None, 0)
+
+
+def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> None:
+    announce(conn)
+    queue.pause(conn, reason=None, actor=ACTOR)
+    assert health(conn).verdict is Verdict.PAUSED
+    series = add(conn, recurrence_interval_minutes=60)
+    queue.resume(conn, actor=ACTOR)
+    run_once(conn, outcome="failed", permanent=True)
+    queue.pause(conn, reason=None, actor=ACTOR)
+    told = health(conn)
+    assert (told.verdict, told.findings[0].signal) == (Verdict.WARNING, "recurring jobs")
+    queue.delete(conn, [series.id], actor=ACTOR)
+    queue.remove_worker(conn, WORKER)
+    told = health(conn)
+    assert (told.verdict, told.findings[0].signal) == (Verdict.CRITICAL, "workers")
+
+
+class TestProcessing:
+    def test_paused_is_neutral_and_says_who_and_why(self, conn: Connection) -> None:
+        announce(conn)
+        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        found = finding(conn, "processing")
+        assert found.verdict is Verdict.PAUSED
+        assert "vendor is down" in found.evidence
+        assert ACTOR in found.evidence
+        assert found.since is not None
+
+    def test_a_pause_whose_time_is_up_is_none(self, conn: Connection) -> None:
+        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + MINUTE)
+        advance(conn, 2 * MINUTE)
+        assert finding(conn, "processing").verdict is Verdict.OK
+
+    def test_a_missing_settings_row_is_critical(self, conn: Connection) -> None:
+        announce(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        found = finding(conn, "processing")
+        assert found.verdict is Verdict.CRITICAL
+        assert "missing" in found.evidence
+
+
+class TestWorkersAndTicks:
+    """The last completed scheduled tick: up to 2 intervals of 5 minutes ok, up to 3 a warning, then critical."""
+
+    def test_none_ever_is_critical(self, conn: Connection) -> None:
+        assert finding(conn, "workers").verdict is Verdict.CRITICAL
+
+    @pytest.mark.parametrize(
+        ("age", "verdict"),
+        [
+            (0 * MINUTE, Verdict.OK),
+            (10 * MINUTE - 5 * SECOND, Verdict.OK),
+            (10 * MINUTE + SECOND, Verdict.WARNING),
+            (15 * MINUTE - 5 * SECOND, Verdict.WARNING),
+            (15 * MINUTE + SECOND, Verdict.CRITICAL),
+        ],
+    )
+    @pytest.mark.parametrize("status", ["ok", "paused"])
+    def test_cycles_of_a_scheduler_without_a_standing_worker(
+        self, conn: Connection, age: timedelta, verdict: Verdict, status: str
+    ) -> None:
+        tick(conn, status=status)
+        advance(conn, age)
+        assert finding(conn, "workers").verdict is verdict
+
+    @pytest.mark.parametrize(("age", "verdict"), [(MINUTE, Verdict.OK), (16 * MINUTE, Verdict.CRITICAL)])
+    def test_a_standing_worker(self, conn: Connection, age: timedelta, verdict: Verdict) -> None:
+        announce(conn)
+        advance(conn, age)
+        assert finding(conn, "workers").verdict is verdict
+
+    @pytest.mark.parametrize("source", ["manual", "cli"])
+    def test_a_cycle_by_hand_does_not_hide_a_dead_scheduler(self, conn: Connection, source: str) -> None:
+        tick(conn)
+        advance(conn, 20 * MINUTE)
+        tick(conn, source=source)
+        assert finding(conn, "workers").verdict is Verdict.CRITICAL
+
+    def test_a_cycle_that_ended_in_an_error_is_not_a_completed_one(self, conn: Connection) -> None:
+        tick(conn)
+        advance(conn, 20 * MINUTE)
+        tick(conn, status="error")
+        assert finding(conn, "workers").verdict is Verdict.CRITICAL
+
+    def test_the_scheduler_of_the_original_counts(self, conn: Connection) -> None:
+        tick(conn, source="vercel_cron_secret")
+        assert finding(conn, "workers").verdict is Verdict.OK
+
+
+class TestDueJobs:
+    @pytest.mark.parametrize(
+        ("late", "verdict"),
+        [
+            (5 * MINUTE - 5 * SECOND, Verdict.OK),
+            (5 * MINUTE + SECOND, Verdict.WARNING),
+            (15 * MINUTE - 5 * SECOND, Verdict.WARNING),
+            (15 * MINUTE + SECOND, Verdict.CRITICAL),
+        ],
+    )
+    def test_the_job_that_has_waited_longest_is_judged(
+        self, conn: Connection, late: timedelta, verdict: Verdict
+    ) -> None:
+        announce(conn)
+        oldest = add(conn, run_at=now(conn) - late)
+        add(conn, "beta")
+        told = health(conn)
+        assert told.oldest_due == oldest.run_at
+        found = finding(conn, "due jobs")
+        assert (found.verdict, found.since) == (verdict, oldest.run_at)
+
+    def test_a_job_of_a_type_that_nobody_handles_is_seen(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, "unheard_of", run_at=now(conn) - timedelta(hours=1))
+        assert finding(conn, "due jobs").verdict is Verdict.CRITICAL
+
+    def test_lateness_is_neutral_while_paused(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, run_at=now(conn) - timedelta(hours=1))
+        queue.pause(conn, reason=None, actor=ACTOR)
+        assert finding(conn, "due jobs").verdict is Verdict.PAUSED
+        assert health(conn).verdict is Verdict.PAUSED
+
+    def test_jobs_of_a_paused_type_are_not_late(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, run_at=now(conn) - timedelta(hours=1))
+        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        assert finding(conn, "due jobs").verdict is Verdict.OK
+        queue.resume(conn, actor=ACTOR, task_type="alpha")
+        assert finding(conn, "due jobs").verdict is Verdict.CRITICAL
+
+    def test_jobs_that_wait_for_another_or_behind_a_key_are_not_late(self, conn: Connection) -> None:
+        announce(conn)
+        long_ago = now(conn) - timedelta(hours=1)
+        add(conn, concurrency_key="k", run_at=long_ago)
+        claim_one(conn)
+        add(conn, concurrency_key="k", run_at=long_ago)
+        later = add(conn, run_at=now(conn) + timedelta(hours=1))
+        add(conn, blocked_by=later.id, run_at=long_ago)
+        assert finding(conn, "due jobs").verdict is Verdict.OK
+
+
+class TestRunningJobs:
+    def test_a_lease_that_is_valid_is_ok_and_one_that_has_expired_is_critical(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn)
+        claim_one(conn)
+        assert finding(conn, "running jobs").verdict is Verdict.OK
+        advance(conn, 61 * SECOND)
+        found = finding(conn, "running jobs")
+        assert found.verdict is Verdict.CRITICAL
+        assert found.since is not None
+        assert found.since < now(conn)
+        reap(conn)
+        assert finding(conn, "running jobs").verdict is Verdict.OK
+
+
+class TestRecurringJobs:
+    def test_a_streak_of_failures_warns_and_from_three_on_is_critical(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + timedelta(days=1))
+        add(conn, recurrence_interval_minutes=5)
+        verdicts = []
+        for _ in range(4):
+            run_once(conn, outcome="failed", permanent=True)
+            verdicts.append(finding(conn, "recurring jobs").verdict)
+            advance(conn, 5 * MINUTE)
+        assert verdicts == [Verdict.WARNING, Verdict.WARNING, Verdict.CRITICAL, Verdict.CRITICAL]
+        assert "alpha" in finding(conn, "recurring jobs").evidence
+        assert "4 cycles" in finding(conn, "recurring jobs").evidence
+        run_once(conn)
+        assert finding(conn, "recurring jobs").verdict is Verdict.OK
+
+    def test_the_streak_does_not_vanish_while_the_next_cycle_runs(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, recurrence_interval_minutes=5)
+        for _ in range(3):
+            run_once(conn, outcome="failed", permanent=True)
+            advance(conn, 5 * MINUTE)
+        claimed = claim_one(conn)
+        assert finding(conn, "recurring jobs").verdict is Verdict.CRITICAL
+        finish_one(conn, claimed)
+        assert finding(conn, "recurring jobs").verdict is Verdict.OK
+
+    def test_a_retry_within_a_cycle_is_no_streak(self, conn: Connection) -> None:
+        announce(conn)
+        add(conn, recurrence_interval_minutes=60)
+        run_once(conn, outcome="failed")
+        assert finding(conn, "recurring jobs").verdict is Verdict.OK
+
+
+class TestCycles:
+    def test_an_open_cycle_older_than_its_budget_has_crashed(self, conn: Connection) -> None:
+        announce(conn)
+        queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        advance(conn, 15 * MINUTE - 5 * SECOND)
+        assert finding(conn, "cycles").verdict is Verdict.OK
+        advance(conn, 10 * SECOND)
+        assert finding(conn, "cycles").verdict is Verdict.CRITICAL
+
+    def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
+        announce(conn)
+        queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        advance(conn, timedelta(days=1, minutes=1))
+        assert finding(conn, "cycles").verdict is Verdict.OK
+
+
+class TestFigures:
+    def test_what_was_finished_in_each_of_the_last_fifteen_minutes(self, conn: Connection) -> None:
+        with conn.transaction():
+            conn.execute(
+                """
+                INSERT INTO job_throughput (minute, worker_id, succeeded, troubled, failed)
+                SELECT date_trunc('minute', now()) - n * interval '1 minute', worker, n, 1, 2
+                FROM generate_series(0, 20) AS n, unnest(ARRAY['a', 'b']) AS worker
+                """
+            )
+            rates = health(conn).finished_per_minute
+        assert rates == tuple(2 * (n + 3) for n in range(14, -1, -1))
+
+    def test_failures_of_the_last_hour(self, conn: Connection) -> None:
+        add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        assert health(conn).failed_last_hour == 1
+        advance(conn, timedelta(minutes=62))
+        assert health(conn).failed_last_hour == 0
+
+    def test_a_job_that_failed_because_its_last_run_was_lost_is_a_failure(self, conn: Connection) -> None:
+        add(conn, max_attempts=1)
+        claim_one(conn)
+        advance(conn, 2 * MINUTE)
+        reap(conn)
+        assert health(conn).failed_last_hour == 1
+
+    def test_the_last_trigger_is_the_newest_cycle_whoever_set_it_going(self, conn: Connection) -> None:
+        assert health(conn).last_trigger is None
+        tick(conn)
+        tick(conn, source="manual")
+        last = health(conn).last_trigger
+        assert last is not None
+        assert (last.source, last.status) == ("manual", "ok")
+        assert claim(conn) == []

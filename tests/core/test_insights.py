@@ -1,0 +1,589 @@
+"""The read side: lists in every order, cursors, filters, counts, the snapshot, detail, and why a job waits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core import insights, queue
+from core.errors import JobNotFound, UsageError
+from core.model import Counts, Filter, NewJob, RunOutcome, Status
+from tests.support.queue import (
+    ACTOR,
+    WORKER,
+    Connection,
+    add,
+    advance,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish,
+    finish_one,
+    job_row,
+    now,
+    report,
+    rows,
+    run_once,
+    value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from core.model import Job
+
+TABS = (None, *Status)
+DIRECTIONS = pytest.mark.parametrize("descending", [True, False], ids=["falling", "rising"])
+
+
+def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> list[Job]:
+    """Every job of a list, page by page."""
+    found: list[Job] = []
+    after = None
+    for _ in range(100):
+        page = insights.page(conn, wanted, limit=limit, after=after, **order)
+        assert len(page.jobs) <= limit
+        found += page.jobs
+        after = page.next
+        if after is None:
+            return found
+        assert len(page.jobs) == limit
+    raise AssertionError("The pages do not end.")
+
+
+def ids(conn: Connection, wanted: Filter, **order: Any) -> list[UUID]:
+    return [job.id for job in insights.page(conn, wanted, **order).jobs]
+
+
+def end_some(conn: Connection) -> None:
+    """Seven jobs that failed, were cancelled, or succeeded and left, one of each with a key; four ended series."""
+    for outcome in ("failed", "cancelled", "succeeded"):
+        for number in range(7):
+            add(conn, f"{outcome}-{number % 2}", concurrency_key="k" if number == 3 else None)
+        for claimed in claim(conn, [f"{outcome}-0", f"{outcome}-1"], limit=20):
+            finish_one(conn, claimed, outcome, permanent=True, error="It broke.")
+    at = now(conn) - timedelta(minutes=1)
+    for _ in range(4):
+        add(conn, "series", run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=5))
+    for claimed in claim(conn, ["series"]):
+        finish_one(conn, claimed)
+
+
+@pytest.fixture
+def full(conn: Connection) -> Connection:
+    """Seven jobs or more in each status, of every kind that a list treats by itself, with ties in every order."""
+    end_some(conn)
+    for number in range(7):
+        add(conn, f"running-{number % 3}")
+        claim(conn, [f"running-{number % 3}"], worker="worker-2")
+    start = now(conn).replace(microsecond=0) - timedelta(hours=1)
+    minutes = [start + timedelta(minutes=minute) for minute in range(120)]
+    for number in range(5):
+        for kind in ("alpha", "beta"):
+            add(conn, kind, priority=number % 2, run_at=minutes[number % 3 * 30])
+        add(conn, "keyed", concurrency_key="k", run_at=minutes[10 * number])
+    blocker = add(conn, "alpha", run_at=minutes[90])
+    for number in range(4):
+        add(conn, "waiting", blocked_by=blocker.id, run_at=minutes[25 * number])
+    conn.execute("UPDATE job_queue SET updated_at = date_trunc('second', updated_at) WHERE status <> 'running'")
+    return conn
+
+
+KEYS: dict[str, Callable[[Job], Any]] = {
+    "created": lambda job: job.id,
+    "run_at": lambda job: job.run_at,
+    "task": lambda job: job.task_type,
+    "status": lambda job: job.status,
+    "attempts": lambda job: job.attempts,
+    "updated": lambda job: job.updated_at,
+}
+
+
+class TestOrder:
+    @DIRECTIONS
+    @pytest.mark.parametrize("sort", insights.SORTS)
+    def test_pages_of_every_tab_leave_none_out_and_repeat_none(
+        self, full: Connection, sort: str, descending: bool
+    ) -> None:
+        for tab in TABS:
+            stored = """
+                SELECT id FROM job_queue WHERE %(tab)s::text IS NULL OR status = %(tab)s
+                UNION SELECT job_id FROM job_runs WHERE removed AND %(tab)s = 'succeeded'
+            """
+            wanted = {job_id for (job_id,) in full.execute(stored, {"tab": tab}).fetchall()}
+            assert len(wanted) >= 7
+            whole = insights.page(full, Filter(status=tab), sort=sort, descending=descending).jobs
+            for limit in (3, 7):
+                paged = all_pages(full, Filter(status=tab), limit, sort=sort, descending=descending)
+                assert [job.id for job in paged] == [job.id for job in whole]
+            assert len(whole) == len(wanted)
+            assert {job.id for job in whole} == wanted
+            if sort in KEYS:
+                keys = [KEYS[sort](job) for job in whole]
+                assert keys == sorted(keys, reverse=descending)
+
+    def test_the_natural_order_of_a_tab_is_what_one_looks_for_there(self, full: Connection) -> None:
+        everything = insights.page(full, Filter()).jobs
+        assert [job.created_at for job in everything] == sorted((job.created_at for job in everything), reverse=True)
+        pending = insights.page(full, Filter(status=Status.PENDING)).jobs
+        assert [job.run_at for job in pending] == sorted(job.run_at for job in pending)
+        running = insights.page(full, Filter(status=Status.RUNNING)).jobs
+        starts = [job.started_at for job in running if job.started_at]
+        assert len(starts) == 7
+        assert starts == sorted(starts)
+        for tab in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
+            ends = [job.completed_at for job in insights.page(full, Filter(status=tab)).jobs if job.completed_at]
+            assert len(ends) >= 7
+            assert ends == sorted(ends, reverse=True)
+
+    def test_the_natural_order_turned_round_is_its_reverse(self, full: Connection) -> None:
+        for tab in TABS:
+            assert ids(full, Filter(status=tab), descending=False) == ids(full, Filter(status=tab))[::-1]
+
+    @pytest.mark.parametrize("held_by", ["a key", "a blocker"])
+    def test_long_lines_of_waiting_jobs_are_paged_through_whole(self, conn: Connection, held_by: str) -> None:
+        blocker = add(conn, "beta", run_at=now(conn) - timedelta(days=2))
+        for number in range(60):
+            fields: dict[str, Any] = {"concurrency_key": f"k{number % 4}"}
+            if held_by == "a blocker":
+                fields = {"blocked_by": blocker.id}
+            add(conn, run_at=now(conn) - timedelta(minutes=number * 37 % 60), **fields)
+        paged = all_pages(conn, Filter(status=Status.PENDING), 10)
+        assert len({job.id for job in paged}) == 61
+        assert [job.run_at for job in paged] == sorted(job.run_at for job in paged)
+
+    def test_a_long_run_that_ended_last_is_listed_first(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(30)], actor=ACTOR)
+        claimed = claim(conn, limit=30)
+        finish(
+            conn,
+            *[
+                report(job, finished_at=job.claimed_at + timedelta(seconds=100 - place))
+                for place, job in enumerate(claimed)
+            ],
+        )
+        expected = [job.id for job in claimed]
+        assert ids(conn, Filter(status=Status.SUCCEEDED), limit=5) == expected[:5]
+        assert [job.id for job in all_pages(conn, Filter(status=Status.SUCCEEDED), 5)] == expected
+
+    def test_jobs_that_ended_without_a_time_are_listed_by_their_last_change(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status, updated_at)
+            SELECT 'alpha', status, now() - n * interval '1 hour'
+            FROM generate_series(1, 9) AS n, unnest(ARRAY['succeeded', 'failed', 'cancelled']) AS status
+            """
+        )
+        add(conn)
+        run_once(conn)
+        for tab in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
+            paged = all_pages(conn, Filter(status=tab), 4)
+            assert [job.updated_at for job in paged] == sorted((job.updated_at for job in paged), reverse=True)
+            assert len(paged) == (10 if tab is Status.SUCCEEDED else 9)
+
+    def test_jobs_with_ids_of_the_original_are_ordered_by_their_creation_when_asked(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (id, task_type, run_at, created_at)
+            SELECT gen_random_uuid(), 'alpha', now() + interval '1 day', now() - n * interval '1 hour'
+            FROM generate_series(1, 30) AS n
+            """
+        )
+        for _ in range(3):
+            add(conn)
+        for descending in (True, False):
+            listed = insights.page(conn, Filter(), sort="created", descending=descending).jobs
+            assert [job.created_at for job in listed] == sorted(
+                (job.created_at for job in listed), reverse=descending
+            )  # fmt: skip
+            assert len(listed) == 33
+
+    def test_a_list_goes_on_where_it_was_though_jobs_come_and_go(self, conn: Connection) -> None:
+        jobs = [add(conn) for _ in range(12)]
+        first = insights.page(conn, Filter(), limit=4)
+        add(conn)
+        queue.delete(conn, [first.jobs[-1].id], actor=ACTOR)
+        second = insights.page(conn, Filter(), limit=4, after=first.next)
+        assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
+
+    def test_an_unknown_order_is_refused(self, conn: Connection) -> None:
+        with pytest.raises(UsageError, match="no order by size"):
+            insights.page(conn, Filter(), sort="size")
+
+    @pytest.mark.parametrize("sort", ["natural", "updated"])
+    @pytest.mark.parametrize("cursor", ["x", "%%%", "bm9wZQ", "e30", "WzFd", "ünïcode"])
+    def test_what_is_no_cursor_is_refused(self, conn: Connection, cursor: str, sort: str) -> None:
+        with pytest.raises(UsageError, match="no cursor"):
+            insights.page(conn, Filter(), sort=sort, after=cursor)
+
+    @pytest.mark.parametrize(
+        ("sort", "forged"),
+        [
+            ("natural", {"key": "soon", "id": str(uuid.UUID(int=0)), "skip": 0}),
+            ("natural", {"key": "2026-01-01", "id": "1; DROP TABLE job_queue", "skip": 0}),
+            ("updated", {"key": "2026-01-01", "id": str(uuid.UUID(int=0)), "skip": "x"}),
+            ("updated", {"key": "2026-01-01", "id": str(uuid.UUID(int=0)), "skip": -1}),
+            ("updated", {"key": "2026-01-01", "id": 5, "skip": 0}),
+        ],
+    )
+    def test_a_cursor_that_was_made_up_is_refused(self, conn: Connection, sort: str, forged: dict[str, Any]) -> None:
+        cursor = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode()
+        with pytest.raises(UsageError, match="no cursor"):
+            insights.page(conn, Filter(status=Status.PENDING), sort=sort, after=cursor)
+
+    @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "9" * 40])
+    def test_what_is_no_cursor_of_runs_is_refused(self, conn: Connection, cursor: str) -> None:
+        with pytest.raises(UsageError, match="no cursor"):
+            insights.runs(conn, after=cursor)
+
+
+class TestFilters:
+    def test_a_task_type_is_matched_by_any_part_of_its_name(self, conn: Connection) -> None:
+        sync, sweep = add(conn, "game_platform_sync"), add(conn, "game_platform_totals_sweep")
+        assert ids(conn, Filter(task_type="SYNC")) == [sync.id]
+        assert ids(conn, Filter(task_type="game_platform")) == [sweep.id, sync.id]
+
+    def test_a_search_looks_at_id_type_error_and_payload_as_plain_text(self, conn: Connection) -> None:
+        job = add(conn, payload={"campaignId": "100%_off\\"})
+        failed = add(conn, "beta")
+        run_once(conn, ["beta"], "failed", permanent=True, error="Quota of 5 reached")
+        assert ids(conn, Filter(search=str(job.id)[:18])) == [job.id]
+        assert ids(conn, Filter(search="CAMPAIGNID")) == [job.id]
+        assert ids(conn, Filter(search="0%_o")) == [job.id]
+        assert ids(conn, Filter(search="%")) == [job.id]
+        assert ids(conn, Filter(search="quota")) == [failed.id]
+        assert ids(conn, Filter(search="bet")) == [failed.id]
+        assert ids(conn, Filter(search="'; DROP TABLE job_queue; --")) == []
+
+    def test_an_error_is_matched_by_itself(self, conn: Connection) -> None:
+        failed = add(conn)
+        run_once(conn, outcome="failed", permanent=True, error="Quota of 5 reached")
+        add(conn, "quota")
+        assert ids(conn, Filter(error="QUOTA")) == [failed.id]
+
+    def test_a_coach_is_matched_by_the_payload(self, conn: Connection) -> None:
+        coach = str(uuid.uuid4())
+        mine = add(conn, payload={"coachId": coach})
+        add(conn, payload={"coachId": None})
+        add(conn, payload={"other": coach})
+        assert ids(conn, Filter(coach_id=coach)) == [mine.id]
+
+    def test_attempts_age_and_outcome(self, conn: Connection) -> None:
+        old = add(conn)
+        run_once(conn, outcome="failed", retry_after=0)
+        run_once(conn, outcome="failed", retry_after=3600.0)
+        advance(conn, timedelta(hours=2))
+        young = add(conn)
+        assert ids(conn, Filter(attempts_at_least=2)) == [old.id]
+        assert ids(conn, Filter(attempts_at_least=3)) == []
+        assert ids(conn, Filter(older_than=timedelta(hours=1))) == [old.id]
+        assert ids(conn, Filter(older_than=timedelta(0))) == [young.id, old.id]
+        assert ids(conn, Filter(outcome=RunOutcome.RETRIED)) == [old.id]
+
+    def test_filters_are_joined_in_every_tab_and_paged(self, full: Connection) -> None:
+        for tab in TABS:
+            whole = insights.page(full, Filter(status=tab)).jobs
+            kinds = {job.task_type for job in whole}
+            for kind in kinds:
+                wanted = Filter(status=tab, task_type=kind, search=kind[:3], attempts_at_least=0)
+                paged = all_pages(full, wanted, 2)
+                assert [job.id for job in paged] == [job.id for job in whole if kind in job.task_type]
+
+    def test_a_removed_success_is_listed_as_the_job_it_was(self, conn: Connection) -> None:
+        job = add(conn, payload={"n": 1}, priority=5)
+        run_once(conn, output={"sent": 3})
+        (listed,) = insights.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        assert (listed.id, listed.task_type, listed.payload, listed.status) == (
+            job.id, "alpha", {"n": 1}, Status.SUCCEEDED,
+        )  # fmt: skip
+        assert (listed.removed, listed.output, listed.last_outcome, listed.attempts) == (
+            True, {"sent": 3}, RunOutcome.SUCCEEDED, 1,
+        )  # fmt: skip
+        assert listed.completed_at is not None
+        assert insights.job(conn, job.id) == listed
+        assert ids(conn, Filter()) == []
+
+    def test_ids_are_found_for_an_action_on_all_and_removed_ones_are_not(self, full: Connection) -> None:
+        for tab in TABS:
+            wanted = [job.id for job in insights.page(full, Filter(status=tab)).jobs if not job.removed]
+            assert insights.find_ids(full, Filter(status=tab)) == wanted
+        assert len(insights.find_ids(full, Filter(), limit=5)) == 5
+
+
+class TestCounts:
+    def test_each_status_is_counted_exactly(self, full: Connection) -> None:
+        counted = insights.counts(full)
+        stored = {
+            row["status"]: row["n"] for row in rows(full, "SELECT status, count(*) AS n FROM job_queue GROUP BY 1")
+        }
+        assert {status: getattr(counted, status) for status in stored} == stored
+        assert counted.removed == value(full, "SELECT count(*) FROM job_runs WHERE removed") == 7
+        for tab in TABS:
+            assert counted.of(tab) == len(insights.page(full, Filter(status=tab)).jobs)
+
+    def test_nothing_is_zero(self, conn: Connection) -> None:
+        assert insights.counts(conn) == Counts()
+
+    def test_more_than_ten_thousand_is_said_as_more(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status)
+            SELECT 'alpha', CASE WHEN n <= 10000 THEN 'failed' ELSE 'pending' END FROM generate_series(1, 22000) AS n
+            """
+        )
+        counted = insights.counts(conn)
+        assert (counted.failed, counted.pending) == (Counts.LIMIT, Counts.LIMIT + 1)
+        page = insights.page(conn, Filter(status=Status.PENDING), limit=100)
+        assert len(page.jobs) == 100
+        page = insights.page(conn, Filter(status=Status.PENDING), sort="created", limit=100)
+        assert len(page.jobs) == 100
+
+
+class TestOneJob:
+    def test_a_job_is_read_whole(self, conn: Connection) -> None:
+        at = now(conn)
+        made = add(
+            conn, payload={"n": 1}, run_at=at + timedelta(hours=1), priority=3, max_attempts=4, dedupe_key="d",
+            concurrency_key="c", recurrence_interval_minutes=60, expires_at=at + timedelta(days=1),
+        )  # fmt: skip
+        job = insights.job(conn, made.id)
+        assert job == made
+        stored = job_row(conn, made.id)
+        for name in (
+            "task_type", "payload", "status", "run_at", "attempts", "max_attempts", "created_at", "updated_at",
+            "version", "priority", "expires_at", "dedupe_key", "concurrency_key", "anchor_at", "created_by",
+        ):  # fmt: skip
+            assert getattr(job, name) == stored[name], name
+
+    def test_a_running_job_shows_its_worker_lease_and_progress(self, conn: Connection) -> None:
+        add(conn)
+        claimed = claim_one(conn)
+        queue.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
+        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
+        job = insights.job(conn, claimed.id)
+        assert job is not None
+        assert (job.status, job.locked_by, job.run_token, job.progress, job.checkpoint) == (
+            Status.RUNNING, WORKER, claimed.run_token, {"done": 2}, {"at": 2},
+        )  # fmt: skip
+        assert job.started_at == claimed.claimed_at
+        assert (job.next_run_at, job.overdue_seconds) == (None, None)
+
+    def test_lateness_is_told_of_due_jobs_that_wait_for_nothing_but_a_worker(self, conn: Connection) -> None:
+        late = add(conn, run_at=now(conn) - timedelta(seconds=90))
+        later = add(conn, run_at=now(conn) + timedelta(seconds=90))
+        waiting = add(conn, run_at=now(conn) - timedelta(seconds=90), blocked_by=later.id)
+        told = {job.id: job.overdue_seconds for job in insights.page(conn, Filter()).jobs}
+        assert told[late.id] == pytest.approx(90, abs=30)
+        assert (told[later.id], told[waiting.id]) == (None, None)
+
+    def test_detail_joins_runs_reasons_and_audit(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn, outcome="failed", permanent=True)
+        queue.retry(conn, [job.id], actor=ACTOR)
+        detail = insights.detail(conn, job.id)
+        assert detail is not None
+        assert detail.job.id == job.id
+        assert [run.outcome for run in detail.runs] == [RunOutcome.FAILED]
+        assert [entry.action for entry in detail.audit] == ["retry"]
+        assert [clause.name for clause in detail.why]
+        assert not detail.in_trash
+
+    def test_detail_of_a_success_that_left_and_of_nothing(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn)
+        detail = insights.detail(conn, job.id)
+        assert detail is not None
+        assert (detail.job.removed, len(detail.runs), detail.why) == (True, 1, ())
+        assert insights.detail(conn, uuid.uuid4()) is None
+        assert insights.job(conn, uuid.uuid4()) is None
+
+    def test_an_id_is_found_by_how_it_begins(self, conn: Connection) -> None:
+        one, other = (
+            uuid.UUID("aaaa1111-0000-4000-8000-000000000001"),
+            uuid.UUID("aaaa2222-0000-4000-8000-000000000002"),
+        )
+        conn.execute("INSERT INTO job_queue (id, task_type) VALUES (%s, 'alpha'), (%s, 'alpha')", (one, other))
+        assert insights.resolve_id(conn, "aaaa1") == one
+        assert insights.resolve_id(conn, " AAAA2222-00 ") == other
+        assert insights.resolve_id(conn, str(one)) == one
+        with pytest.raises(UsageError, match="More than one") as told:
+            insights.resolve_id(conn, "aaaa")
+        assert str(one) in str(told.value)
+        assert str(other) in str(told.value)
+        with pytest.raises(JobNotFound):
+            insights.resolve_id(conn, "bbbb")
+        for text in ("", "aaa", "xyzw", "aaaa%", str(one) + "0"):
+            with pytest.raises(UsageError, match="no job id"):
+                insights.resolve_id(conn, text)
+
+    def test_the_id_of_a_success_that_left_is_found_too(self, conn: Connection) -> None:
+        job = add(conn)
+        run_once(conn)
+        assert insights.resolve_id(conn, str(job.id)[:23]) == job.id
+
+
+class TestSnapshot:
+    def test_it_is_one_moment_of_everything_and_changes_nothing(self, full: Connection) -> None:
+        with changes_nothing(full):
+            shown = insights.snapshot(full, Filter(status=Status.FAILED), limit=3)
+        assert len(shown.page.jobs) == 3
+        assert shown.page.next is not None
+        assert shown.counts == insights.counts(full)
+        assert shown.processing.enabled
+        assert shown.workers == ()
+        assert shown.health.findings
+        assert abs(shown.at - now(full)) < timedelta(minutes=5)
+
+    def test_an_empty_queue_has_one_too(self, conn: Connection) -> None:
+        shown = insights.snapshot(conn, Filter())
+        assert (shown.page.jobs, shown.page.next, shown.counts) == ((), None, Counts())
+
+    def test_permissions_of_the_owner_are_all(self, conn: Connection) -> None:
+        told = insights.permissions(conn)
+        assert (told.view, told.operate, told.work) == (True, True, True)
+        assert told.role == value(conn, "SELECT current_user::text")
+
+
+class TestWhy:
+    """For each clause: it alone is false, the job is not claimed, and the explanation says just that."""
+
+    @staticmethod
+    def claimable(conn: Connection, **fields: Any) -> UUID:
+        queue.report_worker(
+            conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
+            task_types=["alpha"], running=0,
+        )  # fmt: skip
+        return add(conn, **fields).id
+
+    @staticmethod
+    def false_clauses(conn: Connection, job_id: UUID) -> dict[str, str]:
+        clauses = insights.why(conn, job_id)
+        assert [clause.name for clause in clauses] == [
+            "status", "processing", "type open", "worker", "due", "unexpired", "unblocked", "key free",
+        ]  # fmt: skip
+        assert all(clause.evidence.endswith(".") or clause.name in {"processing", "type open"} for clause in clauses)
+        return {clause.name: clause.evidence for clause in clauses if not clause.holds}
+
+    def test_every_clause_holds_for_a_job_that_is_claimed(self, conn: Connection) -> None:
+        job_id = self.claimable(conn, concurrency_key="k", expires_at=now(conn) + timedelta(hours=1))
+        assert self.false_clauses(conn, job_id) == {}
+        assert claim_one(conn).id == job_id
+
+    @pytest.mark.parametrize("status", ["running", "succeeded", "failed", "cancelled"])
+    def test_status(self, conn: Connection, status: str) -> None:
+        job_id = self.claimable(conn)
+        if status == "running":
+            claim_one(conn)
+        else:
+            conn.execute("UPDATE job_queue SET status = %s WHERE id = %s", (status, job_id))
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["status"]
+        assert status in told["status"]
+        assert claim(conn) == []
+
+    def test_processing(self, conn: Connection) -> None:
+        job_id = self.claimable(conn)
+        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["processing"]
+        assert "vendor is down" in told["processing"]
+        assert ACTOR in told["processing"]
+        assert claim(conn) == []
+
+    def test_processing_without_its_row(self, conn: Connection) -> None:
+        job_id = self.claimable(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["processing"]
+        assert "missing" in told["processing"]
+        assert claim(conn) == []
+
+    def test_processing_whose_pause_is_over(self, conn: Connection) -> None:
+        job_id = self.claimable(conn)
+        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + timedelta(seconds=30))
+        advance(conn, timedelta(seconds=31))
+        assert self.false_clauses(conn, job_id) == {}
+        assert claim_one(conn).id == job_id
+
+    def test_type_open(self, conn: Connection) -> None:
+        job_id = self.claimable(conn)
+        queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["type open"]
+        assert "quota" in told["type open"]
+        assert claim(conn) == []
+
+    def test_worker(self, conn: Connection) -> None:
+        job_id = self.claimable(conn, task_type="beta")
+        assert list(self.false_clauses(conn, job_id)) == ["worker"]
+        assert claim(conn, ["alpha"]) == []
+        assert claim_one(conn, ["beta"]).id == job_id
+
+    def test_worker_that_is_silent(self, conn: Connection) -> None:
+        job_id = self.claimable(conn)
+        advance(conn, timedelta(minutes=3))
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["worker"]
+        assert "No worker" in told["worker"]
+
+    def test_due(self, conn: Connection) -> None:
+        job_id = self.claimable(conn, run_at=now(conn) + timedelta(minutes=5))
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["due"]
+        assert claim(conn) == []
+
+    def test_unexpired(self, conn: Connection) -> None:
+        job_id = self.claimable(conn, expires_at=now(conn) + timedelta(seconds=10))
+        advance(conn, timedelta(seconds=11))
+        assert list(self.false_clauses(conn, job_id)) == ["unexpired"]
+        assert claim(conn) == []
+
+    @pytest.mark.parametrize("key", [None, "k"])
+    def test_unblocked(self, conn: Connection, key: str | None) -> None:
+        blocker = add(conn, "beta", concurrency_key=key)
+        job_id = self.claimable(conn, blocked_by=blocker.id)
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["unblocked"]
+        assert str(blocker.id) in told["unblocked"]
+        assert "pending" in told["unblocked"]
+        assert claim(conn) == []
+
+    def test_key_free_while_another_runs(self, conn: Connection) -> None:
+        holder = add(conn, concurrency_key="k")
+        claim_one(conn)
+        job_id = self.claimable(conn, concurrency_key="k")
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["key free"]
+        assert str(holder.id) in told["key free"]
+        assert claim(conn) == []
+
+    def test_key_free_of_a_producers_insert_while_another_runs(self, conn: Connection) -> None:
+        add(conn, concurrency_key="k")
+        claim_one(conn)
+        self.claimable(conn)
+        job_id = value(conn, "INSERT INTO job_queue (task_type, concurrency_key) VALUES ('alpha', 'k') RETURNING id")
+        assert list(self.false_clauses(conn, job_id)) == ["key free"]
+        assert len(claim(conn)) == 1
+        assert job_row(conn, job_id)["status"] == "pending"
+
+    def test_key_free_behind_another_in_line(self, conn: Connection) -> None:
+        add(conn, concurrency_key="k")
+        job_id = self.claimable(conn, concurrency_key="k")
+        told = self.false_clauses(conn, job_id)
+        assert list(told) == ["key free"]
+        assert "goes first" in told["key free"]
+        assert claim_one(conn).id != job_id
+
+    def test_a_running_job_does_not_stand_in_its_own_way(self, conn: Connection) -> None:
+        job_id = self.claimable(conn, concurrency_key="k")
+        claim_one(conn)
+        assert list(self.false_clauses(conn, job_id)) == ["status"]
+
+    def test_a_job_that_is_gone_has_no_clauses(self, conn: Connection) -> None:
+        assert insights.why(conn, uuid.uuid4()) == []

@@ -1,0 +1,449 @@
+"""Concurrency keys, the lines behind them, jobs that wait for others, and dedupe keys under contention."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from core import queue
+from core.errors import Refused
+from core.model import ClaimedJob, NewJob, Status
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    Parallel,
+    add,
+    advance,
+    claim,
+    claim_one,
+    digest,
+    finish,
+    finish_one,
+    is_queued,
+    job_row,
+    lose,
+    now,
+    reap,
+    report,
+    rows,
+    run_once,
+    value,
+    waits_for_a_lock,
+)
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.model import Enqueued
+
+
+def heads(conn: Connection) -> int:
+    """How many pending keyed jobs stand in the claim's index."""
+    return int(
+        value(
+            conn,
+            "SELECT count(*) FROM job_queue WHERE status = 'pending' AND concurrency_key IS NOT NULL AND NOT in_line",
+        )
+    )
+
+
+class TestConcurrencyKeys:
+    def test_no_two_running_jobs_share_a_key_and_others_are_not_held_up(self, conn: Connection) -> None:
+        first = add(conn, concurrency_key="k")
+        second = add(conn, concurrency_key="k")
+        other = add(conn, concurrency_key="other")
+        free = add(conn)
+        assert [job.id for job in claim(conn)] == [first.id, other.id, free.id]
+        assert claim(conn) == []
+        assert job_row(conn, second.id)["status"] == "pending"
+
+    def test_a_key_holds_across_task_types(self, conn: Connection) -> None:
+        first = add(conn, "alpha", concurrency_key="k")
+        second = add(conn, "beta", concurrency_key="k")
+        (running,) = claim(conn, ["alpha", "beta"])
+        assert running.id == first.id
+        finish_one(conn, running)
+        assert claim_one(conn, ["alpha", "beta"]).id == second.id
+
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed", "cancelled", "continued", "released"])
+    def test_the_next_in_line_runs_when_the_first_has_ended(self, conn: Connection, outcome: str) -> None:
+        first = add(conn, concurrency_key="k", run_at=now(conn) - timedelta(minutes=2))
+        second = add(conn, concurrency_key="k", run_at=now(conn) - timedelta(minutes=1))
+        finish_one(conn, claim_one(conn), outcome, permanent=True, checkpoint={}, delay=3600.0)
+        expected = first.id if outcome == "released" else second.id
+        assert claim_one(conn).id == expected
+
+    def test_a_lost_run_frees_its_key(self, conn: Connection) -> None:
+        add(conn, concurrency_key="k")
+        second = add(conn, concurrency_key="k")
+        claim_one(conn)
+        lose(conn)
+        assert claim_one(conn).id == second.id
+
+    def test_a_line_is_served_by_priority_then_due_time(self, conn: Connection) -> None:
+        at = now(conn) - timedelta(hours=1)
+        add(conn, concurrency_key="k", run_at=at)
+        running = claim_one(conn)
+        late = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=2))
+        early = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=1))
+        urgent = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=3), priority=5)
+        served = []
+        while True:
+            finish_one(conn, running)
+            claimed = claim(conn)
+            if not claimed:
+                break
+            (running,) = claimed
+            served.append(running.id)
+        assert served == [urgent.id, early.id, late.id]
+
+    def test_a_job_that_is_not_due_does_not_hold_up_the_line(self, conn: Connection) -> None:
+        later = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
+        due = add(conn, concurrency_key="k")
+        assert claim_one(conn).id == due.id
+        finish_one(conn, report_target(conn, due.id))
+        advance(conn, timedelta(hours=2))
+        assert claim_one(conn).id == later.id
+
+    def test_a_job_that_comes_due_before_the_first_of_its_line_runs_first(self, conn: Connection) -> None:
+        add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=2))
+        sooner = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
+        assert queue.next_due(conn, ["alpha"])[1] == sooner.run_at
+        advance(conn, timedelta(minutes=61))
+        assert claim_one(conn).id == sooner.id
+
+    def test_a_long_line_stands_outside_the_index_that_claims_read(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(500)], actor=ACTOR)
+        assert heads(conn) == 1
+        assert len(claim(conn, limit=50)) == 1
+        assert heads(conn) == 0
+
+    def test_a_whole_line_is_served_one_after_another(self, conn: Connection) -> None:
+        ids = queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(40)], actor=ACTOR)
+        served = []
+        for _ in ids:
+            running = claim_one(conn)
+            served.append(running.id)
+            finish_one(conn, running)
+        assert served == ids
+        assert claim(conn) == []
+
+    @pytest.mark.parametrize("action", ["cancel", "delete", "edit"])
+    def test_the_line_moves_up_when_an_operator_takes_its_first_away(self, conn: Connection, action: str) -> None:
+        first = add(conn, concurrency_key="k")
+        second = add(conn, concurrency_key="k")
+        if action == "cancel":
+            queue.cancel(conn, [first.id], actor=ACTOR)
+        elif action == "delete":
+            queue.delete(conn, [first.id], actor=ACTOR)
+        else:
+            later = (now(conn) + timedelta(hours=1)).isoformat()
+            queue.edit(conn, first.id, changes={"run_at": later}, actor=ACTOR)
+        assert claim_one(conn).id == second.id
+
+    def test_run_now_of_a_job_behind_a_busy_key_says_so_and_waits(self, conn: Connection) -> None:
+        add(conn, concurrency_key="k")
+        second = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
+        running = claim_one(conn)
+        (result,) = queue.retry(conn, [second.id], actor=ACTOR)
+        assert result.ok
+        assert "concurrency key" in result.message
+        assert claim(conn) == []
+        finish_one(conn, running)
+        assert claim_one(conn).id == second.id
+
+    def test_a_restored_job_stands_in_line_again(self, conn: Connection) -> None:
+        job = add(conn, concurrency_key="k")
+        queue.delete(conn, [job.id], actor=ACTOR)
+        add(conn, concurrency_key="k")
+        running = claim_one(conn)
+        queue.restore(conn, [job.id], actor=ACTOR)
+        assert claim(conn) == []
+        finish_one(conn, running)
+        assert claim_one(conn).id == job.id
+
+    def test_a_batch_of_finishes_moves_every_line_up(self, conn: Connection) -> None:
+        for key in ("a", "b", "c"):
+            add(conn, concurrency_key=key)
+            add(conn, concurrency_key=key)
+        running = claim(conn)
+        assert len(running) == 3
+        finish(conn, *[report(job) for job in running])
+        assert len(claim(conn)) == 3
+
+    def test_a_producers_own_inserts_with_one_key_run_one_at_a_time(self, conn: Connection) -> None:
+        conn.execute(
+            "INSERT INTO job_queue (task_type, concurrency_key) SELECT 'alpha', 'k' FROM generate_series(1, 5)"
+        )
+        for _ in range(5):
+            finish_one(conn, claim_one(conn))
+        assert claim(conn) == []
+
+
+def report_target(conn: Connection, job_id: UUID) -> ClaimedJob:
+    """The running job as its worker knows it."""
+    row = job_row(conn, job_id)
+    return ClaimedJob(
+        job_id, row["run_token"], row["task_type"], row["payload"], row["attempts"], row["max_attempts"],
+        row["run_at"], row["started_at"], row["is_recurring"], row["checkpoint"], str(job_id),
+    )  # fmt: skip
+
+
+class TestConcurrencyKeysUnderContention:
+    def test_claimers_at_once_take_one_job_of_a_key(self, conn: Connection, database_url: str) -> None:
+        for round_number in range(10):
+            key = f"k{round_number}"
+            # Two that do not know of each other, as two enqueues at once leave them.
+            conn.execute(
+                "INSERT INTO job_queue (task_type, concurrency_key) SELECT 'alpha', %s FROM generate_series(1, 4)",
+                (key,),
+            )
+            shares = Parallel(database_url)(*[lambda link: claim(link, limit=1) for _ in range(3)])
+            taken = [job for share in shares for job in share]
+            assert len(taken) <= 1
+            rest = claim(conn)
+            assert len(taken) + len(rest) == 1
+            finish_one(conn, [*taken, *rest][0])
+            conn.execute("DELETE FROM job_queue")
+
+    def test_a_claim_that_has_not_seen_another_commit_does_not_take_its_key(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        conn.execute("INSERT INTO job_queue (task_type, concurrency_key) VALUES ('alpha', 'k'), ('beta', 'k')")
+        with conn.transaction():
+            (held,) = claim(conn, ["alpha"])
+            (others,) = Parallel(database_url)(lambda link: claim(link, ["beta"]))
+            assert others == []
+        assert claim(conn, ["beta"]) == []
+        finish_one(conn, held)
+        assert len(claim(conn, ["beta"])) == 1
+
+    def test_workers_at_once_never_run_two_of_a_key_and_serve_all(self, conn: Connection, database_url: str) -> None:
+        jobs = [NewJob("alpha", concurrency_key=f"k{number % 5}") for number in range(60)]
+        queue.enqueue_many(conn, jobs, actor=ACTOR)
+
+        def work(link: Connection) -> list[int]:
+            together = []
+            for _ in range(400):
+                claimed = claim(link, limit=3)
+                together.append(
+                    value(
+                        link,
+                        """
+                        SELECT count(*) - count(DISTINCT concurrency_key) FROM job_queue WHERE status = 'running'
+                        """,
+                    )
+                )
+                finish(link, *[report(job) for job in claimed])
+                if not claimed and not value(link, "SELECT count(*) FROM job_queue"):
+                    break
+            return together
+
+        shares = Parallel(database_url)(work, work, work)
+        assert {count for share in shares for count in share} == {0}
+        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        assert value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 60
+
+
+class TestBlockers:
+    def test_a_chain_runs_in_order(self, conn: Connection) -> None:
+        with conn.transaction():
+            first = add(conn)
+            second = add(conn, blocked_by=first.id)
+            third = add(conn, blocked_by=second.id)
+        served = []
+        for _ in range(3):
+            running = claim_one(conn)
+            served.append(running.id)
+            finish_one(conn, running)
+        assert served == [first.id, second.id, third.id]
+
+    def test_many_may_wait_for_one(self, conn: Connection) -> None:
+        first = add(conn, "beta")
+        ids = [add(conn, blocked_by=first.id).id for _ in range(5)]
+        run_once(conn, ["beta"])
+        assert [job.id for job in claim(conn)] == ids
+
+    @pytest.mark.parametrize("outcome", ["continued", "released", "failed"])
+    def test_a_blocker_that_is_not_done_yet_is_still_waited_for(self, conn: Connection, outcome: str) -> None:
+        first = add(conn, "beta")
+        second = add(conn, blocked_by=first.id)
+        run_once(conn, ["beta"], outcome, checkpoint={}, retry_after=0)
+        assert claim(conn) == []
+        assert job_row(conn, second.id)["blocked_by"] == first.id
+
+    def test_partial_counts_as_a_success(self, conn: Connection) -> None:
+        first = add(conn, "beta")
+        second = add(conn, blocked_by=first.id)
+        run_once(conn, ["beta"], "partial")
+        assert claim_one(conn).id == second.id
+
+    def test_a_keyed_blocker_frees_its_waiters_too(self, conn: Connection) -> None:
+        first = add(conn, "beta", concurrency_key="k")
+        second = add(conn, blocked_by=first.id, concurrency_key="k")
+        run_once(conn, ["beta"])
+        assert claim_one(conn).id == second.id
+
+    @pytest.mark.parametrize("how", ["failed", "cancelled", "cancel", "delete", "lost"])
+    def test_when_it_can_no_longer_succeed_the_whole_chain_is_cancelled_with_the_reason(
+        self, conn: Connection, how: str
+    ) -> None:
+        first = add(conn, "beta", max_attempts=1)
+        second = add(conn, blocked_by=first.id)
+        third = add(conn, blocked_by=second.id)
+        if how == "cancel":
+            queue.cancel(conn, [first.id], actor=ACTOR)
+        elif how == "delete":
+            queue.delete(conn, [first.id], actor=ACTOR)
+        elif how == "lost":
+            claim_one(conn, ["beta"])
+            lose(conn)
+        else:
+            run_once(conn, ["beta"], how)
+        for job, blocker in ((second, first), (third, second)):
+            row = job_row(conn, job.id)
+            assert (row["status"], row["last_outcome"]) == ("cancelled", "cancelled")
+            assert str(blocker.id) in row["last_error"]
+            assert row["completed_at"] is not None
+
+    def test_a_success_that_is_over_frees_and_a_failed_cycle_of_a_series_does_not_cancel(
+        self, conn: Connection
+    ) -> None:
+        series = add(conn, "beta", recurrence_interval_minutes=60)
+        waiting = add(conn, blocked_by=series.id)
+        run_once(conn, ["beta"], "failed", permanent=True)
+        assert job_row(conn, waiting.id)["status"] == "pending"
+        advance(conn, timedelta(hours=1))
+        run_once(conn, ["beta"])
+        assert claim_one(conn).id == waiting.id
+
+    def test_a_waiting_job_that_is_due_is_not_in_the_claims_way(self, conn: Connection) -> None:
+        first = add(conn, "beta", run_at=now(conn) + timedelta(hours=1))
+        for _ in range(20):
+            add(conn, blocked_by=first.id, priority=100)
+        free = add(conn)
+        assert claim_one(conn).id == free.id
+
+    def test_full_sync_is_two_jobs_in_one_transaction(self, conn: Connection) -> None:
+        with conn.transaction(force_rollback=True):
+            first = add(conn, "game_platform_sync")
+            add(conn, "game_platform_totals_sweep", blocked_by=first.id)
+        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+    @pytest.mark.parametrize("action", ["cancel", "edit"])
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+    def test_a_finish_and_an_action_on_the_job_that_waits_for_it_do_not_wait_for_each_other(
+        self, conn: Connection, database_url: str, action: str, outcome: str
+    ) -> None:
+        first = add(conn, concurrency_key="k")
+        second = add(conn, concurrency_key="k", blocked_by=first.id)
+        running = claim_one(conn)
+        answers = []
+        with psycopg.connect(database_url, autocommit=True) as other:
+            finishing = partial(finish_one, other, running, outcome, permanent=True)
+            thread = threading.Thread(target=lambda: answers.append(finishing()))
+            with conn.transaction():
+                conn.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (second.id,))
+                thread.start()
+                waits_for_a_lock(conn, other.info.backend_pid, unless=lambda: not thread.is_alive())
+                if action == "cancel":
+                    assert queue.cancel(conn, [second.id], actor=ACTOR)[0].ok
+                else:
+                    assert queue.edit(conn, second.id, changes={"priority": 1}, actor=ACTOR).ok
+            thread.join(timeout=30)
+        assert [answer.recorded.value for answer in answers] == [outcome]
+        reap(conn)
+        row = job_row(conn, second.id)
+        if action == "edit" and outcome == "succeeded":
+            assert claim_one(conn).id == second.id
+        else:
+            assert row["status"] == "cancelled"
+
+
+class TestDedupeUnderContention:
+    def test_enqueues_at_once_make_one_job_and_all_answer_with_it(self, database_url: str) -> None:
+        for number in range(10):
+            new = NewJob("alpha", dedupe_key=f"sync-{number}")
+            answers: list[Enqueued] = Parallel(database_url)(*[partial(queue.enqueue, new=new, actor=ACTOR)] * 4)
+            assert len({answer.job.id for answer in answers}) == 1
+            assert sum(answer.created for answer in answers) == 1
+
+    @pytest.mark.parametrize("taken_back", [True, False], ids=["rolled back", "committed"])
+    def test_an_enqueue_waits_for_the_transaction_that_holds_the_key(
+        self, conn: Connection, database_url: str, taken_back: bool
+    ) -> None:
+        answers: list[Enqueued] = []
+        new = NewJob("alpha", dedupe_key="sync")
+        with psycopg.connect(database_url, autocommit=True) as other:
+            thread = threading.Thread(target=lambda: answers.append(queue.enqueue(other, new, actor=ACTOR)))
+            with conn.transaction(force_rollback=taken_back):
+                first = add(conn, dedupe_key="sync")
+                thread.start()
+                waits_for_a_lock(conn, other.info.backend_pid)
+            thread.join(timeout=30)
+        (answer,) = answers
+        assert answer.created is taken_back
+        assert (answer.job.id == first.id) is not taken_back
+
+    def test_bulk_enqueues_at_once_share_their_keys_out(self, conn: Connection, database_url: str) -> None:
+        jobs = [NewJob("alpha", dedupe_key=f"d{number}") for number in range(300)]
+        shares = Parallel(database_url)(*[lambda link: queue.enqueue_many(link, jobs, actor=ACTOR) for _ in range(3)])
+        ids = [job_id for share in shares for job_id in share]
+        assert len(ids) == len(set(ids)) == 300
+        assert value(conn, "SELECT count(*) FROM job_queue") == 300
+
+    def test_finish_and_enqueue_at_once_never_lose_the_key(self, conn: Connection, database_url: str) -> None:
+        for number in range(10):
+            add(conn, dedupe_key=f"sync-{number}")
+            running = claim_one(conn)
+            new = NewJob("beta", dedupe_key=f"sync-{number}")
+            _, answer = Parallel(database_url)(
+                partial(finish_one, claimed=running),
+                partial(queue.enqueue, new=new, actor=ACTOR),
+            )
+            assert answer.created or answer.job.id == running.id
+            assert not is_queued(conn, running.id)
+
+
+def test_operators_workers_and_producers_at_once_break_nothing(conn: Connection, database_url: str) -> None:
+    """Every kind of call against one key and one chain; nothing raises and nothing is left running."""
+
+    def produce(link: Connection) -> None:
+        for number in range(30):
+            # What holds the dedupe key may be over by the time that another is to wait for it.
+            with suppress(Refused), link.transaction():
+                first = add(link, concurrency_key="k", dedupe_key=f"d{number % 3}")
+                add(link, concurrency_key="k", blocked_by=first.id)
+
+    def work(link: Connection) -> None:
+        for number in range(60):
+            outcome = ("succeeded", "failed", "continued", "released")[number % 4]
+            finish(link, *[report(job, outcome, checkpoint={}, retry_after=0) for job in claim(link, limit=3)])
+            reap(link)
+
+    def operate(link: Connection) -> None:
+        for _ in range(30):
+            ids = [row["id"] for row in rows(link, "SELECT id FROM job_queue ORDER BY random() LIMIT 4")]
+            queue.cancel(link, ids[:1], actor=ACTOR)
+            queue.retry(link, ids[1:2], actor=ACTOR)
+            queue.delete(link, ids[2:3], actor=ACTOR)
+            queue.restore(link, ids[2:3], actor=ACTOR)
+
+    Parallel(database_url)(produce, work, work, operate)
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+    for _ in range(300):
+        reap(conn)
+        claimed = claim(conn)
+        for job in claimed:
+            assert finish_one(conn, job).status in {None, Status.CANCELLED}
+        if not claimed:
+            break
+    left = {row["status"] for row in rows(conn, "SELECT DISTINCT status FROM job_queue")}
+    assert left <= {"failed", "cancelled"}
+    assert digest(conn, "job_queue")

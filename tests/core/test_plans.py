@@ -1,0 +1,306 @@
+"""What the queue's statements cost does not depend on how many jobs there are, nor on what the planner knows.
+
+Each operation is measured on an empty queue, on one just emptied, on 10 000 and on two million jobs, analyzed and
+never analyzed, on each major version of Postgres that is here. Nothing is timed: counted are sequential scans,
+index entries read and blocks touched.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from core import insights, queue
+from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
+from core.health import health
+from core.model import Counts, Filter, FinishedRun, NewJob, RunOutcome, Status
+from tests.conftest import WANTED_MAJOR
+from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
+from tests.support.postgres import PostgresServer
+from tests.support.schema import install_everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Connection = psycopg.Connection[Any]
+
+MAJORS: Final = (None,) if WANTED_MAJOR else (None, 15)
+SMALL: Final = Size(due=8000, tomorrow=8000, in_line=1000, blocked=1000, ended=3000, runs=3000)
+BIG: Final = Size(due=1_000_000, tomorrow=1_000_000, in_line=100_000, blocked=100_000, ended=60_000, runs=300_000)
+CROWD: Final = UUID("00000000-0000-7000-8001-000000000007")
+FAILED: Final = UUID("00000000-0000-7000-8006-000000000001")
+REMOVED: Final = UUID("00000000-0000-7000-8007-000000000007")
+RETRIES: Final = {"retry_base": 30.0, "retry_cap": 3600.0}
+EVERY_TYPE: Final = ("alpha", "beta", "crowd", "gamma", "later", "nothing of this type")
+
+
+def test_the_counters_see_a_table_read_from_end_to_end_and_inside_functions(conn: Connection) -> None:
+    queue.enqueue_many(conn, [NewJob("alpha")] * 50, actor="a producer")
+    conn.execute("CREATE FUNCTION look() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM job_queue'")
+
+    assert cost_of(conn, lambda conn: conn.execute("SELECT look()")).whole_tables == ["job_queue"]
+    assert (
+        cost_of(conn, lambda conn: queue.claim(conn, WORKER, ["alpha"], 10, LEASE)).entries["job_queue_claimable"] > 9
+    )
+
+
+# The queues
+
+
+@pytest.fixture(
+    scope="module", params=[None] if WANTED_MAJOR else [None, 15], ids=["default", "oldest"][: 1 if WANTED_MAJOR else 2]
+)
+def server(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A server of each major version that is here."""
+    if request.param in {None, postgres.version}:
+        yield postgres
+        return
+    try:
+        other = PostgresServer.start_new(request.param)
+    except EmbeddedPostgresError as error:
+        pytest.skip(str(error))
+    try:
+        yield other
+    finally:
+        other.destroy()
+
+
+@pytest.fixture(scope="module")
+def queues(server: PostgresServer) -> Iterator[dict[str, Connection]]:
+    """Queues of all sizes, by what they are."""
+    names = _make_queues(server)
+    connections = {what: server.connect(name) for what, name in names.items()}
+    try:
+        yield connections
+    finally:
+        for conn in connections.values():
+            conn.close()
+        for name in names.values():
+            server.drop_database(name)
+
+
+def _make_queues(server: PostgresServer) -> dict[str, str]:
+    names = {"empty": server.create_database()}
+    with server.connect(names["empty"]) as conn:
+        install_everything(conn)
+    for what, size in (("small", SMALL), ("big", BIG)):
+        names[what] = server.create_database(template=names["empty"])
+        with server.connect(names[what]) as conn:
+            fill(conn, size)
+            set_to_work(conn)
+        names[f"{what}, analyzed"] = server.create_database(template=names[what])
+        with server.connect(names[f"{what}, analyzed"]) as conn:
+            conn.execute("ANALYZE")
+    names["emptied"] = server.create_database(template=names["small, analyzed"])
+    with server.connect(names["emptied"]) as conn:
+        conn.execute("DELETE FROM job_queue")
+        conn.execute("DELETE FROM job_runs")
+        conn.execute("VACUUM job_queue, job_runs")
+    return names
+
+
+# The operations
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of the product, and the most index entries and blocks it may touch, whatever the queue holds.
+
+    `given` finds what it is called with. `reads` marks what changes nothing and is planned anew for each call, and
+    so may read a table from end to end that has no pages. `growth` is how many times more blocks it may touch when
+    the queue is big than when it is small.
+    """
+
+    call: Callable[..., object]
+    entries: int = 5000
+    blocks: int = 5000
+    given: Callable[[Connection], tuple[Any, ...]] = lambda conn: ()  # noqa: ARG005 -- nothing is needed
+    reads: bool = False
+    growth: int = 3
+
+
+def _held(number: int, *, keyed: bool = False) -> Callable[[Connection], tuple[Any, ...]]:
+    def given(conn: Connection) -> tuple[Any, ...]:
+        return (
+            conn.execute(
+                """
+                SELECT id, run_token FROM job_queue
+                WHERE status = 'running' AND locked_by = %s AND (concurrency_key IS NOT NULL) = %s ORDER BY id LIMIT %s
+                """,
+                (WORKER, keyed, number),
+            ).fetchall(),
+        )
+
+    return given
+
+
+def _last_in_line(conn: Connection) -> tuple[Any, ...]:
+    rows = conn.execute(
+        "SELECT id FROM job_queue WHERE concurrency_key = 'idle' AND status = 'pending' AND in_line"
+        " ORDER BY run_at DESC LIMIT 1"
+    ).fetchall()
+    return ([job_id for (job_id,) in rows],)
+
+
+def _claim(limit: int, *types: str) -> Callable[[Connection], object]:
+    return lambda conn: queue.claim(conn, WORKER, types, limit, LEASE)
+
+
+def _claim_while_paused(conn: Connection) -> None:
+    queue.pause(conn, reason=None, actor="mara", task_type="crowd")
+    queue.claim(conn, WORKER, EVERY_TYPE, 10, LEASE)
+
+
+def _finish(outcome: str) -> Callable[..., object]:
+    def call(conn: Connection, held: list[tuple[UUID, int]]) -> object:
+        runs = [FinishedRun(job_id, token, RunOutcome(outcome), FIRST, FIRST) for job_id, token in held]
+        return queue.finish(conn, WORKER, runs, **RETRIES)
+
+    return call
+
+
+def _heartbeat(conn: Connection, held: list[tuple[UUID, int]]) -> object:
+    return queue.heartbeat(conn, WORKER, [(job_id, token, {"done": 1}) for job_id, token in held], LEASE)
+
+
+def _checkpoint(conn: Connection, held: list[tuple[UUID, int]]) -> None:
+    for job_id, token in held:
+        queue.save_checkpoint(conn, job_id, token, {"page": 2})
+
+
+def _reap(conn: Connection) -> object:
+    conn.execute("UPDATE job_queue_settings SET pruned_at = now() - interval '1 hour'")
+    return queue.reap(conn, WORKER, **RETRIES)
+
+
+def _enqueue(*jobs: NewJob) -> Callable[[Connection], object]:
+    if len(jobs) == 1:
+        return lambda conn: queue.enqueue(conn, jobs[0], actor="a producer")
+    return lambda conn: queue.enqueue_many(conn, jobs, actor="a producer")
+
+
+def _enqueue_behind(conn: Connection, held: list[tuple[UUID, int]]) -> None:
+    for job_id, _ in held:
+        queue.enqueue(conn, NewJob("beta", blocked_by=job_id), actor="a producer")
+
+
+def _find_by_prefix(conn: Connection) -> None:
+    with suppress(JobNotFound, UsageError):
+        insights.resolve_id(conn, str(CROWD)[:30])
+
+
+def _page(status: Status | None, *, second: bool = False) -> Operation:
+    def call(conn: Connection) -> object:
+        found = insights.page(conn, Filter(status=status), limit=50)
+        return insights.page(conn, Filter(status=status), limit=50, after=found.next) if second else found
+
+    return Operation(call, reads=True)
+
+
+OPERATIONS: Final = {
+    "claim one of one type": Operation(_claim(1, "beta"), entries=20, blocks=60),
+    "claim a hundred of one type": Operation(_claim(100, "beta"), entries=600, blocks=2500),
+    "claim a hundred of a crowd": Operation(_claim(100, "crowd"), entries=600, blocks=2500),
+    "claim a hundred of all types": Operation(_claim(100, *EVERY_TYPE), entries=1200, blocks=3500),
+    "claim what waits behind a busy key, or for another job": Operation(_claim(100, "alpha"), entries=20, blocks=60),
+    "claim what is due tomorrow": Operation(_claim(100, "later"), entries=20, blocks=60),
+    "claim beside a crowd of a paused type": Operation(_claim_while_paused, entries=120, blocks=500),
+    "next due": Operation(lambda conn: queue.next_due(conn, EVERY_TYPE), entries=60, blocks=150),
+    "heartbeat of a hundred": Operation(_heartbeat, given=_held(100)),
+    "checkpoint": Operation(_checkpoint, given=_held(1), blocks=100),
+    "finish a hundred successes": Operation(_finish("succeeded"), given=_held(100)),
+    "finish a hundred failures": Operation(_finish("failed"), given=_held(100), blocks=8000),
+    "finish one success": Operation(_finish("succeeded"), given=_held(1), blocks=300),
+    "finish the head of a long line": Operation(_finish("succeeded"), given=_held(1, keyed=True), blocks=400),
+    "give the head of a long line back": Operation(_finish("released"), given=_held(1, keyed=True), blocks=400),
+    "reap": Operation(_reap, entries=20_000, blocks=15_000),
+    "enqueue": Operation(_enqueue(NewJob("beta", dedupe_key="once", concurrency_key="busy")), entries=20, blocks=100),
+    "enqueue a job that waits": Operation(_enqueue_behind, given=_held(1), blocks=200),
+    "enqueue behind an idle line": Operation(_enqueue(NewJob("later", concurrency_key="idle")), entries=20, blocks=100),
+    "enqueue a hundred": Operation(
+        _enqueue(*(NewJob("beta", dedupe_key=str(n), concurrency_key="idle") for n in range(100))), entries=600
+    ),
+    "retry": Operation(lambda conn: queue.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
+    "run now in a long line": Operation(
+        lambda conn, ids: queue.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=200
+    ),
+    "run again what left the queue": Operation(lambda conn: queue.retry(conn, [REMOVED], actor="mara"), 20, 150),
+    "cancel": Operation(lambda conn: queue.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "delete": Operation(lambda conn: queue.delete(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "edit": Operation(
+        lambda conn: queue.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
+    ),
+    "open a worker run": Operation(lambda conn: queue.open_worker_run(conn, source="cli", worker_id=WORKER)),
+    "counts": Operation(insights.counts, entries=9 * Counts.LIMIT, blocks=9000, reads=True, growth=6),
+    "health": Operation(health, reads=True),
+    "why": Operation(lambda conn: insights.why(conn, CROWD), reads=True),
+    "detail": Operation(lambda conn: insights.detail(conn, CROWD), reads=True),
+    "detail of what left the queue": Operation(lambda conn: insights.detail(conn, REMOVED), reads=True),
+    "newest runs": Operation(insights.runs, entries=60, blocks=40, reads=True),
+    "errors of a week": Operation(
+        lambda conn: insights.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
+    ),
+    "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
+    **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},
+    **{f"second page of {status or 'all'} jobs": _page(status, second=True) for status in (None, *Status)},
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_costs_the_same_whatever_the_queue_holds(name: str, queues: dict[str, Connection]) -> None:
+    operation = OPERATIONS[name]
+    costs = {what: _cost(conn, operation) for what, conn in queues.items()}
+
+    problems = [problem for what, cost in costs.items() for problem in _problems(what, cost, operation)]
+    for kind in ("small", "small, analyzed"):
+        big = costs[kind.replace("small", "big")]
+        if big.blocks.total() > operation.growth * costs[kind].blocks.total() + 200:
+            problems.append(f"{big.blocks.total()} blocks when big, {costs[kind].blocks.total()} when {kind}")
+    assert not problems, "\n".join(problems)
+
+
+def _cost(conn: Connection, operation: Operation) -> Cost:
+    given = operation.given(conn)
+    return cost_of(conn, lambda conn: operation.call(conn, *given), undo=not operation.reads)
+
+
+def _problems(what: str, cost: Cost, operation: Operation) -> Iterator[str]:
+    if cost.whole_tables and not (operation.reads and what in {"empty", "emptied"}):
+        yield f"{what}: reads the whole of {cost.whole_tables}"
+    if cost.rows > operation.entries and what.startswith("big"):
+        yield f"{what}: reads {cost.rows} index entries, {dict(cost.entries)}"
+    if cost.blocks.total() > operation.blocks:
+        yield f"{what}: touches {cost.blocks.total()} blocks, {dict(cost.blocks)}"
+
+
+# Backlogs that the fill above does not hold
+
+
+def test_a_key_that_many_jobs_came_first_for_costs_claims_nothing_once_one_of_them_runs(conn: Connection) -> None:
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, concurrency_key, run_at)
+        SELECT 'alpha', 'busy', now() - n * interval '1 s' FROM generate_series(1, 20000) AS n
+        """
+    )
+    assert len(queue.claim(conn, WORKER, ["alpha"], 100, LEASE)) == 1
+
+    assert cost_of(conn, _claim(100, "alpha")).rows < 20
+
+
+def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minute_of_reaping(conn: Connection) -> None:
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, run_at, expires_at)
+        SELECT 'alpha', now() - interval '1 hour', now() - interval '1 s' FROM generate_series(1, 50000) AS n
+        """
+    )
+    expired = [queue.reap(conn, WORKER, **RETRIES).expired for _ in range(12)]
+
+    assert sum(expired) == 50_000

@@ -1,0 +1,308 @@
+"""The evidence behind the verdict: the trigger's history, errors over time, workers, the shift, whom a job wrote to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from core import evidence, insights, queue
+from core.model import NewJob, Status, Verdict
+from core.reports import left_lying
+from tests.support.queue import (
+    ACTOR,
+    WORKER,
+    Connection,
+    add,
+    advance,
+    audit_rows,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    job_row,
+    lose,
+    now,
+    run_once,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+
+def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",)) -> None:
+    queue.report_worker(
+        conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
+        task_types=types, running=0,
+    )  # fmt: skip
+
+
+def trigger(conn: Connection, *, claimed: int = 0, status: str = "ok", http_status: int | None = 200) -> None:
+    run_id = queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
+    queue.close_worker_run(
+        conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http_status
+    )
+
+
+def fail(conn: Connection, error: str, *, task_type: str = "alpha", **fields: object) -> None:
+    run_once(conn, (task_type,), outcome="failed", error=error, error_kind="vendor", **fields)
+
+
+class TestCron:
+    def test_a_quiet_queue_has_a_report_with_nothing_in_it(self, conn: Connection) -> None:
+        told = evidence.cron(conn)
+        assert (told.runs, told.workers, told.running, told.overdue, told.series) == ((), (), (), (), ())
+        assert told.health.verdict is Verdict.CRITICAL
+        assert told.processing.enabled
+
+    def test_triggers_are_newest_first_with_their_http_status(self, conn: Connection) -> None:
+        trigger(conn)
+        advance(conn, 5 * MINUTE)
+        trigger(conn, http_status=500, status="error")
+        assert [(run.http_status, run.status) for run in evidence.cron(conn).runs] == [(500, "error"), (200, "ok")]
+
+    def test_a_trigger_that_claimed_less_than_was_due_left_the_rest_lying(self, conn: Connection) -> None:
+        for _ in range(3):
+            add(conn)
+        trigger(conn, claimed=1)
+        trigger(conn, claimed=3)
+        trigger(conn, status="paused")
+        assert [left_lying(run) for run in evidence.cron(conn).runs] == [0, 0, 2]
+
+    def test_overdue_are_the_jobs_late_by_a_tick_that_wait_for_no_other(self, conn: Connection) -> None:
+        late = add(conn, run_at=now(conn) - 6 * MINUTE)
+        add(conn, run_at=now(conn) - 4 * MINUTE)
+        add(conn, blocked_by=late.id, run_at=now(conn) - HOUR)
+        assert [job.id for job in evidence.cron(conn).overdue] == [late.id]
+
+    def test_running_jobs_are_told_with_their_leases_and_series_by_their_due_time(self, conn: Connection) -> None:
+        later = add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + HOUR)
+        sooner = add(conn, recurrence_interval_minutes=60)
+        claim_one(conn)
+        told = evidence.cron(conn)
+        assert [job.id for job in told.running] == [sooner.id]
+        assert told.running[0].lease_expires_at is not None
+        assert [job.id for job in told.series] == [sooner.id, later.id]
+
+    def test_looking_changes_nothing(self, conn: Connection) -> None:
+        add(conn)
+        with changes_nothing(conn):
+            evidence.cron(conn)
+            evidence.errors(conn)
+            evidence.fleet(conn)
+            evidence.audit(conn, HOUR)
+
+
+class TestErrors:
+    def test_runs_that_failed_alike_are_one_group_with_counts_and_times(self, conn: Connection) -> None:
+        for number in (1, 2):
+            add(conn, max_attempts=1)
+            fail(conn, f"MetaCTF answered 503 after {number} s")
+        add(conn, "beta", max_attempts=1)
+        fail(conn, "no such mailbox", task_type="beta")
+        beta, alpha = evidence.trends(conn)
+        assert (alpha.task_type, alpha.count, alpha.jobs, alpha.failed, alpha.waiting) == ("alpha", 2, 2, 2, 0)
+        assert (beta.task_type, beta.count, beta.error_kind, beta.sample) == ("beta", 1, "vendor", "no such mailbox")
+        assert alpha.first_seen < alpha.last_seen
+
+    def test_the_course_is_told_by_the_hour_oldest_first(self, conn: Connection) -> None:
+        for hours in (3, 1):
+            add(conn, max_attempts=1)
+            fail(conn, "boom")
+            advance(conn, hours * HOUR + MINUTE)
+        (trend,) = evidence.trends(conn)
+        assert len(trend.hours) == 24
+        assert sum(trend.hours) == 2
+        assert (trend.hours[-2], trend.hours[-5]) == (1, 1)
+
+    def test_what_is_older_than_a_day_is_counted_and_has_no_place_in_the_course(self, conn: Connection) -> None:
+        add(conn, max_attempts=1)
+        fail(conn, "boom")
+        advance(conn, 30 * HOUR)
+        (trend,) = evidence.trends(conn)
+        assert (trend.count, sum(trend.hours)) == (1, 0)
+
+    def test_a_job_stands_in_the_group_of_its_newest_failure_only(self, conn: Connection) -> None:
+        add(conn, max_attempts=2)
+        fail(conn, "first way", retry_after=0)
+        fail(conn, "second way", retry_after=0)
+        second, first = evidence.trends(conn)
+        assert (first.sample, first.failed, first.waiting) == ("first way", 0, 0)
+        assert (second.sample, second.failed, second.waiting) == ("second way", 1, 0)
+
+    def test_a_job_that_will_be_tried_again_waits_and_one_that_was_retried_by_hand_is_in_no_group(
+        self, conn: Connection
+    ) -> None:
+        job = add(conn, max_attempts=9)
+        fail(conn, "boom")
+        assert evidence.trends(conn)[0].waiting == 1
+        queue.retry(conn, [job.id], actor=ACTOR)
+        (trend,) = evidence.trends(conn)
+        assert (trend.failed, trend.waiting) == (0, 0)
+
+    def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
+        add(conn, max_attempts=1)
+        claim_one(conn)
+        lose(conn)
+        (trend,) = evidence.trends(conn)
+        assert trend.failed == 1
+
+    def test_the_jobs_alike_are_those_that_failed_and_then_those_that_wait(self, conn: Connection) -> None:
+        waits = add(conn, max_attempts=9)
+        fail(conn, "boom")
+        failed = []
+        for _ in range(2):
+            failed.append(add(conn, max_attempts=1).id)
+            fail(conn, "boom")
+        done = add(conn, max_attempts=1)
+        fail(conn, "boom")
+        queue.retry(conn, [done.id], actor=ACTOR)
+        run_once(conn)
+        other = add(conn, max_attempts=1)
+        fail(conn, "another way")
+        trend = next(trend for trend in evidence.trends(conn) if trend.sample == "boom")
+        found = evidence.alike(conn, *trend.key)
+        assert [job.id for job in found] == [*reversed(failed), waits.id]
+        assert other.id not in {job.id for job in found}
+        assert len(evidence.alike(conn, *trend.key, limit=2)) == 2
+
+    def test_watched_jobs_are_told_wherever_they_are(self, conn: Connection) -> None:
+        stays, leaves = add(conn), add(conn, "beta")
+        run_once(conn, ("beta",))
+        told = evidence.errors(conn, [stays.id, leaves.id, uuid4()])
+        assert [(job.id, job.removed) for job in told.watched] == [(stays.id, False), (leaves.id, True)]
+
+
+class TestFleet:
+    def test_types_that_wait_and_that_no_live_worker_handles_are_named(self, conn: Connection) -> None:
+        announce(conn)
+        announce(conn, "worker-2", types=("beta", "gamma"))
+        for task_type in ("alpha", "alpha", "beta", "delta", "epsilon"):
+            add(conn, task_type)
+        told = evidence.fleet(conn)
+        assert [worker.id for worker in told.workers] == [WORKER, "worker-2"]
+        assert told.unhandled == ("delta", "epsilon")
+        advance(conn, 3 * MINUTE)
+        assert evidence.fleet(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
+
+    def test_what_runs_is_told_with_who_runs_it(self, conn: Connection) -> None:
+        add(conn)
+        claim_one(conn)
+        assert [job.locked_by for job in evidence.fleet(conn).running] == [WORKER]
+
+
+class TestDigest:
+    def test_what_finished_failed_and_was_done_in_the_shift(self, conn: Connection) -> None:
+        add(conn)
+        run_once(conn)
+        failing = add(conn, max_attempts=1)
+        fail(conn, "boom")
+        queue.retry(conn, [failing.id], actor=ACTOR)
+        queue.cancel(conn, [failing.id], actor="bo@local")
+        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        trigger(conn)
+        trigger(conn, status="error", http_status=500)
+        told = evidence.digest(conn, 8 * HOUR)
+        assert (told.succeeded, told.troubled, told.failed) == (1, 0, 1)
+        assert {(one.action, one.count) for one in told.actions} == {("retry", 1), ("cancel", 1), ("pause", 1)}
+        assert [one.actor.split()[0] for one in told.actions if one.action == "cancel"] == ["bo@local"]
+        assert [entry.reason for entry in told.pauses] == ["vendor is down"]
+        assert [(one.source, one.count, one.troubled) for one in told.triggers] == [("cron_http", 2, 1)]
+        assert [(trend.sample, told.is_new(trend)) for trend in told.errors] == [("boom", True)]
+        assert not told.processing.enabled
+        assert told.counts.of(Status.CANCELLED) == 1
+        assert told.at - told.since == 8 * HOUR
+
+    def test_what_came_before_the_shift_is_not_in_it_and_an_error_of_old_is_not_new(self, conn: Connection) -> None:
+        add(conn, max_attempts=1)
+        fail(conn, "boom")
+        queue.pause(conn, reason=None, actor=ACTOR)
+        queue.resume(conn, actor=ACTOR)
+        add(conn, "beta", max_attempts=1)
+        fail(conn, "of old", task_type="beta")
+        advance(conn, 9 * HOUR)
+        add(conn, "beta", max_attempts=1)
+        fail(conn, "of old", task_type="beta")
+        told = evidence.digest(conn, 8 * HOUR)
+        assert (told.succeeded, told.failed, told.actions, told.pauses) == (0, 1, (), ())
+        assert [(trend.sample, told.is_new(trend)) for trend in told.errors] == [("of old", False)]
+
+    def test_counts_reach_back_a_day_and_the_digest_says_so(self, conn: Connection) -> None:
+        told = evidence.digest(conn, timedelta(days=3))
+        assert told.at - told.since == timedelta(days=3)
+        assert told.at - told.counted_since == timedelta(days=1)
+
+    def test_the_audit_comes_with_the_digest_of_the_same_time(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.cancel(conn, [job.id], actor=ACTOR)
+        told = evidence.audit(conn, HOUR)
+        assert [entry.action for entry in told.entries] == ["cancel"]
+        assert [one.action for one in told.digest.actions] == ["cancel"]
+
+
+class TestTrash:
+    def test_a_deleted_job_is_told_as_it_was_with_its_history_and_who_deleted_it(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=1, payload={"coachId": None})
+        fail(conn, "boom")
+        queue.delete(conn, [job.id], actor=ACTOR, reason="obsolete")
+        told = insights.detail(conn, job.id)
+        assert told is not None
+        assert told.in_trash
+        assert (told.job.status, told.job.last_error, told.job.payload) == (Status.FAILED, "boom", {"coachId": None})
+        assert [run.error for run in told.runs] == ["boom"]
+        assert [(entry.action, entry.reason) for entry in told.audit] == [("delete", "obsolete")]
+        assert told.why == ()
+
+    def test_a_restored_job_is_in_the_queue_again(self, conn: Connection) -> None:
+        job = add(conn)
+        queue.delete(conn, [job.id], actor=ACTOR)
+        queue.restore(conn, [job.id], actor=ACTOR)
+        told = insights.detail(conn, job.id)
+        assert told is not None
+        assert not told.in_trash
+
+
+def test_looking_at_personal_data_is_on_record(conn: Connection) -> None:
+    job = add(conn)
+    queue.reveal(conn, job.id, actor=ACTOR)
+    (row,) = audit_rows(conn, "reveal")
+    assert row["job_id"] == job.id
+    assert row["actor"].startswith(ACTOR)
+
+
+def test_a_cleanup_touches_only_the_stuck_jobs_that_were_named(conn: Connection) -> None:
+    shown, other = add(conn, max_attempts=1), add(conn, max_attempts=1)
+    claim(conn)
+    advance(conn, HOUR)
+    listed = queue.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=True)
+    assert {result.job_id for result in listed} == {shown.id, other.id}
+    done = queue.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=False, ids=[shown.id])
+    assert [result.job_id for result in done] == [shown.id]
+    assert (job_row(conn, shown.id)["status"], job_row(conn, other.id)["status"]) == ("failed", "running")
+
+
+class TestRecipients:
+    def test_a_job_that_wrote_to_nobody_has_none(self, conn: Connection) -> None:
+        assert evidence.recipients(conn, add(conn).id) is None
+
+    def test_whom_a_job_left_out_is_told_with_the_reason(self, conn: Connection) -> None:
+        job = queue.enqueue(conn, NewJob("alpha"), actor=ACTOR).job
+        conn.execute(
+            "INSERT INTO outbox_left_out (job_id, kind, channel, recipient_ref, reason)"
+            " VALUES (%s, 'unread_alert', 'email', %s, 'no_channel')",
+            (job.id, uuid4()),
+        )
+        told = evidence.recipients(conn, job.id)
+        assert told is not None
+        assert told.counts == (("left out: no_channel", 1),)
+        assert [(person.state, person.detail) for person in told.listed] == [("left out", "no_channel")]
+
+
+def test_a_finished_canary_is_seen_by_its_success(conn: Connection) -> None:
+    job = add(conn, recurrence_interval_minutes=60)
+    finish_one(conn, claim_one(conn))
+    (watched,) = evidence.errors(conn, [job.id]).watched
+    assert watched.last_success_at is not None

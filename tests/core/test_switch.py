@@ -1,0 +1,266 @@
+"""The processing switch: pause, resume, by type, by time, and closed when it cannot be read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from core import queue
+from core.errors import Refused
+from core.model import NewJob, Status
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    advance,
+    audit_rows,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    job_row,
+    now,
+    reap,
+    run_once,
+    value,
+)
+
+MINUTE = timedelta(minutes=1)
+
+
+def test_a_fresh_installation_is_on(conn: Connection) -> None:
+    switch = queue.processing(conn)
+    assert switch.enabled
+    assert (switch.paused_reason, switch.paused_by, switch.paused_at, switch.resume_at, switch.paused_types) == (
+        None, None, None, None, (),
+    )  # fmt: skip
+
+
+def test_pausing_stops_claims_everywhere_and_says_who_when_and_why(conn: Connection) -> None:
+    add(conn)
+    before = now(conn)
+    switch = queue.pause(conn, reason="vendor is down", actor=ACTOR)
+    assert not switch.enabled
+    assert switch.paused_reason == "vendor is down"
+    assert switch.paused_by is not None
+    assert switch.paused_by.startswith(ACTOR)
+    assert switch.paused_at is not None
+    assert before <= switch.paused_at <= now(conn)
+    assert claim(conn) == []
+    assert claim(conn, ["alpha", "beta"]) == []
+
+
+def test_resuming_lets_claims_go_on_and_forgets_the_pause(conn: Connection) -> None:
+    add(conn)
+    queue.pause(conn, reason="vendor is down", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
+    switch = queue.resume(conn, actor=ACTOR)
+    assert switch.enabled
+    assert (switch.paused_reason, switch.paused_by, switch.paused_at, switch.resume_at) == (None, None, None, None)
+    assert len(claim(conn)) == 1
+
+
+def test_while_paused_running_jobs_finish_and_operators_and_producers_go_on(conn: Connection) -> None:
+    first, second = add(conn, priority=1), add(conn)
+    running = claim(conn, limit=1)[0]
+    queue.pause(conn, reason=None, actor=ACTOR)
+    assert queue.heartbeat(conn, "worker-1", [(running.id, running.run_token, None)], 60)[0].alive
+    assert queue.save_checkpoint(conn, running.id, running.run_token, {"at": 1})
+    assert finish_one(conn, running).status is None
+    assert running.id == first.id
+    assert queue.enqueue(conn, NewJob("alpha"), actor=ACTOR).created
+    assert queue.retry(conn, [second.id], actor=ACTOR)[0].ok
+    assert queue.edit(conn, second.id, changes={"priority": 3}, actor=ACTOR).ok
+    assert queue.cancel(conn, [second.id], actor=ACTOR)[0].ok
+    assert claim(conn) == []
+
+
+def test_a_lost_run_is_taken_back_while_paused_and_waits(conn: Connection) -> None:
+    job = add(conn)
+    claim_one(conn)
+    queue.pause(conn, reason=None, actor=ACTOR)
+    advance(conn, 10 * MINUTE)
+    assert reap(conn).lost == 1
+    assert job_row(conn, job.id)["status"] == "pending"
+    advance(conn, 10 * MINUTE)
+    assert claim(conn) == []
+
+
+def test_resume_replays_nothing_each_series_runs_once(conn: Connection) -> None:
+    for interval in (5, 15):
+        add(conn, recurrence_interval_minutes=interval)
+    queue.pause(conn, reason=None, actor=ACTOR)
+    advance(conn, timedelta(hours=3))
+    queue.resume(conn, actor=ACTOR)
+    claimed = claim(conn)
+    assert len(claimed) == 2
+    for job in claimed:
+        finish_one(conn, job)
+    assert claim(conn) == []
+
+
+def test_a_pause_replaces_the_one_before(conn: Connection) -> None:
+    queue.pause(conn, reason="first", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
+    switch = queue.pause(conn, reason=None, actor="other@local")
+    assert (switch.paused_reason, switch.resume_at) == (None, None)
+    assert switch.paused_by is not None
+    assert switch.paused_by.startswith("other@local")
+
+
+class TestAutomaticResume:
+    def test_claims_go_on_at_the_time_given_without_anybody_to_turn_the_switch(self, conn: Connection) -> None:
+        add(conn)
+        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
+        assert claim(conn) == []
+        advance(conn, 9 * MINUTE)
+        assert claim(conn) == []
+        advance(conn, 2 * MINUTE)
+        assert len(claim(conn)) == 1
+
+    def test_the_reaper_turns_the_switch_and_puts_it_on_record(self, conn: Connection) -> None:
+        queue.pause(conn, reason="lunch", actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
+        assert reap(conn).resumed == 0
+        advance(conn, 11 * MINUTE)
+        assert reap(conn).resumed == 1
+        switch = queue.processing(conn)
+        assert switch.enabled
+        assert (switch.paused_reason, switch.resume_at) == (None, None)
+        assert "automatic" in audit_rows(conn, "resume")[-1]["actor"]
+        assert reap(conn).resumed == 0
+
+    def test_a_type_goes_on_at_its_time_as_well(self, conn: Connection) -> None:
+        add(conn)
+        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha", resume_at=now(conn) + 10 * MINUTE)
+        queue.pause(conn, reason=None, actor=ACTOR, task_type="beta")
+        advance(conn, 11 * MINUTE)
+        assert len(claim(conn)) == 1
+        assert reap(conn).resumed == 1
+        assert [pause.task_type for pause in queue.processing(conn).paused_types] == ["beta"]
+        assert audit_rows(conn, "resume")[-1]["after"] == {"task_type": "alpha"}
+
+    def test_a_time_that_has_passed_is_refused(self, conn: Connection) -> None:
+        for task_type in (None, "alpha"):
+            with changes_nothing(conn), pytest.raises(Refused, match="passed already"):
+                queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) - MINUTE, task_type=task_type)
+
+
+class TestOneType:
+    def test_its_jobs_wait_and_all_others_run(self, conn: Connection) -> None:
+        add(conn, "alpha", priority=90)
+        other = add(conn, "beta")
+        switch = queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+        assert switch.enabled
+        (pause,) = switch.paused_types
+        assert (pause.task_type, pause.reason, pause.resume_at) == ("alpha", "quota", None)
+        assert pause.paused_by is not None
+        assert pause.paused_by.startswith(ACTOR)
+        assert claim_one(conn, ["alpha", "beta"]).id == other.id
+        assert queue.resume(conn, actor=ACTOR, task_type="alpha").paused_types == ()
+        assert len(claim(conn, ["alpha"])) == 1
+
+    def test_the_pause_of_a_type_outlives_a_pause_of_everything(self, conn: Connection) -> None:
+        add(conn)
+        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        queue.pause(conn, reason=None, actor=ACTOR)
+        queue.resume(conn, actor=ACTOR)
+        assert claim(conn) == []
+
+    def test_pausing_again_replaces_the_reason(self, conn: Connection) -> None:
+        queue.pause(conn, reason="one", actor=ACTOR, task_type="alpha")
+        (pause,) = queue.pause(conn, reason="two", actor=ACTOR, task_type="alpha").paused_types
+        assert pause.reason == "two"
+
+    def test_resuming_one_that_is_not_paused_is_refused(self, conn: Connection) -> None:
+        with changes_nothing(conn), pytest.raises(Refused, match="alpha is not paused"):
+            queue.resume(conn, actor=ACTOR, task_type="alpha")
+
+
+class TestFailClosed:
+    def test_nothing_is_claimed_when_the_settings_row_is_missing(self, conn: Connection) -> None:
+        add(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        assert claim(conn) == []
+        assert queue.next_due(conn, ["alpha"])[1] is None
+        switch = queue.processing(conn)
+        assert not switch.enabled
+        assert switch.paused_reason is not None
+        assert "missing" in switch.paused_reason
+
+    def test_resume_restores_a_missing_row(self, conn: Connection) -> None:
+        add(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        assert queue.resume(conn, actor=ACTOR).enabled
+        assert len(claim(conn)) == 1
+
+    def test_pause_restores_a_missing_row_as_off(self, conn: Connection) -> None:
+        add(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        switch = queue.pause(conn, reason="why", actor=ACTOR)
+        assert (switch.enabled, switch.paused_reason) == (False, "why")
+        assert claim(conn) == []
+
+    def test_the_reaper_works_without_the_row(self, conn: Connection) -> None:
+        job = add(conn)
+        claim_one(conn)
+        conn.execute("DELETE FROM job_queue_settings")
+        advance(conn, 10 * MINUTE)
+        assert reap(conn).lost == 1
+        assert job_row(conn, job.id)["status"] == "pending"
+
+    def test_nothing_is_claimed_when_the_settings_cannot_be_read(self, conn: Connection, database_url: str) -> None:
+        job = add(conn)
+        with psycopg.connect(database_url) as other:
+            other.execute("LOCK TABLE job_queue_settings IN ACCESS EXCLUSIVE MODE")
+            conn.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                claim(conn)
+        assert job_row(conn, job.id)["status"] == "pending"
+        conn.execute("ALTER TABLE job_queue_settings RENAME TO elsewhere")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            claim(conn)
+        assert job_row(conn, job.id)["status"] == "pending"
+
+
+def test_the_switch_is_read_again_by_each_claim(conn: Connection) -> None:
+    for _ in range(3):
+        add(conn)
+    assert len(claim(conn, limit=1)) == 1
+    queue.pause(conn, reason=None, actor=ACTOR)
+    assert claim(conn, limit=1) == []
+    queue.resume(conn, actor=ACTOR)
+    assert len(claim(conn, limit=1)) == 1
+
+
+def test_pausing_and_resuming_are_on_record(conn: Connection) -> None:
+    queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+    queue.resume(conn, actor=ACTOR, task_type="alpha")
+    queue.pause(conn, reason="all", actor=ACTOR)
+    queue.resume(conn, actor=ACTOR)
+    entries = audit_rows(conn)
+    assert [(entry["action"], entry["after"]["task_type"], entry["reason"]) for entry in entries] == [
+        ("pause", "alpha", "quota"), ("resume", "alpha", None), ("pause", None, "all"), ("resume", None, None),
+    ]  # fmt: skip
+    assert all(entry["actor"].startswith(ACTOR) for entry in entries)
+
+
+def test_resuming_wakes_idle_workers(conn: Connection, database_url: str) -> None:
+    queue.pause(conn, reason=None, actor=ACTOR)
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute("LISTEN job_queue")
+        queue.resume(conn, actor=ACTOR)
+        assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
+
+
+def test_a_series_goes_on_at_its_own_slots_after_a_pause(conn: Connection) -> None:
+    series = add(conn, recurrence_interval_minutes=15)
+    run_once(conn)
+    slot = job_row(conn, series.id)["run_at"]
+    queue.pause(conn, reason=None, actor=ACTOR)
+    advance(conn, timedelta(hours=1, minutes=2))
+    queue.resume(conn, actor=ACTOR)
+    answer = run_once(conn)
+    assert answer.status is Status.PENDING
+    assert answer.run_at is not None
+    assert (answer.run_at - (slot - timedelta(hours=1, minutes=2))) % timedelta(minutes=15) == timedelta()
+    assert value(conn, "SELECT count(*) FROM job_runs WHERE job_id = %s", series.id) == 2

@@ -1,0 +1,147 @@
+"""A door on a test's database, clients that behave and clients that do not, and a Sentry that listens."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.database import Database
+from core.door.server import CONNECTIONS, Door, Limits
+from core.registry import Done, Registry
+from core.sandbox.sendgrid import SendGrid
+from core.sandbox.twilio import TOKEN
+from tests.support.queue import OUT_OF_THE_WAY, advance
+from tests.support.working import job_type, quick_settings, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import timedelta
+
+    import psycopg
+
+    from core.registry import JobType
+
+Json = dict[str, Any]
+
+SECRET = "a-secret-for-the-tests"
+METRICS = "a-token-for-the-tests"
+BEARER = {"Authorization": f"Bearer {SECRET}"}
+PATIENCE = 30.0
+FINE = job_type("fine", lambda _params, _context: Done())
+
+
+@dataclass(frozen=True)
+class Got:
+    """One answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Open:
+    """A door that is open. `vendor` signs delivery events that it takes for SendGrid's."""
+
+    door: Door
+    database: Database
+    vendor: SendGrid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.door.addresses[0]
+
+    def call(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Got:
+        """One request over a connection of its own."""
+        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            told = {name.lower(): value for name, value in response.getheaders()}
+            return Got(response.status, told, response.read())
+        finally:
+            connection.close()
+
+    def run(self, method: str = "GET", body: Json | None = None, query: str = "") -> Got:
+        """What a scheduler asks for."""
+        text = json.dumps(body) if body is not None else None
+        return self.call(method, f"/api/jobs/run{query}", text, BEARER)
+
+    def report(self, events: list[Json], **changed: str) -> Got:
+        """What SendGrid sends."""
+        body, headers = self.vendor.signed(events)
+        return self.call("POST", "/api/sendgrid/events", body, headers | changed)
+
+    def connect(self) -> socket.socket:
+        """A connection on which nothing has been said yet."""
+        return socket.create_connection(self.address, timeout=PATIENCE)
+
+    def settled(self) -> None:
+        """Returns when all that was kept has been applied."""
+        with self.database.connection() as conn:
+            until(lambda: not waiting(conn), "applying the events")
+
+
+@contextmanager
+def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: Any) -> Iterator[Open]:
+    """A door with everything configured, on a port that is free."""
+    vendor = SendGrid()
+    given = {
+        "cron_secret": SECRET,
+        "metrics_token": METRICS,
+        "sendgrid_event_webhook_public_key": vendor.public_key,
+        "twilio_auth_token": TOKEN,
+        "drain_seconds": 10.0,
+        **settings,
+    }
+    with Database(url, application_name="test door", max_size=CONNECTIONS) as database:
+        door = Door(
+            database, Registry(types or [FINE]), quick_settings(**given), host="127.0.0.1", port=0, limits=limits
+        )
+        door.start()
+        try:
+            yield Open(door, database, vendor)
+        finally:
+            door.drain()
+
+
+def waiting(conn: psycopg.Connection[Any]) -> int:
+    """Events that have been kept and not applied."""
+    row = conn.execute("SELECT count(*) FROM provider_events WHERE applied_at IS NULL").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def history(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """Source, status, HTTP status, method and claimed jobs of every record, oldest first."""
+    return conn.execute(
+        "SELECT source, status, http_status, http_method, claimed FROM job_worker_runs ORDER BY started_at"
+    ).fetchall()
+
+
+def pass_time(conn: psycopg.Connection[Any], delta: timedelta) -> None:
+    """Lets time pass for the queue and for what was told of it."""
+    advance(conn, delta)
+    for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta):
+        conn.execute("UPDATE job_alarms SET since = since + %s", (shift,))
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """All that comes until the other side hangs up; nothing where it hung up without a word."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionError:
+        pass
+    return b"".join(parts)
