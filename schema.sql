@@ -3204,6 +3204,7 @@ create table if not exists public.outbox_messages (
     error_text text,
     last_event text,
     last_event_at timestamptz,
+    outcome_at timestamptz,
     job_id uuid,
     run_token bigint,
     created_at timestamptz not null default now(),
@@ -4238,6 +4239,18 @@ return case
     when (p_event).reason ~* 'bounce' then 'hard_bounce'
     when (p_event).reason ~* 'invalid' then 'invalid' end;
 
+-- Whether an outcome that is told now takes the place of the present one, in whatever order the two are told: the higher
+-- rank does, and of a delivery and a block the later. `p_present_at` is when the present one happened; the same outcome
+-- told again for a later time moves it.
+create or replace function public.outbox_outranks(
+    p_told text, p_told_at timestamptz, p_present text, p_present_at timestamptz
+) returns boolean
+language sql immutable
+return case
+    when p_told in ('delivered', 'blocked') and p_present in ('delivered', 'blocked') and p_present_at is not null
+        then p_told_at > p_present_at or p_told_at = p_present_at and p_told = 'blocked' and p_present = 'delivered'
+    else outbox_rank(p_told) > outbox_rank(p_present) end;
+
 create or replace function public.outbox_apply_to_message(p_event public.provider_events, p_message uuid) returns text
 language plpgsql volatile
 set search_path = public, pg_temp
@@ -4248,18 +4261,18 @@ declare
 begin
     if (p_event).event in ('open', 'click') then
         update competitor_announcement_recipients r
-        set opened_at = case when (p_event).event = 'open' then coalesce(r.opened_at, (p_event).occurred_at) else r.opened_at end,
-            clicked_at = case when (p_event).event = 'click' then coalesce(r.clicked_at, (p_event).occurred_at) else r.clicked_at end
+        set opened_at = case when (p_event).event = 'open' then least(r.opened_at, (p_event).occurred_at) else r.opened_at end,
+            clicked_at = case when (p_event).event = 'click' then least(r.clicked_at, (p_event).occurred_at) else r.clicked_at end
         from outbox_messages m where m.id = p_message and r.id = m.campaign_recipient_id;
         return 'noted';
     end if;
     select * into v_row from outbox_messages where id = p_message for update;
-    if v_state in ('delivered', 'blocked', 'dropped', 'bounced') and (outbox_rank(v_state) > outbox_rank(v_row.state)
-        or v_state = 'delivered' and v_row.state = 'blocked' and (p_event).occurred_at > v_row.last_event_at)
+    if v_state in ('delivered', 'blocked', 'dropped', 'bounced')
+        and outbox_outranks(v_state, (p_event).occurred_at, v_row.state, v_row.outcome_at)
     then
         update outbox_messages m
         set state = v_state, lease_until = null, accepted_at = coalesce(m.accepted_at, (p_event).occurred_at),
-            last_event = (p_event).event, last_event_at = (p_event).occurred_at, updated_at = now(),
+            outcome_at = (p_event).occurred_at, last_event = (p_event).event, last_event_at = (p_event).occurred_at, updated_at = now(),
             error_class = case when v_state = 'delivered' then null else v_state end,
             error_code = (p_event).payload ->> 'code',
             error_text = case when v_state = 'delivered' then null else (p_event).reason end
@@ -4281,7 +4294,6 @@ as $$
 declare
     v_status text := case (p_event).event when 'bounced' then 'bounce' when 'invalid' then 'bounce'
         else (p_event).event end;
-    v_ranks constant text[] := array['pending', 'unconfirmed', 'delivered', 'blocked', 'dropped', 'bounce'];
     v_address text;
 begin
     if v_status not in ('delivered', 'blocked', 'dropped', 'bounce') then
@@ -4296,10 +4308,9 @@ begin
         recipient_email_verification_next_at = case when v_status = 'blocked' then now() + interval '24 hours'
             else a.recipient_email_verification_next_at end
     where (a.recipient_email_verification_outbox_id = p_message or a.id = (p_event).agreement_id)
-        and (coalesce(array_position(v_ranks, v_status), 0)
-                > coalesce(array_position(v_ranks, a.recipient_email_verification_status), 0)
-            or v_status = 'delivered' and a.recipient_email_verification_status = 'blocked'
-                and (p_event).occurred_at > a.recipient_email_verification_event_at);
+        and outbox_outranks(replace(v_status, 'bounce', 'bounced'), (p_event).occurred_at,
+            replace(a.recipient_email_verification_status, 'bounce', 'bounced'),
+            a.recipient_email_verification_event_at);
     if outbox_event_suppression(p_event) in ('hard_bounce', 'invalid') then
         update competitors c
         set parent_email_is_valid = false, parent_email_validated_at = now(),
@@ -4579,7 +4590,10 @@ declare
     -- The roles of the original's host, to which its default privileges give whatever is new.
     v_outsiders text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
+    v_public_key text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
+        where rolname in ('anon', 'authenticated'));
     v_guarded boolean;
+    v_programme boolean;
 begin
     for v_function, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
@@ -4619,13 +4633,21 @@ begin
         then
             execute format('revoke all on %s from %s', v_relation, v_outsiders);
         end if;
+        v_programme := exists (select from job_programme_tables() t where t = v_name)
+            or exists (select from outbox_programme_tables() t where t = v_name);
+        -- What names people is not for whoever holds the host's public key.
+        if v_public_key is not null and not v_guarded and (v_programme or v_name ~ '^outbox_' or v_name in (
+            'send_batches', 'email_suppressions', 'sms_opt_outs', 'provider_events', 'provider_rates'))
+        then
+            execute format('revoke all on %s from %s', v_relation, v_public_key);
+        end if;
         if v_guarded and v_viewer and v_operator and v_worker and v_name = any (v_open_tables || v_queue_tables)
             and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_read')
         then
             execute format('create policy jobdeck_read on %s for select to job_viewer, job_operator, job_worker '
                 'using (true)', v_relation);
         end if;
-        if v_guarded and v_worker and exists (select from job_programme_tables() t where t = v_name)
+        if v_guarded and v_worker and v_programme
             and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_work')
         then
             execute format('create policy jobdeck_work on %s to job_worker using (true) with check (true)', v_relation);

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from core import queue
+from core import queue, worker_record
 from core.errors import JobdeckError
 from core.finisher import Finisher
 from core.heartbeat import Heartbeat
@@ -121,7 +121,9 @@ class Cycle:
         self._link.run(lambda conn: report(conn, self._station, "cycle"))
         self._link.run(lambda conn: reap(conn, self._station))
         opened = self._link.run(
-            lambda conn: queue.open_worker_run(conn, source=source, worker_id=worker_id, http_method=http_method)
+            lambda conn: worker_record.open_worker_run(
+                conn, source=source, worker_id=worker_id, http_method=http_method
+            )
         )
         result = self._result("error", "The cycle was interrupted.")
         try:
@@ -203,7 +205,7 @@ class Cycle:
         failed = result.status == "error"
         try:
             self._link.run(
-                lambda conn: queue.close_worker_run(
+                lambda conn: worker_record.close_worker_run(
                     conn,
                     opened,
                     status=result.status,
@@ -217,7 +219,7 @@ class Cycle:
                     http_status=(500 if failed else 200) if http_method else None,
                 )
             )
-            self._link.run(lambda conn: queue.remove_worker(conn, self._station.worker_id))
+            self._link.run(lambda conn: worker_record.remove_worker(conn, self._station.worker_id))
             self._link.run(self._station.alerts.send_check_ins)
         except FAILURES as error:
             event(log, logging.ERROR, "the record of a cycle could not be closed", error=safe_error(str(error)))

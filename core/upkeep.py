@@ -11,7 +11,7 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from core import bulk, queue
+from core import bulk, queue, worker_record
 from core.link import FAILURES
 from core.logs import event
 from core.redact import safe_error
@@ -36,7 +36,7 @@ LONGEST_PAUSE = 30.0
 
 def report(conn: Connection, station: Station, mode: str) -> None:
     """Writes the worker's own row."""
-    queue.report_worker(
+    worker_record.report_worker(
         conn,
         worker_id=station.worker_id,
         host=socket.gethostname(),
@@ -145,7 +145,7 @@ class Upkeep:
         if self._window is not None and now >= self._window_end:
             self._close_window(conn)
         if self._window is None and self._station.tally.totals() != self._counted:
-            self._window = queue.open_worker_run(conn, source=self._source, worker_id=self._station.worker_id)
+            self._window = worker_record.open_worker_run(conn, source=self._source, worker_id=self._station.worker_id)
             self._window_end = now + WINDOW_SECONDS
 
     def _close_window(self, conn: Connection) -> None:
@@ -153,7 +153,7 @@ class Upkeep:
             return
         totals = self._station.tally.totals()
         done = totals.since(self._counted)
-        queue.close_worker_run(
+        worker_record.close_worker_run(
             conn,
             self._window,
             status="ok",
@@ -173,6 +173,6 @@ class Upkeep:
             with self._station.database.connection() as conn:
                 self._keep_window(conn, time.monotonic())
                 self._close_window(conn)
-                queue.remove_worker(conn, self._station.worker_id)
+                worker_record.remove_worker(conn, self._station.worker_id)
         except FAILURES as error:
             event(log, logging.WARNING, "the worker could not sign off", error=safe_error(str(error)))

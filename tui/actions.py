@@ -17,9 +17,10 @@ from tui.format import one_line, plural, short_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from core.bulk_model import Choice
     from core.model import Job, Json
 
-Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log"]
+Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk"]
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
@@ -27,10 +28,15 @@ ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
-LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit"})
+LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit", "bulk"})
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
 READING: Final[frozenset[Scope]] = frozenset({"playbook"})
-OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.detail"})
+BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
+OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
+ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
+"""The actions that take the job under the cursor, whatever is marked."""
+ON_MANY: Final = {"job.retry": "retried", "job.cancel": "cancelled", "job.delete": "deleted"}
+"""The actions that take all that were chosen with A."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
@@ -62,7 +68,8 @@ class Situation:
     """What decides whether an action can be taken now.
 
     `read_only` and `no_work` are the reasons why nothing may be changed, or no job run here; `refused` are a
-    page's own reasons, by action. `keymap` holds the keys of the actions that the configuration file moved.
+    page's own reasons, by action. `chosen` are the jobs that A chose and froze. `keymap` holds the keys of the
+    actions that the configuration file moved.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -72,6 +79,7 @@ class Situation:
     cycle_running: bool = False
     worker_changing: bool = False
     can_undo: bool = False
+    chosen: Choice | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -104,6 +112,22 @@ ACTIONS: Final[tuple[Action, ...]] = (
            states=frozenset({Status.PENDING, Status.RUNNING, Status.FAILED}), changes=True, footer=True),
     Action("job.delete", ("D",), "delete", "move jobs to the trash, for 7 days", "Act", scopes=BOTH,
            states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+    Action("job.new", ("n",), "new", "Create Job: any task type, once or recurring, with a dry run first", "Act",
+           scopes=BOTH, changes=True, footer=True),
+    Action("job.duplicate", ("N",), "duplicate", "Create Job, filled in with what this job has", "Act", scopes=BOTH,
+           states=frozenset(Status), changes=True),
+    Action("job.edit", ("E",), "edit", "change payload and schedule of a job that is not running", "Act", scopes=BOTH,
+           states=frozenset({Status.PENDING, Status.FAILED, Status.CANCELLED}), changes=True),
+    Action("bulk.refused", ("f",), "refused only", "only the jobs that were refused, or all of them again", "Look",
+           scopes=BULK, footer=True),
+    Action("bulk.older", ("left_square_bracket",), "older", "the bulk action before this one", "Look", scopes=BULK),
+    Action("bulk.newer", ("right_square_bracket",), "newer", "the bulk action after this one", "Look", scopes=BULK),
+    Action("bulk.go_on", ("O",), "go on", "go on here with an action that nobody carries further", "Act", scopes=BULK,
+           changes=True, footer=True),
+    Action("bulk.stop", ("X",), "stop", "end the action with what is done so far", "Act", scopes=BULK, changes=True,
+           footer=True),
+    Action("bulk.undo", ("u",), "take back", "bring back what this action deleted", "Act", scopes=BULK, changes=True,
+           footer=True),
     Action("worker.cycle", ("w",), "run worker", "Run Worker: one cycle of up to 5 due jobs, here and now", "Act",
            scopes=RUNNING_JOBS, changes=True, footer=True),
     Action("worker.embedded", ("W",), "worker", "start or stop the worker inside this dashboard", "Act",
@@ -124,14 +148,18 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=HEALTH | LIST, changes=True),
     Action("processing", ("P",), "pause", "Automatic Processing: pause with a reason, or resume", "Act",
            scopes=ALL, changes=True, footer=True),
-    Action("mark.undo", ("u",), "unmark", "unmark all; with no marks, take the last delete back", "Act"),
     _page("health", "h", "cron health", "Cron Health: verdict, triggers, workers, what is stuck or late", footer=True),
+    Action("quick.sync", ("Q",), "quick sync", "Quick Sync: full, incremental or totals", "Act", changes=True,
+           footer=True),
+    Action("mark.undo", ("u",), "unmark", "unmark all; with no marks, take the last delete back", "Act"),
     _page("errors", "e", "errors", "failed runs in groups, with the playbook's advice", footer=True),
     _page("workers", "m", "workers", "the workers, what they run, and what nobody runs"),
     _page("audit", "o", "operators", "the audit: who did what, and the digest of the shift"),
+    Action("page.bulk", ("b",), "bulk actions", "actions on many jobs: how far they are, and the answer for each",
+           "Pages", scopes=ALL - READING - BULK),
     _page("playbook", "p", "playbook", "the operators' playbook"),
     _page("log", "l", "log", "the log of the worker inside this dashboard"),
-    Action("filter", ("slash",), "filter", "words to search; type: error: status: coach: attempts: older: outcome:",
+    Action("filter", ("slash",), "filter", "words to search; type: status: error: coach: age> attempts>= outcome:",
            "Look", footer=True),
     Action("job.detail", ("enter",), "detail", "everything about the job under the cursor", "Look",
            states=frozenset(Status), footer=True),
@@ -144,8 +172,9 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("pane.next", ("tab",), "other part", "go to the other part of the page", "Look", scopes=ERRORS),
     Action("period", ("t",), "period", "how far back to look: 1 h, 8 h, 24 h, 7 d", "Look", scopes=AUDIT,
            footer=True),
-    Action("section.next", ("n", "tab"), "next section", "to the next section", "Look", scopes=READING, footer=True),
-    Action("section.previous", ("b", "shift+tab"), "previous section", "to the section before", "Look",
+    Action("section.next", ("right_square_bracket", "tab"), "next section", "to the next section", "Look",
+           scopes=READING, footer=True),
+    Action("section.previous", ("left_square_bracket", "shift+tab"), "section before", "to the section before", "Look",
            scopes=READING, footer=True),
     _tab(1, "all"), _tab(2, "pending"), _tab(3, "running"), _tab(4, "succeeded"), _tab(5, "failed"),
     _tab(6, "cancelled"),
@@ -165,7 +194,10 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("mark", ("space",), "mark", "mark or unmark the job under the cursor", "Mark"),
     Action("mark.range", ("v",), "range", "start a range at the cursor; again to mark it", "Mark"),
     Action("mark.all", ("a",), "mark all", "mark every job that is listed, or unmark them", "Mark"),
+    Action("mark.matching", ("A",), "all that match", "choose every job in the queue that the tab and the filter match",
+           "Mark", changes=True),
     Action("copy.id", ("y",), "copy id", "copy the id (OSC 52, and tmux's buffer)", "Copy", scopes=BOTH),
+    Action("copy.twin", ("y",), "copy command", "copy the command that does the same", "Copy", scopes=BULK),
     Action("copy.json", ("Y",), "copy JSON", "copy the job as JSON, personal data masked", "Copy", scopes=BOTH),
     Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL, footer=True),
     Action("back", ("escape",), "back", "drop the range, the filter, the marks; leave this page", "Leave",
@@ -214,12 +246,15 @@ def unavailable(action: Action, now: Situation) -> str | None:
         return "A cycle is running already. Its result comes in a moment."
     if action.id == "worker.embedded" and now.worker_changing:
         return "The embedded worker is just being started or stopped."
-    return _unfit(action, now.jobs)
+    return _unfit(action, now.jobs, now.chosen)
 
 
-def _unfit(action: Action, jobs: Sequence[Job]) -> str | None:
+def _unfit(action: Action, jobs: Sequence[Job], chosen: Choice | None) -> str | None:
     if action.states is None:
         return None
+    if chosen is not None and action.id in ON_MANY:
+        fitting = any(chosen.of(status.value) for status in action.states)
+        return None if fitting else f"None of the chosen jobs can be {ON_MANY[action.id]}."
     if not jobs:
         return "There is no job under the cursor."
     return None if applicable(action, jobs) else _refusal(action, jobs)
@@ -236,10 +271,10 @@ def _refusal(action: Action, jobs: Sequence[Job]) -> str:
 
 
 def twin(verb: str, jobs: Sequence[Job]) -> str:
-    """The command that does the same: whole for one job, shortened for several."""
-    if len(jobs) == 1:
-        return f"jobdeck {verb} {jobs[0].id}"
-    return f"jobdeck {verb} {jobs[0].id} … ({len(jobs)} ids) --yes"
+    """The command that does the same: with the whole id of one job, the short ids of several."""
+    needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
+    ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
+    return f"jobdeck {verb} {' '.join(ids)}{needed}"
 
 
 def twin_with_payload(job: Job, payload: Json) -> str:

@@ -21,6 +21,7 @@ from core.redact import clean
 from tui import keymap, themes
 from tui.actions import Situation
 from tui.background import Answer, Threads
+from tui.bulk_driver import unfinished
 from tui.format import one_line
 from tui.operations import Operations, Severity
 from tui.poller import Poller
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
+    from core.bulk_model import Bulk
     from core.model import Job
     from core.settings import Settings
     from tui.canary import Canary
@@ -169,7 +171,6 @@ class JobdeckApp(App[int]):
             cycle_running=self.operations.cycle is not None,
             worker_changing=self.operations.worker_changing,
             can_undo=self.operations.can_undo,
-            chosen=self.operations.bulk.choice,
             keymap=self.options.keymap,
         )
 
@@ -269,12 +270,22 @@ class JobdeckApp(App[int]):
 
     def _arrived(self, view: View) -> None:
         glance = self.poller.request.glance and self.view is not None
+        first = self.view is None
         self._answered_at = self.monotonic()
         self.view = self._with_what_was_known(view) if glance else view
         if not glance:
             self.dashboard.show_view(view)
         if isinstance(self.screen, Page):
             self.screen.fetch()
+        self.operations.bulk.go_on()
+        if first and self.read_only_reason is None:
+            self.background(self.reach().bulk.newest, self._tell_unfinished)
+
+    def _tell_unfinished(self, answer: Sequence[Bulk] | Exception) -> None:
+        """Says on return what was begun and is not at its end."""
+        text = "" if isinstance(answer, Exception) else unfinished(answer)
+        if text:
+            self.say(text, "warning")
 
     def _with_what_was_known(self, view: View) -> View:
         assert self.view is not None  # noqa: S101 -- the caller looked

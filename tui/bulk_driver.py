@@ -59,7 +59,7 @@ class BulkDriver:
             self.choosing = False
             self.choice = choice
             if choice is None:
-                self._say("No job in the queue matches; those that succeeded and left it cannot be acted on.", "warning")
+                self._say("No job in the queue matches. Those that succeeded and left it are not in it.", "warning")
 
         def failed(_error: Exception) -> None:
             self.choosing = False
@@ -104,11 +104,17 @@ class BulkDriver:
         self.interrupted = False
         self._step()
 
-    def stop(self) -> None:
-        """Ends the action under way with what is done."""
-        running = self.running
-        if running is not None:
-            self._run("stop the action", lambda: self._reach().bulk.stop(running.id), self._took)
+    def stop(self, found: Bulk) -> None:
+        """Ends an action with what is done, whoever carries it out."""
+
+        def done(stopped: Bulk) -> None:
+            if self.running is not None and self.running.id == stopped.id:
+                self._took(stopped)
+            else:
+                self._report(stopped)
+                self._changed()
+
+        self._run("stop the action", lambda: self._reach().bulk.stop(found.id), done)
 
     @property
     def telling(self) -> str:
@@ -203,11 +209,10 @@ class BulkDriver:
         self._background(work, answered)
 
 
-def unfinished(found: Sequence[Bulk], now_running: Bulk | None) -> str:
+def unfinished(found: Sequence[Bulk]) -> str:
     """What to say on return of actions that are not at their end; empty where there are none."""
-    left = [one for one in found if one.state == "running" and (now_running is None or one.id != now_running.id)]
+    left = [one for one in found if one.state == "running"]
     if not left:
         return ""
-    first = left[0]
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    return f"Not finished yet: {progress(first)}{more}, begun by {one_line(first.actor)}.\nb shows it."
+    return f"Not finished yet: {progress(left[0])}{more}, begun by {one_line(left[0].actor)}. b shows it."

@@ -63,35 +63,35 @@ ROOMY = 132
 """From this width on, columns are two cells apart; below, one."""
 STATUS = Column("status", "status", 12, "status")
 NARROW = (
-    Column("id", "job", 8),
+    Column("id", "job", 8, "natural"),
     Column("task", "task", 16, "task", grow=1),
     STATUS,
     Column("attempts", "try", 4, "attempts"),
-    Column("last", "last", 6),
+    Column("last", "last", 6, "last_run"),
     Column("next", "next", 12, "run_at"),
 )
 MEDIUM = (
-    Column("id", "job", 8),
+    Column("id", "job", 8, "natural"),
     Column("task", "task", 24, "task", grow=3),
     STATUS,
     Column("attempts", "try", 4, "attempts"),
     Column("created", "created", 8, "created"),
-    Column("last", "last run", 8),
+    Column("last", "last run", 8, "last_run"),
     Column("next", "next", 14, "run_at"),
-    Column("error", "error", 12, grow=2),
+    Column("error", "error", 12, "error", grow=2),
 )
 WIDE = (
-    Column("id", "job", 8),
+    Column("id", "job", 8, "natural"),
     Column("task", "task", 40, "task", grow=1),
     STATUS,
     Column("attempts", "attempts", 8, "attempts"),
     Column("created", "created", 8, "created"),
-    Column("last_wide", "last run", 16),
+    Column("last_wide", "last run", 16, "last_run"),
     Column("next_wide", "next scheduled", 26, "run_at"),
-    Column("error", "error", 20, grow=2),
+    Column("error", "error", 20, "error", grow=2),
 )
 TINY = (
-    Column("id", "job", 8),
+    Column("id", "job", 8, "natural"),
     Column("task", "task", 8, "task", grow=1),
     STATUS,
     Column("next", "next", 13, "run_at"),

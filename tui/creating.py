@@ -49,7 +49,7 @@ class QuickSync:
 
 
 QUICK_SYNCS: Final = (
-    QuickSync("full", "f", "Full Sync", "recent solves, then all aggregates: two jobs, the second waits for the first"),
+    QuickSync("full", "f", "Full Sync", "recent solves, then all aggregates, as two jobs"),
     QuickSync("incremental", "i", "Incremental Sync", "recent solves, no aggregates"),
     QuickSync("totals", "t", "Totals Sweep", "aggregates of competitors that are flagged"),
 )

@@ -6,6 +6,7 @@ two ways to write it, and each follows the other.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -153,8 +154,8 @@ class Form:
             every=self.every(),
             lasting=parse_duration(lasting) if self.recurring and lasting not in {"", FOREVER} else None,
             endless=lasting == FOREVER,
-            priority=int(self.texts[PRIORITY] or 0),
-            max_attempts=int(self.texts[ATTEMPTS]) if self.texts[ATTEMPTS].strip() else None,
+            priority=self._priority() or 0,
+            max_attempts=self._attempts(),
             dedupe_key=self.texts[KEY].strip() or None,
         )
 
@@ -247,8 +248,7 @@ class Form:
             if one.name in self.texts
         }
         readers |= {AT: lambda: self.at(now), EVERY: self.every, LASTING: lambda: self.end(now)}
-        readers[PRIORITY] = lambda: _whole(self.texts[PRIORITY], -100, 100)
-        readers[ATTEMPTS] = lambda: _whole(self.texts[ATTEMPTS], 1, 1000)
+        readers |= {PRIORITY: self._priority, ATTEMPTS: self._attempts}
         found: dict[str, str] = {}
         for name, reading in readers.items():
             try:
@@ -257,6 +257,12 @@ class Form:
                 if name != LASTING or AT not in found:
                     found[name] = _first_sentence(str(error))
         return found
+
+    def _priority(self) -> int | None:
+        return _whole(self.texts[PRIORITY], -100, 100)
+
+    def _attempts(self) -> int | None:
+        return _whole(self.texts[ATTEMPTS], 1, 1000)
 
     def _follow_payload(self) -> None:
         for one in self.fields:
@@ -270,11 +276,16 @@ class Form:
         return self.json_text, self.recurring, tuple(sorted(self.texts.items()))
 
 
-def _whole(text: str, least: int, most: int) -> None:
-    if text.strip() and not (text.strip().lstrip("-").isascii() and text.strip().lstrip("-").isdigit()):
+def _whole(text: str, least: int, most: int) -> int | None:
+    """A whole number within limits; None for no text."""
+    text = text.strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise UsageError("wants a whole number")
-    if text.strip() and not least <= int(text) <= most:
+    if not least <= int(text) <= most:
         raise UsageError(f"wants {least} to {most}")
+    return int(text)
 
 
 def _first_sentence(text: str) -> str:

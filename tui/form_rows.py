@@ -9,7 +9,6 @@ from textual.containers import Horizontal
 from tui import form as forms
 from tui.form_fields import UNSET
 from tui.form_widgets import OneLine, PickField, Segments
-from tui.format import fit
 from tui.ink import Line
 
 if TYPE_CHECKING:
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from tui.form import Form
     from tui.form_fields import Field
 
-LABEL: Final = 20
+LEAST: Final = 28
+"""Cells of a widget, so that what stands beside them is in line."""
 LONGEST_CHOICE: Final = 44
 SWITCH: Final = (("false", "off"), ("true", "on"))
 RECURRING: Final = "recurring"
@@ -34,7 +34,7 @@ EXAMPLES: Final = {
     forms.ATTEMPTS: "as the type",
     forms.KEY: "none",
 }
-LABELS: Final = {
+NAMES: Final = {
     forms.AT: "run at",
     forms.EVERY: "every",
     forms.LASTING: "for",
@@ -54,12 +54,12 @@ class Row(Horizontal):
         self.widget = widget
         self._noted = Line(classes="note")
         if isinstance(widget, Segments):
-            widget.styles.width = Segments.width_of(widget.choices)
+            widget.styles.width = max(Segments.width_of(widget.choices), LEAST)
 
     def compose(self) -> ComposeResult:
         """Label, widget, note."""
         label = Line(classes="label")
-        label.show([(fit(self.label, LABEL), "muted")])
+        label.show([(self.label, "muted")])
         yield label
         yield self.widget
         yield self._noted
@@ -98,7 +98,7 @@ def schedule_rows(form: Form) -> Iterator[Row]:
 
 def _typed(form: Form, name: str) -> Row:
     field = OneLine(form.texts[name], example=EXAMPLES[name], id=f"field-{name}")
-    return Row(name, LABELS[name], field, id=f"row-{name}")
+    return Row(name, NAMES[name], field, id=f"row-{name}")
 
 
 def _widget(field: Field, text: str, name: str) -> Widget:
@@ -109,6 +109,7 @@ def _widget(field: Field, text: str, name: str) -> Widget:
         choices = tuple((value, WORDS.get(value, value)) for value in field.choices)
         if Segments.width_of(choices) <= LONGEST_CHOICE:
             return Segments(choices, text, several=field.kind == "words", id=name)
-    example = {"ids": "ids, blanks or commas between", "number": "" if field.default is None else str(field.default),
-               "time": "tomorrow 9:00", "json": "JSON"}.get(field.kind, "")  # fmt: skip
+    usual = "unset" if field.default is None else str(field.default)
+    examples = {"ids": "ids, blanks or commas", "number": usual, "time": "tomorrow 9:00", "json": "JSON"}
+    example = examples.get(field.kind, "unset")
     return OneLine(text, example=example, id=name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.style import Style
-    from textual.events import Resize
+    from textual.events import Click, Resize
 
 Span = tuple[str, str]
 INKS = (
@@ -50,6 +51,19 @@ class Inked(Widget):
 class Line(Inked, can_focus=False):
     """One line of text, part of it set right. `show` repaints the cells that changed and no other."""
 
+    class Clicked(Message):
+        """A cell of the line was clicked."""
+
+        def __init__(self, line: Line, x: int) -> None:
+            super().__init__()
+            self.line = line
+            self.x = x
+
+        @property
+        def control(self) -> Line:
+            """The line."""
+            return self.line
+
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id, classes=classes)
         self._left: tuple[Span, ...] = ()
@@ -69,6 +83,15 @@ class Line(Inked, can_focus=False):
     def render_line(self, y: int) -> Strip:
         """The line itself; a line has no second one."""
         return self.strip(self._spans() if y == 0 else (), self.size.width)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """What stands in it now, from its first cell to its last."""
+        return self._spans()
+
+    def on_click(self, event: Click) -> None:
+        """Says where it was clicked."""
+        self.post_message(self.Clicked(self, event.x))
 
     def on_resize(self, _event: Resize) -> None:
         """Sets the right part anew."""

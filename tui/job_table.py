@@ -57,6 +57,13 @@ class JobTable(Inked, can_focus=True):
     class Chosen(Message):
         """A job was clicked twice."""
 
+    class Sorted(Message):
+        """The heading of a column was clicked."""
+
+        def __init__(self, sort: str) -> None:
+            super().__init__()
+            self.sort = sort
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
         self.jobs: tuple[Job, ...] = ()
@@ -202,10 +209,18 @@ class JobTable(Inked, can_focus=True):
         self.move(-3)
 
     def on_click(self, event: Click) -> None:
-        """Puts the cursor on the clicked job; a second click opens it."""
+        """Puts the cursor on a job; before its row marks it, a second click opens it, a heading sorts."""
+        if event.y == 0:
+            column = next((one for one in reversed(self._columns) if event.x >= one.x), None)
+            if column is not None and column.sort is not None:
+                self.post_message(self.Sorted(column.sort))
+            return
         if 0 < event.y <= len(self.jobs) - self.top:
             self.move_to(self.top + event.y - 1)
-            if event.chain == 2:
+            if event.x < self._columns[0].x:
+                self.marks ^= {self.jobs[self.cursor].id}
+                self._settle()
+            elif event.chain == 2:
                 self.post_message(self.Chosen())
 
     def render_line(self, y: int) -> Strip:

@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Operations:
-    """Carries actions out and reports them. `changed` is called after each, so that the screen reads anew; `redraw`
-    when only what is known has changed."""
+    """Carries actions out and reports them.
+
+    `changed` is called after each, so that the screen reads anew; `redraw` when only what is known has changed.
+    """
 
     def __init__(
         self,
@@ -51,9 +53,7 @@ class Operations:
         self._tell = tell
         self._say = say
         self._changed = changed
-        self.bulk = BulkDriver(
-            reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure
-        )
+        self.bulk = BulkDriver(reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure)
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> None:
         """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at."""

@@ -138,10 +138,10 @@ def _table(rows: Sequence[tuple[str, ...]], room: int) -> Iterator[Entry]:
         return
     head = rows[0]
     for row in rows[1:]:
-        yield entry((f" {plain(row[0])}", "strong"))
+        yield from (entry((f" {line}", "strong")) for line in wrap(plain(row[0]), room - 1))
         for name, cell in zip(head[1:], row[1:], strict=True):
-            if cell:
-                yield entry((f"   {fit(name, 10)} ", "muted"), (fit(plain(cell), room - 14).rstrip(), "text"))
+            for number, spans in enumerate(wrap_spans(cell, room - 14) if cell else []):
+                yield entry((f"   {fit(name if number == 0 else '', 10)} ", "muted"), *spans)
 
 
 def plain(text: str) -> str:
@@ -150,17 +150,25 @@ def plain(text: str) -> str:
 
 
 def wrap_spans(text: str, width: int) -> list[list[Span]]:
-    """A paragraph in lines: code and bold words in their own ink."""
+    """A paragraph in lines: code and bold words in their own ink. What stands without a blank stays together."""
+    clusters: list[list[Span]] = []
+    for word, ink, glued in _words(text):
+        if glued and clusters:
+            clusters[-1].append((word, ink))
+        else:
+            clusters.append([(word, ink)])
     lines: list[list[Span]] = [[]]
     used = 0
-    for word, ink, glued in _words(text):
-        length = cell_len(word)
-        if used and not glued and used + 1 + length > width:
+    for cluster in clusters:
+        length = sum(cell_len(word) for word, _ in cluster)
+        if used and used + 1 + length > width:
             lines.append([])
             used = 0
-        gap = "" if glued or not used else " "
-        lines[-1].append((gap + word, ink))
-        used += len(gap) + length
+        if used:
+            lines[-1].append((" ", "text"))
+            used += 1
+        lines[-1] += cluster
+        used += length
     return lines
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from core.model import Status, Verdict
-from tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, applicable, unavailable
+from tui.actions import ACTIONS, BY_ID, ON_MANY, Action, Scope, Situation, applicable, unavailable
+from tui.bulk import number as spaced
 from tui.format import (
     VERDICT_INK,
     age,
@@ -218,9 +219,11 @@ def _pause_banner(view: View, now: datetime) -> list[Span]:
     return [(f" PAUSED{since}{who}{why} · {waiting} waiting{until} · P resumes", "alert")]
 
 
-def peek(job: Job | None, marked: int, place: str, *, ranging: bool) -> tuple[list[Span], list[Span]]:
+def peek(job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0) -> tuple[list[Span], list[Span]]:
     """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
     right: list[Span] = []
+    if chosen:
+        right.append((f"all {spaced(chosen)} that match chosen, u drops  ", "accent"))
     if ranging:
         right.append(("range… v marks it  ", "accent"))
     if marked:
@@ -277,9 +280,16 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "undo delete"
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
         return "run now"
-    if action.changes and len(situation.jobs) > 1 and action.states:
-        return f"{action.label} {len(applicable(action, situation.jobs))}"
-    return action.label
+    return f"{action.label}{_how_many(action, situation)}"
+
+
+def _how_many(action: Action, situation: Situation) -> str:
+    """How many jobs an action on several would take."""
+    if situation.chosen is not None and action.id in ON_MANY:
+        return f" {spaced(sum(situation.chosen.of(status.value) for status in action.states or ()))}"
+    if action.changes and len(situation.jobs) > 1 and action.id in ON_MANY:
+        return f" {len(applicable(action, situation.jobs))}"
+    return ""
 
 
 def links(jobs: Sequence[Job]) -> str:

@@ -101,7 +101,7 @@ def _detail(content: bytes, sent: Mapping[str, Any]) -> str:
     else:
         text = detail if isinstance(detail, str) else ""
     private = {str(value) for name, value in sent.items() if name not in _TELLABLE and str(value).strip()}
-    for value in []:
+    for value in sorted(private, key=len, reverse=True):
         text = re.sub(re.escape(value), "…", text, flags=re.IGNORECASE)
     return safe_error(text, LONGEST_DETAIL).rstrip(".")
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from core import queue
+from core import worker_record
 from core.link import FAILURES
 from core.logs import event
 
@@ -64,10 +64,10 @@ class Refusals:
     def _keep(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
         words = told(counts)
         if self._row is None:
-            self._row = queue.open_worker_run(conn, source=SOURCE, worker_id=self._name)
+            self._row = worker_record.open_worker_run(conn, source=SOURCE, worker_id=self._name)
             self._began = time.monotonic()
             event(log, logging.WARNING, "calls are being refused", told=words)
-        queue.close_worker_run(
+        worker_record.close_worker_run(
             conn,
             self._row,
             status="refused",

@@ -138,11 +138,12 @@ class _Refresh:
                     under_way.start(one, partial(self._client.get_user, one.synced_user_id))
 
             fill()
-            while answered := under_way.completed():
-                for known, future in answered:
-                    self._after(known, future)
-                    self._ctx.progress(self._round.total, max(self._total, self._round.total), "accounts")
-                    fill()
+            while (answered := under_way.next()) is not None:
+                self._after(*answered)
+                self._ctx.progress(self._round.total, max(self._total, self._round.total), "accounts")
+                fill()
+                if self._stopping:
+                    under_way.drop_waiting()
         if self._stop is not None:
             raise self._stop
         self._ctx.raise_if_cancelled()

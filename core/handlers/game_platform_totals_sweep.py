@@ -157,7 +157,7 @@ class _Sweep:
             for one in ids:
                 try:
                     refreshed += totals.refresh(self._ctx.db, [one])
-                except (psycopg.DataError, psycopg.IntegrityError) as error:
+                except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.DeadlockDetected) as error:
                     message = safe_error(f"The totals cannot be stored ({type(error).__name__}).")
                     self._ctx.log.warning("Competitor %s: %s", one, message)
                     errors.append({"competitorId": str(one), "error": message})

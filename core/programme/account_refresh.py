@@ -133,6 +133,17 @@ def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
         "login": login,
     }
     with conn.transaction():
+        if login is not None:
+            conn.execute(
+                """
+                insert into public.game_platform_sync_state as s (synced_user_id, last_login_at)
+                values (%(synced)s, %(login)s)
+                on conflict (synced_user_id) do update set
+                  last_login_at = greatest(s.last_login_at, excluded.last_login_at)
+                where s.last_login_at is distinct from greatest(s.last_login_at, excluded.last_login_at)
+                """,
+                values,
+            )
         conn.execute(
             """
             insert into public.game_platform_profiles as p
@@ -158,17 +169,6 @@ def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
             """,
             values,
         )
-        if login is not None:
-            conn.execute(
-                """
-                insert into public.game_platform_sync_state as s (synced_user_id, last_login_at)
-                values (%(synced)s, %(login)s)
-                on conflict (synced_user_id) do update set
-                  last_login_at = greatest(s.last_login_at, excluded.last_login_at)
-                where s.last_login_at is distinct from greatest(s.last_login_at, excluded.last_login_at)
-                """,
-                values,
-            )
     return updated.rowcount == 1
 
 

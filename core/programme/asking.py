@@ -215,10 +215,9 @@ def ask_all(
 
         try:
             fill()
-            while found := under_way.completed():
-                for _, future in found:
-                    answers: Answers = future.result()
-                    fill()
-                    yield answers
+            while (found := under_way.next()) is not None:
+                answers: Answers = found[1].result()
+                fill()
+                yield answers
         finally:
             unwanted.set()

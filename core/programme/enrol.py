@@ -50,6 +50,7 @@ def store_competitor(
     with conn.transaction():
         locked = conn.execute("select from public.competitors where id = %s for update", (newcomer.person_id,))
         attempt = _settled(conn, run, newcomer, locked, done=True, outcome=outcome)
+        _note_login(conn, user)
         status = candidates.statuses(conn, [newcomer.person_id], has_account=True)[newcomer.person_id]
         values = _account(newcomer, user) | {
             "competitor_status": status,
@@ -82,7 +83,6 @@ def store_competitor(
             "insert into public.game_platform_stats (competitor_id) values (%(person)s) on conflict do nothing",
             values,
         )
-        _note_login(conn, user)
         _disclose(conn, run, newcomer, attempt)
     return attempt.outcome
 
@@ -111,6 +111,7 @@ def store_coach(
             outcome=outcome if problem is None else NOT_USABLE,
             message=problem,
         )
+        _note_login(conn, user)
         values = _account(newcomer, user) | {"problem": problem}
         conn.execute(
             """
@@ -134,7 +135,6 @@ def store_coach(
             """,
             values,
         )
-        _note_login(conn, user)
         _disclose(conn, run, newcomer, attempt)
     return attempt.outcome
 

@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     import psycopg
 
     from core.outbox import Claimed
+
+
+_CANDIDATES: Final = """
+with due as (
+    select p.*, u.unread, u.newest_message_id, u.oldest_at
+    from programme_unread(make_interval(mins => %(grace)s)) u join profiles p on p.id = u.user_id
+    where p.role::text = any (%(roles)s) and (%(person)s::uuid is null or p.id = %(person)s)
+        and (%(after)s::uuid is null or p.id > %(after)s)
+    order by p.id limit %(limit)s),
+noticed as (
+    select d.*, n.email_at, n.sms_at,
+        case when d.last_unread_alert_at > coalesce(n.accepted_at, '-infinity')
+            then d.last_unread_alert_at end as mark_at
+    from due d cross join lateral (
+        select max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'email') as email_at,
+            max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'sms') as sms_at,
+            max(m.accepted_at) as accepted_at
+        from outbox_messages m
+        where m.recipient_ref = d.id and m.kind = 'unread_alert'
+            and m.state not in ('queued', 'failed', 'suppressed')) n)
+select n.id, n.role::text as role, n.full_name, n.first_name,
+    n.email_alerts_enabled is not false as email_on, a.address as email,
+    outbox_email_ok(a.address) as email_ok,
+    n.sms_notifications_enabled is true as sms_on, trim(coalesce(n.mobile_number, '')) as mobile,
+    outbox_e164(n.mobile_number) as number, n.unread, n.newest_message_id,
+    floor(extract(epoch from now() - n.oldest_at) / 60)::integer as oldest_minutes,
+    (now() at time zone %(zone)s)::date::text as day,
+    coalesce(n.mark_at >= n.oldest_at
+        and n.mark_at > now() - make_interval(mins => %(window)s), false) as held,
+    coalesce(n.email_at < n.oldest_at, true) as email_fresh,
+    coalesce(n.sms_at < n.oldest_at, true) as sms_fresh,
+    exists (select from outbox_messages m
+        where m.dedupe_key = 'unread_alert:email:' || n.id || ':' || n.newest_message_id
+            and m.state not in ('queued', 'suppressed', 'sending')) as email_told,
+    exists (select from outbox_messages m
+        where m.dedupe_key = 'unread_alert:sms:' || n.id || ':' || n.newest_message_id
+            and m.state not in ('queued', 'suppressed', 'sending')) as sms_told
+from noticed n cross join lateral (
+    select coalesce(nullif(outbox_normal('email', n.email_alert_address), ''),
+        outbox_normal('email', n.email), '') as address) a
+order by n.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +102,7 @@ def candidates(
     """The next people with unread messages, by id. A message younger than the grace period does not count yet."""
     with conn.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
-            """
-            with due as (
-                select p.*, u.unread, u.newest_message_id, u.oldest_at
-                from programme_unread(make_interval(mins => %(grace)s)) u join profiles p on p.id = u.user_id
-                where p.role::text = any (%(roles)s) and (%(person)s::uuid is null or p.id = %(person)s)
-                    and (%(after)s::uuid is null or p.id > %(after)s)
-                order by p.id limit %(limit)s),
-            noticed as (
-                select d.*, n.email_at, n.sms_at,
-                    case when d.last_unread_alert_at > coalesce(n.accepted_at, '-infinity')
-                        then d.last_unread_alert_at end as mark_at
-                from due d cross join lateral (
-                    select max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'email') as email_at,
-                        max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'sms') as sms_at,
-                        max(m.accepted_at) as accepted_at
-                    from outbox_messages m
-                    where m.recipient_ref = d.id and m.kind = 'unread_alert'
-                        and m.state not in ('queued', 'failed', 'suppressed')) n)
-            select n.id, n.role::text as role, n.full_name, n.first_name,
-                n.email_alerts_enabled is not false as email_on, a.address as email,
-                outbox_email_ok(a.address) as email_ok,
-                n.sms_notifications_enabled is true as sms_on, trim(coalesce(n.mobile_number, '')) as mobile,
-                outbox_e164(n.mobile_number) as number, n.unread, n.newest_message_id,
-                floor(extract(epoch from now() - n.oldest_at) / 60)::integer as oldest_minutes,
-                (now() at time zone %(zone)s)::date::text as day,
-                coalesce(n.mark_at >= n.oldest_at
-                    and n.mark_at > now() - make_interval(mins => %(window)s), false) as held,
-                coalesce(n.email_at < n.oldest_at, true) as email_fresh,
-                coalesce(n.sms_at < n.oldest_at, true) as sms_fresh,
-                exists (select from outbox_messages m
-                    where m.dedupe_key = 'unread_alert:email:' || n.id || ':' || n.newest_message_id
-                        and m.state not in ('queued', 'suppressed', 'sending')) as email_told,
-                exists (select from outbox_messages m
-                    where m.dedupe_key = 'unread_alert:sms:' || n.id || ':' || n.newest_message_id
-                        and m.state not in ('queued', 'suppressed', 'sending')) as sms_told
-            from noticed n cross join lateral (
-                select coalesce(nullif(outbox_normal('email', n.email_alert_address), ''),
-                    outbox_normal('email', n.email), '') as address) a
-            order by n.id
-            """,
+            _CANDIDATES,
             {
                 "grace": grace_minutes,
                 "roles": list(roles),
@@ -137,15 +139,15 @@ def keep_numbers(conn: psycopg.Connection[Any], numbers: Mapping[UUID, str]) -> 
 
 def noted(
     conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, role: str, unread: int, error: str | None
-) -> datetime:
+) -> None:
     """Enters an attempt that has come to its end in the alert log, and an accepted one on the profile."""
-    row = conn.execute(
+    conn.execute(
         """
         insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
-        values (%s, %s, %s, %s, %s, %s, %s) returning sent_at
+        values (%s, %s, %s, %s, %s, %s, %s)
         """,
         (claimed.recipient_ref, claimed.channel, unread, error, job_id, claimed.id, role),
-    ).fetchall()[0]
+    )
     if error is None:
         conn.execute(
             """
@@ -155,5 +157,3 @@ def noted(
             """,
             (unread, claimed.recipient_ref, claimed.id),
         )
-    at: datetime = row[0]
-    return at

@@ -269,7 +269,7 @@ def noted(conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
                 else coalesce(a.recipient_email_verification_sent_at, now()) end,
             recipient_email_verification_status = case
                 when %(state)s = 'failed' and a.recipient_email_verification_status = 'pending' then null
-                else 'pending' end,
+                else a.recipient_email_verification_status end,
             recipient_email_verification_error = case
                 when %(state)s = 'failed' then (select m.error_class from outbox_messages m where m.id = %(message)s)
                 else a.recipient_email_verification_error end,

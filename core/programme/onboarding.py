@@ -49,6 +49,7 @@ ELSEWHERE: Final = "elsewhere"
 """Of a person whom another job is onboarding at this moment."""
 GONE: Final = "gone"
 """Of a person who was deleted meanwhile."""
+NOT_ASKED: Final = "The account was not asked for yet."
 LONGEST_MESSAGE: Final = 500
 
 
@@ -108,11 +109,13 @@ class Onboarding:
                     under_way.start(_Step(one), partial(self._client.find_user, one.synced_user_id))
 
             fill()
-            while found := under_way.completed():
-                for step, future in found:
-                    if self._after(step, future, under_way):
-                        on_done()
-                    fill()
+            while (found := under_way.next()) is not None:
+                step, future = found
+                if self._after(step, future, under_way):
+                    on_done()
+                fill()
+                for waiting_step in under_way.drop_waiting() if self._stopping else ():
+                    self._leave(waiting_step.newcomer, NOT_ASKED, not_sent=waiting_step.creates)
         if self._stop is not None:
             raise self._stop
         self._ctx.raise_if_cancelled()
@@ -164,7 +167,7 @@ class Onboarding:
         elif answer is not None:
             self._store(step.newcomer, answer, None)
         elif self._stopping or not self._intends(step.newcomer):
-            self._leave(step.newcomer, "An account was not asked for yet.")
+            self._leave(step.newcomer, NOT_ASKED)
         else:
             give_up_at = time.monotonic() + self._client.budget
             under_way.start(_Step(step.newcomer, creates=True), partial(self._create, step.newcomer, give_up_at))
@@ -210,6 +213,8 @@ class Onboarding:
                     problem = _unusable(user)
                     stored = enrol.store_coach(self._ctx.db, self._run, newcomer, user, outcome, problem)
                 self._judge(newcomer, stored, problem or "")
+        except psycopg.errors.DeadlockDetected:
+            self._leave(newcomer, "Another transaction stood in the way.")
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             # The error's own text quotes the row, which holds personal data.
             where = error.diag.constraint_name or type(error).__name__

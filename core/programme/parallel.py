@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -32,6 +33,7 @@ class Parallel(Generic[T]):
         self._at_a_time = at_a_time or workers
         self._tick = tick
         self._running: dict[Future[Any], T] = {}
+        self._completed: deque[tuple[T, Future[Any]]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -43,18 +45,23 @@ class Parallel(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether no more calls are taken on until one is completed."""
-        return len(self._running) >= self._at_a_time
+        """Whether no more calls are taken on until another one was given by `next`."""
+        return len(self._running) + len(self._completed) >= self._at_a_time
 
     def start(self, tag: T, call: Callable[[], Any]) -> None:
         """Takes a call on."""
         self._running[self._pool.submit(call)] = tag
 
-    def completed(self) -> list[tuple[T, Future[Any]]]:
-        """Waits until at least one call is completed, and gives those that are; empty when none is under way."""
-        while self._running:
+    def drop_waiting(self) -> list[T]:
+        """Takes back the calls that have not begun, and gives their tags."""
+        waiting = [future for future in self._running if future.cancel()]
+        return [self._running.pop(future) for future in waiting]
+
+    def next(self) -> tuple[T, Future[Any]] | None:
+        """Waits for a call to be completed and gives it; None when none is under way."""
+        while not self._completed and self._running:
             done, _ = wait(self._running, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
-            if done:
-                return [(self._running.pop(future), future) for future in done]
-            self._tick()
-        return []
+            self._completed.extend((self._running.pop(future), future) for future in done)
+            if not done:
+                self._tick()
+        return self._completed.popleft() if self._completed else None

@@ -56,6 +56,8 @@ def store(conn: psycopg.Connection[Any], run_id: UUID, answers: Answers) -> Resu
     """
     with conn.transaction():
         ledger.beat(conn, run_id)
+        # The order of locks that onboarding keeps as well: the person, the state of syncs, the mapping.
+        conn.execute("select from public.competitors where id = %s for no key update", (answers.subject.competitor_id,))
         written = scores.Written()
         if answers.scores is not None:
             written += scores.store_odl(conn, answers)

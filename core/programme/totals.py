@@ -123,7 +123,7 @@ def refresh(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> int:
           select c.id, c.game_platform_id as synced_user_id, s.needs_totals_refresh, s.totals_dirty_at
           from public.competitors c
           left join public.game_platform_sync_state s on s.synced_user_id = c.game_platform_id
-          where c.id = any (%(ids)s) and c.game_platform_id <> ''),
+          where c.id = any (%(ids)s) and c.game_platform_id <> '' for key share of c),
         computed as (
           select w.id, solves.number, events.number as monthly, solves.points,
                  greatest(solves.newest, events.newest) as last_activity

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import insights, queue
+from core import insights, queue, worker_record
 from core.model import NewJob, RunOutcome
 from tests.support.queue import (
     ACTOR,
@@ -36,7 +36,7 @@ WEEK = timedelta(days=7)
 
 
 def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",), running: int = 0) -> None:
-    queue.report_worker(
+    worker_record.report_worker(
         conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
         task_types=types, running=running,
     )  # fmt: skip
@@ -138,11 +138,11 @@ class TestWorkerRuns:
         for _ in range(3):
             add(conn)
         add(conn, run_at=now(conn) + timedelta(hours=1))
-        run_id = queue.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
+        run_id = worker_record.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
         (opened,) = insights.worker_runs(conn)
         assert (opened.id, opened.source, opened.http_method, opened.worker_id) == (run_id, source, "POST", WORKER)
         assert (opened.completed_at, opened.status, opened.due_before) == (None, None, 3)
-        queue.close_worker_run(
+        worker_record.close_worker_run(
             conn, run_id, status="ok", claimed=5, succeeded=2, failed=1, released=2, message="did some",
             error="one broke", results=[{"id": "x", "status": "failed"}], http_status=200,
         )  # fmt: skip
@@ -160,7 +160,7 @@ class TestWorkerRuns:
         )
 
     def test_they_are_listed_newest_first_and_no_more_than_asked(self, conn: Connection) -> None:
-        ids = [queue.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
+        ids = [worker_record.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
         assert [run.id for run in insights.worker_runs(conn, limit=3)] == ids[:1:-1]
 
     def test_how_many_are_due_counts_every_type_and_stops_at_a_thousand(self, conn: Connection) -> None:
@@ -187,7 +187,7 @@ class TestWorkers:
         (worker,) = insights.workers(conn)
         assert (worker.alive, worker.running) == (True, 1)
         assert worker.heartbeat_at - worker.started_at >= timedelta(seconds=120)
-        queue.remove_worker(conn, WORKER)
+        worker_record.remove_worker(conn, WORKER)
         assert insights.workers(conn) == []
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import queue
+from core import queue, worker_record
 from core.health import health
 from core.model import Verdict
 from tests.support.queue import (
@@ -32,7 +32,7 @@ SECOND = timedelta(seconds=1)
 
 
 def announce(conn: Connection) -> None:
-    queue.report_worker(
+    worker_record.report_worker(
         conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
         running=0,
     )  # fmt: skip
@@ -40,8 +40,8 @@ def announce(conn: Connection) -> None:
 
 def tick(conn: Connection, *, source: str = "cron_http", status: str = "ok") -> None:
     """One cycle that a scheduler set going, opened and closed now."""
-    run_id = queue.open_worker_run(conn, source=source, worker_id="cycle-1")
-    queue.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
+    run_id = worker_record.open_worker_run(conn, source=source, worker_id="cycle-1")
+    worker_record.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
 
 
 def finding(conn: Connection, signal: str) -> Finding:
@@ -72,7 +72,7 @@ def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> N
     told = health(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.WARNING, "recurring jobs")
     queue.delete(conn, [series.id], actor=ACTOR)
-    queue.remove_worker(conn, WORKER)
+    worker_record.remove_worker(conn, WORKER)
     told = health(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.CRITICAL, "workers")
 
@@ -252,7 +252,7 @@ class TestRecurringJobs:
 class TestCycles:
     def test_an_open_cycle_older_than_its_budget_has_crashed(self, conn: Connection) -> None:
         announce(conn)
-        queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
         advance(conn, 15 * MINUTE - 5 * SECOND)
         assert finding(conn, "cycles").verdict is Verdict.OK
         advance(conn, 10 * SECOND)
@@ -260,7 +260,7 @@ class TestCycles:
 
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)
-        queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
         advance(conn, timedelta(days=1, minutes=1))
         assert finding(conn, "cycles").verdict is Verdict.OK
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import insights, queue
+from core import insights, queue, worker_record
 from core.errors import JobNotFound, UsageError
 from core.model import Counts, Filter, NewJob, RunOutcome, Status
 from tests.support.queue import (
@@ -455,7 +455,7 @@ class TestWhy:
 
     @staticmethod
     def claimable(conn: Connection, **fields: Any) -> UUID:
-        queue.report_worker(
+        worker_record.report_worker(
             conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
             task_types=["alpha"], running=0,
         )  # fmt: skip

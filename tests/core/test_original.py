@@ -396,6 +396,20 @@ class TestOutsiders:
         )
         assert theirs == []
 
+    def test_whoever_holds_the_public_key_reads_nothing_that_row_security_does_not_guard(
+        self, installed: Connection
+    ) -> None:
+        theirs = rows(
+            installed,
+            """
+            SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND NOT c.relrowsecurity
+                AND r.rolname IN ('anon', 'authenticated')
+                AND has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate')
+            """,
+        )
+        assert theirs == []
+
     def test_the_originals_own_tables_keep_their_policies_and_grants(self, old: Connection) -> None:
         def grants() -> list[Row]:
             return rows(

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import insights, queue
+from core import insights, queue, worker_record
 from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
 from core.health import health
 from core.model import Counts, Filter, FinishedRun, NewJob, RunOutcome, Status
@@ -236,7 +236,7 @@ OPERATIONS: Final = {
     "edit": Operation(
         lambda conn: queue.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
-    "open a worker run": Operation(lambda conn: queue.open_worker_run(conn, source="cli", worker_id=WORKER)),
+    "open a worker run": Operation(lambda conn: worker_record.open_worker_run(conn, source="cli", worker_id=WORKER)),
     "counts": Operation(insights.counts, entries=9 * Counts.LIMIT, blocks=9000, reads=True, growth=6),
     "health": Operation(health, reads=True),
     "why": Operation(lambda conn: insights.why(conn, CROWD), reads=True),

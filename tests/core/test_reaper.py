@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
+from core import queue, worker_record
 from core.model import NewJob, RunOutcome, Status
 from tests.support.queue import (
     ACTOR,
@@ -253,9 +253,9 @@ class TestRetention:
         run_once(conn)
         add(conn, "beta")
         queue.delete(conn, [add(conn).id], actor=ACTOR)
-        run_id = queue.open_worker_run(conn, source="manual", worker_id="w")
-        queue.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
-        queue.report_worker(
+        run_id = worker_record.open_worker_run(conn, source="manual", worker_id="w")
+        worker_record.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
+        worker_record.report_worker(
             conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
             running=0,
         )  # fmt: skip

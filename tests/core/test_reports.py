@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from core import evidence, insights, queue
+from core import evidence, insights, queue, worker_record
 from core.model import NewJob, Status, Verdict
 from core.reports import left_lying
 from tests.support.queue import (
@@ -34,15 +34,15 @@ HOUR = timedelta(hours=1)
 
 
 def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",)) -> None:
-    queue.report_worker(
+    worker_record.report_worker(
         conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
         task_types=types, running=0,
     )  # fmt: skip
 
 
 def trigger(conn: Connection, *, claimed: int = 0, status: str = "ok", http_status: int | None = 200) -> None:
-    run_id = queue.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
-    queue.close_worker_run(
+    run_id = worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
+    worker_record.close_worker_run(
         conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http_status
     )
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import evidence, insights, queue
+from core import evidence, insights, queue, worker_record
 from core.health import health
 from core.model import Filter, NewJob, RunOutcome, Status
 from core.schema import check_schema, install_schema
@@ -44,6 +44,12 @@ REDACTED = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "hidden"
             "deep": "hidden", "count": 3, "dryRun": True, "none": None}  # fmt: skip
 DAY = timedelta(days=1)
 DENIED = psycopg.errors.InsufficientPrivilege
+
+
+def assert_names_nobody(*shown: object) -> None:
+    """Nothing is shown of the secrets that the tests put into payloads, outputs, checkpoints and logs."""
+    for secret in ("example.org", "Grace", "555-0100"):
+        assert secret not in repr(shown)
 
 
 class People:
@@ -137,10 +143,10 @@ def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
         "checkpoint": lambda conn, job: queue.save_checkpoint(conn, job.id, 1, {}),
         "finish": lambda conn, _: queue.finish(conn, "w", [], retry_base=BASE, retry_cap=CAP),
         "reap": lambda conn, _: reap(conn),
-        "report": lambda conn, _: queue.report_worker(
+        "report": lambda conn, _: worker_record.report_worker(
             conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=[], running=0
         ),
-        "remove": lambda conn, _: queue.remove_worker(conn, "w"),
+        "remove": lambda conn, _: worker_record.remove_worker(conn, "w"),
     }
 
 
@@ -192,17 +198,14 @@ class TestViewer:
         assert seen is not None
         assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
         for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
-            detail = insights.detail(viewer, job_id)
-            assert "ada" not in repr(detail).lower()
-            assert "555-0100" not in repr(detail)
-        assert "ada" not in repr(insights.audit(viewer)).lower()
+            assert_names_nobody(insights.detail(viewer, job_id))
+        assert_names_nobody(insights.audit(viewer), insights.runs(viewer))
         (edited,) = insights.audit(viewer, job_id=waiting.id)
         assert edited.before is not None
         assert edited.after is not None
         assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
-        assert "ada" not in repr(insights.runs(viewer)).lower()
         for tab in (None, *Status):
-            assert "ada" not in repr(insights.page(viewer, Filter(status=tab))).lower()
+            assert_names_nobody(insights.page(viewer, Filter(status=tab)))
         assert insights.page(viewer, Filter(search="ada@example.org")).jobs == ()
         assert len(insights.page(owner, Filter(search="ada@example.org")).jobs) == 3
 
@@ -272,8 +275,8 @@ class TestWorker:
         assert claimed.id == second.id
         assert finish_one(worker, claimed, "failed", permanent=True).status is Status.FAILED
         reap(worker)
-        run_id = queue.open_worker_run(worker, source="worker", worker_id="w")
-        queue.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
+        run_id = worker_record.open_worker_run(worker, source="worker", worker_id="w")
+        worker_record.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
         assert insights.worker_runs(worker)[0].succeeded == 1
         told = insights.permissions(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
@@ -327,7 +330,7 @@ class TestCatalog:
             """
             SELECT g.name, c.relname FROM unnest(%s::text[]) AS g (name), pg_class AS c
             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
-                AND (c.relname ~ '^job' OR g.name <> 'job_worker')
+                AND (c.relname ~ '^job' OR g.name = 'job_viewer')
                 AND has_table_privilege(g.name, c.oid, 'insert, update, delete, truncate, references, trigger')
             """,
             list(GROUPS),

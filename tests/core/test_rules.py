@@ -14,8 +14,15 @@ import pytest
 from core.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITE_ROOMS = ("core/queue.py", "core/outbox.py", "core/programme/")
-READ_ROOMS = ("core/insights.py", "core/pages.py", "core/health.py", "core/diagnosis.py", "core/evidence.py")
+WRITE_ROOMS = ("core/queue.py", "core/worker_record.py", "core/bulk.py", "core/outbox.py", "core/programme/")
+READ_ROOMS = (
+    "core/insights.py",
+    "core/pages.py",
+    "core/health.py",
+    "core/diagnosis.py",
+    "core/evidence.py",
+    "core/trigger_health.py",
+)
 SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
 CONNECTION_ROOMS = ("core/database.py", "core/pool.py", "core/listener.py", "core/schema.py", "core/embedded.py")
 EXECUTING = {"execute", "executemany", "copy", "stream"}

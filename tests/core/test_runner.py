@@ -91,7 +91,9 @@ def test_any_other_return_value_fails_the_job_for_good(returned: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [{"at": object()}, {"x": math.nan}, {"x": {1, 2}}, ["a list"], {("a", "b"): 1}], ids=str
+    "output",
+    [{"at": object()}, {"x": math.nan}, {"x": {1, 2}}, ["a list"], {("a", "b"): 1}],
+    ids=["an object", "not a number", "a set", "a list", "a key that is no text"],
 )
 def test_output_that_is_no_json_object_fails_the_job_for_good(output: Any) -> None:
     finished = run(returning(Done(output)))

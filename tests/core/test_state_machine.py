@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID, uuid4
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     import psycopg
 
 EXAMPLES: Final = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
-STEPS: Final = int(os.environ.get("STATE_MACHINE_STEPS", "40"))
+STEPS: Final = int(os.environ.get("STATE_MACHINE_STEPS", "30"))
 TYPES: Final = ("alpha", "beta", "gamma")
 WORKERS: Final = ("worker-a", "worker-b")
 LEASE: Final = 60.0
@@ -61,9 +62,9 @@ SELECT q.id FROM job_queue q CROSS JOIN LATERAL job_queue_why(q.id) w
 WHERE w.clause <> 'worker' GROUP BY q.id HAVING bool_and(w.holds)
 """
 
-seconds = st.sampled_from((None, None, None, 0, -3600, 20, 600, 90_000))
-lifetimes = st.sampled_from((None, None, None, 50, 7200, 200_000))
-moments = st.sampled_from((1, 25, 61, 61, 61, 700, 7200, 86_400, 8 * 86_400, 31 * 86_400))
+seconds = st.sampled_from((None, None, None, None, None, 0, -3600, 20, 600, 90_000))
+lifetimes = st.sampled_from((None, None, None, None, 50, 7200, 200_000))
+moments = st.sampled_from((1, 25, 61, 61, 900, 900, 7200, 86_400, 8 * 86_400, 31 * 86_400))
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 outcomes = st.builds(
     Told,
@@ -89,10 +90,10 @@ new_jobs = st.builds(
     expires_in=lifetimes,
     max_attempts=st.integers(1, 3),
     priority=st.sampled_from((0, 0, 0, 5, -5)),
-    dedupe_key=st.sampled_from((None, None, None, "d1", "d2")),
-    concurrency_key=st.sampled_from((None, None, "1", "1", "2")),
-    interval=st.sampled_from((None, None, 15, 1440)),
-    blocker=st.sampled_from((None, None, None, 0, 1, 2)),
+    dedupe_key=st.sampled_from((None, None, None, None, "d1", "d2")),
+    concurrency_key=st.sampled_from((None, None, None, "1", "1", "2")),
+    interval=st.sampled_from((None, None, 15, 15, 1440)),
+    blocker=st.sampled_from((None, None, None, None, 0, 0, 1, 2)),
 )
 
 
@@ -291,13 +292,51 @@ class QueueMachine(RuleBasedStateMachine):
         self.finish_running(told)
         self.time_passes(wait)
 
-    @rule(worker=st.sampled_from(WORKERS), limit=st.integers(1, 6), asked=st.lists(st.integers(0, 30), max_size=2))
-    def crash(self, worker: str, limit: int, asked: list[int]) -> None:
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        asked=picks,
+        wait=st.sampled_from((1, 1, 61)),
+        told=st.lists(outcomes, min_size=1, max_size=6),
+    )
+    def work_and_be_asked_to_stop(self, worker: str, asked: list[int], wait: int, told: list[Told]) -> None:
         self.open_up()
-        self.claim_some(worker, set(TYPES), limit)
-        if asked and self.known:
-            self.act("cancel", asked, "none", dry_run=False)
-        self.time_passes(61)
+        self.claim_some(worker, set(TYPES), 6)
+        running = [place for place, job_id in enumerate(self.known) if self.status(job_id) == "running"]
+        self.act(
+            "cancel", [running[place % len(running)] for place in asked] if running else asked, "none", dry_run=False
+        )
+        self.time_passes(wait)
+        if wait < LEASE:
+            self.finish_running(told)
+        else:
+            self.reap(worker)
+
+    @rule(gone=st.sampled_from((61, 3700)), told=st.lists(outcomes, min_size=1, max_size=6), renewed=st.booleans())
+    def vanish_and_come_back(self, gone: int, told: list[Told], *, renewed: bool) -> None:
+        self.open_up()
+        self.claim_some("worker-a", set(TYPES), 6)
+        ghosts = len(self.given)
+        self.time_passes(gone)
+        self.reap("worker-b")
+        self.time_passes(3700)
+        self.claim_some("worker-b", set(TYPES), 6)
+        for place in range(min(3, ghosts)):
+            self.save_checkpoint(place + len(self.given) - ghosts)
+        if renewed:
+            self.heartbeat("worker-a", {"done": 7}, foreign=True)
+        self.finish([(place + len(self.given) - ghosts, one) for place, one in enumerate(told)], swapped=False)
+
+    @rule(places=picks, told=st.lists(outcomes, min_size=1, max_size=6))
+    def run_now(self, places: list[int], told: list[Told]) -> None:
+        self.open_up()
+        self.act("retry", places, "now", dry_run=False)
+        self.claim_some("worker-a", set(TYPES), 6)
+        self.finish_running(told)
+
+    def status(self, job_id: UUID) -> str | None:
+        """A job's status; None when it is not in the queue."""
+        row = self.now.jobs.get(job_id)
+        return row["status"] if row else None
 
     def open_up(self) -> None:
         """Ends whatever keeps all jobs from being claimed."""
@@ -403,12 +442,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.finish_running(told, times=times)
 
     def finish_running(self, told: list[Told], *, times: int = 1) -> None:
-        """Reports some of the runs that hold their jobs."""
+        """Reports all runs that hold their jobs, with these outcomes in turn."""
         running = [row for row in self.now.jobs.values() if row["status"] == "running"]
-        self.finish_batch(
-            [self.report(row["id"], row["run_token"], one) for row, one in zip(running, told, strict=False)],
-            times=times,
-        )
+        runs = [self.report(row["id"], row["run_token"], one) for row, one in zip(running, cycle(told), strict=False)]
+        self.finish_batch(runs, times=times)
 
     @rule(place=st.integers(0, 5))
     def finish_again(self, place: int) -> None:
@@ -758,9 +795,10 @@ class QueueMachine(RuleBasedStateMachine):
         draft.gone |= set() if dry_run else old
         self.step(draft)
 
-    @initialize()
-    def start(self) -> None:
-        assert not broken_promises(self.conn, self.now)
+    @initialize(jobs=st.lists(new_jobs, min_size=2, max_size=8))
+    def start(self, jobs: list[Json]) -> None:
+        for fields in jobs:
+            self.enqueue(fields)
 
 
 def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(conn: psycopg.Connection[Any]) -> None:
@@ -769,7 +807,7 @@ def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(co
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=EXAMPLES or 80,
+            max_examples=EXAMPLES or 60,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=not EXAMPLES,

@@ -264,8 +264,8 @@ ERRORS = st.one_of(
     TEXTS,
     st.lists(
         st.sampled_from(
-            ["0197d3a2-5c1e-7b60-9f0d-2a6c4b8e1f35", "abcdef", "12", "'quoted 1'", '"q"', "'", '"', " ", "-", "f00d", "ß",
-             "deadbeef-", "0197D3A2-5c1e", "\n", "e", "٣"]
+            ["0197d3a2-5c1e-7b60-9f0d-2a6c4b8e1f35", "abcdef", "12", "'quoted 1'", '"q"', "'", '"', " ", "-", "f00d",
+             "ß", "deadbeef-", "0197D3A2-5c1e", "\n", "e", "٣"]
         ),
         max_size=30,
     ).map("".join),

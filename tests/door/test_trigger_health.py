@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
+from core import queue, worker_record
 from core.health import expect_trigger, health
 from core.model import Verdict
 from tests.door.support import opened, pass_time
@@ -27,14 +27,14 @@ SECOND = timedelta(seconds=1)
 
 def call(conn: Connection, *, source: str = "cron_http", status: str = "ok", claimed: int = 0, http: int = 200) -> None:
     """One call of a scheduler, opened and closed now."""
-    run_id = queue.open_worker_run(conn, source=source, worker_id="cycle-1", http_method="GET")
-    queue.close_worker_run(
+    run_id = worker_record.open_worker_run(conn, source=source, worker_id="cycle-1", http_method="GET")
+    worker_record.close_worker_run(
         conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http
     )
 
 
 def announce(conn: Connection, worker: str = "standing") -> None:
-    queue.report_worker(
+    worker_record.report_worker(
         conn, worker_id=worker, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
         running=0,
     )  # fmt: skip

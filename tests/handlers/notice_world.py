@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, uuid4
 
+from psycopg import sql
+
 from core import outbox, queue, registry
 from core.model import NewJob
 from core.registry import Done
@@ -181,6 +183,15 @@ class NoticeWorld(MailWorld):
         events, _ = email_events.read(json.dumps(self.sandbox.sendgrid.take_events()).encode())
         outbox.record_events(self.conn, events)
         outbox.apply_events(self.conn)
+
+    @contextmanager
+    def as_worker(self) -> Iterator[None]:
+        """Only with the rights that a worker's role has."""
+        for function in ("job_make_roles", "job_grant_roles", "outbox_grant_roles"):
+            self.conn.execute(sql.SQL("select {}()").format(sql.Identifier(function)))
+        self.conn.execute("set role job_worker")
+        yield
+        self.conn.execute("reset role")
 
     @contextmanager
     def changes_nothing(self) -> Iterator[None]:

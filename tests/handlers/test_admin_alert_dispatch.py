@@ -174,8 +174,8 @@ def test_force_does_not_wait(world: NoticeWorld) -> None:
 
 def test_quiet_hours_defer_a_text_that_is_the_only_way(world: NoticeWorld) -> None:
     admin(world, texts=True, email_alerts_enabled=False)
-    quiet = {"QUIET_HOURS": now_in(world, "around"), "QUIET_TZ": "UTC"}
-    output = world.output(alerts, world.context(**quiet), allowSms=True)
+    context = world.context(QUIET_HOURS=now_in(world, "around"), QUIET_TZ="UTC")
+    output = world.output(alerts, context, allowSms=True)
     assert output["leftOut"] == {"preference_off": 1, "quiet_hours": 1}
     assert rows(world) == [(False, None)]
     assert world.output(alerts, allowSms=True)["smsSent"] == 1
@@ -383,6 +383,13 @@ def test_payloads_of_the_original_are_taken() -> None:
         {"dryRun": True, "coachId": str(uuid4())},
     ):
         found.validate(TYPE, payload)
+
+
+def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:
+    admin(world, texts=True)
+    with world.as_worker():
+        assert world.output(alerts, dryRun=True)["wouldSend"] == {"email": 1, "sms": 0}
+        assert world.output(alerts, allowSms=True)["sent"] == 1
 
 
 def test_the_type_is_known_by_its_words() -> None:

@@ -13,6 +13,7 @@ from core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
 from core.handlers import game_platform_onboard_competitors as onboard
 from core.registry import Continue, Done, load
 from tests.handlers.world import World
+from tests.support.working import until
 
 if TYPE_CHECKING:
     from tests.support.context import FakeContext
@@ -76,7 +77,9 @@ def test_a_created_account_is_audited_with_the_fields_that_were_sent(world: Worl
     assert "zz" not in str(row["metadata"]).lower()
 
 
-def test_an_account_that_is_there_is_adopted_and_nothing_is_disclosed(world: World) -> None:
+@pytest.mark.parametrize("status", [200, 201])
+def test_an_account_that_is_there_is_adopted_and_nothing_is_disclosed(world: World, status: Any) -> None:
+    world.sandbox.metactf.switches.get_user_status = status
     (person,) = _people(world, 1)
     world.sandbox.metactf.add_account(str(person), status="approved")
     output = world.run(onboard).output
@@ -300,6 +303,36 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
     assert _count(world, "select count(*) from activity_logs") == 1
 
 
+def test_a_creation_that_the_vendor_carries_out_late_is_found_by_the_second_look(world: World) -> None:
+    (person,) = _people(world, 1)
+    world.sandbox.rules.add("slow:users:1,method=POST,seconds=1")
+    context = world.context(GAME_PLATFORM_TIMEOUT_SECONDS=0.2)
+    assert isinstance(world.run(onboard, context), Continue)
+    assert world.attempt(person)["state"] == "creating"
+    until(lambda: str(person) in world.sandbox.metactf.accounts, "the late account")
+    world.an_hour_later()
+    assert world.lap(onboard, world.successor(context)).output["created"] == 1
+    assert world.mutations() == ["POST /users"]
+    assert _count(world, "select count(*) from activity_logs") == 1
+
+
+def test_a_person_who_is_deleted_while_the_vendor_is_asked_is_passed_over(world: World, database_url: str) -> None:
+    person, other = _people(world, 2)
+    answer = world.sandbox.metactf.answer
+
+    def deleting(method: str, path: str, fields: Any) -> Any:
+        if method == "POST" and fields["syned_user_id"] == str(person):
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                connection.execute("delete from competitors where id = %s", (person,))
+        return answer(method, path, fields)
+
+    world.sandbox.metactf.answer = deleting  # type: ignore[method-assign]
+    outcome = world.run(onboard)
+    assert isinstance(outcome, Done)
+    assert (outcome.output["synced"], outcome.output["skippedByReason"]) == (1, {"gone": 1})
+    assert world.person(other)["game_platform_id"] == str(other)
+
+
 def test_a_creation_that_stays_in_doubt_is_counted_as_failed_and_looked_up_by_the_next_job(world: World) -> None:
     good, person = _people(world, 2)
     rule = world.sandbox.rules.add(f"503:users,method=POST,user={person}")
@@ -433,7 +466,8 @@ def test_a_vendor_that_asks_for_a_pause_is_given_it_and_creates_nobody_twice(wor
 
 def test_now_and_then_a_failure_is_made_good(world: World) -> None:
     people = _people(world, 20)
-    world.sandbox.rules.add("503:*:/7")
+    world.sandbox.rules.add("503:users:3,method=POST")
+    world.sandbox.rules.add("cut-before:users:2,method=GET")
     outcome = world.lap(onboard)
     assert (outcome.failed, outcome.output["synced"]) == (0, 20)
     assert set(world.created()) == {str(one) for one in people}

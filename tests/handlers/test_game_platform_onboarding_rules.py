@@ -177,12 +177,13 @@ def test_no_personal_data_in_logs_outputs_errors_audit_or_ledger(
     world.sandbox.rules.add(f"409:users,user={people[1]},method=POST,detail=zzmail-{people[1]}@example.org exists")
     world.sandbox.rules.add(f"cut-after:users:1,user={people[2]},method=POST")
     world.sandbox.rules.add(f"schema:users:1,user={people[3]},method=POST")
-    world.sandbox.rules.add("503:users:/5")
+    now_and_then = world.sandbox.rules.add("503:users:/5")
     told = [
         json.dumps(world.lap(game_platform_onboard_competitors).output),
         json.dumps(world.run(game_platform_onboard_competitors, dryRun=True).output),
         json.dumps(world.lap(game_platform_onboard_coaches).output),
     ]
+    world.sandbox.rules.remove(now_and_then)
     named = [str(people[0])]
     with pytest.raises(PermanentError) as failure:
         world.lap(game_platform_onboard_competitors, competitorIds=named)

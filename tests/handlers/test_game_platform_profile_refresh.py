@@ -172,7 +172,7 @@ def test_everybody_comes_once_however_the_pages_fall(world: World, monkeypatch: 
     assert outcome.output["refreshed"] == 6
     asked = [str(seen.user) for seen in world.sandbox.requests]
     assert sorted(asked) == sorted([*people, "k-0", "k-1", "k-2"])
-    assert set(asked[:3]) == set(people)
+    assert set(asked[:2]) < set(people)
 
 
 def test_an_outage_stops_the_run_and_says_nothing_of_the_accounts(world: World) -> None:

@@ -228,6 +228,13 @@ def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any],
     assert list(caught.value.problems) == [where]
 
 
+def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:
+    archived(world, 2)
+    with world.as_worker():
+        assert world.output(backfill, dryRun=True)["wouldInsert"] == 2
+        assert world.output(backfill)["inserted"] == 2
+
+
 def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert (found.label, found.purpose) == ("Message Read Receipt Backfill", "Populate missing read receipts")

@@ -390,6 +390,13 @@ def test_payloads_of_the_original_are_taken() -> None:
         found.validate(TYPE, payload)
 
 
+def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:
+    world.form()
+    with world.as_worker():
+        assert world.output(probing, dryRun=True)["wouldSend"] == {"email": 1}
+        assert world.output(probing)["sent"] == 1
+
+
 def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert found.purpose == "Verify parent emails for release forms"

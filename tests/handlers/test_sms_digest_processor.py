@@ -440,6 +440,13 @@ def test_payloads_of_the_original_are_taken() -> None:
         found.validate(TYPE, payload)
 
 
+def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:
+    world.reader(texts=True, mobile_number="500 555 0110")
+    with world.as_worker():
+        assert world.output(digest, dryRun=True)["wouldSend"] == {"email": 1, "sms": 1}
+        assert sent(world.output(digest)) == (1, 1)
+
+
 def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert (found.label, found.purpose) == ("Coach Alert Digest", "Batch SMS/email notifications to coaches")

@@ -38,11 +38,15 @@ from core.reports import (
     TriggerCount,
     overdue_by,
 )
+from tests.tui.fake_bulk import FakeBulk
+from tests.tui.fake_creating import FakeCreating
+from tui.actions import BY_ID, applicable
 from tui.view import EmbeddedWorker, Session, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from core.model import NewJob
     from tui.view import Request, Verb
 
 T = TypeVar("T")
@@ -189,12 +193,31 @@ class FakeBackend:
         self.requests: list[Request] = []
         self.at = NOW
         self.evidence = Evidence(self)
+        self.creating = FakeCreating(self)
+        self.bulk = FakeBulk(self)
+
+    def matching(self, request: Request) -> list[Job]:
+        return [job for job in self.jobs if _matches(job, request)]
+
+    def make(self, new: NewJob) -> Job:
+        every = new.recurrence_interval_minutes
+        made = make_job(
+            0, task_type=new.task_type, payload=new.payload, run_at=new.run_at or self.at, created_at=self.at,
+            max_attempts=new.max_attempts, is_recurring=every is not None, recurrence_interval_minutes=every,
+            expires_at=new.expires_at, priority=new.priority, dedupe_key=new.dedupe_key, blocked_by=new.blocked_by,
+        )  # fmt: skip
+        made = replace(made, id=job_id(5_000 + len(self.jobs)))
+        self.jobs.append(made)
+        return made
+
+    def do(self, verb: Verb, seen: Job) -> ActionResult:
+        return self._act(verb, seen)
 
     def view(self, request: Request) -> View:
         self.requests.append(request)
         if self.failure is not None:
             raise self.failure
-        found = [job for job in self.jobs if _matches(job, request)]
+        found = self.matching(request)
         keys: dict[str, Callable[[Job], Any]] = {
             "natural": lambda job: job.created_at,
             "created": lambda job: job.created_at,
@@ -203,6 +226,8 @@ class FakeBackend:
             "status": lambda job: job.status.value,
             "attempts": lambda job: job.attempts,
             "updated": lambda job: job.updated_at,
+            "last_run": lambda job: (job.last_run_at is not None, job.last_run_at),
+            "error": lambda job: job.last_error or "",
         }
         found.sort(key=lambda job: (keys[request.sort](job), job.id), reverse=request.descending)
         page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None)
@@ -284,6 +309,8 @@ class FakeBackend:
             return ActionResult(seen.id, ok=False, message="no such job")
         if held.version != seen.version:
             return ActionResult(seen.id, ok=False, message="changed meanwhile")
+        if not applicable(BY_ID[f"job.{verb}"], [held]):
+            return ActionResult(seen.id, ok=False, message=f"It is {held.status.value}.", status=held.status)
         self.jobs.remove(held)
         if verb == "delete":
             self.trash.append(held)
@@ -335,9 +362,10 @@ def _matches(job: Job, request: Request) -> bool:
     return (
         wanted.status in {None, job.status}
         and (not job.removed or wanted.status is Status.SUCCEEDED)
-        and (wanted.task_type in {None, job.task_type})
+        and (wanted.task_type is None or wanted.task_type in job.task_type)
         and (wanted.search is None or wanted.search in f"{job.id} {job.task_type} {job.last_error} {job.payload}")
         and (wanted.error is None or wanted.error in (job.last_error or ""))
+        and (wanted.attempts_at_least is None or job.attempts >= wanted.attempts_at_least)
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.screen import Screen
 
-from tui.actions import BY_ID, PAGES, Scope, Situation, applicable, breakdown, unavailable
+from tui import hits
+from tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
 from tui.clipboard import copy
 from tui.format import job_json, plural
 from tui.screens.confirm import Confirm, job_question, resume_question
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from core.model import Job
     from tui.app import JobdeckApp
+    from tui.ink import Line
     from tui.view import Verb
 
 
@@ -48,6 +51,9 @@ class Acting(Screen[None]):
             "refresh": self.deck.poller.poke,
             "copy.id": self.copy_ids,
             "copy.json": self.copy_json,
+            "job.new": self.open_form,
+            "job.duplicate": lambda: self.open_form(*self.subject()),
+            "job.edit": lambda: self.open_form(*self.subject(), editing=True),
             **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
             "palette": self.open_palette,
             "theme": self.deck.next_theme,
@@ -57,6 +63,23 @@ class Acting(Screen[None]):
     def situation(self) -> Situation:
         """What decides which actions can be taken here now."""
         return self.deck.situation(self.targets())
+
+    def subject(self) -> tuple[Job, ...]:
+        """The one job that an action on one job takes."""
+        return self.targets()[:1]
+
+    def open_form(self, job: Job | None = None, *, editing: bool = False) -> None:
+        """Opens Create Job: empty, as the copy of a job, or to change it."""
+        from tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
+
+        self.deck.push_screen(CreateJob(self.deck.reach().creating, job=job, editing=editing))
+
+    def on_line_clicked(self, event: Line.Clicked) -> None:
+        """A click on a key does what the key does."""
+        if event.line.id == "keys":
+            action = hits.action_at(event.line.spans, event.x, self.SCOPE, self.situation())
+            if action is not None:
+                self.action_do(action.id)
 
     def open_palette(self) -> None:
         """Offers every action of this page by its name, and takes the one that is chosen."""
@@ -69,7 +92,10 @@ class Acting(Screen[None]):
 
     def action_do(self, action_id: str) -> None:
         """Takes an action of the table, or says why it cannot be taken."""
-        reason = unavailable(BY_ID[action_id], self.situation())
+        situation = self.situation()
+        if action_id in ON_ONE:
+            situation = replace(situation, jobs=self.subject())
+        reason = unavailable(BY_ID[action_id], situation)
         if reason is not None:
             self.deck.say(reason, "warning")
             return

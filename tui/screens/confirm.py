@@ -11,7 +11,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from core.model import Status
-from tui.actions import breakdown
+from tui.actions import BY_ID, breakdown
+from tui.bulk import number as spaced
+from tui.bulk import plural_of
 from tui.format import age, badge, count, fit, one_line, plural, short_id
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key
 
+    from core.bulk_model import Choice
     from core.model import Job, Processing
     from tui.view import Verb
 
@@ -63,6 +66,49 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
     return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry")
+
+
+def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
+    """The question before an action on all that was chosen: how many of what, and the first of them."""
+    allowed = [status.value for status in BY_ID[f"job.{verb}"].states or ()]
+    number = sum(choice.of(status) for status in allowed)
+    statuses = {share.status: choice.of(share.status) for share in choice.shares}
+    listed = ", ".join(f"{spaced(jobs)} {status}" for status, jobs in statuses.items() if status in allowed)
+    words = one_line(choice.bulk.words or "everything in the queue")
+    lines = [Content.styled(listed, "bold"), Content.styled(f"chosen by: {words}", "$ink-muted")]
+    types = _types(choice, allowed)
+    lines += [Content(f"{spaced(jobs):>8}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:FIRST]]
+    if len(types) > FIRST:
+        lines.append(Content.styled(f"          and {len(types) - FIRST} more types", "$ink-muted"))
+    first = " ".join(short_id(job.id) for job in choice.first)
+    lines.append(Content.styled(f"first {first}{' …' if number > len(choice.first) else ''}", "$ink-muted"))
+    lines += [Content(""), Content(_consequence(verb, choice.first) if number == 1 else _of_many(verb, choice))]
+    left_out = {status: jobs for status, jobs in statuses.items() if status not in allowed}
+    if left_out:
+        told = ", ".join(f"{spaced(jobs)} {status or 'changed since'}" for status, jobs in left_out.items())
+        lines.append(Content.styled(f"Will be refused: {told}.", "$warning"))
+    title = f"{verb.capitalize()} {plural_of(number)}"
+    word = verb if number > MANY or production else None
+    no = "Keep" if verb == "cancel" else "Cancel"
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry")
+
+
+def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
+    counted: dict[str | None, int] = {}
+    for share in choice.shares:
+        if share.status in allowed:
+            counted[share.task_type] = counted.get(share.task_type, 0) + share.jobs
+    return sorted(counted.items(), key=lambda item: -item[1])
+
+
+def _of_many(verb: Verb, choice: Choice) -> str:
+    if verb == "delete":
+        return "They go to the trash for 7 days; u takes the delete back. It goes on if this terminal hangs up."
+    if verb == "cancel":
+        running = choice.of(Status.RUNNING.value)
+        asked = f" {plural_of(running)} running will be asked to stop." if running else ""
+        return f"They will not run again unless retried; series stop.{asked} It goes on if this terminal hangs up."
+    return "They become due now. It goes on if this terminal hangs up."
 
 
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:

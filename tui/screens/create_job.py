@@ -89,10 +89,10 @@ class CreateJob(ModalScreen[None]):
             yield Line(id="runs")
             yield Static(id="twin")
             with Horizontal(id="buttons"):
-                yield Button(Content("Save changes" if form.editing else "Create job"), id="yes")
-                yield Button(Content("Dry run"), id="try")
-                yield Button(Content("Cancel"), id="no")
-                yield Static(Content("ctrl+s · ctrl+t · esc · ctrl+y copies"), id="hint")
+                yield Button(Content(f"{'Save changes' if form.editing else 'Create job'} ctrl+s"), id="yes")
+                yield Button(Content("Dry run ctrl+t"), id="try")
+                yield Button(Content("Cancel esc"), id="no")
+                yield Static(Content("ctrl+y copies"), id="hint")
 
     @property
     def deck(self) -> JobdeckApp:
@@ -219,11 +219,13 @@ class CreateJob(ModalScreen[None]):
             return
         twin = self._twin(wanted)
         what = f"edit job {short_id(job.id)}" if job else "create the job"
-        work: Callable[[], Enqueued | ActionResult]
-        work = partial(self.creating.edit, job, wanted) if job else partial(self.creating.create, wanted)
+
+        def work() -> Enqueued | ActionResult:
+            return self.creating.edit(job, wanted) if job else self.creating.create(wanted)
+
         self.busy = "Saving…" if job else "Creating…"
         self.redraw()
-        self.deck.background(work, lambda answer: self._done(what, twin, answer))
+        self.deck.background(work, partial(self._done, what, twin))
 
     def action_rehearse(self) -> None:
         """Says what would come of it, in place."""
@@ -344,7 +346,7 @@ class CreateJob(ModalScreen[None]):
         if name == TYPE:
             return form.job_type.purpose if form.job_type else "no handler here knows this type"
         if name == RECURRING:
-            return "comes back at its next slot, until its time is over"
+            return "comes back at its next slot"
         if name in forms.SCHEDULE:
             return "" if name in form.problems else form.note(name, self.deck.now())
         found = next((one for one in form.fields if one.name == name), None)
@@ -399,7 +401,7 @@ class CreateJob(ModalScreen[None]):
             wanted = self.form.text(one.name)
             if one.kind in {"coach", "campaign"} and wanted and wanted not in self.labels:
                 self.labels[wanted] = wanted
-                work = partial(self.creating.find, cast("Searched", one.kind), wanted)
+                work = partial(self.creating.find, one.kind, wanted)
                 self.deck.background(work, partial(self._labelled, wanted))
 
     def _labelled(self, wanted: str, answer: Sequence[Found] | Exception) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from textual.containers import Horizontal
 from textual.content import Content
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
-from core.errors import UsageError
 from core.model import Filter, Status
-from tui import filter_words, status_bar
+from tui import hits, status_bar
 from tui.actions import bindings
 from tui.columns import Moment
+from tui.filter_bar import FilterBar
 from tui.format import one_line, plural, short_id
 from tui.ink import Line
 from tui.job_table import JobTable
 from tui.screens.acting import Acting
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from tui.screens.confirm import Confirm, choice_question
 from tui.view import LONGEST_PAGE, PAGE, SORTS
 
 if TYPE_CHECKING:
@@ -29,13 +29,18 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from core.model import Job
-    from tui.actions import Scope
-    from tui.ink import Span
-    from tui.view import Request, View
+    from tui.actions import Scope, Situation
+    from tui.view import Request, Verb, View
 
 LEAST: Final = (60, 12)
 NEAR_END: Final = 50
-SORT_WORDS: Final = {"natural": "the order of its tab", "run_at": "due time", "updated": "last change"}
+SORT_WORDS: Final = {
+    "natural": "the order of its tab",
+    "run_at": "due time",
+    "last_run": "last run",
+    "updated": "last change",
+}
+NEWEST_FIRST: Final = frozenset({"natural", "created", "updated", "attempts", "last_run", "error"})
 
 
 class Dashboard(Acting):
@@ -55,11 +60,7 @@ class Dashboard(Acting):
         yield Line(id="header")
         yield Line(id="health")
         yield Line(id="tabs")
-        with Horizontal(id="filter"):
-            yield Line(id="filter-line")
-            field = Input(id="filter-input", compact=True, placeholder="words, type:sync error:timeout status:failed")
-            field.cursor_blink = False
-            yield field
+        yield FilterBar(id="filter")
         yield Line(id="banner")
         yield JobTable(id="jobs")
         yield Line(id="peek")
@@ -116,6 +117,8 @@ class Dashboard(Acting):
             "mark": table.toggle_mark,
             "mark.range": table.toggle_range,
             "mark.all": table.toggle_all,
+            "mark.matching": self._choose_matching,
+            "quick.sync": self._open_quick_sync,
             "back": self._back,
             "quit": self.deck.leave,
         }
@@ -151,7 +154,7 @@ class Dashboard(Acting):
         banner = status_bar.banner(view, link, deck.monotonic(), deck.now())
         self.line("banner").display = bool(banner)
         self.line("banner").show(banner)
-        self._draw_filter()
+        self.bar.draw(self.filter_text)
         self._draw_foot()
         self.tick()
 
@@ -206,42 +209,86 @@ class Dashboard(Acting):
         """A double click opens the job."""
         self.action_do("job.detail")
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter applies the filter; a word that cannot be read is said, and changes nothing."""
-        types = self.deck.view.session.task_types if self.deck.view else ()
-        try:
-            wanted = filter_words.parse(event.value, types)
-        except UsageError as error:
-            self.deck.say(str(error), "warning")
-            return
-        if wanted.status is None and "status:" not in event.value:
+    def on_job_table_sorted(self, event: JobTable.Sorted) -> None:
+        """A clicked heading sorts by its column, and turns the order round when it does already."""
+        if event.sort == self.deck.poller.request.sort:
+            self.action_do("sort.reverse")
+        else:
+            self._sort_by(event.sort)
+
+    def on_line_clicked(self, event: Line.Clicked) -> None:
+        """A click on a tab or a key does what the key does."""
+        super().on_line_clicked(event)
+        tab = hits.tab_at(event.line.spans, event.x) if event.line.id == "tabs" else None
+        if tab is not None:
+            self.action_do(tab)
+
+    def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
+        """The list of what was asked for; a filter that names no status keeps the tab."""
+        wanted = event.found
+        if wanted.status is None and "status:" not in event.text:
             wanted = replace(wanted, status=self.deck.poller.request.filter.status)
-        self.filter_text = event.value.strip()
+        self.filter_text = event.text
         self._close_filter()
         self._list(filter=wanted)
 
-    def _draw_filter(self) -> None:
-        editing = self.query_one("#filter-input").display
-        self.query_one("#filter").display = editing or bool(self.filter_text)
-        hint = "enter applies, esc leaves " if editing else "esc clears "
-        shown: list[Span] = [(" / ", "key")]
-        if not editing:
-            shown.append((one_line(self.filter_text), "strong"))
-        self.line("filter-line").show(shown, () if editing else ((hint, "muted"),))
+    def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
+        """A filter that cannot be read is said, and changes nothing."""
+        self.deck.say(event.sentence, "warning")
+
+    def on_filter_bar_typing(self) -> None:
+        """What the last word could become."""
+        self._draw_foot()
+
+    @property
+    def bar(self) -> FilterBar:
+        """The line of the filter."""
+        return self.query_one(FilterBar)
+
+    def situation(self) -> Situation:
+        """What decides which actions can be taken: on what was chosen with A, else on the selected jobs."""
+        return replace(super().situation(), chosen=self.deck.operations.bulk.choice)
+
+    def subject(self) -> tuple[Job, ...]:
+        """The job under the cursor, whatever is marked."""
+        return (self.table.current,) if self.table.current else ()
+
+    def ask(self, verb: Verb) -> None:
+        """Asks about all that was chosen with A, or about the selected jobs."""
+        driver = self.deck.operations.bulk
+        choice = driver.choice
+        if choice is None:
+            super().ask(verb)
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes and driver.choice is choice:
+                driver.act_on_choice(verb)
+            self._draw_foot()
+
+        question = choice_question(verb, choice, production=self.deck.options.production)
+        self.deck.push_screen(Confirm(question), answered)
 
     def _draw_foot(self) -> None:
         table, deck = self.table, self.deck
         view = deck.view
         where = status_bar.place(table.cursor, table.top, len(table.jobs), more=bool(view and view.snapshot.page.next))
-        left, right = status_bar.peek(table.current, len(table.selected) if self._marking else 0, where,
-                                      ranging=table.ranging)  # fmt: skip
-        if deck.operations.cycle is not None:
+        choice = deck.operations.bulk.choice
+        left, right = status_bar.peek(
+            table.current, len(table.selected) if self._marking else 0, where, ranging=table.ranging,
+            chosen=choice.bulk.total if choice else 0,
+        )  # fmt: skip
+        if self.bar.editing:
+            left, right = self.bar.hint(), []
+        elif deck.operations.cycle is not None:
             left = [(f" Run Worker: {deck.operations.cycle}", "run")]
+        elif deck.operations.bulk.telling:
+            left = [(f" {deck.operations.bulk.telling}", "run"), ("  b shows it", "muted")]
         elif self.noticed:
             left = [(f" {self.noticed}", "warn")]
         self.line("peek").show(left, right)
         paused = view is not None and not view.snapshot.processing.enabled
-        situation = deck.situation(table.selected)
+        situation = self.situation()
         self.line("keys").show(status_bar.keys("list", situation, self.size.width, paused=paused))
 
     @property
@@ -260,6 +307,7 @@ class Dashboard(Acting):
         """Lists other jobs: the cursor goes to the first, and marks on what is no longer shown are dropped."""
         poller = self.deck.poller
         dropped = len(self.table.marks)
+        self.deck.operations.bulk.drop()
         self.table.home()
         self.table.say_empty("Reading…")
         poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
@@ -281,8 +329,10 @@ class Dashboard(Acting):
         return choose
 
     def _next_sort(self) -> None:
-        sort = SORTS[(SORTS.index(self.deck.poller.request.sort) + 1) % len(SORTS)]
-        self._ask_for(sort=sort, descending=sort in {"natural", "created", "updated", "attempts"})
+        self._sort_by(SORTS[(SORTS.index(self.deck.poller.request.sort) + 1) % len(SORTS)])
+
+    def _sort_by(self, sort: str) -> None:
+        self._ask_for(sort=sort, descending=sort in NEWEST_FIRST)
         self.deck.say(f"Sorted by {SORT_WORDS.get(sort, sort)}; S turns it round.")
 
     def _step_interval(self, by: int) -> None:
@@ -300,31 +350,52 @@ class Dashboard(Acting):
             self.deck.poller.grow(LONGEST_PAGE)
 
     def _unmark_or_undo(self) -> None:
+        operations = self.deck.operations
         if self._marking:
             self.table.unmark()
-        elif self.deck.operations.deleted:
-            self.deck.operations.undo()
+        elif operations.bulk.choice is not None:
+            self._drop_choice()
+        elif operations.can_undo:
+            operations.undo()
         else:
             self.deck.say("Nothing is marked, and nothing was deleted from here.")
 
+    def _choose_matching(self) -> None:
+        """Freezes all that match; once more drops them."""
+        driver = self.deck.operations.bulk
+        if driver.choice is not None:
+            self._drop_choice()
+        elif not driver.choosing:
+            self.table.unmark()
+            driver.choose(self.deck.poller.request.filter)
+
+    def _drop_choice(self) -> None:
+        self.deck.operations.bulk.drop()
+        self._draw_foot()
+
+    def _open_quick_sync(self) -> None:
+        from tui.screens.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
+
+        self.deck.push_screen(QuickSyncDialog(self.deck.reach().creating))
+
     def _edit_filter(self) -> None:
-        field = self.query_one("#filter-input", Input)
-        field.display = True
-        field.value = self.filter_text
-        field.cursor_position = len(field.value)
-        field.focus()
-        self._draw_filter()
+        view = self.deck.view
+        self.bar.edit(self.filter_text, lambda: view.session.task_types if view else ())
+        self._draw_foot()
 
     def _close_filter(self) -> None:
-        self.query_one("#filter-input", Input).display = False
+        self.bar.close()
         self.table.focus()
-        self._draw_filter()
+        self.bar.draw(self.filter_text)
+        self._draw_foot()
 
     def _back(self) -> None:
-        if self.query_one("#filter-input").display:
+        if self.bar.editing:
             self._close_filter()
         elif self.table.ranging:
             self.table.close_range()
+        elif self.deck.operations.bulk.choice is not None:
+            self._drop_choice()
         elif self.filter_text:
             status = self.deck.poller.request.filter.status
             self.filter_text = ""

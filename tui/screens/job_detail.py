@@ -187,8 +187,8 @@ class JobDetailScreen(Page[Reading]):
     def _choose_run(self, by: int) -> None:
         runs = self.detail.runs if self.detail is not None else ()
         tokens = [run.run_token for run in runs]
-        at = tokens.index(self.run_shown) + by if self.run_shown in tokens else max(by - 1, 0)
-        self.run_shown = tokens[min(max(at, 0), len(tokens) - 1)]
+        at = tokens.index(self.run_shown) if self.run_shown in tokens else 0
+        self.run_shown = tokens[min(max(at + by, 0), len(tokens) - 1)]
         self.redraw()
 
     def _reveal(self) -> None:

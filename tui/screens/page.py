@@ -78,10 +78,9 @@ class Page(Acting, Generic[T]):
             deck.background(lambda: self.read(deck.reach()), self._answered)
 
     def reread(self) -> None:
-        """Reads now; when disconnected, tries to connect."""
+        """Reads with the poller's answer, which is asked for now; when disconnected, that tries to connect."""
         self._read_at = None
         self.deck.poller.poke()
-        self.fetch()
 
     def tick(self) -> None:
         """What counts seconds: the lost connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tui.screens.audit import Audit
+from tui.screens.bulk import BulkPage
 from tui.screens.cron_health import CronHealth
 from tui.screens.errors import Errors
 from tui.screens.log import Log
@@ -19,6 +20,7 @@ PAGES: Final[dict[str, type[ListPage[Any]]]] = {
     "errors": Errors,
     "workers": Workers,
     "audit": Audit,
+    "bulk": BulkPage,
     "playbook": Playbook,
     "log": Log,
 }

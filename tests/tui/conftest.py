@@ -1,0 +1,61 @@
+"""The dashboard under test reads a playbook of its own, so that pictures do not change with the documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tui import playbook_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAYBOOK = """# Operations
+
+How to watch, steer and repair the queue. `?` lists the keys, and **nothing** here is [elsewhere](x.md).
+
+## Daily monitoring
+
+1. `jobdeck status`: processing is on, a worker is alive.
+2. `jobdeck health` (`h`): the verdict with its evidence, then the history of triggers with their HTTP status,
+   and gaps drawn as gaps.
+
+```sh
+jobdeck status
+jobdeck retry --filter "status:failed type:game_platform_sync error:timeout" --dry-run --limit 1000 --json
+```
+
+| action | key | command | pending | running |
+|---|---|---|---|---|
+| Retry | `R` | `jobdeck retry ID` | due now | refused |
+| Cancel | `C` | `jobdeck cancel ID` | at once | its handler is asked to stop as soon as it looks |
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+## When a type fails
+
+### game_platform_profile_refresh
+
+Refreshes names and states of accounts; it reads only. Retry when the vendor answers again.
+
+### game_platform_totals_sweep
+
+Adds up scores. A retry is harmless.
+
+## What an error's kind means
+
+- `game_platform_rate_limited`: too many requests. It goes on by itself.
+- `messaging_config`: a setting is missing. Correct it,
+  then retry.
+"""
+
+
+@pytest.fixture(autouse=True)
+def playbook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(playbook_text, "source", lambda: PLAYBOOK)
+    playbook_text.blocks.cache_clear()
+    yield
+    playbook_text.blocks.cache_clear()

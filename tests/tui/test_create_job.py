@@ -1,0 +1,403 @@
+"""Create Job on the screen: filled in from the keyboard, mistakes beside their field, dry run, created once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from textual.widgets import TextArea
+
+from core.creating import Wanted
+from core.model import Status
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
+from tests.tui.fake_creating import CAMPAIGN, COACH
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, Deck, dashboard
+from tui.form_rows import Row
+from tui.form_widgets import OneLine, PickField, Segments
+from tui.screens.create_job import CreateJob
+
+if TYPE_CHECKING:
+    from textual.widget import Widget
+
+
+def form(deck: Deck) -> CreateJob:
+    assert isinstance(deck.app.screen, CreateJob)
+    return deck.app.screen
+
+
+def widget(deck: Deck, name: str) -> Widget:
+    return next(row.widget for row in form(deck).query(Row) if row.field == name)
+
+
+async def go_to(deck: Deck, name: str) -> None:
+    """Walks to a field by the keyboard, from where the focus is."""
+    for _ in range(40):
+        if deck.app.focused is widget(deck, name):
+            return
+        await deck.press("tab")
+    raise AssertionError(f"{name} cannot be reached by tab; the focus is on {deck.app.focused}")
+
+
+async def pick(deck: Deck, *keys: str) -> None:
+    await deck.press(*keys)
+    await deck.pilot.pause()
+
+
+def editor(deck: Deck) -> TextArea:
+    return form(deck).query_one(TextArea)
+
+
+def note(deck: Deck, name: str) -> str:
+    return next(row._noted.text for row in form(deck).query(Row) if row.field == name)
+
+
+def calls(deck: Deck, kind: str) -> list[tuple[object, ...]]:
+    return [call for call in deck.backend.calls if call[0] == kind]
+
+
+async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_command() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "forceFullSync")
+        await deck.press("right")
+        await go_to(deck, "batchSize")
+        await deck.press(*"150", "ctrl+s")
+        assert deck.here == "Dashboard"
+        assert calls(deck, "create") == [
+            ("create", Wanted("game_platform_sync", {"forceFullSync": True, "batchSize": 150}))
+        ]
+        assert "Enqueued game_platform_sync as" in deck.toasts[-1]
+        command = """jobdeck enqueue game_platform_sync --payload '{"forceFullSync": true, "batchSize": 150}'"""
+        assert command in deck.toasts[-1]
+        assert len(deck.table.jobs) == 1
+
+
+async def test_the_task_type_is_chosen_from_a_list_by_typing_and_its_fields_appear() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", *"digest")
+        assert deck.here == "Picker"
+        assert "sms_digest_processor" in deck.screen_text()
+        await pick(deck, "enter")
+        assert deck.here == "CreateJob"
+        assert isinstance(widget(deck, "roles"), Segments)
+        await go_to(deck, "roles")
+        await deck.press("space", "right", "space", "ctrl+s")
+        assert calls(deck, "create") == [("create", Wanted("sms_digest_processor", {"roles": ["coach", "admin"]}))]
+
+
+async def test_a_coach_is_found_by_typing_and_an_answer_to_older_words_is_dropped() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "coachId")
+        await deck.press(*"kim")
+        text = deck.screen_text()
+        assert "Amara Kim" in text
+        assert "Chidi Kimani" in text
+        assert "Bo Lindqvist" not in text
+        await pick(deck, "enter")
+        field = widget(deck, "coachId")
+        assert isinstance(field, PickField)
+        assert field.label == "Amara Kim  …00000007"
+        assert COACH in editor(deck).text
+        await deck.press("backspace")
+        assert editor(deck).text == "{}"
+        await deck.press("enter")
+        assert "all coaches" in deck.screen_text()
+        assert deck.backend.creating.searched[-1] == ("coach", "")
+        await pick(deck, "down", "down", "enter")
+        assert "000000000008" in editor(deck).text
+
+
+async def test_a_search_that_fails_is_said_in_the_list() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "coachId")
+        deck.backend.failure = lost()
+        await deck.press("enter")
+        assert "does not answer" in deck.screen_text()
+        await deck.press("enter", "escape")
+        assert deck.here == "CreateJob"
+
+
+async def test_a_campaign_is_needed_and_chosen_by_its_subject() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", *"announce")
+        await pick(deck, "enter")
+        await deck.press("ctrl+s")
+        assert not calls(deck, "create")
+        assert deck.app.focused is widget(deck, "campaignId")
+        assert "✗ is needed" in note(deck, "campaignId")
+        await deck.press(*"finals")
+        assert "640 of 655 left to mail" in deck.screen_text()
+        await pick(deck, "enter")
+        await deck.press("ctrl+s")
+        assert calls(deck, "create") == [
+            ("create", Wanted("competitor_announcement_dispatch", {"campaignId": CAMPAIGN}))
+        ]
+
+
+async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "at")
+        await deck.press(*"tomorrow 9:00")
+        assert "= 2026-07-05 09:00:00Z, in 20h" in note(deck, "at")
+        await go_to(deck, "recurring")
+        await deck.press("right", "tab", *"6h", "tab", *"7d")
+        assert "next runs: 07-05 09:00, 07-05 15:00, 07-05 21:00, … every 6h, until 2026-07-12 09:00Z" in " ".join(
+            deck.screen_text().split()
+        )
+        await deck.press("ctrl+s")
+        (_, wanted), *_ = calls(deck, "create")
+        assert isinstance(wanted, Wanted)
+        assert (wanted.every, wanted.lasting) == (360, timedelta(days=7))
+        assert "--at 2026-07-05T09:00:00Z --every 360m --for 7d" in deck.toasts[-1]
+        assert "then every 360 minutes" in deck.toasts[-1]
+
+
+async def test_interval_and_duration_are_asked_for_only_while_the_job_recurs() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "recurring")
+        await deck.press("tab")
+        assert deck.app.focused is widget(deck, "priority")
+        await deck.press("shift+tab", "right", "tab")
+        assert deck.app.focused is widget(deck, "every")
+
+
+async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n")
+        await go_to(deck, "batchSize")
+        await deck.press(*"900")
+        await go_to(deck, "at")
+        await deck.press(*"soon")
+        assert "✗ wants 1 to 200" in note(deck, "batchSize")
+        assert '✗ The time "soon" cannot be read' in note(deck, "at")
+        await deck.press("ctrl+s")
+        assert not deck.backend.calls
+        assert deck.app.focused is widget(deck, "batchSize")
+        await deck.press("ctrl+t")
+        assert not deck.backend.calls
+
+
+async def test_json_and_fields_are_in_step_both_ways() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n")
+        editor(deck).focus()
+        editor(deck).text = '{"mode": "wave", "batchSize": 20}'
+        await deck.pilot.pause()
+        mode, size = widget(deck, "mode"), widget(deck, "batchSize")
+        assert isinstance(mode, Segments)
+        assert isinstance(size, OneLine)
+        assert (mode.value, size.value) == ("wave", "20")
+        mode.focus()
+        await deck.press("right")
+        assert '"mode": "full"' in editor(deck).text
+        editor(deck).text = '{"mode": "full",'
+        await deck.pilot.pause()
+        assert "✗ The payload is not valid JSON" in deck.screen_text()
+        await deck.press("ctrl+s")
+        assert not deck.backend.calls
+        assert deck.app.focused is editor(deck)
+
+
+async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothing() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n")
+        await go_to(deck, "forceFullSync")
+        await deck.press("right", "ctrl+t")
+        assert deck.here == "CreateJob"
+        text = deck.screen_text()
+        for part in ("It would be enqueued.", "A run would, as things stand:", "total: 655", "odlFull: 655"):
+            assert part in text
+        assert [call[0] for call in deck.backend.calls] == ["rehearse"]
+        assert not deck.table.jobs
+        await deck.press("left")
+        assert "odlFull" not in deck.screen_text()
+
+
+async def test_a_type_without_a_preview_says_so() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n", *"onboard")
+        await pick(deck, "enter")
+        await deck.press("ctrl+t")
+        assert "no preview of its effects" in deck.screen_text()
+
+
+async def test_a_job_that_holds_the_dedupe_key_is_named_and_the_form_stays() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        deck.backend.creating.held = make_job(3)
+        await deck.press("n")
+        await go_to(deck, "dedupe_key")
+        await deck.press(*"nightly", "ctrl+s")
+        assert deck.here == "CreateJob"
+        assert "Not enqueued: job" in deck.screen_text()
+
+
+async def test_a_lost_connection_leaves_the_form_and_says_that_the_outcome_is_unknown() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n")
+        deck.backend.failure = lost()
+        await deck.press("ctrl+s")
+        assert deck.here == "CreateJob"
+        assert "Whether Jobdeck could create the job is unknown" in deck.screen_text()
+        assert len(calls(deck, "create")) == 1
+
+
+async def test_esc_leaves_an_untouched_form_at_once_and_asks_before_it_throws_anything_away() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", "escape")
+        assert deck.here == "Dashboard"
+        await deck.press("n")
+        await go_to(deck, "batchSize")
+        await deck.press("5", "escape")
+        assert "Esc once more throws away what you typed." in deck.screen_text()
+        await deck.press("6", "escape")
+        assert deck.here == "CreateJob"
+        await deck.press("escape")
+        assert deck.here == "Dashboard"
+        assert not deck.backend.calls
+
+
+async def test_many_ids_pasted_one_a_line_are_all_taken() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", *"onboard")
+        await pick(deck, "enter")
+        await go_to(deck, "competitorIds")
+        ids = [str(job_id(at)) for at in range(3)]
+        field = widget(deck, "competitorIds")
+        assert isinstance(field, OneLine)
+        from textual.events import Paste  # noqa: PLC0415 -- here only
+
+        field.post_message(Paste("\n".join(ids) + "\r\n"))
+        await deck.pilot.pause()
+        await deck.press("ctrl+s")
+        (_, wanted), *_ = calls(deck, "create")
+        assert isinstance(wanted, Wanted)
+        assert wanted.payload == {"competitorIds": ids}
+
+
+async def test_a_duplicate_is_the_same_form_filled_in() -> None:
+    job = make_job(1, Status.FAILED, payload={"coachId": COACH, "batchSize": 50}, priority=2)
+    async with dashboard(FakeBackend([job])) as deck:
+        await deck.press("N")
+        assert "Duplicate job" in deck.screen_text()
+        assert "Amara Kim" in deck.screen_text()
+        await deck.press("ctrl+s")
+        assert calls(deck, "create") == [
+            ("create", Wanted("game_platform_sync", {"coachId": COACH, "batchSize": 50}, priority=2))
+        ]
+
+
+async def test_a_pending_job_is_edited_in_the_version_that_was_seen() -> None:
+    job = make_job(1, payload={"batchSize": 50}, version=3)
+    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
+        await deck.press("E")
+        assert "Edit job" in deck.screen_text()
+        assert not any(row.field == "type" for row in form(deck).query(Row))
+        await go_to(deck, "batchSize")
+        await deck.press(*"60")
+        assert f"jobdeck edit {job.id} --payload" in deck.screen_text()
+        await deck.press("ctrl+s")
+        changes = {"payload": {"batchSize": 60}, "concurrency_key": "game_platform_sync"}
+        assert calls(deck, "edit") == [("edit", job.id, 3, changes)]
+        assert deck.here == "Dashboard"
+        assert "Changed." in deck.toasts[-1]
+
+
+async def test_an_edit_of_a_job_that_changed_meanwhile_is_refused_and_the_form_stays() -> None:
+    job = make_job(1, payload={"batchSize": 50})
+    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
+        await deck.press("E")
+        deck.backend.jobs[0] = make_job(1, Status.RUNNING, version=9)
+        await go_to(deck, "batchSize")
+        await deck.press(*"60", "ctrl+s")
+        assert deck.here == "CreateJob"
+        assert "refused: It has changed meanwhile" in deck.screen_text()
+
+
+async def test_an_edit_that_changes_nothing_is_not_sent() -> None:
+    async with dashboard(FakeBackend([make_job(1)])) as deck:
+        await deck.press("E", "ctrl+s")
+        assert "nothing to save" in deck.screen_text()
+        assert not deck.backend.calls
+
+
+@pytest.mark.parametrize("status", Status)
+async def test_only_what_is_not_running_and_has_not_succeeded_can_be_edited(status: Status) -> None:
+    async with dashboard(FakeBackend([make_job(1, status)])) as deck:
+        await deck.press("E")
+        editable = status in {Status.PENDING, Status.FAILED, Status.CANCELLED}
+        assert deck.here == ("CreateJob" if editable else "Dashboard")
+        if not editable:
+            assert f"a {status.value} job does not allow it" in deck.toasts[-1]
+
+
+async def test_edit_and_duplicate_take_the_job_under_the_cursor_whatever_is_marked() -> None:
+    jobs = [make_job(at, payload={"batchSize": at}) for at in (1, 2)]
+    async with dashboard(FakeBackend(jobs)) as deck:
+        await deck.press("space", "N")
+        assert '"batchSize": 2' in editor(deck).text
+
+
+async def test_a_job_of_a_type_without_handler_can_be_rescheduled_but_its_payload_only_looked_at() -> None:
+    job = make_job(1, task_type="from_elsewhere", payload={"x": 1})
+    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
+        await deck.press("E")
+        assert editor(deck).read_only
+        await go_to(deck, "priority")
+        await deck.press("5", "ctrl+s")
+        assert calls(deck, "edit") == [("edit", job.id, 1, {"priority": 5})]
+
+
+async def test_the_form_opens_from_the_page_of_a_job_too() -> None:
+    async with dashboard(FakeBackend([make_job(1)])) as deck:
+        await deck.press("enter", "N")
+        assert deck.here == "CreateJob"
+        await deck.press("escape", "n")
+        assert deck.here == "CreateJob"
+
+
+async def test_who_may_only_look_is_told_so_and_sees_no_form() -> None:
+    async with dashboard(FakeBackend([make_job(1)], operate=False)) as deck:
+        for key in ("n", "N", "E", "Q", "A"):
+            await deck.press(key)
+            assert deck.here == "Dashboard"
+            assert "may only look" in deck.toasts[-1]
+
+
+async def test_the_command_can_be_copied_while_the_form_is_filled_in() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", "ctrl+y")
+        assert "Copied" in deck.toasts[-1]
+        assert deck.app.clipboard == "jobdeck enqueue game_platform_sync"
+
+
+async def test_hostile_text_of_a_job_does_nothing_in_the_form() -> None:
+    hostile = "\x1b]0;PWNED\x07[/foo]\u202e"
+    job = make_job(1, payload={hostile: hostile, "mode": hostile}, task_type="game_platform_sync")
+    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
+        await deck.press("N")
+        text = deck.screen_text()
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "\\u001b" in text
+        await deck.press("ctrl+s")
+        assert not deck.backend.calls
+
+
+async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_off() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("n")
+        seen = set()
+        for _ in range(40):
+            await deck.press("tab")
+            focused = deck.app.focused
+            assert focused is not None
+            seen.add(focused.id)
+            assert deck.app.screen.region.contains_region(focused.region)
+        assert {f"field-{at}" for at in range(7)} | {"field-json", "yes", "try", "no"} <= seen
+        assert NOW

@@ -1,0 +1,220 @@
+"""Cron Health: the verdict, its evidence, what is stuck or late, the trigger's history; and the cleanup from there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from core.model import Finding, Health, Status, TypePause, Verdict
+from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
+from tests.tui.sample import sample, worker_run
+from tests.tui.support import LARGE, dashboard
+from tui import health_text
+from tui.format import short_id
+
+WIDTH = 140
+
+
+def told(backend: FakeBackend, *, width: int = WIDTH) -> str:
+    report = backend.cron()
+    lines = health_text.lines(report, backend.timeouts(), width)
+    return "\n".join("".join(text for text, _ in one.spans) for one in lines)
+
+
+def inks(backend: FakeBackend, word: str, *, width: int = WIDTH) -> set[str]:
+    """The inks of the spans that hold a word."""
+    lines = health_text.lines(backend.cron(), backend.timeouts(), width)
+    return {ink for one in lines for text, ink in one.spans if word in text}
+
+
+def history(*runs: Any) -> FakeBackend:
+    backend = FakeBackend()
+    backend.evidence.runs = runs
+    return backend
+
+
+async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("h")
+        lines = deck.screen_text().splitlines()
+        assert "⚠ WARNING" in lines[1]
+        assert "sms_digest_processor failed 2 cycles in a row" in lines[1]
+        assert "Evidence" in lines[3]
+
+
+async def test_a_healthy_queue_is_said_to_be_ok() -> None:
+    backend = FakeBackend()
+    backend.health = Health(Verdict.OK, (Finding("workers", Verdict.OK, "2 alive."),))
+    async with dashboard(backend) as deck:
+        await deck.press("h")
+        assert "✓ OK" in deck.screen_text()
+        assert "Nothing is wrong." in deck.screen_text()
+
+
+def test_long_evidence_is_wrapped_and_never_cut() -> None:
+    backend = FakeBackend()
+    words = " ".join(f"word{number}" for number in range(40))
+    backend.health = Health(Verdict.CRITICAL, (Finding("trigger", Verdict.CRITICAL, words, NOW - minutes(64)),))
+    text = " ".join(told(backend, width=76).split())
+    assert words in text
+    assert "since 11:00Z, 64m" in text
+
+
+def test_the_history_has_status_duration_counts_and_what_was_due() -> None:
+    text = told(history(worker_run(1, 4, claimed=5, failed=1, due_before=7)))
+    assert "07-04 12:00:31Z   4m  cron       200     1.4s        5    4      1     7" in text
+
+
+@pytest.mark.parametrize(("facts", "words", "ink"), [
+    ({"claimed": 0, "due_before": 14}, "left 14 due lying", "bad"),
+    ({"claimed": 5, "due_before": 14}, "left 9 due lying", "bad"),
+    ({"http_status": 500, "status": "error", "error_message": "pool timed out"}, "pool timed out", "bad"),
+    ({"http_status": 503, "status": "ok"}, "error", "bad"),
+    ({"status": "paused", "claimed": 0, "due_before": 14, "message": "MetaCTF is down"}, "paused: MetaCTF is", "warn"),
+])  # fmt: skip
+def test_what_went_wrong_with_a_trigger_is_said_in_its_line(facts: dict[str, Any], words: str, ink: str) -> None:
+    backend = history(worker_run(1, 4, **facts))
+    assert words in told(backend)
+    assert ink in inks(backend, words)
+
+
+def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
+    assert "bad" in inks(history(worker_run(1, 4, claimed=0, due_before=3)), "200")
+    by_hand = history(worker_run(1, 4, claimed=0, due_before=3, source="manual", http_status=None))
+    assert "lying" not in told(by_hand)
+
+
+@pytest.mark.parametrize(("ago", "source", "words"), [(4, "cron_http", "going on"), (16, "cron_http", "crashed"),
+                                                      (16, "worker", "going on")])  # fmt: skip
+def test_an_open_record_goes_on_or_has_crashed(ago: float, source: str, words: str) -> None:
+    run = replace(worker_run(1, ago, source=source), completed_at=None, status=None)
+    assert words in told(history(run))
+
+
+@pytest.mark.parametrize(("silence", "gap", "ink"), [(9, None, None), (12, "12m", "warn"), (46, "46m", "bad")])
+def test_a_gap_between_two_triggers_is_drawn_as_a_gap(silence: float, gap: str | None, ink: str | None) -> None:
+    backend = history(worker_run(1, 1), worker_run(2, 1 + silence))
+    text = told(backend)
+    if gap is None:
+        assert "┄" not in text
+        return
+    at = [line.strip() for line in text.splitlines()].index(f"┄┄┄┄ no trigger for {int(silence) - 1}m ┄┄┄┄")
+    assert "12:03:31Z" in text.splitlines()[at - 1]
+    assert inks(backend, "┄") == {ink}
+
+
+def test_a_trigger_that_has_stopped_is_a_gap_until_now() -> None:
+    assert "no trigger for 21m, until now" in told(history(worker_run(1, 22)))
+
+
+def test_runs_by_hand_neither_fill_a_gap_nor_make_one() -> None:
+    by_hand = worker_run(2, 20, source="manual", http_status=None)
+    assert "no trigger for 39m" in told(history(worker_run(1, 1), by_hand, worker_run(3, 41)))
+    assert "no trigger" not in told(history(worker_run(1, 4), worker_run(2, 200, source="manual")))
+
+
+def test_without_a_scheduler_a_silence_is_no_reproach() -> None:
+    backend = history(worker_run(1, 4, source="worker"), worker_run(2, 90, source="worker"))
+    assert "nothing ran for 85m" in told(backend)
+    assert inks(backend, "┄") == {"muted"}
+
+
+def test_jobs_whose_lease_is_over_are_stuck_and_those_near_their_limit_slow() -> None:
+    stuck = make_job(1, Status.RUNNING, started_at=NOW - minutes(40), locked_by="web-9",
+                     lease_expires_at=NOW - minutes(12))  # fmt: skip
+    slow = make_job(2, Status.RUNNING, started_at=NOW - minutes(14), lease_expires_at=NOW + timedelta(seconds=45))
+    fine = make_job(3, Status.RUNNING, started_at=NOW - minutes(2), lease_expires_at=NOW + timedelta(seconds=45))
+    text = told(FakeBackend([stuck, slow, fine]))
+    assert "Stuck: running, and the lease is over." in text
+    assert "lease over for 12m  held by web-9" in text
+    assert "runs for 14m 00s of 15m 00s" in text
+    assert short_id(fine.id) not in text
+
+
+def test_overdue_jobs_are_listed_and_no_blame_while_they_are_paused() -> None:
+    late = make_job(1, next_run_at=NOW - minutes(22))
+    backend = FakeBackend([late, make_job(2, next_run_at=NOW - minutes(4))])
+    assert "Overdue: due for more than 5m" in told(backend)
+    assert inks(backend, "due 22m ago") == {"bad"}
+    pause = TypePause("game_platform_sync", None, None, NOW, None)
+    backend.processing = replace(backend.processing, paused_types=(pause,))
+    assert inks(backend, "due 22m ago") == {"muted"}
+    assert "paused" in told(backend)
+
+
+def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> None:
+    series: dict[str, Any] = {"is_recurring": True, "recurrence_interval_minutes": 15}
+    fine = make_job(1, next_run_at=NOW + minutes(4), **series)
+    late = make_job(2, next_run_at=NOW - minutes(7), task_type="game_platform_totals_sweep", **series)
+    failing = make_job(
+        3, next_run_at=NOW + minutes(4), consecutive_failures=3, task_type="admin_alert_dispatch", **series
+    )
+    text = told(FakeBackend([fine, late, failing]))
+    assert "Recurring jobs that are late or fail (2 of 3)" in text
+    assert "game_platform_totals_sweep ↻ 15m" in text
+    assert "3 failed in a row" in text
+
+
+async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
+    backend = FakeBackend([make_job(1, next_run_at=NOW - minutes(22))])
+    async with dashboard(backend) as deck:
+        await deck.press("h", "enter")
+        assert "This line is about no job." in deck.toasts[-1]
+        await deck.press(*"jjj", "enter")
+        assert deck.here == "JobDetailScreen"
+        assert str(job_id(1)) in deck.screen_text()
+        await deck.press("escape")
+        assert deck.here == "CronHealth"
+
+
+async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
+    backend = sample()
+    backend.evidence.stuck = (job_id(2), job_id(3))
+    async with dashboard(backend) as deck:
+        await deck.press("h", "K")
+        assert "Mark 2 stuck jobs failed" in deck.screen_text()
+        assert short_id(job_id(3)) in deck.screen_text()
+        backend.evidence.stuck = (job_id(3), job_id(9))
+        await deck.press("y")
+        assert backend.calls == [("cleanup", None), ("cleanup", (job_id(2), job_id(3)))]
+        assert "1 stuck job cleaned up." in deck.toasts[-1]
+        assert "1 had come back by themselves." in deck.toasts[-1]
+        assert "jobdeck cleanup --yes" in deck.toasts[-1]
+
+
+async def test_with_nothing_stuck_there_is_nothing_to_ask() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("K")
+        assert deck.here == "Dashboard"
+        assert "No stuck jobs" in deck.toasts[-1]
+
+
+async def test_in_production_a_cleanup_asks_for_its_word() -> None:
+    backend = sample()
+    backend.evidence.stuck = (job_id(2),)
+    async with dashboard(backend, production=True, environment="prod") as deck:
+        await deck.press("K", "y")
+        assert backend.calls == [("cleanup", None)]
+        await deck.press("backspace", *"cleanup", "enter")
+        assert backend.calls[-1] == ("cleanup", (job_id(2),))
+
+
+async def test_old_jobs_are_counted_before_they_are_removed() -> None:
+    backend = sample()
+    backend.evidence.old = 7
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("h", "colon", *"purge", "enter")
+        assert "Remove 7 old jobs" in deck.screen_text()
+        await deck.press("y")
+        assert backend.calls == [("purge", True), ("purge", False)]
+        assert "jobdeck purge --yes" in deck.toasts[-1]
+
+
+async def test_with_nothing_old_there_is_nothing_to_remove() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("colon", *"purge", "enter")
+        assert deck.here == "Dashboard"
+        assert "Nothing to remove" in deck.toasts[-1]

@@ -1,0 +1,207 @@
+"""Errors in groups: what is said of each, one tried as a canary, then the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.model import Job, Status
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
+from tests.tui.sample import sample, trend
+from tests.tui.support import LARGE, Deck, dashboard
+from tui.canary import Canary
+from tui.format import short_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:
+    """Failed jobs that are one group; more groups stand below it."""
+    jobs = [make_job(at + 1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9)) for at in range(number)]
+    backend = FakeBackend(jobs)
+    backend.evidence.trends = tuple(
+        trend(jobs[0], f"f{at}", "vendor", failed=number if at == 0 else 0, last=5 + at) for at in range(trends)
+    )
+    backend.evidence.groups = {backend.evidence.trends[0].key: tuple(job.id for job in jobs)}
+    return backend
+
+
+def becomes(backend: FakeBackend, job_id: UUID, **facts: object) -> None:
+    backend.jobs = [replace(job, **facts) if job.id == job_id else job for job in backend.jobs]  # type: ignore[arg-type]
+
+
+async def next_look(deck: Deck) -> None:
+    deck.clock.now += 60
+    await deck.refresh()
+
+
+async def try_one(deck: Deck) -> None:
+    await deck.press("e", "R", "y")
+
+
+@pytest.mark.parametrize("size", [(80, 24), LARGE])
+async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int]) -> None:
+    async with dashboard(sample(), size=size) as deck:
+        await deck.press("e")
+        text = deck.screen_text()
+        assert "4 groups in 7 days, 12 jobs failed" in text
+        assert "MetaCTF answered 429" in text
+        assert "▁▁▁" in text
+        line = next(line for line in text.splitlines() if "429" in line)
+        assert line.split()[:2] == ["47", "11"]
+        assert "11m ago" in line
+
+
+async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("e", "j")
+        text = deck.screen_text()
+        assert "47 runs of 12 jobs; first 2026-07-04 08:54:31Z" in text
+        assert "11 failed for good, 0 to be tried again" in text
+        assert "game_platform_rate_limited" in text
+        assert "• Too many requests. It goes on by itself." in text
+        assert "• Refreshes names and states of accounts" in text
+
+
+async def test_no_errors_is_good_news() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("e")
+        assert "No run has failed in the last 7 days." in deck.screen_text()
+        await deck.press("R")
+        assert "There is no group under the cursor." in deck.toasts[-1]
+
+
+async def test_enter_opens_the_job_that_failed_last() -> None:
+    async with dashboard(broken()) as deck:
+        await deck.press("e", "enter")
+        assert deck.here == "JobDetailScreen"
+        assert str(job_id(1)) in deck.screen_text()
+
+
+async def test_one_job_is_retried_and_the_others_wait() -> None:
+    async with dashboard(broken()) as deck:
+        await deck.press("e", "R")
+        assert "Retry 1 job as a canary" in deck.screen_text()
+        assert "It is tried alone; 2 other jobs of this group wait" in deck.screen_text()
+        await deck.press("y")
+        assert deck.backend.calls == [("retry", (job_id(1),))]
+        assert f"canary        {short_id(job_id(1))} waits for a worker" in deck.screen_text()
+
+
+async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key() -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await try_one(deck)
+        becomes(backend, job_id(1), status=Status.RUNNING, last_error=None)
+        await next_look(deck)
+        assert "is running" in deck.screen_text()
+        await deck.press("A")
+        assert "is on its way" in deck.toasts[-1]
+        becomes(backend, job_id(1), status=Status.SUCCEEDED, removed=True, last_success_at=NOW)
+        await next_look(deck)
+        assert f"Canary {short_id(job_id(1))} succeeded" in deck.toasts[-1]
+        backend.evidence.groups = {key: ids[1:] for key, ids in backend.evidence.groups.items()}
+        await deck.press("A")
+        assert "Retry 2 jobs of this group" in deck.screen_text()
+        assert f"The canary {short_id(job_id(1))} succeeded." in deck.screen_text()
+        await deck.press("y")
+        assert backend.calls[-1] == ("retry", (job_id(2), job_id(3)))
+
+
+async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await try_one(deck)
+        becomes(backend, job_id(1), status=Status.FAILED, last_error="boom", last_run_at=NOW)
+        await next_look(deck)
+        assert "failed again. Look into its cause first" in deck.toasts[-1]
+        await deck.press("A")
+        assert f"Mind: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
+
+
+async def test_the_rest_without_a_canary_warns() -> None:
+    async with dashboard(broken()) as deck:
+        await deck.press("e", "A")
+        assert "Mind: no job of this group was tried alone first; R does that." in deck.screen_text()
+        await deck.press("escape")
+        assert deck.backend.calls == []
+
+
+async def test_a_canary_is_watched_on_after_the_page_was_left() -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await try_one(deck)
+        await deck.press("escape", "e")
+        assert "waits for a worker" in deck.screen_text()
+        assert "◆" in deck.screen_text()
+
+
+async def test_a_group_that_nothing_stands_in_any_more_cannot_be_retried() -> None:
+    async with dashboard(broken(trends=2)) as deck:
+        await deck.press("e", "j", "R")
+        assert "No job stands where this error put it" in deck.toasts[-1]
+        assert deck.backend.calls == []
+
+
+async def test_what_changed_between_question_and_answer_is_not_acted_on() -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "R")
+        becomes(backend, job_id(1), version=2)
+        await deck.press("y")
+        assert "changed meanwhile" in deck.toasts[-1]
+
+
+async def test_jobs_that_cannot_be_read_are_said_and_nothing_is_asked() -> None:
+    async with dashboard(broken()) as deck:
+        await deck.press("e")
+        deck.backend.failure = lost()
+        await deck.press("R")
+        assert deck.here == "Errors"
+        assert "does not answer" in deck.toasts[-1]
+
+
+async def test_the_part_below_can_be_scrolled() -> None:
+    async with dashboard(sample(), size=(80, 16)) as deck:
+        await deck.press("e", "j", "tab", "G")
+        assert deck.app.screen.focused is not None
+        assert deck.app.screen.focused.id == "about"
+        assert "Retry when the vendor" in deck.screen_text()
+        await deck.press("tab", "k")
+        assert deck.app.screen.query_one("#pane").cursor == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", ["R", "A"])
+async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
+    backend = broken()
+    backend.operate = False
+    async with dashboard(backend) as deck:
+        await deck.press("e", key)
+        assert "may only look" in deck.toasts[-1]
+
+
+BEFORE = make_job(1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9), last_success_at=NOW - minutes(99))
+
+
+@pytest.mark.parametrize(("now", "state"), [
+    (None, "waiting"),
+    (replace(BEFORE, status=Status.PENDING, last_error=None), "waiting"),
+    (replace(BEFORE, status=Status.RUNNING, last_error=None), "running"),
+    (replace(BEFORE, status=Status.PENDING, last_error=None, last_run_at=NOW, last_success_at=NOW), "succeeded"),
+    (replace(BEFORE, status=Status.SUCCEEDED, removed=True), "succeeded"),
+    (replace(BEFORE, status=Status.PENDING, last_error="boom", last_run_at=NOW), "failed"),
+    (replace(BEFORE, last_run_at=NOW), "failed"),
+    (replace(BEFORE, status=Status.CANCELLED, last_error=None), "cancelled"),
+    (BEFORE, "waiting"),
+])  # fmt: skip
+def test_what_has_become_of_a_canary_is_told_by_its_own_run_only(now: Job | None, state: str) -> None:
+    assert Canary(BEFORE, now).state == state
+
+
+def test_a_canary_that_is_nowhere_is_gone() -> None:
+    canary = Canary(BEFORE).follow([make_job(2)])
+    assert canary.state == "gone"
+    assert canary.settled

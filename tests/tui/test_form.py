@@ -1,0 +1,411 @@
+"""The Create Job form without a screen: fields of a payload model, the JSON in step, the schedule, what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, model_validator
+
+from core import registry as job_types
+from core.commands.new_jobs import parse_object
+from core.creating import Wanted, changes
+from core.errors import UsageError
+from core.model import Enqueued, Status
+from core.registry import JobType, Payload
+from tests.tui.fake import NOW, make_job
+from tests.tui.fake_creating import COACH, REGISTRY, job_type
+from tui import form, form_text
+from tui.creating import Rehearsal
+from tui.form import AT, ATTEMPTS, EVERY, LASTING, PRIORITY, Form
+from tui.form_fields import Field as FormField
+from tui.form_fields import fields_of, problems, read, shown, written
+
+if TYPE_CHECKING:
+    from core.model import Job
+
+SYNC = REGISTRY.require("game_platform_sync")
+ONBOARD = REGISTRY.require("game_platform_onboard_competitors")
+DIGEST = REGISTRY.require("sms_digest_processor")
+DISPATCH = REGISTRY.require("competitor_announcement_dispatch")
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Inner(BaseModel):
+    deep: int = 1
+
+
+class Everything(Payload):
+    colour: Colour = Colour.RED
+    one: Literal["only"] = "only"
+    ratio: float = Field(0.5, gt=0, le=1)
+    count: Annotated[int, Field(ge=1)] | None = None
+    when: datetime | None = None
+    words: list[str] = Field(default_factory=list)
+    numbers: list[int] = Field(default_factory=list)
+    inner: Inner = Inner()
+    needed_word: str
+
+    @model_validator(mode="after")
+    def together(self) -> Everything:
+        if self.needed_word == "count" and self.count is None:
+            raise ValueError("count is needed with this word")
+        return self
+
+
+EVERYTHING = job_type("everything", "Everything", "", Everything)
+
+
+def kinds(known: JobType) -> dict[str, str]:
+    return {one.name: one.kind for one in fields_of(known)}
+
+
+def field_of(known: JobType, name: str) -> FormField:
+    return next(one for one in fields_of(known) if one.name == name)
+
+
+def begun(known: JobType | None = SYNC, job: Job | None = None, *, editing: bool = False) -> Form:
+    return Form.begin(known, job=job, editing=editing)
+
+
+def wanted(filled: Form) -> Wanted:
+    found = filled.wanted(NOW)
+    assert found is not None, filled.problems
+    return found
+
+
+def test_each_kind_of_field_has_its_widget() -> None:
+    assert kinds(SYNC) == {
+        "dryRun": "switch", "coachId": "coach", "forceFullSync": "switch", "batchSize": "number", "cursor": "json",
+        "mode": "choice", "syncTeams": "choice",
+    }  # fmt: skip
+    assert kinds(ONBOARD)["competitorIds"] == "ids"
+    assert kinds(DIGEST) == {"roles": "words", "note": "text", "hours": "number"}
+    assert kinds(DISPATCH)["campaignId"] == "campaign"
+    assert kinds(EVERYTHING) == {
+        "colour": "choice", "one": "choice", "ratio": "number", "count": "number", "when": "time", "words": "ids",
+        "numbers": "json", "inner": "json", "neededWord": "text",
+    }  # fmt: skip
+
+
+def test_a_field_knows_its_limits_its_choices_and_whether_it_is_needed() -> None:
+    size = field_of(SYNC, "batchSize")
+    assert (size.least, size.most, size.note) == (1, 200, "1 to 200; Competitors in each run of a wave")
+    assert field_of(SYNC, "mode").choices == ("", "wave", "full")
+    assert field_of(EVERYTHING, "colour").choices == ("red", "blue")
+    assert field_of(DISPATCH, "campaignId").required
+    assert field_of(DISPATCH, "campaignId").note.startswith("needed")
+    assert not field_of(EVERYTHING, "ratio").whole
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "text", "value"),
+    [
+        (SYNC, "dryRun", "true", True),
+        (SYNC, "syncTeams", "false", False),
+        (SYNC, "syncTeams", "", None),
+        (SYNC, "batchSize", " 150 ", 150),
+        (SYNC, "coachId", COACH.upper(), COACH),
+        (SYNC, "cursor", '{"id": "x"}', {"id": "x"}),
+        (SYNC, "mode", "wave", "wave"),
+        (ONBOARD, "competitorIds", "a, b;c  a\nd", ["a", "b", "c", "d"]),
+        (DIGEST, "roles", "admin coach", ["admin", "coach"]),
+        (DIGEST, "hours", "1.5", 1.5),
+        (EVERYTHING, "when", "in 2h", "2026-07-04T14:04:31+00:00"),
+    ],
+)
+def test_the_text_of_a_field_is_read(known: JobType, name: str, text: str, value: object) -> None:
+    assert read(field_of(known, name), text, NOW) == value
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "text", "word"),
+    [
+        (SYNC, "batchSize", "0", "1 to 200"),
+        (SYNC, "batchSize", "201", "1 to 200"),
+        (SYNC, "batchSize", "many", "whole number"),
+        (SYNC, "batchSize", "1.5", "whole number"),
+        (SYNC, "coachId", "kim", "36 digits"),
+        (SYNC, "cursor", "{", "JSON"),
+        (DIGEST, "roles", "parent", "coach, admin"),
+        (DIGEST, "hours", "-1", "0 to 72"),
+        (DISPATCH, "campaignId", "  ", "needed"),
+        (EVERYTHING, "when", "soon", "soon"),
+    ],
+)
+def test_a_text_that_stands_for_no_value_is_refused_in_few_words(
+    known: JobType, name: str, text: str, word: str
+) -> None:
+    with pytest.raises(UsageError, match=word) as refused:
+        read(field_of(known, name), text, NOW)
+    assert len(str(refused.value)) < 160
+
+
+def test_an_untouched_form_asks_for_an_empty_payload_due_now() -> None:
+    assert wanted(begun()) == Wanted("game_platform_sync", {})
+
+
+def test_the_json_follows_the_fields_and_a_default_is_left_out_again() -> None:
+    filled = begun()
+    filled.set_text("forceFullSync", "true", NOW)
+    filled.set_text("batchSize", "150", NOW)
+    assert json.loads(filled.json_text) == {"forceFullSync": True, "batchSize": 150}
+    filled.set_text("forceFullSync", "false", NOW)
+    filled.set_text("batchSize", "", NOW)
+    assert json.loads(filled.json_text) == {}
+    assert not filled.changed
+
+
+def test_what_a_job_says_explicitly_is_kept_though_it_is_the_default() -> None:
+    job = make_job(1, payload={"dryRun": False, "coachId": None, "batchSize": 50})
+    filled = begun(SYNC, job)
+    assert not filled.changed
+    filled.set_text("batchSize", "60", NOW)
+    assert wanted(filled).payload == {"dryRun": False, "coachId": None, "batchSize": 60}
+    filled.set_text("dryRun", "true", NOW)
+    filled.set_text("dryRun", "false", NOW)
+    assert wanted(filled).payload["dryRun"] is False
+
+
+def test_the_fields_follow_the_json() -> None:
+    filled = begun()
+    filled.set_json(json.dumps({"coachId": COACH, "mode": "wave", "syncTeams": True}))
+    assert [filled.text(name) for name in ("coachId", "mode", "syncTeams", "batchSize")] == [COACH, "wave", "true", ""]
+    assert wanted(filled).payload == {"coachId": COACH, "mode": "wave", "syncTeams": True}
+
+
+def test_json_that_cannot_be_read_keeps_the_last_payload_and_nothing_can_be_created_meanwhile() -> None:
+    filled = begun()
+    filled.set_text("batchSize", "20", NOW)
+    filled.set_json('{"batchSize": 20,')
+    assert filled.wanted(NOW) is None
+    assert "not valid JSON" in filled.problems["json"]
+    filled.set_text("batchSize", "30", NOW)
+    assert wanted(filled).payload == {"batchSize": 30}
+
+
+def test_each_mistake_is_known_by_its_field_and_what_no_field_is_about_by_the_json() -> None:
+    filled = begun()
+    filled.set_json('{"batchSize": "x", "mode": "fast", "nonsense": 1}')
+    filled.set_text(AT, "soon", NOW)
+    filled.set_text(PRIORITY, "1000", NOW)
+    filled.set_text(ATTEMPTS, "-1", NOW)
+    found = filled.check(NOW)
+    assert set(found) == {"batchSize", "mode", "json", AT, PRIORITY, ATTEMPTS}
+    assert found["json"] == "nonsense is not a field of this task type"
+    assert found[PRIORITY] == "wants -100 to 100"
+    assert '"soon" cannot be read' in found[AT]
+
+
+def test_what_is_wrong_between_fields_stands_at_the_json() -> None:
+    filled = begun(EVERYTHING)
+    assert filled.check(NOW) == {"neededWord": "is needed"}
+    filled.set_text("neededWord", "count", NOW)
+    assert "count is needed with this word" in filled.check(NOW)["json"]
+    filled.set_text("count", "2", NOW)
+    assert filled.check(NOW) == {}
+
+
+def test_a_value_that_no_text_stands_for_is_left_to_the_json() -> None:
+    payload = {"note": "a\x1b[31m", "roles": ["coach", 5]}
+    filled = begun(DIGEST, make_job(1, task_type=DIGEST.task_type, payload=payload))
+    assert filled.text("note") is None
+    assert filled.text("roles") is None
+    assert filled.payload == payload
+
+
+HOSTILE = st.text(max_size=30) | st.text(alphabet='\x1b\x9b\u202e\u2028[]\x00\x07\n"\\aé漢', max_size=20)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(HOSTILE, HOSTILE | st.lists(HOSTILE, max_size=3) | st.integers() | st.booleans(), max_size=4))
+def test_a_payload_is_written_so_that_it_can_do_nothing_to_a_terminal_and_is_read_back(payload: dict[str, Any]) -> None:
+    text = written(payload)
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert json.loads(text) == payload
+
+
+@settings(deadline=None)
+@given(st.sampled_from([SYNC, ONBOARD, DIGEST, DISPATCH, EVERYTHING]), st.data())
+def test_whatever_is_typed_the_form_reads_it_or_says_what_is_wrong(known: JobType, data: st.DataObject) -> None:
+    filled = begun(known)
+    names = [one.name for one in filled.fields] + [*form.SCHEDULE]
+    for _ in range(data.draw(st.integers(1, 6))):
+        name, text = data.draw(st.sampled_from(names)), data.draw(st.text(max_size=12) | st.sampled_from(WORDS))
+        filled.set_text(name, text, NOW)
+    filled.recurring = data.draw(st.booleans())
+    found = filled.wanted(NOW)
+    assert (found is None) == bool(filled.problems)
+    assert json.loads(filled.json_text) == filled.payload
+    if found is not None:
+        known.parse(found.payload)
+        filled.runs(NOW)
+        form_text.runs(filled, NOW)
+
+
+WORDS = (
+    "", " ", "true", "false", "5", "-5", "--5", "0", "15m", "7d", "forever", "in 2h", "tomorrow 9:00", COACH, "wave",
+    "coach", "{}",
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(HOSTILE | st.text(alphabet='{}[]",:0123456789abtrue', max_size=40))
+def test_whatever_is_typed_as_json_is_taken_or_said_to_be_wrong(text: str) -> None:
+    filled = begun()
+    filled.set_json(text)
+    try:
+        expected = parse_object(text)
+    except UsageError:
+        assert filled.json_problem
+        assert filled.payload == {}
+    else:
+        assert filled.payload == expected
+
+
+def test_a_time_in_words_is_shown_as_the_absolute_time_it_is() -> None:
+    filled = begun()
+    filled.set_text(AT, "tomorrow 9:00", NOW)
+    assert filled.note(AT, NOW) == "= 2026-07-05 09:00:00Z, in 20h"
+    assert wanted(filled).at == datetime(2026, 7, 5, 9, tzinfo=UTC)
+    filled.set_text(AT, "2026-07-01", NOW)
+    assert "which is past: due at once" in filled.note(AT, NOW)
+
+
+def test_a_series_shows_its_next_three_runs_and_its_end() -> None:
+    filled = begun()
+    filled.recurring = True
+    assert wanted(filled).every == 15
+    assert form_text.runs(filled, NOW) == "next runs: now, 12:19, 12:34, … every 15m"
+    filled.set_text(AT, "tomorrow 9:00", NOW)
+    filled.set_text(EVERY, "6h", NOW)
+    filled.set_text(LASTING, "12h", NOW)
+    assert form_text.runs(filled, NOW) == "next runs: 07-05 09:00, 07-05 15:00 every 6h, until 2026-07-05 21:00Z"
+    found = wanted(filled)
+    assert (found.every, found.lasting) == (360, timedelta(hours=12))
+    assert "ends 2026-07-05 21:00Z" in filled.note(LASTING, NOW)
+
+
+def test_a_job_that_runs_once_has_neither_interval_nor_end() -> None:
+    filled = begun()
+    filled.set_text(EVERY, "nonsense", NOW)
+    filled.set_text(LASTING, "7d", NOW)
+    found = wanted(filled)
+    assert (found.every, found.lasting) == (None, None)
+    assert form_text.runs(filled, NOW) == "runs once: now"
+
+
+def test_another_type_keeps_what_both_have_and_the_schedule_that_was_typed() -> None:
+    filled = begun()
+    filled.set_text("coachId", COACH, NOW)
+    filled.set_text("batchSize", "20", NOW)
+    filled.set_text(AT, "in 2h", NOW)
+    filled.recurring = True
+    other = filled.turned_into(ONBOARD)
+    assert other.payload == {"coachId": COACH}
+    assert (other.texts[AT], other.recurring) == ("in 2h", True)
+    assert begun().turned_into(DIGEST).texts[EVERY] == "1h"
+
+
+SERIES = make_job(
+    7, Status.PENDING, is_recurring=True, recurrence_interval_minutes=15, run_at=NOW + timedelta(minutes=9),
+    anchor_at=NOW - timedelta(hours=10, minutes=6), payload={"batchSize": 50}, priority=3, version=4,
+    expires_at=NOW + timedelta(days=30), max_attempts=9,
+)  # fmt: skip
+
+
+def test_a_duplicate_has_the_payload_and_the_interval_and_is_due_now() -> None:
+    found = wanted(begun(SYNC, SERIES))
+    assert found == Wanted("game_platform_sync", {"batchSize": 50}, every=15, priority=3, max_attempts=9)
+
+
+def test_an_edit_that_changes_nothing_changes_nothing() -> None:
+    filled = begun(SYNC, SERIES, editing=True)
+    assert not filled.changed
+    assert changes(REGISTRY, SERIES, wanted(filled), NOW) == {}
+
+
+def test_an_edit_says_what_it_changes_and_no_more() -> None:
+    filled = begun(SYNC, SERIES, editing=True)
+    filled.set_text("batchSize", "60", NOW)
+    filled.set_text(AT, "in 2h", NOW)
+    filled.set_text(EVERY, "30m", NOW)
+    filled.set_text(LASTING, "1d", NOW)
+    filled.set_text(PRIORITY, "", NOW)
+    filled.set_text(ATTEMPTS, "2", NOW)
+    found = wanted(filled)
+    assert changes(REGISTRY, SERIES, found, NOW) == {
+        "payload": {"batchSize": 60}, "concurrency_key": "game_platform_sync",
+        "run_at": "2026-07-04T14:04:31+00:00", "recurrence_interval_minutes": 30,
+        "expires_at": "2026-07-05T14:04:31+00:00", "priority": 0, "max_attempts": 2,
+    }  # fmt: skip
+
+
+def test_a_series_can_be_made_endless_or_to_run_once() -> None:
+    endless = begun(SYNC, SERIES, editing=True)
+    endless.set_text(LASTING, "forever", NOW)
+    assert changes(REGISTRY, SERIES, wanted(endless), NOW) == {"expires_at": None}
+    once = begun(SYNC, SERIES, editing=True)
+    once.recurring = False
+    assert changes(REGISTRY, SERIES, wanted(once), NOW) == {"recurrence_interval_minutes": None, "expires_at": None}
+
+
+def test_an_edited_series_shows_the_slots_it_keeps() -> None:
+    filled = begun(SYNC, SERIES, editing=True)
+    assert [f"{slot:%H:%M:%S}" for slot in filled.runs(NOW)] == ["12:13:31", "12:28:31", "12:43:31"]
+
+
+def test_a_job_of_a_type_without_handler_keeps_its_payload_and_its_schedule_can_be_changed() -> None:
+    job = make_job(1, task_type="from_elsewhere", payload={"x": 1})
+    filled = begun(None, job, editing=True)
+    assert filled.fields == ()
+    filled.set_text(PRIORITY, "5", NOW)
+    assert changes(REGISTRY, job, wanted(filled), NOW) == {"priority": 5}
+
+
+def test_every_registered_type_has_fields_for_all_of_its_payload_and_an_explanation_for_each() -> None:
+    known = job_types.load()
+    assert len(known) >= 10
+    for one in known:
+        fields = fields_of(one)
+        assert [field.name for field in fields] == [
+            facts.alias or name for name, facts in one.payload.model_fields.items()
+        ], one.task_type  # fmt: skip
+        assert all(field.note for field in fields), one.task_type
+        needed = {field.name for field in fields if field.required}
+        assert set(problems(one, {})) == needed
+        for field in fields:
+            assert shown(field, {}) is not None
+
+
+def test_a_preview_is_told_one_fact_a_line_and_hostile_text_is_harmless() -> None:
+    found = Rehearsal("It would be enqueued.", ok=True, effects={
+        "people": {"total": 3, "sample": ["a", "b"]}, "none": [], "rows": [{"id": 1}, {"id": 2}], "\x1b[31m": "x\x07",
+    })  # fmt: skip
+    lines = form_text.rehearsed(found).plain.split("\n")
+    assert lines[:5] == ["It would be enqueued.", "A run would, as things stand:", "  people", "    total: 3",
+                         "    sample: a, b"]  # fmt: skip
+    assert "  none: none" in lines
+    assert not any(ord(letter) < 32 for letter in "".join(lines))
+    assert form_text.rehearsed(None).plain == ""
+
+
+def test_what_came_of_a_form_is_said_in_words() -> None:
+    job = make_job(1, run_at=NOW + timedelta(hours=2), created_at=NOW)
+    assert form_text.outcome(Enqueued(job, created=True)) == (
+        f"Enqueued game_platform_sync as {job.id.hex[-8:]}, due 2026-07-04 14:04:31Z  in 2h.", True)  # fmt: skip
+    text, good = form_text.outcome(Enqueued(replace(job, dedupe_key="k"), created=False))
+    assert not good
+    assert str(job.id) in text
+    assert UUID(int=job.id.int) == job.id

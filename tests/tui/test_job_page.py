@@ -1,0 +1,287 @@
+"""The page of one job: what runs now, older runs, the trash, personal data, another payload, recipients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from core.errors import DatabaseUnreachable
+from core.model import AuditEntry, JobDetail, Run, RunOutcome, Status
+from core.reports import Recipient, Recipients
+from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, Deck, dashboard
+from tui import detail_text
+
+PERSON = {"to": "kim@example.org", "phone": "+15005550006"}
+
+
+def running(**progress: Any) -> FakeBackend:
+    job = make_job(1, Status.RUNNING, run_token=7, started_at=NOW - minutes(1), locked_by="web-1", progress=progress,
+                   lease_expires_at=NOW + timedelta(seconds=50))  # fmt: skip
+    return FakeBackend([job])
+
+
+def three_runs() -> FakeBackend:
+    job = make_job(1, Status.FAILED, payload={"n": 3}, last_error="third way")
+    runs = tuple(
+        Run(token, job.id, job.task_type, {"n": token}, token, "web-1", NOW, NOW, NOW, RunOutcome.RETRIED,
+            error_kind="vendor", error=f"way {token}", log=f"log of {token}", output={"done": token})
+        for token in (3, 2, 1)
+    )  # fmt: skip
+    backend = FakeBackend([job])
+    backend.details[job.id] = JobDetail(job, runs, ())
+    return backend
+
+
+def deleted() -> FakeBackend:
+    job = make_job(1, Status.FAILED, last_error="boom")
+    backend = FakeBackend()
+    backend.trash = [job]
+    backend.evidence.entries = (AuditEntry(1, NOW - minutes(9), "bob", "delete", job.id, {}, None, "obsolete"),)
+    backend.details[job.id] = JobDetail(job, (), (), backend.evidence.entries, in_trash=True)
+    return backend
+
+
+async def open_deleted(deck: Deck) -> None:
+    await deck.press("o", "G", "enter")
+    assert deck.here == "JobDetailScreen"
+
+
+# What runs now
+
+
+@pytest.mark.parametrize(("progress", "words"), [
+    ({"done": 412, "total": 655, "rate": 6.867}, "6.9/s, about 35s left, ends about 12:05:06Z"),
+    ({"done": 10, "total": 1000, "rate": 0.05}, "3.0/min, about 5h 30m left, ends about 17:34:31Z"),
+    ({"done": 5, "rate": 2.0}, "2.0/s"),
+    ({"done": 655, "total": 655, "rate": 2.0}, "2.0/s"),
+])  # fmt: skip
+async def test_progress_is_told_with_its_rate_and_its_estimated_end(progress: dict[str, Any], words: str) -> None:
+    async with dashboard(running(**progress)) as deck:
+        await deck.press("enter")
+        assert words in [line.strip().rstrip("│ ▐▕█") for line in deck.screen_text().splitlines()]
+
+
+@pytest.mark.parametrize("progress", [
+    {"done": "much", "total": None, "rate": "fast"}, {"rate": -1}, {"rate": 1e-300, "done": 0, "total": 1e300},
+    {"log": "no list"}, {"log": [1, None]}, {},
+])  # fmt: skip
+async def test_whatever_a_handler_says_of_its_progress_can_be_shown(progress: dict[str, Any]) -> None:
+    async with dashboard(running(**progress)) as deck:
+        await deck.press("enter")
+        assert "● running" in deck.screen_text()
+
+
+async def test_the_log_of_a_running_job_follows_it() -> None:
+    backend = running(log=["12:04:01.000 INFO    first"])
+    async with dashboard(backend) as deck:
+        await deck.press("enter")
+        assert "Log of run 7, which goes on" in deck.screen_text()
+        assert "first" in deck.screen_text()
+        backend.jobs[0] = replace(backend.jobs[0], progress={"log": ["12:04:01.000 INFO    first", "second"]})
+        await deck.refresh()
+        assert "second" in deck.screen_text()
+        backend.jobs[0] = replace(backend.jobs[0], status=Status.PENDING, progress=None)
+        await deck.refresh()
+        assert "which goes on" not in deck.screen_text()
+
+
+# Runs
+
+
+async def test_each_run_can_be_looked_at_with_its_error_log_output_and_payload() -> None:
+    async with dashboard(three_runs(), size=LARGE) as deck:
+        await deck.press("enter")
+        assert "Log of run 3" in deck.screen_text()
+        await deck.press("left_square_bracket")
+        text = deck.screen_text()
+        for part in ("▸ ✗ retried", "Error of run 2", "way 2", "log of 2", '"done": 2', "Payload of run 2"):
+            assert part in text, part
+        await deck.press("left_square_bracket", "left_square_bracket")
+        assert "log of 1" in deck.screen_text()
+        await deck.press(*("right_square_bracket",) * 5)
+        assert "log of 3" in deck.screen_text()
+        assert "Payload of run 3" not in deck.screen_text()
+
+
+async def test_a_new_run_does_not_change_which_one_is_looked_at() -> None:
+    backend = three_runs()
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter", "left_square_bracket")
+        before = backend.details[job_id(1)]
+        newest = replace(before.runs[0], run_token=4, log="log of 4")
+        backend.details[job_id(1)] = replace(before, runs=(newest, *before.runs))
+        await deck.refresh()
+        assert "Log of run 2" in deck.screen_text()
+
+
+async def test_with_one_run_there_is_none_to_choose() -> None:
+    async with dashboard(FakeBackend([make_job(1)])) as deck:
+        await deck.press("enter", "left_square_bracket")
+        assert "There is no other run." in deck.toasts[-1]
+
+
+# The trash
+
+
+async def test_a_deleted_job_is_opened_from_the_audit_and_restored() -> None:
+    backend = deleted()
+    async with dashboard(backend, size=LARGE) as deck:
+        await open_deleted(deck)
+        text = deck.screen_text()
+        assert "It is in the trash for 7 days; u restores it." in text
+        assert "obsolete" in text
+        assert "boom" in text
+        await deck.press("u")
+        assert backend.calls == [("restore", (job_id(1),))]
+
+
+@pytest.mark.parametrize("key", ["R", "C", "D", "T"])
+async def test_what_is_in_the_trash_cannot_be_acted_on_and_says_why(key: str) -> None:
+    async with dashboard(deleted()) as deck:
+        await open_deleted(deck)
+        await deck.press(key)
+        assert deck.here == "JobDetailScreen"
+        assert "This job is in the trash. u restores it." in deck.toasts[-1]
+
+
+async def test_a_job_that_is_not_in_the_trash_cannot_be_restored() -> None:
+    async with dashboard(FakeBackend([make_job(1)])) as deck:
+        await deck.press("enter", "u")
+        assert "This job is not in the trash." in deck.toasts[-1]
+
+
+# Personal data
+
+
+async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record() -> None:
+    job = make_job(1, Status.FAILED, payload=PERSON, last_error="no mailbox kim@example.org\x1b[31m")
+    backend = FakeBackend([job])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter")
+        assert "kim@" not in deck.screen_text()
+        await deck.press("X")
+        assert backend.calls == [("reveal", job_id(1))]
+        text = deck.screen_text()
+        assert "PERSONAL DATA SHOWN, X hides it" in text
+        assert '"to": "kim@example.org"' in text
+        assert "no mailbox kim@example.org\\x1b[31m" in text
+        await deck.press("X")
+        assert "kim@" not in deck.screen_text()
+        assert len(backend.calls) == 1
+
+
+async def test_what_was_revealed_is_masked_again_when_the_page_is_left() -> None:
+    async with dashboard(FakeBackend([make_job(1, payload=PERSON)]), size=LARGE) as deck:
+        await deck.press("enter", "X", "escape")
+        assert "kim@" not in deck.screen_text()
+        await deck.press("enter")
+        assert "kim@" not in deck.screen_text()
+
+
+async def test_what_is_not_on_record_is_not_shown() -> None:
+    backend = FakeBackend([make_job(1, payload=PERSON)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter")
+        backend.failure = DatabaseUnreachable("The connection was lost.")
+        await deck.press("X")
+        assert "kim@" not in deck.screen_text()
+        assert "is unknown" in deck.toasts[-1]
+
+
+async def test_one_who_may_only_look_cannot_reveal() -> None:
+    backend = FakeBackend([make_job(1, payload=PERSON)], operate=False)
+    async with dashboard(backend) as deck:
+        await deck.press("enter", "X")
+        assert "may only look" in deck.toasts[-1]
+        assert backend.calls == []
+
+
+# Another payload
+
+
+async def edit(deck: Deck, text: str) -> None:
+    await deck.press("enter", "T")
+    area = deck.app.screen.query_one("#json")
+    area.text = text  # type: ignore[attr-defined]
+    await deck.pilot.pause()
+
+
+async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_record() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter", "T")
+        assert '"to": "kim@example.org"' in deck.screen_text()
+        deck.app.screen.query_one("#json").text = '{"to": null}'  # type: ignore[attr-defined]
+        await deck.press("ctrl+s")
+        assert backend.calls == [("reveal", job_id(1)), ("retry with", job_id(1), {"to": None})]
+        assert f"jobdeck edit {job_id(1)} --payload '{{\"to\": null}}' && jobdeck retry {job_id(1)}" in deck.toasts[-1]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('{"to": ', "Line 1, column 8"),
+    ("[1, 2]", "A payload is a JSON object"),
+    ('{"wrong": 1}', "wrong: is not a field of this task type"),
+])  # fmt: skip
+async def test_a_payload_that_does_not_fit_is_said_in_place_and_changes_nothing(text: str, words: str) -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED)])
+    async with dashboard(backend) as deck:
+        await edit(deck, text)
+        await deck.press("ctrl+s")
+        assert deck.here == "PayloadEditor"
+        assert words in " ".join(deck.screen_text().replace("│", " ").split())
+        assert backend.calls == [("reveal", job_id(1))]
+        await deck.press("escape")
+        assert deck.here == "JobDetailScreen"
+
+
+async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() -> None:
+    backend = FakeBackend([make_job(1, Status.SUCCEEDED, removed=True)])
+    async with dashboard(backend) as deck:
+        await deck.press("4")
+        await edit(deck, '{"n": 2}')
+        assert "a copy with this payload is enqueued" in deck.screen_text()
+        await deck.press("ctrl+s")
+        assert backend.calls[-1] == ("retry with", job_id(1), {"n": 2})
+        assert "jobdeck enqueue game_platform_sync --payload '{\"n\": 2}'" in deck.toasts[-1]
+
+
+async def test_a_running_job_cannot_be_given_another_payload() -> None:
+    async with dashboard(running()) as deck:
+        await deck.press("enter", "T")
+        assert deck.here == "JobDetailScreen"
+        assert "a running job does not allow it" in deck.toasts[-1]
+
+
+# Recipients and advice
+
+
+async def test_whom_a_job_wrote_to_is_told_with_counts_and_troubled_ones_first() -> None:
+    backend = FakeBackend([make_job(1)])
+    backend.evidence.recipients[job_id(1)] = Recipients(
+        (("accepted", 640), ("failed", 1), ("left out: unsubscribed", 3)),
+        (Recipient("email", "k…@example.org", "failed", "address_refused", NOW - minutes(3)),),
+    )
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter")
+        assert "640 accepted, 1 failed, 3 left out: unsubscribed" in deck.screen_text()
+        assert "failed     k…@example.org  address_refused" in deck.screen_text()
+
+
+async def test_the_playbooks_entry_for_the_type_stands_on_the_page() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press(*"jjjjj", "enter")
+        assert "The playbook says" in deck.screen_text()
+        assert "• Refreshes names and states of accounts" in deck.screen_text()
+
+
+def test_every_text_of_the_page_goes_through_its_own_mask() -> None:
+    page = detail_text.Page(make_job(1), None, NOW)
+    assert "kim@" not in page.line("kim@example.org")
+    assert "kim@" not in page.lines("kim@example.org")
+    assert "kim@" not in page.json(PERSON).plain
+    assert page.json({"a": "x\u202ey"}).plain.isprintable() or "\u202e" not in page.json({"a": "x\u202ey"}).plain

@@ -1,0 +1,255 @@
+"""What all pages have in common: opening, leaving, reading only while they are on top, saying what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core.errors import Refused
+from core.model import Processing
+from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
+from tui.actions import ACTIONS, PAGES, bindings
+from tui.screens.acting import Acting
+from tui.screens.dashboard import Dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
+        "bulk": "b"}  # fmt: skip
+READS = {"health": "cron", "errors": "errors", "workers": "fleet", "audit": "audit"}
+NAMES = {"health": "CronHealth", "errors": "Errors", "workers": "Workers", "audit": "Audit", "playbook": "Playbook",
+         "log": "Log", "bulk": "BulkPage"}  # fmt: skip
+FULL = tuple(name for name in KEYS if name != "health")
+
+
+class Held:
+    """Background work that is kept until it is let go."""
+
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], None]] = []
+        self.holding = False
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.holding:
+            self.kept.append(lambda: done(work()))
+        else:
+            done(work())
+
+    def let_go(self) -> None:
+        while self.kept:
+            self.kept.pop(0)()
+
+
+def test_every_page_has_a_key() -> None:
+    assert set(KEYS) <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", KEYS)
+async def test_a_key_opens_the_page_and_esc_and_q_leave_it(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        for leave in ("escape", "q"):
+            await deck.press(KEYS[page])
+            assert deck.here == NAMES[page]
+            await deck.press(leave)
+            assert deck.here == "Dashboard"
+        assert deck.app.is_running
+
+
+@pytest.mark.parametrize("page", KEYS)
+async def test_every_key_of_a_page_has_a_handler_and_no_other(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page])
+        screen = deck.app.screen
+        assert isinstance(screen, Acting)
+        assert set(screen.handlers()) == {action.id for action in ACTIONS if page in action.scopes}
+        bound = {key for binding in bindings(screen.SCOPE) for key in binding.key.split(",")}
+        assert bound == {key for action in ACTIONS if page in action.scopes for key in action.keys}
+
+
+@pytest.mark.parametrize("page", ["health", "errors", "workers", "audit"])
+async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
+    backend, held = sample(), Held()
+    app = make_app(backend)
+    app.background = held
+    async with app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        held.holding = True
+        deck = Deck(app, backend, Clock(), pilot)
+        await deck.press(KEYS[page])
+        assert "Reading…" in deck.screen_text()
+        held.let_go()
+        await pilot.pause()
+        assert "Reading…" not in deck.screen_text()
+
+
+@pytest.mark.parametrize("page", ["workers", "errors"])
+async def test_pages_take_each_others_place(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("o", KEYS[page])
+        assert deck.here == NAMES[page]
+        await deck.press("escape")
+        assert deck.here == "Dashboard"
+
+
+async def test_a_page_opened_from_a_job_goes_back_to_it() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("enter", "m")
+        assert deck.here == "Workers"
+        await deck.press("escape")
+        assert deck.here == "JobDetailScreen"
+
+
+@pytest.mark.parametrize("page", FULL)
+async def test_while_a_page_covers_the_list_the_list_is_not_read(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page])
+        deck.backend.requests.clear()
+        await deck.refresh()
+        assert [request.glance for request in deck.backend.requests] == [True]
+        listed = len(deck.table.jobs)
+        assert listed > 0
+        await deck.press("escape")
+        assert [request.glance for request in deck.backend.requests] == [True, False]
+        assert len(deck.table.jobs) == listed
+
+
+async def test_behind_cron_health_the_list_goes_on() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press("h")
+        deck.backend.jobs = [make_job(999)]
+        await deck.refresh()
+        assert len(deck.table.jobs) == 1
+
+
+@pytest.mark.parametrize("page", READS)
+async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page], "question_mark")
+        deck.backend.evidence.reads.clear()
+        deck.clock.now += 60
+        await deck.refresh()
+        assert deck.backend.evidence.reads == []
+        await deck.press("escape", "escape")
+        deck.clock.now += 60
+        await deck.refresh()
+        assert deck.backend.evidence.reads == []
+
+
+@pytest.mark.parametrize("page", READS)
+async def test_a_page_is_read_again_when_its_time_has_come_and_at_once_with_r(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page])
+        reads = deck.backend.evidence.reads
+        reads.clear()
+        deck.clock.now += 60
+        await deck.refresh()
+        assert reads == [READS[page]]
+        await deck.press("r")
+        assert len(reads) == 2
+
+
+@pytest.mark.parametrize("page", KEYS)
+async def test_a_page_that_has_not_changed_is_not_painted_again(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page])
+        painted: list[object] = []
+        for widget in deck.app.screen.query("*"):
+            monkeypatch.setattr(widget, "refresh", lambda *regions, **_: painted.append(regions))
+        await deck.press("r")
+        assert painted == []
+
+
+@pytest.mark.parametrize("page", READS)
+async def test_a_page_says_when_the_connection_is_lost_and_keeps_what_it_knew(page: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press(KEYS[page])
+        before = deck.screen_text().splitlines()[6]
+        deck.backend.failure = lost()
+        await deck.refresh()
+        assert "disconnected" in deck.screen_text()
+        assert before.strip() in deck.screen_text()
+        deck.clock.now += 0.5
+        deck.app._tick()
+        deck.backend.failure = None
+        await deck.press("r")
+        assert "disconnected" not in deck.screen_text()
+
+
+async def test_a_reading_that_is_refused_is_said_on_the_page() -> None:
+    async with dashboard(sample()) as deck:
+        deck.backend.evidence.fleet = lambda: (_ for _ in ()).throw(Refused("The role may not."))  # type: ignore[method-assign]
+        await deck.press("m")
+        assert "The role may not." in deck.screen_text()
+
+
+async def test_a_pause_is_said_on_every_page() -> None:
+    backend = sample()
+    backend.processing = Processing(enabled=False, paused_reason="MetaCTF is down", paused_at=NOW - minutes(3))
+    async with dashboard(backend) as deck:
+        for key in KEYS.values():
+            await deck.press(key)
+            assert "PAUSED 3m: MetaCTF is down" in deck.screen_text()
+            await deck.press("escape")
+
+
+@pytest.mark.parametrize("page", FULL)
+async def test_production_is_marked_on_every_page(page: str) -> None:
+    async with dashboard(sample(), environment="production", production=True) as deck:
+        await deck.press(KEYS[page])
+        assert deck.screen_text().splitlines()[0].endswith("  production")
+
+
+async def test_processing_can_be_paused_from_a_page() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("e", "P", *"down", "enter", "enter", "enter")
+        assert deck.backend.calls == [("pause", "down", None)]
+
+
+async def test_the_database_is_asked_less_often_while_nobody_looks() -> None:
+    async with dashboard(sample()) as deck:
+        assert deck.app.poller._pace() == 2
+        deck.app.on_app_blur()
+        assert deck.app.poller._pace() == 10
+        asked = len(deck.backend.requests)
+        deck.app.on_app_focus()
+        assert deck.app.poller._pace() == 2
+        assert len(deck.backend.requests) == asked + 1
+        deck.app.on_app_focus()
+        assert len(deck.backend.requests) == asked + 1
+
+
+async def test_a_frozen_screen_stays_frozen_when_somebody_looks_again() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("z")
+        asked = len(deck.backend.requests)
+        deck.app.on_app_blur()
+        deck.app.on_app_focus()
+        assert len(deck.backend.requests) == asked
+
+
+async def test_a_page_opened_before_the_first_answer_reads_when_it_has_come() -> None:
+    backend = FakeBackend([make_job(1)])
+    backend.failure = lost()
+    async with dashboard(backend) as deck:
+        await deck.press("m")
+        assert deck.here == "Workers"
+        backend.failure = None
+        await deck.press("r")
+        assert "No worker has been heard of" in deck.screen_text()
+        await deck.press("escape")
+        assert isinstance(deck.app.screen, Dashboard)
+        assert len(deck.table.jobs) == 1
+
+
+async def test_the_theme_can_be_changed_from_the_palette() -> None:
+    async with dashboard(sample()) as deck:
+        seen = {deck.app.theme}
+        for _ in range(5):
+            await deck.press("colon", *"theme", "enter")
+            seen.add(deck.app.theme)
+        assert seen == {"jobdeck-dark", "jobdeck-light", "jobdeck-contrast", "ansi-dark", "ansi-light"}
+        assert "JOBDECK_THEME=dark" in deck.toasts[-1]

@@ -1,0 +1,176 @@
+"""The palette, made of the table of actions; and keys that the configuration file moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core import settings
+from core.errors import ConfigurationError
+from tests.tui.fake import job_id
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, Deck, dashboard, failed
+from tui import keymap
+from tui.actions import ACTIONS
+from tui.pane import Pane
+from tui.screens.palette import LEFT_OUT, matching
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("key", ["colon", "ctrl+p"])
+async def test_it_lists_the_actions_of_the_page_each_with_its_key(key: str) -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press(key)
+        listed = {text.split("  ")[0].strip(): text for text in lines_of(deck)}
+        for label, shown in (("retry", "R"), ("cron health", "h"), ("freeze", "z"), ("sort", "s"), ("filter", "/")):
+            assert listed[label].removeprefix(f" {label}").split()[0] == shown
+
+
+def lines_of(deck: Deck) -> list[str]:
+    """Everything the palette offers, seen or not."""
+    return ["".join(text for text, _ in one.spans) for one in deck.app.screen.query_one("#found", Pane).entries]
+
+
+async def test_every_action_can_be_found_by_its_label() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("colon")
+        offered = deck.app.screen.actions  # type: ignore[attr-defined]
+        wanted = {action.id for action in ACTIONS if "list" in action.scopes and not action.id.startswith(LEFT_OUT)}
+        assert {action.id for action in offered} == wanted
+        for action in offered:
+            assert action in matching(offered, action.label.lower().split())
+
+
+async def test_typing_narrows_it_and_enter_does_it() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("colon", *"cron", "enter")
+        assert deck.here == "CronHealth"
+
+
+async def test_it_acts_on_what_was_under_the_cursor() -> None:
+    async with dashboard(failed(3)) as deck:
+        await deck.press("j", "colon", *"retry", "enter", "y")
+        assert deck.backend.calls == [("retry", (job_id(2),))]
+
+
+async def test_the_arrows_choose_and_esc_does_nothing() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("colon", "down", "down", "up", "escape")
+        assert deck.here == "Dashboard"
+        assert deck.backend.calls == []
+
+
+async def test_what_cannot_be_done_says_why_and_enter_does_not_do_it() -> None:
+    backend = failed(1)
+    backend.read_only = True
+    async with dashboard(backend) as deck:
+        await deck.press("colon", *"delete")
+        assert "This dashboard was started with --read-only." in deck.screen_text()
+        await deck.press("enter")
+        assert deck.here == "Palette"
+        assert backend.calls == []
+
+
+async def test_words_that_match_nothing_say_so() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("colon", *"xyzzy", "enter")
+        assert "Nothing is called that." in deck.screen_text()
+
+
+def test_a_label_that_begins_with_the_word_comes_first() -> None:
+    listed = [action for action in ACTIONS if "list" in action.scopes]
+    assert matching(listed, ["pause"])[0].id == "processing"
+    assert matching(listed, ["log"])[0].id == "page.log"
+
+
+# Keys that are moved
+
+
+async def test_a_moved_key_does_it_the_old_one_does_not_and_every_text_names_the_new_one() -> None:
+    moved = keymap.read({"job.retry": "x f5", "page.health": "ctrl+g"})
+    async with dashboard(failed(1), size=LARGE, keymap=moved) as deck:
+        await deck.press("R")
+        assert deck.here == "Dashboard"
+        assert "x retry" in deck.line("keys")
+        assert "ctrl+g cron health" in deck.line("keys")
+        await deck.press("question_mark")
+        assert "x f5" in deck.screen_text()
+        await deck.press("escape", "colon", *"retry")
+        assert "retry             x f5" in deck.screen_text()
+        for key in ("x", "f5"):
+            await deck.press("escape", key)
+            assert deck.here == "Confirm"
+
+
+async def test_a_moved_key_works_on_every_page_that_has_the_action() -> None:
+    async with dashboard(sample(), keymap=keymap.read({"page.errors": "ctrl+e", "back": "backspace"})) as deck:
+        for page in ("h", "m", "o"):
+            await deck.press(page, "ctrl+e")
+            assert deck.here == "Errors"
+            await deck.press("backspace")
+            if deck.here != "Dashboard":
+                await deck.press("backspace")
+        assert deck.here == "Dashboard"
+
+
+async def test_two_keys_can_change_places() -> None:
+    async with dashboard(failed(1), keymap=keymap.read({"job.retry": "C", "job.cancel": "R"})) as deck:
+        await deck.press("C")
+        assert "Retry 1 job" in deck.screen_text()
+        await deck.press("escape", "R")
+        assert "Cancel 1 job" in deck.screen_text()
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    ({"nope": "x"}, "no action nope"),
+    ({"retry": "x"}, "Is it job.retry?"),
+    ({"job.retry": "C"}, "C to job.retry and to job.cancel"),
+    ({"job.retry": ""}, "no key"),
+    ({"job.retry": "f99"}, "the key f99, which there is not"),
+    ({"job.retry": "hyper+x"}, "the key hyper+x"),
+    ({"errors.rest": "R"}, "R to errors.canary and to errors.rest"),
+])  # fmt: skip
+def test_what_cannot_be_a_key_is_refused_with_the_reason(table: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match="keys") as refused:
+        keymap.read(table)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(("word", "key"), [
+    ("/", "slash"), (";", "semicolon"), (",", "comma"), ("[", "left_square_bracket"), ("pgdn", "pagedown"),
+    ("esc", "escape"), ("ctrl+k", "ctrl+k"), ("é", "é"),
+])  # fmt: skip
+def test_keys_are_named_as_a_person_writes_them(word: str, key: str) -> None:
+    assert keymap._key(word, "x") == key
+
+
+def test_the_table_of_actions_has_no_key_twice_on_any_page() -> None:
+    assert keymap.read({}) == {}
+
+
+def config(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("JOBDECK_CONFIG", str(path))
+
+
+def test_the_configuration_file_has_a_table_of_keys_beside_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config(tmp_path, 'JOBDECK_ENV = "staging"\n[keys]\n"job.retry" = "x"\n', monkeypatch)
+    assert settings.key_bindings() == {"job.retry": "x"}
+    assert settings.load().environment == "staging"
+
+
+def test_a_table_of_keys_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config(tmp_path, "[keys]\nquit = 3\n", monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"\[keys\] in .* must be a table of texts"):
+        settings.key_bindings()
+
+
+def test_without_a_configuration_file_no_key_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert settings.key_bindings() == {}

@@ -1,0 +1,163 @@
+"""The line a filter is typed in: completion by tab, the filters of this session by up and down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Horizontal
+from textual.message import Message
+
+from core.errors import UsageError
+from core.filters import completions, parse_filter
+from tui.form_widgets import OneLine
+from tui.format import one_line
+from tui.ink import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.widgets import Input
+
+    from core.model import Filter
+    from tui.ink import Span
+
+EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
+
+
+class FilterInput(OneLine):
+    """The line itself."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("tab", "complete", "complete"),
+        ("up", "recall(-1)", "earlier"),
+        ("down", "recall(1)", "later"),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__("", example=EXAMPLE, id=id)
+        self.select_on_focus = False
+        self.history: list[str] = []
+        self.words: Callable[[], Sequence[str]] = tuple
+        self._at = 0
+        self._offered: list[str] = []
+        self._taken = -1
+
+    def begin(self, text: str) -> None:
+        """Begins to edit a filter."""
+        self.value = text
+        self._at = len(self.history)
+        self.cursor_position = len(text)
+
+    def keep(self, text: str) -> None:
+        """Remembers a filter for as long as the dashboard runs."""
+        if text:
+            self.history = [*(one for one in self.history if one != text), text]
+
+    def action_complete(self) -> None:
+        """Completes the last word; again, with the next of what it could become."""
+        if self._taken < 0 or self.value.split(" ")[-1] != self._offered[self._taken]:
+            self._offered = completions(self.value, self.words())
+            self._taken = -1
+        if not self._offered:
+            return
+        self._taken = (self._taken + 1) % len(self._offered)
+        before = self.value[: len(self.value) - len(self.value.split(" ")[-1])]
+        self.value = f"{before}{self._offered[self._taken]}"
+        self.cursor_position = len(self.value)
+
+    def action_recall(self, by: int) -> None:
+        """An earlier or later filter of this session."""
+        self._at = min(max(self._at + by, 0), len(self.history))
+        self.value = self.history[self._at] if self._at < len(self.history) else ""
+        self.cursor_position = len(self.value)
+
+
+class FilterBar(Horizontal):
+    """What the list is filtered by, or the line to type it in."""
+
+    class Wanted(Message):
+        """A filter was typed."""
+
+        def __init__(self, text: str, found: Filter) -> None:
+            super().__init__()
+            self.text = text
+            self.found = found
+
+    class Refused(Message):
+        """What was typed is no filter."""
+
+        def __init__(self, sentence: str) -> None:
+            super().__init__()
+            self.sentence = sentence
+
+    class Typing(Message):
+        """Something was typed; `hint` of the bar says what it could become."""
+
+    def compose(self) -> ComposeResult:
+        """The slash with the filter, or with the line."""
+        yield Line(id="filter-line")
+        yield FilterInput(id="filter-input")
+
+    @property
+    def field(self) -> FilterInput:
+        """The line to type in."""
+        return self.query_one(FilterInput)
+
+    @property
+    def editing(self) -> bool:
+        """Whether a filter is being typed."""
+        return bool(self.field.display)
+
+    def edit(self, text: str, words: Callable[[], Sequence[str]]) -> None:
+        """Begins to edit; `words` are the task types to complete with."""
+        self.field.words = words
+        self.field.display = True
+        self.field.begin(text)
+        self.field.focus()
+        self.draw(text)
+
+    def close(self) -> None:
+        """Ends editing."""
+        self.field.display = False
+
+    def draw(self, text: str) -> None:
+        """Shows the filter, or makes room for the line."""
+        self.display = self.editing or bool(text)
+        self.query_one("#filter-line").set_class(self.editing, "-editing")
+        shown: list[Span] = [(" / ", "key")]
+        if not self.editing:
+            shown.append((one_line(text), "strong"))
+        self.query_one("#filter-line", Line).show(shown, () if self.editing else (("esc clears ", "muted"),))
+
+    def hint(self) -> list[Span]:
+        """What the last word could become, or why the filter cannot be read."""
+        text = self.field.value
+        offered = completions(text, self.field.words())
+        if offered:
+            first, *others = offered
+            more = "  ".join(others[:6])
+            return [(" tab ", "key"), (first, "strong"), (f"  {more}", "muted")]
+        try:
+            parse_filter(text)
+        except UsageError as error:
+            return [(f" {error}", "warn")]
+        return [(" enter applies, esc leaves, up recalls; ", "muted"), ('"…" searches for the text itself', "muted")]
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Other words, another hint."""
+        event.stop()
+        self.post_message(self.Typing())
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter applies the filter; what cannot be read changes nothing."""
+        event.stop()
+        text = event.value.strip()
+        try:
+            found = parse_filter(text)
+        except UsageError as error:
+            self.post_message(self.Refused(str(error)))
+            return
+        self.field.keep(text)
+        self.post_message(self.Wanted(text, found))

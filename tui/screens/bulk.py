@@ -1,0 +1,241 @@
+"""Actions on many jobs: how far the newest is, and the answer for each of its jobs; older ones behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.content import Content
+
+from tui import bulk
+from tui.actions import bindings
+from tui.clipboard import copy
+from tui.format import ago, bar, fit, middle, one_line, short_id
+from tui.pane import entry
+from tui.screens.confirm import Confirm, Question
+from tui.screens.page import ListPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from textual.binding import BindingType
+
+    from core.bulk_model import Bulk, BulkAnswer
+    from tui.actions import Scope, Situation
+    from tui.ink import Span
+    from tui.pane import Entry
+    from tui.view import Backend
+
+TYPE_WIDTH: Final = 34
+IDLE: Final = timedelta(seconds=10)
+NEAR_END: Final = 100
+MOST: Final = 20_000
+"""Answers kept on this page; `jobdeck bulk show` prints more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkReport:
+    """The actions there are, and the answers of the one that is shown."""
+
+    bulks: tuple[Bulk, ...] = ()
+    shown: Bulk | None = None
+    answers: tuple[BulkAnswer, ...] = ()
+    more: bool = False
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What is to be read next."""
+
+    bulk_id: UUID | None = None
+    refused: bool = False
+    parts: int = 1
+
+
+class BulkPage(ListPage[BulkReport]):
+    """The newest action first; `[` and `]` go to others."""
+
+    SCOPE: ClassVar[Scope] = "bulk"
+    HEADING: ClassVar[str] = "Bulk actions"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("bulk")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wish = _Wish()
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """What this page does beside what every page does."""
+        return super().handlers() | {
+            "open": self.open_chosen,
+            "bulk.refused": self._toggle_refused,
+            "bulk.older": lambda: self._go(1),
+            "bulk.newer": lambda: self._go(-1),
+            "bulk.go_on": self._go_on,
+            "bulk.stop": self._stop,
+            "bulk.undo": self._undo,
+            "copy.twin": self._copy_twin,
+        }
+
+    def read(self, backend: Backend) -> BulkReport:
+        """Reads the actions, and as much of the answers of one as was looked at."""
+        wish = self.wish
+        bulks = tuple(backend.bulk.newest())
+        shown = next((one for one in bulks if one.id == wish.bulk_id), bulks[0] if bulks else None)
+        answers: list[BulkAnswer] = []
+        more = shown is not None
+        for _ in range(wish.parts):
+            if shown is None or not more:
+                break
+            after = answers[-1].job_id if answers else None
+            part = backend.bulk.answers(shown.id, refused=wish.refused, after=after)
+            answers += part
+            more = bool(part)
+        return BulkReport(bulks, shown, tuple(answers), more)
+
+    def situation(self) -> Situation:
+        """Why the action that is shown cannot be stopped, gone on with or taken back."""
+        shown = self.data.shown if self.data else None
+        return replace(super().situation(), refused=reasons(shown, self.deck.now(), mine=self._mine()))
+
+    def entries(self, data: BulkReport, width: int) -> Sequence[Entry]:
+        """How far it is, who began it, then the answers."""
+        found = data.shown
+        if found is None:
+            return [entry((" No action on many jobs in the last 30 days.", "muted"))]
+        lines = heading(self._mine() or found, data, self.deck.now())
+        if not data.answers:
+            none = "No job was refused." if self.wish.refused else "No answers yet."
+            return [*lines, entry((f" {none}", "muted"))]
+        return [*lines, *(answer_line(answer, width) for answer in data.answers)]
+
+    def summary(self, data: BulkReport) -> list[Span]:
+        """Which of them is shown, and whether all answers are."""
+        if data.shown is None:
+            return []
+        place = data.bulks.index(data.shown) + 1
+        spans: list[Span] = [(f"{place} of {len(data.bulks)}", "muted"), ("  [ older  ] newer", "muted")]
+        if self.wish.refused:
+            spans.append(("  refused only", "warn"))
+        return spans
+
+    def on_pane_moved(self) -> None:
+        """Near the end of the answers, more are read."""
+        super().on_pane_moved()
+        data = self.data
+        if data and data.more and len(data.answers) < MOST and self.pane.cursor >= len(self.pane.entries) - NEAR_END:
+            self.wish.parts += 1
+            self.reread()
+
+    def _mine(self) -> Bulk | None:
+        """What is shown, as the steps from here have left it."""
+        running = self.deck.operations.bulk.running
+        shown = self.data.shown if self.data else None
+        return running if running is not None and shown is not None and running.id == shown.id else None
+
+    def _look(self, bulk_id: UUID | None, *, refused: bool) -> None:
+        self.wish = _Wish(bulk_id, refused)
+        self.pane.move_to(0)
+        self.reread()
+
+    def _toggle_refused(self) -> None:
+        self._look(self.data.shown.id if self.data and self.data.shown else None, refused=not self.wish.refused)
+
+    def _go(self, by: int) -> None:
+        data = self.data
+        if data is None or data.shown is None:
+            return
+        at = data.bulks.index(data.shown) + by
+        if 0 <= at < len(data.bulks):
+            self._look(data.bulks[at].id, refused=False)
+        else:
+            self.deck.say("This is the oldest one." if by > 0 else "This is the newest one.")
+
+    def _go_on(self) -> None:
+        if self.data and self.data.shown:
+            self.deck.operations.bulk.go_on(self.data.shown)
+            self.redraw()
+
+    def _stop(self) -> None:
+        shown = self.data.shown if self.data else None
+        if shown is None:
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.deck.operations.bulk.stop(shown)
+
+        body = Content(f"{bulk.progress(shown)}. What is done stays done; the rest is left as it is.")
+        self.deck.push_screen(Confirm(Question("Stop this action", body, "Stop it", "Go on", danger=True)), answered)
+
+    def _undo(self) -> None:
+        shown = self.data.shown if self.data else None
+        if shown is None:
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.deck.operations.bulk.restore(shown)
+
+        good = shown.done - shown.refused
+        body = Content(f"{bulk.plural_of(good)} will be taken out of the trash, each as it was.")
+        self.deck.push_screen(Confirm(Question("Take the deletion back", body, "Restore")), answered)
+
+    def _copy_twin(self) -> None:
+        if self.data and self.data.shown:
+            self.deck.say(copy(self.deck, bulk.twin(self.data.shown)))
+
+
+def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str, str]:
+    """Why an action on an action cannot be taken."""
+    if shown is None:
+        return dict.fromkeys(("bulk.go_on", "bulk.stop", "bulk.undo", "bulk.refused", "copy.twin", "open"),
+                             "There is no bulk action to look at.")  # fmt: skip
+    found: dict[str, str] = {}
+    if shown.state != "running":
+        found["bulk.stop"] = f"It has {shown.state} already."
+        found["bulk.go_on"] = f"It has {shown.state}; there is nothing left to do."
+    elif mine is not None:
+        found["bulk.go_on"] = "It is being carried out here."
+    elif shown.stepped_at is not None and now - shown.stepped_at < IDLE:
+        found["bulk.go_on"] = f"{one_line(shown.driver or 'Somebody')} carries it out."
+    if shown.action != "delete":
+        found["bulk.undo"] = "Only a deletion can be taken back."
+    elif shown.state == "running" or shown.done == shown.refused:
+        found["bulk.undo"] = "It is still going on." if shown.state == "running" else "Nothing was deleted by it."
+    return found
+
+
+def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
+    """How far it is, what it is about, who began it and who carries it out."""
+    ink = "run" if found.state == "running" else "warn" if found.refused or found.left else "good"
+    share = found.done / found.total if found.total else 1.0
+    lines = [entry((f" {bar(share, 20)} ", ink), (bulk.progress(found), ink))]
+    words = "jobs that were marked" if found.words is None else f"filter: {one_line(found.words) or 'none'}"
+    by = f" {words} · begun by {one_line(found.actor)} {ago(found.started_at, now)}"
+    lines.append(entry((by, "muted"), (f" · {one_line(found.reason)}" if found.reason else "", "muted")))
+    if found.state == "running" and found.driver and found.driver != found.actor:
+        lines.append(entry((f" {one_line(found.driver)} carries it out", "muted")))
+    if found.stopped_by:
+        lines.append(entry((f" stopped by {one_line(found.stopped_by)}", "warn")))
+    if found.trouble:
+        lines.append(entry((f" the last batch failed: {one_line(found.trouble)}", "bad")))
+    lines.append(entry((f" {bulk.twin(found)}", "accent")))
+    if len(data.answers) >= MOST:
+        lines.append(entry((f" the first {MOST} answers; jobdeck bulk show {found.id.hex[-8:]} has more", "muted")))
+    return [*lines, entry()]
+
+
+def answer_line(answer: BulkAnswer, width: int) -> Entry:
+    """The answer for one job."""
+    word, ink = {True: ("✓ done", "good"), False: ("✗ refused", "bad"), None: ("○ waiting", "muted")}[answer.ok]
+    room = TYPE_WIDTH if width >= 110 else 20
+    return entry(
+        (f" {short_id(answer.job_id)}  ", "muted"),
+        (f"{fit(word, 10)} ", ink),
+        (f"{fit(middle(one_line(answer.task_type or '?'), room), room)}  ", "text"),
+        (one_line(answer.message or ""), "text" if answer.ok is False else "muted"),
+        key=("job", answer.job_id),
+    )

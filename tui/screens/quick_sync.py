@@ -1,0 +1,142 @@
+"""Quick Sync: three syncs, one key each, and in words what came of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, cast
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from tui.creating import QUICK_SYNCS
+from tui.format import fit, one_line, short_id
+from tui.operations import failure
+from tui.pane import Entry, Pane, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from core.model import Enqueued
+    from tui.app import JobdeckApp
+    from tui.creating import Creating, QuickSync
+
+LABEL: Final = 17
+
+
+class QuickSyncDialog(ModalScreen[None]):
+    """Stays open after a sync was queued, so that what came of it can be read."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("escape,q", "dismiss", "close"),
+        ("down,j", "move(1)", "down"),
+        ("up,k", "move(-1)", "up"),
+        ("enter", "take", "queue it"),
+        *((sync.key, f"queue('{sync.kind}')", sync.label) for sync in QUICK_SYNCS),
+    ]
+
+    def __init__(self, creating: Creating) -> None:
+        super().__init__()
+        self.creating = creating
+        self.syncs = {sync.kind: sync for sync in creating.quick_syncs()}
+        self.busy = False
+
+    def compose(self) -> ComposeResult:
+        """One box: the three, and what came of the last one."""
+        with Vertical(id="box") as box:
+            box.border_title = Content("Quick Sync")
+            box.border_subtitle = Content("a key or enter queues it · esc closes")
+            yield Pane(id="syncs")
+            yield Static(id="told")
+
+    @property
+    def deck(self) -> JobdeckApp:
+        """The application, as what it is."""
+        return cast("JobdeckApp", self.app)
+
+    def on_mount(self) -> None:
+        """The first one is chosen."""
+        self.query_one("#syncs", Pane).focus()
+        self._tell(Content.styled("Nothing is queued before a key is pressed.", "$ink-muted"))
+
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the list for the new width."""
+        self.call_after_refresh(self.redraw)
+
+    def redraw(self) -> None:
+        """The three; what cannot be had is greyed and says why."""
+        pane = self.query_one("#syncs", Pane)
+        pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
+
+    def on_pane_chosen(self) -> None:
+        """A double click does what enter does."""
+        self.action_take()
+
+    def action_move(self, by: int) -> None:
+        """Chooses another one."""
+        self.query_one("#syncs", Pane).move(by)
+
+    def action_take(self) -> None:
+        """Queues the one that is chosen."""
+        self.action_queue(str(self.query_one("#syncs", Pane).current))
+
+    def action_queue(self, kind: str) -> None:
+        """Queues a sync, once, and says what came of it."""
+        sync = next((one for one in self.syncs.values() if one.kind == kind), None)
+        if sync is None or self.busy:
+            return
+        if sync.missing:
+            self._tell(Content.styled(f"{sync.label} cannot be queued: {sync.missing}.", "$warning"))
+            return
+        self.query_one("#syncs", Pane).find(sync.kind)
+        self.busy = True
+        self._tell(Content.styled(f"Queueing {sync.label}…", "$primary"))
+        self.deck.background(partial(self.creating.quick_sync, sync.kind), partial(self._answered, sync))
+
+    def _answered(self, sync: QuickSync, answer: Sequence[Enqueued] | Exception) -> None:
+        self.busy = False
+        if isinstance(answer, Exception):
+            text = failure(f"queue {sync.label}", answer)
+            self._tell(Content.styled(text, "$error"))
+            return
+        lines = [Content.assemble(("✓ " if one.created else "· ", "$success"), line)
+                 for one, line in zip(answer, told(answer), strict=True)]  # fmt: skip
+        self._tell(Content("\n").join([*lines, Content.styled(f"jobdeck quick-sync {sync.kind}", "$accent")]))
+        self.deck.poller.poke()
+
+    def _tell(self, content: Content) -> None:
+        if self.is_attached:
+            self.query_one("#told", Static).update(content)
+        else:
+            self.deck.say(content.plain)
+
+    def _entry(self, sync: QuickSync, width: int) -> Entry:
+        grey = bool(sync.missing)
+        words = sync.missing or sync.description
+        return entry(
+            (f" {sync.key}  ", "muted" if grey else "key"),
+            (fit(sync.label, LABEL), "muted" if grey else "strong"),
+            (fit(words, max(width - LABEL - 5, 8)), "warn" if grey else "muted"),
+            key=sync.kind,
+        )
+
+
+def told(answers: Sequence[Enqueued]) -> list[str]:
+    """What became of each job of a quick sync, in words."""
+    lines = []
+    first = answers[0].job if answers else None
+    for place, one in enumerate(answers):
+        job, name = one.job, f"{one_line(one.job.task_type)} {short_id(one.job.id)}"
+        waits = ""
+        if place and first is not None:
+            waits = "; it waits for the first" if job.blocked_by == first.id else "; it does not wait for the first"
+        if one.created:
+            lines.append(f"{name} is queued{waits}.")
+        else:
+            lines.append(f"{name} was there already, {job.status.value}{waits}.")
+    return lines
