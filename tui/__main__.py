@@ -59,7 +59,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     if demo and arguments.database_url:
         raise UsageError("The demo has a database of its own. Leave --database-url out.")
     settings = arguments.settings()
-    theme = options.prepare_environment(os.environ)
+    theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(settings, console=False)
     with _demo(settings) if demo else nullcontext(settings) as used:
         from tui.app import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared

@@ -13,7 +13,7 @@ from core import settings as configuration
 from core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from core.settings import Settings
 
@@ -26,7 +26,8 @@ Options of the dashboard (jobdeck without a command, and jobdeck demo):
   --worker           Run a worker inside the dashboard; the embedded database always has one.
   --mouse            Take the mouse: click, wheel, double click.
   --refresh SECONDS  How often to read the database; 2 where left out.
-Environment: NO_COLOR, TEXTUAL_THEME (jobdeck-dark, jobdeck-light, jobdeck-contrast, ansi-dark, ansi-light).
+Environment: NO_COLOR, JOBDECK_THEME (dark, light, contrast, ansi-dark, ansi-light; the last two use the terminal's
+own 16 colours, and are chosen on terminals that have no more).
 """
 
 
@@ -108,18 +109,31 @@ def terminal_is_fit() -> bool:
     return named not in {"", "dumb", "unknown"} and all(os.isatty(number) for number in (0, 1, 2))
 
 
-def prepare_environment(environ: MutableMapping[str, str]) -> str:
+def prepare_environment(environ: MutableMapping[str, str], configured: str = "") -> str:
     """Sets what Textual reads when it is imported, and returns the theme to use.
 
-    With `NO_COLOR` it is one of the two themes that Textual can strip of every colour. A theme of Jobdeck's
+    `configured` is what the setting JOBDECK_THEME says; TEXTUAL_THEME goes before it. With `NO_COLOR` it is one of the two themes that Textual can strip of every colour. A theme of Jobdeck's
     own is unknown to Textual until the app has registered it, so its name must not stay in the environment.
     """
     environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     environ.setdefault("ESCDELAY", "250")
-    theme = environ.pop("TEXTUAL_THEME", "") or DEFAULT_THEME
+    theme = environ.pop("TEXTUAL_THEME", "") or _theme_of(configured)
+    theme = theme or ("ansi-dark" if _has_16_colours(environ) else DEFAULT_THEME)
     if "NO_COLOR" in environ and not theme.startswith("ansi-"):
         theme = "ansi-dark"
     if theme.startswith("ansi-"):
         environ["TEXTUAL_THEME"] = theme if theme in {"ansi-dark", "ansi-light"} else "ansi-dark"
     return theme
+
+
+def _theme_of(setting: str) -> str:
+    return setting if setting.startswith("ansi-") or not setting else f"jobdeck-{setting}"
+
+
+def _has_16_colours(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal says that it has no more colours, by the signs that Textual goes by."""
+    term = environ.get("TERM", "")
+    if not term or environ.get("COLORTERM", "").lower() in {"truecolor", "24bit"}:
+        return False
+    return not term.endswith(("-256color", "-kitty", "-direct"))

@@ -74,11 +74,6 @@ def word(name: str) -> str:
     return name.removeprefix("jobdeck-")
 
 
-def name_of(setting: str) -> str:
-    """The theme that the setting JOBDECK_THEME names; empty where it names none."""
-    return setting if setting.startswith("ansi-") or not setting else f"jobdeck-{setting}"
-
-
 FALLBACKS: Final = {
     "ink-muted": "ansi_bright_black",
     "ink-head": "ansi_default",

@@ -44,6 +44,10 @@ def test_the_dashboards_options_are_read() -> None:
     ({}, "jobdeck-dark", None),
     ({"TEXTUAL_THEME": "jobdeck-light"}, "jobdeck-light", None),
     ({"TEXTUAL_THEME": "ansi-light"}, "ansi-light", "ansi-light"),
+    ({"TERM": "xterm-256color"}, "jobdeck-dark", None),
+    ({"TERM": "xterm", "COLORTERM": "truecolor"}, "jobdeck-dark", None),
+    ({"TERM": "linux"}, "ansi-dark", "ansi-dark"),
+    ({"TERM": "linux", "TEXTUAL_THEME": "jobdeck-light"}, "jobdeck-light", None),
     ({"NO_COLOR": "1"}, "ansi-dark", "ansi-dark"),
     ({"NO_COLOR": "1", "TEXTUAL_THEME": "nord"}, "ansi-dark", "ansi-dark"),
     ({"NO_COLOR": "1", "TEXTUAL_THEME": "ansi-light"}, "ansi-light", "ansi-light"),
@@ -53,6 +57,36 @@ def test_the_environment_chooses_the_theme(given: dict[str, str], theme: str, ke
     assert prepare_environment(environ) == theme
     assert environ.get("TEXTUAL_THEME") == kept
     assert environ["TEXTUAL_ANIMATIONS"] == "none"
+
+
+@pytest.mark.parametrize(("setting", "given", "theme"), [
+    ("contrast", {}, "jobdeck-contrast"), ("light", {"TERM": "linux"}, "jobdeck-light"),
+    ("ansi-light", {}, "ansi-light"), ("light", {"TEXTUAL_THEME": "nord"}, "nord"),
+    ("contrast", {"NO_COLOR": "1"}, "ansi-dark"), ("ansi-light", {"NO_COLOR": "1"}, "ansi-light"),
+])  # fmt: skip
+def test_the_setting_names_a_theme(setting: str, given: dict[str, str], theme: str) -> None:
+    assert prepare_environment(dict(given), setting) == theme
+
+
+def test_keys_that_clash_are_a_sentence_before_anything_is_drawn(environ: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[keys]\n"job.retry" = "C"\n', encoding="utf-8")
+    with Terminal(JOBDECK, size=(160, 24), environ={**environ, "JOBDECK_CONFIG": str(config)}) as terminal:
+        assert terminal.wait_for_end() == 1
+        assert "[keys] gives C to job.retry and to job.cancel." in terminal.text
+        assert b"\x1b" not in terminal.raw
+
+
+def test_a_moved_key_and_a_theme_of_the_configuration_file_are_used(environ: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('JOBDECK_THEME = "contrast"\n[keys]\n"page.playbook" = "ctrl+b"\n', encoding="utf-8")
+    with Terminal(JOBDECK, environ={**environ, "JOBDECK_CONFIG": str(config)}) as terminal:
+        terminal.wait_for("? help")
+        terminal.send("\x02")
+        terminal.wait_for("Playbook")
+        assert terminal.look_of("Playbook")[0] == "ffffff"
+        terminal.send("qq")
+        assert terminal.wait_for_end() == 0
 
 
 def run(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
