@@ -72,7 +72,7 @@ def made(vendor: SendGrid, people: list[str], count: int, number: int) -> tuple[
 
 
 def send(port: int, requests: list[tuple[float, bytes, dict[str, str]]], begin: float, found: Any) -> None:
-    """Sends requests at their times over a few connections; puts into a queue how long each took, when it ended, and its status."""
+    """Sends requests at their times over a few connections; puts into a queue what became of each."""
     lock, place = threading.Lock(), [0]
     results: list[tuple[float, float, int]] = []
 

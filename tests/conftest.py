@@ -13,7 +13,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 WANTED_MAJOR = os.environ.get("JOBDECK_TEST_POSTGRES")
 FOREIGN_PREFIXES = ("JOBDECK_", "TEXTUAL_", "PG", "GAME_PLATFORM_", "SENDGRID_", "TWILIO_", "XDG_")
@@ -31,6 +31,16 @@ def _forget_the_machine() -> None:
 
 
 _forget_the_machine()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Makes captured text fit to send between test processes: hostile text may hold what UTF-8 cannot."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode("utf-8")) for title, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,10 @@ def digest(told: Digest, width: int) -> list[Entry]:
         _fact("finished", finished_words(told), width, "text"),
     ]
     found += [
-        _fact("triggers", trigger_words(told), width, "bad" if any(t.troubled for t in told.triggers) else "text")
+        _fact("triggers", one_line(trigger_words(told)), width, "bad" if any(t.troubled for t in told.triggers) else "text")
     ]
     found += [
-        _fact("" if number else "operators", f"{one_line(actor)}: {words}", width, "text")
+        _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
         for number, (actor, words) in enumerate(action_words(told))
     ]
     found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(told.pauses[-4:])]

@@ -232,8 +232,8 @@ class Form:
         if at is None:
             kept = self.editing and self.job is not None and self.texts[AT].strip()
             return "as it is; in 2h, tomorrow 9:00, now" if kept else "now; or in 2h, tomorrow 9:00 (UTC)"
-        shown = f"= {at:%Y-%m-%d %H:%M:%S}Z"
-        return f"{shown}, in {age(at - now)}" if at > now else f"{shown}, which is past: due at once"
+        shown = f"{at:%Y-%m-%d %H:%M}Z"
+        return f"= {shown}, in {age(at - now)}" if at > now else f"past: due at once ({shown})"
 
     def _note_of_end(self, now: datetime) -> str:
         text, end = self.texts[LASTING].strip().lower(), self.end(now)

@@ -27,10 +27,11 @@ def runs(form: Form, now: datetime) -> str:
         return ""
     if not form.recurring:
         return f"runs once: {_slot(slots[0], now, now)}"
-    listed = ", ".join(_slot(slot, slots[0] if number else now, now) for number, slot in enumerate(slots))
+    before = [now, *slots]
+    listed = ", ".join(_slot(slot, earlier, now) for slot, earlier in zip(slots, before, strict=False))
     end = form.end(now)
     more = ", …" if len(slots) == SHOWN_RUNS else ""
-    last = f", until {end:%Y-%m-%d %H:%M}Z" if end else ""
+    last = f", until {_slot(end, now, now)}Z" if end else ""
     every = format_duration(timedelta(minutes=form.every() or 0)).replace(" ", "")
     return f"next runs: {listed}{more} every {every}{last}"
 
@@ -76,6 +77,9 @@ def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
 
 
 def _slot(moment: datetime, before: datetime, now: datetime) -> str:
+    """A time, with its date where that is not the one before, and its year where it is not this one."""
     if abs(moment - now) < timedelta(seconds=1):
         return "now"
-    return f"{moment:%H:%M}" if moment.date() == before.date() == now.date() else f"{moment:%m-%d %H:%M}"
+    if moment.date() == before.date():
+        return f"{moment:%H:%M}"
+    return f"{moment:%m-%d %H:%M}" if moment.year == now.year else f"{moment:%Y-%m-%d %H:%M}"

@@ -112,8 +112,9 @@ def terminal_is_fit() -> bool:
 def prepare_environment(environ: MutableMapping[str, str], configured: str = "") -> str:
     """Sets what Textual reads when it is imported, and returns the theme to use.
 
-    `configured` is what the setting JOBDECK_THEME says; TEXTUAL_THEME goes before it. With `NO_COLOR` it is one of the two themes that Textual can strip of every colour. A theme of Jobdeck's
-    own is unknown to Textual until the app has registered it, so its name must not stay in the environment.
+    `configured` is what the setting JOBDECK_THEME says; TEXTUAL_THEME goes before it. With `NO_COLOR` it is one of
+    the two themes that Textual can strip of every colour. A theme of Jobdeck's own is unknown to Textual until the
+    app has registered it, so its name must not stay in the environment.
     """
     environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.registry import Registry
+    from core.registry import Json, Registry
     from core.settings import Settings
 
 ACTOR: Final = "the demo"
@@ -37,6 +37,16 @@ RECURRING: Final = {
     "release_parent_email_verification": 60,
 }
 """The six recurring jobs of production, in minutes; only the sync comes more often, as often as a job can."""
+
+ONCE: Final = (
+    "message_read_receipts_backfill",
+    "game_platform_onboard_coaches",
+    "game_platform_onboard_competitors",
+    "game_platform_profile_refresh",
+)
+"""Jobs that production runs when there is need; here one of each, a few seconds apart."""
+CAMPAIGN_TYPE: Final = "competitor_announcement_dispatch"
+BETWEEN_ONCE: Final = timedelta(seconds=4)
 
 ROUNDS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
 BETWEEN_COACHES: Final = timedelta(seconds=8)
@@ -108,6 +118,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
         for task_type, minutes in RECURRING.items()
         if task_type in registry
     ]
+    jobs += _once(registry, now)
     if SYNC in registry:
         jobs += _coach_syncs(registry, now)
         failed = insights.page(conn, Filter(status=Status.FAILED, task_type=SYNC)).jobs
@@ -115,6 +126,21 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
     with conn.transaction():
         for job in jobs:
             queue.enqueue(conn, job, actor=ACTOR)
+
+
+def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
+    """One job of each type that is not recurring, and the campaign of the sample."""
+    from core.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
+
+    payloads: dict[str, Json] = {task_type: {} for task_type in ONCE}
+    payloads[CAMPAIGN_TYPE] = {"campaignId": str(CAMPAIGN)}
+    for place, (task_type, payload) in enumerate(payloads.items()):
+        if task_type in registry:
+            yield replace(
+                draft(registry, task_type, payload),
+                run_at=now + place * BETWEEN_ONCE,
+                dedupe_key=f"demo:once:{task_type}",
+            )
 
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:

@@ -55,6 +55,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another."""
     from core import queue  # noqa: PLC0415 -- imported on first use
+    from core.health import expect_trigger  # noqa: PLC0415 -- imported on first use
     from core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
@@ -65,6 +66,9 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
     logs.configure(session.settings, console=True)
     with interrupting_signals(), session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
         source = "timer" if scheduled else "cli"
+        if scheduled and session.settings.cron_interval_minutes is not None:
+            with database.connection() as conn:
+                expect_trigger(conn, session.settings.cron_interval_minutes)
         cycle = Worker(database, session.registry, session.settings, mode="cycle", source=source)
         result = cycle.run_cycle(limit)
     logs.shutdown()

@@ -333,6 +333,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.claim_some("worker-a", set(TYPES), 6)
         self.finish_running(told)
 
+    @rule(places=picks, back=picks)
+    def delete_and_regret(self, places: list[int], back: list[int]) -> None:
+        self.act("delete", places, "now", dry_run=False)
+        self.restore(back, dry_run=False)
+        self.reap("worker-a")
+
     def status(self, job_id: UUID) -> str | None:
         """A job's status; None when it is not in the queue."""
         row = self.now.jobs.get(job_id)
@@ -807,7 +813,7 @@ def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(co
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=EXAMPLES or 60,
+            max_examples=EXAMPLES or 90,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=not EXAMPLES,

@@ -126,10 +126,12 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
 
 class TestScheduledRuns:
     def test_a_timers_cycle_counts_for_cron_health_and_one_by_hand_does_not(
-        self, jobdeck: Jobdeck, conn: Connection
+        self, jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("CRON_INTERVAL_MINUTES", "20")
         assert jobdeck("run-worker", "--scheduled").code == 0
         assert jobdeck("run-worker").code == 0
         assert [one[0] for one in history(conn)] == ["timer", "cli"]
         findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}
         assert findings["trigger"]["verdict"] == "ok"
+        assert "every 20m" in findings["trigger"]["evidence"]

@@ -36,6 +36,8 @@ class Reporting(FakeBackend):
     def __init__(self, source: FakeBackend, report: int, orders: int, words: list[str]) -> None:
         super().__init__(source.jobs)
         self.counts, self.health, self.workers = source.counts, source.health, source.workers
+        self.evidence = source.evidence
+        self.evidence.backend = self
         self.report, self.orders, self.words = report, orders, words
         if "busy" in words:
             self.embedded = EmbeddedWorker("running", 1)

@@ -59,6 +59,19 @@ def test_a_refresh_that_brings_nothing_new_writes_no_byte() -> None:
         assert running.readings(12) == b""
 
 
+@pytest.mark.parametrize(("key", "there"), [
+    ("h", "Triggers, newest first"), ("e", "4 groups"), ("m", "handles all"), ("o", "What operators did"),
+    ("p", "Setting up"), ("l", "Nothing has been logged"), ("\r", "Log of run"), (":", "clean up"),
+])  # fmt: skip
+def test_a_page_that_brings_nothing_new_writes_no_byte(key: str, there: str) -> None:
+    with settled("still") as running:
+        running.send(key)
+        running.wait_for(there)
+        running.readings(5)
+        running.read(0.3)
+        assert running.readings(12) == b""
+
+
 def test_with_a_running_clock_only_the_clock_is_written() -> None:
     with settled() as running:
         before = running.lines
@@ -140,6 +153,13 @@ def test_hostile_text_reaches_the_terminal_only_as_text() -> None:
         running.send("\x1b")
         running.wait_for(lambda: "Cancel 1 job" not in running.text)
         for keys, there in (("\r", "Payload"), ("?", "Keys")):
+            running.send(keys)
+            running.wait_for(there)
+        running.send("\x1b")
+        running.wait_for(lambda: "Keys" not in running.text)
+        running.send("q")
+        running.wait_for("1 All")
+        for keys, there in (("h", "Evidence"), ("e", "Errors"), ("m", "Workers"), ("o", "Audit"), ("l", "Log")):
             running.send(keys)
             running.wait_for(there)
         assert b"\x1b]52" not in running.raw

@@ -117,7 +117,7 @@ async def test_a_search_that_fails_is_said_in_the_list() -> None:
         deck.backend.failure = lost()
         await deck.press("enter")
         assert "does not answer" in deck.screen_text()
-        await deck.press("enter", "escape")
+        await deck.press("escape")
         assert deck.here == "CreateJob"
 
 
@@ -143,12 +143,10 @@ async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() ->
         await deck.press("n")
         await go_to(deck, "at")
         await deck.press(*"tomorrow 9:00")
-        assert "= 2026-07-05 09:00:00Z, in 20h" in note(deck, "at")
+        assert "= 2026-07-05 09:00Z, in 20h" in note(deck, "at")
         await go_to(deck, "recurring")
         await deck.press("right", "tab", *"6h", "tab", *"7d")
-        assert "next runs: 07-05 09:00, 07-05 15:00, 07-05 21:00, … every 6h, until 2026-07-12 09:00Z" in " ".join(
-            deck.screen_text().split()
-        )
+        assert "next runs: 07-05 09:00, 15:00, 21:00, … every 6h, until 07-12 09:00Z" in deck.screen_text()
         await deck.press("ctrl+s")
         (_, wanted), *_ = calls(deck, "create")
         assert isinstance(wanted, Wanted)

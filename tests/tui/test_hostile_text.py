@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from core.model import (
     ActionResult,
+    AuditEntry,
     Finding,
     Health,
     Processing,
     RunOutcome,
     Status,
     Verdict,
+    Worker,
 )
-from tests.tui.fake import NOW, FakeBackend, make_job
+from core.reports import Recipient, Recipients
+from tests.tui.fake import NOW, FakeBackend, make_job, minutes
+from tests.tui.sample import trend, worker_run
 from tests.tui.support import LARGE, dashboard, failed
 
 HOSTILE = "a\x1b]52;c;UFdORUQ=\x07b\x1b[31mc[/foo][red]d\u202ee\x9bm"
@@ -35,6 +42,58 @@ async def test_hostile_text_in_every_field_comes_out_harmless(size: tuple[int, i
             await deck.press(*keys)
             shown.append(deck.screen_text())
         deck.app.say(HOSTILE.replace("\x1b", ""))
+        text = "\n".join(shown)
+        assert "[/foo]" in text
+        assert not [character for character in text if ord(character) < 32 and character != "\n"]
+        assert not {"\x1b", "\x9b", "\u202e"} & set(text)
+
+
+@pytest.mark.parametrize("size", [(80, 24), LARGE])
+async def test_hostile_text_comes_out_harmless_on_every_page(size: tuple[int, int]) -> None:
+    facts: dict[str, Any] = {
+        "task_type": HOSTILE,
+        "locked_by": HOSTILE,
+        "last_error": HOSTILE,
+        "payload": {HOSTILE: HOSTILE},
+    }
+    progress = {"done": 1, "total": 2, "log": [HOSTILE, HOSTILE], HOSTILE: HOSTILE}
+    running = make_job(1, Status.RUNNING, started_at=NOW - minutes(30), lease_expires_at=NOW - minutes(9),
+                       progress=progress, **facts)  # fmt: skip
+    series = make_job(2, next_run_at=NOW - minutes(9), is_recurring=True, recurrence_interval_minutes=5,
+                      consecutive_failures=4, **facts)  # fmt: skip
+    backend = FakeBackend([running, series])
+    backend.health = Health(Verdict.CRITICAL, (Finding(HOSTILE, Verdict.CRITICAL, HOSTILE, NOW),))
+    backend.workers = (Worker(HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 4, (HOSTILE,), NOW, NOW, 1, alive=True),)
+    found = backend.evidence
+    found.runs = (
+        worker_run(1, 4, source=HOSTILE, message=HOSTILE), worker_run(2, 9, status="error", error_message=HOSTILE),
+    )  # fmt: skip
+    found.trends = (replace(trend(series, HOSTILE, HOSTILE), sample=HOSTILE),)
+    found.groups = {found.trends[0].key: (series.id,)}
+    found.unhandled = (HOSTILE,)
+    found.entries = (AuditEntry(1, NOW, HOSTILE, HOSTILE, series.id, {"status": HOSTILE}, {"status": "x"}, HOSTILE),
+                     AuditEntry(2, NOW, HOSTILE, "pause", None, None, {"task_type": HOSTILE}, HOSTILE))  # fmt: skip
+    found.recipients[running.id] = Recipients(((HOSTILE, 1),), (Recipient(HOSTILE, HOSTILE, HOSTILE, HOSTILE, NOW),))
+    found.stuck = (running.id,)
+    async with dashboard(backend, size=size, environment=HOSTILE) as deck:
+        shown = []
+        for keys in (
+            "h",
+            "K",
+            "e",
+            "R",
+            "m",
+            "o",
+            "l",
+            ("enter",),
+            ("enter", "X"),
+            ("colon", *"x[/foo]"),
+            ("j", "enter", "T"),
+        ):
+            await deck.press(*keys)
+            shown.append(deck.screen_text())
+            while deck.here != "Dashboard":
+                await deck.press("escape")
         text = "\n".join(shown)
         assert "[/foo]" in text
         assert not [character for character in text if ord(character) < 32 and character != "\n"]

@@ -379,7 +379,7 @@ class CreateJob(ModalScreen[None]):
 
         def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
             def answered(answer: Sequence[Found] | Exception) -> None:
-                deliver(failure(f"look for a {kind}", answer) if isinstance(answer, Exception) else answer)
+                deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
 
             self.deck.background(lambda: self.creating.find(kind, text), answered)
 
@@ -411,6 +411,10 @@ class CreateJob(ModalScreen[None]):
             for row in self.query(Row):
                 if self.form.text(row.field) == wanted:
                     self._show_in(row.widget, row.field)
+
+
+def _trouble(error: Exception) -> str:
+    return one_line(str(error)) if isinstance(error, JobdeckError) else failure("look it up", error)
 
 
 def _called(found: Found) -> str:

@@ -71,6 +71,8 @@ class Dashboard(Acting):
         """The table has the keys; the first paint says that the database is being opened."""
         self.table.say_empty("Opening the database…")
         self.table.focus()
+        if self.deck.view is not None:
+            self.show_view(self.deck.view)
         self.redraw()
 
     def on_screen_resume(self) -> None:
@@ -124,7 +126,9 @@ class Dashboard(Acting):
         }
 
     def show_view(self, view: View) -> None:
-        """Takes fresh data; only what differs is painted."""
+        """Takes fresh data; only what differs is painted. What comes before the list is there, it shows then."""
+        if not self.is_mounted:
+            return
         processing = view.snapshot.processing
         types = frozenset(pause.task_type for pause in processing.paused_types)
         jobs = view.snapshot.page.jobs
