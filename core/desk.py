@@ -24,7 +24,8 @@ def create(conn: Connection, registry: Registry, wanted: Wanted, *, actor: str) 
     Raises:
         Refused: the type is unknown, the payload does not fit, or the queue does not take it.
     """
-    return queue.enqueue(conn, new_job(registry, wanted, evidence.clock(conn)), actor=actor)
+    with conn.transaction():
+        return queue.enqueue(conn, new_job(registry, wanted, evidence.clock(conn)), actor=actor)
 
 
 def edit(

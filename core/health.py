@@ -56,7 +56,8 @@ SELECT now() AS at,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
-        WHERE heartbeat_at <= now() - interval '2 minutes' ORDER BY heartbeat_at LIMIT 5) AS silent
+        WHERE heartbeat_at BETWEEN now() - interval '1 hour' AND now() - interval '2 minutes'
+        ORDER BY heartbeat_at LIMIT 5) AS silent
 """
 
 _LATE_SERIES: Final = """

@@ -352,6 +352,8 @@ def resolve_id(conn: Connection, text: str) -> UUID:
             (SELECT id FROM job_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
             UNION
             (SELECT id FROM job_removed_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
+            UNION
+            (SELECT id FROM job_trash_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
             """,
             {"length": len(digits), "digits": digits},
         )

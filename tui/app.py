@@ -223,7 +223,7 @@ class JobdeckApp(App[int]):
         self.say(f"Theme {self.theme}. JOBDECK_THEME={themes.word(self.theme)} keeps it.")
 
     def look_away(self, *, covered: bool) -> None:
-        """Reads the list no more while a page covers it, and at once when it is seen again."""
+        """Reads the list no more while another screen is on top of it, and at once when none is."""
         wanted = replace(self.poller.request, glance=covered and self.view is not None)
         if covered:
             self.poller.request = wanted
@@ -297,13 +297,11 @@ class JobdeckApp(App[int]):
         self._redraw()
 
     def _redraw(self) -> None:
-        self.dashboard.redraw()
-        if isinstance(self.screen, Page):
+        if isinstance(self.screen, Dashboard | Page):
             self.screen.redraw()
 
     def _tick(self) -> None:
-        self.dashboard.tick()
-        if isinstance(self.screen, Page):
+        if isinstance(self.screen, Dashboard | Page):
             self.screen.tick()
 
     def _handle_exception(self, error: Exception) -> None:

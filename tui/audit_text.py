@@ -35,9 +35,8 @@ def digest(told: Digest, width: int) -> list[Entry]:
         _fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict]),
         _fact("finished", finished_words(told), width, "text"),
     ]
-    found += [
-        _fact("triggers", one_line(trigger_words(told)), width, "bad" if any(t.troubled for t in told.triggers) else "text")
-    ]
+    troubled = any(trigger.troubled for trigger in told.triggers)
+    found.append(_fact("triggers", one_line(trigger_words(told)), width, "bad" if troubled else "text"))
     found += [
         _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
         for number, (actor, words) in enumerate(action_words(told))

@@ -102,4 +102,4 @@ def _coach(one: choices.Coach) -> Found:
 
 def _missing(kind: str, registry: Registry) -> str:
     absent = [task_type for task_type in TYPES_OF[kind] if task_type not in registry]
-    return f"no handler here for {' and '.join(absent)}" if absent else ""
+    return f"no handler here: {', '.join(absent)}" if absent else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from core.errors import DatabaseUnreachable, JobdeckError
-from core.timeparse import format_duration
+from core.redact import clean
+from core.timeparse import write_duration
 from tui.actions import jobs_phrase, twin, twin_with_payload
 from tui.bulk import PAST
 from tui.bulk_driver import BulkDriver
@@ -174,8 +176,9 @@ class Operations:
         """Pauses processing everywhere."""
 
         def done(_processing: Processing) -> None:
-            span = f" --for {format_duration(resume_after).replace(' ', '')}" if resume_after else ""
-            self._say(f'Processing is paused.\njobdeck pause --reason "{one_line(reason or "")}"{span}', "warning")
+            why = ["--reason", clean(reason)] if reason else []
+            span = ["--for", write_duration(resume_after)] if resume_after else []
+            self._say(f"Processing is paused.\n{shlex.join(['jobdeck', 'pause', *why, *span])}", "warning")
 
         self._run("pause processing", lambda: self._reach().pause(reason, resume_after), done)
 

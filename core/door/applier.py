@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from core import outbox
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 BATCH: Final = 1000
 IDLE_SECONDS: Final = 60.0
 """How often it looks without having been told: for what another process kept and did not come to."""
+REST: Final = 3.0
+"""While more comes in, it rests for so many times what a batch took: taking in goes first, a provider waits for it."""
 
 
 class Applier:
@@ -41,7 +44,6 @@ class Applier:
     def _loop(self) -> None:
         try:
             while not self._ending.is_set():
-                self._wake.clear()
                 self._wake.wait(self._round())
         finally:
             self._link.close()
@@ -50,11 +52,15 @@ class Applier:
         """Applies what there is, and says how long to rest."""
         try:
             while not self._ending.is_set():
+                self._wake.clear()
+                began = time.monotonic()
                 counts = self._link.run(lambda conn: outbox.apply_events(conn, limit=BATCH))
                 if counts["failed"]:
                     event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
                 if counts["seen"] < BATCH or not counts["seen"] - counts["failed"]:
                     break
+                if self._wake.is_set():
+                    self._ending.wait(REST * (time.monotonic() - began))
         except FAILURES:
             return self._link.pause()
         return IDLE_SECONDS

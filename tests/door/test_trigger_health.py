@@ -218,6 +218,9 @@ class TestRest:
         assert found.verdict is Verdict.WARNING
         assert "gone-1 for 7m" in found.evidence
         assert "standing" not in found.evidence
+        pass_time(conn, 60 * MINUTE)
+        announce(conn)
+        assert finding(conn, "silent workers") is None
 
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
         add(conn)

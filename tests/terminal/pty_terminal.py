@@ -49,7 +49,8 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
 
     @property
     def lines(self) -> list[str]:
@@ -67,6 +68,13 @@ class Terminal:
 
     def send(self, keys: str) -> None:
         os.write(self._master, keys.encode())
+
+    def hang_up(self) -> int:
+        """Takes the terminal away, as a line that drops does, and returns the program's exit code."""
+        os.close(self._master)
+        self._master = -1
+        self.process.send_signal(signal.SIGHUP)
+        return self.process.wait(DEADLINE)
 
     def resize(self, width: int, height: int) -> None:
         self._screen.resize(height, width)

@@ -303,6 +303,7 @@ class FakeBackend:
     def _act(self, verb: Verb, seen: Job) -> ActionResult:
         if verb == "restore":
             self.jobs += [job for job in self.trash if job.id == seen.id]
+            self.trash = [job for job in self.trash if job.id != seen.id]
             return ActionResult(seen.id, ok=True, message="restored")
         held = next((job for job in self.jobs if job.id == seen.id), None)
         if held is None:

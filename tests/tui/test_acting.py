@@ -194,7 +194,7 @@ async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_i
         assert not deck.backend.calls
         await deck.press("enter")
         assert deck.backend.calls == [("pause", "down", timedelta(minutes=30))]
-        assert 'jobdeck pause --reason "down" --for 30m' in deck.toasts[-1]
+        assert "jobdeck pause --reason down --for 30m" in deck.toasts[-1]
         assert "PAUSED" in deck.line("banner")
 
 

@@ -84,7 +84,8 @@ def test_a_second_cycle_waits_for_the_first() -> None:
 def test_the_command_twin_of_one_job_can_be_pasted() -> None:
     job = make_job(1)
     assert twin("retry", [job]) == f"jobdeck retry {job.id}"
-    assert twin("delete", [job, make_job(2)]) == f"jobdeck delete {job.id} … (2 ids) --yes"
+    assert twin("delete", [job]) == f"jobdeck delete {job.id} --yes"
+    assert twin("retry", [job, make_job(2)]) == f"jobdeck retry {job.id.hex[-8:]} {make_job(2).id.hex[-8:]} --yes"
 
 
 def test_the_breakdown_is_in_the_order_of_the_tabs() -> None:

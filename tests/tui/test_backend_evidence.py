@@ -14,6 +14,7 @@ from tests.tui.test_backend import ALL, Connection, Gate, backend_of, gate, sett
 from tui.view import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from core.settings import Settings
@@ -188,7 +189,7 @@ def test_read_only_refuses_what_would_change_anything(
     queue.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings, read_only=True) as backend:
         (job,) = backend.view(ALL).snapshot.page.jobs
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             "reveal": lambda: backend.reveal(job.id),
             "cleanup": lambda: backend.cleanup([job.id]),
             "purge": lambda: backend.purge(dry_run=False),
@@ -196,10 +197,11 @@ def test_read_only_refuses_what_would_change_anything(
         }
         for read in (backend.cron, backend.fleet, lambda: backend.errors([]), lambda: backend.audit(HOUR)):
             read()
+        call = calls[what]
         if what == "cleanup":
-            calls[what]()
+            call()
         else:
             with pytest.raises(Refused):
-                calls[what]()
+                call()
         (now,) = backend.view(ALL).snapshot.page.jobs
         assert (now.id, now.version, now.status) == (job.id, job.version, job.status)

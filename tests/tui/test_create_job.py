@@ -10,7 +10,7 @@ from textual.widgets import TextArea
 
 from core.creating import Wanted
 from core.model import Status
-from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
+from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard
@@ -398,4 +398,3 @@ async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_o
             seen.add(focused.id)
             assert deck.app.screen.region.contains_region(focused.region)
         assert {f"field-{at}" for at in range(7)} | {"field-json", "yes", "try", "no"} <= seen
-        assert NOW

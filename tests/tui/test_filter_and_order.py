@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+
 from core.model import (
     Status,
 )
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
-from tests.tui.support import dashboard
+from tests.tui.support import LARGE, dashboard
+from tui.columns import layout
+from tui.view import SORTS
 
 
 async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("slash", *"type:totals dry", "enter")
         asked = deck.backend.requests[-1].filter
-        assert (asked.task_type, asked.search) == ("game_platform_totals_sweep", "dry")
+        assert (asked.task_type, asked.search) == ("totals", "dry")
         assert "type:totals dry" in deck.line("filter-line")
         await deck.press("escape")
         assert deck.backend.requests[-1].filter.task_type is None
         assert not deck.app.dashboard.query_one("#filter").display
 
 
-async def test_a_filter_word_that_cannot_be_read_is_said_and_changes_nothing() -> None:
+async def test_every_word_of_the_language_is_read() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("slash", *'error:"rate limit" coach:c-1 age>2h attempts>=3 outcome:lost', "enter")
+        asked = deck.backend.requests[-1].filter
+        assert (asked.error, asked.coach_id, asked.older_than) == ("rate limit", "c-1", timedelta(hours=2))
+        assert (asked.attempts_at_least, asked.outcome) == (3, "lost")
+
+
+@pytest.mark.parametrize(("text", "word"), [("status:nope", "nope"), ("state:failed", 'no key "state"')])
+async def test_a_filter_that_cannot_be_read_is_said_and_changes_nothing(text: str, word: str) -> None:
     async with dashboard(sample()) as deck:
         before = len(deck.backend.requests)
-        await deck.press("slash", *"status:nope", "enter")
-        assert "status: wants one of pending, running" in deck.toasts[-1]
+        await deck.press("slash", *text)
+        assert word in deck.line("peek")
+        await deck.press("enter")
+        assert word in deck.toasts[-1]
         assert len(deck.backend.requests) == before
+        assert deck.app.dashboard.bar.editing
 
 
 async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
@@ -34,6 +52,51 @@ async def test_the_status_word_chooses_the_tab_and_no_word_keeps_it() -> None:
         await deck.press("slash", *"status:failed", "enter")
         assert deck.backend.requests[-1].filter.status is Status.FAILED
         await deck.press("slash", *("backspace",) * 20, *"error:429", "enter")
+        asked = deck.backend.requests[-1].filter
+        assert (asked.status, asked.error) == (Status.FAILED, "429")
+
+
+async def test_tab_completes_the_last_word_and_goes_on_to_the_next_that_fits() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("slash", *"red st")
+        assert "tab status:" in deck.line("peek")
+        await deck.press("tab", *"c")
+        field = deck.app.dashboard.bar.field
+        assert field.value == "red status:c"
+        assert "tab status:cancelled  status:succeeded" in deck.line("peek")
+        await deck.press("tab")
+        assert field.value == "red status:cancelled"
+        await deck.press("tab")
+        assert field.value == "red status:succeeded"
+        await deck.press("space", *"type:totals", "tab")
+        assert field.value == "red status:succeeded type:game_platform_totals_sweep"
+
+
+async def test_filters_of_this_session_come_back_by_up_and_down() -> None:
+    async with dashboard(sample()) as deck:
+        for text in ("error:429", "status:failed"):
+            await deck.press("slash", *("backspace",) * 20, *text, "enter")
+        await deck.press("escape", "slash", "up")
+        field = deck.app.dashboard.bar.field
+        assert field.value == "status:failed"
+        await deck.press("up", "up")
+        assert field.value == "error:429"
+        await deck.press("down", "down")
+        assert field.value == ""
+        await deck.press("up", "enter")
+        assert deck.backend.requests[-1].filter.status is Status.FAILED
+
+
+async def test_esc_leaves_the_line_and_keeps_the_filter_that_is_on() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("slash", *"error:429", "enter", "slash", *" more", "escape")
+        assert "error:429" in deck.line("filter-line")
+        assert deck.backend.requests[-1].filter.error == "429"
+
+
+async def test_a_filter_stays_while_tabs_change() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("slash", *"error:429", "enter", "5")
         asked = deck.backend.requests[-1].filter
         assert (asked.status, asked.error) == (Status.FAILED, "429")
 
@@ -49,9 +112,27 @@ async def test_sorting_keeps_the_cursor_on_its_job() -> None:
         await deck.press("j", "j")
         held = deck.table.current
         await deck.press("s", "S")
-        assert deck.backend.requests[-1].sort == "created"
-        assert not deck.backend.requests[-1].descending
+        assert deck.backend.requests[-1].sort == "task"
+        assert deck.backend.requests[-1].descending
         assert deck.table.current == held
+
+
+async def test_s_goes_through_every_column_and_the_heading_shows_the_order() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        seen = []
+        for _ in SORTS:
+            await deck.press("s")
+            seen.append(deck.backend.requests[-1].sort)
+        assert seen == [*SORTS[1:], SORTS[0]]
+        await deck.press(*("s",) * SORTS.index("error"))
+        assert "error ↓" in deck.screen_text()
+        await deck.press("S")
+        assert "error ↑" in deck.screen_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_every_column_has_an_order(width: int) -> None:
+    assert all(column.sort in SORTS for column in layout(width))
 
 
 async def test_a_longer_list_is_read_when_the_cursor_comes_near_its_end() -> None:

@@ -117,11 +117,15 @@ async def test_while_a_page_covers_the_list_the_list_is_not_read(page: str) -> N
         assert len(deck.table.jobs) == listed
 
 
-async def test_behind_cron_health_the_list_goes_on() -> None:
+@pytest.mark.parametrize("key", ["h", "P", "question_mark", "colon"])
+async def test_behind_a_dialog_the_list_stands_still_and_is_right_when_it_is_seen_again(key: str) -> None:
     async with dashboard(sample(), size=LARGE) as deck:
-        await deck.press("h")
+        listed = len(deck.table.jobs)
+        await deck.press(key)
         deck.backend.jobs = [make_job(999)]
         await deck.refresh()
+        assert len(deck.table.jobs) == listed
+        await deck.press("escape")
         assert len(deck.table.jobs) == 1
 
 

@@ -149,9 +149,9 @@ async def test_incident_response_from_alert_to_stable(
         await operator.until(
             lambda: (
                 operator.here == "CronHealth"
-                and operator.app.screen.data is not None  # type: ignore[attr-defined]
-                and operator.app.screen.data.health.verdict is Verdict.OK
-            ),  # type: ignore[attr-defined]
+                and (data := getattr(operator.app.screen, "data", None)) is not None
+                and data.health.verdict is Verdict.OK
+            ),
             "r",
         )
         await operator.until("✓ OK")

@@ -123,7 +123,6 @@ class BulkPage(ListPage[BulkReport]):
 
     def on_pane_moved(self) -> None:
         """Near the end of the answers, more are read."""
-        super().on_pane_moved()
         data = self.data
         if data and data.more and len(data.answers) < MOST and self.pane.cursor >= len(self.pane.entries) - NEAR_END:
             self.wish.parts += 1

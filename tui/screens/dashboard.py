@@ -75,8 +75,16 @@ class Dashboard(Acting):
             self.show_view(self.deck.view)
         self.redraw()
 
+    def on_screen_suspend(self) -> None:
+        """Another screen is on top: behind a dialog too the list stands still.
+
+        Textual paints the whole terminal anew whenever something changes behind a dialog.
+        """
+        self.deck.look_away(covered=True)
+
     def on_screen_resume(self) -> None:
-        """The list is seen again."""
+        """The list is on top again."""
+        self.redraw()
         self.deck.look_away(covered=False)
 
     @property
@@ -221,8 +229,7 @@ class Dashboard(Acting):
             self._sort_by(event.sort)
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
-        """A click on a tab or a key does what the key does."""
-        super().on_line_clicked(event)
+        """A click on a tab does what its key does; Textual has `Acting` see to the keys."""
         tab = hits.tab_at(event.line.spans, event.x) if event.line.id == "tabs" else None
         if tab is not None:
             self.action_do(tab)

@@ -64,8 +64,6 @@ class Page(Acting, Generic[T]):
 
     def on_mount(self) -> None:
         """Paints what is known, then asks for the rest."""
-        if not self.is_modal:
-            self.deck.look_away(covered=True)
         self.redraw()
         self.fetch()
 

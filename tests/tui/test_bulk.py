@@ -1,0 +1,337 @@
+"""Actions on many jobs: all that match, frozen; step by step; an answer for each; after a lost connection too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.widgets import Input
+
+from core.errors import DatabaseUnreachable, Refused
+from core.model import Status
+from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
+from tests.tui.support import LARGE, Deck, dashboard, failed, make_app
+from tui.bulk import number, progress, twin
+from tui.screens.bulk import reasons
+from tui.screens.confirm import Confirm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.bulk_model import Bulk
+
+
+def mixed() -> FakeBackend:
+    jobs = [make_job(at, Status.FAILED, last_error="boom") for at in range(1, 31)]
+    jobs += [make_job(at, Status.RUNNING) for at in range(31, 34)]
+    return FakeBackend([*jobs, *(make_job(at, task_type="sms_digest_processor") for at in range(34, 40))])
+
+
+async def confirm(deck: Deck, word: str) -> None:
+    """Types the word that a dialog about many jobs asks for."""
+    field = deck.app.screen.query_one("#word", Input)
+    field.focus()
+    await deck.press(*word, "enter")
+
+
+def by_id(backend: FakeBackend, number: int) -> Any:
+    return next(job for job in backend.jobs if job.id == job_id(number))
+
+
+class Held:
+    """Background work that is done when the test lets it."""
+
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], None]] = []
+        self.holding = False
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        def run() -> None:
+            try:
+                answer = work()
+            except (DatabaseUnreachable, Refused) as error:
+                answer = error
+            done(answer)
+
+        if self.holding:
+            self.kept.append(run)
+        else:
+            run()
+
+    def let_one_go(self) -> None:
+        self.kept.pop(0)()
+
+
+async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_take() -> None:
+    async with dashboard(mixed(), size=LARGE) as deck:
+        await deck.press("slash", *"boom", "enter", "A")
+        assert "all 30 that match chosen" in deck.line("peek")
+        assert "R retry 30" in deck.line("keys")
+        await deck.press("A")
+        assert "chosen" not in deck.line("peek")
+        assert deck.backend.bulk.held == {}
+
+
+@pytest.mark.parametrize("key", ["u", "escape", "2"])
+async def test_what_was_chosen_can_be_dropped_and_another_list_drops_it(key: str) -> None:
+    async with dashboard(mixed()) as deck:
+        await deck.press("A", key)
+        assert deck.app.operations.bulk.choice is None
+        assert deck.backend.bulk.held == {}
+        assert not deck.backend.calls
+
+
+async def test_nothing_that_matches_is_said_and_nothing_is_chosen() -> None:
+    async with dashboard(mixed()) as deck:
+        await deck.press("slash", *"zebra", "enter", "A")
+        assert "No job in the queue matches" in deck.toasts[-1]
+        assert deck.app.operations.bulk.choice is None
+
+
+async def test_the_dialog_names_verb_count_types_and_first_ids_and_asks_for_the_word() -> None:
+    async with dashboard(mixed(), size=LARGE) as deck:
+        await deck.press("A", "D")
+        dialog = deck.app.screen
+        assert isinstance(dialog, Confirm)
+        text = f"{dialog.question.title}\n{dialog.question.body.plain}"
+        for part in ("Delete 36 jobs", "30 failed, 6 pending", "game_platform_sync", "sms_digest_processor",
+                     job_id(1).hex[-8:], "Will be refused: 3 running.", "goes on if this terminal hangs up",
+                     "chosen by: everything in the queue"):  # fmt: skip
+            assert part in text, part
+        assert "Delete 36 jobs" in deck.screen_text()
+        await deck.press("y")
+        assert deck.here == "Confirm"
+        await deck.press("escape")
+        assert not deck.backend.calls
+        assert deck.app.operations.bulk.choice is not None
+
+
+async def test_an_action_takes_the_frozen_ids_whatever_the_list_has_become() -> None:
+    async with dashboard(failed(30)) as deck:
+        await deck.press("A")
+        deck.backend.jobs.append(make_job(99, Status.FAILED))
+        deck.backend.jobs[4] = replace(deck.backend.jobs[4], version=7)
+        await deck.refresh()
+        await deck.press("R")
+        assert "Retry 30 jobs" in deck.screen_text()
+        await confirm(deck, "retry")
+        assert deck.backend.calls == [("retry", tuple(job_id(at + 1) for at in range(30)))]
+        assert by_id(deck.backend, 99).status is Status.FAILED
+        assert by_id(deck.backend, 5).status is Status.FAILED
+        assert "29 of 30 jobs retried, 1 refused." in deck.toasts[-1]
+        assert "b shows which were refused" in deck.toasts[-1]
+        assert "jobdeck retry --bulk 00000001 --yes" in deck.toasts[-1]
+
+
+async def test_many_marked_jobs_go_the_same_way_and_few_at_once() -> None:
+    async with dashboard(failed(8)) as deck:
+        await deck.press("space", "space", "space", "R", "y")
+        assert not deck.backend.bulk.held
+        await deck.press("5", "a", "R", "y")
+        (held,) = deck.backend.bulk.held.values()
+        assert held.bulk.done == held.bulk.total == 5
+
+
+async def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone() -> None:
+    async with dashboard(mixed(), size=LARGE) as deck:
+        await deck.press("A", "D")
+        await confirm(deck, "delete")
+        await deck.press("b")
+        text = deck.screen_text()
+        assert "36 of 39 jobs deleted, 3 refused" in text
+        assert "begun by alice@10.0.0.7" in text
+        assert text.count("✓ done") == 36
+        await deck.press("f")
+        text = deck.screen_text()
+        assert text.count("✗ refused") == 3
+        assert "✓ done" not in text
+        assert text.count("It is running.") == 3
+        await deck.press("f")
+        assert "✓ done" in deck.screen_text()
+
+
+async def test_the_page_opens_a_job_copies_the_command_and_goes_to_older_actions() -> None:
+    async with dashboard(failed(10), size=LARGE) as deck:
+        await deck.press("A", "C", "y", "1", "A", "R", "y", "b")
+        assert "10 of 10 jobs retried" in deck.screen_text()
+        await deck.press("left_square_bracket")
+        assert "10 of 10 jobs cancelled" in deck.screen_text()
+        await deck.press("y")
+        assert deck.app.clipboard == "jobdeck cancel --bulk 00000001 --yes"
+        await deck.press("left_square_bracket")
+        assert "oldest" in deck.toasts[-1]
+        await deck.press("right_square_bracket")
+        assert "10 of 10 jobs retried" in deck.screen_text()
+        await deck.press("j", "j", "j", "j", "j", "enter")
+        assert deck.here == "JobDetailScreen"
+
+
+async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page() -> None:
+    async with dashboard(failed(10)) as deck:
+        await deck.press("A", "D", "y")
+        assert "u takes it back" in deck.toasts[-1]
+        assert "u undo delete" in deck.line("keys")
+        assert not deck.table.jobs
+        await deck.press("u")
+        assert len(deck.table.jobs) == 10
+        assert "10 of 10 jobs restored." in deck.toasts[-1]
+        await deck.press("A", "D", "y", "b", "u")
+        assert "10 jobs will be taken out of the trash" in " ".join(deck.screen_text().split())
+        await deck.press("y", "escape")
+        assert len(deck.table.jobs) == 10
+
+
+async def test_progress_is_told_step_by_step_and_the_keys_go_on_meanwhile() -> None:
+    held, backend = Held(), failed(25)
+    app = make_app(backend)
+    app.background = held
+    app.operations.bulk._background = held
+    async with app.run_test(size=LARGE) as pilot:
+        deck = Deck(app, backend, Clock(), pilot)
+        await pilot.pause()
+        await deck.press("A", "C")
+        held.holding = True
+        await deck.press("y")
+        held.let_one_go()
+        for done in (0, 10, 20):
+            await pilot.pause()
+            assert f"cancelling {done} of 25" in deck.line("peek")
+            await deck.press("j")
+            held.let_one_go()
+        held.holding = False
+        await pilot.pause()
+        assert "25 of 25 jobs cancelled." in deck.toasts[-1]
+        assert deck.table.cursor == 3
+
+
+async def test_a_second_action_waits_for_the_first() -> None:
+    held, backend = Held(), failed(25)
+    app = make_app(backend)
+    app.operations.bulk._background = held
+    async with app.run_test(size=LARGE) as pilot:
+        deck = Deck(app, backend, Clock(), pilot)
+        await pilot.pause()
+        await deck.press("A", "C")
+        held.holding = True
+        await deck.press("y")
+        held.let_one_go()
+        held.holding = False
+        await deck.press("a", "R", "y")
+        assert "One at a time: cancelling 0 of 25" in deck.toasts[-1]
+
+
+async def test_a_lost_connection_interrupts_and_the_next_reading_goes_on_with_nothing_done_twice() -> None:
+    async with dashboard(failed(25)) as deck:
+        await deck.press("z", "A", "C")
+        deck.backend.failure = lost()
+        deck.backend.bulk.failures = [lost()]
+        await deck.press("y")
+        assert "the connection was lost. It goes on when the database answers" in deck.toasts[-1]
+        assert "jobdeck bulk show" in deck.toasts[-1]
+        assert "waits for the connection" in deck.line("peek")
+        assert all(job.status is Status.FAILED for job in deck.backend.jobs)
+        deck.backend.failure = None
+        await deck.refresh()
+        assert "25 of 25 jobs cancelled." in deck.toasts[-1]
+        assert deck.backend.bulk.steps == 4
+
+
+async def test_what_the_database_refuses_is_said_and_ends_the_driving() -> None:
+    async with dashboard(failed(25)) as deck:
+        await deck.press("A", "C")
+        deck.backend.bulk.failures = [Refused("This bulk action is gone.")]
+        await deck.press("y")
+        assert "Could not go on: This bulk action is gone." in deck.toasts[-1]
+        assert deck.app.operations.bulk.running is None
+
+
+def unfinished(backend: FakeBackend, done: int = 10, *, stepped: timedelta = timedelta(minutes=12)) -> Bulk:
+    """An action that another session began and did not end."""
+    choice = backend.bulk.choose_jobs(backend.jobs)
+    backend.bulk.start(choice.bulk.id, "cancel")
+    for _ in range(done // backend.bulk.batch):
+        backend.bulk.step(choice.bulk.id)
+    held = backend.bulk.held[choice.bulk.id]
+    held.bulk = replace(held.bulk, started_at=NOW - stepped, stepped_at=NOW - stepped, actor="bob@10.0.0.9")
+    backend.calls.clear()
+    return held.bulk
+
+
+async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_with_it() -> None:
+    backend = failed(25)
+    unfinished(backend)
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "Not finished yet: cancelling 10 of 25, begun by bob@10.0.0.9. b shows it." in deck.toasts[-1]
+        await deck.press("b")
+        text = deck.screen_text()
+        assert text.count("✓ done") == 10
+        assert text.count("○ waiting") == 15
+        await deck.press("O")
+        assert "25 of 25 jobs cancelled." in deck.toasts[-1]
+        assert deck.screen_text().count("✓ done") == 25
+
+
+async def test_an_action_can_be_stopped_and_the_rest_stays_as_it_was() -> None:
+    backend = failed(25)
+    unfinished(backend)
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("b", "X")
+        assert "What is done stays done" in deck.screen_text()
+        await deck.press("y")
+        assert "10 of 25 jobs cancelled, stopped before 15 others." in deck.toasts[-1]
+        assert sum(job.status is Status.FAILED for job in backend.jobs) == 15
+        await deck.press("r")
+        assert "stopped by alice@10.0.0.7" in deck.screen_text()
+        await deck.press("X")
+        assert "It has stopped already." in deck.toasts[-1]
+
+
+async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with() -> None:
+    backend = failed(25)
+    bulk = unfinished(backend, stepped=timedelta(seconds=2))
+    backend.bulk.held[bulk.id].bulk = replace(bulk, driver="web-1:4242")
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("b")
+        assert "web-1:4242 carries it out" in deck.screen_text()
+        await deck.press("O")
+        assert "web-1:4242 carries it out." in deck.toasts[-1]
+        assert deck.backend.bulk.held[bulk.id].bulk.done == 10
+
+
+async def test_an_empty_page_says_so_and_offers_nothing() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("b")
+        assert "No action on many jobs in the last 30 days." in deck.screen_text()
+        for key in ("O", "X", "u", "f", "y"):
+            await deck.press(key)
+            assert "There is no bulk action to look at." in deck.toasts[-1]
+
+
+async def test_more_answers_are_read_as_the_cursor_comes_near_their_end() -> None:
+    backend = failed(450)
+    backend.bulk.batch = 450
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("A", "C")
+        await confirm(deck, "cancel")
+        await deck.press("b", "G")
+        await deck.press("G")
+        pane = deck.app.screen.query_one("#pane")
+        assert len(pane.entries) > 400  # type: ignore[attr-defined]
+
+
+async def test_a_production_database_asks_for_the_word_even_for_one_job() -> None:
+    async with dashboard(failed(1), production=True) as deck:
+        await deck.press("A", "R")
+        assert deck.app.screen.query("#yes:disabled")
+
+
+def test_progress_in_words() -> None:
+    bulk = unfinished(failed(25))
+    assert number(1234567) == "1 234 567"
+    assert progress(bulk) == "cancelling 10 of 25"
+    ended = replace(bulk, state="finished", total=12_000, done=12_000, refused=10)
+    assert progress(ended) == "11 990 of 12 000 jobs cancelled, 10 refused"
+    assert twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
+    assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a deletion can be taken back."
