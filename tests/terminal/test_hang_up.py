@@ -58,7 +58,12 @@ def unfinished(conn: Connection, database_url: str, environ: dict[str, str]) -> 
 def held(url: str) -> Iterator[Connection]:
     """Holds the job that comes after the first 6 000 in the order of the ids."""
     with psycopg.connect(url) as other:
-        other.execute("SELECT id FROM job_queue ORDER BY id OFFSET %s LIMIT 1 FOR UPDATE", (STOPS_AT,))
+        other.execute(
+            """
+            SELECT id FROM job_queue WHERE id = (SELECT id FROM job_queue ORDER BY id OFFSET %s LIMIT 1) FOR UPDATE
+            """,
+            (STOPS_AT,),
+        )
         yield other
 
 
@@ -132,9 +137,10 @@ def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
 ) -> None:
     queue.enqueue(conn, NewJob("game_platform_sync"), actor="test")
     with Terminal([*JOBDECK, "--mouse"], size=(120, 30), environ=environ) as terminal:
-        terminal.wait_for("game_platform_sync")
+        terminal.wait_for("R run now")
+        terminal.wait_for("? help")
         assert b"\x1b[?1006h" in terminal.raw
-        for text, there in (("D delete", "Delete 1 job"), ("Delete 1 job ", "u takes it back")):
+        for text, there in (("D delete", "y yes · esc no"), ("Delete 1 job ", "u takes it back")):
             y = max(at for at, line in enumerate(terminal.lines) if text in line)
             x = terminal.lines[y].index(text) + 1
             terminal.send(f"\x1b[<0;{x + 1};{y + 1}M\x1b[<0;{x + 1};{y + 1}m")

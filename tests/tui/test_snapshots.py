@@ -24,6 +24,16 @@ PAGES = {
     "confirm": ("j", "j", "space", "space", "space", "D"),
     "pause": ("P",),
     "help": ("question_mark",),
+    "running": ("enter",),
+    "revealed": ("j", "j", "j", "j", "j", "enter", "X"),
+    "payload": ("j", "j", "j", "j", "j", "enter", "T"),
+    "health": ("h",),
+    "errors": ("e", "j"),
+    "workers": ("m",),
+    "audit": ("o",),
+    "playbook": ("p",),
+    "log": ("l",),
+    "palette": ("colon", *"pa"),
 }
 
 
