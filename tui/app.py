@@ -297,7 +297,8 @@ class JobdeckApp(App[int]):
         self._redraw()
 
     def _redraw(self) -> None:
-        if isinstance(self.screen, Dashboard | Page):
+        # An answer from the background may come when the last screen has gone.
+        if self._screen_stack and isinstance(self.screen, Dashboard | Page):
             self.screen.redraw()
 
     def _tick(self) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,7 +60,7 @@ def test_schedulers_and_the_proxy_call_what_the_door_serves() -> None:
 def test_systemd_has_no_complaint(tmp_path: Path) -> None:
     for unit in (DEPLOY / "systemd").iterdir():
         # The program's place is that of an installation; here it is another.
-        text = unit.read_text(encoding="utf-8").replace("/opt/jobdeck/venv/bin/jobdeck", sys.executable)
+        text = unit.read_text(encoding="utf-8").replace("/opt/jobdeck/venv/bin/jobdeck", "/usr/bin/env")
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
     checked = subprocess.run(
         [str(SYSTEMD), "verify", *sorted(map(str, tmp_path.iterdir()))],

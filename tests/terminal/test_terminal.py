@@ -179,16 +179,6 @@ def test_hostile_text_reaches_the_terminal_only_as_text() -> None:
         assert b"[/foo]" in running.raw
 
 
-def test_a_terminal_made_tiny_shows_a_sentence_and_recovers() -> None:
-    with settled() as running:
-        running.resize(40, 10)
-        running.wait_for("Jobdeck needs 60 columns")
-        running.resize(80, 24)
-        running.wait_for("? help")
-        running.send("q")
-        assert running.wait_for_end() == 0
-
-
 def test_the_mouse_is_left_alone() -> None:
     with settled() as running:
         assert b"\x1b[?1000h" not in running.raw
