@@ -29,6 +29,8 @@ SHORT_FOLDER = Path("/tmp")  # noqa: S108 -- a folder made in it is private, and
 START_SECONDS = 90.0
 PAUSE_SECONDS = 0.02
 LARGEST_LOG = 1_000_000
+OF_A_DEAD_SERVER = "unexpected postmaster exit"
+"""What children of a killed server write into the log as they end, which may be while the next one starts."""
 SETTINGS = """\
 # Written by Jobdeck at every start. Settings of your own belong at the end of postgresql.conf.
 listen_addresses = ''
@@ -130,8 +132,9 @@ class Cluster:
         with self.log.open("rb") as log:
             log.seek(before)
             lines = log.read().decode(errors="replace").splitlines()
-        telling = [line for line in lines if re.search(r"\b(FATAL|PANIC|could not|cannot)\b", line)]
-        return (telling or lines or ["it says nothing"])[0]
+        own = [line for line in lines if OF_A_DEAD_SERVER not in line]
+        telling = [line for line in own if re.search(r"\b(FATAL|PANIC|could not|cannot)\b", line)]
+        return (telling or own or ["it says nothing"])[0]
 
     def _control(self, *arguments: str) -> int:
         """Runs pg_ctl, which with the server it leaves behind writes to the log file and never to a pipe.
