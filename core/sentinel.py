@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from core.alerts import Alerts
     from core.model import Finding, Health
+    from core.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ OUTAGE_SECONDS: Final = 60.0
 
 WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying")
 """Signals that are told of when they are critical; failures of jobs and series are told one by one."""
+
+
+def timeouts_of(registry: Registry) -> dict[str, float]:
+    """How long a run of each task type may take, in seconds."""
+    return {name: found.timeout for name in registry.names if (found := registry.get(name)) is not None}
 
 
 class Sentinel:

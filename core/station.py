@@ -61,12 +61,6 @@ class Station:
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
-    @property
-    def timeouts(self) -> dict[str, float]:
-        """How long a run of each task type may take, in seconds."""
-        registry = self.runner.registry
-        return {name: found.timeout for name in registry.names if (found := registry.get(name)) is not None}
-
     def close(self) -> None:
         """Lets go of what runs had opened outside the database."""
         self.resources.close()

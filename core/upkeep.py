@@ -15,7 +15,7 @@ from core import bulk, queue, worker_record
 from core.link import FAILURES
 from core.logs import event
 from core.redact import safe_error
-from core.sentinel import LOOK_SECONDS, Outage, Sentinel
+from core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from core.tally import Totals
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Upkeep:
         self._window: UUID | None = None
         self._window_end = 0.0
         self._counted = Totals()
-        self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=station.timeouts)
+        self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=timeouts_of(station.runner.registry))
         self._outage = Outage(station.alerts, station.worker_id, station.database.label)
         self._next_look = 0.0
         self._interval = min(max(station.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])

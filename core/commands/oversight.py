@@ -38,9 +38,11 @@ def status(session: Session) -> None:
 def health(session: Session) -> int | None:
     """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
     from core.health import health as judge  # noqa: PLC0415 -- imported on first use
+    from core.sentinel import timeouts_of  # noqa: PLC0415 -- imported on first use
 
+    timeouts = timeouts_of(session.registry)
     with session.connection() as conn:
-        found = judge(conn)
+        found = judge(conn, timeouts=timeouts)
     lines = [
         f"Verdict: {found.verdict.value}",
         *output.section("Evidence", finding_table(found.findings) if found.findings else []),

@@ -27,6 +27,7 @@ from core.door.watcher import Watcher
 from core.errors import ConfigurationError
 from core.health import expect_trigger
 from core.logs import event
+from core.sentinel import timeouts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,8 +86,7 @@ class Door:
         outside = self._outside()
         name = f"{socket.gethostname()} door"
         self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
-        timeouts = {one: found.timeout for one in registry.names if (found := registry.get(one)) is not None}
-        self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts)
+        self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts_of(registry))
         self._sites = self._make_sites(outside)
 
     @property

@@ -135,3 +135,11 @@ class TestScheduledRuns:
         findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}
         assert findings["trigger"]["verdict"] == "ok"
         assert "every 20m" in findings["trigger"]["evidence"]
+
+
+def test_health_names_runs_that_have_used_up_most_of_their_time(jobdeck: Jobdeck, conn: Connection) -> None:
+    job = queue.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
+    queue.claim(conn, "w", ["cli_wait"], 1, 7200.0)
+    conn.execute("UPDATE job_queue SET started_at = now() - interval '99 days' WHERE id = %s", (job.id,))
+    findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}
+    assert "cli_wait the longest" in findings["long runs"]["evidence"]
