@@ -2459,9 +2459,9 @@ begin
             else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
             when job_clause_due(v_job.run_at, v_now)
-                then format('It has been due for %s.', justify_hours(date_trunc('second', v_now - v_job.run_at)))
-            else format('It is due in %s, at %s.', justify_hours(date_trunc('second', v_job.run_at - v_now)),
-                to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
+                then format('It has been due since %s.',
+                    to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
+            else format('It is due at %s.', to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
         (6, 'unexpired', job_clause_unexpired(v_job.expires_at, v_now), case
             when v_job.expires_at is null then 'It has no end.'
             else format('Its time %s at %s.', case when v_job.expires_at > v_now then 'runs out' else 'ran out' end,

@@ -133,12 +133,12 @@ WITH troubled AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT q.status, q.last_error FROM job_list AS q WHERE q.id = n.job_id LIMIT 1) AS j
     GROUP BY n.task_type, n.fingerprint
 )
-SELECT a.*, coalesce(s.failed, 0) AS failed, coalesce(s.waiting, 0) AS waiting, ARRAY(
-        SELECT coalesce((SELECT h.runs FROM hourly AS h WHERE h.task_type = a.task_type
-            AND h.fingerprint = a.fingerprint AND h.hours_ago = n), 0)
-        FROM generate_series(%(hours)s - 1, 0, -1) AS n ORDER BY n DESC
-    ) AS hours
-FROM alike AS a LEFT JOIN standing AS s ON s.task_type = a.task_type AND s.fingerprint = a.fingerprint
+SELECT a.*, coalesce(s.failed, 0) AS failed, coalesce(s.waiting, 0) AS waiting, h.course
+FROM alike AS a
+LEFT JOIN standing AS s ON s.task_type = a.task_type AND s.fingerprint = a.fingerprint
+LEFT JOIN (
+    SELECT task_type, fingerprint, jsonb_object_agg(hours_ago, runs) AS course FROM hourly GROUP BY 1, 2
+) AS h ON h.task_type = a.task_type AND h.fingerprint = a.fingerprint
 ORDER BY a.last_seen DESC
 """
 
@@ -146,7 +146,12 @@ ORDER BY a.last_seen DESC
 def trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> tuple[ErrorTrend, ...]:
     """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
     rows = _rows(conn, _TRENDS, {"since": since, "limit": limit, "hours": HOURS})
-    return tuple(ErrorTrend(**row | {"hours": tuple(row["hours"])}) for row in rows)
+    found = []
+    for row in rows:
+        course = row.pop("course") or {}
+        hours = tuple(int(course.get(str(ago), 0)) for ago in reversed(range(HOURS)))
+        found.append(ErrorTrend(**row, hours=hours))
+    return tuple(found)
 
 
 def errors(conn: Connection, watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> ErrorReport:

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import insights, queue, worker_record
+from core import evidence, insights, queue, worker_record
 from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
 from core.health import health
 from core.model import Counts, Filter, FinishedRun, NewJob, RunOutcome, Status
@@ -245,6 +245,18 @@ OPERATIONS: Final = {
     "newest runs": Operation(insights.runs, entries=60, blocks=40, reads=True),
     "errors of a week": Operation(
         lambda conn: insights.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
+    ),
+    "cron health": Operation(evidence.cron, reads=True, entries=8000, blocks=9000),
+    "errors over time": Operation(evidence.errors, reads=True, entries=70_000, blocks=150_000),
+    "jobs that failed alike": Operation(
+        lambda conn: evidence.alike(conn, "crowd", "0123456789ab"), entries=70_000, blocks=150_000, reads=True
+    ),
+    "workers and what nobody runs": Operation(evidence.fleet, reads=True),
+    "audit and digest of a shift": Operation(
+        lambda conn: evidence.audit(conn, timedelta(hours=8)), entries=170_000, blocks=170_000, reads=True, growth=6
+    ),
+    "detail of what is in the trash": Operation(
+        lambda conn: insights.detail(conn, UUID("00000000-0000-7000-8009-000000000001")), reads=True
     ),
     "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
     **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},
