@@ -19,7 +19,7 @@ from core.errors import JobdeckError
 from core.model import Filter
 from core.redact import clean
 from tui import keymap, themes
-from tui.actions import Situation
+from tui.actions import BY_ID, Situation
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
 from tui.format import one_line
@@ -110,6 +110,7 @@ class JobdeckApp(App[int]):
             say=self.say,
             changed=self._changed,
             redraw=self._redraw,
+            key=self.key,
         )
         self.poller = Poller(
             Request(Filter()),
@@ -173,6 +174,10 @@ class JobdeckApp(App[int]):
             can_undo=self.operations.can_undo,
             keymap=self.options.keymap,
         )
+
+    def key(self, action_id: str) -> str:
+        """The key that takes an action, as a person reads it, wherever it was moved to."""
+        return Situation(keymap=self.options.keymap).key(BY_ID[action_id])
 
     @property
     def read_only_reason(self) -> str | None:
@@ -275,7 +280,7 @@ class JobdeckApp(App[int]):
         self.view = self._with_what_was_known(view) if glance else view
         if not glance:
             self.dashboard.show_view(view)
-        if isinstance(self.screen, Page):
+        if self._screen_stack and isinstance(self.screen, Page):
             self.screen.fetch()
         self.operations.bulk.go_on()
         if first and self.read_only_reason is None:
@@ -285,7 +290,7 @@ class JobdeckApp(App[int]):
         """Says on return what was begun and is not at its end."""
         text = "" if isinstance(answer, Exception) else unfinished(answer)
         if text:
-            self.say(text, "warning")
+            self.say(f"{text} {self.key('page.bulk')} shows it.", "warning")
 
     def _with_what_was_known(self, view: View) -> View:
         assert self.view is not None  # noqa: S101 -- the caller looked

@@ -36,8 +36,9 @@ class BulkDriver:
         changed: Callable[[], None],
         redraw: Callable[[], None],
         explain: Callable[[str, Exception], str],
+        key: Callable[[str], str],
     ) -> None:
-        """`changed` has the queue read anew, `redraw` only what is known said anew."""
+        """`changed` has the queue read anew, `redraw` only what is known said anew; `key` is that of an action."""
         self.choice: Choice | None = None
         self.choosing = False
         self.running: Bulk | None = None
@@ -49,6 +50,7 @@ class BulkDriver:
         self._changed = changed
         self._redraw = redraw
         self._explain = explain
+        self._key = key
 
     def choose(self, wanted: Filter) -> None:
         """Freezes all jobs that match, in place of those that were chosen before."""
@@ -128,7 +130,7 @@ class BulkDriver:
 
     def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None]) -> None:
         if self.running is not None:
-            self._say(f"One at a time: {progress(self.running)}. b shows it.", "warning")
+            self._say(f"One at a time: {progress(self.running)}. {self._key('page.bulk')} shows it.", "warning")
             return
 
         def work() -> Bulk | None:
@@ -185,9 +187,9 @@ class BulkDriver:
     def _report(self, found: Bulk) -> None:
         lines = [f"{progress(found)}."]
         if found.refused:
-            lines.append("b shows which were refused, and why.")
+            lines.append(f"{self._key('page.bulk')} shows which were refused, and why.")
         if found.action == "delete" and found.done > found.refused:
-            lines.append("u takes it back.")
+            lines.append(f"{self._key('mark.undo')} takes it back.")
         self._say("\n".join([*lines, twin(found)]), "warning" if found.refused or found.left else "information")
 
     def _run(
@@ -215,4 +217,4 @@ def unfinished(found: Sequence[Bulk]) -> str:
     if not left:
         return ""
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    return f"Not finished yet: {progress(left[0])}{more}, begun by {one_line(left[0].actor)}. b shows it."
+    return f"Not finished yet: {progress(left[0])}{more}, begun by {one_line(left[0].actor)}."

@@ -20,11 +20,17 @@ LABEL = 14
 CANARY_WORDS: dict[str, tuple[str, str]] = {
     "waiting": ("waits for a worker", "run"),
     "running": ("is running", "run"),
-    "succeeded": ("succeeded. A retries the rest", "good"),
+    "succeeded": ("succeeded", "good"),
     "failed": ("failed again. Look into its cause first", "bad"),
     "cancelled": ("was cancelled", "warn"),
     "gone": ("is gone: neither in the queue nor in the history", "warn"),
 }
+
+
+def fate(canary: Canary, rest_key: str) -> str:
+    """What has become of a canary, and what can be done then."""
+    word = CANARY_WORDS[canary.state][0]
+    return f"{word}. {rest_key} retries the rest" if canary.state == "succeeded" else word
 
 
 def heading(width: int) -> Entry:
@@ -69,7 +75,9 @@ def line(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None) -> 
     return entry(mark, *spans, key=trend.key)
 
 
-def about(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None, advice: list[str]) -> list[Entry]:
+def about(
+    trend: ErrorTrend, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
+) -> list[Entry]:
     """All that is known of one group, and what the playbook says of it."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in _wrapped(shown(trend.sample), room)[:6]]
@@ -82,8 +90,9 @@ def about(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None, ad
     if trend.error_kind:
         found.append(_fact("kind", one_line(trend.error_kind), width))
     if canary is not None:
-        word, ink = CANARY_WORDS[canary.state]
-        found.append(entry((f" {'canary':<{LABEL}}", "muted"), (f"{short_id(canary.job_id)} ", "text"), (word, ink)))
+        ink = CANARY_WORDS[canary.state][1]
+        told = ((f"{short_id(canary.job_id)} ", "text"), (fate(canary, rest_key), ink))
+        found.append(entry((f" {'canary':<{LABEL}}", "muted"), *told))
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:

@@ -8,6 +8,7 @@ from textual.containers import Horizontal
 
 from tui import form as forms
 from tui.form_fields import UNSET
+from tui.form_text import RECURRING
 from tui.form_widgets import OneLine, PickField, Segments
 from tui.ink import Line
 
@@ -24,7 +25,6 @@ LEAST: Final = 28
 """Cells of a widget, so that what stands beside them is in line."""
 LONGEST_CHOICE: Final = 44
 SWITCH: Final = (("false", "off"), ("true", "on"))
-RECURRING: Final = "recurring"
 WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
 EXAMPLES: Final = {
     forms.AT: "now",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from textual.content import Content
 
 from core.model import Enqueued
 from core.timeparse import format_duration
-from tui.form import SHOWN_RUNS
+from tui.form import SCHEDULE, SHOWN_RUNS
 from tui.format import one_line, short_id, stamp
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from core.model import ActionResult, Json
     from tui.creating import Rehearsal
     from tui.form import Form
+
+TYPE: Final = "type"
+RECURRING: Final = "recurring"
+LISTED: Final = 2
+"""Of a list in a preview: ids, mostly, of which the first are enough to look one up."""
 
 
 def runs(form: Form, now: datetime) -> str:
@@ -34,6 +39,29 @@ def runs(form: Form, now: datetime) -> str:
     last = f", until {_slot(end, now, now)}Z" if end else ""
     every = format_duration(timedelta(minutes=form.every() or 0)).replace(" ", "")
     return f"next runs: {listed}{more} every {every}{last}"
+
+
+def mending(form: Form) -> str:
+    """Which fields are wrong; empty where none is."""
+    if not form.problems:
+        return ""
+    labels = {one.name: one.label for one in form.fields} | {"json": "the JSON", "at": "run at"}
+    listed = ", ".join(labels.get(name, name.replace("_", " ")) for name in form.problems)
+    return f"✗ to be mended: {listed}; ctrl+s goes to the first"
+
+
+def note(form: Form, name: str, now: datetime) -> str:
+    """What stands beside a row while nothing is wrong with it."""
+    if name == TYPE:
+        return form.job_type.purpose if form.job_type else "no handler here knows this type"
+    if name == RECURRING:
+        return "comes back at its next slot"
+    if name in SCHEDULE:
+        return "" if name in form.problems else form.note(name, now)
+    found = next((one for one in form.fields if one.name == name), None)
+    if found is None or form.text(name) is not None:
+        return found.note if found else ""
+    return "this value can be changed in the JSON only"
 
 
 def rehearsed(found: Rehearsal | None) -> Content:
@@ -57,10 +85,15 @@ def effects(found: Json | list[Any], *, indent: str = "") -> list[str]:
         if isinstance(first, dict | list) and value:
             lines += [f"{indent}{one_line(str(name))}", *effects(value, indent=f"{indent}  ")]
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            shown = _listed(value) if isinstance(value, list) else value
             told = "none" if shown in ("", None, {}) else one_line(str(shown))
             lines.append(f"{indent}{one_line(str(name))}: {told}")
     return lines
+
+
+def _listed(values: list[Any]) -> str:
+    more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
+    return ", ".join(map(str, values[:LISTED])) + more
 
 
 def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:

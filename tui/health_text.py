@@ -54,7 +54,7 @@ def verdict(report: CronReport) -> list[Span]:
     return spans
 
 
-def lines(report: CronReport, timeouts: Mapping[str, float], width: int) -> list[Entry]:
+def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, cleanup_key: str = "K") -> list[Entry]:
     """All of it: evidence, what is stuck, overdue, late or failing, workers, the trigger's history."""
     found = [_heading("Evidence")]
     for finding in report.health.findings:
@@ -63,7 +63,7 @@ def lines(report: CronReport, timeouts: Mapping[str, float], width: int) -> list
     slow = [job for job in report.running if job not in stuck and _used(job, timeouts, report.at) > NEAR_TIMEOUT]
     troubled = [job for job in report.series if _is_troubled(job, report)]
     found += _section(
-        "Stuck: running, and the lease is over. K cleans up.", [_stuck(j, report.at, width) for j in stuck]
+        f"Stuck: running, and the lease is over. {cleanup_key} cleans up.", [_stuck(j, report.at, width) for j in stuck]
     )
     found += _section("Slow: more than 80 % of the time limit is used", [_slow(j, timeouts, report.at) for j in slow])
     found += _section(

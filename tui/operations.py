@@ -46,6 +46,7 @@ class Operations:
         say: Callable[[str, Severity], None],
         changed: Callable[[], None],
         redraw: Callable[[], None],
+        key: Callable[[str], str],
     ) -> None:
         self.cycle: str | None = None
         self.worker_changing = False
@@ -55,7 +56,10 @@ class Operations:
         self._tell = tell
         self._say = say
         self._changed = changed
-        self.bulk = BulkDriver(reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure)
+        self._key = key
+        self.bulk = BulkDriver(
+            reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure, key=key
+        )
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> None:
         """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at."""
@@ -228,7 +232,7 @@ class Operations:
             lines.append(f"and {len(refused) - 3} more refused")
         lines.append(twin(verb, jobs))
         if verb == "delete" and good:
-            lines.append("u takes it back")
+            lines.append(f"{self._key('mark.undo')} takes it back")
         self._say("\n".join(lines), "warning" if refused else "information")
 
 

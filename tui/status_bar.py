@@ -28,7 +28,7 @@ from tui.format import (
 from tui.poller import LinkState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from core.model import Counts, Finding, Health, Job, Processing, WorkerRun
@@ -219,11 +219,13 @@ def _pause_banner(view: View, now: datetime) -> list[Span]:
     return [(f" PAUSED{since}{who}{why} · {waiting} waiting{until} · P resumes", "alert")]
 
 
-def peek(job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0) -> tuple[list[Span], list[Span]]:
+def peek(
+    job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0, drops: str = ""
+) -> tuple[list[Span], list[Span]]:
     """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
     right: list[Span] = []
     if chosen:
-        right.append((f"all {spaced(chosen)} that match chosen, u drops  ", "accent"))
+        right.append((f"all {spaced(chosen)} that match chosen, {drops} drops  ", "accent"))
     if ranging:
         right.append(("range… v marks it  ", "accent"))
     if marked:
@@ -258,9 +260,14 @@ def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False
     if situation.can_undo and scope == "list":
         shown.insert(0, BY_ID["mark.undo"])
     spans = {action: _key(action, scope, situation, paused=paused) for action in shown}
-    while len(spans) > 1 and sum(cell_len(text) for key in spans.values() for text, _ in key) > width + 1:
+    while len(spans) > 1 and _length(spans.values()) > width + 2:
         del spans[next(action for action in reversed(spans) if action.id != "help")]
-    return [(" ", "text"), *[span for key in spans.values() for span in key][1:]]
+    margin: list[Span] = [(" ", "text")] if _length(spans.values()) < width + 2 else []
+    return [*margin, *[span for key in spans.values() for span in key][1:]]
+
+
+def _length(keys: Iterable[Sequence[Span]]) -> int:
+    return sum(cell_len(text) for key in keys for text, _ in key)
 
 
 def _key(action: Action, scope: Scope, situation: Situation, *, paused: bool) -> list[Span]:

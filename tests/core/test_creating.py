@@ -24,9 +24,13 @@ from core.rehearsal import effects
 from core.settings import Settings
 from tests.core.cli_jobs import Echo
 from tests.core.cli_support import Jobdeck, everything
+from tests.core.test_roles import People
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from core.registry import JobContext
+    from tests.support.postgres import PostgresServer
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 Connection = psycopg.Connection[Any]
@@ -253,6 +257,42 @@ def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobde
     assert conn.execute("SELECT expires_at FROM job_queue").fetchone() == (None,)
     assert jobdeck("edit", str(series.id), "--every", "off").code == 0
     assert conn.execute("SELECT is_recurring, recurrence_interval_minutes FROM job_queue").fetchone() == (False, None)
+
+
+@pytest.fixture
+def operator(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
+    """A connection of somebody who acts and does no work."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    conn.execute("SELECT outbox_grant_roles()")
+    people = People(postgres)
+    with people.sign_in(database_url, "job_operator") as connection:
+        yield connection
+    people.remove()
+
+
+def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_up(
+    conn: Connection, operator: Connection
+) -> None:
+    people(conn)
+    known = registry.load()
+    made = desk.create(operator, known, Wanted("game_platform_sync", {}, every=15), actor="test").job
+    assert desk.edit(operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), actor="test").ok
+    assert desk.rehearse(operator, known, Wanted("game_platform_sync", {}), None, actor="test").ok
+    assert len(quick_sync.enqueue(operator, known, "full", actor="test")) == 2
+    assert [one.name for one in choices.coaches(operator)] == ["Amara Kim", "Bo Lind"]
+    assert choices.campaigns(operator) == []
+
+
+def test_times_of_commands_need_no_right_to_work(
+    jobdeck: Jobdeck, operator: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = operator.info
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{info.user}@/{info.dbname}?host={info.host}&port={info.port}")
+    made = jobdeck("enqueue", "cli_echo", "--at", "in 2h", "--json")
+    assert made.code == 0, made.err
+    assert jobdeck("edit", made.data["id"], "--at", "in 3h").code == 0
+    assert jobdeck("pause", "--reason", "x", "--for", "30m").code == 0
 
 
 def people(conn: Connection) -> None:

@@ -217,6 +217,18 @@ async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothin
         assert "odlFull" not in deck.screen_text()
 
 
+async def test_a_long_answer_on_a_small_screen_can_be_scrolled_while_the_focus_stays() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n", "tab", "ctrl+t")
+        assert "It would be enqueued." in deck.screen_text()
+        focused = deck.app.focused
+        await deck.press("pagedown")
+        assert "toCreate: 0" in deck.screen_text()
+        await deck.press("pageup", "pageup", "pageup")
+        assert "task type" in deck.screen_text()
+        assert deck.app.focused is focused
+
+
 async def test_a_type_without_a_preview_says_so() -> None:
     async with dashboard(FakeBackend(), size=LARGE) as deck:
         await deck.press("n", *"onboard")

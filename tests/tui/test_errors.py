@@ -85,7 +85,7 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
     async with dashboard(broken()) as deck:
         await deck.press("e", "R")
         assert "Retry 1 job as a canary" in deck.screen_text()
-        assert "It is tried alone; 2 other jobs of this group wait" in deck.screen_text()
+        assert "It is tried alone; 2 other jobs of this group" in deck.screen_text()
         await deck.press("y")
         assert deck.backend.calls == [("retry", (job_id(1),))]
         assert f"canary        {short_id(job_id(1))} waits for a worker" in deck.screen_text()

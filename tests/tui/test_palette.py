@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core import settings
 from core.errors import ConfigurationError
-from tests.tui.fake import job_id
+from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, failed
 from tui import keymap
@@ -103,6 +104,19 @@ async def test_a_moved_key_does_it_the_old_one_does_not_and_every_text_names_the
         for key in ("x", "f5"):
             await deck.press("escape", key)
             assert deck.here == "Confirm"
+
+
+async def test_sentences_name_the_moved_key_too() -> None:
+    backend = sample()
+    backend.jobs[0] = replace(backend.jobs[0], lease_expires_at=NOW - minutes(9))
+    moved = keymap.read({"stuck.cleanup": "ctrl+k", "errors.canary": "f6", "job.reveal": "f7"})
+    async with dashboard(backend, size=LARGE, keymap=moved) as deck:
+        await deck.press("h")
+        assert "ctrl+k cleans up." in deck.screen_text()
+        await deck.press("escape", "e", "j", "A")
+        assert "f6 does that." in deck.screen_text()
+        await deck.press("escape", "escape", "enter", "f7")
+        assert "PERSONAL DATA SHOWN, f7 hides it" in deck.screen_text()
 
 
 async def test_a_moved_key_works_on_every_page_that_has_the_action() -> None:

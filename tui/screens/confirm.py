@@ -103,7 +103,7 @@ def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int
 
 def _of_many(verb: Verb, choice: Choice) -> str:
     if verb == "delete":
-        return "They go to the trash for 7 days; u takes the delete back. It goes on if this terminal hangs up."
+        return "They go to the trash for 7 days and can be taken back. It goes on if this terminal hangs up."
     if verb == "cancel":
         running = choice.of(Status.RUNNING.value)
         asked = f" {plural_of(running)} running will be asked to stop." if running else ""
@@ -114,7 +114,7 @@ def _of_many(verb: Verb, choice: Choice) -> str:
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
     one = len(jobs) == 1
     if verb == "delete":
-        return f"{'It goes' if one else 'They go'} to the trash for 7 days; u takes the delete back."
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days and can be taken back."
     if verb == "cancel":
         running = sum(job.status is Status.RUNNING for job in jobs)
         asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""

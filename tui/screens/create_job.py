@@ -17,7 +17,9 @@ from tui import form_text
 from tui.clipboard import copy
 from tui.creating import Found
 from tui.form import Form
-from tui.form_rows import RECURRING, Row, label_of, schedule_rows, widget_of
+from tui.form_lookup import Lookup
+from tui.form_rows import Row, label_of, schedule_rows, widget_of
+from tui.form_text import RECURRING, TYPE
 from tui.form_widgets import OneLine, PickField, Segments
 from tui.format import fit, one_line, short_id
 from tui.ink import Line
@@ -25,7 +27,7 @@ from tui.operations import failure
 from tui.screens.picker import Picker, among
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 WIDE: Final = 130
 FIRST_TYPE: Final = "game_platform_sync"
-TYPE: Final = "type"
 JSON: Final = "json"
 
 
@@ -54,6 +55,8 @@ class CreateJob(ModalScreen[None]):
         ("ctrl+y", "copy", "copy the command"),
         ("up", "app.focus_previous", "previous"),
         ("down", "app.focus_next", "next"),
+        ("pagedown", "scroll(8)", "down"),
+        ("pageup", "scroll(-8)", "up"),
     ]
 
     def __init__(self, creating: Creating, *, job: Job | None = None, editing: bool = False) -> None:
@@ -62,7 +65,7 @@ class CreateJob(ModalScreen[None]):
         self.types = {known.task_type: known for known in creating.types()}
         usual = self.types.get(FIRST_TYPE) or next(iter(self.types.values()), None)
         self.form = Form.begin(self.types.get(job.task_type) if job else usual, job=job, editing=editing)
-        self.labels: dict[str, str] = {}
+        self.lookup = Lookup(creating, lambda: self.deck.background)
         self.busy = ""
         self.said = ""
         self.rehearsal: Rehearsal | None = None
@@ -101,13 +104,13 @@ class CreateJob(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """The first thing to decide has the focus; what only the database knows is asked for."""
+        self._lay_out(self.app.size.width)
         self.query(Row).first().widget.focus()
-        self._look_up_labels()
+        self._name_ids()
 
     def on_resize(self, event: Resize) -> None:
         """Two columns where there is room."""
-        self.set_class(event.size.width < WIDE, "-narrow")
-        self.call_after_refresh(self.redraw)
+        self._lay_out(event.size.width)
 
     def redraw(self) -> None:
         """Says everything anew that follows from what was typed."""
@@ -116,12 +119,13 @@ class CreateJob(ModalScreen[None]):
         now, form = self.deck.now(), self.form
         problems = form.check(now)
         for row in self.query(Row):
-            row.show(self._note(row.field), problems.get(row.field, ""))
+            row.show(form_text.note(form, row.field, now), problems.get(row.field, ""))
         trouble = problems.get(JSON, "")
         title = "Payload as JSON, in step with the fields"
         self.query_one("#json-title", Line).show([(f"✗ {trouble}", "bad") if trouble else (title, "strong")])
         self.query_one("#divider", Line).show([("Schedule", "strong"), ("  times are UTC", "muted")])
-        self.query_one("#runs", Line).show([("" if problems else form_text.runs(form, now), "run")])
+        told = form_text.mending(form)
+        self.query_one("#runs", Line).show([(told, "bad") if told else (form_text.runs(form, now), "run")])
         self.query_one("#effects", Static).update(form_text.rehearsed(self.rehearsal))
         self._draw_help()
         self._draw_twin()
@@ -164,7 +168,7 @@ class CreateJob(ModalScreen[None]):
         if event.text_area.text != self.form.json_text:
             self.form.set_json(event.text_area.text)
             self._edited(JSON)
-            self._look_up_labels()
+            self._name_ids()
 
     @on(PickField.Opened)
     def open_list(self, event: PickField.Opened) -> None:
@@ -201,6 +205,11 @@ class CreateJob(ModalScreen[None]):
             return
         self._discarding = True
         self._say("Esc once more throws away what you typed.")
+
+    def action_scroll(self, lines: int) -> None:
+        """Scrolls what does not fit: all of it where it stands in one column, else what a run would do."""
+        name = "#halves" if self.has_class("-narrow") else "#effects"
+        self.query_one(name).scroll_relative(y=lines, animate=False)
 
     def action_copy(self) -> None:
         """Copies the command that does the same."""
@@ -256,7 +265,11 @@ class CreateJob(ModalScreen[None]):
         self.rehearsal = answer
         self.redraw()
         if self.is_attached:
-            self.call_after_refresh(self.query_one("#effects").scroll_visible, animate=False)
+            self.call_after_refresh(self.query_one("#effects").scroll_visible, animate=False, top=True)
+
+    def _lay_out(self, width: int) -> None:
+        self.set_class(width < WIDE, "-narrow")
+        self.call_after_refresh(self.redraw)
 
     def _wanted(self) -> Wanted | None:
         """What is asked for; where something is wrong, the focus goes there."""
@@ -303,7 +316,7 @@ class CreateJob(ModalScreen[None]):
         if isinstance(widget, Segments):
             widget.set_value(text or "")
         elif isinstance(widget, PickField):
-            widget.set_label(self.labels.get(text or "", text or ""))
+            widget.set_label(self.lookup.name(text or ""))
         elif isinstance(widget, OneLine) and widget.value != (text or ""):
             widget.value = text or ""
 
@@ -320,7 +333,7 @@ class CreateJob(ModalScreen[None]):
         await fields.remove_children()
         await fields.mount(*self._field_rows())
         self._edited(None)
-        self._look_up_labels()
+        self._name_ids()
 
     def _field_rows(self) -> Sequence[Row]:
         return [
@@ -330,7 +343,7 @@ class CreateJob(ModalScreen[None]):
 
     def _editor(self) -> TextArea:
         editor = TextArea(self.form.json_text, soft_wrap=True, tab_behavior="focus", id=f"field-{JSON}")
-        editor.cursor_blink = False
+        editor.cursor_blink = editor.match_cursor_bracket = False
         editor.read_only = self.form.job_type is None
         return editor
 
@@ -341,19 +354,6 @@ class CreateJob(ModalScreen[None]):
         known: JobType | None = self.form.job_type
         return known.task_type if known else ""
 
-    def _note(self, name: str) -> str:
-        form = self.form
-        if name == TYPE:
-            return form.job_type.purpose if form.job_type else "no handler here knows this type"
-        if name == RECURRING:
-            return "comes back at its next slot"
-        if name in forms.SCHEDULE:
-            return "" if name in form.problems else form.note(name, self.deck.now())
-        found = next((one for one in form.fields if one.name == name), None)
-        if found is None or form.text(name) is not None:
-            return found.note if found else ""
-        return "this value can be changed in the JSON only"
-
     def _draw_help(self) -> None:
         """What is going on, what went wrong, or what the field in focus is for, with all its words."""
         line = self.query_one("#help", Line)
@@ -362,7 +362,8 @@ class CreateJob(ModalScreen[None]):
             return
         name = self._name_of(self.focused)
         problem = self.form.problems.get(name or JSON, "")
-        note = self._note(name) if name else "tab goes on; what is typed here shows in the fields"
+        in_json = "tab goes on; what is typed here shows in the fields"
+        note = form_text.note(self.form, name, self.deck.now()) if name else in_json
         line.show([(f"✗ {problem}", "bad") if problem else (note if self.focused else "", "muted")])
 
     def _draw_twin(self) -> None:
@@ -375,47 +376,25 @@ class CreateJob(ModalScreen[None]):
 
     def _open_field(self, name: str, typed: str) -> None:
         one = next(one for one in self.form.fields if one.name == name)
-        kind = cast("Searched", one.kind)
-
-        def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-            def answered(answer: Sequence[Found] | Exception) -> None:
-                deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
-
-            self.deck.background(lambda: self.creating.find(kind, text), answered)
-
+        kind: Searched = "coach" if one.kind == "coach" else "campaign"
         empty = "" if one.required else "all coaches" if kind == "coach" else "none"
-        picker = Picker(kind.capitalize(), fetch, typed=typed, empty=empty, chosen=self.form.text(name) or "")
+        chosen = self.form.text(name) or ""
+        picker = Picker(kind.capitalize(), self.lookup.fetch(kind), typed=typed, empty=empty, chosen=chosen)
         self.deck.push_screen(picker, partial(self._take_found, name))
 
     def _take_found(self, name: str, found: Found | None) -> None:
-        if found is None:
-            return
-        if found.id:
-            self.labels[found.id] = _called(found)
-        self.form.set_text(name, found.id, self.deck.now())
-        self._edited(None)
+        if found is not None:
+            self.lookup.keep(found)
+            self.form.set_text(name, found.id, self.deck.now())
+            self._edited(None)
 
-    def _look_up_labels(self) -> None:
-        """Asks what the coach and the campaign of the payload are called."""
-        for one in self.form.fields:
-            wanted = self.form.text(one.name)
-            if one.kind in {"coach", "campaign"} and wanted and wanted not in self.labels:
-                self.labels[wanted] = wanted
-                work = partial(self.creating.find, one.kind, wanted)
-                self.deck.background(work, partial(self._labelled, wanted))
+    def _name_ids(self) -> None:
+        """Shows what the ids of the payload are called, as soon as it is known."""
 
-    def _labelled(self, wanted: str, answer: Sequence[Found] | Exception) -> None:
-        named = [] if isinstance(answer, Exception) else [found for found in answer if found.id == wanted]
-        if named and self.is_attached:
-            self.labels[wanted] = _called(named[0])
-            for row in self.query(Row):
-                if self.form.text(row.field) == wanted:
-                    self._show_in(row.widget, row.field)
+        def found() -> None:
+            if self.is_attached:
+                for row in self.query(Row):
+                    if isinstance(row.widget, PickField) and row.field != TYPE:
+                        self._show_in(row.widget, row.field)
 
-
-def _trouble(error: Exception) -> str:
-    return one_line(str(error)) if isinstance(error, JobdeckError) else failure("look it up", error)
-
-
-def _called(found: Found) -> str:
-    return f"{one_line(found.label)}  …{found.id[-8:]}"
+        self.lookup.look_up(self.form, found)

@@ -39,6 +39,7 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
         """The page in a box."""
         with Vertical(id="box") as box:
             box.border_title = Content(self.HEADING)
+            box.border_subtitle = Content("jobdeck health")
             yield from super().compose()
 
     def read(self, backend: Backend) -> CronReport:
@@ -47,7 +48,8 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
 
     def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
         """All of it."""
-        return health_text.lines(data, self.deck.reach().timeouts(), width)
+        cleanup = self.deck.key("stuck.cleanup")
+        return health_text.lines(data, self.deck.reach().timeouts(), width, cleanup_key=cleanup)
 
     def summary(self, data: CronReport) -> list[Span]:
         """The verdict."""

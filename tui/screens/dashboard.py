@@ -287,14 +287,14 @@ class Dashboard(Acting):
         choice = deck.operations.bulk.choice
         left, right = status_bar.peek(
             table.current, len(table.selected) if self._marking else 0, where, ranging=table.ranging,
-            chosen=choice.bulk.total if choice else 0,
+            chosen=choice.bulk.total if choice else 0, drops=deck.key("mark.undo"),
         )  # fmt: skip
         if self.bar.editing:
             left, right = self.bar.hint(), []
         elif deck.operations.cycle is not None:
             left = [(f" Run Worker: {deck.operations.cycle}", "run")]
         elif deck.operations.bulk.telling:
-            left = [(f" {deck.operations.bulk.telling}", "run"), ("  b shows it", "muted")]
+            left = [(f" {deck.operations.bulk.telling}", "run"), (f"  {deck.key('page.bulk')} shows it", "muted")]
         elif self.noticed:
             left = [(f" {self.noticed}", "warn")]
         self.line("peek").show(left, right)

@@ -103,9 +103,10 @@ class Errors(ListPage[ErrorReport]):
             now = canary.follow(data.watched)
             self.deck.canaries[key] = now
             if now.settled:
-                word, _ = errors_text.CANARY_WORDS[now.state]
+                self._read_at = None
+                fate = errors_text.fate(now, self.deck.key("errors.rest"))
                 calm = now.state == "succeeded"
-                self.deck.say(f"Canary {short_id(now.job_id)} {word}.", "information" if calm else "warning")
+                self.deck.say(f"Canary {short_id(now.job_id)} {fate}.", "information" if calm else "warning")
 
     def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
         """The groups."""
@@ -117,7 +118,8 @@ class Errors(ListPage[ErrorReport]):
         """How many groups."""
         failed = sum(trend.failed for trend in data.trends)
         return [(f"{plural(len(data.trends), 'group')} in 7 days, ", "muted"),
-                (f"{plural(failed, 'job')} failed", "bad" if failed else "muted")]  # fmt: skip
+                (f"{plural(failed, 'job')} failed", "bad" if failed else "muted"),
+                ("  jobdeck errors", "muted")]  # fmt: skip
 
     def redraw(self) -> None:
         """Both panes."""
@@ -140,7 +142,8 @@ class Errors(ListPage[ErrorReport]):
             pane.show([])
             return
         advice = playbook_text.advice(trend.task_type, trend.error_kind)
-        pane.show(errors_text.about(trend, self.data.at, pane.size.width, self.canary, advice))
+        rest = self.deck.key("errors.rest")
+        pane.show(errors_text.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=rest))
 
     def _refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
@@ -185,8 +188,8 @@ class Errors(ListPage[ErrorReport]):
 
     def _ask_for_canary(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
         job = jobs[0]
-        rest = len(jobs) - 1
-        note = f"It is tried alone; {plural(rest, 'other job')} of this group wait for what becomes of it."
+        rest = plural(len(jobs) - 1, "other job") if len(jobs) > 1 else "no other job"
+        note = f"It is tried alone; {rest} of this group waits for what becomes of it."
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -203,9 +206,9 @@ class Errors(ListPage[ErrorReport]):
         elif canary is not None:
             note = f"Mind: the canary {short_id(canary.job_id)} {errors_text.CANARY_WORDS[canary.state][0]}."
         else:
-            note = "Mind: no job of this group was tried alone first; R does that."
+            note = f"Mind: no job of this group was tried alone first; {self.deck.key('errors.canary')} does that."
         if len(jobs) >= MOST:
-            note += f" These are the first {MOST}; press A again for the others."
+            note += f" These are the first {MOST}; press {self.deck.key('errors.rest')} again for the others."
 
         def answered(yes: bool | None) -> None:
             if yes:

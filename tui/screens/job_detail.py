@@ -6,22 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
-from textual.containers import Horizontal, VerticalScroll
-from textual.widgets import Static
-
 from tui import detail_text, playbook_text, status_bar
 from tui.actions import bindings
 from tui.format import short_id
 from tui.ink import Line
 from tui.screens.page import Page
 from tui.screens.payload import PayloadEditor
+from tui.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.content import Content
     from textual.events import Resize
 
     from core.model import Job, JobDetail, Json
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from tui.view import Backend
 
 RECIPIENTS_EVERY = 10.0
+LAST = 1_000_000
 OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
 
 
@@ -55,7 +53,11 @@ class JobDetailScreen(Page[Reading]):
         self.gone = False
         self.revealed = False
         self.run_shown: int | None = None
-        self._shown: tuple[Content, ...] = ()
+
+    @property
+    def sheet(self) -> Sheet:
+        """What is known of the job."""
+        return self.query_one("#page", Sheet)
 
     @property
     def detail(self) -> JobDetail | None:
@@ -71,14 +73,12 @@ class JobDetailScreen(Page[Reading]):
         """A heading, the page in one or two columns, the keys."""
         yield Line(id="title")
         yield Line(id="banner")
-        with VerticalScroll(id="page"), Horizontal(id="columns"):
-            yield Static(id="left", classes="column")
-            yield Static(id="right", classes="column")
+        yield Sheet(id="page")
         yield Line(id="keys")
 
     def on_mount(self) -> None:
         """The page has the keys."""
-        self.query_one("#page").focus()
+        self.sheet.focus()
         super().on_mount()
 
     def targets(self) -> tuple[Job, ...]:
@@ -89,7 +89,7 @@ class JobDetailScreen(Page[Reading]):
         """What is refused because of where the job is."""
         refused: dict[str, str] = {}
         if self.in_trash:
-            refused = dict.fromkeys(OF_A_JOB, "This job is in the trash. u restores it.")
+            refused = dict.fromkeys(OF_A_JOB, f"This job is in the trash. {self.deck.key('job.restore')} restores it.")
         else:
             refused["job.restore"] = "This job is not in the trash."
         if self.job is None:
@@ -100,25 +100,30 @@ class JobDetailScreen(Page[Reading]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """What this page does beside what every page does."""
-        page = self.query_one("#page", VerticalScroll)
+        page = self.sheet
         half = max(page.size.height // 2, 1)
-
-        def scroll(lines: int) -> Callable[[], None]:
-            return lambda: page.scroll_relative(y=lines, animate=False)
-
         return super().handlers() | {
             "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
             "job.reveal": self._reveal,
             "job.retry_with": self._retry_with,
             "run.older": lambda: self._choose_run(1),
             "run.newer": lambda: self._choose_run(-1),
-            "move.down": scroll(1),
-            "move.up": scroll(-1),
-            "move.half_down": scroll(half),
-            "move.half_up": scroll(-half),
-            "move.top": lambda: page.scroll_home(animate=False),
-            "move.bottom": lambda: page.scroll_end(animate=False),
+            "move.down": self._moving(lambda: page.move(1)),
+            "move.up": self._moving(lambda: page.move(-1)),
+            "move.half_down": self._moving(lambda: page.move(half)),
+            "move.half_up": self._moving(lambda: page.move(-half)),
+            "move.top": self._moving(lambda: page.move_to(0)),
+            "move.bottom": self._moving(lambda: page.move_to(LAST)),
         }
+
+    def _moving(self, step: Callable[[], None]) -> Callable[[], None]:
+        """A step that leaves its place in the heading."""
+
+        def move() -> None:
+            step()
+            self._draw_title()
+
+        return move
 
     def read(self, backend: Backend) -> Reading:
         """Reads the job, and from time to time whom it wrote to."""
@@ -138,20 +143,20 @@ class JobDetailScreen(Page[Reading]):
             return
         self.data, self.job = data, data.detail.job
         if data.detail.in_trash:
-            self.trouble = "This job was deleted. It is in the trash for 7 days; u restores it."
+            restore = self.deck.key("job.restore")
+            self.trouble = f"This job was deleted. It is in the trash for 7 days; {restore} restores it."
 
     def redraw(self) -> None:
         """Says everything anew; only what differs is painted."""
         if not self.is_mounted:
             return
         self.draw_banner()
-        self._draw_title()
         self.draw_keys()
         self._draw_page()
+        self._draw_title()
 
-    def on_resize(self, event: Resize) -> None:
-        """Two columns where there is room."""
-        self.set_class(event.size.width < 130, "-narrow")
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the heading for the new width."""
         self.call_after_refresh(self.redraw)
 
     def _draw_title(self) -> None:
@@ -160,7 +165,9 @@ class JobDetailScreen(Page[Reading]):
         if self.job is not None:
             left, right = detail_text.title(self.job, self.deck.now())
         if self.revealed:
-            left.append(("  PERSONAL DATA SHOWN, X hides it ", "alert"))
+            left.append((f"  PERSONAL DATA SHOWN, {self.deck.key('job.reveal')} hides it ", "alert"))
+        place = self.sheet.place
+        right = [*right, (f"{place} ", "muted")] if place else right
         self.query_one("#title", Line).show(left, [*right, *status_bar.environment(self.deck.options)])
 
     def _draw_page(self) -> None:
@@ -178,11 +185,7 @@ class JobDetailScreen(Page[Reading]):
             recipients=self.data.recipients if self.data is not None else None,
             advice=playbook_text.advice(self.job.task_type, latest),
         )
-        shown = (detail_text.left(page), detail_text.right(page))
-        for name, before, after in zip(("#left", "#right"), self._shown or (None, None), shown, strict=True):
-            if before is None or not before.is_same(after):
-                self.query_one(name, Static).update(after)
-        self._shown = shown
+        self.sheet.show((detail_text.left(page), detail_text.right(page)))
 
     def _choose_run(self, by: int) -> None:
         runs = self.detail.runs if self.detail is not None else ()

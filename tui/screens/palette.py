@@ -116,9 +116,5 @@ def matching(actions: list[Action], words: list[str]) -> list[Action]:
         label = action.label.lower()
         return 0 if label.startswith(words[0]) else 1 if words[0] in label else 2
 
-    found = [
-        action
-        for action in actions
-        if all(word in f"{action.label} {action.help} {action.id}".lower() for word in words)
-    ]
+    found = [action for action in actions if all(word in f"{action.label} {action.help}".lower() for word in words)]
     return sorted(found, key=rank) if words else found

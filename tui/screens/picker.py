@@ -73,6 +73,7 @@ class Picker(ModalScreen[Found | None]):
         field.cursor_position = len(field.value)
         field.selection = field.selection.cursor(len(field.value))
         self.look()
+        self.call_after_refresh(self.redraw)
 
     def on_resize(self, _event: Resize) -> None:
         """Sets the list for the new width."""

@@ -62,6 +62,7 @@ class QuickSyncDialog(ModalScreen[None]):
     def on_mount(self) -> None:
         """The first one is chosen."""
         self.query_one("#syncs", Pane).focus()
+        self.call_after_refresh(self.redraw)
         self._tell(Content.styled("Nothing is queued before a key is pressed.", "$ink-muted"))
 
     def on_resize(self, _event: Resize) -> None:

@@ -37,7 +37,7 @@ class Workers(ListPage[Fleet]):
 
     def summary(self, data: Fleet) -> list[Span]:
         """How many are alive."""
-        return fleet_text.summary(data)
+        return [*fleet_text.summary(data), ("  jobdeck status", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Opening a job; the embedded worker and a cycle are at hand."""
