@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg.types.json import set_json_loads
+from pydantic_core import from_json
 
 from core.address import Address
 from core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
@@ -192,6 +194,8 @@ class Database:
                 self._startup_options = False
                 return self._open()
             raise Unreachable(self._address.unreachable(error)) from None
+        # Several times as fast as the standard library's, and every claimed payload is read by it.
+        set_json_loads(from_json, connection)
         if self.read_only:
             connection.read_only = True
         return connection

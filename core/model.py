@@ -7,11 +7,12 @@ dataclass.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from uuid import UUID
 
 Json = dict[str, Any]
@@ -106,21 +107,27 @@ class ClaimedJob(NamedTuple):
     claimed_at: datetime
     is_recurring: bool
     checkpoint: Json | None
-    cycle_key: str
+    cycle: int
+
+    @property
+    def cycle_key(self) -> str:
+        """What all attempts of one cycle of one job have in common, and nothing else has."""
+        return f"{self.id}:{self.cycle}" if self.is_recurring else str(self.id)
 
 
 class FinishedRun(NamedTuple):
     """What a worker reports of one run.
 
     `outcome` is what the handler came to (`succeeded partial continued failed released cancelled`); the
-    database decides what becomes of the job. `retry_after` and `delay` are seconds; `permanent` forbids a retry.
+    database decides what becomes of the job. `started` and `finished` are seconds since 1970 by the database's
+    clock, `retry_after` and `delay` are seconds; `permanent` forbids a retry.
     """
 
     job_id: UUID
     run_token: int
     outcome: RunOutcome
-    started_at: datetime
-    finished_at: datetime
+    started: float
+    finished: float
     output: Json | None = None
     checkpoint: Json | None = None
     delay: float = 0.0
@@ -133,6 +140,16 @@ class FinishedRun(NamedTuple):
     traceback: str | None = None
     log: str | None = None
     progress: Json | None = None
+
+    @property
+    def started_at(self) -> datetime:
+        """When the handler began."""
+        return datetime.fromtimestamp(self.started, UTC)
+
+    @property
+    def finished_at(self) -> datetime:
+        """When the handler ended."""
+        return datetime.fromtimestamp(self.finished, UTC)
 
 
 class Finished(NamedTuple):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Refused
-from core.model import ClaimedJob, Enqueued, Finished, Renewed, RunOutcome, Status
+from core.model import ClaimedJob, Enqueued, Finished, FinishedRun, Renewed, RunOutcome, Status
 from core.rows import Row, job_from, processing_from, result_from
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.model import ActionResult, FinishedRun, Json, NewJob, Processing
+    from core.model import ActionResult, Json, NewJob, Processing
 
 Connection = psycopg.Connection[Any]
 
 BULK = 10_000
 _REFUSED = "JD001"
+_HEX = attrgetter("hex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +162,11 @@ def claim(
     rows = conn.execute(
         """
         SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring, checkpoint,
-            CASE WHEN is_recurring THEN id::text || ':' || cycle ELSE id::text END
+            cycle
         FROM job_queue_claim(%s, %s::text[], %s, %s)
         """,
         (worker_id, list(task_types), limit, lease_seconds),
+        binary=True,
     ).fetchall()
     return list(map(ClaimedJob._make, rows))
 
@@ -201,19 +204,15 @@ def save_checkpoint(conn: Connection, job_id: UUID, run_token: int, checkpoint: 
     return bool(row and row[0])
 
 
-_RARE = (
-    "output", "checkpoint", "retry_after", "retry_base", "retry_cap", "error_kind", "error", "traceback", "log",
-    "progress",
-)  # fmt: skip
+_DETAILS = FinishedRun._fields[5:]
+_NO_DETAILS = tuple(FinishedRun._field_defaults[name] for name in _DETAILS)
 
 
 def _details(run: FinishedRun) -> str | None:
-    details = {name: value for name in _RARE if (value := getattr(run, name)) is not None}
-    if run.permanent:
-        details["permanent"] = True
-    if run.delay:
-        details["delay"] = run.delay
-    return json.dumps(details) if details else None
+    told = run[5:]
+    if told == _NO_DETAILS:
+        return None
+    return json.dumps({name: value for name, value in zip(_DETAILS, told, strict=True) if value is not None})
 
 
 def finish(
@@ -224,7 +223,10 @@ def finish(
     May be sent again after a lost connection: what was applied is answered and not applied twice. `retry_base`
     and `retry_cap` are seconds and apply where a run brings none of its own.
     """
+    if not runs:
+        return []
     details = [_details(run) for run in runs]
+    ids, tokens, outcomes, started, finished, *_ = zip(*runs, strict=True)
     rows = conn.execute(
         """
         SELECT job_id, run_token, recorded, status, run_at FROM job_queue_finish(%s, %s::uuid[], %s::bigint[],
@@ -232,9 +234,7 @@ def finish(
             ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at), %s::jsonb[], %s, %s)
         """,
         (
-            worker_id, _array(run.job_id for run in runs), _array(run.run_token for run in runs),
-            _array(run.outcome.value for run in runs), _array(run.started_at.timestamp() for run in runs),
-            _array(run.finished_at.timestamp() for run in runs),
+            worker_id, _array(map(_HEX, ids)), _array(tokens), _array(outcomes), _array(started), _array(finished),
             details if any(details) else _array(["NULL"] * len(runs)), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip

@@ -57,6 +57,6 @@ def _rehearsal(
     now = evidence.clock(conn)
     job = ClaimedJob(
         uuid4(), 0, job_type.task_type, payload, 1, job_type.max_attempts, now, now, is_recurring=False,
-        checkpoint=None, cycle_key="preview",
+        checkpoint=None, cycle=0,
     )  # fmt: skip
     return cast("JobContext", _Rehearsal(job, RunResources(settings, database), conn))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from core.stored import storable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
     import psycopg
 
@@ -88,15 +87,23 @@ class RunContext:
     _progress_since: tuple[float, int] = (0.0, 0)
     _told: object = None
 
-    def __init__(self, job: ClaimedJob, resources: RunResources, claimed: float, lease_end: float) -> None:
-        """`claimed` and `lease_end` are moments of the monotonic clock."""
+    def __init__(self, job: ClaimedJob, resources: RunResources, epoch: float, lease_end: float) -> None:
+        """`epoch` is the database's time, in seconds since 1970, when the monotonic clock, as in `lease_end`, was 0."""
         self.job = job
-        self.claimed = claimed
         self.lease_end = lease_end
-        self.settings = resources.settings
-        self.idempotency_key = job.cycle_key
+        self.epoch = epoch
         self._resources = resources
         self._checkpoint = job.checkpoint
+
+    @property
+    def settings(self) -> Settings:
+        """The worker's settings."""
+        return self._resources.settings
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of one cycle of one job."""
+        return self.job.cycle_key
 
     @cached_property
     def clients(self) -> Clients:
@@ -176,7 +183,7 @@ class RunContext:
 
     def at(self, moment: float) -> datetime:
         """The database's time at a moment of the monotonic clock."""
-        return self.job.claimed_at + timedelta(0, moment - self.claimed)
+        return datetime.fromtimestamp(self.epoch + moment, UTC)
 
     def keep_line(self, level: str, message: str) -> None:
         """Adds a line to the run's log."""
@@ -192,7 +199,12 @@ class RunContext:
         """The run's log so far; None where nothing was logged."""
         return self._lines.text() if self._lines is not None else None
 
-    def progress_so_far(self, *, tail: bool) -> Json | None:
+    @property
+    def is_silent(self) -> bool:
+        """Whether the run has told of no progress and logged nothing."""
+        return self._lines is None and self._progress is None
+
+    def progress_so_far(self, *, tail: bool = False) -> Json | None:
         """The progress as it is stored: done, total, message, items a second, and the log's tail if asked for."""
         said: Json = {}
         if self._progress is not None:

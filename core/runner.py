@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
 from core.model import FinishedRun, RunOutcome
@@ -20,7 +20,7 @@ from core.stored import NotStorableError, fitted, storable
 if TYPE_CHECKING:
     import threading
 
-    from core.model import ClaimedJob
+    from core.model import ClaimedJob, Json
     from core.registry import JobContext, JobType, Outcome, Registry
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,19 @@ TRACEBACK_TAIL = 12_000
 NOT_STORED = "not_stored"
 LONGEST_DELAY = 10 * 366 * 86_400.0
 _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_payload"}
+
+
+class _Facts(TypedDict, total=False):
+    """What `FinishedRun` holds beside what every run has."""
+
+    output: Json | None
+    checkpoint: Json
+    delay: float
+    retry_after: float | None
+    permanent: bool
+    error_kind: str
+    error: str
+    traceback: str | None
 
 
 class Runner:
@@ -46,7 +59,7 @@ class Runner:
         Without a context the run has no lease to lose: for one that stands by itself.
         """
         if context is None:
-            context = RunContext(job, self.resources, time.monotonic(), math.inf)
+            context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
         running.set(context)
         context.started = time.monotonic()
         job_type = self.registry.get(job.task_type)
@@ -55,9 +68,10 @@ class Runner:
                 job_type, params = self.registry.validate(job.task_type, job.payload)
             except Refused as error:
                 return self._refused(context, job_type, error)
-            if getattr(params, "dry_run", False):
+            # Asked of its dictionary, since a model looks long for what it does not have.
+            if vars(params).get("dry_run"):
                 context.dry_run = True
-            return self._returned(context, job_type, job_type.run(params, cast("JobContext", context)))
+            return self._returned(context, job_type.run(params, cast("JobContext", context)))
         except BaseException as error:  # noqa: BLE001 -- also SystemExit: a handler must not end its worker's thread
             return self._raised(context, job_type, error)
         finally:
@@ -70,10 +84,9 @@ class Runner:
         allowed = job_type.timeout if job_type else 0.0
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
         stack = "".join(traceback.format_stack(frame)) if frame else ""
-        return self._report(
+        return self._failed(
             context,
             job_type,
-            RunOutcome.FAILED,
             error_kind="timeout",
             error=f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows.",
             traceback=_presentable(f"Where the handler was when its time was up:\n{stack}") if stack else None,
@@ -83,7 +96,7 @@ class Runner:
         """The report of a job that is handed back, its attempt with it; cancelled if an operator asked for that."""
         asked = context.stop is Stop.CANCELLED
         outcome = RunOutcome.CANCELLED if asked else RunOutcome.RELEASED
-        return self._report(context, self.registry.get(context.job.task_type), outcome)
+        return self._report(context, outcome)
 
     def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
         """The report to make where the database refuses the run's own: it says so, and holds nothing else."""
@@ -91,8 +104,8 @@ class Runner:
             job_id=finished.job_id,
             run_token=finished.run_token,
             outcome=RunOutcome.FAILED,
-            started_at=finished.started_at,
-            finished_at=finished.finished_at,
+            started=finished.started,
+            finished=finished.finished,
             permanent=True,
             error_kind=NOT_STORED,
             error=safe_error(
@@ -103,18 +116,17 @@ class Runner:
     def _refused(self, context: RunContext, job_type: JobType | None, error: Refused) -> FinishedRun:
         kind = _KINDS.get(type(error).__name__, "refused")
         message = safe_error(f"{error} The job was not run.")
-        return self._report(context, job_type, RunOutcome.FAILED, permanent=True, error_kind=kind, error=message)
+        return self._failed(context, job_type, permanent=True, error_kind=kind, error=message)
 
-    def _returned(self, context: RunContext, job_type: JobType, outcome: Outcome) -> FinishedRun:
+    def _returned(self, context: RunContext, outcome: Outcome) -> FinishedRun:
         if outcome is None:
-            return self._report(context, job_type, RunOutcome.SUCCEEDED)
+            return self._report(context, RunOutcome.SUCCEEDED)
         if isinstance(outcome, Done):
             kind = RunOutcome.PARTIAL if outcome.failed > 0 else RunOutcome.SUCCEEDED
-            return self._report(context, job_type, kind, output=fitted(outcome.output) if outcome.output else None)
+            return self._report(context, kind, output=fitted(outcome.output) if outcome.output else None)
         if isinstance(outcome, Continue):
             return self._report(
                 context,
-                job_type,
                 RunOutcome.CONTINUED,
                 output=fitted(outcome.output) if outcome.output else None,
                 checkpoint=storable(outcome.checkpoint, "checkpoint", CHECKPOINT_BYTES),
@@ -127,12 +139,11 @@ class Runner:
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
         if isinstance(error, Cancelled) and context.stop in {Stop.CANCELLED, Stop.RELEASED}:
             asked = context.stop is Stop.CANCELLED
-            return self._report(context, job_type, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
+            return self._report(context, RunOutcome.CANCELLED if asked else RunOutcome.RELEASED)
         trace, context.stack = _trace(error)
-        return self._report(
+        return self._failed(
             context,
             job_type,
-            RunOutcome.FAILED,
             permanent=isinstance(error, PermanentError),
             retry_after=_seconds(error.seconds) if isinstance(error, RetryLater) else None,
             error_kind=_kind(error),
@@ -140,43 +151,19 @@ class Runner:
             traceback=trace,
         )
 
+    def _failed(self, context: RunContext, job_type: JobType | None, **facts: Unpack[_Facts]) -> FinishedRun:
+        """The report of a failure, with how its task type is retried."""
+        run = self._report(context, RunOutcome.FAILED, **facts)
+        return run._replace(retry_base=job_type.retry_base, retry_cap=job_type.retry_cap) if job_type else run
+
     @staticmethod
-    def _report(  # noqa: PLR0913 -- one keyword per fact of a run
-        context: RunContext,
-        job_type: JobType | None,
-        outcome: RunOutcome,
-        *,
-        output: dict[str, object] | None = None,
-        checkpoint: dict[str, object] | None = None,
-        delay: float = 0.0,
-        retry_after: float | None = None,
-        permanent: bool = False,
-        error_kind: str | None = None,
-        error: str | None = None,
-        traceback: str | None = None,
-    ) -> FinishedRun:
+    def _report(context: RunContext, outcome: RunOutcome, **facts: Unpack[_Facts]) -> FinishedRun:
         now = time.monotonic()
         started = now if context.started is None else context.started
         context.elapsed = now - started
-        return FinishedRun(
-            context.job.id,
-            context.job.run_token,
-            outcome,
-            context.at(started),
-            context.at(now),
-            output,
-            checkpoint,
-            delay,
-            retry_after,
-            job_type.retry_base if job_type else None,
-            job_type.retry_cap if job_type else None,
-            permanent,
-            error_kind,
-            error,
-            traceback,
-            context.log_text(),
-            context.progress_so_far(tail=False),
-        )
+        job, epoch = context.job, context.epoch
+        run = FinishedRun(job.id, job.run_token, outcome, epoch + started, epoch + now, **facts)
+        return run if context.is_silent else run._replace(log=context.log_text(), progress=context.progress_so_far())
 
     @staticmethod
     def _close(context: RunContext) -> None:

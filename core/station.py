@@ -92,9 +92,9 @@ class Station:
 
     def take(self, jobs: Sequence[ClaimedJob], sent: float) -> None:
         """Holds jobs that were just claimed and queues them for the slots."""
-        answered = time.monotonic()
+        epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
-        contexts = [RunContext(job, self.resources, answered, end) for job in jobs]
+        contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]
         self.tally.claimed += len(contexts)
         self.held.update((context.job.run_token, context) for context in contexts)
         self.slots.put(contexts)

@@ -22,6 +22,7 @@ import pytest
 from core import queue
 from core.errors import Refused
 from core.model import FinishedRun, NewJob, RunOutcome
+from tests.support.queue import moment
 from tests.support.queue_model import broken_promises, dangling, install_clock, read
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Crowd:
         ways = ("succeeded", "succeeded", "failed", "failed", "continued", "released", "partial", "cancelled")
         runs = [
             FinishedRun(
-                job.id, job.run_token, RunOutcome(die.choice(ways)), job.claimed_at, job.claimed_at,
+                job.id, job.run_token, RunOutcome(die.choice(ways)), *moment(job),
                 error="the vendor is down", retry_after=die.choice((None, 0.0)), permanent=die.random() < 0.2,
             )
             for job in jobs
@@ -157,9 +158,7 @@ def _run_everything(conn: psycopg.Connection[Any]) -> None:
     """Lets one worker succeed with whatever can still be run."""
     for _ in range(40):
         while jobs := queue.claim(conn, "worker-a", TYPES, 100, LEASE):
-            runs = [
-                FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, job.claimed_at, job.claimed_at) for job in jobs
-            ]
+            runs = [FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, *moment(job)) for job in jobs]
             queue.finish(conn, "worker-a", runs, retry_base=BASE, retry_cap=CAP)
         conn.execute("SELECT move_clock(%s)", (timedelta(hours=2),))
         queue.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)

@@ -11,6 +11,7 @@ import pytest
 
 from core import queue
 from core.model import FinishedRun, NewJob, RunOutcome, Status
+from tests.support.queue import moment
 from tests.support.queue_model import install_clock, read
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def test_a_run_that_stands_twice_in_a_batch_is_finished_once(
 ) -> None:
     queue.enqueue(conn, NewJob("alpha"), actor=ACTOR)
     (job,) = queue.claim(conn, "worker-a", TYPES, 5, LEASE)
-    run = FinishedRun(job.id, job.run_token, outcome, job.claimed_at, job.claimed_at)
+    run = FinishedRun(job.id, job.run_token, outcome, *moment(job))
 
     queue.finish(conn, "worker-a", [run, run], retry_base=BASE, retry_cap=CAP)
 
@@ -70,7 +71,7 @@ def test_the_token_of_a_lost_run_puts_nothing_on_record_for_another_job(conn: ps
     lost, other = queue.claim(conn, "worker-a", TYPES, 5, LEASE)
     conn.execute("SELECT move_clock(%s)", (timedelta(seconds=61),))
     _reap(conn)
-    swapped = FinishedRun(other.id, lost.run_token, RunOutcome.SUCCEEDED, lost.claimed_at, lost.claimed_at)
+    swapped = FinishedRun(other.id, lost.run_token, RunOutcome.SUCCEEDED, *moment(lost))
 
     queue.finish(conn, "worker-a", [swapped], retry_base=BASE, retry_cap=CAP)
 

@@ -163,10 +163,7 @@ class TestOrder:
         claimed = claim(conn, limit=30)
         finish(
             conn,
-            *[
-                report(job, finished_at=job.claimed_at + timedelta(seconds=100 - place))
-                for place, job in enumerate(claimed)
-            ],
+            *[report(job, finished=job.claimed_at.timestamp() + 100 - place) for place, job in enumerate(claimed)],
         )
         expected = [job.id for job in claimed]
         assert ids(conn, Filter(status=Status.SUCCEEDED), limit=5) == expected[:5]

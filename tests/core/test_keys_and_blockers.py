@@ -191,7 +191,7 @@ def report_target(conn: Connection, job_id: UUID) -> ClaimedJob:
     row = job_row(conn, job_id)
     return ClaimedJob(
         job_id, row["run_token"], row["task_type"], row["payload"], row["attempts"], row["max_attempts"],
-        row["run_at"], row["started_at"], row["is_recurring"], row["checkpoint"], str(job_id),
+        row["run_at"], row["started_at"], row["is_recurring"], row["checkpoint"], row["cycle"],
     )  # fmt: skip
 
 

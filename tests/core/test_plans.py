@@ -159,7 +159,8 @@ def _claim_while_paused(conn: Connection) -> None:
 
 def _finish(outcome: str) -> Callable[..., object]:
     def call(conn: Connection, held: list[tuple[UUID, int]]) -> object:
-        runs = [FinishedRun(job_id, token, RunOutcome(outcome), FIRST, FIRST) for job_id, token in held]
+        began = FIRST.timestamp()
+        runs = [FinishedRun(job_id, token, RunOutcome(outcome), began, began) for job_id, token in held]
         return queue.finish(conn, WORKER, runs, **RETRIES)
 
     return call

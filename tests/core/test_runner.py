@@ -34,9 +34,13 @@ def runner_of(handler: Callable[..., Any], database: Database | None = None, **f
     return Runner(Registry([job_type("test", handler, **facts)]), RunResources(quick_settings(), database))
 
 
+def context_of(job: ClaimedJob, runner: Runner) -> RunContext:
+    return RunContext(job, runner.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
+
+
 def run(handler: Callable[..., Any], job: ClaimedJob | None = None, stop: Stop | None = None) -> FinishedRun:
     runner = runner_of(handler)
-    context = RunContext(job or claimed(), runner.resources, time.monotonic(), math.inf)
+    context = context_of(job or claimed(), runner)
     context.stop = stop
     return runner.run(context.job, context)
 
@@ -287,7 +291,7 @@ def test_a_handler_finds_its_job_and_payload() -> None:
 
     run(handler, job)
     assert seen == {
-        "number": 4, "dry": True, "job": job, "key": "key", "at": {"cursor": 9}, "clients": True, "lease": 5.0
+        "number": 4, "dry": True, "job": job, "key": str(job.id), "at": {"cursor": 9}, "clients": True, "lease": 5.0
     }  # fmt: skip
 
 
@@ -305,7 +309,7 @@ def test_progress_is_kept_with_its_rate_and_harmless_message() -> None:
 
 def test_news_are_told_once_and_hold_the_end_of_the_log() -> None:
     runner = runner_of(returning(None))
-    context = RunContext(claimed(), runner.resources, time.monotonic(), math.inf)
+    context = context_of(claimed(), runner)
     assert context.news() is None
     context.progress(1, 2)
     for number in range(30):

@@ -437,8 +437,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def report(self, job_id: UUID, token: int, told: Told) -> FinishedRun:
         """What a worker sends of one run."""
+        at = self.now.at.timestamp()
         return FinishedRun(
-            job_id, token, told.outcome, self.now.at, self.now.at, output=told.output,
+            job_id, token, told.outcome, at, at, output=told.output,
             checkpoint=told.checkpoint if told.outcome is RunOutcome.CONTINUED else None, delay=told.delay,
             retry_after=told.retry_after, permanent=told.permanent, error=told.error, error_kind="vendor",
         )  # fmt: skip

@@ -367,7 +367,7 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
             (again,) = queue.claim(conn, "another", ["shared"], 1, 60)
-        at = again.claimed_at
+        at = again.claimed_at.timestamp()
         theirs = FinishedRun(job.id, again.run_token, RunOutcome.SUCCEEDED, at, at, output={"by": "another"})
         queue.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
         stubborn.opened.set()
@@ -397,7 +397,7 @@ def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
     slots = Slots(runner, done, 1, "test")
     slots.start()
     now = time.monotonic()
-    slots.put([RunContext(claimed(), runner.resources, now, now)])
+    slots.put([RunContext(claimed(), runner.resources, 0.0, now)])
     context = done.get(timeout=30)
     slots.close()
     assert context is not None

@@ -124,10 +124,15 @@ def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Fi
         "job_id": claimed.id,
         "run_token": claimed.run_token,
         "outcome": RunOutcome(outcome),
-        "started_at": claimed.claimed_at,
-        "finished_at": claimed.claimed_at + timedelta(seconds=2),
+        "started": claimed.claimed_at.timestamp(),
+        "finished": claimed.claimed_at.timestamp() + 2.0,
     }
     return FinishedRun(**(told | fields))
+
+
+def moment(claimed: ClaimedJob) -> tuple[float, float]:
+    """Start and end of a run that was over as soon as it was claimed."""
+    return claimed.claimed_at.timestamp(), claimed.claimed_at.timestamp()
 
 
 def finish(conn: Connection, *runs: FinishedRun, worker: str = WORKER) -> list[Finished]:

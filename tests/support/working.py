@@ -64,7 +64,7 @@ def claimed(task_type: str = "test", payload: dict[str, Any] | None = None, **ch
         "claimed_at": now,
         "is_recurring": False,
         "checkpoint": None,
-        "cycle_key": "key",
+        "cycle": 0,
         **changes,
     }
     return ClaimedJob(**given)
