@@ -323,7 +323,8 @@ create index if not exists job_queue_blocked on public.job_queue (blocked_by, id
     where status = 'pending' and blocked_by is not null;
 create index if not exists job_queue_waiting on public.job_queue (run_at, id)
     where status = 'pending' and (blocked_by is not null or in_line);
-create index if not exists job_queue_running on public.job_queue (locked_by, id) where status = 'running';
+create index if not exists job_queue_held on public.job_queue (run_token) where status = 'running';
+drop index if exists public.job_queue_running;
 create unique index if not exists job_queue_running_key on public.job_queue (concurrency_key)
     where status = 'running' and concurrency_key is not null;
 create unique index if not exists job_queue_dedupe on public.job_queue (dedupe_key)
@@ -428,17 +429,19 @@ create or replace trigger job_queue_notify after insert on public.job_queue
 -- no: then both stand in the claim's index, and the claim takes one.
 create or replace function public.job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
 returns boolean
-language sql stable
+language plpgsql stable
 set search_path = public, pg_temp
 as $$
-    select p_key is not null and (
+begin
+    return p_key is not null and (
         exists (select from job_queue where concurrency_key = p_key and status = 'running')
         or exists (
             select from job_queue
             where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
                 and priority >= p_priority and run_at <= p_run_at
         )
-    )
+    );
+end
 $$;
 
 -- What a job that waits for this one has to do: wait on (`live`), or go ahead; else why it waits in vain.
@@ -513,7 +516,8 @@ begin
         insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
             in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
         values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
-            p_concurrency_key, job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
+            p_concurrency_key, p_concurrency_key is not null
+                and job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
             p_interval_minutes is not null, p_interval_minutes,
             case when p_interval_minutes is not null then v_run_at end, p_expires_at,
             coalesce(p_actor, session_user))
@@ -581,8 +585,8 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 4. The clauses of the claim
 --
--- Each is one expression that the planner puts in place of its call; the claim asks for all of them and
--- job_queue_why for one after the other, so that the explanation cannot differ from the claim.
+-- Each is one expression that the planner puts in place of its call, or a query whose plan is kept. The claim asks
+-- for all of them and job_queue_why for one after the other, so that the explanation cannot differ from the claim.
 -------------------------------------------------------------------------------------------------------
 
 create or replace function public.job_clause_pending(p_status text) returns boolean
@@ -616,19 +620,23 @@ return p_key is null or not public.job_key_is_busy(p_key);
 
 -- Whether anything may be claimed at all: false too when the settings row is missing.
 create or replace function public.job_clause_processing(p_at timestamptz) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = public, pg_temp
 as $$
-    select coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false)
+begin
+    return coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false);
+end
 $$;
 
 create or replace function public.job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = public, pg_temp
 as $$
-    select not exists (
+begin
+    return not exists (
         select from job_paused_types where task_type = p_task_type and (resume_at is null or resume_at > p_at)
-    )
+    );
+end
 $$;
 
 -------------------------------------------------------------------------------------------------------
@@ -638,9 +646,12 @@ $$;
 -- The lanes of some task types: each priority at which claimable jobs stand, found by one probe of the index.
 create or replace function public.job_queue_lanes(p_types text[])
 returns table (task_type text, priority integer)
-language sql stable
+language plpgsql stable
 set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with recursive lane (task_type, priority) as (
         select t.task_type, (
             select q.priority from job_queue q
@@ -655,7 +666,8 @@ as $$
             order by q.task_type, q.priority desc limit 1)
         from lane l where l.priority is not null
     )
-    select lane.task_type, lane.priority from lane where lane.priority is not null
+    select lane.task_type, lane.priority from lane where lane.priority is not null;
+end
 $$;
 
 -- Of keyed candidates in claim order, those that may run: one per key, while no job with the key is running.
@@ -729,7 +741,9 @@ declare
     v_priorities integer[];
     v_quotas integer[];
     v_ids uuid[];
+    v_places tid[];
     v_keyed boolean;
+    v_takers uuid[];
 begin
     if p_limit < 1 or not job_clause_processing(v_now) then
         return;
@@ -766,10 +780,12 @@ begin
         end if;
     end if;
 
-    select array_agg(c.id order by l.priority desc, c.run_at, c.id), bool_or(c.keyed) into v_ids, v_keyed
+    select array_agg(c.id order by l.priority desc, c.run_at, c.id),
+        array_agg(c.ctid order by l.priority desc, c.run_at, c.id), bool_or(c.keyed)
+    into v_ids, v_places, v_keyed
     from unnest(v_types, v_priorities, v_quotas) as l (task_type, priority, quota)
     cross join lateral (
-        select q.id, q.run_at, q.concurrency_key is not null as keyed from job_queue q
+        select q.id, q.ctid, q.run_at, q.concurrency_key is not null as keyed from job_queue q
         where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
             and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
             and job_clause_due(q.run_at, v_now) and job_clause_unexpired(q.expires_at, v_now)
@@ -778,7 +794,9 @@ begin
         for update of q skip locked
     ) c;
     if v_keyed then
-        v_ids := job_queue_take_keys(v_ids);
+        v_takers := job_queue_take_keys(v_ids);
+        select array_agg(c.place) into v_places from unnest(v_ids, v_places) as c (id, place)
+        where c.id = any (v_takers);
     end if;
 
     return query
@@ -788,7 +806,8 @@ begin
             locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
             lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
-        where q.id = any (v_ids)
+        -- The rows are locked, so they are where they were found.
+        where q.ctid = any (v_places)
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.is_recurring,
             q.checkpoint, q.cycle, q.priority
     )
@@ -988,13 +1007,15 @@ $$;
 create or replace function public.job_queue_count_finished(
     p_worker text, p_succeeded bigint, p_troubled bigint, p_failed bigint
 ) returns void
-language sql volatile
+language plpgsql volatile
 set search_path = public, pg_temp
 as $$
+begin
     insert into job_throughput as t (minute, worker_id, succeeded, troubled, failed)
     values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_troubled, p_failed)
     on conflict (minute, worker_id) do update set succeeded = t.succeeded + excluded.succeeded,
-        troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed
+        troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed;
+end
 $$;
 
 drop type if exists public.job_queue_move;
@@ -1028,7 +1049,7 @@ begin
     ), held as (
         select q.*, r.outcome, r.started_at as began_at, r.finished_at, r.details
         from job_queue q join report r on r.id = q.id and r.token = q.run_token
-        where q.id = any (p_ids) and q.status = 'running'
+        where q.run_token = any (p_tokens) and q.status = 'running'
         order by q.id for update of q
     ), judged as (
         select h.*,
@@ -1190,7 +1211,7 @@ begin
         delete from job_queue q
         using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
-        where q.id = any (p_ids) and q.id = r.id and q.run_token = r.token and q.status = 'running'
+        where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
             and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
             and q.concurrency_key is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,

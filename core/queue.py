@@ -7,6 +7,7 @@ database refuses with a sentence is raised as `Refused`; nothing is changed then
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -31,6 +32,7 @@ Connection = psycopg.Connection[Any]
 BULK = 10_000
 _REFUSED = "JD001"
 _HEX = attrgetter("hex")
+_GIVE_WAY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ def _rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> l
         with _refusals(), conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, params).fetchall()
     except psycopg.errors.DeadlockDetected:
-        # The database has undone it in favour of whoever it stood in the way of, and who is now done.
         if tries == 1 or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
             raise
+        # The database has undone it in favour of another, which would find the locks taken again if this were quicker.
+        time.sleep(_GIVE_WAY_SECONDS)
         return _rows(conn, statement, params, tries=tries - 1)
 
 
