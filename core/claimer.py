@@ -49,6 +49,7 @@ class Claimer:
         self._until_idle = until_idle
         self._link = Link(station.database, "claiming jobs")
         self._listener: Listener | None = None
+        self._heard = False
         self._woken = threading.Event()
         self._again = threading.Event()
         self._next_poll = 0.0
@@ -88,9 +89,7 @@ class Claimer:
 
     def _step(self) -> None:
         if self._listener is None:
-            # Before the first claim, so that no cancellation of what it takes goes unheard.
-            self._link.connect()
-            self._listener = self._station.database.listen(CHANNEL)
+            self._listener = self._station.database.listen(CHANNEL, at_once=True)
         now = time.monotonic()
         limit = self._limit(now)
         if limit < 1:
@@ -148,7 +147,10 @@ class Claimer:
         if self._listener is None:
             return
         told = self._listener.wait(seconds)
-        if CANCEL in told:
+        begins = self._listener.connected and not self._heard
+        self._heard |= begins
+        # What was cancelled between the first claim and the first listening was not heard.
+        if CANCEL in told or begins:
             self._on_cancel()
         if any(payload != CANCEL for payload in told):
             self._again.set()

@@ -151,9 +151,12 @@ class Database:
             raise
         return connection
 
-    def listen(self, channel: str) -> Listener:
-        """A listener with a connection of its own. Through a pooler it hears nothing, and only waits."""
-        return Listener(self._connect_to_listen, channel)
+    def listen(self, channel: str, *, at_once: bool = False) -> Listener:
+        """A listener with a connection of its own. Through a pooler it hears nothing, and only waits.
+
+        With `at_once` it may not listen yet; it says an empty payload when it does.
+        """
+        return Listener(self._connect_to_listen, channel, at_once=at_once)
 
     def probe(self) -> Capabilities:
         """What the server can do; asked once, then remembered.

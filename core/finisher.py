@@ -7,10 +7,11 @@ import math
 import queue
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from core import queue as job_queue
-from core.link import LOST, Link
+from core.link import FAILURES, LOST, Link
 from core.logs import event
 from core.model import RunOutcome
 from core.redact import safe_error
@@ -78,6 +79,9 @@ class Finisher:
         self._link.close()
 
     def _loop(self) -> None:
+        # Connected before there is something to report. What fails here is dealt with where it fails again.
+        with suppress(*FAILURES):
+            self._link.connect()
         try:
             while True:
                 batch, last = self._take()

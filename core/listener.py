@@ -29,12 +29,15 @@ class Listener:
     it has come back, `wait` therefore answers with one empty payload, as if something had been said.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any] | None], channel: str) -> None:
+    def __init__(
+        self, connect: Callable[[], psycopg.Connection[Any] | None], channel: str, *, at_once: bool = False
+    ) -> None:
         """Connects and begins to listen; when that fails it goes on trying, and `wait` just waits.
 
         Args:
             connect: gives a new autocommit connection, or None where the server knows no LISTEN.
             channel: the channel's name, taken literally.
+            at_once: whether to return before it listens. `wait` then answers with an empty payload when it does.
         """
         self._connect = connect
         self._command = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
@@ -46,6 +49,8 @@ class Listener:
         self._tried = threading.Event()
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name=f"listen {channel}", daemon=True)
+        if at_once:
+            self._tried.set()
         self._thread.start()
         self._tried.wait()
 

@@ -10,6 +10,7 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,10 @@ def _array(values: Iterable[object]) -> str:
     Written at once because psycopg adapts the elements of a list one by one, which is most of what a batch costs.
     """
     return f"{{{','.join(map(str, values))}}}"
+
+
+def _microseconds(moments: Iterable[float]) -> str:
+    return _array([int(moment * 1e6) for moment in moments])
 
 
 # Enqueue
@@ -233,11 +238,12 @@ def finish(
     rows = conn.execute(
         """
         SELECT job_id, run_token, recorded, status, run_at FROM job_queue_finish(%s, %s::uuid[], %s::bigint[],
-            %s::text[], ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at),
-            ARRAY(SELECT to_timestamp(at) FROM unnest(%s::float8[]) AS at), %s::jsonb[], %s, %s)
+            %s::text[], ARRAY(SELECT to_timestamp(at * 1e-6::float8) FROM unnest(%s::bigint[]) AS at),
+            ARRAY(SELECT to_timestamp(at * 1e-6::float8) FROM unnest(%s::bigint[]) AS at), %s::jsonb[], %s, %s)
         """,
         (
-            worker_id, _array(map(_HEX, ids)), _array(tokens), _array(outcomes), _array(started), _array(finished),
+            worker_id, _array(map(_HEX, ids)), _array(tokens), _array(outcomes),
+            _microseconds(started), _microseconds(finished),
             details if any(details) else _array(["NULL"] * len(runs)), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip
@@ -246,6 +252,8 @@ def finish(
         for job_id, token, recorded, status, run_at in rows
     }
     # Nothing is said of a one-time job that succeeded as reported and left the queue: by far the most.
+    if not told:
+        return list(map(Finished, ids, tokens, outcomes, repeat(None), repeat(None)))
     return [told.get(run.run_token) or Finished(run.job_id, run.run_token, run.outcome, None, None) for run in runs]
 
 

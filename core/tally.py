@@ -84,7 +84,7 @@ class Pace:
     """
 
     AHEAD_SECONDS = 0.25
-    MOST_AHEAD = 1000
+    MOST_AHEAD = 2000
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 WINDOW_SECONDS = 300.0
 REPORT_SECONDS = 20.0
 REAP_SECONDS = (1.0, 5.0)
+FIRST_SECONDS = 0.5
+"""Upkeep waits so long at the start, so as not to stand in the way of the first claims."""
 LONGEST_PAUSE = 30.0
 
 
@@ -88,7 +90,7 @@ class Upkeep:
         self._counted = Totals()
         self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=timeouts_of(station.runner.registry))
         self._outage = Outage(station.alerts, station.worker_id, station.database.label)
-        self._next_look = 0.0
+        self._next_reap = self._next_look = time.monotonic() + FIRST_SECONDS
         self._interval = min(max(station.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} upkeep")
 
@@ -109,10 +111,10 @@ class Upkeep:
             self._wake.clear()
             if self._ending:
                 return
-            pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
             try:
                 with self._station.database.connection() as conn:
                     self._step(conn)
+                pause = max(self._next_reap - time.monotonic(), 0.0)
                 self._failures = 0
                 self._outage.over()
             except Exception as error:  # noqa: BLE001 -- the reaper must go on whatever went wrong with one pass
@@ -127,7 +129,10 @@ class Upkeep:
         if now >= self._next_report:
             report(conn, self._station, self._mode)
             self._next_report = now + min(REPORT_SECONDS, self._station.settings.heartbeat_seconds * 4)
-        self._reap(conn)
+        if now >= self._next_reap:
+            self._reap(conn)
+            spread = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
+            self._next_reap = now + self._interval * spread
         self._keep_window(conn, now)
         if bulk.go_on(conn, self._station.worker_id):
             self._wake.set()
