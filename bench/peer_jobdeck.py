@@ -4,7 +4,6 @@ Deletes the finished row, keeps a row per run. Everything is on: payload model, 
 guard, heartbeat, reaper, history, NOTIFY, paused types, concurrency keys.
 """
 
-import itertools
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
@@ -22,7 +21,10 @@ NAME = "jobdeck"
 SETTINGS = {"default": {}, "c1": {"concurrency": 1}}
 RUN = {"pickup": ["default"], "backlog": ["default"], "idle": ["default"]}
 
-UNDONE = "SELECT FROM job_queue WHERE (payload ->> 'seq')::integer BETWEEN 1 AND %(n)s LIMIT 1"
+# A job whose handler has run is running until its end is on record.
+UNDONE = """
+    SELECT FROM job_queue WHERE status = 'running' AND (payload ->> 'seq')::integer BETWEEN 1 AND %(n)s LIMIT 1
+"""
 FILL = """
     INSERT INTO job_queue (task_type, payload, run_at)
     SELECT task_type, '{"seq": 0}', run_at + interval '1 second'
@@ -73,9 +75,7 @@ async def producer(url):
             queue.enqueue(connection, new(seq), actor="bench")
 
         async def many(sequence):
-            numbers = iter(sequence)
-            while part := list(itertools.islice(numbers, queue.BULK)):
-                queue.enqueue_many(connection, [new(seq) for seq in part], actor="bench")
+            queue.enqueue_many(connection, map(new, sequence), actor="bench")
 
         yield one, many
 

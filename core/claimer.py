@@ -27,7 +27,8 @@ IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
 """The poll where nothing is heard of new jobs: through a transaction-mode pooler, or while LISTEN is down."""
-MOST_HELD = 3000
+BATCH = 1000
+MOST_HELD = 4000
 BUSY_SECONDS = 0.5
 """A slot whose run takes longer than this is not counted on when claiming ahead."""
 
@@ -89,6 +90,7 @@ class Claimer:
 
     def _step(self) -> None:
         if self._listener is None:
+            self._link.connect()
             self._listener = self._station.database.listen(CHANNEL, at_once=True)
         now = time.monotonic()
         limit = self._limit(now)
@@ -116,14 +118,14 @@ class Claimer:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
 
     def _limit(self, now: float) -> int:
-        """How many jobs to claim now; none while what was claimed ahead is not half used up."""
+        """How many jobs to claim now; none while what was claimed ahead is not half used up, or by a good batch."""
         slots = self._station.slots
         busy = sum(1 for run in list(slots.running) if run.started is not None and now - run.started > BUSY_SECONDS)
         target = slots.size + self._station.pace.ahead(busy)
         outstanding = slots.waiting + len(slots.running)
-        if outstanding > max(slots.size - 1, target // 2):
-            return 0
-        return min(target - outstanding, MOST_HELD - len(self._station.held))
+        room = min(target - outstanding, MOST_HELD - len(self._station.held), BATCH)
+        enough = min(target - target // 2, BATCH // 2)
+        return room if outstanding < slots.size or room >= enough else 0
 
     def _pause(self) -> float:
         """How long nothing will be due, as far as the database knows; jittered, so that workers do not poll in step."""

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 WINDOW_SECONDS = 300.0
 REPORT_SECONDS = 20.0
 REAP_SECONDS = (1.0, 5.0)
-FIRST_SECONDS = 0.5
-"""Upkeep waits so long at the start, so as not to stand in the way of the first claims."""
+BEGIN_SECONDS = 0.1
+FIRST_REAP_SECONDS = 0.5
+"""Upkeep waits at the start, so as not to stand in the way of the first claims."""
 LONGEST_PAUSE = 30.0
 
 
@@ -81,7 +82,7 @@ class Upkeep:
         self._mode = mode
         self._source = source
         self._on_work = on_work
-        self._ending = False
+        self._ending = threading.Event()
         self._wake = threading.Event()
         self._failures = 0
         self._next_report = 0.0
@@ -90,13 +91,13 @@ class Upkeep:
         self._counted = Totals()
         self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=timeouts_of(station.runner.registry))
         self._outage = Outage(station.alerts, station.worker_id, station.database.label)
-        self._next_reap = self._next_look = time.monotonic() + FIRST_SECONDS
+        self._next_reap = self._next_look = time.monotonic() + FIRST_REAP_SECONDS
         self._interval = min(max(station.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} upkeep")
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._ending = True
+        self._ending.set()
         self._wake.set()
 
     def note_work(self) -> None:
@@ -105,11 +106,12 @@ class Upkeep:
             self._wake.set()
 
     def _loop(self) -> None:
+        self._ending.wait(BEGIN_SECONDS)
         pause = 0.0
         while True:
             self._wake.wait(pause)
             self._wake.clear()
-            if self._ending:
+            if self._ending.is_set():
                 return
             try:
                 with self._station.database.connection() as conn:

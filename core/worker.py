@@ -6,6 +6,7 @@ reports, `heartbeat` renews leases, `watch` keeps time, `upkeep` reaps and keeps
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import secrets
@@ -36,6 +37,9 @@ __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 
 GRACE_SECONDS = 5.0
 """How long the last reports may take."""
+COLLECT = (10_000, 50, 100)
+"""A worker holds thousands of small objects for milliseconds each. Python's own thresholds have its collector look at
+them again and again in vain, for a fifth of all the time it spends on a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,7 @@ class Worker:
     def _start(self, *, until_idle: bool) -> Claimer:
         if self._station is not None:
             raise RuntimeError("a worker is started once; make a new one")
+        gc.set_threshold(*COLLECT)
         station = self._station = self._new_station(self._concurrency)
         self._heartbeat = Heartbeat(station)
         self._upkeep = Upkeep(station, mode=self._mode, source=self._source, on_work=self._claim_again)
@@ -191,7 +196,7 @@ class Worker:
         self._finisher = Finisher(station, on_done=self._claimer.room, on_finished=self._claimer.wake)
         self._watch = Watch(station, on_exit=self.stop)
         station.slots.start()
-        for part in (self._finisher, self._heartbeat, self._watch, self._upkeep, self._claimer):
+        for part in (self._claimer, self._finisher, self._heartbeat, self._watch, self._upkeep):
             part.thread.start()
         return self._claimer
 
