@@ -970,20 +970,23 @@ drop function if exists public.job_queue_release_waiting(uuid[], uuid[], text);
 create function public.job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
-set search_path = public, pg_temp set enable_seqscan = off set jit = off
+set search_path = public, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_hopeless uuid[] := p_hopeless;
     v_keys text[];
 begin
+    -- An equality would let the planner take another index than the one that begins with blocked_by.
     with released as (
         update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
             in_line = concurrency_key is not null
-        where id in (
-            select q.id from job_queue q
-            where q.status = 'pending' and q.blocked_by is not null and q.blocked_by = any (p_succeeded)
-            for update skip locked)
+        where id = any (array(
+            select w.id from unnest(p_succeeded) as b (id) cross join lateral (
+                select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+                order by q.blocked_by, q.id for update skip locked) w))
         returning concurrency_key
     )
     select array_agg(concurrency_key) into v_keys from released;
@@ -992,10 +995,10 @@ begin
             update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
                 version = version + 1, last_outcome = 'cancelled',
                 last_error = format('Cancelled because job %s, which it waited for, %s.', blocked_by, p_reason)
-            where id in (
-                select q.id from job_queue q
-                where q.status = 'pending' and q.blocked_by is not null and q.blocked_by = any (v_hopeless)
-                for update skip locked)
+            where id = any (array(
+                select w.id from unnest(v_hopeless) as b (id) cross join lateral (
+                    select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+                    order by q.blocked_by, q.id for update skip locked) w))
             returning id
         )
         select coalesce(array_agg(id), '{}') into v_hopeless from ended;

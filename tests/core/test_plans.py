@@ -216,6 +216,7 @@ OPERATIONS: Final = {
     "heartbeat of a hundred": Operation(_heartbeat, given=_held(100)),
     "checkpoint": Operation(_checkpoint, given=_held(1), blocks=100),
     "finish a hundred successes": Operation(_finish("succeeded"), given=_held(100)),
+    "finish a thousand successes": Operation(_finish("succeeded"), given=_held(1000), entries=8000, blocks=40_000),
     "finish a hundred failures": Operation(_finish("failed"), given=_held(100), blocks=8000),
     "finish one success": Operation(_finish("succeeded"), given=_held(1), blocks=300),
     "finish the head of a long line": Operation(_finish("succeeded"), given=_held(1, keyed=True), blocks=400),
@@ -305,6 +306,15 @@ def test_a_key_that_many_jobs_came_first_for_costs_claims_nothing_once_one_of_th
     assert len(queue.claim(conn, WORKER, ["alpha"], 100, LEASE)) == 1
 
     assert cost_of(conn, _claim(100, "alpha")).rows < 20
+
+
+def test_a_queue_of_jobs_that_wait_for_one_other_costs_those_that_finish_nothing(conn: Connection) -> None:
+    fill(conn, Size(blocked=20_000))
+    set_to_work(conn)
+    conn.execute("ANALYZE job_queue")
+    held = _held(1000)(conn)
+
+    assert cost_of(conn, lambda conn: _finish("succeeded")(conn, *held)).rows < 10_000
 
 
 def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minute_of_reaping(conn: Connection) -> None:
