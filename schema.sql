@@ -914,9 +914,11 @@ return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
 create or replace function public.job_queue_first_in_line(
     p_key text, p_at timestamptz, out id uuid, out run_at timestamptz
 )
-language sql stable
+language plpgsql stable
 set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
+#variable_conflict use_column
+begin
     with recursive lane (id, priority, run_at) as (
         (select q.id, q.priority, q.run_at from job_queue q
         where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
@@ -929,8 +931,9 @@ as $$
             order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1
         ) next
     )
-    select l.id, l.run_at from lane l
-    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc limit 1
+    select l.id, l.run_at into job_queue_first_in_line.id, job_queue_first_in_line.run_at from lane l
+    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc limit 1;
+end
 $$;
 
 -- Lets the one who goes next stand in the claim's index, of each key of which no job runs or is first already. Rows
@@ -948,9 +951,9 @@ begin
     for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
         perform pg_advisory_xact_lock(1785689, hashtext(v_key));
         continue when job_key_is_busy_now(v_key);
+        v_next := (job_queue_first_in_line(v_key, v_now)).id;
         select q.id, q.run_at into v_next, v_run_at from job_queue q
-        where q.id = (job_queue_first_in_line(v_key, v_now)).id
-            and q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+        where q.id = v_next and q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
         for update skip locked;
         continue when v_next is null or exists (
             select from job_queue q

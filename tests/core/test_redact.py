@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.redact import clean, redact, safe_error, scrub
+from core.redact import _RULES, clean, redact, safe_error, scrub
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 HOSTILE = [
@@ -102,6 +102,15 @@ def test_private_values_are_masked(text: str, private: str) -> None:
 )
 def test_identifiers_times_and_counts_stay_readable(text: str) -> None:
     assert safe_error(text) == text
+
+
+@pytest.mark.parametrize("number", range(len(_RULES)))
+@given(data=st.data())
+def test_nothing_that_a_rule_matches_is_passed_over_as_innocent(number: int, data: st.DataObject) -> None:
+    pattern, mask = _RULES[number]
+    text = data.draw(st.from_regex(pattern))
+    # An earlier rule may have masked a part of it already.
+    assert redact(text) != text or pattern.sub(mask, text) == text
 
 
 def test_an_error_is_one_line_and_fits() -> None:
