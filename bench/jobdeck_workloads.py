@@ -312,18 +312,18 @@ def mixed(args):
 
 
 def waiting(args):
-    """Handlers that wait 10 ms: one worker process's rate is its slots' rate, so two have twice that."""
-    counter = Counter()
+    """Handlers that wait 10 ms: the rate of two worker processes against that of one."""
+    rates = [_rate_of_processes(args.jobs, count) for count in (1, 2)]
+    emit("waiting_10ms", jobs=args.jobs, rate=rates[1], one_rate=rates[0], ratio=rates[1] / rates[0])
 
-    def wait(seq):
-        time.sleep(0.01)
-        counter(seq)
 
-    peer.Noop.handler = wait
+def _rate_of_processes(jobs, count):
     with common.fresh_database(peer) as database, common.connect(database) as connection:
-        rate = drain_rate(connection, database, counter, args.jobs)
-    slots = Settings().concurrency
-    emit("waiting_10ms", jobs=args.jobs, rate=rate, ideal_rate=slots * 100, ratio=rate / (slots * 100))
+        enqueue(connection, jobs)
+        tally = common.Tally(jobs, count)
+        with common.Workers(peer, database, "waits", tally, count) as workers:
+            began = workers.go()
+            return jobs / (workers.wait(tally.all_ran) - began)
 
 
 def memory():

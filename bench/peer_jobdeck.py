@@ -4,6 +4,7 @@ Deletes the finished row, keeps a row per run. Everything is on: payload model, 
 guard, heartbeat, reaper, history, NOTIFY, paused types, concurrency keys.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
@@ -17,9 +18,16 @@ from core.settings import Settings
 from core.worker import Worker
 
 NAME = "jobdeck"
-# Settings of the worker over its defaults.
-SETTINGS = {"default": {}, "c1": {"concurrency": 1}}
-RUN = {"pickup": ["default"], "backlog": ["default"], "idle": ["default"]}
+# Settings of the worker over its defaults; `handler_seconds` is how long each job takes.
+SETTINGS = {"default": {}, "c1": {"concurrency": 1}, "waits": {"handler_seconds": 0.01}}
+RUN = {
+    "drain": ["default", "c1"],
+    "drain2": ["default", "c1"],
+    "drain_long": ["default"],
+    "pickup": ["default"],
+    "backlog": ["default"],
+    "idle": ["default"],
+}
 
 # A job whose handler has run is running until its end is on record.
 UNDONE = """
@@ -81,8 +89,15 @@ async def producer(url):
 
 
 def work(url, setting, handler, gate):
-    Noop.handler = staticmethod(handler)
-    settings = Settings().model_copy(update=setting)
+    changes = dict(setting)
+    seconds = changes.pop("handler_seconds", 0.0)
+
+    def work_then_tell(seq):
+        time.sleep(seconds)
+        handler(seq)
+
+    Noop.handler = staticmethod(work_then_tell if seconds else handler)
+    settings = Settings().model_copy(update=changes)
     database = Database(url, application_name="jobdeck bench", max_size=settings.concurrency + 2)
     worker = Worker(database, registry(), settings, task_types=["noop"])
     gate()

@@ -26,7 +26,7 @@ COLUMNS = {
     },
     "payload": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
     "mixed": {"ratio": "× no-op", "rate": "jobs/s", "noop_rate": "no-op jobs/s"},
-    "waiting": {"ratio": "× slots / 10 ms", "rate": "jobs/s", "ideal_rate": "slots / 10 ms"},
+    "waiting": {"ratio": "× one process", "rate": "jobs/s of two", "one_rate": "of one"},
     "churn": {
         "ratio": "last tenth × first",
         "rate": "last jobs/s",
