@@ -1,9 +1,11 @@
-"""JSON objects of handlers, made fit for a jsonb column: serializable, without what Postgres refuses, bounded."""
+"""JSON on its way in and out: what handlers give made fit for a jsonb column, and what stands there read."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from core.errors import PermanentError
 from core.redact import clean
@@ -18,6 +20,18 @@ class NotStorableError(PermanentError):
     """A handler's output or checkpoint is no JSON object. Running the job again would give the same."""
 
     kind = "not_storable"
+
+
+def read(data: bytes | bytearray | str) -> Any:
+    """Reads a value of the database, several times as fast as the standard library does.
+
+    Jsonb can hold what Python cannot read: numbers of thousands of digits, hundreds of levels. In its place comes an
+    object that says so, because nothing that a producer stored may keep a claim or a page from being read.
+    """
+    try:
+        return from_json(data)
+    except ValueError as error:
+        return {"unreadable": f"What is stored here cannot be read: {error}"}
 
 
 def storable(value: Any, what: str, limit: int) -> Json:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import queue
+from core import insights, queue
+from core.database import Database
 from core.errors import DatabaseUnreachable, PermanentError, RetryLater
-from core.model import FinishedRun, NewJob, RunOutcome
+from core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from core.registry import Continue, Done
 from core.run_context import RunContext
 from core.slots import Slots
@@ -142,6 +143,21 @@ def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str
     drain(database_url, job_type("known", lambda _p, _c: None))
     assert status_of(conn, known.id) is None
     assert counts(conn) == {"pending": 1}
+
+
+@pytest.mark.parametrize("hostile", ['{"n": %s}' % ("9" * 5000), "[" * 3000 + "]" * 3000], ids=["number", "depth"])
+def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
+    hostile: str, database_url: str, conn: Conn
+) -> None:
+    conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('fine', %s)", (hostile,))
+    other = enqueue(conn, "fine")
+    with working(database_url, job_type("fine", lambda _p, _c: None)):
+        until(lambda: sorted(outcomes(conn)) == ["failed", "succeeded"], "both outcomes")
+    with Database(database_url, application_name="test") as database, database.connection() as looking:
+        (failed,) = insights.page(looking, Filter(status=Status.FAILED)).jobs
+    assert failed.id != other.id
+    assert "cannot be read" in str(failed.payload)
+    assert "payload does not fit" in (failed.last_error or "")
 
 
 def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) -> None:
