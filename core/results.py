@@ -15,6 +15,7 @@ from core import outbox
 from core.clients.email_events import address_key, reason_text
 from core.clients.messaging_errors import MessagingError
 from core.clients.sms_answers import NOT_REGISTERED, UNUSABLE_LATER
+from core.clients.sms_events import START, STOP
 from core.programme import messaging_events
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ LOG_PAGE: Final = 1000
 
 TEXTS: Final = 200
 MOST_PAGES: Final = 200
+LATEST: Final = 253_402_300_800
+"""The year 10000 in unix seconds: no list entry is that young."""
 APPLY: Final = 1000
 
 _LISTS: Final = {
@@ -52,8 +55,6 @@ _LISTS: Final = {
     "unsubscribes": "unsubscribe",
 }
 _LOGGED: Final = {"delivered", "bounced", "blocked", "dropped"}
-_STOP: Final = frozenset({"stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"})
-_START: Final = frozenset({"start", "yes", "unstop"})
 
 
 @dataclass(slots=True)
@@ -229,7 +230,7 @@ class _Texts:
         since = datetime.fromisoformat(last) - OVERLAP if last else self._now - FIRST_TIME
         for answer in self._client.inbound(since):
             word = answer.body.strip().lower()
-            event = "stop" if word in _STOP else "start" if word in _START else None
+            event = "stop" if word in STOP else "start" if word in START else None
             if event is not None:
                 at = (answer.at or self._now).timestamp()
                 self._add(
@@ -245,7 +246,7 @@ class _Texts:
 
 def _listed(name: str, event: str, entry: Json) -> Json:
     address, created = str(entry.get("email") or ""), entry.get("created")
-    at = float(created) if isinstance(created, int | float) else 0.0
+    at = float(created) if isinstance(created, int | float) and 0 <= created < LATEST else 0.0
     return {
         "event_key": f"{name}:{address_key(address)}:{at:.0f}",
         "event": event,

@@ -39,7 +39,9 @@ SELECT (SELECT max(completed_at) FROM good) AS last_good,
     ARRAY(SELECT claimed FROM newest) AS claimed,
     ARRAY(SELECT coalesce(due_before, 0) FROM newest) AS due_before,
     (SELECT message FROM job_worker_runs
-        WHERE source = 'door' AND started_at > now() - interval '1 hour' ORDER BY started_at DESC LIMIT 1) AS refused
+        WHERE source = 'door' AND started_at > now() - interval '1 hour'
+            AND completed_at > coalesce((SELECT max(completed_at) FROM good), '-infinity')
+        ORDER BY started_at DESC LIMIT 1) AS refused
 """
 
 

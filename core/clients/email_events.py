@@ -82,8 +82,12 @@ def address_key(address: str) -> str:
 
 
 def reason_text(*candidates: Any) -> str | None:
-    """The first of a provider's explanations that says something, without addresses and numbers."""
-    said = next((str(one) for one in candidates if one not in {None, ""}), None)
+    """The first of a provider's explanations that says something, without addresses and numbers; None where none does.
+
+    What is neither text nor number is passed over.
+    """
+    texts = (str(one) for one in candidates if isinstance(one, str | int | float) and not isinstance(one, bool))
+    said = next((text for text in texts if text), None)
     return safe_error(said, _LONGEST_REASON) if said is not None else None
 
 

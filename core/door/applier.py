@@ -12,21 +12,28 @@ from core.link import FAILURES, Link
 from core.logs import event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.database import Database
 
 log = logging.getLogger(__name__)
 
-BATCH: Final = 1000
+BATCH: Final = 5000
 IDLE_SECONDS: Final = 60.0
 """How often it looks without having been told: for what another process kept and did not come to."""
 REST: Final = 3.0
-"""While more comes in, it rests for so many times what a batch took: taking in goes first, a provider waits for it."""
+"""While requests wait to be taken in, it rests for up to so many times what a batch took: a provider waits for them."""
+STEP_SECONDS: Final = 0.02
 
 
 class Applier:
-    """Applies until it is stopped; what is left then is applied by whoever comes next."""
+    """Applies until it is stopped; what is left then is applied by whoever comes next.
 
-    def __init__(self, database: Database) -> None:
+    `pressed` says whether requests wait to be taken in.
+    """
+
+    def __init__(self, database: Database, pressed: Callable[[], bool]) -> None:
+        self._pressed = pressed
         self._link = Link(database, "applying delivery events")
         self._wake = threading.Event()
         self._ending = threading.Event()
@@ -55,12 +62,18 @@ class Applier:
                 self._wake.clear()
                 began = time.monotonic()
                 counts = self._link.run(lambda conn: outbox.apply_events(conn, limit=BATCH))
+                took = time.monotonic() - began
                 if counts["failed"]:
                     event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
+                self._give_way(until=time.monotonic() + REST * took)
                 if counts["seen"] < BATCH or not counts["seen"] - counts["failed"]:
+                    # What comes meanwhile is applied together: a batch of few costs almost what one of many does.
+                    self._ending.wait(took)
                     break
-                if self._wake.is_set():
-                    self._ending.wait(REST * (time.monotonic() - began))
         except FAILURES:
             return self._link.pause()
         return IDLE_SECONDS
+
+    def _give_way(self, *, until: float) -> None:
+        while time.monotonic() < until and self._pressed() and not self._ending.wait(STEP_SECONDS):
+            continue

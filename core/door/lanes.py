@@ -18,9 +18,15 @@ class Lane:
     """Runs plain functions for coroutines. Calls of one kind cannot hold up those of another."""
 
     def __init__(self, name: str, *, threads: int, waiting: int) -> None:
+        self._count = threads
         self._room = threads + waiting
         self._busy = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"door {name}")
+
+    @property
+    def full(self) -> bool:
+        """Whether calls wait for a thread; for any thread to ask."""
+        return self._busy > self._count
 
     async def run(self, work: Callable[..., Any], *given: Any) -> Any:
         """The result of `work`, for the thread of the event loop.

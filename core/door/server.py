@@ -77,13 +77,14 @@ class Door:
         self._limits = limits or Limits()
         self._counters = Counters()
         self._alerts = Alerts(settings)
-        self._applier = Applier(database)
+        self._lanes: list[Lane] = []
+        events = self._lane("webhooks", threads=WEBHOOK_THREADS, waiting=200)
+        self._applier = Applier(database, lambda: events.full)
         self.cron = cron.Cron(database, registry, settings)
         self._healthz = metrics.Healthz(database)
         self._metrics = metrics.Metrics(database, settings, self._counters)
-        self._lanes: list[Lane] = []
         self._sites: list[_Site] = []
-        outside = self._outside()
+        outside = self._outside(events)
         name = f"{socket.gethostname()} door"
         self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
         self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts_of(registry))
@@ -150,11 +151,10 @@ class Door:
         self._lanes.append(made)
         return made
 
-    def _outside(self) -> list[Endpoint]:
+    def _outside(self, events: Lane) -> list[Endpoint]:
         inbox = webhooks.Inbox(self._database, self._counters, self._applier.wake)
         sendgrid = webhooks.SendGrid(self._settings, inbox)
         twilio = webhooks.Twilio(self._settings, inbox)
-        events = self._lane("webhooks", threads=WEBHOOK_THREADS, waiting=200)
         cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
         self._inside = self._lane("metrics", threads=2, waiting=50)
         return [

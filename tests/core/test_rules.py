@@ -32,7 +32,7 @@ SQL_SHAPE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
-HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette")
+HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn")
 MODULE_LINES = 480
 FUNCTION_LINES = 60
 

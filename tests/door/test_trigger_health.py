@@ -127,6 +127,19 @@ class TestTrigger:
         assert health(conn).last_trigger is not None
         assert health(conn).last_trigger.source == "cron_http"  # type: ignore[union-attr]  # it was looked at above
 
+    def test_calls_refused_before_the_last_good_one_are_no_evidence(self, database_url: str, conn: Connection) -> None:
+        call(conn)
+        pass_time(conn, 20 * MINUTE)
+        with opened(database_url) as door:
+            door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer of yesterday"})
+            until(lambda: "401 at /api/jobs/run" in getattr(finding(conn, "trigger"), "evidence", ""), "the evidence")
+        call(conn)
+        pass_time(conn, 20 * MINUTE)
+        found = finding(conn, "trigger")
+        assert found is not None
+        assert found.verdict is Verdict.CRITICAL
+        assert "refused" not in found.evidence
+
 
 class TestLeftLying:
     def test_calls_answered_well_that_claim_nothing_of_what_is_due_are_critical(self, conn: Connection) -> None:

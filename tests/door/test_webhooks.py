@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 from twilio.request_validator import RequestValidator
 
-from core import outbox
+from core import outbox, results
+from core.clients import email_events
 from core.clients.email_events import SIGNATURE, TIMESTAMP
 from core.door import webhooks
 from core.sandbox.sendgrid import SendGrid
@@ -161,6 +162,16 @@ class TestSendGrid:
             until(lambda: waiting(conn) == 0, "applying")
         assert state(conn, message) == "delivered"
 
+    def test_an_explanation_that_is_no_text_is_passed_over(self, database_url: str, conn: Connection) -> None:
+        message = accepted(conn)
+        with opened(database_url) as door:
+            got = door.report([event("bounce", outbox_id=message, reason={"a": []}, response=["b"], status="5.1.1")])
+            assert got.data["processed"] == 1
+            until(lambda: waiting(conn) == 0, "applying")
+        assert value(conn, "SELECT error_text FROM outbox_messages") == "5.1.1"
+        assert email_events.reason_text({"a": 1}, [], True, 550) == "550"
+        assert email_events.reason_text({}, None, "") is None
+
     def test_without_a_key_nothing_is_taken(self, database_url: str) -> None:
         for key in (None, "no key at all"):
             with opened(database_url, sendgrid_event_webhook_public_key=key) as door:
@@ -283,6 +294,16 @@ def sign(door: Open, body: bytes) -> tuple[bytes, dict[str, str]]:
     stamp = str(int(time.time()))
     made = door.vendor._signer.sign(stamp.encode() + body, ec.ECDSA(hashes.SHA256()))
     return body, {SIGNATURE: b64encode(made).decode(), TIMESTAMP: stamp, "Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "created", [1e300, 10**400, float("nan"), -1, "soon", None], ids=["far", "farther", "nan", "before", "text", "none"]
+)
+def test_a_list_entry_of_an_impossible_time_is_kept_without_it(conn: Connection, created: Any) -> None:
+    made = results._listed("bounces", "bounced", {"email": ADDRESS, "created": created, "reason": {"a": 1}})
+    assert outbox.record_events(conn, [{"provider": "sendgrid", **made}]) == 1
+    outbox.apply_events(conn)
+    assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
 
 
 def test_the_figures_say_what_became_of_events(database_url: str) -> None:
