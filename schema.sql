@@ -3400,6 +3400,49 @@ as $$
         end
 $$;
 
+-- Whether somebody does not want such alerts.
+create or replace function public.outbox_preference_off(p_kind text, p_channel text, p_recipient uuid) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select p_kind in ('unread_alert', 'admin_alert') and exists (
+        select from profiles where id = p_recipient and case
+            when p_channel = 'email' then email_alerts_enabled is false
+            when p_kind = 'unread_alert' then sms_notifications_enabled is not true
+            else instant_sms_enabled is not true end)
+$$;
+
+-- Whether a message that was put down would go to an address that its person has given up since. A probe is for the
+-- forms that are bound to it, an alert for a profile; nothing is said of a campaign's mail, which has a list of its own.
+create or replace function public.outbox_address_changed(p_message public.outbox_messages) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select case
+        when (p_message).kind = 'parent_probe' then (
+            select bool_and(outbox_normal('email', c.parent_email) is distinct from (p_message).address_norm)
+            from agreements a join competitors c on c.id = a.competitor_id
+            where a.recipient_email_verification_outbox_id = (p_message).id) is true
+        when (p_message).kind in ('unread_alert', 'admin_alert') then not exists (
+            select from profiles p where p.id = (p_message).recipient_ref and (p_message).address_norm = case
+                (p_message).channel when 'sms' then outbox_e164(p.mobile_number)
+                else coalesce(nullif(outbox_normal('email', p.email_alert_address), ''), outbox_normal('email', p.email))
+                end)
+        else false end
+$$;
+
+-- Why a message that was put down must not go out any more; null when it may.
+create or replace function public.outbox_overtaken(p_message public.outbox_messages) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select coalesce(
+        outbox_suppression((p_message).kind, (p_message).channel, (p_message).address_norm),
+        case when outbox_preference_off((p_message).kind, (p_message).channel, (p_message).recipient_ref)
+            then 'preference_off' end,
+        case when outbox_address_changed(p_message) then 'address_changed' end)
+$$;
+
 -- What keeps a message from being sent now: suppression, then preference, window, daily cap, quiet hours. Null when
 -- nothing does. A message of which it is not known whether it was sent counts as sent.
 create or replace function public.outbox_obstacle(
@@ -3417,12 +3460,7 @@ begin
     if v_reason is not null then
         return v_reason;
     end if;
-    if p_kind in ('unread_alert', 'admin_alert') and exists (
-        select from profiles where id = p_recipient and case
-            when p_channel = 'email' then email_alerts_enabled is false
-            when p_kind = 'unread_alert' then sms_notifications_enabled is not true
-            else instant_sms_enabled is not true end)
-    then
+    if outbox_preference_off(p_kind, p_channel, p_recipient) then
         return 'preference_off';
     end if;
     if p_window_minutes is not null and exists (
@@ -3509,6 +3547,15 @@ begin
 end
 $$;
 
+-- What outbox_put would answer; for whoever may look ahead and may not send.
+create or replace function public.outbox_preview(p_entries jsonb, p_policy jsonb)
+returns table (place integer, id uuid, decision text)
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    select p.place, p.id, p.decision from outbox_put(p_entries, p_policy, null, null, true) p
+$$;
+
 create or replace function public.outbox_put_one(
     p_found public.outbox_messages, p_kind text, p_channel text, p_recipient uuid, p_address text, p_norm text,
     p_key text, p_data jsonb, p_reason text, p_job uuid, p_token bigint
@@ -3529,8 +3576,8 @@ begin
     end if;
     if v_id is not null then
         update outbox_messages m
-        set state = 'queued', address = p_address, address_norm = p_norm, data = p_data, job_id = p_job,
-            run_token = p_token, error_class = case when m.state = 'suppressed' then null else m.error_class end,
+        set state = 'queued', recipient_ref = p_recipient, address = p_address, address_norm = p_norm, data = p_data,
+            job_id = p_job, run_token = p_token, error_class = case when m.state = 'suppressed' then null else m.error_class end,
             updated_at = now()
         where m.id = v_id and m.state in ('queued', 'suppressed');
         return v_id;
@@ -3558,19 +3605,20 @@ as $$
 $$;
 
 -- Takes messages that may be sent now, for one attempt each: what it does not return must not be sent. Who has opted
--- out since the intent was put down is left out here.
+-- out or moved to another address since the intent was put down is left out here; putting it down again finds the new
+-- address.
 create or replace function public.outbox_claim(p_ids uuid[], p_lease_seconds double precision, p_job uuid, p_token bigint)
 returns table (id uuid, attempt integer, kind text, channel text, recipient_ref uuid, address text, data jsonb)
 language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 begin
-    with stopped as (
-        update outbox_messages m
-        set state = 'suppressed', error_class = outbox_suppression(m.kind, m.channel, m.address_norm), updated_at = now()
-        where m.id in (select o.id from outbox_messages o where o.id = any (p_ids) and o.state = 'queued'
-                order by o.id for update skip locked)
-            and outbox_suppression(m.kind, m.channel, m.address_norm) is not null
+    with judged as (
+        select o.id, outbox_overtaken(o) as reason from outbox_messages o
+        where o.id = any (p_ids) and o.state = 'queued' order by o.id for update skip locked),
+    stopped as (
+        update outbox_messages m set state = 'suppressed', error_class = j.reason, updated_at = now()
+        from judged j where m.id = j.id and j.reason is not null
         returning m.kind, m.channel, m.recipient_ref, m.error_class)
     insert into outbox_left_out (job_id, run_token, kind, channel, recipient_ref, reason)
     select p_job, p_token, s.kind, s.channel, s.recipient_ref, s.error_class from stopped s;
@@ -3636,6 +3684,22 @@ begin
             from settled s where s.channel = 'email' and s.error_class = 'address_refused'
             on conflict do nothing)
         select s.id, s.state from settled s;
+end
+$$;
+
+-- Takes back probes that wait for forms which are gone, or bound to the probe of another address by now. Returns how many.
+create or replace function public.outbox_retire_probes() returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_retired bigint;
+begin
+    update outbox_messages m set state = 'suppressed', updated_at = now(), error_class = 'no_form'
+    where m.kind = 'parent_probe' and m.state = 'queued'
+        and not exists (select from agreements a where a.recipient_email_verification_outbox_id = m.id);
+    get diagnostics v_retired = row_count;
+    return v_retired;
 end
 $$;
 
@@ -3931,6 +3995,16 @@ as $$
         else outbox_suppression('announcement', 'email', p_norm) end
 $$;
 
+-- Whether an address is one of a competitor's. A campaign mails the list that a person approved, and nobody at an address
+-- that is no longer theirs.
+create or replace function public.outbox_has_address(p_competitor public.competitors, p_norm text) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select coalesce(p_norm = any (array[outbox_normal('email', (p_competitor).game_platform_onboarding_email),
+        outbox_normal('email', (p_competitor).email_personal), outbox_normal('email', (p_competitor).email_school)]), false)
+$$;
+
 -- Whom a campaign to an audience (`game_platform`: those on it; `all`) reaches, with the reason for those whom it does
 -- not. An empty address counts as none, so that the next one is tried; of several who share one the first is mailed.
 create or replace function public.outbox_audience(p_audience text, p_coach uuid)
@@ -3978,7 +4052,8 @@ begin
             order by r.id limit p_size for update of r) t;
         exit when v_ids is null;
         with judged as (
-            select r.id as recipient, outbox_recipient_obstacle(r.email_norm, c.is_active) as reason
+            select r.id as recipient, coalesce(outbox_recipient_obstacle(r.email_norm, c.is_active),
+                case when not outbox_has_address(c, r.email_norm) then 'address_changed' end) as reason
             from competitor_announcement_recipients r left join competitors c on c.id = r.competitor_id
             where r.id = any (v_ids)),
         messages as (
@@ -4131,7 +4206,7 @@ $$;
 -- grace period, not private to somebody else, and not from before they joined.
 create or replace function public.programme_unread(p_grace interval default '0')
 returns table (user_id uuid, unread bigint, newest_message_id uuid, newest_at timestamptz, oldest_at timestamptz)
-language sql stable
+language sql stable security definer
 set search_path = public, pg_temp
 as $$
     select b.user_id, count(*), (array_agg(m.id order by m.created_at desc, m.id desc))[1], max(m.created_at),
@@ -4144,6 +4219,21 @@ as $$
         and not exists (select from message_user_state s
             where s.message_id = m.id and s.user_id = b.user_id and s.archived_at is not null)
     group by b.user_id
+$$;
+
+-- Why somebody need not hear of a message any more; null when they are to.
+create or replace function public.programme_alert_obstacle(p_person uuid, p_message uuid) returns text
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select case
+        when exists (select from message_read_receipts r where r.message_id = m.id and r.user_id = p_person) then 'read'
+        when exists (select from message_user_state s
+            where s.message_id = m.id and s.user_id = p_person and s.archived_at is not null) then 'archived'
+        when coalesce(m.metadata ->> 'private_to', '') not in ('', p_person::text) then 'private'
+        when not exists (select from conversation_members b
+            where b.conversation_id = m.conversation_id and b.user_id = p_person) then 'not_member' end
+    from messages m where m.id = p_message
 $$;
 
 -- Every admin of a conversation is to hear of a message in it. One of high priority does not wait for the next slot,
@@ -4654,6 +4744,30 @@ as $$
         'competitor_announcement_recipients', 'provider_cursors'])
 $$;
 
+-- What the previews of the job types read that an operator may not read whole. No words of a message are among it.
+create or replace function public.job_preview_columns() returns table (relation text, columns text)
+language sql immutable
+set search_path = public, pg_temp
+as $$
+    values
+        ('admin_alert_queue', 'recipient_id, message_id, sent_at, dropped_at, outbox_id'),
+        ('message_user_state', 'id, message_id, user_id, archived_at'),
+        ('message_read_receipts', 'message_id, user_id'),
+        ('agreements', 'id, competitor_id, provider, template_kind, status, metadata, signers, created_at, '
+            'recipient_email_verification_sent_at, recipient_email_verification_status, '
+            'recipient_email_verification_address, recipient_email_verification_attempts, '
+            'recipient_email_verification_next_at, recipient_email_verification_outbox_id'),
+        ('teams', 'id, coach_id, name, division, affiliation, status, game_platform_id, syned_coach_user_id, '
+            'coach_game_platform_id, created_at'),
+        ('team_members', 'id, team_id, competitor_id, joined_at'),
+        ('game_platform_profiles', 'coach_id, competitor_id, synced_user_id, metactf_user_id, status'),
+        ('game_platform_teams', 'team_id, synced_team_id'),
+        ('game_platform_sync_state', 'synced_user_id, last_login_at, last_odl_watermark_unix, last_odl_full_at, '
+            'last_flash_checked_at, needs_totals_refresh, totals_dirty_at'),
+        ('game_platform_flash_ctf_events', 'started_at'),
+        ('game_platform_onboarding', 'person_id, lap, state, outcome, message')
+$$;
+
 create or replace function public.outbox_grant_roles() returns void
 language plpgsql
 set search_path = public, pg_temp
@@ -4661,17 +4775,19 @@ as $$
 declare
     v_function regprocedure;
     v_name text;
+    v_columns text;
     v_relation regclass;
     v_ledger constant text[] := array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
         'sms_opt_outs', 'provider_events', 'provider_rates'];
     v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
         'outbox_reserve', 'outbox_close_provider', 'outbox_closed_for', 'outbox_campaign_hold', 'outbox_campaign_start',
         'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
-        'outbox_record_events', 'outbox_apply_events', 'programme_unread'];
+        'outbox_record_events', 'outbox_apply_events', 'outbox_retire_probes'];
     v_operate constant text[] := array['outbox_decide', 'outbox_campaign_reopen', 'outbox_reveal', 'outbox_record_events', 'outbox_apply_events'];
     v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
-        'outbox_suppression', 'outbox_obstacle', 'outbox_recipient_obstacle', 'outbox_audience',
-        'outbox_campaign_stats', 'outbox_rank'];
+        'outbox_suppression', 'outbox_obstacle', 'outbox_preference_off', 'outbox_recipient_obstacle',
+        'outbox_has_address', 'outbox_audience', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
+        'programme_unread', 'programme_alert_obstacle'];
     v_operator boolean := exists (select from pg_roles where rolname = 'job_operator');
     v_worker boolean := exists (select from pg_roles where rolname = 'job_worker');
     v_viewer boolean := exists (select from pg_roles where rolname = 'job_viewer');
@@ -4679,7 +4795,7 @@ begin
     for v_function, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
         where p.pronamespace = 'public'::regnamespace and (p.proname ~ '^outbox_' or p.proname in ('programme_unread',
-            'programme_queue_admin_alerts', 'programme_forget_parent_check'))
+            'programme_alert_obstacle', 'programme_queue_admin_alerts', 'programme_forget_parent_check'))
     loop
         execute format('revoke all on function %s from public', v_function);
         if v_viewer and v_name = 'outbox_mask' then
@@ -4716,6 +4832,9 @@ begin
         if v_worker and exists (select from outbox_programme_tables() t where t = v_name) then
             execute format('grant select, insert, update, delete on %s to job_worker', v_relation);
         end if;
+    end loop;
+    for v_name, v_columns in select t.relation, t.columns from job_preview_columns() t where v_operator loop
+        execute format('grant select (%s) on public.%I to job_operator', v_columns, v_name);
     end loop;
 end
 $$;
@@ -4837,6 +4956,12 @@ begin
             and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_work')
         then
             execute format('create policy jobdeck_work on %s to job_worker using (true) with check (true)', v_relation);
+        end if;
+        -- Grants say which of it an operator may read or write.
+        if v_guarded and v_operator and v_programme
+            and not exists (select from pg_policy where polrelid = v_relation and polname = 'jobdeck_operate')
+        then
+            execute format('create policy jobdeck_operate on %s to job_operator using (true) with check (true)', v_relation);
         end if;
         if v_viewer and v_name = any (v_views || v_open_tables) then
             execute format('grant select on %s to job_viewer', v_relation);

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core import evidence, queue
+from core.admission import admit, admit_change
 from core.creating import changes, new_job
 from core.model import ActionResult
 
@@ -16,36 +17,50 @@ if TYPE_CHECKING:
     from core.database import Connection
     from core.model import Enqueued, Job
     from core.registry import Registry
+    from core.settings import Settings
 
 
-def create(conn: Connection, registry: Registry, wanted: Wanted, *, actor: str) -> Enqueued:
+def create(conn: Connection, registry: Registry, wanted: Wanted, *, settings: Settings, actor: str) -> Enqueued:
     """Enqueues the job.
 
     Raises:
-        Refused: the type is unknown, the payload does not fit, or the queue does not take it.
+        Refused: the type is unknown, the payload does not fit, or the type or the queue does not take it.
     """
     with conn.transaction():
-        return queue.enqueue(conn, new_job(registry, wanted, evidence.clock(conn)), actor=actor)
+        made = new_job(registry, wanted, evidence.clock(conn))
+        recurring = made.recurrence_interval_minutes is not None
+        admit(conn, registry, made.task_type, [made.payload], recurring=recurring, settings=settings)
+        return queue.enqueue(conn, made, actor=actor)
 
 
 def edit(
-    conn: Connection, registry: Registry, job: Job, wanted: Wanted, *, actor: str, dry_run: bool = False
+    conn: Connection,
+    registry: Registry,
+    job: Job,
+    wanted: Wanted,
+    *,
+    settings: Settings,
+    actor: str,
+    dry_run: bool = False,
 ) -> ActionResult:
     """Makes the job what is wanted, if it is still at the version that was seen.
 
     Raises:
-        Refused: the type is unknown or the payload does not fit.
+        Refused: the type is unknown, the payload does not fit, or the type does not take it.
     """
     made = changes(registry, job, wanted, evidence.clock(conn))
+    admit_change(conn, registry, job, made, settings=settings)
     return queue.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
 
 
-def rehearse(conn: Connection, registry: Registry, wanted: Wanted, job: Job | None, *, actor: str) -> ActionResult:
+def rehearse(
+    conn: Connection, registry: Registry, wanted: Wanted, job: Job | None, *, settings: Settings, actor: str
+) -> ActionResult:
     """What the queue would answer; nothing is changed. `job` is the one that would be edited."""
     if job is not None:
-        return edit(conn, registry, job, wanted, actor=actor, dry_run=True)
+        return edit(conn, registry, job, wanted, settings=settings, actor=actor, dry_run=True)
     with conn.transaction(force_rollback=True):
-        made = create(conn, registry, wanted, actor=actor)
+        made = create(conn, registry, wanted, settings=settings, actor=actor)
     if not made.created:
         there = f"Job {made.job.id} with the same dedupe key is {made.job.status.value} already."
         return ActionResult(made.job.id, ok=False, message=f"{there} Nothing would be enqueued.")

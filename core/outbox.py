@@ -224,11 +224,18 @@ def put(
         "cap_email": policy.cap_email,
         "cap_sms": policy.cap_sms,
     }
+    put_down = (json.dumps(entries), json.dumps(rules))
     with refusals():
-        rows = conn.execute(
-            "select place, id, decision from outbox_put(%s::jsonb, %s::jsonb, %s, %s, %s) order by place",
-            (json.dumps(entries), json.dumps(rules), job_id, run_token, dry_run),
-        ).fetchall()
+        if dry_run:
+            found = conn.execute(
+                "select place, id, decision from outbox_preview(%s::jsonb, %s::jsonb) order by place", put_down
+            )
+        else:
+            found = conn.execute(
+                "select place, id, decision from outbox_put(%s::jsonb, %s::jsonb, %s, %s) order by place",
+                (*put_down, job_id, run_token),
+            )
+        rows = found.fetchall()
     return [Decision(intents[place - 1], found, verdict) for place, found, verdict in rows]
 
 
@@ -325,7 +332,10 @@ def record_events(conn: Connection, events: Sequence[Json]) -> int:
 
 
 def apply_events(conn: Connection, *, limit: int = 1000) -> Json:
-    """Applies waiting events in the order in which they happened; returns counts: seen, applied, unmatched, failed."""
+    """Applies up to `limit` waiting events, the oldest first; returns counts: seen, applied, unmatched, failed.
+
+    In whatever order and however often they came, they end as the precedence of outcomes says.
+    """
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "select seen, applied, unmatched, failed from outbox_apply_events(%s)", (limit,)

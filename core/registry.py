@@ -19,13 +19,16 @@ from core.errors import ConfigurationError, InvalidPayload, UnknownTaskType
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import psycopg
 
+    from core.admission import Admission
     from core.clients import Clients
     from core.model import ClaimedJob
     from core.settings import Settings
+
+    Admit = Callable[[Any, Admission], Mapping[str, str]]
 
 Json = dict[str, Any]
 Concurrency = Literal["type", "coach"] | None
@@ -109,7 +112,8 @@ class RecurringDefault:
 class JobType:
     """One task type. Times are in seconds; `concurrency` says which runs exclude each other.
 
-    `preview`, where given, answers a payload with what a run would do, and changes nothing.
+    `preview`, where given, answers a payload with what a run would do, and changes nothing. `admit`, where given, is
+    asked before a job is enqueued or changed, and says what is wrong, by field.
     """
 
     task_type: str
@@ -126,6 +130,7 @@ class JobType:
     coach_filter: bool = False
     quick: bool = False
     preview: Callable[[Any, JobContext], Json] | None = None
+    admit: Admit | None = None
 
     def parse(self, payload: Json) -> Payload:
         """Reads a payload into this type's model.
@@ -181,6 +186,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     coach_filter: bool = False,
     quick: bool = False,
     preview: Callable[[Any, JobContext], Json] | None = None,
+    admit: Admit | None = None,
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
@@ -205,6 +211,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
                 coach_filter=coach_filter,
                 quick=quick,
                 preview=preview,
+                admit=admit,
             )
         )
         return function

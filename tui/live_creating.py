@@ -54,7 +54,7 @@ class LiveCreating:
     def create(self, wanted: Wanted) -> Enqueued:
         """Enqueues the job."""
         with self._link.reach("to enqueue a job") as conn:
-            return desk.create(conn, self._link.known(), wanted, actor=self._link.who())
+            return desk.create(conn, self._link.known(), wanted, settings=self._link.settings, actor=self._link.who())
 
     def changes(self, job: Job, wanted: Wanted) -> Json:
         """What an edit would change; empty where nothing."""
@@ -63,13 +63,15 @@ class LiveCreating:
     def edit(self, job: Job, wanted: Wanted) -> ActionResult:
         """Changes the job, in the version that was seen."""
         with self._link.reach("to edit a job") as conn:
-            return desk.edit(conn, self._link.known(), job, wanted, actor=self._link.who())
+            return desk.edit(
+                conn, self._link.known(), job, wanted, settings=self._link.settings, actor=self._link.who()
+            )
 
     def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
         """Says what would come of it, and changes nothing."""
         registry = self._link.known()
         with self._link.reach("to try it") as conn:
-            answer = desk.rehearse(conn, registry, wanted, job, actor=self._link.who())
+            answer = desk.rehearse(conn, registry, wanted, job, settings=self._link.settings, actor=self._link.who())
         said = Rehearsal(answer.message, answer.ok)
         known = registry.get(wanted.task_type)
         if known is None:

@@ -121,6 +121,7 @@ def edit(
 ) -> int | None:
     """Change the payload or the schedule of a job that is not running."""
     from core import evidence, insights, queue  # noqa: PLC0415 -- imported on first use
+    from core.admission import admit_change  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
         raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
@@ -128,11 +129,12 @@ def edit(
         job = insights.job(conn, insights.resolve_id(conn, wanted))
         if job is None:
             raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
-        now = evidence.clock(conn)
+        made = _changes(session, job, given, evidence.clock(conn))
+        admit_change(conn, session.registry, job, made, settings=session.settings)
         result = queue.edit(
             conn,
             job.id,
-            changes=_changes(session, job, given, now),
+            changes=made,
             actor=session.actor,
             version=job.version if if_version is None else if_version,
             reason=reason,

@@ -76,6 +76,7 @@ def enqueue(
 ) -> None:
     """Enqueue one job of TYPE and print it."""
     from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
     drafted = replace(draft(session.registry, task_type, parse_object(options.payload)), dedupe_key=dedupe_key or None)
@@ -83,6 +84,7 @@ def enqueue(
         with conn.transaction(force_rollback=dry_run):
             now = evidence.clock(conn)
             new = options.applied(drafted, Schedule(options.at, every, lasting), now)
+            admit(conn, session.registry, task_type, [new.payload], recurring=bool(every), settings=session.settings)
             enqueued = queue.enqueue(conn, new, actor=session.actor)
         effects = _effects(session, database, new) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
@@ -102,6 +104,7 @@ def enqueue_many(
 ) -> None:
     """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
     from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
         raise UsageError("Say either --count N or --file JSONL.")
@@ -110,6 +113,8 @@ def enqueue_many(
     drafts = _drafts(session, task_type, payloads) * (count or 1)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         now = evidence.clock(conn)
+        payloads = [job.payload for job in drafts]
+        admit(conn, session.registry, task_type, payloads, recurring=False, settings=session.settings)
         schedule = Schedule(options.at)
         jobs = [options.applied(job, schedule, now) for job in drafts]
         ids = queue.enqueue_many(conn, jobs, actor=session.actor)

@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 
 from pydantic import Field, StrictBool
 
-from core import outbox, rendering
-from core.clients.email import Email
-from core.clients.sms import Sms, segments
+from core import outbox
 from core.outbox import Channel, Intent, LeftOut, Policy
 from core.programme import messaging_admin_alerts as alerts
+from core.programme.messaging_notices import notice
+from core.programme.messaging_notices import sample as notice_sample
 from core.programme.messaging_sending import (
     NOT_TAKEN,
     RESULTS,
@@ -24,8 +24,6 @@ from core.programme.messaging_sending import (
     Role,
     Roles,
     Sending,
-    mail_sample,
-    masked,
     one_line,
     require_providers,
 )
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from core.clients.email import Email
     from core.clients.email_answers import Sent
+    from core.clients.sms import Sms
     from core.outbox import Claimed, Decision
     from core.programme.messaging_admin_alerts import Recipient
     from core.settings import Settings
@@ -88,7 +88,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
             first += [str(one.id)] if len(first) < SAMPLE else []
             for intent in due:
                 would[intent.channel] += 1
-            sample = sample or _sample(ctx, due[0])
+            sample = sample or notice_sample(ctx, due[0], "Admin")
     return {
         "candidates": count,
         "wouldSend": would,
@@ -177,29 +177,6 @@ def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[I
     return intents, [LeftOut(KIND, one.id, reason, channel) for channel, reason in obstacles]
 
 
-def _render(settings: Settings, channel: str, address: str, data: Mapping[str, Any]) -> Email | Sms:
-    values = {
-        "name": data["name"],
-        "messages": data["messages"],
-        "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
-        "organisation": settings.sendgrid_from_name,
-    }
-    templates = rendering.of(settings)
-    if channel == "email":
-        body = templates.email(KIND, values)
-        return Email(address, body.subject, body.text, body.html, template_data=values)
-    text = templates.sms(KIND, values)
-    return Sms(address, text if segments(text) == 1 else templates.sms(KIND, values | {"dashboard_url": ""}))
-
-
-def _sample(ctx: JobContext, intent: Intent) -> Json:
-    to = masked(ctx.db, intent.channel, intent.address)
-    made = _render(ctx.settings, intent.channel, intent.address, intent.data | {"name": "Admin"})
-    if isinstance(made, Sms):
-        return {"channel": "sms", "to": to, "text": made.body}
-    return mail_sample(to, rendering.Body(made.subject, made.text, made.html))
-
-
 class _Dispatch:
     """One run over everyone for whom messages wait."""
 
@@ -266,7 +243,7 @@ class _Dispatch:
         self._send(decisions, {one.recipient: one.data["messages"] for one in left})
 
     def _make(self, claimed: Claimed) -> Email | Sms:
-        return _render(self._ctx.settings, claimed.channel, claimed.address, claimed.data)
+        return notice(self._ctx.settings, KIND, claimed.channel, claimed.address, claimed.data)
 
     def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
         del receipt

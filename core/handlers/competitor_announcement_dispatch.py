@@ -7,46 +7,33 @@ crash leaves behind exactly whom it is uncertain about; they are mailed again on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pydantic import Field, StrictBool
 
 from core import outbox, queue, rendering
-from core.clients.email import Addressee, Email
-from core.clients.messaging_errors import (
-    MessagingError,
-    OutcomeUnknown,
-    PayloadRefused,
-    ProviderConfigError,
-    RateLimited,
-    RecipientRefused,
-    SettingMissing,
-    TooLarge,
-)
-from core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place, word_of
+from core.clients.email import Email
+from core.clients.messaging_errors import PayloadRefused, ProviderConfigError, SettingMissing
+from core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
-from core.outbox import Result
 from core.programme import messaging_campaigns as campaigns
+from core.programme.messaging_batches import PROVIDER, Batches
 from core.redact import safe_error
 from core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from core.admission import Admission
     from core.clients.email import EmailClient
     from core.programme.messaging_campaigns import Mailed, Start
     from core.settings import Settings
 
 Json = dict[str, Any]
 
-PROVIDER: Final = "sendgrid"
 AFTER_TROUBLE: Final = 20
 """Recipients in the first request of a run that follows a failed one; each that passes lets the next be larger."""
 
-GROWTH: Final = 4
 BUSY_PAUSE_SECONDS: Final = 60.0
-UNCERTAIN_PAUSE_SECONDS: Final = 60.0
 
 
 class Params(Payload):
@@ -82,6 +69,21 @@ def preview(params: Params, ctx: JobContext) -> Json:
     }
 
 
+def admit(params: Params, admission: Admission) -> dict[str, str]:
+    """What keeps a job from being enqueued, by field."""
+    problems: dict[str, str] = {}
+    found = campaigns.find(admission.conn, params.campaign_id)
+    if found is None:
+        problems["campaignId"] = "there is no such campaign; `jobdeck campaign create` makes one"
+    elif found.status == "draft":
+        problems["campaignId"] = "it is a draft; `jobdeck campaign create` makes a campaign from its text"
+    if not params.dry_run and _lacks_unsubscribe_group(params, admission.settings):
+        problems["allowWithoutUnsubscribe"] = (
+            "no unsubscribe group is set (SENDGRID_UNSUBSCRIBE_GROUP_ID); set it, or say true here"
+        )
+    return problems
+
+
 # Runs of different campaigns may overlap: they share the provider's rate, and each campaign is held by one run at a
 # time. Attempts are many, since a pause the provider asks for uses one up and loses nothing.
 @job(
@@ -93,6 +95,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     max_attempts=25,
     coach_filter=True,
     preview=preview,
+    admit=admit,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
     """Mails everyone of the campaign who is still to be mailed.
@@ -115,8 +118,12 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
     return _Dispatch(params, ctx, client, start).run()
 
 
+def _lacks_unsubscribe_group(params: Params, settings: Settings) -> bool:
+    return settings.sendgrid_unsubscribe_group_id is None and not params.allow_without_unsubscribe
+
+
 def _require_unsubscribe_group(params: Params, settings: Settings) -> None:
-    if settings.sendgrid_unsubscribe_group_id is None and not params.allow_without_unsubscribe:
+    if _lacks_unsubscribe_group(params, settings):
         raise SettingMissing(
             "A campaign is not sent without a way to unsubscribe. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or enqueue the "
             "job with allowWithoutUnsubscribe."
@@ -181,10 +188,9 @@ class _Dispatch:
     def __init__(self, params: Params, ctx: JobContext, client: EmailClient, start: Start) -> None:
         self._params = params
         self._ctx = ctx
-        self._client = client
         self._resumed = start.verdict == "resumed"
         body = _body(ctx.settings, (start.subject or "", start.body_markdown or "", start.body_html or ""))
-        self._mail = Email(
+        mail = Email(
             to="",
             subject=body.subject,
             text=body.text,
@@ -192,14 +198,13 @@ class _Dispatch:
             categories=("announcement", f"campaign-{params.campaign_id}"),
             unsubscribe=True,
         )
-        self._largest = params.batch_size or ctx.settings.campaign_batch_size
-        self._size = min(self._largest, AFTER_TROUBLE) if ctx.job.attempt > 1 else self._largest
-        self._taken = 0
-        self._total = campaigns.stats(ctx.db, params.campaign_id)
+        largest = params.batch_size or ctx.settings.campaign_batch_size
+        first = min(largest, AFTER_TROUBLE) if ctx.job.attempt > 1 else largest
+        self._batches = Batches(ctx, client, params.campaign_id, mail, size=first, largest=largest)
 
     def run(self) -> Done | Continue:
         try:
-            finished = self._batches()
+            finished = self._send()
         except LeaseLost:
             raise
         except Exception as error:
@@ -214,7 +219,7 @@ class _Dispatch:
         )
         return Done(output, failed=output["failed"] + output["uncertain"])
 
-    def _batches(self) -> bool:
+    def _send(self) -> bool:
         """Sends until nobody is left (True), or processing is paused (False)."""
         first = True
         while self._room() > 0:
@@ -228,13 +233,13 @@ class _Dispatch:
             batch = self._next()
             if not batch:
                 break
-            self._send(batch)
+            self._batches.send(batch)
             self._tell()
         return True
 
     def _room(self) -> int:
         most = self._params.max_recipients
-        return self._size if most is None else min(self._size, most - self._taken)
+        return self._batches.size if most is None else min(self._batches.size, most - self._batches.taken)
 
     def _processing(self) -> bool:
         switch = queue.processing(self._ctx.db)
@@ -252,80 +257,6 @@ class _Dispatch:
         if not batch and not campaigns.hold(self._ctx.db, self._params.campaign_id, **held):
             raise LeaseLost(f"Another run has taken campaign {self._params.campaign_id} over; this one stops.")
         return batch
-
-    def _send(self, batch: Sequence[Mailed]) -> None:
-        addressees = [Addressee(one.address, self._args(one)) for one in batch]
-        try:
-            sent = self._client.send_many(self._mail, addressees)
-        except (RecipientRefused, TooLarge) as error:
-            self._without(batch, error)
-            return
-        except MessagingError as error:
-            self._unsent(batch, error)
-        self._taken += len(batch)
-        self._size = min(self._largest, self._size * GROWTH)
-        campaigns.settle_batch(
-            self._ctx.db,
-            batch[0].batch,
-            "accepted",
-            provider_message_id=sent.provider_message_id,
-            http_status=sent.http_status,
-        )
-
-    def _args(self, one: Mailed) -> dict[str, str]:
-        return {
-            "email_type": "competitor_announcement",
-            "campaign_id": str(self._params.campaign_id),
-            "competitor_id": str(one.competitor_id),
-            "recipient_id": str(one.recipient_id),
-            "outbox_id": str(one.id),
-        }
-
-    def _without(self, batch: Sequence[Mailed], error: RecipientRefused | TooLarge) -> None:
-        """Fails those whom the provider refused by name; halves the batch where it named nobody."""
-        places = error.indexes if isinstance(error, RecipientRefused) else ()
-        named = [batch[place] for place in places if place < len(batch)]
-        refused = named or (list(batch) if len(batch) == 1 else [])
-        if isinstance(error, TooLarge) and refused:
-            self._return(batch, error)
-            raise PayloadRefused(
-                "SendGrid refuses the campaign's mail as too large even for one recipient (413). Shorten it.",
-                code="413",
-            )
-        with self._ctx.db.transaction():
-            word = word_of(error)
-            outbox.settle(
-                self._ctx.db,
-                [
-                    Result(
-                        one.id, one.attempt, "failed",
-                        error_class=word, error_code=error.code, error_text="SendGrid refused this recipient.",
-                    )
-                    for one in refused
-                ],
-            )  # fmt: skip
-            self._return(batch, error)
-        if not refused:
-            self._size = max(1, len(batch) // 2)
-
-    def _unsent(self, batch: Sequence[Mailed], error: MessagingError) -> NoReturn:
-        """Puts down what is known of a request that did not go through, and ends the run."""
-        if isinstance(error, OutcomeUnknown):
-            campaigns.settle_batch(
-                self._ctx.db, batch[0].batch, "uncertain", error_class=word_of(error), error=str(error)
-            )
-            raise RetryLater(
-                UNCERTAIN_PAUSE_SECONDS,
-                f"{error} {len(batch)} recipients are uncertain; the others go on in {UNCERTAIN_PAUSE_SECONDS:.0f} s.",
-            )
-        self._return(batch, error)
-        if isinstance(error, RateLimited):
-            outbox.close_provider(self._ctx.db, PROVIDER, error.seconds)
-        raise error
-
-    def _return(self, batch: Sequence[Mailed], error: MessagingError) -> None:
-        status = int(error.code) if error.code and error.code.isdecimal() else None
-        campaigns.settle_batch(self._ctx.db, batch[0].batch, "returned", http_status=status, error_class=word_of(error))
 
     def _tell(self) -> None:
         found = campaigns.stats(self._ctx.db, self._params.campaign_id)

@@ -167,6 +167,7 @@ class _Probing:
                 probes.skip(ctx.db, one, decision.verdict)
             if one.elsewhere:
                 ctx.log.warning("Form %s was sent to another address than the profile has now.", one.forms[0])
+        probes.retire(ctx.db)
         left_out = [LeftOut(KIND, None, reason, "email") for reason in self._skipped]
         outbox.leave_out(ctx.db, left_out, job_id=ctx.job.id, run_token=ctx.job.run_token)
         return decisions

@@ -12,12 +12,12 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from core import outbox, rendering
-from core.clients.email import Email
-from core.clients.sms import Sms, segments
+from core import outbox
 from core.errors import PermanentError
 from core.outbox import Channel, Intent, LeftOut, Policy
 from core.programme import messaging_digest as digest
+from core.programme.messaging_notices import notice
+from core.programme.messaging_notices import sample as notice_sample
 from core.programme.messaging_sending import (
     NOT_TAKEN,
     RESULTS,
@@ -26,19 +26,20 @@ from core.programme.messaging_sending import (
     Role,
     Roles,
     Sending,
-    mail_sample,
-    masked,
     one_line,
     require_providers,
 )
 from core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import psycopg
 
+    from core.admission import Admission
+    from core.clients.email import Email
     from core.clients.email_answers import Sent
+    from core.clients.sms import Sms
     from core.outbox import Claimed, Decision
     from core.programme.messaging_digest import Candidate
     from core.settings import Settings
@@ -89,8 +90,18 @@ def preview(params: Params, ctx: JobContext) -> Json:
             would[intent.channel] += 1
         first = list(dict.fromkeys(first + [str(intent.recipient) for intent in due]))[:SAMPLE]
         if sample is None and due:
-            sample = _sample(ctx, due[0])
+            sample = notice_sample(ctx, due[0], str(due[0].data["role"]).capitalize())
     return {"candidates": count, "wouldSend": would, "leftOut": left_out, "first": first, "sample": sample}
+
+
+def admit(params: Params, admission: Admission) -> dict[str, str]:
+    """What keeps a job from being enqueued, by field."""
+    forced = _forces_everyone(params, recurring=admission.recurring)
+    return (
+        {"force": "a recurring job with it needs a coachId, or it would write to everyone at every run"}
+        if forced
+        else {}
+    )
 
 
 # One run at a time: a second one for everyone could add nothing but answers that the first has given already.
@@ -104,6 +115,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     concurrency="type",
     coach_filter=True,
     preview=preview,
+    admit=admit,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
     """Tells everyone who is due, page by page.
@@ -121,8 +133,12 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
     return _Digest(params, ctx).run()
 
 
+def _forces_everyone(params: Params, *, recurring: bool) -> bool:
+    return params.force and recurring and params.coach_id is None
+
+
 def _refuse_forcing_everyone(params: Params, ctx: JobContext) -> None:
-    if params.force and ctx.job.is_recurring and params.coach_id is None:
+    if _forces_everyone(params, recurring=ctx.job.is_recurring):
         raise PermanentError(
             "A recurring job with force would write to everyone at every run. Make it a one-time job, name one person "
             "(coachId), or leave force out."
@@ -219,34 +235,6 @@ def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -
     )
 
 
-def _render(settings: Settings, channel: str, address: str, data: Mapping[str, Any]) -> Email | Sms:
-    values = {
-        "name": data["name"],
-        "messages": data["messages"],
-        "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
-        "organisation": settings.sendgrid_from_name,
-    }
-    templates = rendering.of(settings)
-    if channel == "email":
-        body = templates.email(KIND, values)
-        return Email(address, body.subject, body.text, body.html, template_data=values)
-    text = templates.sms(KIND, values)
-    for left_away in ("name", "dashboard_url"):
-        if segments(text) > 1:
-            values[left_away] = ""
-            text = templates.sms(KIND, values)
-    return Sms(address, text)
-
-
-def _sample(ctx: JobContext, intent: Intent) -> Json:
-    to = masked(ctx.db, intent.channel, intent.address)
-    unnamed = intent.data | {"name": str(intent.data["role"]).capitalize()}
-    made = _render(ctx.settings, intent.channel, intent.address, unnamed)
-    if isinstance(made, Sms):
-        return {"channel": "sms", "to": to, "text": made.body}
-    return mail_sample(to, rendering.Body(made.subject, made.text, made.html))
-
-
 class _Digest:
     """One run over everyone who is due."""
 
@@ -302,7 +290,7 @@ class _Digest:
         return decisions
 
     def _make(self, claimed: Claimed) -> Email | Sms:
-        return _render(self._ctx.settings, claimed.channel, claimed.address, claimed.data)
+        return notice(self._ctx.settings, KIND, claimed.channel, claimed.address, claimed.data)
 
     def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
         del receipt

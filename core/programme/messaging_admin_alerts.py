@@ -62,16 +62,9 @@ def outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUI
         conn.execute(
             """
             select reason, count(*) from (
-                select case
-                    when exists (select from message_read_receipts r
-                        where r.message_id = q.message_id and r.user_id = q.recipient_id) then 'read'
-                    when exists (select from message_user_state s where s.message_id = q.message_id
-                        and s.user_id = q.recipient_id and s.archived_at is not null) then 'archived'
-                    when coalesce(m.metadata ->> 'private_to', '') not in ('', q.recipient_id::text) then 'private'
-                    when not exists (select from conversation_members b
-                        where b.conversation_id = m.conversation_id and b.user_id = q.recipient_id) then 'not_member'
-                    when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end as reason
-                from admin_alert_queue q join messages m on m.id = q.message_id join profiles p on p.id = q.recipient_id
+                select coalesce(programme_alert_obstacle(q.recipient_id, q.message_id),
+                    case when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end) as reason
+                from admin_alert_queue q join profiles p on p.id = q.recipient_id
                 where q.sent_at is null and q.dropped_at is null
                     and (%(person)s::uuid is null or q.recipient_id = %(person)s)) judged
             where reason is not null group by 1 order by 1
@@ -87,16 +80,9 @@ def drop_outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person
         conn.execute(
             """
             with judged as (
-                select q.id, case
-                    when exists (select from message_read_receipts r
-                        where r.message_id = q.message_id and r.user_id = q.recipient_id) then 'read'
-                    when exists (select from message_user_state s where s.message_id = q.message_id
-                        and s.user_id = q.recipient_id and s.archived_at is not null) then 'archived'
-                    when coalesce(m.metadata ->> 'private_to', '') not in ('', q.recipient_id::text) then 'private'
-                    when not exists (select from conversation_members b
-                        where b.conversation_id = m.conversation_id and b.user_id = q.recipient_id) then 'not_member'
-                    when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end as reason
-                from admin_alert_queue q join messages m on m.id = q.message_id join profiles p on p.id = q.recipient_id
+                select q.id, coalesce(programme_alert_obstacle(q.recipient_id, q.message_id),
+                    case when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end) as reason
+                from admin_alert_queue q join profiles p on p.id = q.recipient_id
                 where q.sent_at is null and q.dropped_at is null
                     and (%(person)s::uuid is null or q.recipient_id = %(person)s)
                     and not exists (select from outbox_messages o where o.id = q.outbox_id and o.state = 'sending')),
@@ -163,17 +149,11 @@ def look(conn: psycopg.Connection[Any], people: Sequence[UUID], *, roles: Sequen
                 select q.recipient_id, count(*) as messages, case
                     when bool_and(coalesce(o.state = 'queued', false)) and count(distinct o.id) = 1
                     then min(o.dedupe_key) end as key
-                from admin_alert_queue q join messages m on m.id = q.message_id
-                join profiles p on p.id = q.recipient_id
-                join conversation_members b on b.conversation_id = m.conversation_id and b.user_id = q.recipient_id
+                from admin_alert_queue q join profiles p on p.id = q.recipient_id
                 left join outbox_messages o on o.id = q.outbox_id
                 where q.recipient_id = any (%(people)s) and q.sent_at is null and q.dropped_at is null
                     and p.role::text = any (%(roles)s) and o.state is distinct from 'sending'
-                    and coalesce(m.metadata ->> 'private_to', '') in ('', q.recipient_id::text)
-                    and not exists (select from message_read_receipts r
-                        where r.message_id = q.message_id and r.user_id = q.recipient_id)
-                    and not exists (select from message_user_state s where s.message_id = q.message_id
-                        and s.user_id = q.recipient_id and s.archived_at is not null)
+                    and programme_alert_obstacle(q.recipient_id, q.message_id) is null
                 group by 1)
             select p.id, o.messages, o.key, p.full_name, p.first_name, p.email_alerts_enabled is not false as email_on,
                 a.address as email, outbox_email_ok(a.address) as email_ok, p.instant_sms_enabled is true as sms_on,
@@ -214,14 +194,15 @@ def settle(conn: psycopg.Connection[Any], message: UUID | None = None) -> int:
 
     A row is told when the message or its twin was taken. It is dropped when the message will not be sent any more, or
     may have been, since it is not repeated; should the twin be taken later, it is told after all. A message that an
-    outage kept from being sent leaves its rows open for the next. Of `message` and its twin only, or of all.
+    outage or its own wording kept from being sent leaves its rows open for the next. Of `message` and its twin only,
+    or of all.
     """
     return conn.execute(
         """
         with bound as (
             select m.id, m.dedupe_key,
                 m.state = 'uncertain' or m.state = 'failed' and coalesce(m.error_class, '') not in (
-                    'superseded', 'expired', 'provider_down', 'unreachable', 'not_made') as over,
+                    'superseded', 'expired', 'provider_down', 'unreachable', 'not_made', 'payload_refused') as over,
                 case m.state when 'uncertain' then 'uncertain' else coalesce(m.error_class, 'failed') end as reason
             from outbox_messages m
             where m.kind = 'admin_alert' and case when %(message)s::uuid is null

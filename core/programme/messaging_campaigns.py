@@ -229,14 +229,16 @@ def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -
         found = cursor.execute(
             """
             with queued as (
-                select r.id, r.competitor_id, r.email, r.email_norm, c.is_active,
-                    outbox_normal('email', r.email) as norm
+                select r.id, r.competitor_id, r.email, r.email_norm, c.is_active, n.norm,
+                    outbox_has_address(c, n.norm) as theirs
                 from competitor_announcement_recipients r left join competitors c on c.id = r.competitor_id
+                cross join lateral (select outbox_normal('email', r.email) as norm) n
                 where r.campaign_id = %(campaign)s and r.status = 'queued'
                     and (%(coach)s::uuid is null or c.coach_id = %(coach)s)),
             judged as (
                 select q.*, coalesce(
                     outbox_recipient_obstacle(q.norm, q.is_active),
+                    case when not q.theirs then 'address_changed' end,
                     case when q.email_norm is null
                             and row_number() over (partition by q.norm order by q.id) > 1
                         or exists (select from outbox_messages m where m.campaign_id = %(campaign)s

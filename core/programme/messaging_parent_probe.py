@@ -138,7 +138,7 @@ def adopt(conn: psycopg.Connection[Any], *, stale_hours: float) -> int:
         update agreements a
         set recipient_email_verification_outbox_id = k.id, recipient_email_verification_address = k.address_norm,
             recipient_email_verification_sent_at = k.accepted_at,
-            recipient_email_verification_event_at = k.last_event_at,
+            recipient_email_verification_event_at = k.outcome_at,
             recipient_email_verification_status = case k.state when 'delivered' then 'delivered'
                 when 'blocked' then 'blocked' when 'dropped' then 'dropped' when 'bounced' then 'bounce'
                 else 'pending' end,
@@ -149,10 +149,10 @@ def adopt(conn: psycopg.Connection[Any], *, stale_hours: float) -> int:
         from (
             select f.id as form, m.* from agreements f join competitors c on c.id = f.competitor_id
             cross join lateral (
-                select m.id, m.address_norm, m.accepted_at, m.last_event_at, m.state from outbox_messages m
+                select m.id, m.address_norm, m.accepted_at, m.outcome_at, m.state from outbox_messages m
                 where m.kind = 'parent_probe' and m.address_norm = outbox_normal('email', c.parent_email)
                     and m.created_at > now() - %(reuse)s::interval and m.state not in ('failed', 'suppressed')
-                order by m.created_at desc limit 1) m (id, address_norm, accepted_at, last_event_at, state)
+                order by m.created_at desc limit 1) m (id, address_norm, accepted_at, outcome_at, state)
             where f.provider = 'zoho' and f.template_kind = 'minor' and f.status = 'sent'
                 and f.created_at < now() - make_interval(secs => %(stale)s * 3600)
                 and not c.is_18_or_over and c.parent_email_is_valid is null
@@ -250,6 +250,11 @@ def bind(conn: psycopg.Connection[Any], one: Due, outbox_id: UUID, *, again: boo
         """,
         {"message": outbox_id, "address": one.address, "forms": one.forms, "again": again},
     )
+
+
+def retire(conn: psycopg.Connection[Any]) -> int:
+    """Takes back probes still to be sent that no form waits for any more; returns how many."""
+    return int(conn.execute("select outbox_retire_probes()").fetchall()[0][0])
 
 
 def skip(conn: psycopg.Connection[Any], one: Due, reason: str) -> None:

@@ -49,6 +49,20 @@ def intent(
     return Intent(kind, channel, person, where, key, data, window)
 
 
+def at_home(conn: psycopg.Connection[Any], *intents: Intent) -> None:
+    """Lets people have the addresses that these messages are for."""
+    for one in intents:
+        conn.execute(
+            """
+            update profiles set email_alert_address = case %(channel)s when 'email' then %(address)s
+                    else email_alert_address end,
+                mobile_number = case %(channel)s when 'sms' then %(address)s else mobile_number end
+            where id = %(person)s
+            """,
+            {"channel": one.channel, "address": one.address, "person": one.recipient},
+        )
+
+
 def verdicts(
     conn: psycopg.Connection[Any], *intents: Intent, policy: Policy | None = None, dry: bool = False
 ) -> list[str]:
@@ -59,6 +73,7 @@ def verdicts(
 
 def put_one(conn: psycopg.Connection[Any], wanted: Intent, policy: Policy | None = None) -> UUID:
     """Puts one intent down that may be sent; returns its message."""
+    at_home(conn, wanted)
     decision = outbox.put(conn, [wanted], policy or Policy(), job_id=JOB, run_token=TOKEN)[0]
     assert decision.sendable, decision.verdict
     assert decision.id is not None

@@ -126,6 +126,36 @@ def test_who_is_suppressed_or_shares_an_address_is_left_out(jobdeck: Jobdeck, wo
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("onboarding", "personal", "school", "mailed"),
+    [
+        ("First@example.org", "second@example.org", "third@example.org", "first@example.org"),
+        (None, " second@example.org ", "third@example.org", "second@example.org"),
+        ("", "", "third@example.org", "third@example.org"),
+        (" ", None, " ", ""),
+        (None, None, None, ""),
+    ],
+)
+def test_the_first_address_that_somebody_has_is_theirs(
+    jobdeck: Jobdeck, world: MailWorld, text: str, onboarding: str, personal: str, school: str, mailed: str
+) -> None:
+    coach = world.profile()
+    world.competitor(
+        coach_id=coach, game_platform_onboarding_email=onboarding, email_personal=personal, email_school=school
+    )
+    world.competitor(coach_id=coach, email_personal="other@example.org")
+    campaign = create(jobdeck, text, "--coach", str(coach), "--yes").data["campaign"]
+    status = "queued" if mailed else "skipped: no_email"
+    assert world.recipients(campaign) == {mailed: status, "other@example.org": "queued"}
+
+
+def test_an_audience_that_cannot_be_read_creates_nothing(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
+    world.conn.execute("alter table competitors rename email_school to email_home")
+    before = everything(world.conn)
+    create(jobdeck, text, "--yes").refused(1)
+    assert everything(world.conn) == before
+
+
 def test_an_audience_of_nobody_is_refused(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     create(jobdeck, text, "--coach", str(uuid4()), "--yes").refused(1, "Nobody would be mailed")
 

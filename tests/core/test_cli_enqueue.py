@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
-from core import registry
+from core import desk, insights, registry
+from core import settings as configuration
 from core.commands import new_jobs
+from core.creating import Wanted
+from core.errors import InvalidPayload
 from tests.core.cli_support import HANDLERS, Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -113,6 +118,132 @@ def test_bad_input_is_refused_with_the_thing_and_the_way_out(
     before = everything(conn)
     jobdeck("enqueue", *arguments).refused(code, *words)
     jobdeck("enqueue", *arguments, "--json").refused(code, *words)
+    assert everything(conn) == before
+
+
+NOBODY = "00000000-0000-0000-0000-000000000001"
+CAMPAIGN = "0b7f2f7e-1f0c-4f5c-9a34-2f3e0f3f5a11"
+DRAFT = "0b7f2f7e-1f0c-4f5c-9a34-2f3e0f3f5a12"
+DISPATCH = "competitor_announcement_dispatch"
+REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
+    *((name, {"nonsense": 1}, ["nonsense", "not a field"]) for name in JOB_TYPES.names if not name.startswith("cli_")),
+    (DISPATCH, {}, ["campaignId"]),
+    (DISPATCH, {"campaignId": NOBODY}, ["campaignId", "no such campaign"]),
+    (DISPATCH, {"campaignId": NOBODY, "dryRun": True}, ["campaignId", "no such campaign"]),
+    (DISPATCH, {"campaignId": DRAFT}, ["campaignId", "draft"]),
+    ("sms_digest_processor", {"roles": ["coahc"]}, ["roles.0"]),
+    ("sms_digest_processor", {"roles": []}, ["roles"]),
+    ("sms_digest_processor", {"windowMinutes": -60}, ["windowMinutes"]),
+    ("sms_digest_processor", {"windowMinutes": 0}, ["windowMinutes"]),
+    ("admin_alert_dispatch", {"roles": ["owner"]}, ["roles.0"]),
+    ("admin_alert_dispatch", {"windowMinutes": -1}, ["windowMinutes"]),
+    ("release_parent_email_verification", {"staleHours": -1}, ["staleHours"]),
+    ("message_read_receipts_backfill", {"maxRows": -1}, ["maxRows"]),
+    ("game_platform_onboard_competitors", {"competitorIds": []}, ["competitorIds", "no id"]),
+    ("game_platform_onboard_competitors", {"competitorIds": [" ", "nobody", ""]}, ["competitorIds", "no id"]),
+    ("game_platform_onboard_competitors", {"forceReonboard": True}, ["forceReonboard", "competitorIds"]),
+    ("game_platform_onboard_coaches", {"coachIds": ["", 7]}, ["coachIds", "no id"]),
+]
+
+
+def add_campaigns(conn: psycopg.Connection[Any]) -> None:
+    conn.execute(
+        """
+        INSERT INTO competitor_announcement_campaigns (id, subject, body_markdown, body_html, status)
+        VALUES (%s, 'Finals', 'Come', '<p>Come</p>', 'pending'), (%s, 'Finals', 'Come', '<p>Come</p>', 'draft')
+        """,
+        (CAMPAIGN, DRAFT),
+    )
+
+
+def assert_refused_everywhere(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], task_type: str, payload: dict[str, Any], words: list[str]
+) -> None:
+    """By each command and by what the dashboard calls, with these words; nothing is changed."""
+    before = everything(conn)
+    given = json.dumps(payload)
+    for arguments in (["enqueue"], ["enqueue", "--dry-run"], ["enqueue-many", "--count", "2"]):
+        jobdeck(*arguments, task_type, "--payload", given).refused(1, task_type, *words)
+    known, wanted = registry.load(), Wanted(task_type, payload)
+    with pytest.raises(InvalidPayload) as caught:
+        desk.create(conn, known, wanted, settings=configuration.load(), actor="test")
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert set(caught.value.problems) & {words[0], "payload"}
+    with pytest.raises(InvalidPayload):
+        desk.rehearse(conn, known, wanted, None, settings=configuration.load(), actor="test")
+    assert everything(conn) == before
+
+
+@pytest.mark.parametrize(("task_type", "payload", "words"), REFUSED)
+def test_what_no_run_could_carry_out_is_refused_by_its_field(
+    jobdeck: Jobdeck,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    task_type: str,
+    payload: dict[str, Any],
+    words: list[str],
+) -> None:
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
+    add_campaigns(conn)
+    assert_refused_everywhere(jobdeck, conn, task_type, payload, words)
+
+
+def test_a_campaign_without_a_way_to_unsubscribe_is_refused_unless_allowed(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    add_campaigns(conn)
+    words = ["allowWithoutUnsubscribe", "SENDGRID_UNSUBSCRIBE_GROUP_ID"]
+    assert_refused_everywhere(jobdeck, conn, DISPATCH, {"campaignId": CAMPAIGN}, words)
+    assert_refused_everywhere(jobdeck, conn, DISPATCH, {"campaignId": NOBODY}, ["campaignId", *words])
+    for allowed in ({"allowWithoutUnsubscribe": True}, {"dryRun": True}):
+        payload = json.dumps({"campaignId": CAMPAIGN} | allowed)
+        assert jobdeck("enqueue", DISPATCH, "--payload", payload).code == 0
+
+
+def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    everyone, one = json.dumps({"force": True}), json.dumps({"force": True, "coachId": NOBODY})
+    before = everything(conn)
+    jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", everyone).refused(1, "force", "coachId")
+    wanted = Wanted("sms_digest_processor", {"force": True}, every=60)
+    with pytest.raises(InvalidPayload, match="force"):
+        desk.create(conn, registry.load(), wanted, settings=configuration.load(), actor="test")
+    assert everything(conn) == before
+    assert jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", one).code == 0
+    made = jobdeck("enqueue", "sms_digest_processor", "--payload", everyone, "--json").data["id"]
+    before = everything(conn)
+    jobdeck("edit", made, "--every", "1h").refused(1, "force", "coachId")
+    assert everything(conn) == before
+    assert jobdeck("edit", made, "--every", "1h", "--payload", "{}").code == 0
+    conn.execute("UPDATE job_queue SET task_type = 'from_elsewhere' WHERE id = %s", (made,))
+    assert jobdeck("edit", made, "--every", "2h").code == 0
+
+
+def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
+    add_campaigns(conn)
+    source = tmp_path / "jobs.jsonl"
+    source.write_text("".join(json.dumps({"campaignId": one}) + "\n" for one in (CAMPAIGN, NOBODY)), encoding="utf-8")
+    before = everything(conn)
+    jobdeck("enqueue-many", DISPATCH, "--file", str(source)).refused(1, "campaignId", "no such campaign")
+    assert everything(conn) == before
+
+
+def test_a_job_is_not_changed_to_what_would_be_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
+    add_campaigns(conn)
+    made = jobdeck("enqueue", DISPATCH, "--payload", json.dumps({"campaignId": CAMPAIGN}), "--json").data["id"]
+    before, wrong = everything(conn), {"campaignId": NOBODY}
+    jobdeck("edit", made, "--payload", json.dumps(wrong)).refused(1, "campaignId", "no such campaign")
+    job = insights.job(conn, UUID(made))
+    assert job is not None
+    with pytest.raises(InvalidPayload):
+        desk.edit(conn, registry.load(), job, Wanted(DISPATCH, wrong), settings=configuration.load(), actor="test")
     assert everything(conn) == before
 
 

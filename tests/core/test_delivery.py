@@ -14,7 +14,7 @@ from core.delivery import OUTAGES_IN_A_ROW, Delivery, deliver
 from core.errors import Cancelled, RetryLater
 from core.outbox import Claimed, Policy
 from core.sandbox.server import Sandbox
-from tests.core.outbox_support import add_profile, intent, let_leases_end, state
+from tests.core.outbox_support import add_profile, at_home, intent, let_leases_end, state
 from tests.handlers.mail_world import MailWorld
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def put(world: MailWorld, context: FakeContext, count: int = 1, channel: Any = "
         )
         for n in range(count)
     ]
+    at_home(world.conn, *intents)
     return outbox.put(world.conn, intents, Policy(), job_id=context.job.id, run_token=context.job.run_token)
 
 
@@ -112,6 +113,7 @@ def test_stop_and_unusable_numbers(world: MailWorld) -> None:
         intent(person, "a", channel="sms", address="+15005551000"),
         intent(other, "b", channel="sms", address="+15005550009"),
     ]
+    at_home(world.conn, *intents)
     decisions = outbox.put(world.conn, intents, Policy(), job_id=None, run_token=None)
     done = deliver(context, decisions, render)
     context.close()

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from core import outbox
 from core.errors import ConfigurationError, Refused
@@ -34,6 +35,8 @@ from tests.core.outbox_support import (
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from core.outbox import Channel, Kind
 
 Connection = psycopg.Connection[Any]
 
@@ -170,6 +173,57 @@ def test_who_opts_out_after_the_intent_is_not_sent_to(conn: Connection) -> None:
     assert not claimable(conn, message)
     assert state(conn, message) == "suppressed"
     assert left_out(conn) == [("email", "suppressed")]
+
+
+@pytest.mark.parametrize("kind", ["unread_alert", "admin_alert"])
+@pytest.mark.parametrize(
+    ("channel", "column", "new"),
+    [("email", "email_alert_address", "zznew@example.org"), ("email", "email_alert_address", None),
+     ("sms", "mobile_number", "+15005550199"), ("sms", "mobile_number", None)],
+)  # fmt: skip
+def test_what_waits_for_an_address_that_was_given_up_is_not_sent_there(
+    conn: Connection, kind: Kind, channel: Channel, column: str, new: str | None
+) -> None:
+    person = add_profile(conn)
+    message = put_one(conn, intent(person, kind=kind, channel=channel))
+    conn.execute(sql.SQL("update profiles set {} = %s").format(sql.Identifier(column)), (new,))
+    assert not claimable(conn, message)
+    assert state(conn, message) == "suppressed"
+    assert left_out(conn) == [(channel, "address_changed")]
+    if new is not None:
+        assert put_one(conn, intent(person, kind=kind, channel=channel, address=new)) == message
+        assert claim_one(conn, message).address == new
+
+
+@pytest.mark.parametrize("kind", ["unread_alert", "admin_alert"])
+def test_what_waits_for_somebody_who_was_removed_is_not_sent(conn: Connection, kind: Kind) -> None:
+    person = add_profile(conn)
+    message = put_one(conn, intent(person, kind=kind))
+    conn.execute("delete from profiles where id = %s", (person,))
+    assert not claimable(conn, message)
+    assert state(conn, message) == "suppressed"
+
+
+def test_an_address_that_is_written_differently_is_the_same(conn: Connection) -> None:
+    mail = put_one(conn, intent(add_profile(conn), "mail"))
+    text = put_one(conn, intent(add_profile(conn), "text", channel="sms"))
+    conn.execute("update profiles set email_alert_address = ' ZZto@Example.org', mobile_number = '(500) 555-0006'")
+    assert claimable(conn, mail)
+    assert claimable(conn, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel", "column"),
+    [("unread_alert", "email", "email_alerts_enabled"), ("admin_alert", "email", "email_alerts_enabled"),
+     ("unread_alert", "sms", "sms_notifications_enabled"), ("admin_alert", "sms", "instant_sms_enabled")],
+)  # fmt: skip
+def test_who_switches_alerts_off_after_the_intent_is_not_sent_to(
+    conn: Connection, kind: Kind, channel: Channel, column: str
+) -> None:
+    message = put_one(conn, intent(add_profile(conn), kind=kind, channel=channel))
+    conn.execute(sql.SQL("update profiles set {} = false").format(sql.Identifier(column)))
+    assert not claimable(conn, message)
+    assert (state(conn, message), left_out(conn)) == ("suppressed", [(channel, "preference_off")])
 
 
 def test_who_takes_an_opt_out_back_is_sent_to_again(conn: Connection) -> None:

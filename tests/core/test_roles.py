@@ -28,9 +28,11 @@ from tests.support.queue import (
     finish_one,
     job_row,
     reap,
+    report,
     rows,
     value,
 )
+from tests.support.working import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +143,9 @@ def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
         "next_due": lambda conn, _: queue.next_due(conn, ["alpha"]),
         "heartbeat": lambda conn, job: queue.heartbeat(conn, "w", [(job.id, 1, None)], 60),
         "checkpoint": lambda conn, job: queue.save_checkpoint(conn, job.id, 1, {}),
-        "finish": lambda conn, _: queue.finish(conn, "w", [], retry_base=BASE, retry_cap=CAP),
+        "finish": lambda conn, job: queue.finish(
+            conn, "w", [report(claimed(id=job.id))], retry_base=BASE, retry_cap=CAP
+        ),
         "reap": lambda conn, _: reap(conn),
         "report": lambda conn, _: worker_record.report_worker(
             conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=[], running=0

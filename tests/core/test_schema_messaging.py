@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from tests.core.outbox_support import add_profile
+from tests.core.outbox_support import add_profile, intent, put_one
 from tests.support.schema import install_everything
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ def test_the_originals_tables_and_rows_survive(postgres: PostgresServer, empty_d
         with pytest.raises(psycopg.errors.CheckViolation):
             conn.execute("update competitor_announcement_recipients set status = 'lost'")
         install_everything(conn)
+
+
+def test_a_ledger_from_before_an_outcome_had_its_time_is_brought_up(conn: Connection) -> None:
+    columns = _columns(conn)
+    conn.execute("alter table outbox_messages drop column outcome_at")
+    message = put_one(conn, intent(add_profile(conn)))
+    install_everything(conn)
+    assert _columns(conn) == columns
+    assert conn.execute("select id, outcome_at from outbox_messages").fetchall() == [(message, None)]
 
 
 # Unread messages

@@ -114,3 +114,20 @@ def kill_at_request(
 
     sandbox.sendgrid.answer = answer  # type: ignore[method-assign,assignment]
     return killed
+
+
+def kill_while_it_waits(crew: Workers, holder: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> None:
+    """Starts a worker, and kills it once it waits for what a connection holds; its own connections end with it."""
+    held = (holder.info.backend_pid,)
+
+    def waits() -> bool:
+        found = conn.execute(
+            "select count(*) > 0 from pg_stat_activity where %s = any (pg_blocking_pids(pid))", held
+        ).fetchone()
+        return found == (True,)
+
+    crew.start()
+    wait_until(waits, "a statement that waits")
+    crew.kill()
+    conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where %s = any (pg_blocking_pids(pid))", held)
+    wait_until(lambda: not waits(), "the end of the connection")

@@ -241,6 +241,17 @@ def test_whoever_cannot_be_told_leaves_no_rows_for_ever(
     assert world.sandbox.requests == []
 
 
+def test_rows_of_people_and_messages_that_were_deleted_go_with_them(world: NoticeWorld) -> None:
+    gone, stays = admin(world, 2), admin(world, 2)
+    world.conn.execute("delete from profiles where id = %s", (gone,))
+    kept = world.row("select message_id from admin_alert_queue where recipient_id = %s limit 1", stays)["message_id"]
+    world.conn.execute("delete from messages where id <> %s", (kept,))
+    assert rows(world) == [(False, None)]
+    output = world.output(alerts)
+    assert (output["processedRecipients"], output["sent"], output["results"][0]["count"]) == (1, 1, 1)
+    assert world.mailed == [world.address(stays)]
+
+
 def test_a_suppressed_address_drops_the_rows(world: NoticeWorld) -> None:
     person = admin(world)
     suppressed = {"address_norm": world.address(person), "reason": "spam", "scope": "all", "source": "test"}

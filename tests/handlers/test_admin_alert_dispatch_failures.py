@@ -160,6 +160,34 @@ def test_a_mail_that_may_have_been_sent_is_not_repeated_for_the_sake_of_a_text(
     assert rows(world) == ["told", "told"]
 
 
+def test_nobody_there_means_nothing_sent_and_everyone_later(world: NoticeWorld) -> None:
+    admins(world, 1)
+    with pytest.raises(RetryLater, match="1 unreachable"):
+        world.run_job(alerts, world.context(SENDGRID_API_BASE_URL="http://127.0.0.1:9"))
+    assert rows(world) == ["open"]
+    world.later("2 minutes")
+    assert world.output(alerts)["sent"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error"),
+    [("admin_alert.subject", " ", "Correct the template"), ("admin_alert.txt", "{{ nmae }}", r"admin_alert\.txt")],
+)
+def test_a_template_that_nobody_can_be_sent_fails_for_good_and_loses_no_alert(
+    world: NoticeWorld, tmp_path: Path, file: str, text: str, error: str
+) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    admins(world, 2)
+    with pytest.raises(PermanentError, match=error):
+        world.run_job(alerts, world.context(JOBDECK_TEMPLATES=tmp_path))
+    assert world.mailed == []
+    assert rows(world) == ["open"] * 2
+    world.later("2 minutes")
+    assert world.output(alerts)["sent"] == 2
+    assert rows(world) == ["told"] * 2
+    nobody_twice(world)
+
+
 def test_a_wrong_key_fails_for_good_and_leaves_the_rows_open(world: NoticeWorld) -> None:
     admins(world, 3)
     with pytest.raises(ProviderConfigError, match="SENDGRID_API_KEY") as caught:

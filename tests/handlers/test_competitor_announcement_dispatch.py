@@ -59,13 +59,16 @@ def test_three_recipients_are_one_request(mail: MailWorld) -> None:
     assert done["completed_at"] is not None
 
 
-def test_2500_recipients_are_all_mailed_once(mail: MailWorld) -> None:
-    campaign = mail.campaign(2500)
+@pytest.mark.parametrize(("people", "requests"), [(1500, [1000, 500]), (2500, [1000, 1000, 500])])
+def test_more_recipients_than_a_request_may_have_are_all_mailed_once(
+    mail: MailWorld, people: int, requests: list[int]
+) -> None:
+    campaign = mail.campaign(people)
     outcome = mail.dispatch(campaign, batchSize=1000)
-    assert outcome.output["accepted"] == 2500
-    assert sizes(mail) == [1000, 1000, 500]
-    assert len(mail.sandbox.sendgrid.accepted.counts()) == 2500
-    assert mail.statuses(campaign) == {"unconfirmed": 2500}
+    assert outcome.output["accepted"] == people
+    assert sizes(mail) == requests
+    assert len(mail.sandbox.sendgrid.accepted.counts()) == people
+    assert mail.statuses(campaign) == {"unconfirmed": people}
 
 
 def test_there_must_be_such_a_campaign(mail: MailWorld) -> None:
@@ -214,11 +217,46 @@ def test_the_ledger_remembers_an_address_whose_recipient_was_stored_anew(mail: M
     for address in ("one@example.org", "two@example.org"):
         mail.insert(
             "competitor_announcement_recipients",
-            {"campaign_id": campaign, "competitor_id": mail.competitor(), "email": address, "email_norm": address},
+            {
+                "campaign_id": campaign,
+                "competitor_id": mail.competitor(email_personal=address),
+                "email": address,
+                "email_norm": address,
+            },
         )
     mail.dispatch(campaign)
     assert mail.mailed == ["one@example.org", "two@example.org"]
     assert mail.recipients(campaign)["one@example.org"] == "skipped: duplicate_email"
+
+
+def test_an_address_that_its_person_gave_up_is_not_mailed(mail: MailWorld) -> None:
+    campaign = mail.campaign(["old@example.org", "moved@example.org", "gone@example.org", "stays@example.org"])
+    change = "update competitors set email_personal = %s, email_school = %s where email_personal = %s"
+    mail.conn.execute(change, ("new@example.org", None, "old@example.org"))
+    mail.conn.execute(change, ("new2@example.org", " Moved@Example.org", "moved@example.org"))
+    mail.conn.execute(change, (None, "", "gone@example.org"))
+    context = mail.context()
+    told = preview(Params(campaign_id=campaign), context)
+    assert (told["wouldMail"], told["skipped"]) == (2, {"address_changed": 2})
+    outcome = mail.dispatch(campaign, context)
+    assert isinstance(outcome, Done)
+    assert outcome.output["skipped"] == {"address_changed": 2}
+    assert sorted(mail.mailed) == ["moved@example.org", "stays@example.org"]
+    assert mail.campaign_row(campaign)["status"] == "sent"
+
+
+def test_an_address_that_is_given_up_while_its_batch_waits_is_not_mailed(mail: MailWorld) -> None:
+    campaign = mail.campaign(["old@example.org", "stays@example.org"])
+    mail.sandbox.rules.add("503:mail/send:1")
+    with pytest.raises(ProviderDown):
+        mail.dispatch(campaign)
+    mail.conn.execute("update competitors set email_personal = 'new@example.org' where email_personal like 'old%'")
+    mail.dispatch(campaign)
+    assert mail.mailed == ["stays@example.org"]
+    assert mail.recipients(campaign)["old@example.org"] == "skipped: address_changed"
+    assert mail.rows("select state, error_class from outbox_messages where address = 'old@example.org'") == [
+        {"state": "suppressed", "error_class": "address_changed"}
+    ]
 
 
 def test_one_refused_address_is_one_persons_trouble(mail: MailWorld) -> None:
@@ -523,7 +561,11 @@ def test_the_preview_needs_no_key_and_finds_what_the_run_would_leave_out(mail: M
     _as_the_original_stored_it(mail, campaign)
     mail.insert(
         "competitor_announcement_recipients",
-        {"campaign_id": campaign, "competitor_id": mail.competitor(), "email": "A@example.org"},
+        {
+            "campaign_id": campaign,
+            "competitor_id": mail.competitor(email_personal="a@example.org"),
+            "email": "A@example.org",
+        },
     )
     context = mail.context(SENDGRID_API_KEY=None)
     told = preview(Params(campaign_id=campaign), context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,10 +34,11 @@ SETTINGS = {
 
 
 class Trap:
-    """Kills a process at the nth request, before the vendor acts on it or after; the answer is never seen."""
+    """Kills a process at the nth request to a path, before the vendor acts on it or after; the answer is never seen."""
 
-    def __init__(self, world: World, nth: int, *, after: bool) -> None:
+    def __init__(self, world: World, nth: int, *, after: bool, path: str = "") -> None:
         self.sprung = threading.Event()
+        self._path = path
         self._answer = world.sandbox.metactf.answer
         self._left = nth
         self._after = after
@@ -46,8 +48,8 @@ class Trap:
 
     def _trapped(self, method: str, path: str, fields: Mapping[str, Any]) -> Reply:
         with self._lock:
-            self._left -= 1
-            springs = self._left == 0
+            self._left -= path.endswith(self._path)
+            springs = self._left == 0 and not self.sprung.is_set() and path.endswith(self._path)
         if not springs:
             return self._answer(method, path, fields)
         reply = self._answer(method, path, fields) if self._after else None
@@ -72,8 +74,8 @@ def _url(world: World) -> str:
     return f"postgresql://{info.user}@/{info.dbname}?host={info.host}&port={info.port}"
 
 
-def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: int = 1) -> None:
-    trap = Trap(world, nth, after=after)
+def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: int = 1, path: str = "") -> None:
+    trap = Trap(world, nth, after=after, path=path)
     settings = world.sandbox.settings_env() | SETTINGS | {"GAME_PLATFORM_CONCURRENCY": str(concurrency)}
     with worker_process(_url(world), folder, **settings) as process:
         trap.process = process
@@ -132,11 +134,13 @@ def test_onboarding_a_coach_killed_at_any_request_ends_with_one_account(
     _judge(world, [coach])
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_refresh_that_is_killed_is_finished_by_another_worker(world: World, tmp_path: Path, after: bool) -> None:
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_refresh_that_is_killed_at_any_request_is_finished_by_another_worker(
+    world: World, tmp_path: Path, nth: int
+) -> None:
     people = [world.competitor(world.coach(), status="user_created") for _ in range(3)]
     job = enqueue(world.conn, "game_platform_profile_refresh")
-    _killed(world, tmp_path, 2, after=after)
+    _killed(world, tmp_path, nth, after=nth == 2)
     _finished(world, job.id)
     assert {world.mapping(one)["status"] for one in people} == {"approved"}
     assert world.row("select output from job_runs where outcome = 'succeeded'")["output"]["refreshed"] == 3
@@ -165,3 +169,43 @@ def test_a_bulk_onboarding_that_is_killed_three_times_creates_everybody_once(wor
     _judge(world, people)
     output = world.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["created"]) == (60, 60)
+
+
+SYNC_POINTS = [
+    pytest.param("users", False, id="look an account up"),
+    pytest.param("get_odl_scores", False, id="scores"),
+    pytest.param("get_flash_ctf_progress", False, id="flash"),
+    pytest.param("get_team_assignments", False, id="roster"),
+    pytest.param("assign_team", False, id="before assign"),
+    pytest.param("assign_team", True, id="after assign"),
+    pytest.param("delete_assignment", False, id="before unassign"),
+    pytest.param("delete_assignment", True, id="after unassign"),
+    pytest.param("teams", False, id="before create team"),
+    pytest.param("teams", True, id="after create team"),
+]
+
+
+@pytest.mark.parametrize(("path", "after"), SYNC_POINTS)
+def test_a_sync_that_is_killed_at_any_request_is_finished_by_another_worker(
+    world: World, tmp_path: Path, path: str, after: bool
+) -> None:
+    world.sandbox.metactf.switches.duplicate_create = "409"
+    coach = world.coach(account="k-1")
+    person, gone = world.competitor(coach, logged_in=False), world.competitor(coach)
+    world.solves(person, 1, 2)
+    world.team(coach, person, synced_team_id="t-1")
+    fresh = world.team(coach)
+    world.account(gone).team = "t-1"
+    job = enqueue(world.conn, "game_platform_sync", payload={"createTeams": True})
+    _killed(world, tmp_path, 1, after=after, path=path)
+    _finished(world, job.id)
+    assert outcomes(world.conn, job.id) == ["lost", "succeeded"]
+    assert world.stored(person) == [("", 1), ("", 2)]
+    assert world.state(person)["needs_totals_refresh"] is True
+    assert {one: world.account(one).team for one in (person, gone)} == {person: "t-1", gone: None}
+    created = world.row("select game_platform_id from teams where id = %s", fresh)["game_platform_id"]
+    assert set(world.sandbox.metactf.teams) == {"t-1", created}
+    asked = Counter(seen.path for seen in world.sandbox.requests if seen.mutating and seen.status == 201)
+    assert asked["/teams"] == 1
+    runs = world.conn.execute("select status, count(*) from game_platform_sync_runs group by 1 order by 1").fetchall()
+    assert runs == [("completed", 1), ("failed", 1)]

@@ -145,15 +145,42 @@ def test_a_refused_token_fails_the_job_for_good(world: World) -> None:
         world.run(onboard, world.context(GAME_PLATFORM_API_TOKEN=""))
 
 
-def test_an_outage_stops_the_run_and_loses_nobody(world: World) -> None:
+@pytest.mark.parametrize("fault", ["503", "408", "cut-before", "cut-after"])
+def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> None:
     for _ in range(20):
         world.coach()
-    rule = world.sandbox.rules.add("503:users")
+    rule = world.sandbox.rules.add(f"{fault}:users,method=GET")
     context = world.context()
     with pytest.raises(RetryLater, match="of 20 coaches and goes on in 5 minutes"):
         world.run(onboard, context)
     world.sandbox.rules.remove(rule)
     assert world.lap(onboard, world.successor(context)).output["created"] == 20
+
+
+def test_a_vendor_that_asks_for_a_pause_is_given_it_and_creates_nobody_twice(world: World) -> None:
+    for _ in range(8):
+        world.coach()
+    rule = world.sandbox.rules.add("429:users,method=POST,retry-after=1800")
+    context = world.context()
+    with pytest.raises(RetryLater) as failure:
+        world.run(onboard, context)
+    assert 1700 <= failure.value.seconds <= 1800
+    world.sandbox.rules.remove(rule)
+    assert world.run(onboard, world.successor(context)).output["created"] == 8
+    assert set(world.created().values()) == {1}
+
+
+@pytest.mark.parametrize("fault", ["malformed", "schema"])
+def test_an_answer_that_breaks_the_contract_creates_nobody_and_is_not_asked_for_again(world: World, fault: str) -> None:
+    for _ in range(3):
+        world.sandbox.metactf.add_account(str(world.coach()), role="coach")
+    rule = world.sandbox.rules.add(f"{fault}:users,method=GET")
+    with pytest.raises(PermanentError, match="None of the 3 coaches"):
+        world.run(onboard)
+    assert rule.struck == 3
+    assert world.created() == {}
+    world.sandbox.rules.remove(rule)
+    assert world.lap(onboard).output["adopted"] == 3
 
 
 def test_a_cancelled_run_stores_what_was_created(world: World) -> None:

@@ -13,11 +13,13 @@ from core.errors import Cancelled, InvalidPayload, RetryLater
 from core.handlers import game_platform_totals_sweep as sweep
 from core.programme import totals
 from core.registry import Continue, Done, load
+from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.world import T0, World
-from tests.support.working import until
+from tests.support.working import enqueue, outcomes, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 DAY = 86_400
 
@@ -227,6 +229,26 @@ def test_a_killed_sweep_of_everybody_goes_on_from_its_checkpoint(world: World, m
     monkeypatch.setattr(totals, "refresh", refresh)
     assert world.run(sweep, world.successor(context), forceAll=True, batchSize=2).output["refreshed"] == 4
     assert {_stats(world, person)["total_score"] for person in people} == {10}
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: str, tmp_path: Path, done: int) -> None:
+    people = sorted(_people(world, 5))
+    for person in people:
+        _dirty(world, person)
+    payload = {"forceAll": True, "batchSize": 2}
+    job = enqueue(world.conn, "game_platform_totals_sweep", payload=payload)
+    with workers(database_url, world.sandbox, tmp_path) as crew:
+        with psycopg.connect(database_url) as holder:
+            holder.execute("insert into game_platform_stats (competitor_id) values (%s)", (people[done],))
+            kill_while_it_waits(crew, holder, world.conn)
+            holder.rollback()
+        assert _flagged(world) == 5 - done
+        crew.start()
+        wait_until(lambda: job_is_gone(world.conn, job.id), "the end of the job")
+    assert {_stats(world, person)["total_score"] for person in people} == {10}
+    assert _flagged(world) == 0
+    assert outcomes(world.conn, job.id) == ["lost", "succeeded"]
 
 
 def _poison(world: World, person: str) -> None:

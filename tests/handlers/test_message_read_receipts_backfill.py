@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from core import registry
+from core import queue, registry
 from core.errors import Cancelled, InvalidPayload
 from core.handlers import message_read_receipts_backfill as backfill
+from core.model import NewJob
 from core.programme import messaging_read_receipts as receipts
 from core.registry import Continue, Done
 from core.sandbox.server import Sandbox
+from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from uuid import UUID
-
-    import psycopg
 
 TYPE = "message_read_receipts_backfill"
 
@@ -155,6 +157,29 @@ def test_a_run_that_dies_is_finished_by_the_next(
     output = world.output(backfill, again, batchSize=2)
     assert count(world) == 7
     assert output["inserted"] == (5 if after else 7)
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_killed_worker_leaves_the_rest_to_another(
+    world: NoticeWorld, database_url: str, tmp_path: Path, done: int
+) -> None:
+    archived(world, 7)
+    job = queue.enqueue(world.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job.id
+    with workers(database_url, world.sandbox, tmp_path) as crew:
+        with psycopg.connect(database_url) as holder:
+            holder.execute(
+                "insert into message_read_receipts (message_id, user_id) "
+                "select message_id, user_id from message_user_state order by archived_at, id offset %s limit 1",
+                (done,),
+            )
+            kill_while_it_waits(crew, holder, world.conn)
+            holder.rollback()
+        assert count(world) == done
+        crew.start()
+        wait_until(lambda: job_is_gone(world.conn, job), "the end of the job")
+    assert count(world) == 7
+    runs = world.rows("select outcome from job_runs where job_id = %s order by run_token", job)
+    assert [run["outcome"] for run in runs] == ["lost", "succeeded"]
 
 
 def test_what_was_archived_earlier_and_stored_later_is_found_at_the_end(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import outbox, registry
+from core import delivery, outbox, registry
 from core.errors import Cancelled, InvalidPayload, RetryLater
 from core.handlers import release_parent_email_verification as probing
 from core.sandbox.server import Sandbox
@@ -16,6 +16,7 @@ from tests.handlers.notice_world import NoticeWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
 
     import psycopg
 
@@ -257,6 +258,112 @@ def test_an_old_bounce_says_nothing_of_a_corrected_address(world: NoticeWorld) -
     world.apply_events()
     kept = world.probe_of(form)
     assert (kept["status"], kept["attempts"], kept["address"]) == ("delivered", 1, "zzright@example.org")
+
+
+def queue_a_probe(world: NoticeWorld) -> None:
+    """A run whose probes are put down and cannot be sent yet."""
+    rule = world.sandbox.rules.add("503:mail/send")
+    with pytest.raises(RetryLater):
+        world.run_job(probing)
+    assert rule.struck
+    world.sandbox.rules.clear()
+    world.later("2 minutes")
+
+
+def move(world: NoticeWorld, address: str, form: UUID | None = None) -> None:
+    """Corrects the parent's address, on the profile of a form's competitor or on all."""
+    world.conn.execute(
+        "update competitors set parent_email = %s where parent_email is not null and (%s::uuid is null "
+        "or id = (select competitor_id from agreements where id = %s))",
+        (address, form, form),
+    )
+
+
+def test_a_probe_that_waits_for_an_address_that_was_corrected_goes_to_the_new_one_once(world: NoticeWorld) -> None:
+    form = world.form()
+    queue_a_probe(world)
+    move(world, "zzright@example.org")
+    assert world.output(probing)["sent"] == 1
+    assert world.mailed == ["zzright@example.org"]
+    assert world.states() == {"accepted": 1, "suppressed": 1}
+    kept = world.probe_of(form)
+    assert (kept["address"], kept["attempts"], kept["status"]) == ("zzright@example.org", 1, "pending")
+    for _ in range(2):
+        world.later("25 hours")
+        assert world.output(probing)["sent"] == 0
+    assert world.mailed == ["zzright@example.org"]
+
+
+def test_an_address_that_is_corrected_and_put_back_before_the_probe_is_sent_gets_one(world: NoticeWorld) -> None:
+    world.form()
+    queue_a_probe(world)
+    move(world, "zzright@example.org")
+    queue_a_probe(world)
+    move(world, "zzparent@example.org")
+    assert world.output(probing)["sent"] == 1
+    assert world.mailed == ["zzparent@example.org"]
+    assert world.states() == {"accepted": 1, "suppressed": 1}
+    assert world.output(probing)["sent"] == 0
+
+
+def test_an_address_that_is_corrected_between_decision_and_sending_is_not_written_to(
+    world: NoticeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = world.form()
+    original = delivery.wait_for_place
+
+    def corrected(*args: Any) -> None:
+        move(world, "zzright@example.org")
+        original(*args)
+
+    monkeypatch.setattr(delivery, "wait_for_place", corrected)
+    assert world.output(probing)["sent"] == 0
+    monkeypatch.undo()
+    assert world.mailed == []
+    assert world.left_out() == [("email", "address_changed")]
+    assert world.output(probing)["sent"] == 1
+    assert world.mailed == ["zzright@example.org"]
+    assert world.probe_of(form)["address"] == "zzright@example.org"
+
+
+def test_a_probe_that_siblings_wait_for_goes_to_the_one_who_still_has_the_address(world: NoticeWorld) -> None:
+    moved, stays = (world.form(age=f"{hours} hours") for hours in (9, 8))
+    queue_a_probe(world)
+    move(world, "zzright@example.org", moved)
+    output = world.output(probing)
+    assert output["sent"] == 2
+    assert {one["status"] for one in output["results"]} == {"sent"}
+    assert sorted(world.mailed) == ["zzparent@example.org", "zzright@example.org"]
+    told = {one.address: dict(one.custom_args)["agreement_id"] for one in world.sandbox.sendgrid.accepted.all}
+    assert told == {"zzparent@example.org": str(stays), "zzright@example.org": str(moved)}
+
+
+def test_a_probe_whose_form_was_withdrawn_is_taken_back(world: NoticeWorld) -> None:
+    world.form()
+    queue_a_probe(world)
+    world.conn.execute("delete from agreements")
+    assert world.output(probing)["sent"] == 0
+    assert world.mailed == []
+    assert world.rows("select state, error_class from outbox_messages") == [
+        {"state": "suppressed", "error_class": "no_form"}
+    ]
+
+
+def test_a_form_that_shares_a_probe_takes_over_when_its_outcome_happened(world: NoticeWorld) -> None:
+    world.form()
+    world.output(probing)
+    world.conn.execute(
+        "update outbox_messages set state = 'delivered', outcome_at = now() - interval '3 hours', last_event = 'open', "
+        "last_event_at = now() - interval '1 hour'"
+    )
+    later = world.form()
+    world.output(probing)
+    assert world.probe_of(later)["status"] == "delivered"
+    assert world.rows(
+        "select recipient_email_verification_event_at = (select outcome_at from outbox_messages) as same "
+        "from agreements where id = %s",
+        later,
+    ) == [{"same": True}]
 
 
 def test_a_blocked_probe_is_tried_again_a_day_later_and_given_up_after_a_few(world: NoticeWorld) -> None:

@@ -114,6 +114,31 @@ def test_a_refused_address_is_its_forms_trouble_alone(world: NoticeWorld) -> Non
     assert world.output(probing)["skippedReasons"] == {"suppressed": 1}
 
 
+def test_nobody_there_means_nothing_sent_and_everyone_later(world: NoticeWorld) -> None:
+    forms(world, 1)
+    with pytest.raises(RetryLater, match="1 unreachable"):
+        world.run_job(probing, world.context(SENDGRID_API_BASE_URL="http://127.0.0.1:9"))
+    world.later("2 minutes")
+    assert world.output(probing)["sent"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "error"),
+    [("parent_probe.subject", " ", "Correct the template"), ("parent_probe.txt", "{{ nmae }}", r"parent_probe\.txt")],
+)
+def test_a_template_that_nobody_can_be_sent_fails_for_good_and_loses_no_probe(
+    world: NoticeWorld, tmp_path: Path, file: str, text: str, error: str
+) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    forms(world, 2)
+    with pytest.raises(PermanentError, match=error):
+        world.run_job(probing, world.context(JOBDECK_TEMPLATES=tmp_path))
+    assert world.mailed == []
+    world.later("25 hours")
+    assert world.output(probing)["sent"] == 2
+    assert world.sandbox.sendgrid.accepted.repeated() == []
+
+
 def test_a_wrong_key_fails_for_good_and_the_forms_stay_due(world: NoticeWorld) -> None:
     forms(world, 3)
     with pytest.raises(ProviderConfigError, match="SENDGRID_API_KEY") as caught:

@@ -129,7 +129,7 @@ async def test_a_coach_and_a_campaign_are_found_in_the_programmes_tables(setting
         VALUES ('Finals on Saturday', 'x', 'x')
         """
     )
-    async with live(settings) as desk:
+    async with live(settings.model_copy(update={"sendgrid_unsubscribe_group_id": 7})) as desk:
         await desk.press("n")
         await desk.tab_to("field-1")
         await desk.press(*"north")
@@ -141,6 +141,23 @@ async def test_a_coach_and_a_campaign_are_found_in_the_programmes_tables(setting
         await desk.press(*"finals", "enter", "ctrl+s")
     payloads = [payload for (payload,) in conn.execute("SELECT payload FROM job_queue ORDER BY id").fetchall()]
     assert [set(payload) for payload in payloads] == [{"coachId"}, {"campaignId"}]
+
+
+async def test_a_campaign_without_a_way_to_unsubscribe_is_refused_in_the_form(
+    settings: Settings, conn: Connection
+) -> None:
+    conn.execute(
+        """
+        INSERT INTO competitor_announcement_campaigns (subject, body_markdown, body_html)
+        VALUES ('Finals on Saturday', 'x', 'x')
+        """
+    )
+    async with live(settings) as desk:
+        await desk.press("n", *"announce", "enter")
+        await desk.tab_to("field-0")
+        await desk.press(*"finals", "enter", "ctrl+s")
+        assert "allowWithoutUnsubscribe" in desk.screen_text()
+        assert statuses(conn) == []
 
 
 async def test_edit_a_pending_job(settings: Settings, conn: Connection) -> None:
