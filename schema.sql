@@ -1432,8 +1432,8 @@ language sql immutable
 return (p_bulk).chosen_at < p_now - case (p_bulk).state when 'chosen' then interval '1 hour' else interval '30 days' end
     and (p_bulk).state <> 'running';
 
--- Takes old evidence away, in batches and at most once a minute for all workers: runs after 30 days, worker runs
--- after 14, trash after 7, audit after 365, bulk actions after 30.
+-- Takes old evidence away, in batches and once a minute for all workers, but at the next pass already while there is
+-- more: runs after 30 days, worker runs after 14, trash after 7, audit after 365, bulk actions after 30.
 create or replace function public.job_queue_prune() returns bigint
 language plpgsql volatile
 set search_path = public, pg_temp set jit = off
@@ -1455,6 +1455,9 @@ begin
         where o.finished_at < v_now - interval '30 days'
     ) old where r.run_token = old.run_token and r.late = old.late;
     get diagnostics v_rows = row_count;
+    if v_rows = 5000 then
+        update job_queue_settings set pruned_at = '-infinity' where id = 1;
+    end if;
     v_pruned := v_pruned + v_rows;
     delete from job_worker_runs where id in (select w.id from job_worker_runs w
         where w.started_at < v_now - interval '14 days' order by w.started_at limit 5000);

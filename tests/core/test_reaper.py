@@ -297,7 +297,7 @@ class TestRetention:
         assert is_queued(conn, pending.id)
         assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'failed'") == 1
 
-    def test_it_is_done_in_batches_and_at_most_once_a_minute(self, conn: Connection) -> None:
+    def test_it_is_done_in_batches_and_once_a_minute_when_nothing_is_left(self, conn: Connection) -> None:
         conn.execute(
             """
             INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at,
@@ -308,9 +308,17 @@ class TestRetention:
             """
         )
         advance(conn, timedelta(minutes=2))
-        assert [reap(conn).pruned for _ in range(2)] == [5000, 0]
+        assert [reap(conn).pruned for _ in range(2)] == [5000, 500]
+        conn.execute(
+            """
+            INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at,
+                outcome)
+            VALUES (1, gen_random_uuid(), 'alpha', '{}', 1, now(), now(), now() - interval '40 days', 'succeeded')
+            """
+        )
+        assert reap(conn).pruned == 0
         advance(conn, timedelta(minutes=2))
-        assert reap(conn).pruned == 500
+        assert reap(conn).pruned == 1
 
     def test_a_worker_not_heard_of_for_a_day_is_forgotten(self, conn: Connection) -> None:
         self.evidence(conn)
