@@ -40,8 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     code = _command(arguments)
     if command in {"--help", "-h"}:
-        sys.stdout.write(options.HELP)
+        _tell(options.HELP)
     return code
+
+
+def _tell(text: str) -> None:
+    """Writes to a reader, who may have left."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(arguments: list[str]) -> int:
