@@ -1024,6 +1024,8 @@ begin
 end
 $$;
 
+drop function if exists public.job_queue_settle(
+    text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
 drop type if exists public.job_queue_move;
 create type public.job_queue_move as (
     id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz, retry_at timestamptz,
@@ -1033,10 +1035,12 @@ create type public.job_queue_move as (
 
 -- Carries out the table of outcomes for runs whose token still holds: appends each to the history and moves
 -- its job on. `p_details` holds, per run and where present: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress.
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are those of runs that the
+-- caller has finished by itself: all lines are advanced together, because their locks have an order.
 create or replace function public.job_queue_settle(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
-    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
+    p_keys text[]
 ) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -1175,7 +1179,7 @@ begin
     where q.id = any (p_ids) and q.id = m.id and not (m.move = 'success' and not m.is_recurring);
 
     select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
-    v_keys := v_keys || job_queue_release_waiting(
+    v_keys := v_keys || p_keys || job_queue_release_waiting(
         array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
         where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed for good');
@@ -1212,16 +1216,15 @@ declare
     v_keys text[];
     v_settled record;
 begin
-    -- By far most runs are one-time jobs that succeeded and were alone: one statement for all of them.
+    -- By far most runs are one-time jobs that succeeded: one statement for all of them.
     with gone as (
         delete from job_queue q
         using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
         where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
             and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
-            and q.concurrency_key is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            r.outcome, r.started_at, r.finished_at, r.details
+            q.concurrency_key, r.outcome, r.started_at, r.finished_at, r.details
     ), history as (
         insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
             finished_at, outcome, removed, output, log, progress)
@@ -1230,10 +1233,12 @@ begin
             coalesce(nullif(g.details -> 'progress', 'null'), g.progress)
         from gone g
     )
-    select array_agg(g.run_token), array_agg(g.id) into v_done, v_removed from gone g;
+    select array_agg(g.run_token), array_agg(g.id),
+        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
+    into v_done, v_removed, v_keys from gone g;
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
-            v_keys := job_queue_release_waiting(v_removed, '{}', '');
+            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
         end if;
         if cardinality(v_done) = cardinality(p_tokens) then
             if v_keys is not null then
@@ -1254,7 +1259,7 @@ begin
             where v_done is null or r.token <> all (v_done)
         ) rest
         cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
-            rest.finished, rest.details, p_retry_base, p_retry_cap) s
+            rest.finished, rest.details, p_retry_base, p_retry_cap, v_keys) s
     loop
         v_done := v_done || v_settled.run_token;
         job_id := v_settled.job_id;
@@ -1333,7 +1338,7 @@ as $$
     )
     select s.job_id from together t
     cross join lateral job_queue_settle(p_worker, t.ids, t.tokens, t.outcomes, t.started, t.finished, t.details,
-        p_retry_base, p_retry_cap) s
+        p_retry_base, p_retry_cap, null) s
     where t.ids is not null
 $$;
 
