@@ -10,6 +10,7 @@ import pytest
 from core import queue
 from core.errors import InvalidPayload, Refused, UnknownTaskType
 from core.model import Filter, NewJob, Status
+from tests.support.working import until
 from tests.tui.test_backend import ALL, Connection, Gate, backend_of, gate, settings
 from tui.view import Request
 
@@ -65,8 +66,8 @@ def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn:
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
         assert gate.started.wait(30)
+        until(lambda: backend.worker().id in {worker.id for worker in backend.fleet().workers}, "the worker's own row")
         told = backend.fleet()
-        assert backend.worker().id in {worker.id for worker in told.workers}
         assert [job.task_type for job in told.running] == ["test_wait"]
         assert told.unhandled == ("unheard_of",)
         gate.open.set()
