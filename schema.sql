@@ -3555,13 +3555,29 @@ begin
 end
 $$;
 
+-- The address of a profile that a masked one stands for; any other address is itself.
+create or replace function public.outbox_unmask(p_channel text, p_recipient uuid, p_address text) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select coalesce((
+        select a.address from profiles p cross join lateral (
+            select case p_channel when 'sms' then outbox_e164(p.mobile_number)
+                else coalesce(nullif(outbox_normal('email', p.email_alert_address), ''), outbox_normal('email', p.email))
+                end as address) a
+        where p.id = p_recipient and outbox_mask(p_channel, a.address) = p_address), p_address)
+$$;
+
 -- What outbox_put would answer; for whoever may look ahead and may not send.
 create or replace function public.outbox_preview(p_entries jsonb, p_policy jsonb)
 returns table (place integer, id uuid, decision text)
 language sql volatile security definer
 set search_path = public, pg_temp
 as $$
-    select p.place, p.id, p.decision from outbox_put(p_entries, p_policy, null, null, true) p
+    select p.place, p.id, p.decision from outbox_put((
+        select coalesce(jsonb_agg(e.entry || jsonb_build_object('address', outbox_unmask(e.entry ->> 'channel',
+            (e.entry ->> 'recipient')::uuid, e.entry ->> 'address')) order by e.nth), '[]')
+        from jsonb_array_elements(p_entries) with ordinality as e (entry, nth)), p_policy, null, null, true) p
 $$;
 
 create or replace function public.outbox_put_one(
@@ -3823,13 +3839,18 @@ set search_path = public, pg_temp
 as $$
 begin
     update competitor_announcement_recipients r
-    set status = case c.state when 'accepted' then 'unconfirmed' when 'suppressed' then 'skipped' else c.state end,
-        skip_reason = case when c.state = 'suppressed' then c.error_class else r.skip_reason end,
-        error = case when c.state in ('failed', 'uncertain', 'blocked', 'dropped', 'bounced')
-            then coalesce(c.error_text, c.error_class) end,
-        send_batch_id = c.batch_id, accepted_at = c.accepted_at, updated_at = now()
+    set status = m.status, skip_reason = m.skip_reason, error = m.error, send_batch_id = m.batch_id,
+        accepted_at = m.accepted_at, updated_at = now()
     from changed c
-    where r.id = c.campaign_recipient_id;
+    join competitor_announcement_recipients seen on seen.id = c.campaign_recipient_id
+    cross join lateral (
+        select case c.state when 'accepted' then 'unconfirmed' when 'suppressed' then 'skipped' else c.state end,
+            case when c.state = 'suppressed' then c.error_class else seen.skip_reason end,
+            case when c.state in ('failed', 'uncertain', 'blocked', 'dropped', 'bounced')
+                then coalesce(c.error_text, c.error_class) end,
+            c.batch_id, c.accepted_at) m (status, skip_reason, error, batch_id, accepted_at)
+    where r.id = seen.id and (r.status, r.skip_reason, r.error, r.send_batch_id, r.accepted_at)
+        is distinct from (m.status, m.skip_reason, m.error, m.batch_id, m.accepted_at);
     return null;
 end
 $$;
@@ -4033,6 +4054,78 @@ as $$
             partition by j.norm, j.obstacle is null order by j.created_at, j.id) > 1 then 'duplicate_email' end),
         row_number() over (order by j.created_at, j.id)
     from judged j
+$$;
+
+-- An audience in numbers: how many there are for each reason to leave them out, or for none (''), and the first
+-- p_samples of them with masked addresses.
+create or replace function public.outbox_audience_outlook(p_audience text, p_coach uuid, p_samples integer)
+returns table (reason text, people bigint, minors bigint, ids uuid[], masked text[])
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select coalesce(a.reason, ''), count(*), count(*) filter (where a.is_minor),
+        (array_agg(a.competitor_id order by a.place))[1:p_samples],
+        (array_agg(outbox_mask('email', a.address_norm) order by a.place))[1:p_samples]
+    from outbox_audience(p_audience, p_coach) a group by 1 order by 1
+$$;
+
+-- Creates a campaign with everyone it reaches and everyone it leaves out, for the person who says so.
+create or replace function public.outbox_campaign_create(
+    p_subject text, p_markdown text, p_html text, p_audience text, p_coach uuid, p_actor text
+) returns uuid
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_campaign uuid;
+    v_queued bigint;
+    v_skipped bigint;
+begin
+    insert into competitor_announcement_campaigns
+        (subject, body_markdown, body_html, status, audience, coach_id, created_by_actor)
+    values (p_subject, p_markdown, p_html, 'pending', p_audience, p_coach, p_actor) returning id into v_campaign;
+    with made as (
+        insert into competitor_announcement_recipients
+            (campaign_id, competitor_id, email, email_norm, status, skip_reason)
+        select v_campaign, a.competitor_id, a.address_norm, a.address_norm,
+            case when a.reason is null then 'queued' else 'skipped' end, a.reason
+        from outbox_audience(p_audience, p_coach) a order by a.place
+        returning status)
+    select count(*) filter (where status = 'queued'), count(*) filter (where status = 'skipped')
+    into v_queued, v_skipped from made;
+    perform job_queue_write_audit(p_actor, 'create campaign', null, null, jsonb_build_object('campaign_id', v_campaign,
+        'audience', p_audience, 'coach_id', p_coach, 'recipients', v_queued, 'left_out', v_skipped), null);
+    return v_campaign;
+end
+$$;
+
+-- What a run would do with a campaign's queued: how many there are for each reason to leave them out, or for none (''),
+-- the first ids, and masked addresses.
+create or replace function public.outbox_campaign_outlook(p_campaign uuid, p_coach uuid)
+returns table (reason text, people bigint, first uuid[], masked text[])
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    with queued as (
+        select r.id, r.competitor_id, r.email, r.email_norm, c.is_active, n.norm,
+            outbox_has_address(c, n.norm) as theirs
+        from competitor_announcement_recipients r left join competitors c on c.id = r.competitor_id
+        cross join lateral (select outbox_normal('email', r.email) as norm) n
+        where r.campaign_id = p_campaign and r.status = 'queued' and (p_coach is null or c.coach_id = p_coach)),
+    judged as (
+        select q.*, coalesce(
+            outbox_recipient_obstacle(q.norm, q.is_active),
+            case when not q.theirs then 'address_changed' end,
+            case when q.email_norm is null
+                    and row_number() over (partition by q.norm order by q.id) > 1
+                or exists (select from outbox_messages m where m.campaign_id = p_campaign
+                    and m.address_norm = q.norm and m.state not in ('queued', 'suppressed')
+                    and m.campaign_recipient_id <> q.id)
+            then 'duplicate_email' end) as reason
+        from queued q)
+    select coalesce(j.reason, ''), count(*), (array_agg(j.competitor_id order by j.id))[1:10],
+        (array_agg(outbox_mask('email', j.email) order by j.id))[1:3]
+    from judged j group by 1
 $$;
 
 -- Takes up to p_size queued recipients for one request: their messages are `sending` and their batch is on record
@@ -4244,6 +4337,269 @@ as $$
     from messages m where m.id = p_message
 $$;
 
+-------------------------------------------------------------------------------------------------------
+-- Looking ahead: what a run would find, for whoever may enqueue it and may not see addresses. These have their owner's
+-- rights and answer with masked addresses, shapes and counts; runs read what they need with rights of their own.
+-------------------------------------------------------------------------------------------------------
+
+-- The next people with unread messages, by id, with their addresses. p_grace and p_window are minutes.
+create or replace function public.programme_digest_due(
+    p_roles text[], p_person uuid, p_after uuid, p_limit integer, p_grace integer, p_window integer, p_zone text
+) returns table (id uuid, role text, full_name text, first_name text, email_on boolean, email text, email_ok boolean,
+    sms_on boolean, mobile text, number text, unread bigint, newest_message_id uuid, oldest_minutes integer, day text,
+    held boolean, email_fresh boolean, sms_fresh boolean, email_told boolean, sms_told boolean)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    with due as (
+        select p.*, u.unread, u.newest_message_id, u.oldest_at
+        from programme_unread(make_interval(mins => p_grace)) u join profiles p on p.id = u.user_id
+        where p.role::text = any (p_roles) and (p_person is null or p.id = p_person)
+            and (p_after is null or p.id > p_after)
+        order by p.id limit p_limit),
+    noticed as (
+        select d.*, n.email_at, n.sms_at,
+            case when d.last_unread_alert_at > coalesce(n.accepted_at, '-infinity')
+                then d.last_unread_alert_at end as mark_at
+        from due d cross join lateral (
+            select max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'email') as email_at,
+                max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'sms') as sms_at,
+                max(m.accepted_at) as accepted_at
+            from outbox_messages m
+            where m.recipient_ref = d.id and m.kind = 'unread_alert'
+                and m.state not in ('queued', 'failed', 'suppressed')) n)
+    select n.id, n.role::text as role, n.full_name, n.first_name,
+        n.email_alerts_enabled is not false as email_on, a.address as email,
+        outbox_email_ok(a.address) as email_ok,
+        n.sms_notifications_enabled is true as sms_on, trim(coalesce(n.mobile_number, '')) as mobile,
+        outbox_e164(n.mobile_number) as number, n.unread, n.newest_message_id,
+        floor(extract(epoch from now() - n.oldest_at) / 60)::integer as oldest_minutes,
+        (now() at time zone p_zone)::date::text as day,
+        coalesce(n.mark_at >= n.oldest_at
+            and n.mark_at > now() - make_interval(mins => p_window), false) as held,
+        coalesce(n.email_at < n.oldest_at, true) as email_fresh,
+        coalesce(n.sms_at < n.oldest_at, true) as sms_fresh,
+        exists (select from outbox_messages m
+            where m.dedupe_key = 'unread_alert:email:' || n.id || ':' || n.newest_message_id
+                and m.state not in ('queued', 'suppressed', 'sending')) as email_told,
+        exists (select from outbox_messages m
+            where m.dedupe_key = 'unread_alert:sms:' || n.id || ':' || n.newest_message_id
+                and m.state not in ('queued', 'suppressed', 'sending')) as sms_told
+    from noticed n cross join lateral (
+        select coalesce(nullif(outbox_normal('email', n.email_alert_address), ''),
+            outbox_normal('email', n.email), '') as address) a
+    order by n.id
+$$;
+
+create or replace function public.programme_digest_ahead(
+    p_roles text[], p_person uuid, p_after uuid, p_limit integer, p_grace integer, p_window integer, p_zone text
+) returns table (id uuid, role text, full_name text, first_name text, email_on boolean, email text, email_ok boolean,
+    sms_on boolean, mobile text, number text, unread bigint, newest_message_id uuid, oldest_minutes integer, day text,
+    held boolean, email_fresh boolean, sms_fresh boolean, email_told boolean, sms_told boolean)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select d.id, d.role, '', '', d.email_on, outbox_mask('email', d.email), d.email_ok, d.sms_on,
+        outbox_mask('sms', d.mobile), nullif(outbox_mask('sms', d.number), ''), d.unread, d.newest_message_id,
+        d.oldest_minutes, d.day, d.held, d.email_fresh, d.sms_fresh, d.email_told, d.sms_told
+    from programme_digest_due(p_roles, p_person, p_after, p_limit, p_grace, p_window, p_zone) d order by d.id
+$$;
+
+-- People with messages that admins are to hear of, as a run would find them.
+create or replace function public.programme_admin_alerts_ahead(p_people uuid[], p_roles text[])
+returns table (id uuid, messages bigint, key text, email_on boolean, email text, email_ok boolean, sms_on boolean,
+    mobile text, number text)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    with open as (
+        select q.recipient_id, count(*) as messages, case
+            when bool_and(coalesce(o.state = 'queued', false)) and count(distinct o.id) = 1
+            then min(o.dedupe_key) end as key
+        from admin_alert_queue q join profiles p on p.id = q.recipient_id
+        left join outbox_messages o on o.id = q.outbox_id
+        where q.recipient_id = any (p_people) and q.sent_at is null and q.dropped_at is null
+            and p.role::text = any (p_roles) and o.state is distinct from 'sending'
+            and programme_alert_obstacle(q.recipient_id, q.message_id) is null
+        group by 1)
+    select p.id, o.messages, o.key, p.email_alerts_enabled is not false, outbox_mask('email', a.address),
+        outbox_email_ok(a.address), p.instant_sms_enabled is true,
+        outbox_mask('sms', trim(coalesce(p.mobile_number, ''))),
+        nullif(outbox_mask('sms', outbox_e164(p.mobile_number)), '')
+    from open o join profiles p on p.id = o.recipient_id cross join lateral (
+        select coalesce(nullif(outbox_normal('email', p.email_alert_address), ''),
+            outbox_normal('email', p.email), '') as address) a
+    order by p.id
+$$;
+
+-- How many unprobed forms are not to be probed, by reason. p_stale is hours, p_most attempts.
+create or replace function public.programme_probe_skips(p_stale double precision, p_most integer)
+returns table (reason text, forms bigint)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select reason, count(*) from (
+        select case
+            when c.is_18_or_over then 'not_minor'
+            when a.metadata ->> 'mode' = 'print' or a.metadata ->> 'isPrintMode' = 'true' then 'print_mode'
+            when coalesce(n.address, '') = '' then 'missing_parent_email'
+            when c.parent_email_is_valid is false then 'already_invalid'
+            when c.parent_email_is_valid then 'already_valid'
+            when not outbox_email_ok(n.address) then 'invalid_email_format'
+            when outbox_suppression('parent_probe', 'email', n.address) is not null
+                then outbox_suppression('parent_probe', 'email', n.address)
+            when a.recipient_email_verification_attempts >= p_most and m.state is distinct from 'queued'
+                and a.recipient_email_verification_address = n.address then 'gave_up' end as reason
+        from agreements a join competitors c on c.id = a.competitor_id
+        left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
+        cross join lateral (select outbox_normal('email', c.parent_email) as address) n
+        where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
+            and a.created_at < now() - make_interval(secs => p_stale * 3600)
+            and (a.recipient_email_verification_sent_at is null
+                and coalesce(a.recipient_email_verification_status, 'pending') = 'pending'
+                or a.recipient_email_verification_status = 'blocked'
+                or a.recipient_email_verification_address <> n.address)) judged
+    where reason is not null group by 1 order by 1
+$$;
+
+-- The addresses to probe now, oldest form first, each once with all the forms that wait for it.
+create or replace function public.programme_probes_due(
+    p_stale double precision, p_most integer, p_limit integer, p_resend interval, p_reuse interval
+) returns table (address text, masked text, forms uuid[], competitor_id uuid, key text, attempt integer,
+    elsewhere bigint)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    with open as (
+        select a.id, a.competitor_id, a.created_at, n.address, m.state, m.dedupe_key,
+            m.address_norm = n.address as bound,
+            case when a.recipient_email_verification_address = n.address
+                then a.recipient_email_verification_attempts else 0 end as attempts,
+            s.anybody and not s.same as elsewhere
+        from agreements a join competitors c on c.id = a.competitor_id
+        left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
+        cross join lateral (select outbox_normal('email', c.parent_email) as address) n
+        cross join lateral (
+            select count(*) > 0 as anybody,
+                coalesce(bool_or(outbox_normal('email', e.signer ->> 'email') = n.address), false) as same
+            from jsonb_array_elements(
+                case when jsonb_typeof(a.signers) = 'array' then a.signers else '[]' end) as e (signer)
+            where coalesce(e.signer ->> 'email', '') <> '') s
+        where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
+            and a.created_at < now() - make_interval(secs => p_stale * 3600)
+            and c.is_18_or_over is not true and c.parent_email_is_valid is null
+            and coalesce(a.metadata ->> 'mode', '') <> 'print'
+            and coalesce(a.metadata ->> 'isPrintMode', '') <> 'true'
+            and outbox_email_ok(n.address) and outbox_suppression('parent_probe', 'email', n.address) is null
+            and ((a.recipient_email_verification_address <> n.address
+                    or a.recipient_email_verification_outbox_id is null
+                        and a.recipient_email_verification_sent_at is null
+                        and a.recipient_email_verification_status is null)
+                    and not exists (select from outbox_messages k
+                        where k.kind = 'parent_probe' and k.address_norm = n.address
+                            and k.created_at > now() - p_reuse
+                            and k.state not in ('failed', 'suppressed'))
+                or m.state in ('queued', 'suppressed')
+                or a.recipient_email_verification_attempts < p_most
+                    and coalesce(a.recipient_email_verification_next_at, '-infinity') <= now() and (
+                        a.recipient_email_verification_status = 'blocked'
+                        or m.state = 'failed' and m.error_class is distinct from 'given_up'
+                        or m.state = 'uncertain' and m.updated_at < now() - p_resend
+                            and not exists (select from outbox_messages u
+                                where u.kind = 'parent_probe' and u.address_norm = n.address
+                                    and u.state = 'uncertain' and u.id <> m.id)))),
+    grouped as (
+        select address, array_agg(id order by created_at, id) as forms,
+            (array_agg(competitor_id order by created_at, id))[1] as competitor_id,
+            min(dedupe_key) filter (where state = 'queued' and bound) as key,
+            (array_agg(attempts order by created_at, id))[1] + 1 as attempt,
+            count(*) filter (where elsewhere) as elsewhere, min(created_at) as since
+        from open group by address)
+    select address, outbox_mask('email', address) as masked, forms, competitor_id, key, attempt, elsewhere
+    from grouped order by since, address limit p_limit
+$$;
+
+create or replace function public.programme_probes_ahead(
+    p_stale double precision, p_most integer, p_limit integer, p_resend interval, p_reuse interval
+) returns table (address text, masked text, forms uuid[], competitor_id uuid, key text, attempt integer,
+    elsewhere bigint)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select d.masked, d.masked, d.forms, d.competitor_id, null::text, d.attempt, d.elsewhere
+    from programme_probes_due(p_stale, p_most, p_limit, p_resend, p_reuse) d
+$$;
+
+-- A text of which only the shape is left: as long, with blanks and punctuation in their places, and as valid.
+create or replace function public.programme_shape(p_text text) returns text
+language sql immutable
+set search_path = public, pg_temp
+as $$
+    select regexp_replace(regexp_replace(p_text, '[A-Za-z0-9]', 'x', 'g'),
+        '[^\u0001-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]', 'ü', 'g')
+$$;
+
+-- What the request for an account would be made of, as shapes.
+create or replace function public.programme_competitors_ahead(p_ids uuid[])
+returns table (id uuid, first_name text, last_name text, email_personal text, email_school text)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select c.id, programme_shape(c.first_name), programme_shape(c.last_name), programme_shape(c.email_personal),
+        programme_shape(c.email_school)
+    from competitors c where c.id = any (p_ids)
+$$;
+
+create or replace function public.programme_coaches_ahead(p_ids uuid[])
+returns table (id uuid, email text, full_name text, first_name text, last_name text)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select p.id, programme_shape(p.email), programme_shape(p.full_name), programme_shape(p.first_name),
+        programme_shape(p.last_name)
+    from profiles p where p.id = any (p_ids)
+$$;
+
+-- What each competitor's status is, by what is filled in, with or without an account on the platform.
+create or replace function public.programme_statuses(p_ids uuid[], p_has_account boolean)
+returns table (id uuid, status text)
+language plpgsql stable security definer
+set search_path = public, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return query
+        select c.id, case
+            when not (core.filled and case when c.is_18_or_over then btrim(coalesce(c.email_school, '')) <> ''
+                else btrim(coalesce(c.parent_name, '')) <> '' and btrim(coalesce(c.parent_email, '')) <> '' end)
+                then 'pending'
+            when not p_has_account then 'profile'
+            when case when c.is_18_or_over then c.participation_agreement_date else c.media_release_date end is null
+                then 'in_the_game_not_compliant'
+            else 'complete' end
+        from public.competitors c
+        cross join lateral (
+          select c.years_competing is not null and not exists (
+            select from unnest(array[c.grade, c.gender, c.race, c.ethnicity, c.level_of_technology]) as given (value)
+            where btrim(coalesce(given.value, '')) = '') as filled) core
+        where c.id = any (p_ids);
+end
+$$;
+
+-- Coaches whose name, address, school or id holds the text, by name; addresses are searched and not told.
+create or replace function public.programme_find_coaches(p_text text, p_limit integer)
+returns table (id uuid, name text, school text, on_platform boolean, competitors bigint)
+language sql stable security definer
+set search_path = public, pg_temp
+as $$
+    select p.id, coalesce(nullif(p.full_name, ''), concat_ws(' ', p.first_name, p.last_name)), p.school_name,
+        p.game_platform_user_id is not null, (select count(*) from competitors c where c.coach_id = p.id)
+    from profiles p
+    where p.role = 'coach' and (p_text = '' or position(lower(p_text) in lower(concat_ws(' ',
+        p.full_name, p.first_name, p.last_name, p.email, p.school_name, p.id))) > 0)
+    order by p.full_name, p.id limit least(p_limit, 100)
+$$;
+
 -- Every admin of a conversation is to hear of a message in it. One of high priority does not wait for the next slot,
 -- and one job is enough for all that come meanwhile. Nothing that goes wrong in here keeps a message from being written.
 create or replace function public.programme_queue_admin_alerts() returns trigger
@@ -4335,6 +4691,26 @@ drop function if exists public.outbox_apply_event(public.provider_events);
 drop function if exists public.outbox_apply_to_message(public.provider_events, uuid);
 drop function if exists public.outbox_apply_to_forms(public.provider_events, uuid);
 drop function if exists public.outbox_find_message(public.provider_events);
+
+-- Keeps events that a person had fetched, and how far each source has been read (`p_cursors`: position by name); returns
+-- how many were new. Anyone who can say what became of a message can keep an address from being written to, or bring it
+-- back: hence the audit.
+create or replace function public.outbox_record_pulled(p_events jsonb, p_cursors jsonb, p_actor text) returns bigint
+language plpgsql volatile security definer
+set search_path = public, pg_temp
+as $$
+declare
+    v_new bigint := outbox_record_events(p_events);
+begin
+    insert into provider_cursors (name, position) select c.key, c.value from jsonb_each_text(p_cursors) c
+    on conflict (name) do update set position = excluded.position, updated_at = now();
+    if v_new > 0 or p_cursors <> '{}' then
+        perform job_queue_write_audit(p_actor, 'pull events', null, null,
+            jsonb_build_object('new', v_new, 'cursors', p_cursors), null);
+    end if;
+    return v_new;
+end
+$$;
 
 -- Why an event makes an address unfit; null where it does not. A drop for an unsubscribe is not a bad address.
 create or replace function public.outbox_event_suppression(p_event public.provider_events) returns text
@@ -4742,7 +5118,7 @@ $$;
 -- Who may do what
 -------------------------------------------------------------------------------------------------------
 
--- Tables of the programme that the worker and operators' commands read and write directly.
+-- Tables of the programme that the worker reads and writes directly.
 create or replace function public.outbox_programme_tables() returns setof text
 language sql immutable
 set search_path = public, pg_temp
@@ -4752,7 +5128,8 @@ as $$
         'competitor_announcement_recipients', 'provider_cursors'])
 $$;
 
--- What the previews of the job types read that an operator may not read whole. No words of a message are among it.
+-- What commands and previews read of tables that an operator may not read whole. No address, name or number is among
+-- it, and no words of a message; what needs these is asked of the functions that look ahead.
 create or replace function public.job_preview_columns() returns table (relation text, columns text)
 language sql immutable
 set search_path = public, pg_temp
@@ -4761,10 +5138,12 @@ as $$
         ('admin_alert_queue', 'recipient_id, message_id, sent_at, dropped_at, outbox_id'),
         ('message_user_state', 'id, message_id, user_id, archived_at'),
         ('message_read_receipts', 'message_id, user_id'),
-        ('agreements', 'id, competitor_id, provider, template_kind, status, metadata, signers, created_at, '
-            'recipient_email_verification_sent_at, recipient_email_verification_status, '
-            'recipient_email_verification_address, recipient_email_verification_attempts, '
-            'recipient_email_verification_next_at, recipient_email_verification_outbox_id'),
+        ('competitors', 'id, coach_id, created_at, is_active, status, game_platform_id, syned_school_id, '
+            'syned_region_id, syned_coach_user_id'),
+        ('profiles', 'id, role, is_approved, school_name, region, division, game_platform_user_id'),
+        ('outbox_messages', 'id, kind, channel, state, campaign_id, provider_message_id, accepted_at, updated_at'),
+        ('competitor_announcement_recipients', 'id, campaign_id, competitor_id, status, skip_reason, opened_at, '
+            'clicked_at'),
         ('teams', 'id, coach_id, name, division, affiliation, status, game_platform_id, syned_coach_user_id, '
             'coach_game_platform_id, created_at'),
         ('team_members', 'id, team_id, competitor_id, joined_at'),
@@ -4790,26 +5169,34 @@ declare
     v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
         'outbox_reserve', 'outbox_close_provider', 'outbox_closed_for', 'outbox_campaign_hold', 'outbox_campaign_start',
         'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
-        'outbox_record_events', 'outbox_apply_events', 'outbox_retire_probes'];
-    v_operate constant text[] := array['outbox_decide', 'outbox_campaign_reopen', 'outbox_reveal', 'outbox_record_events', 'outbox_apply_events'];
+        'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes'];
+    v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
+        'outbox_reveal', 'outbox_record_pulled', 'outbox_apply_events'];
+    v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
+        'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
+        'programme_probes_due'];
     v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
-        'outbox_suppression', 'outbox_obstacle', 'outbox_preference_off', 'outbox_recipient_obstacle',
-        'outbox_has_address', 'outbox_audience', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
-        'programme_unread', 'programme_alert_obstacle'];
+        'outbox_audience_outlook', 'outbox_campaign_outlook', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
+        'programme_unread', 'programme_alert_obstacle', 'programme_digest_ahead', 'programme_admin_alerts_ahead',
+        'programme_probe_skips', 'programme_probes_ahead', 'programme_competitors_ahead', 'programme_coaches_ahead',
+        'programme_statuses', 'programme_find_coaches'];
     v_operator boolean := exists (select from pg_roles where rolname = 'job_operator');
     v_worker boolean := exists (select from pg_roles where rolname = 'job_worker');
     v_viewer boolean := exists (select from pg_roles where rolname = 'job_viewer');
 begin
     for v_function, v_name in
         select p.oid::regprocedure, p.proname from pg_proc p
-        where p.pronamespace = 'public'::regnamespace and (p.proname ~ '^outbox_' or p.proname in ('programme_unread',
-            'programme_alert_obstacle', 'programme_queue_admin_alerts', 'programme_forget_parent_check'))
+        where p.pronamespace = 'public'::regnamespace and p.proname ~ '^(outbox|programme)_'
     loop
         execute format('revoke all on function %s from public', v_function);
+        -- What the role was given by an earlier release and may not have any more.
+        if v_operator then
+            execute format('revoke all on function %s from job_operator', v_function);
+        end if;
         if v_viewer and v_name = 'outbox_mask' then
             execute format('grant execute on function %s to job_viewer', v_function);
         end if;
-        if v_worker and v_name = any (v_work || v_look) then
+        if v_worker and v_name = any (v_work || v_judge || v_look) then
             execute format('grant execute on function %s to job_worker', v_function);
         end if;
         if v_operator and v_name = any (v_operate || v_look) then
@@ -4823,15 +5210,14 @@ begin
         if v_viewer and v_name = 'outbox_receipts' then
             execute format('grant select on %s to job_viewer', v_relation);
         end if;
-        if v_operator and v_name in ('outbox_receipts', 'send_batches', 'provider_rates') then
-            execute format('grant select on %s to job_operator', v_relation);
-        end if;
-        if v_operator and v_name in ('competitor_announcement_campaigns', 'competitor_announcement_recipients',
-            'provider_cursors')
+        if v_operator and (v_name = any (v_ledger) or exists (select from outbox_programme_tables() t where t = v_name)
+            or exists (select from job_programme_tables() t where t = v_name))
         then
-            execute format('grant select, insert, update on %s to job_operator', v_relation);
+            execute format('revoke all on %s from job_operator', v_relation);
         end if;
-        if v_operator and v_name in ('competitors', 'profiles', 'email_suppressions', 'sms_opt_outs', 'outbox_messages') then
+        if v_operator and v_name in ('outbox_receipts', 'send_batches', 'provider_rates', 'provider_cursors',
+            'competitor_announcement_campaigns')
+        then
             execute format('grant select on %s to job_operator', v_relation);
         end if;
         if v_worker and (v_name = any (v_ledger) or v_name = 'outbox_receipts') then
@@ -4841,8 +5227,14 @@ begin
             execute format('grant select, insert, update, delete on %s to job_worker', v_relation);
         end if;
     end loop;
-    for v_name, v_columns in select t.relation, t.columns from job_preview_columns() t where v_operator loop
-        execute format('grant select (%s) on public.%I to job_operator', v_columns, v_name);
+    -- Over the original's tables a column may be missing.
+    for v_relation, v_columns in
+        select a.attrelid::regclass, string_agg(quote_ident(a.attname), ', ')
+        from job_preview_columns() t join pg_attribute a on a.attrelid = to_regclass('public.' || t.relation)
+            and a.attname = any (string_to_array(t.columns, ', '))
+        where v_operator group by 1
+    loop
+        execute format('grant select (%s) on %s to job_operator', v_columns, v_relation);
     end loop;
 end
 $$;

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core import evidence, queue
+from core import evidence, insights, queue
 from core.admission import admit, admit_change
 from core.creating import changes, new_job
-from core.model import ActionResult
+from core.errors import Refused
+from core.model import ActionResult, NewJob
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from core.creating import Wanted
     from core.database import Connection
     from core.model import Enqueued, Job
@@ -51,6 +55,36 @@ def edit(
     made = changes(registry, job, wanted, evidence.clock(conn))
     admit_change(conn, registry, job, made, settings=settings)
     return queue.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
+
+
+def run_again(conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str) -> ActionResult:
+    """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job."""
+    known = registry.get(job.task_type)
+    try:
+        key = known.concurrency_key(known.parse(job.payload)) if known else job.concurrency_key
+        new = NewJob(
+            job.task_type, job.payload, max_attempts=job.max_attempts, priority=job.priority, concurrency_key=key
+        )
+        with conn.transaction():
+            admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
+            copy = queue.enqueue(conn, new, actor=actor).job
+    except Refused as refusal:
+        return ActionResult(job.id, ok=False, message=str(refusal))
+    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.id}.", status=copy.status)
+
+
+def not_again(conn: Connection, registry: Registry, ids: Sequence[UUID], *, settings: Settings) -> list[ActionResult]:
+    """The refusals for those that have left the queue and of which their types take no copy."""
+    refused = []
+    for one in ids:
+        found = insights.job(conn, one)
+        if found is None or not found.removed:
+            continue
+        try:
+            admit(conn, registry, found.task_type, [found.payload], recurring=False, settings=settings)
+        except Refused as refusal:
+            refused.append(ActionResult(one, ok=False, message=str(refusal)))
+    return refused
 
 
 def rehearse(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import psycopg
 
 ROLES: Final = ("job_viewer", "job_operator", "job_worker")
+_DENIED: Final = re.compile(r"permission denied for (function|table|view) (\w+)")
 _INDEX: Final = re.compile(r"^create (?:unique )?index if not exists (\w+)", re.MULTILINE)
 
 
@@ -83,6 +84,44 @@ def diagnose(conn: psycopg.Connection[Any]) -> Diagnosis:
         roles_missing=tuple(role for role in ROLES if role not in roles),
         tables=_tables(conn),
         oldest=_oldest(conn),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A right that a role lacks: the groups it is in, and those that have the right; None where that is not known."""
+
+    role: str
+    groups: tuple[str, ...]
+    holders: tuple[str, ...] | None
+
+
+def denial(conn: psycopg.Connection[Any], said: str) -> Denial:
+    """Who might have done what this connection may not; `said` is what the server said of it.
+
+    The server names the function or table and not the right. Whoever reads a table whole and is refused wanted to write
+    it, which no group may where this one may not.
+    """
+    found = _DENIED.search(said)
+    kind, name = found.groups() if found else ("", "")
+    rows = conn.execute(
+        """
+        SELECT current_user::text, g.rolname, pg_has_role(current_user, g.oid, 'usage'), CASE
+            WHEN %(kind)s = 'function' THEN EXISTS (
+                SELECT FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace AND p.proname = %(name)s
+                    AND has_function_privilege(g.oid, p.oid, 'execute'))
+            ELSE EXISTS (
+                SELECT FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relname = %(name)s
+                    AND has_table_privilege(g.oid, c.oid, 'select')
+                    AND NOT has_table_privilege(c.oid, 'select')) END
+        FROM (SELECT) AS one LEFT JOIN pg_roles AS g ON g.rolname = ANY(%(groups)s) ORDER BY g.rolname
+        """,
+        {"kind": kind, "name": name, "groups": list(ROLES)},
+    ).fetchall()
+    return Denial(
+        rows[0][0],
+        tuple(group for _, group, member, _ in rows if group and member),
+        tuple(group for _, group, _, holds in rows if group and holds) if found else None,
     )
 
 

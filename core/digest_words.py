@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
+    "create campaign": "created campaigns", "resume campaign": "resumed campaigns", "pull events": "pulled events",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from core.errors import ConfigurationError, Refused
 from core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from core.settings import Settings
@@ -329,6 +329,12 @@ def record_events(conn: Connection, events: Sequence[Json]) -> int:
     the provider once this has committed; `apply_events` does the rest.
     """
     return int(conn.execute("select outbox_record_events(%s::jsonb)", (json.dumps(list(events)),)).fetchall()[0][0])
+
+
+def record_pulled(conn: Connection, events: Sequence[Json], cursors: Mapping[str, str], *, actor: str) -> int:
+    """Keeps events that a person had fetched, as `record_events` does, and how far each source was read; audited."""
+    kept = (json.dumps(list(events)), json.dumps(dict(cursors)), actor)
+    return int(conn.execute("select outbox_record_pulled(%s::jsonb, %s::jsonb, %s)", kept).fetchall()[0][0])
 
 
 def apply_events(conn: Connection, *, limit: int = 1000) -> Json:

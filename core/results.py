@@ -71,8 +71,10 @@ class Pulled:
     cursors: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def pull(conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, dry_run: bool = False) -> Pulled:
-    """Fetches results and applies them; with `dry_run` nothing is kept, and the counts are what would be.
+def pull(
+    conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, actor: str, dry_run: bool = False
+) -> Pulled:
+    """Fetches results and applies them, audited; with `dry_run` nothing is kept, and the counts are what would be.
 
     Raises:
         MessagingError: a provider refused, failed or could not be reached; nothing of this pull was kept.
@@ -86,13 +88,14 @@ def pull(conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *,
     if settings.sendgrid_api_key is None and not settings.sms_enabled:
         found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set: there is nobody to ask.")
     with conn.transaction(force_rollback=dry_run):
-        _keep(conn, found)
+        _keep(conn, found, actor)
     return found
 
 
-def _keep(conn: psycopg.Connection[Any], found: Pulled) -> None:
-    for start in range(0, len(found.events), APPLY):
-        found.new += outbox.record_events(conn, found.events[start : start + APPLY])
+def _keep(conn: psycopg.Connection[Any], found: Pulled, actor: str) -> None:
+    for start in range(0, max(len(found.events), 1), APPLY):
+        cursors = found.cursors if start == 0 else {}
+        found.new += outbox.record_pulled(conn, found.events[start : start + APPLY], cursors, actor=actor)
     while True:
         counts = outbox.apply_events(conn, limit=APPLY)
         found.applied += counts["applied"]
@@ -100,8 +103,6 @@ def _keep(conn: psycopg.Connection[Any], found: Pulled) -> None:
         found.failed += counts["failed"]
         if counts["seen"] < APPLY:
             break
-    for name, position in found.cursors.items():
-        messaging_events.move_cursor(conn, name, position)
 
 
 class _Mail:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from core import database, evidence, insights, queue, registry
+from core import database, desk, evidence, insights, queue, registry
+from core.admission import admit_change
 from core.errors import DatabaseUnreachable, JobdeckError, Refused
-from core.model import ActionResult, Counts, Health, NewJob, Page, Snapshot, Status, Verdict
+from core.model import Counts, Health, Page, Snapshot, Status, Verdict
 from core.redact import safe_error
 from core.worker import Worker
 from tui.live_bulk import LiveBulk
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.database import Database
-    from core.model import CycleResult, Job, JobDetail, Json, Processing
+    from core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
     from core.registry import JobType, Registry
     from core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from core.settings import Settings
@@ -154,9 +155,9 @@ class LiveBackend:
             if job.removed or job.status is Status.SUCCEEDED:
                 return self._run_again(conn, replace(job, payload=known.dump(parsed)))
             with conn.transaction():
-                edited = queue.edit(
-                    conn, job.id, changes={"payload": known.dump(parsed)}, actor=self._actor, version=job.version
-                )
+                made: Json = {"payload": known.dump(parsed)}
+                admit_change(conn, self._types(), job, made, settings=self._settings)
+                edited = queue.edit(conn, job.id, changes=made, actor=self._actor, version=job.version)
                 return queue.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
@@ -300,21 +301,7 @@ class LiveBackend:
         return call(conn, list(versions), actor=self._actor, versions=versions)
 
     def _run_again(self, conn: Any, job: Job) -> ActionResult:
-        """Enqueues a copy of a job that succeeded and has left the queue."""
-        known = self._registry.get(job.task_type) if self._registry else None
-        try:
-            key = known.concurrency_key(known.parse(job.payload)) if known else job.concurrency_key
-            new = NewJob(
-                job.task_type,
-                job.payload,
-                max_attempts=job.max_attempts,
-                priority=job.priority,
-                concurrency_key=key,
-            )
-            copy = queue.enqueue(conn, new, actor=self._actor).job
-        except Refused as refusal:
-            return ActionResult(job.id, ok=False, message=str(refusal))
-        return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.id}.", status=copy.status)
+        return desk.run_again(conn, self._types(), job, settings=self._settings, actor=self._actor)
 
     @contextmanager
     def _connection(self, doing: str = "to read") -> Iterator[Any]:

@@ -66,9 +66,17 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
     """Make jobs due now: a pending one runs at once, an ended one runs again."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from core import desk, queue  # noqa: PLC0415 -- imported on first use
 
-    return _act(session, "retry", queue.retry, **given)
+    def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
+        # A filter finds what is in the queue; of what has left it, only somebody who knows the id asks.
+        named = ids if given["ids"] else ()
+        refused = {one.job_id: one for one in desk.not_again(conn, session.registry, named, settings=session.settings)}
+        taken = [one for one in ids if one not in refused]
+        done = {one.job_id: one for one in queue.retry(conn, taken, **asked)} if taken else {}
+        return [(refused | done)[one] for one in ids]
+
+    return _act(session, "retry", again, **given)
 
 
 @command("cancel")

@@ -18,7 +18,7 @@ def pull(session: Session, dry_run: bool) -> None:
     clients = Clients(session.settings)
     try:
         with session.connection() as conn:
-            found = results.pull(conn, clients, session.settings, dry_run=dry_run)
+            found = results.pull(conn, clients, session.settings, actor=session.actor, dry_run=dry_run)
     finally:
         clients.close()
     for warning in found.warnings:

@@ -46,10 +46,7 @@ def _of_database(error: psycopg.Error) -> tuple[int, str]:
         case psycopg.DataError():
             return USAGE, f"The database cannot take one of the values given ({said})."
         case psycopg.errors.InsufficientPrivilege():
-            return FAILED, (
-                f"The database role may not do this ({said}). "
-                "Use a member of job_operator or job_worker; `jobdeck doctor` says what yours may do."
-            )
+            return FAILED, (f"The database role may not do this ({said}). `jobdeck doctor` says what it may do.")
         case _:
             return FAILED, _unforeseen(error)
 

@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from core import settings as configuration
 from core.commands import output
+from core.errors import Refused
+from core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,14 +75,20 @@ class Session:
         Raises:
             DatabaseUnreachable: it does not answer.
             SchemaMismatch: its schema is missing, older or newer.
+            Refused: the role may not do what was asked; with who may.
         """
+        from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
+
         from core.database import open_database  # noqa: PLC0415 -- imported on first use
         from core.schema import check_schema  # noqa: PLC0415 -- imported on first use
 
         with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
-            with database.connection() as conn:
-                check_schema(conn)
-            yield database
+            try:
+                with database.connection() as conn:
+                    check_schema(conn)
+                yield database
+            except InsufficientPrivilege as error:
+                raise Refused(_denied(database, safe_error(str(error), 300).rstrip("."))) from error
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -94,6 +102,20 @@ class Session:
             output.write([output.as_json(data)])
         else:
             output.write(text)
+
+
+def _denied(database: Database, said: str) -> str:
+    """What the role lacks, and who has it."""
+    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+
+    with database.connection() as conn:
+        found = diagnosis.denial(conn, said)
+    needs = "`jobdeck doctor` says what it may do"
+    if found.holders is not None:
+        holders = " or ".join(found.holders)
+        needs = f"It takes a member of {holders}" if holders else "No group may; it takes the owner of the tables"
+    groups = " and ".join(found.groups) or f"none of {', '.join(diagnosis.ROLES)}"
+    return f"The database role {found.role} may not do this ({said}). {needs}; it is a member of {groups}."
 
 
 _pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -103,7 +103,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     cursor: Json | None = None
     while True:
         ids, cursor = walk.page(cursor)
-        found = candidates.coaches(ctx.db, ids, "")
+        found = candidates.coaches(ctx.db, ids, "", ahead=True)
         counts[UNKNOWN] += len(ids) - len(found)
         for coach in found:
             made = _would(coach, everybody=params.named is None)

@@ -98,7 +98,7 @@ class _Competitors:
         )
         return [one.id for one in found], write_cursor(found[-1]) if len(found) == limit else None
 
-    def load(self, ids: Sequence[UUID], lap: str) -> list[Competitor]:
+    def load(self, ids: Sequence[UUID], lap: str, *, ahead: bool = False) -> list[Competitor]:
         """What is known of these competitors; forced ones as if they had no account."""
         force = self._params.force_reonboard
         found = candidates.competitors(
@@ -108,6 +108,7 @@ class _Competitors:
             coach_id=self._params.coach_id,
             only_active=self._params.only_active,
             force=force,
+            ahead=ahead,
         )
         if not force:
             return found
@@ -182,7 +183,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     seen: set[UUID] = set()
     while True:
         ids, cursor = walk.page(cursor)
-        found = walk.load(ids, "")
+        found = walk.load(ids, "", ahead=True)
         counts[UNKNOWN] += len(ids) - len(found)
         for one in found:
             made = _would(one, force=params.force_reonboard)

@@ -54,7 +54,7 @@ class Params(Payload):
 
 def preview(params: Params, ctx: JobContext) -> Json:
     """Which addresses would be probed, and which forms are left out and why. Reads the database only."""
-    due = _due(params, ctx)
+    due = _due(params, ctx, ahead=True)
     skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.settings.probe_max_attempts)
     sample = mail_sample(due[0].masked, rendering.of(ctx.settings).email(KIND, _values(ctx))) if due else None
     return {
@@ -98,12 +98,13 @@ def _stale(params: Params, ctx: JobContext) -> float:
     return ctx.settings.probe_stale_hours if params.stale_hours is None else params.stale_hours
 
 
-def _due(params: Params, ctx: JobContext) -> list[Due]:
+def _due(params: Params, ctx: JobContext, *, ahead: bool = False) -> list[Due]:
     return probes.due(
         ctx.db,
         stale_hours=_stale(params, ctx),
         most=ctx.settings.probe_max_attempts,
         limit=params.limit or ctx.settings.probe_limit,
+        ahead=ahead,
     )
 
 

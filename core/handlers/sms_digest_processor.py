@@ -77,7 +77,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     first: list[str] = []
     count = 0
     sample: Json | None = None
-    for people in _pages(params, ctx, None):
+    for people in _pages(params, ctx, None, ahead=True):
         count += len(people)
         intents, excluded = _intents(people, params, ctx)
         decisions = outbox.put(
@@ -153,10 +153,10 @@ def _window(params: Params, settings: Settings) -> int:
     return params.window_minutes or settings.alert_window_minutes
 
 
-def _pages(params: Params, ctx: JobContext, after: UUID | None) -> Iterator[list[Candidate]]:
+def _pages(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool = False) -> Iterator[list[Candidate]]:
     while True:
         ctx.raise_if_cancelled()
-        people = _page(params, ctx, after)
+        people = _page(params, ctx, after, ahead=ahead)
         if people:
             yield people
         if len(people) < PAGE:
@@ -164,18 +164,16 @@ def _pages(params: Params, ctx: JobContext, after: UUID | None) -> Iterator[list
         after = people[-1].id
 
 
-def _page(params: Params, ctx: JobContext, after: UUID | None) -> list[Candidate]:
+def _page(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool) -> list[Candidate]:
+    scope = digest.Scope(
+        roles=params.roles,
+        person=params.coach_id,
+        grace_minutes=ctx.settings.alert_grace_minutes,
+        window_minutes=_window(params, ctx.settings),
+        zone=ctx.settings.quiet_tz,
+    )
     with outbox.refusals():
-        return digest.candidates(
-            ctx.db,
-            roles=params.roles,
-            person=params.coach_id,
-            after=after,
-            limit=PAGE,
-            grace_minutes=ctx.settings.alert_grace_minutes,
-            window_minutes=_window(params, ctx.settings),
-            zone=ctx.settings.quiet_tz,
-        )
+        return digest.candidates(ctx.db, scope, after=after, limit=PAGE, ahead=ahead)
 
 
 def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tuple[list[Intent], list[LeftOut]]:

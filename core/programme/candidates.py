@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 from core.programme.accounts import Person, Refusal
 from core.programme.labels import ACTIVE_STATUSES
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     import psycopg
 
 ELIGIBLE_STATUSES: Final = frozenset({"profile", "compliance"})
+Row = dict[str, Any]
+
+_COMPETITORS: Final = """
+select id, first_name, last_name, email_personal, email_school from public.competitors where id = any (%s)
+"""
+_COMPETITORS_AHEAD: Final = "select * from programme_competitors_ahead(%s)"
+_COACHES: Final = "select id, email, full_name, first_name, last_name from public.profiles where id = any (%s)"
+_COACHES_AHEAD: Final = "select * from programme_coaches_ahead(%s)"
+
 TAKEN: Final = (
     "The id that the account would have belongs to somebody else here. Correct the game platform ids of the two."
 )
@@ -178,12 +187,16 @@ def competitors(
     coach_id: UUID | None,
     only_active: bool,
     force: bool,
+    ahead: bool = False,
 ) -> list[Competitor]:
-    """Everything needed about these competitors, in the order given; those that do not exist are left out."""
-    with conn.cursor(row_factory=class_row(Competitor)) as cursor:
+    """Everything needed about these competitors, in the order given; those that do not exist are left out.
+
+    `ahead` is for a preview: of names and addresses there is the shape only, and no right to see them is needed.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
             """
-            select c.id, c.first_name, c.last_name, c.email_personal, c.email_school, c.status,
+            select c.id, c.status,
                    nullif(c.game_platform_id, '') as platform_id, c.syned_school_id, c.syned_region_id,
                    nullif(c.syned_coach_user_id, '') as syned_coach_user_id, c.coach_id,
                    (%(coach)s::uuid is null or c.coach_id = %(coach)s)
@@ -207,8 +220,8 @@ def competitors(
             """,
             {"ids": list(ids), "lap": lap, "coach": coach_id, "active": only_active, "force": force},
         ).fetchall()
-    places = {one: place for place, one in enumerate(ids)}
-    return sorted(found, key=lambda row: places[row.id])
+        told = cursor.execute(_COMPETITORS_AHEAD if ahead else _COMPETITORS, (list(ids),)).fetchall()
+    return [Competitor(**row) for row in _joined(ids, found, told)]
 
 
 def count_coaches(conn: psycopg.Connection[Any]) -> int:
@@ -228,12 +241,15 @@ def scan_coaches(conn: psycopg.Connection[Any], *, after: UUID | None, limit: in
     return [row[0] for row in found]
 
 
-def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str) -> list[Coach]:
-    """Everything needed about these profiles, in the order given; those that do not exist are left out."""
-    with conn.cursor(row_factory=class_row(Coach)) as cursor:
+def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str, *, ahead: bool = False) -> list[Coach]:
+    """Everything needed about these profiles, in the order given; those that do not exist are left out.
+
+    `ahead` is for a preview, as with `competitors`.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
             """
-            select p.id, p.email, p.full_name, p.first_name, p.last_name, p.school_name, p.division, p.region,
+            select p.id, p.school_name, p.division, p.region,
                    p.role = 'coach' as is_coach, p.is_approved is not false as approved,
                    wanted.id as synced_user_id, m.synced_user_id as mapped_id, m.status::text as mapped_status,
                    nullif(p.game_platform_user_id, '') as profile_id,
@@ -250,8 +266,14 @@ def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str) -> lis
             """,
             {"ids": list(ids), "lap": lap},
         ).fetchall()
-    places = {one: place for place, one in enumerate(ids)}
-    return sorted(found, key=lambda row: places[row.id])
+        told = cursor.execute(_COACHES_AHEAD if ahead else _COACHES, (list(ids),)).fetchall()
+    return [Coach(**row) for row in _joined(ids, found, told)]
+
+
+def _joined(ids: Sequence[UUID], found: Sequence[Row], told: Sequence[Row]) -> list[Row]:
+    """The rows of each person put together, in the order given; without those who were deleted in between."""
+    known, words = ({row["id"]: row for row in rows} for rows in (found, told))
+    return [known[one] | words[one] for one in dict.fromkeys(ids) if one in known and one in words]
 
 
 def statuses(conn: psycopg.Connection[Any], ids: Sequence[UUID], *, has_account: bool) -> dict[UUID, str]:
@@ -260,23 +282,5 @@ def statuses(conn: psycopg.Connection[Any], ids: Sequence[UUID], *, has_account:
     An adult needs a school address and a participation agreement; a minor a parent and a media release. Zero
     years of competing are filled in; an age flag that is not set means a minor.
     """
-    found = conn.execute(
-        """
-        select c.id, case
-            when not (core.filled and case when c.is_18_or_over then btrim(coalesce(c.email_school, '')) <> ''
-                else btrim(coalesce(c.parent_name, '')) <> '' and btrim(coalesce(c.parent_email, '')) <> '' end)
-                then 'pending'
-            when not %(has_account)s then 'profile'
-            when case when c.is_18_or_over then c.participation_agreement_date else c.media_release_date end is null
-                then 'in_the_game_not_compliant'
-            else 'complete' end
-        from public.competitors c
-        cross join lateral (
-          select c.years_competing is not null and not exists (
-            select from unnest(array[c.grade, c.gender, c.race, c.ethnicity, c.level_of_technology]) as given (value)
-            where btrim(coalesce(given.value, '')) = '') as filled) core
-        where c.id = any (%(ids)s)
-        """,
-        {"ids": list(ids), "has_account": has_account},
-    ).fetchall()
-    return dict(found)
+    found = conn.execute("select id, status from programme_statuses(%s, %s)", (list(ids), has_account))
+    return dict(found.fetchall())

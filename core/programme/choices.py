@@ -42,18 +42,7 @@ class CampaignChoice:
 def coaches(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[Coach]:
     """Coaches whose name, address, school or id holds the text, by name."""
     with conn.cursor(row_factory=class_row(Coach)) as cursor:
-        return cursor.execute(
-            """
-            select p.id, coalesce(nullif(p.full_name, ''), concat_ws(' ', p.first_name, p.last_name)) as name,
-                p.school_name as school, p.game_platform_user_id is not null as on_platform,
-                (select count(*) from public.competitors c where c.coach_id = p.id) as competitors
-            from public.profiles p
-            where p.role = 'coach' and (%(text)s = '' or position(lower(%(text)s) in lower(concat_ws(' ',
-                p.full_name, p.first_name, p.last_name, p.email, p.school_name, p.id))) > 0)
-            order by p.full_name, p.id limit %(limit)s
-            """,
-            {"text": text.strip(), "limit": limit},
-        ).fetchall()
+        return cursor.execute("select * from programme_find_coaches(%s, %s)", (text.strip(), limit)).fetchall()
 
 
 def campaigns(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[CampaignChoice]:

@@ -141,29 +141,14 @@ def claim(conn: psycopg.Connection[Any], people: Sequence[UUID], *, run_token: i
 
 
 def look(conn: psycopg.Connection[Any], people: Sequence[UUID], *, roles: Sequence[str]) -> list[Recipient]:
-    """What `claim` would answer after what is outdated has been dropped; nothing is written."""
+    """What `claim` would answer after what is outdated has been dropped; nothing is written.
+
+    Addresses are masked and names empty: it is for a preview, and no right to see them is needed.
+    """
     with conn.cursor(row_factory=class_row(Recipient)) as cursor:
         return cursor.execute(
-            """
-            with open as (
-                select q.recipient_id, count(*) as messages, case
-                    when bool_and(coalesce(o.state = 'queued', false)) and count(distinct o.id) = 1
-                    then min(o.dedupe_key) end as key
-                from admin_alert_queue q join profiles p on p.id = q.recipient_id
-                left join outbox_messages o on o.id = q.outbox_id
-                where q.recipient_id = any (%(people)s) and q.sent_at is null and q.dropped_at is null
-                    and p.role::text = any (%(roles)s) and o.state is distinct from 'sending'
-                    and programme_alert_obstacle(q.recipient_id, q.message_id) is null
-                group by 1)
-            select p.id, o.messages, o.key, p.full_name, p.first_name, p.email_alerts_enabled is not false as email_on,
-                a.address as email, outbox_email_ok(a.address) as email_ok, p.instant_sms_enabled is true as sms_on,
-                trim(coalesce(p.mobile_number, '')) as mobile, outbox_e164(p.mobile_number) as number
-            from open o join profiles p on p.id = o.recipient_id cross join lateral (
-                select coalesce(nullif(outbox_normal('email', p.email_alert_address), ''),
-                    outbox_normal('email', p.email), '') as address) a
-            order by p.id
-            """,
-            {"people": list(people), "roles": list(roles)},
+            "select *, '' as full_name, '' as first_name from programme_admin_alerts_ahead(%s, %s::text[])",
+            (list(people), list(roles)),
         ).fetchall()
 
 

@@ -31,13 +31,8 @@ def outlook(conn: psycopg.Connection[Any], audience: Audience, coach: UUID | Non
     """Whom a campaign to this audience would reach, and whom not, by reason."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            """
-            select coalesce(reason, '') as reason, count(*) as people, count(*) filter (where is_minor) as minors,
-                (array_agg(competitor_id order by place))[1:%(samples)s] as ids,
-                (array_agg(outbox_mask('email', address_norm) order by place))[1:%(samples)s] as masked
-            from outbox_audience(%(audience)s, %(coach)s) group by 1 order by 1
-            """,
-            {"audience": audience, "coach": coach, "samples": SAMPLES},
+            "select reason, people, minors, ids, masked from outbox_audience_outlook(%s, %s, %s)",
+            (audience, coach, SAMPLES),
         ).fetchall()
     reached = next((row for row in rows if not row["reason"]), None)
     return Outlook(
@@ -58,24 +53,10 @@ def create(
     coach: UUID | None,
     actor: str,
 ) -> UUID:
-    """Inserts a campaign with everyone it reaches and everyone it leaves out; works in the caller's transaction."""
+    """Makes a campaign of everyone it reaches and everyone it leaves out, audited; in the caller's transaction."""
     row = conn.execute(
-        """
-        insert into competitor_announcement_campaigns
-            (subject, body_markdown, body_html, status, audience, coach_id, created_by_actor)
-        values (%s, %s, %s, 'pending', %s, %s, %s) returning id
-        """,
+        "select outbox_campaign_create(%s, %s, %s, %s, %s, %s)",
         (subject, body_markdown, body_html, audience, coach, actor),
     ).fetchall()[0]
     campaign: UUID = row[0]
-    conn.execute(
-        """
-        insert into competitor_announcement_recipients
-            (campaign_id, competitor_id, email, email_norm, status, skip_reason)
-        select %s, competitor_id, address_norm, address_norm,
-            case when reason is null then 'queued' else 'skipped' end, reason
-        from outbox_audience(%s, %s) order by place
-        """,
-        (campaign, audience, coach),
-    )
     return campaign

@@ -227,31 +227,7 @@ def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -
     """What a run would do with the queued: how many it would mail, whom it would leave out and why, the first ids."""
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
-            """
-            with queued as (
-                select r.id, r.competitor_id, r.email, r.email_norm, c.is_active, n.norm,
-                    outbox_has_address(c, n.norm) as theirs
-                from competitor_announcement_recipients r left join competitors c on c.id = r.competitor_id
-                cross join lateral (select outbox_normal('email', r.email) as norm) n
-                where r.campaign_id = %(campaign)s and r.status = 'queued'
-                    and (%(coach)s::uuid is null or c.coach_id = %(coach)s)),
-            judged as (
-                select q.*, coalesce(
-                    outbox_recipient_obstacle(q.norm, q.is_active),
-                    case when not q.theirs then 'address_changed' end,
-                    case when q.email_norm is null
-                            and row_number() over (partition by q.norm order by q.id) > 1
-                        or exists (select from outbox_messages m where m.campaign_id = %(campaign)s
-                            and m.address_norm = q.norm and m.state not in ('queued', 'suppressed')
-                            and m.campaign_recipient_id <> q.id)
-                    then 'duplicate_email' end) as reason
-                from queued q)
-            select coalesce(reason, '') as reason, count(*) as people,
-                (array_agg(competitor_id order by id))[1:10] as first,
-                (array_agg(outbox_mask('email', email) order by id))[1:3] as masked
-            from judged group by 1
-            """,
-            {"campaign": campaign, "coach": coach},
+            "select reason, people, first, masked from outbox_campaign_outlook(%s, %s)", (campaign, coach)
         ).fetchall()
     due = next((row for row in found if not row["reason"]), None)
     return {

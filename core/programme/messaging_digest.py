@@ -16,46 +16,25 @@ if TYPE_CHECKING:
     from core.outbox import Claimed
 
 
-_CANDIDATES: Final = """
-with due as (
-    select p.*, u.unread, u.newest_message_id, u.oldest_at
-    from programme_unread(make_interval(mins => %(grace)s)) u join profiles p on p.id = u.user_id
-    where p.role::text = any (%(roles)s) and (%(person)s::uuid is null or p.id = %(person)s)
-        and (%(after)s::uuid is null or p.id > %(after)s)
-    order by p.id limit %(limit)s),
-noticed as (
-    select d.*, n.email_at, n.sms_at,
-        case when d.last_unread_alert_at > coalesce(n.accepted_at, '-infinity')
-            then d.last_unread_alert_at end as mark_at
-    from due d cross join lateral (
-        select max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'email') as email_at,
-            max(coalesce(m.accepted_at, m.updated_at)) filter (where m.channel = 'sms') as sms_at,
-            max(m.accepted_at) as accepted_at
-        from outbox_messages m
-        where m.recipient_ref = d.id and m.kind = 'unread_alert'
-            and m.state not in ('queued', 'failed', 'suppressed')) n)
-select n.id, n.role::text as role, n.full_name, n.first_name,
-    n.email_alerts_enabled is not false as email_on, a.address as email,
-    outbox_email_ok(a.address) as email_ok,
-    n.sms_notifications_enabled is true as sms_on, trim(coalesce(n.mobile_number, '')) as mobile,
-    outbox_e164(n.mobile_number) as number, n.unread, n.newest_message_id,
-    floor(extract(epoch from now() - n.oldest_at) / 60)::integer as oldest_minutes,
-    (now() at time zone %(zone)s)::date::text as day,
-    coalesce(n.mark_at >= n.oldest_at
-        and n.mark_at > now() - make_interval(mins => %(window)s), false) as held,
-    coalesce(n.email_at < n.oldest_at, true) as email_fresh,
-    coalesce(n.sms_at < n.oldest_at, true) as sms_fresh,
-    exists (select from outbox_messages m
-        where m.dedupe_key = 'unread_alert:email:' || n.id || ':' || n.newest_message_id
-            and m.state not in ('queued', 'suppressed', 'sending')) as email_told,
-    exists (select from outbox_messages m
-        where m.dedupe_key = 'unread_alert:sms:' || n.id || ':' || n.newest_message_id
-            and m.state not in ('queued', 'suppressed', 'sending')) as sms_told
-from noticed n cross join lateral (
-    select coalesce(nullif(outbox_normal('email', n.email_alert_address), ''),
-        outbox_normal('email', n.email), '') as address) a
-order by n.id
+_DUE: Final = """
+select * from programme_digest_due(
+    %(roles)s::text[], %(person)s, %(after)s, %(limit)s, %(grace)s, %(window)s, %(zone)s)
 """
+_AHEAD: Final = """
+select * from programme_digest_ahead(
+    %(roles)s::text[], %(person)s, %(after)s, %(limit)s, %(grace)s, %(window)s, %(zone)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom a digest is for, and what counts: a message is due after the grace period, in minutes like the window."""
+
+    roles: Sequence[str]
+    person: UUID | None
+    grace_minutes: int
+    window_minutes: int
+    zone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +68,23 @@ class Candidate:
 
 
 def candidates(
-    conn: psycopg.Connection[Any],
-    *,
-    roles: Sequence[str],
-    person: UUID | None,
-    after: UUID | None,
-    limit: int,
-    grace_minutes: int,
-    window_minutes: int,
-    zone: str,
+    conn: psycopg.Connection[Any], scope: Scope, *, after: UUID | None, limit: int, ahead: bool = False
 ) -> list[Candidate]:
-    """The next people with unread messages, by id. A message younger than the grace period does not count yet."""
+    """The next people with unread messages, by id.
+
+    `ahead` is for a preview: addresses are masked and names empty, and no right to see them is needed.
+    """
     with conn.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
-            _CANDIDATES,
+            _AHEAD if ahead else _DUE,
             {
-                "grace": grace_minutes,
-                "roles": list(roles),
-                "person": person,
+                "roles": list(scope.roles),
+                "person": scope.person,
                 "after": after,
                 "limit": limit,
-                "window": window_minutes,
-                "zone": zone,
+                "grace": scope.grace_minutes,
+                "window": scope.window_minutes,
+                "zone": scope.zone,
             },
         ).fetchall()
 

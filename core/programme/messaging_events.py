@@ -43,17 +43,6 @@ def cursor_of(conn: psycopg.Connection[Any], name: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def move_cursor(conn: psycopg.Connection[Any], name: str, position: str) -> None:
-    """Notes how far a source has been read."""
-    conn.execute(
-        """
-        insert into provider_cursors (name, position) values (%s, %s)
-        on conflict (name) do update set position = excluded.position, updated_at = now()
-        """,
-        (name, position),
-    )
-
-
 def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[OpenMail]:
     """Categories with mail that is taken or uncertain and not older than that."""
     with conn.cursor(row_factory=class_row(OpenMail)) as cursor:

@@ -68,35 +68,8 @@ def time_out(conn: psycopg.Connection[Any]) -> int:
 
 def skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) -> dict[str, int]:
     """How many unprobed forms are not to be probed, by reason; nothing is written."""
-    return dict(
-        conn.execute(
-            """
-            select reason, count(*) from (
-                select case
-                    when c.is_18_or_over then 'not_minor'
-                    when a.metadata ->> 'mode' = 'print' or a.metadata ->> 'isPrintMode' = 'true' then 'print_mode'
-                    when coalesce(n.address, '') = '' then 'missing_parent_email'
-                    when c.parent_email_is_valid is false then 'already_invalid'
-                    when c.parent_email_is_valid then 'already_valid'
-                    when not outbox_email_ok(n.address) then 'invalid_email_format'
-                    when outbox_suppression('parent_probe', 'email', n.address) is not null
-                        then outbox_suppression('parent_probe', 'email', n.address)
-                    when a.recipient_email_verification_attempts >= %(most)s and m.state is distinct from 'queued'
-                        and a.recipient_email_verification_address = n.address then 'gave_up' end as reason
-                from agreements a join competitors c on c.id = a.competitor_id
-                left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
-                cross join lateral (select outbox_normal('email', c.parent_email) as address) n
-                where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
-                    and a.created_at < now() - make_interval(secs => %(stale)s * 3600)
-                    and (a.recipient_email_verification_sent_at is null
-                        and coalesce(a.recipient_email_verification_status, 'pending') = 'pending'
-                        or a.recipient_email_verification_status = 'blocked'
-                        or a.recipient_email_verification_address <> n.address)) judged
-            where reason is not null group by 1 order by 1
-            """,
-            {"stale": stale_hours, "most": most},
-        ).fetchall()
-    )
+    found = conn.execute("select reason, forms from programme_probe_skips(%s, %s)", (float(stale_hours), most))
+    return dict(found.fetchall())
 
 
 def keep_skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) -> None:
@@ -168,65 +141,20 @@ def adopt(conn: psycopg.Connection[Any], *, stale_hours: float) -> int:
     ).rowcount
 
 
-def due(conn: psycopg.Connection[Any], *, stale_hours: float, most: int, limit: int) -> list[Due]:
+def due(conn: psycopg.Connection[Any], *, stale_hours: float, most: int, limit: int, ahead: bool = False) -> list[Due]:
     """The addresses to probe now, oldest form first, each once with all the forms that wait for it.
 
     A form is due that was never probed; whose probe was not sent, or not known to be (`RESEND`); whose mail was blocked
     for a time; or whose parent's address has changed since. Forms that are not to be probed do not count, nor those
-    that share a probe by `adopt`.
+    that share a probe by `adopt`. `ahead` is for a preview: addresses are masked and keys left away, and no right to
+    see them is needed.
     """
     with conn.cursor(row_factory=class_row(Due)) as cursor:
         return cursor.execute(
-            """
-            with open as (
-                select a.id, a.competitor_id, a.created_at, n.address, m.state, m.dedupe_key,
-                    m.address_norm = n.address as bound,
-                    case when a.recipient_email_verification_address = n.address
-                        then a.recipient_email_verification_attempts else 0 end as attempts,
-                    s.anybody and not s.same as elsewhere
-                from agreements a join competitors c on c.id = a.competitor_id
-                left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
-                cross join lateral (select outbox_normal('email', c.parent_email) as address) n
-                cross join lateral (
-                    select count(*) > 0 as anybody,
-                        coalesce(bool_or(outbox_normal('email', e.signer ->> 'email') = n.address), false) as same
-                    from jsonb_array_elements(
-                        case when jsonb_typeof(a.signers) = 'array' then a.signers else '[]' end) as e (signer)
-                    where coalesce(e.signer ->> 'email', '') <> '') s
-                where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
-                    and a.created_at < now() - make_interval(secs => %(stale)s * 3600)
-                    and c.is_18_or_over is not true and c.parent_email_is_valid is null
-                    and coalesce(a.metadata ->> 'mode', '') <> 'print'
-                    and coalesce(a.metadata ->> 'isPrintMode', '') <> 'true'
-                    and outbox_email_ok(n.address) and outbox_suppression('parent_probe', 'email', n.address) is null
-                    and ((a.recipient_email_verification_address <> n.address
-                            or a.recipient_email_verification_outbox_id is null
-                                and a.recipient_email_verification_sent_at is null
-                                and a.recipient_email_verification_status is null)
-                            and not exists (select from outbox_messages k
-                                where k.kind = 'parent_probe' and k.address_norm = n.address
-                                    and k.created_at > now() - %(reuse)s::interval
-                                    and k.state not in ('failed', 'suppressed'))
-                        or m.state in ('queued', 'suppressed')
-                        or a.recipient_email_verification_attempts < %(most)s
-                            and coalesce(a.recipient_email_verification_next_at, '-infinity') <= now() and (
-                                a.recipient_email_verification_status = 'blocked'
-                                or m.state = 'failed' and m.error_class is distinct from 'given_up'
-                                or m.state = 'uncertain' and m.updated_at < now() - %(resend)s::interval
-                                    and not exists (select from outbox_messages u
-                                        where u.kind = 'parent_probe' and u.address_norm = n.address
-                                            and u.state = 'uncertain' and u.id <> m.id)))),
-            grouped as (
-                select address, array_agg(id order by created_at, id) as forms,
-                    (array_agg(competitor_id order by created_at, id))[1] as competitor_id,
-                    min(dedupe_key) filter (where state = 'queued' and bound) as key,
-                    (array_agg(attempts order by created_at, id))[1] + 1 as attempt,
-                    count(*) filter (where elsewhere) as elsewhere, min(created_at) as since
-                from open group by address)
-            select address, outbox_mask('email', address) as masked, forms, competitor_id, key, attempt, elsewhere
-            from grouped order by since, address limit %(limit)s
-            """,
-            {"stale": stale_hours, "most": most, "limit": limit, "resend": RESEND, "reuse": REUSE},
+            "select * from programme_probes_ahead(%s, %s, %s, %s::interval, %s::interval)"
+            if ahead
+            else "select * from programme_probes_due(%s, %s, %s, %s::interval, %s::interval)",
+            (float(stale_hours), most, limit, RESEND, REUSE),
         ).fetchall()
 
 

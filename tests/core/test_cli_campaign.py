@@ -9,6 +9,7 @@ import pytest
 
 from core.sandbox.server import Sandbox
 from tests.core.cli_support import Jobdeck, everything
+from tests.core.test_roles import People
 from tests.handlers.mail_world import QUICK, MailWorld
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import psycopg
+
+    from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -329,6 +332,74 @@ def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: st
     assert "Kept 0 new events" in jobdeck("events", "pull").out
     shown = jobdeck("campaign", "show", campaign, "--recipients")
     assert "bounced" in shown.out
+
+
+def test_an_operator_creates_shows_reveals_resumes_and_pulls(
+    jobdeck: Jobdeck, world: MailWorld, text: str, database_url: str, postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    world.conn.execute("select job_make_roles()")
+    world.conn.execute("select job_grant_roles()")
+    people = People(postgres)
+    with people.sign_in(database_url, "job_operator") as connection:
+        operator = database_url.replace("//jobdeck@", f"//{connection.info.user}@")
+    try:
+        monkeypatch.setenv("DATABASE_URL", operator)
+        assert create(jobdeck, text).data["recipients"] == 3
+        campaign = create(jobdeck, text, "--yes").data["campaign"]
+        world.sandbox.sendgrid.fates["b@example.org"] = "bounce"
+        world.sandbox.sendgrid.refused.add("a@example.org")
+        monkeypatch.setenv("DATABASE_URL", database_url)
+        work(jobdeck)
+        monkeypatch.setenv("DATABASE_URL", operator)
+        world.sandbox.sendgrid.refused.clear()
+        world.conn.execute("delete from email_suppressions")
+        shown = jobdeck("campaign", "show", campaign, "--recipients").out
+        assert "a…@example.org" in shown
+        assert "a@example.org" not in shown
+        assert "a@example.org" in jobdeck("campaign", "show", campaign, "--reveal", "a parent called").out
+        assert jobdeck("campaign", "resume", campaign, "--retry-failed", "--json").data["recipients"] >= 1
+        assert jobdeck("events", "pull", "--json").data["failed"] == 0
+        asked = ("--payload", f'{{"campaignId": "{campaign}"}}', "--dry-run", "--json")
+        assert jobdeck("enqueue", "competitor_announcement_dispatch", *asked).data["effects"] is not None
+        told = {row["action"]: row["actor"] for row in world.rows("select action, actor from job_audit")}
+        assert {"create campaign", "reveal", "resume campaign", "pull events"} <= told.keys()
+        assert all("test_job_operator" in actor for actor in told.values())
+    finally:
+        people.remove()
+
+
+def test_a_retried_job_whose_campaign_was_sent_meanwhile_ends_harmlessly(
+    jobdeck: Jobdeck, world: MailWorld, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = create(jobdeck, text, "--yes").data
+    key = world.sandbox.settings_env()["SENDGRID_API_KEY"]
+    monkeypatch.setenv("SENDGRID_API_KEY", "SG.wrong")
+    work(jobdeck)
+    monkeypatch.setenv("SENDGRID_API_KEY", key)
+    jobdeck("campaign", "resume", told["campaign"])
+    work(jobdeck)
+    assert len(world.mailed) == 3
+    assert jobdeck("retry", told["job"]).code == 0
+    work(jobdeck)
+    assert len(world.mailed) == 3
+    assert world.campaign_row(told["campaign"])["status"] == "sent"
+    assert world.rows("select status from job_queue") == []
+
+
+def test_a_job_that_would_run_again_is_refused_where_its_campaign_is_a_draft_by_now(
+    jobdeck: Jobdeck, world: MailWorld, text: str
+) -> None:
+    told = create(jobdeck, text, "--yes").data
+    work(jobdeck)
+    world.conn.execute("update competitor_announcement_campaigns set status = 'draft'")
+    ran = jobdeck("retry", told["job"], "--json")
+    assert ran.code == 1
+    assert "campaignId: it is a draft" in ran.data["results"][0]["message"]
+    assert world.rows("select id from job_queue") == []
+    world.conn.execute("update competitor_announcement_campaigns set status = 'sent'")
+    assert jobdeck("retry", told["job"]).code == 0
+    assert len(world.rows("select id from job_queue")) == 1
 
 
 def test_a_provider_that_refuses_the_key_is_one_sentence(

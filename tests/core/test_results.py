@@ -32,7 +32,7 @@ def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
 def pull(world: MailWorld, *, dry_run: bool = False, **settings: Any) -> Pulled:
     clients = Clients(made := mail_settings(world.sandbox, **settings))
     try:
-        return results.pull(world.conn, clients, made, dry_run=dry_run)
+        return results.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
     finally:
         clients.close()
 

@@ -13,6 +13,7 @@ from psycopg import sql
 from core import evidence, insights, queue, worker_record
 from core.health import health
 from core.model import Filter, NewJob, RunOutcome, Status
+from core.programme import choices
 from core.schema import check_schema, install_schema
 from tests.core.test_original import ORIGINAL
 from tests.support.catalog import catalog
@@ -252,6 +253,40 @@ class TestOperator:
         assert seen.payload == SECRET
         told = insights.permissions(operator)
         assert (told.view, told.operate, told.work) == (True, True, False)
+
+    def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
+        self, owner: Connection
+    ) -> None:
+        tables = rows(
+            owner,
+            """
+            SELECT t AS name, has_table_privilege('job_operator', t::regclass, 'select') AS whole,
+                has_any_column_privilege('job_operator', t::regclass, 'insert, update, references')
+                    OR has_table_privilege('job_operator', t::regclass, 'delete, truncate, trigger') AS written
+            FROM (SELECT job_programme_tables() UNION SELECT outbox_programme_tables() UNION SELECT unnest(
+                ARRAY['outbox_messages', 'outbox_left_out', 'send_batches', 'email_suppressions', 'sms_opt_outs',
+                    'provider_events', 'provider_rates'])) AS found (t) ORDER BY t
+            """,
+        )
+        assert [table["name"] for table in tables if table["written"]] == []
+        assert [table["name"] for table in tables if table["whole"]] == [
+            "competitor_announcement_campaigns", "provider_cursors", "provider_rates", "send_batches",
+        ]  # fmt: skip
+
+    def test_it_finds_coaches_by_their_words_and_reads_no_address(
+        self, owner: Connection, operator: Connection
+    ) -> None:
+        owner.execute(
+            """
+            INSERT INTO profiles (id, email, role, full_name, first_name, last_name, school_name)
+            VALUES (gen_random_uuid(), 'ada@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
+            """
+        )
+        found = choices.coaches(operator, "lane")
+        assert [(one.name, one.school) for one in found] == [("Ada Lane", "North")]
+        assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
+        with pytest.raises(DENIED):
+            operator.execute("SELECT email FROM profiles")
 
 
 class TestWorker:

@@ -69,6 +69,8 @@ def test_the_originals_tables_and_rows_survive(postgres: PostgresServer, empty_d
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
         conn.execute(ORIGINAL)
         install_everything(conn)
+        conn.execute("select job_make_roles()")
+        conn.execute("select job_grant_roles()")
         assert (
             conn.execute("select email, status, email_norm from competitor_announcement_recipients").fetchall()
             == [("same@example.org", "queued", None)] * 2
@@ -225,6 +227,10 @@ def _as(conn: Connection, role: str, statement: str) -> None:
         "select outbox_sweep()",
         "select outbox_put('[]', '{}', null, null)",
         "select outbox_apply_events(1)",
+        "select outbox_record_pulled('[]', '{\"a\": \"1\"}', 'x')",
+        "select * from programme_digest_due('{coach}', null, null, 1, 0, 0, 'UTC')",
+        "select * from programme_probes_due(0, 1, 1, '1 day', '1 day')",
+        "select * from programme_find_coaches('', 1)",
         "select * from outbox_messages",
         "select * from outbox_receipts",
         "select * from programme_unread()",
@@ -250,6 +256,8 @@ def test_the_worker_may(roles: Connection, statement: str) -> None:
         ("job_viewer", "select outbox_sweep()"),
         ("job_operator", "update outbox_messages set state = 'queued'"),
         ("job_operator", "select outbox_claim('{}', 1, null, null)"),
+        ("job_operator", "select * from outbox_audience('all', null)"),
+        ("job_operator", "update competitor_announcement_campaigns set status = 'pending'"),
     ],
 )
 def test_nobody_writes_the_ledger_but_its_functions(roles: Connection, role: str, statement: str) -> None:
@@ -262,8 +270,8 @@ def test_nobody_writes_the_ledger_but_its_functions(roles: Connection, role: str
     [
         ("job_viewer", "select * from outbox_receipts"),
         ("job_operator", "select outbox_decide(array[gen_random_uuid()], true, 'x')"),
-        ("job_operator", "select * from outbox_audience('all', null)"),
-        ("job_operator", "update competitor_announcement_campaigns set status = 'pending'"),
+        ("job_operator", "select * from outbox_audience_outlook('all', null, 3)"),
+        ("job_operator", "select outbox_campaign_create('s', 'm', 'h', 'all', null, 'x')"),
         ("job_operator", "select * from outbox_campaign_stats(gen_random_uuid())"),
     ],
 )  # fmt: skip

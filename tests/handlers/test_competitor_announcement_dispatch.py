@@ -611,3 +611,16 @@ def test_no_output_names_or_quotes_anybody(mail: MailWorld) -> None:
     assert "zzsecret" not in told
     assert "zzrefused" not in told
     assert "Zzfirst" not in told
+
+
+def test_what_changes_of_a_message_and_is_not_mirrored_leaves_the_recipient_alone(mail: MailWorld) -> None:
+    campaign = mail.campaign(2)
+    mail.dispatch(campaign)
+    seen = "select id, status, xmin::text, ctid::text, updated_at from competitor_announcement_recipients order by id"
+    before = mail.rows(seen)
+    mail.conn.execute("update outbox_messages set segments = 2, last_event = 'processed', updated_at = now()")
+    assert mail.rows(seen) == before
+    mail.conn.execute("update outbox_messages set state = 'delivered'")
+    after = mail.rows(seen)
+    assert [row["status"] for row in after] == ["delivered"] * 2
+    assert all(old["xmin"] != new["xmin"] for old, new in zip(before, after, strict=True))

@@ -178,13 +178,67 @@ def test_an_operator_reads_no_message_and_puts_and_sends_nothing(notices: Notice
 
 
 @pytest.mark.parametrize("table", MESSAGING)
-def test_an_operator_changes_no_table_of_sending_but_campaigns(conn: Connection, operator_url: str, table: str) -> None:
+def test_an_operator_changes_no_table_of_sending(conn: Connection, operator_url: str, table: str) -> None:
     rights = "insert, update, delete, truncate"
-    if table in {"competitor_announcement_campaigns", "competitor_announcement_recipients"}:
-        rights = "delete, truncate"
     del operator_url
     may = conn.execute("select has_table_privilege('job_operator', %s, %s)", (f"public.{table}", rights)).fetchone()
     assert may == (False,)
+
+
+def test_what_looks_ahead_for_an_operator_names_nobody(notices: NoticeWorld, operator_url: str) -> None:
+    campaign = populate(notices)
+    profiles = [row["id"] for row in notices.rows("select id from profiles")]
+    competitors = [row["id"] for row in notices.rows("select id from competitors")]
+    calls: list[tuple[str, list[Any]]] = [
+        ("select * from programme_digest_ahead('{coach,admin}', null, null, 100, 0, 60, 'UTC')", []),
+        ("select * from programme_admin_alerts_ahead(%s, '{coach,admin}')", [profiles]),
+        ("select * from programme_probes_ahead(0, 5, 100, '1 day', '30 days')", []),
+        ("select * from programme_coaches_ahead(%s)", [profiles]),
+        ("select * from programme_competitors_ahead(%s)", [competitors]),
+        ("select * from outbox_audience_outlook('all', null, 3)", []),
+        ("select * from outbox_campaign_outlook(%s, null)", [campaign]),
+    ]
+    with psycopg.connect(operator_url, autocommit=True) as operator:
+        for statement, values in calls:
+            seen = operator.execute(statement.encode(), values).fetchall()
+            assert seen != [], statement
+            assert marks_in(repr(seen)) == [], statement
+
+
+@pytest.mark.parametrize(("task_type", "role"), [("sms_digest_processor", "coach"), ("admin_alert_dispatch", "admin")])
+def test_an_operator_sees_who_is_left_out_for_an_address_that_is_masked(
+    notices: NoticeWorld, operator_url: str, task_type: str, role: str
+) -> None:
+    notices.reader(role=role, texts=True)
+    notices.reader(role=role)
+    notices.conn.execute(
+        "insert into email_suppressions (address_norm, reason, source) "
+        "select lower(email), 'hard_bounce', 'test' from profiles where mobile_number is not null"
+    )
+    notices.conn.execute(
+        "insert into sms_opt_outs (phone_e164, source) "
+        "select outbox_e164(mobile_number), 'stop' from profiles where mobile_number is not null"
+    )
+    payload = {"allowSms": True}
+    known, settings = registry.load().require(task_type), mail_settings(notices.sandbox)
+    with Database(operator_url, application_name="test") as database:
+        seen = effects(known, payload, settings=settings, database=database)
+    assert seen is not None
+    assert seen["leftOut"] == {"suppressed": 1, "opted_out": 1}
+    assert seen["wouldSend"] == {"email": 1, "sms": 0}
+
+
+def test_an_operator_sees_whose_address_no_account_can_be_made_of(notices: NoticeWorld, operator_url: str) -> None:
+    world = World(notices.conn, notices.sandbox)
+    coach = world.coach(account="c-1")
+    world.candidate(coach)
+    world.candidate(coach, email_personal="zzno at sign", email_school=None)
+    world.candidate(coach, email_personal=" \u00a0", email_school="")
+    known, settings = registry.load().require("game_platform_onboard_competitors"), mail_settings(notices.sandbox)
+    with Database(operator_url, application_name="test") as database:
+        seen = effects(known, {}, settings=settings, database=database)
+    assert seen is not None
+    assert (seen["toOnboard"], seen["others"]) == (1, {"invalid": 1, "no_email": 1})
 
 
 def test_an_operator_sees_the_effects_where_the_originals_host_guards_each_row(

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from core import queue, registry
-from core.errors import DatabaseUnreachable, Refused, SchemaMismatch
+from core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
 from core.model import Filter, NewJob, Status
 from core.registry import Done, JobContext, JobType, Payload, Registry
 from core.settings import Settings
@@ -24,6 +24,8 @@ from tui.view import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from core.admission import Admission
 
 
 Connection = psycopg.Connection[Any]
@@ -35,12 +37,23 @@ class Nothing(Payload):
     """No arguments."""
 
 
+class Named(Payload):
+    """One argument, of which the type says whether it may be."""
+
+    name: str = "welcome"
+
+
+def admit_one(params: Named, _admission: Admission) -> dict[str, str]:
+    return {} if params.name == "welcome" else {"name": "it is not welcome"}
+
+
 class Gate:
     """A handler that waits until it is let go, and one that fails."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
         self.open = threading.Event()
+        self.fails = True
 
     def wait(self, _params: Nothing, ctx: JobContext) -> Done:
         self.started.set()
@@ -48,7 +61,9 @@ class Gate:
             ctx.raise_if_cancelled()
         return Done()
 
-    def fail(self, _params: Nothing, _ctx: JobContext) -> Done:
+    def fail(self, _params: Payload, _ctx: JobContext) -> Done:
+        if not self.fails:
+            return Done()
         raise RuntimeError("no such mailbox kim@example.org")
 
 
@@ -63,6 +78,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(registry, "load", lambda _modules: types)
     yield gate
     gate.open.set()
+
+
+@pytest.fixture
+def asking(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The same with one type, which is asked before a job of it is enqueued or changed."""
+    types = Registry([JobType("test_asks", gate.fail, "Asks", "", Named, max_attempts=1, admit=admit_one)])
+    monkeypatch.setattr(registry, "load", lambda _modules: types)
+    return gate
 
 
 @pytest.fixture
@@ -183,6 +206,38 @@ def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(
         (copy,) = backend.view(ALL).snapshot.page.jobs
         assert copy.id != removed.id
         assert copy.status is Status.PENDING
+
+
+@pytest.mark.parametrize(("name", "taken"), [("welcome", True), ("stranger", False)])
+def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
+    settings: Settings, conn: Connection, asking: Gate, name: str, taken: bool
+) -> None:
+    asking.fails = False
+    queue.enqueue(conn, NewJob("test_asks", {"name": name}), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.run_cycle(lambda _text: None)
+        (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+        (result,) = backend.act("retry", [removed])
+        assert result.ok is taken
+        assert ("name: it is not welcome" in result.message) is not taken
+        assert len(backend.view(ALL).snapshot.page.jobs) == taken
+
+
+def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
+    settings: Settings, conn: Connection, asking: Gate
+) -> None:
+    queue.enqueue(conn, NewJob("test_asks", {"name": "stranger"}, max_attempts=1), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.run_cycle(lambda _text: None)
+        (failed,) = backend.view(ALL).snapshot.page.jobs
+        assert failed.status is Status.FAILED
+        with pytest.raises(InvalidPayload, match="not welcome"):
+            backend.retry_with(failed, {"name": "another"})
+        assert backend.view(ALL).snapshot.page.jobs == (failed,)
+        (result,) = backend.act("retry", [failed])
+        assert result.ok
 
 
 def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Connection, gate: Gate) -> None:
