@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
+    from core.database import Connection
     from core.model import ClaimedJob, Json, Processing
     from core.station import Station
 
@@ -117,20 +118,24 @@ class Cycle:
         Raises:
             psycopg.Error, JobdeckError: the record could not be opened; nothing was run.
         """
-        worker_id = self._station.worker_id
-        self._link.run(lambda conn: report(conn, self._station, "cycle"))
-        self._link.run(lambda conn: reap(conn, self._station))
-        opened = self._link.run(
-            lambda conn: worker_record.open_worker_run(
-                conn, source=source, worker_id=worker_id, http_method=http_method
-            )
-        )
+        try:
+            opened = self._link.run(lambda conn: self._open(conn, source, http_method))
+        except BaseException:
+            self._link.close()
+            raise
         result = self._result("error", "The cycle was interrupted.")
         try:
             result = self._guarded()
             return result
         finally:
             self._stop(opened, result, http_method)
+
+    def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
+        report(conn, self._station, "cycle")
+        reap(conn, self._station)
+        return worker_record.open_worker_run(
+            conn, source=source, worker_id=self._station.worker_id, http_method=http_method
+        )
 
     def _guarded(self) -> CycleResult:
         self._station.slots.start()

@@ -375,6 +375,15 @@ def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_ur
     assert status_of(conn, job.id) == "pending"
 
 
+def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, conn: Conn) -> None:
+    conn.execute("DROP FUNCTION job_worker_run_open")
+    with a_worker(database_url) as worker:
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            worker.run_cycle()
+        connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test worker'"
+        until(lambda: conn.execute(connections).fetchone() == (0,), "the end of its connections")
+
+
 def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Conn) -> None:
     stubborn = Stubborn()
     job = enqueue(conn, "shared")
