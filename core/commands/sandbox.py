@@ -31,5 +31,5 @@ def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
         )
         sys.stdout.flush()
         output.note("The sandbox serves until it gets Ctrl-C or SIGTERM.")
-        stop.asked.wait()
+        stop.wait()
     return 130 if stop.interrupted else None

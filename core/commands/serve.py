@@ -35,11 +35,8 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
                 {"addresses": addresses}, [f"Serving http://{one['host']}:{one['port']}" for one in addresses]
             )
             sys.stdout.flush()
-            try:
-                stop.asked.wait()
-                door.drain()
-            except KeyboardInterrupt:
-                door.drain(0.0)
+            stop.wait()
+            stop.in_order(door.drain, lambda: door.cron.drain(0.0))
     finally:
         logs.shutdown()
     return 130 if stop.interrupted else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,24 +14,47 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """`asked` is set by the first SIGTERM, SIGHUP or SIGINT; the second raises `KeyboardInterrupt`, once.
+    """What a standing process waits for: SIGTERM, SIGHUP or SIGINT, or a thread of its own that has it `end`.
 
-    `interrupted` says that one of them was SIGINT.
+    A signal's handler may come between any two steps of the main thread, so it takes no lock that the main thread
+    may hold, and raises nothing where something is ended in order.
     """
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
         self.interrupted = False
+        """Whether one of the signals was SIGINT."""
+        self._told: SimpleQueue[None] = SimpleQueue()
         self._signals = 0
+        self._stands = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Is the handler of the signals."""
+        """Is the handler of the signals. The second one interrupts a start that hangs."""
         del frame
         self._signals += 1
         self.interrupted = self.interrupted or number == signal.SIGINT
-        self.asked.set()
-        if self._signals == 2:
+        self._told.put(None)
+        if self._signals > 1 and not self._stands:
             raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Ends the wait as a signal does."""
+        self._told.put(None)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Waits for a signal, at most for a time."""
+        self._stands = True
+        with suppress(Empty):
+            self._told.get(timeout=seconds)
+
+    def in_order(self, drain: Callable[[], object], at_once: Callable[[], object]) -> None:
+        """Ends something by `drain`, and by `at_once` from the next signal on; returns when `drain` does."""
+        with ThreadPoolExecutor(1, thread_name_prefix="drain") as threads:
+            draining = threads.submit(drain)
+            draining.add_done_callback(lambda _done: self.end())
+            self.wait()
+            if not draining.done():
+                at_once()
+            draining.result()
 
 
 @contextmanager

@@ -84,19 +84,16 @@ def stand(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: floa
     else:
         worker.start()
     logs.event(log, logging.INFO, "worker started", worker=worker.worker_id)
-    try:
-        stop.asked.wait(seconds)
-        logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
-        worker.drain()
-    except KeyboardInterrupt:
-        worker.stop()
+    stop.wait(seconds)
+    logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
+    stop.in_order(worker.drain, worker.stop)
 
 
 def _run_until_idle(worker: Worker, stop: Stop) -> None:
     try:
         worker.run_until_idle()
     finally:
-        stop.asked.set()
+        stop.end()
 
 
 def _task_types(session: Session, types: str | None) -> list[str] | None:
