@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -12,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from textual import events
 from textual.app import App
 
 from core import settings as configuration
 from core.errors import JobdeckError
 from core.model import Filter
 from core.redact import clean
-from tui import keymap, themes
+from tui import hang_up, keymap, themes
 from tui.actions import BY_ID, Situation
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
@@ -29,6 +31,7 @@ from tui.screens.dashboard import Dashboard
 from tui.screens.job_detail import JobDetailScreen
 from tui.screens.leave import Leave
 from tui.screens.page import ListPage, Page
+from tui.type_ahead import TypeAhead
 from tui.view import EmbeddedWorker, Request
 from tui.worker_log import WorkerLog
 
@@ -101,12 +104,12 @@ class JobdeckApp(App[int]):
         self.view: View | None = None
         self.failure: JobdeckError | None = None
         self._answered_at = 0.0
-        threads = Threads(self)
-        self.background = background or threads
+        self._threads = Threads(self)
+        self.background = background or self._threads
         self.operations = Operations(
             self.reach,
             background=self.background,
-            tell=threads.tell,
+            tell=self._threads.tell,
             say=self.say,
             changed=self._changed,
             redraw=self._redraw,
@@ -126,6 +129,14 @@ class JobdeckApp(App[int]):
         self.dashboard = Dashboard()
         self.canaries: dict[tuple[str, str], Canary] = {}
         self.log_lines = WorkerLog()
+        self._typed = TypeAhead(self, super().on_event)
+
+    async def on_event(self, event: events.Event) -> None:
+        """What is typed waits until what was typed before it has had its effect."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            await self._typed.take(event)
+        else:
+            await super().on_event(event)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The dashboard's own colour variables, for themes that do not know them."""
@@ -145,6 +156,8 @@ class JobdeckApp(App[int]):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
+            hung_up = 128 + signal.SIGHUP
+            self.call_later(hang_up.watch, lambda: self._threads.tell(lambda: self.exit(hung_up, hung_up)))
 
     def reach(self) -> Backend:
         """The backend, made at its first use, which is in a thread and after the first paint."""
@@ -158,9 +171,13 @@ class JobdeckApp(App[int]):
 
     def now(self) -> datetime:
         """The database's clock, carried on by this machine's; before any answer, this machine's alone."""
+        return self.time_at(self.monotonic())
+
+    def time_at(self, monotonic: float) -> datetime:
+        """What that clock showed, or will show, when the monotonic one showed this."""
         if self.view is None:
-            return datetime.now(UTC)
-        return self.view.snapshot.at + timedelta(seconds=self.monotonic() - self._answered_at)
+            return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
+        return self.view.snapshot.at + timedelta(seconds=monotonic - self._answered_at)
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
         """What decides which actions can be taken on these jobs now."""
@@ -283,6 +300,11 @@ class JobdeckApp(App[int]):
         if self._screen_stack and isinstance(self.screen, Page):
             self.screen.fetch()
         self.operations.bulk.go_on()
+        if first:
+            # What there is now stays. Set aside, it is not looked through again and again, and what comes and goes
+            # (a form is ten thousand objects) is let go of soon after.
+            gc.collect()
+            gc.freeze()
         if first and self.read_only_reason is None:
             self.background(self.reach().bulk.newest, self._tell_unfinished)
 

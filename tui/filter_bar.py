@@ -37,7 +37,7 @@ class FilterInput(OneLine):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__("", example=EXAMPLE, id=id)
-        self.select_on_focus = False
+        self.select_on_focus = self.can_focus = False
         self.history: list[str] = []
         self.words: Callable[[], Sequence[str]] = tuple
         self._at = 0
@@ -113,14 +113,14 @@ class FilterBar(Horizontal):
     def edit(self, text: str, words: Callable[[], Sequence[str]]) -> None:
         """Begins to edit; `words` are the task types to complete with."""
         self.field.words = words
-        self.field.display = True
+        self.field.display = self.field.can_focus = True
         self.field.begin(text)
         self.field.focus()
         self.draw(text)
 
     def close(self) -> None:
         """Ends editing."""
-        self.field.display = False
+        self.field.display = self.field.can_focus = False
 
     def draw(self, text: str) -> None:
         """Shows the filter, or makes room for the line."""

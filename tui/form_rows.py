@@ -10,7 +10,7 @@ from tui import form as forms
 from tui.form_fields import UNSET
 from tui.form_text import RECURRING
 from tui.form_widgets import OneLine, PickField, Segments
-from tui.ink import Line
+from tui.ink import PlainLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,13 +52,13 @@ class Row(Horizontal):
         self.field = field
         self.label = label
         self.widget = widget
-        self._noted = Line(classes="note")
+        self._noted = PlainLine(classes="note")
         if isinstance(widget, Segments):
             widget.styles.width = max(Segments.width_of(widget.choices), LEAST)
 
     def compose(self) -> ComposeResult:
         """Label, widget, note."""
-        label = Line(classes="label")
+        label = PlainLine(classes="label")
         label.show([(self.label, "muted")])
         yield label
         yield self.widget

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 from textual.message import Message
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 from tui.format import fit
-from tui.ink import Inked
+from tui.ink import Inked, inks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from textual._types import WatchCallbackType
     from textual.binding import BindingType
+    from textual.dom import DOMNode
     from textual.events import Click, Key, Paste
     from textual.strip import Strip
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class Segments(Inked, can_focus=True):
     """A choice of a few words, all of them in sight; with `several`, any number of them is chosen."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "key", "chosen", "picked")
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("left,h", "step(-1)", "the one before"),
@@ -127,6 +131,8 @@ class Segments(Inked, can_focus=True):
 class PickField(Inked, can_focus=True):
     """A choice from a long list: shows what is chosen, and asks for the list to be opened."""
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "field", "unset", "picked")
+
     BINDINGS: ClassVar[list[BindingType]] = [
         ("enter,space", "open('')", "choose"),
         ("backspace,delete", "clear", "leave out"),
@@ -219,3 +225,15 @@ class OneLine(Input):
             self.insert_text_at_cursor(words)
         else:
             self.replace(words, *self.selection)
+
+
+class Editor(TextArea):
+    """Lines to type JSON in. What keeps on from one dialog to the next does not hold on to it."""
+
+    def watch(self, obj: DOMNode, attribute_name: str, callback: WatchCallbackType, init: bool = True) -> None:
+        """Watches nothing of the app, which would keep every editor there ever was, with a megabyte of lines each.
+
+        It is the theme that Textual watches, and behind a dialog that cannot change.
+        """
+        if obj is not self.app:
+            super().watch(obj, attribute_name, callback, init)

@@ -68,9 +68,13 @@ VERDICT_INK: Mapping[Verdict, str] = {
 }
 
 
+JOINERS = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, 0x20E3, *range(0x1F3FB, 0x1F400)])
+"""What makes several characters one picture. Terminals, tmux among them, do not agree how wide that is."""
+
+
 def shown(text: str, *, multiline: bool = False) -> str:
-    """Foreign text made fit for the screen: personal data masked, control characters harmless."""
-    return clean(redact(text), multiline=multiline)
+    """Foreign text made fit for the screen: personal data masked, control characters harmless, widths certain."""
+    return clean(redact(text), multiline=multiline).translate(JOINERS)
 
 
 @lru_cache(4096)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 from rich.segment import Segment
+from textual._styles_cache import StylesCache
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
@@ -28,10 +29,18 @@ FILLING = ("alert", "danger")
 """Inks that colour the rest of their line as well."""
 
 
-class Inked(Widget):
-    """A widget whose component classes are the inks; `app.tcss` gives each its colour."""
+def let_go() -> None:
+    """Lets go of what widgets painted that are gone. Textual would keep that of the last thousand: 20 MB of forms."""
+    StylesCache.get_inner_outer.cache_clear()
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"ink--{name}" for name in INKS}
+
+def inks(*names: str) -> set[str]:
+    """The component classes of a widget that uses these inks. Each costs every such widget about 9 kB."""
+    return {f"ink--{name}" for name in names}
+
+
+class Inked(Widget):
+    """A widget whose component classes are inks; `app.tcss` gives each its colour."""
 
     def ink(self, name: str) -> Style:
         """The style of an ink under the current theme."""
@@ -48,21 +57,10 @@ class Inked(Widget):
         return Strip(segments).adjust_cell_length(width, base)
 
 
-class Line(Inked, can_focus=False):
+class PlainLine(Inked, can_focus=False):
     """One line of text, part of it set right. `show` repaints the cells that changed and no other."""
 
-    class Clicked(Message):
-        """A cell of the line was clicked."""
-
-        def __init__(self, line: Line, x: int) -> None:
-            super().__init__()
-            self.line = line
-            self.x = x
-
-        @property
-        def control(self) -> Line:
-            """The line."""
-            return self.line
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "bad")
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id, classes=classes)
@@ -89,10 +87,6 @@ class Line(Inked, can_focus=False):
         """What stands in it now, from its first cell to its last."""
         return self._spans()
 
-    def on_click(self, event: Click) -> None:
-        """Says where it was clicked."""
-        self.post_message(self.Clicked(self, event.x))
-
     def on_resize(self, _event: Resize) -> None:
         """Sets the right part anew."""
         self._painted = _cells(self._spans())
@@ -117,6 +111,36 @@ class Line(Inked, can_focus=False):
         self._painted = fresh
         if differing:
             self.refresh(Region(differing[0], 0, differing[-1] - differing[0] + 1, 1))
+
+
+class Line(PlainLine, can_focus=False):
+    """A line in any ink, that says where it was clicked."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
+
+    class Clicked(Message):
+        """A cell of the line was clicked."""
+
+        def __init__(self, line: Line, x: int) -> None:
+            super().__init__()
+            self.line = line
+            self.x = x
+
+        @property
+        def control(self) -> Line:
+            """The line."""
+            return self.line
+
+    def fit(self, spans: Sequence[Span]) -> None:
+        """Replaces the line, and takes no more room than it needs."""
+        width = sum(cell_len(text) for text, _ in spans)
+        if self.styles.width is None or self.styles.width.value != width:
+            self.styles.width = width
+        self.show(spans)
+
+    def on_click(self, event: Click) -> None:
+        """Says where it was clicked."""
+        self.post_message(self.Clicked(self, event.x))
 
 
 def _cells(spans: Iterable[Span]) -> list[tuple[str, str]]:

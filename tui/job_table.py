@@ -7,7 +7,8 @@ its offset, while here a line is repainted only when what it says has changed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -17,7 +18,7 @@ from textual.strip import Strip
 
 from tui.columns import Cell, Column, Moment, cell, layout
 from tui.format import fit
-from tui.ink import Inked
+from tui.ink import INKS, Inked, inks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,8 @@ class Gone:
 
 class JobTable(Inked, can_focus=True):
     """The live list of jobs. `show` takes a fresh page; everything else is the cursor and the marks."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
     class Moved(Message):
         """The cursor is on another job, or the marks have changed."""
@@ -250,7 +253,7 @@ class JobTable(Inked, can_focus=True):
     def _row(self, line: int, chosen: set[UUID] | None = None) -> Row:
         at = self.top + line
         if at >= len(self.jobs) or self._moment is None:
-            return Row(note=self._empty if line == 1 and not self.jobs else "")
+            return Row(note=self._note(line))
         job = self.jobs[at]
         cells = tuple(cell(column, job, self._moment) for column in self._columns)
         marked = job.id in (self._chosen() if chosen is None else chosen)
@@ -267,6 +270,12 @@ class JobTable(Inked, can_focus=True):
             if before != after:
                 start, end = self._difference(before, after)
                 self.refresh(Region(start, line + 1, end - start, 1))
+
+    def _note(self, line: int) -> str:
+        if self.jobs or not line:
+            return ""
+        lines = wrap(self._empty, max(self.size.width - 4, 20))
+        return lines[line - 1] if line <= len(lines) else ""
 
     def _difference(self, before: Row, after: Row) -> tuple[int, int]:
         same_look = (before.cursor, before.marked, before.stale) == (after.cursor, after.marked, after.stale)

@@ -114,11 +114,16 @@ def prepare_environment(environ: MutableMapping[str, str], configured: str = "")
 
     `configured` is what the setting JOBDECK_THEME says; TEXTUAL_THEME goes before it. With `NO_COLOR` it is one of
     the two themes that Textual can strip of every colour. A theme of Jobdeck's own is unknown to Textual until the
-    app has registered it, so its name must not stay in the environment.
+    app has registered it, so its name must not stay in the environment. Nor must a size, which a shell or a program
+    with line editing may have exported: it would be believed before the terminal's own, whatever that is resized to.
     """
+    for name in ("COLUMNS", "LINES"):
+        environ.pop(name, None)
     environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     environ.setdefault("ESCDELAY", "250")
+    # What a key changes waits for up to two frames: at Textual's 60 a second that is longer than the rest of its way.
+    environ.setdefault("TEXTUAL_FPS", "120")
     theme = environ.pop("TEXTUAL_THEME", "") or _theme_of(configured)
     theme = theme or ("ansi-dark" if _has_16_colours(environ) else DEFAULT_THEME)
     if "NO_COLOR" in environ and not theme.startswith("ansi-"):

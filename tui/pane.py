@@ -6,7 +6,7 @@ Like the job table it keeps its own offset and repaints a line only when what it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -14,7 +14,7 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from tui.ink import Inked, Span
+from tui.ink import INKS, Inked, Span, inks
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -43,6 +43,8 @@ class Pane(Inked, can_focus=True):
 
     With `follow` it stays at the end as lines are added, as long as it stood there.
     """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
     class Moved(Message):
         """The cursor is on another line."""

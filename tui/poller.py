@@ -177,12 +177,14 @@ class Poller:
         if self._timer is not None:
             self._timer.stop()
 
-    def _pace(self) -> float:
+    @property
+    def pace(self) -> float:
+        """Seconds from an answer to the next reading, as things are."""
         return max(self.interval, AWAY) if self._away else self.interval
 
     def _pace_anew(self) -> None:
         if self._asked is None and self.connected and self.frozen_since is None:
-            self._arm(self._pace())
+            self._arm(self.pace)
 
     def _arm(self, delay: float) -> None:
         if self._timer is not None:
@@ -208,7 +210,7 @@ class Poller:
         elif not self.connected:
             self._arm(self.link.retry_at - now)
         elif self.frozen_since is None:
-            self._arm(self._pace())
+            self._arm(self.pace)
 
     def _missed(self, error: Exception, now: float) -> None:
         if isinstance(error, JobdeckError):

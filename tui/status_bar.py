@@ -41,6 +41,10 @@ TABS: tuple[tuple[str, Status | None], ...] = (
     ("All", None),
     *((status.value.capitalize(), status) for status in Status),
 )
+TICK = 5
+"""The clock goes in steps of so many seconds: each time it is painted costs a slow link about 60 bytes."""
+LATE = 3.0
+"""An answer that is so many seconds overdue is worth to be said."""
 SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
 SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
 
@@ -56,13 +60,14 @@ class Bar:
     production: bool = False
     read_only: bool = False
     updated: float | None = None
-    frozen: float | None = None
+    pace: float = 2.0
+    frozen: datetime | None = None
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
     """Left and right of the header, with the less important left out until it fits."""
-    for step in range(7):
-        left, right = _header_left(bar, step), _header_right(bar, short=step >= 3)
+    for step in range(8):
+        left, right = _header_left(bar, step), _header_right(bar, step)
         if sum(cell_len(text) for text, _ in (*left, *right)) + 2 <= width:
             break
     return left, right
@@ -97,7 +102,7 @@ def environment(options: Options) -> list[Span]:
 
 
 def _switch(processing: Processing, step: int) -> list[Span]:
-    word = ("   Automatic Processing ", "  Processing ", "  ")[0 if step < 4 else 1 if step < 6 else 2]
+    word = ("   Automatic Processing ", "  Processing ", "  ")[0 if step < 4 else 1 if step < 7 else 2]
     return [(word, "text"), ("● ON", "good") if processing.enabled else ("○ PAUSED", "warn")]
 
 
@@ -116,13 +121,17 @@ def _workers(view: View, step: int) -> list[Span]:
     ]
 
 
-def _header_right(bar: Bar, *, short: bool) -> list[Span]:
-    time: Span = (clock(bar.now), "text")
+def _header_right(bar: Bar, step: int) -> list[Span]:
+    short = step >= 3
     if bar.frozen is not None:
-        return [("FROZEN ", "warn"), (seconds(bar.frozen), "warn"), ("  ", "text"), time, (" ", "text")]
-    if bar.updated is None:
+        return [(f"FROZEN {'' if short else 'since '}{clock(bar.frozen)} ", "warn")]
+    time: Span = (clock(bar.now.replace(second=bar.now.second // TICK * TICK)), "text")
+    late = bar.updated is not None and bar.updated >= bar.pace + LATE
+    if bar.updated is None or (step >= 6 and not late):
         return [time, (" ", "text")]
-    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ", "muted")]
+    if not late:
+        return [time, (f"{'  ' if short else '  refreshed '}every {seconds(bar.pace)} ", "muted")]
+    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ", "warn")]
 
 
 def health(view: View | None) -> list[Span]:

@@ -1,7 +1,8 @@
 """The dashboard over an in-memory queue, for a pty: says each reading on a descriptor, changes when told to.
 
 Arguments: the descriptor to report on, the descriptor to take orders from, and words:
-`still` for a clock that stands still, `hostile` for hostile jobs, `stuck` for a database that never answers,
+`still` for a clock that stands still, `fast` for one that goes ten times as fast, `hostile` for hostile jobs,
+`stuck` for a database that never answers,
 `busy` for an embedded worker with a running job, `broken` for an answer that nothing can make sense of.
 """
 
@@ -13,14 +14,16 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tui import options
 
+BEGAN = time.monotonic()
 THEME = options.prepare_environment(os.environ)
 
 from core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
-from tests.tui.fake import Clock, FakeBackend, make_job  # noqa: E402 -- as above
+from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
 from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
 from tui.app import JobdeckApp, Options, run  # noqa: E402 -- as above
@@ -48,10 +51,16 @@ class Reporting(FakeBackend):
             threading.Event().wait()
         if select.select([self.orders], [], [], 0)[0] and os.read(self.orders, 1):
             self.jobs[4] = replace(self.jobs[4], status=Status.RUNNING, attempts=3)
+        if "fast" in self.words:
+            self.at = NOW + timedelta(seconds=fast())
         return None if "broken" in self.words else super().view(request)  # type: ignore[return-value]
 
     def close(self) -> None:
         os.write(self.report, b"c")
+
+
+def fast() -> float:
+    return (time.monotonic() - BEGAN) * 10
 
 
 def hostile() -> FakeBackend:
@@ -67,7 +76,7 @@ def main() -> int:
     report, orders, *words = sys.argv[1:]
     source = hostile() if "hostile" in words else sample()
     backend = Reporting(source, int(report), int(orders), words)
-    monotonic = Clock() if "still" in words else time.monotonic
+    monotonic = Clock() if "still" in words else fast if "fast" in words else time.monotonic
     return run(JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic))
 
 

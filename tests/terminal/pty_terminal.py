@@ -69,11 +69,15 @@ class Terminal:
     def send(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def hang_up(self) -> int:
-        """Takes the terminal away, as a line that drops does, and returns the program's exit code."""
+    def hang_up(self, *, told: bool = True) -> int:
+        """Takes the terminal away, as a line that drops does, and returns the program's exit code.
+
+        A program that is not `told` gets no SIGHUP: the terminal did not control it, or somebody shielded it.
+        """
         os.close(self._master)
         self._master = -1
-        self.process.send_signal(signal.SIGHUP)
+        if told:
+            self.process.send_signal(signal.SIGHUP)
         return self.process.wait(DEADLINE)
 
     def resize(self, width: int, height: int) -> None:

@@ -48,7 +48,9 @@ class Deck:
         return self.app.dashboard.table
 
     def line(self, name: str) -> str:
-        return self.app.dashboard.line(name).text
+        """What one of the lines says; the header is two, the second of them the clock."""
+        names = ("header", "clock") if name == "header" else (name,)
+        return " ".join(self.app.dashboard.line(one).text for one in names)
 
     @property
     def toasts(self) -> list[str]:

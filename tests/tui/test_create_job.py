@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from textual.widgets import TextArea
+from textual.widgets import Button, TextArea
 
 from core.creating import Wanted
 from core.model import Status
@@ -410,3 +411,17 @@ async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_o
             seen.add(focused.id)
             assert deck.app.screen.region.contains_region(focused.region)
         assert {f"field-{at}" for at in range(7)} | {"field-json", "yes", "try", "no"} <= seen
+
+
+async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
+    def fields() -> int:
+        gc.collect()
+        return sum(isinstance(one, TextArea | OneLine | Button) for one in gc.get_objects())
+
+    async with dashboard(sample()) as deck:
+        before = fields()
+        for _ in range(3):
+            await deck.press("n", "escape")
+            await deck.press("enter", "T", "escape", "escape")
+        assert deck.here == "Dashboard"
+        assert fields() == before

@@ -23,7 +23,7 @@ async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
         header = deck.line("header")
         for part in (
             "Jobdeck", "db.example.org/queue", "alice@10.0.0.7", "operator", "Automatic Processing ● ON",
-            "worker ● 2 (1 here)", "12:04:31Z", "updated 0s ago",
+            "worker ● 2 (1 here)", "12:04:30Z", "refreshed every 2s",
         ):  # fmt: skip
             assert part in header
 
@@ -31,16 +31,34 @@ async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
 async def test_at_80_columns_the_header_keeps_the_switch_and_the_clock() -> None:
     async with dashboard(sample()) as deck:
         assert "● ON" in deck.line("header")
-        assert "12:04:31Z" in deck.line("header")
+        assert "12:04:30Z" in deck.line("header")
+        assert "every 2s" in deck.line("header")
         assert len(deck.line("header")) <= 80
 
 
-async def test_the_header_counts_the_seconds_since_the_last_answer() -> None:
+async def test_the_header_counts_the_seconds_since_the_last_answer_once_one_is_overdue() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
-        deck.clock.now += 7
+        deck.clock.now += 4
+        deck.app.dashboard.tick()
+        assert "refreshed every 2s" in deck.line("header")
+        deck.clock.now += 3
         deck.app.dashboard.tick()
         assert "updated 7s ago" in deck.line("header")
-        assert "12:04:38Z" in deck.line("header")
+        assert "12:04:35Z" in deck.line("header")
+
+
+@pytest.mark.parametrize(("environment", "read_only"), [("production", False), ("production", True), ("", True)])
+async def test_at_80_columns_the_switch_keeps_its_name_whatever_else_there_is_to_say(
+    environment: str, read_only: bool
+) -> None:
+    backend = failed(1)
+    backend.read_only = read_only
+    async with dashboard(backend, environment=environment, production=bool(environment)) as deck:
+        header = deck.line("header")
+        assert "Processing ● ON" in header
+        assert "12:04:30Z" in header
+        assert ("read-only" in header) == read_only
+        assert len(header) <= 80
 
 
 async def test_a_production_database_is_labelled_as_such() -> None:
@@ -180,3 +198,17 @@ async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> Non
         await deck.pilot.resize_terminal(20, 4)
         await deck.pilot.pause()
         assert deck.screen_text()
+
+
+async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_keys_back_to_the_list() -> None:
+    async with dashboard(failed(5)) as deck:
+        await deck.press("D")
+        await deck.pilot.resize_terminal(40, 10)
+        await deck.press("escape", "j")
+        await deck.pilot.resize_terminal(80, 24)
+        await deck.press("j")
+        assert deck.table.cursor == 2
+        assert deck.app.screen.focused is deck.table
+        await deck.press("slash", *"boom", "enter")
+        assert deck.app.dashboard.filter_text == "boom"
+        assert deck.app.screen.focused is deck.table

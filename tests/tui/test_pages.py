@@ -215,12 +215,12 @@ async def test_processing_can_be_paused_from_a_page() -> None:
 
 async def test_the_database_is_asked_less_often_while_nobody_looks() -> None:
     async with dashboard(sample()) as deck:
-        assert deck.app.poller._pace() == 2
+        assert deck.app.poller.pace == 2
         deck.app.on_app_blur()
-        assert deck.app.poller._pace() == 10
+        assert deck.app.poller.pace == 10
         asked = len(deck.backend.requests)
         deck.app.on_app_focus()
-        assert deck.app.poller._pace() == 2
+        assert deck.app.poller.pace == 2
         assert len(deck.backend.requests) == asked + 1
         deck.app.on_app_focus()
         assert len(deck.backend.requests) == asked + 1

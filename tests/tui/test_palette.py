@@ -45,6 +45,12 @@ async def test_every_action_can_be_found_by_its_label() -> None:
             assert action in matching(offered, action.label.lower().split())
 
 
+async def test_a_label_of_two_words_is_found_by_the_one_word_they_make() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("colon", *"cleanup")
+        assert any(line.startswith(" clean up") for line in lines_of(deck))
+
+
 async def test_typing_narrows_it_and_enter_does_it() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("colon", *"cron", "enter")

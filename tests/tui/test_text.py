@@ -12,7 +12,7 @@ from textual.color import Color
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 from tui.columns import Moment, cell, layout
-from tui.format import age, due, duration, fit, job_json, middle, payload_summary, seconds, sparkline
+from tui.format import age, due, duration, fit, job_json, middle, one_line, payload_summary, seconds, sparkline
 from tui.themes import THEMES
 
 
@@ -30,6 +30,14 @@ def test_ages_have_one_unit(value: timedelta, text: str) -> None:
 ])  # fmt: skip
 def test_lateness_is_said_with_a_word_and_an_ink(late: float, said: tuple[str, str]) -> None:
     assert due(NOW - minutes(late), NOW) == said
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("\U0001f469\u200d\U0001f469\u200d\U0001f467", "\U0001f469\U0001f469\U0001f467"), ("\u26a0\ufe0f", "\u26a0"),
+    ("\U0001f44d\U0001f3fd", "\U0001f44d"), ("1\ufe0f\u20e3", "1"), ("\u738b\u5c0f\u660e", "\u738b\u5c0f\u660e"),
+])  # fmt: skip
+def test_pictures_that_terminals_draw_in_different_widths_are_taken_apart(text: str, said: str) -> None:
+    assert one_line(text) == said
 
 
 def test_durations_and_seconds() -> None:

@@ -162,7 +162,7 @@ class Confirm(ModalScreen[bool]):
             yield Static(question.body)
             if question.word:
                 yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
-                field = Input(id="word", compact=True)
+                field = Input(id="word", compact=True, select_on_focus=False)
                 field.cursor_blink = False
                 yield field
             with Horizontal(id="buttons"):

@@ -20,7 +20,7 @@ from tui.form import Form
 from tui.form_lookup import Lookup
 from tui.form_rows import Row, label_of, schedule_rows, widget_of
 from tui.form_text import RECURRING, TYPE
-from tui.form_widgets import OneLine, PickField, Segments
+from tui.form_widgets import Editor, OneLine, PickField, Segments
 from tui.format import fit, one_line, short_id
 from tui.ink import Line
 from tui.operations import failure
@@ -342,7 +342,7 @@ class CreateJob(ModalScreen[None]):
         ]
 
     def _editor(self) -> TextArea:
-        editor = TextArea(self.form.json_text, soft_wrap=True, tab_behavior="focus", id=f"field-{JSON}")
+        editor = Editor(self.form.json_text, soft_wrap=True, tab_behavior="focus", id=f"field-{JSON}")
         editor.cursor_blink = editor.match_cursor_bracket = False
         editor.read_only = self.form.job_type is None
         return editor

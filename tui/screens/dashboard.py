@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
 from core.model import Filter, Status
 from tui import hits, status_bar
-from tui.actions import bindings
+from tui.actions import ON_MANY, bindings
 from tui.columns import Moment
 from tui.filter_bar import FilterBar
 from tui.format import one_line, plural, short_id
-from tui.ink import Line
+from tui.ink import Line, let_go
 from tui.job_table import JobTable
+from tui.poller import LinkState
 from tui.screens.acting import Acting
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
 from tui.screens.confirm import Confirm, choice_question
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 LEAST: Final = (60, 12)
 NEAR_END: Final = 50
+CHOOSING: Final = "All that match are just being chosen. Press the key again when they are."
 SORT_WORDS: Final = {
     "natural": "the order of its tab",
     "run_at": "due time",
@@ -57,7 +60,9 @@ class Dashboard(Acting):
 
     def compose(self) -> ComposeResult:
         """One line each, and the table in what is left."""
-        yield Line(id="header")
+        with Horizontal(id="top"):
+            yield Line(id="header")
+            yield Line(id="clock")  # on its own, because Textual paints a line from its first cell on
         yield Line(id="health")
         yield Line(id="tabs")
         yield FilterBar(id="filter")
@@ -84,6 +89,7 @@ class Dashboard(Acting):
 
     def on_screen_resume(self) -> None:
         """The list is on top again."""
+        let_go()
         self.redraw()
         self.deck.look_away(covered=False)
 
@@ -157,6 +163,8 @@ class Dashboard(Acting):
         deck = self.deck
         view, link, poller = deck.view, deck.poller.link, deck.poller
         table = self.table
+        if view is None and link.state is LinkState.DISCONNECTED:
+            table.say_empty(one_line(link.error))
         table.set_order(*_order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None
@@ -177,7 +185,7 @@ class Dashboard(Acting):
         deck = self.deck
         poller, now = deck.poller, deck.monotonic()
         updated = None if poller.answered_at is None else now - poller.answered_at
-        frozen = None if poller.frozen_since is None else now - poller.frozen_since
+        frozen = None if poller.frozen_since is None else deck.time_at(poller.frozen_since)
         bar = status_bar.Bar(
             deck.now(),
             deck.view,
@@ -186,9 +194,12 @@ class Dashboard(Acting):
             deck.options.production,
             deck.read_only_reason is not None,
             updated,
+            poller.pace,
             frozen,
         )
-        self.line("header").show(*status_bar.header(bar, self.size.width))
+        left, right = status_bar.header(bar, self.size.width)
+        self.line("header").show(left)
+        self.line("clock").fit(right)
         if not poller.connected and self.line("banner").display:
             self.line("banner").show(status_bar.banner(deck.view, poller.link, now, deck.now()))
 
@@ -200,6 +211,8 @@ class Dashboard(Acting):
         """A terminal too small for the list gets a sentence."""
         small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
         self.set_class(small, "-small")
+        if not small and not self.bar.editing:
+            self.call_after_refresh(self.table.focus)  # what is hidden loses the focus
         if small:
             self.query_one("#small", Static).update(
                 Content(
@@ -257,8 +270,13 @@ class Dashboard(Acting):
         return self.query_one(FilterBar)
 
     def situation(self) -> Situation:
-        """What decides which actions can be taken: on what was chosen with A, else on the selected jobs."""
-        return replace(super().situation(), chosen=self.deck.operations.bulk.choice)
+        """What decides which actions can be taken: on what was chosen with A, else on the selected jobs.
+
+        While that is being chosen on none: who types on means all that match, and not the job under the cursor.
+        """
+        bulk = self.deck.operations.bulk
+        refused = dict.fromkeys(ON_MANY, CHOOSING) if bulk.choosing else {}
+        return replace(super().situation(), chosen=bulk.choice, refused=refused)
 
     def subject(self) -> tuple[Job, ...]:
         """The job under the cursor, whatever is marked."""
@@ -311,7 +329,8 @@ class Dashboard(Acting):
         if self.filter_text:
             return f"No job matches {one_line(self.filter_text)}. esc clears the filter."
         if request.filter.status is None:
-            return "The queue is empty."
+            hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
+            return f"The queue is empty.{hint}"
         return f"No {request.filter.status.value} jobs."
 
     def _list(self, **changes: object) -> None:

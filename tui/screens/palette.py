@@ -110,11 +110,14 @@ class Palette(ModalScreen[str | None]):
 
 
 def matching(actions: list[Action], words: list[str]) -> list[Action]:
-    """The actions that have every word, those first whose label begins with the first one."""
+    """The actions that have every word, those first whose label begins with the first one; `cleanup` is `clean up`."""
 
     def rank(action: Action) -> int:
         label = action.label.lower()
         return 0 if label.startswith(words[0]) else 1 if words[0] in label else 2
 
-    found = [action for action in actions if all(word in f"{action.label} {action.help}".lower() for word in words)]
+    def has(action: Action, word: str) -> bool:
+        return word in f"{action.label} {action.help} {action.label.replace(' ', '')}".lower()
+
+    found = [action for action in actions if all(has(action, word) for word in words)]
     return sorted(found, key=rank) if words else found

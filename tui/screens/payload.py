@@ -13,6 +13,7 @@ from textual.widgets import Button, Static, TextArea
 from core.errors import JobdeckError
 from core.model import Json, Status
 from core.redact import clean
+from tui.form_widgets import Editor
 from tui.format import one_line, short_id
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class PayloadEditor(ModalScreen[Json | None]):
             box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
             yield Static(Content(f"{one_line(self.job.task_type)}: {what}. The look at it is in the audit."))
             text = clean(json.dumps(self.job.payload, indent=2, ensure_ascii=False), multiline=True)
-            area = TextArea(text, id="json", compact=True)
+            area = Editor(text, id="json", compact=True)
             area.cursor_blink = False
             yield area
             yield Static(id="problem")

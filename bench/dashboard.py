@@ -1,0 +1,358 @@
+"""The dashboard on a real pseudo-terminal over a real Postgres: first paint, keys, refresh, quiet, memory.
+
+    .venv/bin/python bench/dashboard.py [--quick] [--database-url URL] [--only NAME ...]
+
+Without an address it starts the embedded server in a temporary folder. On a server of yours it makes databases named
+`jobdeck_bench_…`, and drops them. Program, Postgres and this driver share the machine's processors, and what the
+driver needs to understand the screen is in every time. Prints a table of what was wanted and what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import select
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from core.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
+from core.model import Filter, Status  # noqa: E402 -- the same
+from core.schema import install_schema  # noqa: E402 -- the same
+from core.settings import Settings  # noqa: E402 -- the same
+from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
+from tui.backend import LiveBackend  # noqa: E402 -- the same
+from tui.view import Request  # noqa: E402 -- the same
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SMALL, LARGE = 1_000, 1_000_000
+READINGS_OF_8_HOURS = 8 * 3600 // 2
+FILL = """
+    INSERT INTO job_queue (task_type, payload, status, run_at, created_at, updated_at, attempts, last_error,
+        completed_at)
+    SELECT (ARRAY['game_platform_sync', 'sms_digest_processor', 'admin_alert_dispatch'])[1 + n %% 7 %% 3],
+        '{"dryRun": false}', (ARRAY['pending', 'failed', 'cancelled'])[1 + n %% 3],
+        now() + interval '300 days', now() - interval '9 days', now() - interval '9 days', n %% 5,
+        CASE n %% 3 WHEN 1 THEN 'TimeoutError: the vendor did not answer' END,
+        CASE WHEN n %% 3 > 0 THEN now() - interval '9 days' END
+    FROM generate_series(1, %s) AS n
+"""
+CHANGE = """
+    UPDATE job_queue SET attempts = (attempts + 1) %% 5, version = version + 1, updated_at = now()
+    WHERE id IN (SELECT id FROM job_queue ORDER BY id DESC LIMIT 40 OFFSET %s)
+"""
+COME_AND_GO = """
+    WITH gone AS (
+        DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue ORDER BY id DESC LIMIT 3 OFFSET 30)
+    )
+    INSERT INTO job_queue (task_type, run_at, last_error)
+    SELECT 'game_platform_sync', now() + interval '300 days', repeat('an error that differs ', 1 + n)
+    FROM generate_series(1, 3) AS n
+"""
+Connection = psycopg.Connection[Any]
+
+
+class Figures:
+    """The table: one line for each figure."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, str, bool]] = []
+
+    def add(self, name: str, wanted: str, measured: str, *, held: bool) -> None:
+        self.lines.append((name, wanted, measured, held))
+        print(f"  {name}: {measured} (wanted {wanted}){'' if held else '  MISSED'}", file=sys.stderr, flush=True)
+
+    def table(self) -> str:
+        rows = [f"| {name} | {wanted} | {found} | {'yes' if held else '**no**'} |"
+                for name, wanted, found, held in self.lines]  # fmt: skip
+        return "\n".join(["| figure | wanted | measured | held |", "|---|---|---|---|", *rows])
+
+
+class Probe(Terminal):
+    """A dashboard whose keys are timed."""
+
+    def press(self, keys: str, there: Callable[[], bool]) -> float:
+        """Seconds from the key to the last byte of what shows its effect."""
+        began = time.monotonic()
+        self.send(keys)
+        while time.monotonic() < began + 10:
+            if select.select([self._master], [], [], 0.2)[0]:
+                found = os.read(self._master, 65_536)
+                heard = time.monotonic()
+                self.raw += found
+                self._stream.feed(found)
+                if there():
+                    return heard - began
+        raise TimeoutError(f"{keys!r} has had no effect:\n{self.text}")
+
+    def place(self) -> str:
+        """What stands at the end of the line under the table: the job under the cursor, of how many."""
+        row = self._screen.buffer[self._screen.lines - 2]
+        return "".join(row[x].data for x in range(self._screen.columns)).rstrip().rpartition(" ")[2]
+
+    def drain(self, seconds: float) -> int:
+        """Counts the bytes of the next seconds."""
+        end, count = time.monotonic() + seconds, 0
+        while (left := end - time.monotonic()) > 0:
+            if select.select([self._master], [], [], left)[0]:
+                count += len(os.read(self._master, 65_536))
+        return count
+
+    def drain_until_quiet(self) -> None:
+        """Takes what is written until there is a pause."""
+        wait = 0.5
+        while select.select([self._master], [], [], wait)[0]:
+            os.read(self._master, 65_536)
+            wait = 0.012
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rss(self) -> float:
+        """Resident memory in megabytes of 2**20 bytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def dashboard(url: str, folder: Path, *words: str, **environ: str) -> Iterator[Probe]:
+    """A dashboard over a database, at 80×24, left with q at the end."""
+    given = {"DATABASE_URL": url, "JOBDECK_STATE_DIR": str(folder), "JOBDECK_CONFIG": os.devnull,
+             "PYTHONPATH": f"{ROOT}:{ROOT / 'bench'}", **environ}  # fmt: skip
+    with Probe(["-m", "tui", *words], environ=given) as probe:
+        yield probe
+
+
+@contextmanager
+def filled(url: str, jobs: int) -> Iterator[str]:
+    """The address of a new database with so many jobs, none of them due."""
+    name = f"jobdeck_bench_{os.getpid()}_{jobs}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            address = psycopg.conninfo.make_conninfo(url, dbname=name)
+            with psycopg.connect(address, autocommit=True) as conn:
+                install_schema(conn)
+                conn.execute(FILL, (jobs,))
+                conn.execute("VACUUM (ANALYZE)")
+                conn.execute("CHECKPOINT")
+            yield address
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def changing(url: str, pause: float) -> Iterator[None]:
+    """Changes jobs on the first screen all the while."""
+    stop, chance = threading.Event(), random.Random(7)
+
+    def run() -> None:
+        with psycopg.connect(url, autocommit=True) as conn:
+            while not stop.wait(pause):
+                conn.execute(CHANGE, (chance.randrange(100),))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def first_paint(figures: Figures, folder: Path, times: int) -> None:
+    """From the start of the program to its first screen, while the database takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        taken = []
+        for _ in range(times + 1):
+            began = time.monotonic()
+            with dashboard(url, folder) as probe:
+                probe.wait_for("Opening the database…")
+                taken.append(time.monotonic() - began)
+                probe.send("q")
+                probe.wait_for_end()
+    taken = sorted(taken[1:])
+    text = f"median {statistics.median(taken):.2f} s, worst {taken[-1]:.2f} s of {times}"
+    figures.add("first paint, before the database answers", "< 0.5 s", text, held=statistics.median(taken) < 0.5)
+
+
+def keys(figures: Figures, probe: Probe, name: str, limit: float, presses: int) -> None:
+    """Times keys, each while a reading that `r` has just begun is under way: down beyond the first screen, and up."""
+    chance, taken = random.Random(3), []
+    probe.press("g", lambda: probe.place().startswith("1/"))
+    way = [*(("j", at) for at in range(2, 61)), *(("k", at) for at in range(59, 0, -1))]
+    for number in range(presses):
+        key, at = way[number % len(way)]
+        probe.send("r")
+        time.sleep(0.001)
+        taken.append(probe.press(key, lambda wanted=f"{at}/": probe.place().startswith(wanted)))  # type: ignore[misc]
+        end = time.monotonic() + chance.uniform(0.02, 0.12)
+        while (left := end - time.monotonic()) > 0:
+            probe.read(left)
+    taken.sort()
+    p50, p95 = (taken[int(len(taken) * share)] * 1000 for share in (0.5, 0.95))
+    text = f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, worst {taken[-1] * 1000:.0f} ms of {presses}"
+    figures.add(name, f"p95 < {limit:.0f} ms", text, held=p95 < limit)
+
+
+def refresh(figures: Figures, small: str, large: str, times: int) -> None:
+    """Readings as the dashboard makes them, on each tab: of one database and of the other in turn."""
+    backends = [LiveBackend(Settings.model_validate({"database_url": url})) for url in (small, large)]
+    try:
+        for status in (None, *Status):
+            request = Request(Filter(status=status))
+            taken: tuple[list[float], list[float]] = ([], [])
+            for _ in range(times + 5):
+                for backend, found in zip(backends, taken, strict=True):
+                    began = time.monotonic()
+                    backend.view(request)
+                    found.append((time.monotonic() - began) * 1000)
+            less, more = (statistics.median(found[5:]) for found in taken)
+            name = f"a refresh of the tab {status.value if status else 'all'}, 1 000 000 jobs to 1 000"
+            text = f"{more / less:.2f} × ({less:.1f} ms, {more:.1f} ms)"
+            figures.add(name, "≤ 1.5 ×", text, held=more / less <= 1.5)
+    finally:
+        for backend in backends:
+            backend.close()
+
+
+def quiet(figures: Figures, probe: Probe, url: str, seconds: float) -> None:
+    """What an idle dashboard writes and costs, with the clock and frozen; then what one changed row costs."""
+    probe.press("g", lambda: probe.place().startswith("1/"))
+    probe.drain(3)
+    cpu = probe.cpu()
+    written = probe.drain(seconds) / seconds
+    share = (probe.cpu() - cpu) / seconds * 100
+    figures.add(
+        f"idle for {seconds:.0f} s, clock and all", "≤ 20 bytes/s", f"{written:.1f} bytes/s", held=written <= 20
+    )
+    figures.add("processor time of the dashboard, idle", "≤ 1 %", f"{share:.2f} %", held=share <= 1)
+    probe.send("z")
+    probe.drain(3)
+    frozen = probe.drain(seconds)
+    figures.add(f"frozen with z for {seconds:.0f} s", "0 bytes", f"{frozen} bytes", held=frozen == 0)
+    probe.send("z")
+    probe.drain(3)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(CHANGE.replace("LIMIT 40", "LIMIT 1"), (5,))
+    changed = probe.drain(3)
+    text = f"{changed} bytes, three seconds of clock among them"
+    figures.add("one changed row at 80×24", "< 2 000 bytes", text, held=60 < changed < 2_000)
+
+
+def memory(figures: Figures, url: str, folder: Path, wanted: int) -> None:
+    """Resident memory over as many readings as eight hours make at 2 s, each of changed jobs, with pages in between."""
+    pages = ("\r", "h", "e", "n", "?", "m", "o", "P", "D", ":", "b")
+    sizes: list[float] = []
+    with dashboard(url, folder, "--refresh", "3600") as probe, psycopg.connect(url, autocommit=True) as conn:
+        probe.wait_for("game_platform")
+        for number in range(wanted):
+            conn.execute(CHANGE, (number % 150,))
+            conn.execute(COME_AND_GO)
+            probe.send("r")
+            probe.drain_until_quiet()
+            if number % 100 == 50:
+                probe.send(pages[number // 100 % len(pages)])
+                probe.drain(0.3)
+                probe.send("\x1b")
+                probe.drain(0.5)
+            if number % max(wanted // 16, 1) == 0:
+                sizes.append(probe.rss())
+        sizes.append(probe.rss())
+    grown = sizes[-1] - sizes[len(sizes) // 8]
+    told = ", ".join(f"{size:.0f}" for size in sizes[:: max(len(sizes) // 8, 1)])
+    hours = wanted / READINGS_OF_8_HOURS * 8
+    figures.add(f"memory over {hours:.1f} h of changes ({wanted} readings)", "≤ 90 MB", f"at most {max(sizes):.1f} MB",
+                held=max(sizes) <= 90)  # fmt: skip
+    figures.add("its growth after the first hour", "flat", f"{grown:+.1f} MB ({told})", held=grown < 3)
+
+
+def beside_a_worker(figures: Figures, url: str, folder: Path, presses: int) -> None:
+    """Keys while the worker inside the dashboard takes as many jobs as it can."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("INSERT INTO job_queue (task_type) SELECT 'door_nothing' FROM generate_series(1, %s)",
+                     (presses * 3_500,))  # fmt: skip
+        conn.execute("VACUUM (ANALYZE) job_queue")
+        with dashboard(url, folder, "--worker", "--handlers", "door_jobs") as probe:
+            probe.wait_for("door_nothing")
+            before, began = _ended(conn), time.monotonic()
+            keys(figures, probe, "key beside the embedded worker at full load", 100, presses)
+            after, seconds = _ended(conn), time.monotonic() - began
+            left = conn.execute("SELECT count(*) FROM job_queue WHERE task_type = 'door_nothing'").fetchall()[0][0]
+        rate = (after - before) / seconds
+        figures.add("the worker meanwhile", "busy to the end", f"{rate:,.0f} jobs/s, {left:,} left", held=left > 0)
+
+
+def _ended(conn: Connection) -> int:
+    return int(conn.execute("SELECT count(*) FROM job_runs").fetchall()[0][0])
+
+
+def measure(url: str, folder: Path, only: list[str], *, quick: bool) -> Figures:
+    """All of it, or what is asked for."""
+    figures = Figures()
+    times, seconds, presses = (3, 10.0, 60) if quick else (9, 60.0, 300)
+    if "paint" in only:
+        first_paint(figures, folder, times)
+    if not set(only) - {"paint"}:
+        return figures
+    with filled(url, SMALL) as small, filled(url, LARGE // 10 if quick else LARGE) as large:
+        if "refresh" in only:
+            refresh(figures, small, large, 10 if quick else 40)
+        if "keys" in only:
+            with dashboard(large, folder) as probe, changing(large, 0.05):
+                probe.wait_for("game_platform")
+                keys(figures, probe, "key to changed cell, 1 000 000 jobs, amid refreshes", 50, presses)
+        if "quiet" in only:
+            with dashboard(large, folder) as probe:
+                probe.wait_for("game_platform")
+                quiet(figures, probe, large, seconds)
+        if "memory" in only:
+            memory(figures, large, folder, READINGS_OF_8_HOURS // (16 if quick else 1))
+        if "worker" in only:
+            beside_a_worker(figures, small, folder, presses // 2)
+    return figures
+
+
+PARTS = ("paint", "refresh", "keys", "quiet", "memory", "worker")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="100 000 jobs, half an hour of changes, fewer readings")
+    parser.add_argument("--database-url", default=os.environ.get("DATABASE_URL"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    given = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="jobdeck-bench-") as name:
+        folder = Path(name)
+        # As root, Postgres runs under another account, which has to get in.
+        folder.chmod(0o755)
+        if given.database_url:
+            figures = measure(given.database_url, folder, given.only, quick=given.quick)
+        else:
+            with EmbeddedPostgres.open(folder / "server") as server:
+                figures = measure(server.url, folder, given.only, quick=given.quick)
+    print(f"{os.cpu_count()} processors; load {load:.1f} before, {os.getloadavg()[0]:.1f} after\n\n{figures.table()}")
+    return 0 if all(held for *_, held in figures.lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

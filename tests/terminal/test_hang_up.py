@@ -1,0 +1,148 @@
+"""A terminal that hangs up in the middle of a bulk action, what one finds on return, and the mouse on a real one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from core import bulk, queue
+from core.model import NewJob
+from tests.support.working import until, working
+from tests.terminal.pty_terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.bulk_model import Bulk
+
+JOBDECK = ("-m", "tui")
+Connection = psycopg.Connection[Any]
+MANY = 12_000
+STOPS_AT = 6_000
+SIGHUP_CODE = 129
+
+
+@pytest.fixture
+def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
+    return {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": ""}
+
+
+@pytest.fixture
+def unfinished(conn: Connection, database_url: str, environ: dict[str, str]) -> Bulk:
+    """A deletion of 12 000 jobs whose terminal hung up after 6 000: a lock on the next one held it there."""
+    queue.enqueue_many(conn, [NewJob("game_platform_sync")] * MANY, actor="test")
+    with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal, held(database_url) as wall:
+        terminal.wait_for("game_platform_sync")
+        terminal.send("A")
+        terminal.wait_for("all 12 000 that match chosen")
+        terminal.send("Ddelete\r")
+        terminal.wait_for("deleting 6 000 of 12 000")
+        assert terminal.hang_up() == SIGHUP_CODE
+        wall.rollback()
+    until(lambda: not waiting(conn), "the end of the step that was under way")
+    found = bulk.newest(conn)[0]
+    assert found.state == "running"
+    assert STOPS_AT <= found.done < MANY
+    assert left(conn) == MANY - found.done
+    return found
+
+
+@contextmanager
+def held(url: str) -> Iterator[Connection]:
+    """Holds the job that comes after the first 6 000 in the order of the ids."""
+    with psycopg.connect(url) as other:
+        other.execute(
+            """
+            SELECT id FROM job_queue WHERE id = (SELECT id FROM job_queue ORDER BY id OFFSET %s LIMIT 1) FOR UPDATE
+            """,
+            (STOPS_AT,),
+        )
+        yield other
+
+
+def waiting(conn: Connection) -> bool:
+    row = conn.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%job_bulk_step%' "
+        "AND state = 'active' AND pid <> pg_backend_pid()"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def left(conn: Connection) -> int:
+    row = conn.execute("SELECT count(*) FROM job_queue").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def deletions(conn: Connection) -> int:
+    row = conn.execute("SELECT count(*) FROM job_audit WHERE action = 'delete'").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_and_it_goes_on(
+    unfinished: Bulk, conn: Connection, environ: dict[str, str]
+) -> None:
+    conn.execute("UPDATE job_bulk SET stepped_at = stepped_at - %s", (timedelta(minutes=1),))
+    with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal:
+        terminal.wait_for("Not finished yet: deleting 6 ")
+        terminal.send("b")
+        terminal.wait_for("✓ done")
+        terminal.wait_for("of 12 000")
+        terminal.send("O")
+        terminal.wait_for("12 000 of 12 000 jobs deleted")
+        terminal.send("\x1b")
+        terminal.wait_for("The queue is empty.")
+        terminal.send("u")
+        terminal.wait_for("12 000 of 12 000 jobs restored")
+        terminal.send("q")
+        assert terminal.wait_for_end() == 0
+    assert unfinished.total == MANY
+    assert deletions(conn) == MANY
+    assert left(conn) == MANY
+
+
+def test_a_worker_goes_on_with_it_and_the_result_is_there_to_be_read(
+    unfinished: Bulk, conn: Connection, database_url: str, environ: dict[str, str]
+) -> None:
+    conn.execute("UPDATE job_bulk SET stepped_at = stepped_at - %s", (timedelta(minutes=1),))
+
+    def ended() -> bool:
+        found = bulk.find(conn, unfinished.id)
+        return found is not None and found.state == "finished"
+
+    with working(database_url):
+        until(ended, "the end of the bulk action")
+    assert left(conn) == 0
+    assert deletions(conn) == MANY
+    with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal:
+        terminal.wait_for("The queue is empty.")
+        terminal.send("b")
+        terminal.wait_for("12 000 of 12 000 jobs deleted")
+        terminal.wait_for("✓ done")
+        terminal.send("q")
+        terminal.send("q")
+        assert terminal.wait_for_end() == 0
+
+
+def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
+    conn: Connection, environ: dict[str, str]
+) -> None:
+    queue.enqueue(conn, NewJob("game_platform_sync"), actor="test")
+    with Terminal([*JOBDECK, "--mouse"], size=(120, 30), environ=environ) as terminal:
+        terminal.wait_for("R run now  C cancel  D delete  n new")
+        assert b"\x1b[?1006h" in terminal.raw
+        for text, there in (("D delete", "y yes · esc no"), ("Delete 1 job ", "u takes it back")):
+            y = max(at for at, line in enumerate(terminal.lines) if text in line)
+            x = terminal.lines[y].index(text) + 1
+            terminal.send(f"\x1b[<0;{x + 1};{y + 1}M\x1b[<0;{x + 1};{y + 1}m")
+            terminal.wait_for(there)
+        terminal.send("q")
+        assert terminal.wait_for_end() == 0
+        assert b"\x1b[?1000l" in terminal.raw
+    assert left(conn) == 0
