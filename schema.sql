@@ -4432,33 +4432,41 @@ as $$
     order by p.id
 $$;
 
--- How many unprobed forms are not to be probed, by reason. p_stale is hours, p_most attempts.
+-- Why each unprobed form is not to be probed, null where it is. p_stale is hours, p_most attempts.
+create or replace function public.programme_probes_judged(p_stale double precision, p_most integer)
+returns table (form uuid, reason text)
+language sql stable
+set search_path = public, pg_temp
+as $$
+    select a.id, case
+        when c.is_18_or_over then 'not_minor'
+        when a.metadata ->> 'mode' = 'print' or a.metadata ->> 'isPrintMode' = 'true' then 'print_mode'
+        when coalesce(n.address, '') = '' then 'missing_parent_email'
+        when c.parent_email_is_valid is false then 'already_invalid'
+        when c.parent_email_is_valid then 'already_valid'
+        when not outbox_email_ok(n.address) then 'invalid_email_format'
+        when outbox_suppression('parent_probe', 'email', n.address) is not null
+            then outbox_suppression('parent_probe', 'email', n.address)
+        when a.recipient_email_verification_attempts >= p_most and m.state is distinct from 'queued'
+            and a.recipient_email_verification_address = n.address then 'gave_up' end as reason
+    from agreements a join competitors c on c.id = a.competitor_id
+    left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
+    cross join lateral (select outbox_normal('email', c.parent_email) as address) n
+    where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
+        and a.created_at < now() - make_interval(secs => p_stale * 3600)
+        and (a.recipient_email_verification_sent_at is null
+            and coalesce(a.recipient_email_verification_status, 'pending') = 'pending'
+            or a.recipient_email_verification_status = 'blocked'
+            or a.recipient_email_verification_address <> n.address)
+$$;
+
+-- How many unprobed forms are not to be probed, by reason.
 create or replace function public.programme_probe_skips(p_stale double precision, p_most integer)
 returns table (reason text, forms bigint)
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
-    select reason, count(*) from (
-        select case
-            when c.is_18_or_over then 'not_minor'
-            when a.metadata ->> 'mode' = 'print' or a.metadata ->> 'isPrintMode' = 'true' then 'print_mode'
-            when coalesce(n.address, '') = '' then 'missing_parent_email'
-            when c.parent_email_is_valid is false then 'already_invalid'
-            when c.parent_email_is_valid then 'already_valid'
-            when not outbox_email_ok(n.address) then 'invalid_email_format'
-            when outbox_suppression('parent_probe', 'email', n.address) is not null
-                then outbox_suppression('parent_probe', 'email', n.address)
-            when a.recipient_email_verification_attempts >= p_most and m.state is distinct from 'queued'
-                and a.recipient_email_verification_address = n.address then 'gave_up' end as reason
-        from agreements a join competitors c on c.id = a.competitor_id
-        left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
-        cross join lateral (select outbox_normal('email', c.parent_email) as address) n
-        where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
-            and a.created_at < now() - make_interval(secs => p_stale * 3600)
-            and (a.recipient_email_verification_sent_at is null
-                and coalesce(a.recipient_email_verification_status, 'pending') = 'pending'
-                or a.recipient_email_verification_status = 'blocked'
-                or a.recipient_email_verification_address <> n.address)) judged
+    select reason, count(*) from programme_probes_judged(p_stale, p_most)
     where reason is not null group by 1 order by 1
 $$;
 
@@ -5174,7 +5182,7 @@ declare
         'outbox_reveal', 'outbox_record_pulled', 'outbox_apply_events'];
     v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
         'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
-        'programme_probes_due'];
+        'programme_probes_due', 'programme_probes_judged'];
     v_look constant text[] := array['outbox_normal', 'outbox_email_ok', 'outbox_e164', 'outbox_mask', 'outbox_is_quiet',
         'outbox_audience_outlook', 'outbox_campaign_outlook', 'outbox_campaign_stats', 'outbox_rank', 'outbox_preview',
         'programme_unread', 'programme_alert_obstacle', 'programme_digest_ahead', 'programme_admin_alerts_ahead',

@@ -77,30 +77,10 @@ def keep_skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) 
     conn.execute(
         """
         update agreements f set recipient_email_verification_skip_reason = judged.reason
-        from (
-            select a.id, case
-                when c.is_18_or_over then 'not_minor'
-                when a.metadata ->> 'mode' = 'print' or a.metadata ->> 'isPrintMode' = 'true' then 'print_mode'
-                when coalesce(n.address, '') = '' then 'missing_parent_email'
-                when c.parent_email_is_valid is false then 'already_invalid'
-                when c.parent_email_is_valid then 'already_valid'
-                when not outbox_email_ok(n.address) then 'invalid_email_format'
-                when outbox_suppression('parent_probe', 'email', n.address) is not null
-                    then outbox_suppression('parent_probe', 'email', n.address)
-                when a.recipient_email_verification_attempts >= %(most)s and m.state is distinct from 'queued'
-                    and a.recipient_email_verification_address = n.address then 'gave_up' end as reason
-            from agreements a join competitors c on c.id = a.competitor_id
-            left join outbox_messages m on m.id = a.recipient_email_verification_outbox_id
-            cross join lateral (select outbox_normal('email', c.parent_email) as address) n
-            where a.provider = 'zoho' and a.template_kind = 'minor' and a.status = 'sent'
-                and a.created_at < now() - make_interval(secs => %(stale)s * 3600)
-                and (a.recipient_email_verification_sent_at is null
-                    and coalesce(a.recipient_email_verification_status, 'pending') = 'pending'
-                    or a.recipient_email_verification_status = 'blocked'
-                    or a.recipient_email_verification_address <> n.address)) judged
-        where f.id = judged.id and f.recipient_email_verification_skip_reason is distinct from judged.reason
+        from programme_probes_judged(%s, %s) judged
+        where f.id = judged.form and f.recipient_email_verification_skip_reason is distinct from judged.reason
         """,
-        {"stale": stale_hours, "most": most},
+        (float(stale_hours), most),
     )
 
 
