@@ -18,7 +18,7 @@ import common
 import peer_jobdeck as peer
 import psycopg
 
-from core import insights, queue
+from core import desk, insights, queue
 from core.database import Database
 from core.model import Filter, NewJob
 from core.registry import Done, Registry, job, load
@@ -85,7 +85,7 @@ def fill(connection, kind, n):
 
 def hold(connection, **facts):
     """A job that another worker runs for the whole measurement."""
-    found = queue.enqueue(connection, NewJob("held_noop", {"seq": 0}, **facts), actor=ACTOR).job
+    found = desk.enqueue(connection, NewJob("held_noop", {"seq": 0}, **facts), actor=ACTOR).job
     queue.claim(connection, "holder", ["held_noop"], 1, 3600)
     return found.id
 

@@ -5,13 +5,14 @@ Each takes a connection and works in the caller's transaction.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core import evidence, insights, queue
 from core.admission import admit, admit_change
 from core.creating import changes, new_job
 from core.errors import Refused
-from core.model import ActionResult, NewJob
+from core.model import ActionResult, Enqueued, NewJob, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from core.creating import Wanted
     from core.database import Connection
-    from core.model import Enqueued, Job
+    from core.model import Job
     from core.registry import Registry
     from core.settings import Settings
 
@@ -34,7 +35,22 @@ def create(conn: Connection, registry: Registry, wanted: Wanted, *, settings: Se
         made = new_job(registry, wanted, evidence.clock(conn))
         recurring = made.recurrence_interval_minutes is not None
         admit(conn, registry, made.task_type, [made.payload], recurring=recurring, settings=settings)
-        return queue.enqueue(conn, made, actor=actor)
+        return enqueue(conn, made, actor=actor)
+
+
+def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
+    """Enqueues the job, and reads what stands in the queue for it.
+
+    Raises:
+        Refused: the interval, priority or blocker is not acceptable, or the job that holds the dedupe key has left
+            the queue meanwhile.
+    """
+    with conn.transaction():
+        ticket = queue.enqueue(conn, new, actor=actor)
+        job = insights.job(conn, ticket.job_id)
+    if job is None:
+        raise Refused("The job that holds the same dedupe key has just left the queue. Enqueue again.")
+    return Enqueued(job, ticket.created)
 
 
 def edit(
@@ -58,33 +74,37 @@ def edit(
 
 
 def run_again(conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str) -> ActionResult:
-    """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job."""
+    """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job.
+
+    The history keeps neither its key nor how many attempts it had: both are the type's.
+    """
     known = registry.get(job.task_type)
     try:
-        key = known.concurrency_key(known.parse(job.payload)) if known else job.concurrency_key
-        new = NewJob(
-            job.task_type, job.payload, max_attempts=job.max_attempts, priority=job.priority, concurrency_key=key
-        )
+        new = NewJob(job.task_type, job.payload, priority=job.priority)
+        if known is not None:
+            key = known.concurrency_key(known.parse(job.payload))
+            new = replace(new, max_attempts=known.max_attempts, concurrency_key=key)
         with conn.transaction():
             admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
-            copy = queue.enqueue(conn, new, actor=actor).job
+            copy = queue.enqueue(conn, new, actor=actor)
     except Refused as refusal:
         return ActionResult(job.id, ok=False, message=str(refusal))
-    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.id}.", status=copy.status)
+    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.job_id}.", status=Status.PENDING)
 
 
-def not_again(conn: Connection, registry: Registry, ids: Sequence[UUID], *, settings: Settings) -> list[ActionResult]:
-    """The refusals for those that have left the queue and of which their types take no copy."""
-    refused = []
+def retry_removed(
+    conn: Connection, registry: Registry, ids: Sequence[UUID], *, settings: Settings, actor: str, dry_run: bool
+) -> list[ActionResult]:
+    """Runs those again that have left the queue, as copies; of the others it says nothing."""
+    answers = []
     for one in ids:
         found = insights.job(conn, one)
-        if found is None or not found.removed:
-            continue
-        try:
-            admit(conn, registry, found.task_type, [found.payload], recurring=False, settings=settings)
-        except Refused as refusal:
-            refused.append(ActionResult(one, ok=False, message=str(refusal)))
-    return refused
+        if found is not None and found.removed:
+            with conn.transaction(force_rollback=dry_run):
+                answer = run_again(conn, registry, found, settings=settings, actor=actor)
+            message = "A copy of it would be enqueued." if answer.ok and dry_run else answer.message
+            answers.append(replace(answer, message=message))
+    return answers
 
 
 def rehearse(

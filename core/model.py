@@ -400,6 +400,13 @@ class ActionResult:
     version: int | None = None
 
 
+class Ticket(NamedTuple):
+    """Which job stands for what was enqueued: a new one, or (`created` false) the one that holds the dedupe key."""
+
+    job_id: UUID
+    created: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Enqueued:
     """A job that was enqueued, or (`created` false) the one that already holds the dedupe key."""

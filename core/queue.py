@@ -18,8 +18,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Refused
-from core.model import ClaimedJob, Enqueued, Finished, FinishedRun, Renewed, RunOutcome, Status
-from core.rows import Row, job_from, processing_from, result_from
+from core.model import ClaimedJob, Finished, FinishedRun, Renewed, RunOutcome, Status, Ticket
+from core.rows import Row, processing_from, result_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -94,26 +94,25 @@ def _microseconds(moments: Iterable[float]) -> str:
 # Enqueue
 
 
-def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
-    """Enqueues one job, or returns the one that already holds its dedupe key.
+def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Ticket:
+    """Enqueues one job, or answers with the one that already holds its dedupe key.
 
     Type and payload must have been validated by the registry.
 
     Raises:
         Refused: the interval, priority or blocker is not acceptable.
     """
-    row = _rows(
-        conn,
-        """
-        SELECT (e.job).*, e.created FROM job_queue_create(
-            %s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS e
-        """,
-        (
-            new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
-            new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
-        ),
-    )[0]  # fmt: skip
-    return Enqueued(job_from(row | {"next_run_at": row["run_at"]}), row["created"])
+    with _refusals():
+        row = conn.execute(
+            "SELECT job_id, created FROM job_queue_create(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
+                new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
+            ),
+        ).fetchone()  # fmt: skip
+    if row is None:
+        raise Refused("The database did not answer whether the job is enqueued. Look whether it is there.")
+    return Ticket(*row)
 
 
 def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> list[UUID]:
@@ -146,7 +145,7 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str) -> psycopg.Curs
         """,
         (
             _words([job.task_type for job in part]),
-            f"[{','.join([json.dumps(job.payload) for job in part])}]",
+            json.dumps([job.payload for job in part]),
             _unless_all([job.run_at for job in part], None),
             _unless_all([job.max_attempts for job in part], 5),
             _unless_all([job.priority for job in part], 0),

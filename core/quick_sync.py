@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core import queue
+from core import desk
 from core.commands import new_jobs
 
 if TYPE_CHECKING:
@@ -25,5 +25,5 @@ def enqueue(conn: Connection, registry: Registry, kind: str, *, actor: str) -> l
     with conn.transaction():
         for job in jobs:
             blocker = done[-1].job.id if done else None
-            done.append(queue.enqueue(conn, replace(job, blocked_by=blocker), actor=actor))
+            done.append(desk.enqueue(conn, replace(job, blocked_by=blocker), actor=actor))
     return done

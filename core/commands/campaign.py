@@ -18,7 +18,7 @@ from core.redact import clean
 if TYPE_CHECKING:
     import psycopg
 
-    from core.model import Enqueued, Json
+    from core.model import Json, Ticket
     from core.programme.messaging_audience import Outlook
     from core.programme.messaging_campaigns import Campaign, Stats
     from core.rendering import Body
@@ -114,8 +114,8 @@ def resume(
         enqueued = _enqueue(session, conn, wanted, allowed=allow_without_unsubscribe)
     verb = "Would mail" if dry_run else "Mails"
     session.answer(
-        {"campaign": wanted, "recipients": count, "job": enqueued.job.id, "dry_run": dry_run},
-        [f"{verb} {count} recipients of campaign {wanted} in job {enqueued.job.id}."],
+        {"campaign": wanted, "recipients": count, "job": enqueued.job_id, "dry_run": dry_run},
+        [f"{verb} {count} recipients of campaign {wanted} in job {enqueued.job_id}."],
     )
 
 
@@ -129,7 +129,7 @@ campaign = click.Group(
 
 def _create(
     session: Session, conn: psycopg.Connection[Any], *, subject: str, text: str, coach: UUID | None, **given: Any
-) -> tuple[UUID, Enqueued]:
+) -> tuple[UUID, Ticket]:
     from core import rendering  # noqa: PLC0415 -- imported on first use
     from core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
 
@@ -146,7 +146,7 @@ def _create(
         return made, _enqueue(session, conn, made, allowed=given["allow_without_unsubscribe"])
 
 
-def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID, *, allowed: bool) -> Enqueued:
+def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID, *, allowed: bool) -> Ticket:
     from core import queue  # noqa: PLC0415 -- imported on first use
 
     payload: Json = {"campaignId": str(campaign_id)} | ({"allowWithoutUnsubscribe": True} if allowed else {})
@@ -224,11 +224,11 @@ def _reasons(excluded: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items()))
 
 
-def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | None) -> Json:
+def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | None) -> Json:
     return {
         "created": made is not None,
         "campaign": made[0] if made else None,
-        "job": made[1].job.id if made else None,
+        "job": made[1].job_id if made else None,
         "recipients": outlook.recipients,
         "minors": outlook.minors,
         "excluded": outlook.excluded,
@@ -239,7 +239,7 @@ def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | No
     }
 
 
-def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | None) -> list[str]:
+def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | None) -> list[str]:
     lines = output.facts(
         [
             ("Recipients", outlook.recipients),
@@ -252,4 +252,4 @@ def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Enqueued] | N
         lines += ["", f"To {clean(masked)} (competitor {person})", f"Subject: {body.subject}", "", *words]
     if made is None:
         return [*lines, "", "Nothing was created. Add --yes to create the campaign and its job."]
-    return [*lines, "", f"Created campaign {made[0]}; job {made[1].job.id} sends it."]
+    return [*lines, "", f"Created campaign {made[0]}; job {made[1].job_id} sends it."]

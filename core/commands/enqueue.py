@@ -75,7 +75,7 @@ def enqueue(
     **given: Any,
 ) -> None:
     """Enqueue one job of TYPE and print it."""
-    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from core import desk, evidence  # noqa: PLC0415 -- imported on first use
     from core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
@@ -85,7 +85,7 @@ def enqueue(
             now = evidence.clock(conn)
             new = options.applied(drafted, Schedule(options.at, every, lasting), now)
             admit(conn, session.registry, task_type, [new.payload], recurring=bool(every), settings=session.settings)
-            enqueued = queue.enqueue(conn, new, actor=session.actor)
+            enqueued = desk.enqueue(conn, new, actor=session.actor)
         effects = _effects(session, database, new) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]

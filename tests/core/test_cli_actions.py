@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job.id
+    return queue.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job_id
 
 
 def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
@@ -104,7 +104,7 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
         (["retry", "--filter", "state:failed"], 2, ["state"]),
         (["edit", "nonsense", "--priority", "1"], 2, ["nonsense"]),
         (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["no job"]),
-        (["restore"], 2, ["ID"]),
+        (["restore"], 2, ["ids", "--bulk"]),
     ],
 )
 def test_what_names_no_job_is_refused(
@@ -182,3 +182,26 @@ def test_the_payload_of_a_type_without_handler_cannot_be_edited(
     job = add(conn, task_type="from_elsewhere")
     jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
     assert jobdeck("edit", str(job), "--priority", "2").code == 0
+
+
+def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    jobdeck("enqueue", "game_platform_sync")
+    kept = "SELECT concurrency_key, max_attempts FROM job_queue"
+    [usual] = conn.execute(kept).fetchall()
+    assert usual[0] is not None
+    [job] = queue.claim(conn, "a worker", ["game_platform_sync"], 1, 60)
+    conn.execute(
+        """
+        SELECT job_queue_finish('a worker', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],
+            ARRAY[now()], ARRAY['{}'::jsonb], 1, 1)
+        """,
+        (job.id, job.run_token),
+    )
+    before = everything(conn)
+    [told] = jobdeck("retry", str(job.id), "--dry-run", "--json").data["results"]
+    assert (told["ok"], told["message"]) == (True, "A copy of it would be enqueued.")
+    assert everything(conn) == before
+    assert jobdeck("retry", str(job.id)).code == 0
+    assert conn.execute(kept).fetchall() == [usual]

@@ -27,7 +27,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(conn: Connection, number: int = 5) -> list[UUID]:
-    return [queue.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job.id for _ in range(number)]
+    return [queue.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job_id for _ in range(number)]
 
 
 def statuses(conn: Connection) -> list[str]:
@@ -106,3 +106,25 @@ def test_nothing_that_matches_is_nothing_done(jobdeck: Jobdeck, conn: Connection
     cancelled = jobdeck("cancel", "--filter", "", "--yes")
     assert cancelled.code == 2
     assert "None" in jobdeck("bulk", "list").out
+
+
+def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")
+    assert choice is not None
+    bulk.start(conn, choice.bulk.id, "cancel", actor="somebody")
+    bulk.step(conn, choice.bulk.id, driver="somebody", limit=2)
+    assert "2 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id), "--dry-run").out
+    assert statuses(conn).count("cancelled") == 2
+    assert "5 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id)).out
+    assert statuses(conn) == ["cancelled"] * 5
+    jobdeck("bulk", "go-on", str(choice.bulk.id)).refused(1, "finished already")
+
+
+def test_deleted_jobs_of_an_earlier_bulk_action_are_restored(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
+    jobdeck("restore", "--bulk", deleted).refused(1, "5 jobs", "--yes")
+    assert jobdeck("restore", "--bulk", deleted, "--yes").code == 0
+    assert statuses(conn) == ["pending"] * 5
+    jobdeck("restore").refused(2, "--bulk")

@@ -80,7 +80,7 @@ def test_bad_input_turns_and_removes_nothing(
 def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    stuck = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job.id
+    stuck = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
     queue.claim(conn, "a worker that died", ["cli_echo"], 1, 60)
     assert jobdeck("cleanup").out == "No stuck jobs.\n"
     conn.execute(
@@ -104,8 +104,8 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
 def test_purge_counts_old_jobs_and_with_yes_removes_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], count: int
 ) -> None:
-    kept = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job.id
-    old = [queue.enqueue(conn, NewJob("cli_echo"), actor="test").job.id for _ in range(count)]
+    kept = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    old = [queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(count)]
     queue.cancel(conn, old, actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '20 days' WHERE status = 'cancelled'")
     before = everything(conn)

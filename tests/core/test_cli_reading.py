@@ -23,7 +23,7 @@ CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) !=
 
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job.id
+    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

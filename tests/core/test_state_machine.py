@@ -207,11 +207,11 @@ class QueueMachine(RuleBasedStateMachine):
             return
         after = read(self.conn)
         if holder:
-            assert (enqueued.job.id, enqueued.created) == (holder[0], False)
+            assert (enqueued.job_id, enqueued.created) == (holder[0], False)
         else:
             assert enqueued.created
-            draft.created.add(enqueued.job.id)
-            self.check_new(new, after.jobs[enqueued.job.id], after)
+            draft.created.add(enqueued.job_id)
+            self.check_new(new, after.jobs[enqueued.job_id], after)
         self.step(draft, after=after)
 
     def check_new(self, new: NewJob, row: Row, after: Reading) -> None:

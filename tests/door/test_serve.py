@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
+from core import desk, queue
 from core.model import NewJob
 from core.schema import install_schema
 from tests.core.cli_support import ROOT, Jobdeck, started
@@ -69,7 +69,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
 
 
 def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database_url: str, conn: Connection) -> None:
-    job = queue.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
+    job = desk.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
     settings = {"DATABASE_URL": database_url, "CRON_SECRET": SECRET, "CRON_BUDGET_SECONDS": "0.2"}
     with started(*ARGUMENTS, **settings, JOBDECK_DRAIN_SECONDS="0") as process:
         assert call(address(process), "/api/jobs/run") == 200
@@ -138,7 +138,7 @@ class TestScheduledRuns:
 
 
 def test_health_names_runs_that_have_used_up_most_of_their_time(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = queue.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
+    job = desk.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
     queue.claim(conn, "w", ["cli_wait"], 1, 7200.0)
     conn.execute("UPDATE job_queue SET started_at = now() - interval '99 days' WHERE id = %s", (job.id,))
     findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def enqueue(mail: MailWorld, campaign: UUID, **payload: Any) -> UUID:
     new = NewJob("competitor_announcement_dispatch", {"campaignId": str(campaign), **payload}, max_attempts=25)
-    return queue.enqueue(mail.conn, new, actor="mara@local").job.id
+    return queue.enqueue(mail.conn, new, actor="mara@local").job_id
 
 
 def judge(mail: MailWorld, campaign: UUID) -> set[str]:

@@ -164,7 +164,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(
     world: NoticeWorld, database_url: str, tmp_path: Path, done: int
 ) -> None:
     archived(world, 7)
-    job = queue.enqueue(world.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job.id
+    job = queue.enqueue(world.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job_id
     with workers(database_url, world.sandbox, tmp_path) as crew:
         with psycopg.connect(database_url) as holder:
             holder.execute(

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from core import queue
+from core import desk, queue
 from core.model import FinishedRun, NewJob, RunOutcome
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def advance(conn: Connection, delta: timedelta) -> None:
 
 def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
     """Enqueues one job."""
-    return queue.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
+    return desk.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
 
 
 def job_row(conn: Connection, job_id: UUID) -> Row:

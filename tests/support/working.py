@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from core import queue
+from core import desk
 from core.database import Database
 from core.model import ClaimedJob, Job, NewJob
 from core.registry import JobType, Payload, Registry
@@ -100,7 +100,7 @@ def working(url: str, *types: JobType, settings: Settings | None = None, **facts
 
 def enqueue(conn: psycopg.Connection[Any], task_type: str, **facts: Any) -> Job:
     """Enqueues one job."""
-    return queue.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
+    return desk.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
 
 
 def outcomes(conn: psycopg.Connection[Any], job_id: UUID | None = None) -> list[str]:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from core import queue, registry
+from core import desk, queue, registry
 from core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
 from core.model import Filter, NewJob, Status
 from core.registry import Done, JobContext, JobType, Payload, Registry
@@ -241,7 +241,7 @@ def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
 
 
 def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = queue.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
+    job = desk.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -282,7 +282,7 @@ def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, con
 def test_closing_drains_the_worker_and_hands_back_what_does_not_end(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    job = queue.enqueue(conn, NewJob("test_wait"), actor="a").job
+    job = desk.enqueue(conn, NewJob("test_wait"), actor="a").job
     hasty = settings.model_copy(update={"drain_seconds": 0.0})
     with backend_of(hasty, worker=True) as backend:
         backend.view(ALL)

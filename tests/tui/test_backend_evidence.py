@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import queue
+from core import desk, queue
 from core.errors import InvalidPayload, Refused, UnknownTaskType
 from core.model import Filter, NewJob, Status
 from tests.support.working import until
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
     """Jobs that have failed for good, all alike."""
-    ids = [queue.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job.id for _ in range(number)]
+    ids = [queue.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job_id for _ in range(number)]
     backend.view(ALL)
     backend.run_cycle(lambda _text: None)
     return ids
@@ -150,7 +150,7 @@ def test_a_job_that_left_the_queue_runs_again_with_another_payload(
 def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    ids = [queue.enqueue(conn, NewJob("test_quick"), actor="a").job.id for _ in range(2)]
+    ids = [queue.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
     queue.claim(conn, "dead worker", ["test_quick"], 2, 60)
     conn.execute(
         "UPDATE job_queue SET started_at = now() - interval '1 hour', lease_expires_at = now() - interval '50 minutes'"
@@ -165,7 +165,7 @@ def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
 
 
 def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = queue.enqueue(conn, NewJob("test_quick"), actor="a").job
+    job = desk.enqueue(conn, NewJob("test_quick"), actor="a").job
     queue.cancel(conn, [job.id], actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
@@ -177,7 +177,7 @@ def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, 
 
 
 def test_a_job_that_wrote_to_nobody_has_no_recipients(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = queue.enqueue(conn, NewJob("test_quick"), actor="a").job
+    job = desk.enqueue(conn, NewJob("test_quick"), actor="a").job
     with backend_of(settings) as backend:
         backend.view(ALL)
         assert backend.recipients(job.id) is None
