@@ -105,7 +105,7 @@ class Cycle:
     def so_far(self) -> CycleResult:
         """What it has come to up to now; another thread may ask."""
         running = self._station.tally.claimed - len(self._results)
-        return self._result("ok", f"{len(self._results)} jobs run, {running} still running")
+        return self._result("ok", f"{_run(self._results)}, {running} still running")
 
     def hand_back(self) -> None:
         """Ends claiming and gives back the job that runs; for another thread. The cycle then ends by itself."""
@@ -153,7 +153,7 @@ class Cycle:
         while len(self._results) < self._limit:
             task_types = self._budget.fitting(self._station.task_types, first=not self._results)
             if not task_types:
-                return self._result("ok", f"{len(self._results)} jobs run. {TIME_IS_UP}")
+                return self._result("ok", f"{_run(self._results)}. {TIME_IS_UP}")
             sent = time.monotonic()
             jobs = self._claim(task_types)
             if not jobs:
@@ -165,7 +165,7 @@ class Cycle:
             self._tell(jobs[0].task_type)
             self._report_one()
             self._tell(jobs[0].task_type)
-        return self._result("ok", f"{len(self._results)} jobs run" if self._results else NOTHING_DUE)
+        return self._result("ok", _run(self._results) if self._results else NOTHING_DUE)
 
     def _claim(self, task_types: Sequence[str]) -> list[ClaimedJob]:
         station = self._station
@@ -238,3 +238,7 @@ class Cycle:
 
 def _why(processing: Processing) -> str:
     return safe_error(processing.paused_reason or "") or PAUSED
+
+
+def _run(results: Sequence[Json]) -> str:
+    return "1 job run" if len(results) == 1 else f"{len(results)} jobs run"

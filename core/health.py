@@ -250,7 +250,8 @@ def _stuck(facts: dict[str, Any]) -> Finding:
 def _series(facts: dict[str, Any]) -> Finding:
     if not facts["failing"]:
         return Finding("recurring jobs", Verdict.OK, "Each succeeded in its last cycle.")
-    words = f"{facts['failing']} failing; {facts['failing_type']} for {facts['streak']} cycles in a row."
+    since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
+    words = f"{facts['failing']} failing; {facts['failing_type']} {since}."
     return Finding("recurring jobs", Verdict.CRITICAL if facts["streak"] >= STREAK else Verdict.WARNING, words)
 
 

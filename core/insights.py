@@ -10,6 +10,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.rows import dict_row
@@ -44,6 +45,17 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
+_SEEN = """
+    SELECT now() AS at,
+        CASE WHEN NOT pg_is_in_recovery() THEN pg_backend_pid() || ' ' || pg_current_snapshot()::text END AS sight
+"""
+"""`sight` decides alone which rows are seen: it names the transactions that have ended and those that have not.
+
+A standby does not name them all, so it has none. After a crash of the server the number of a transaction that was lost
+may be given again, but not to the same server process.
+"""
+_counted: WeakKeyDictionary[Connection, tuple[str, Counts]] = WeakKeyDictionary()
+"""What was counted last on each connection: counting to 10 000 is most of what a reading of an idle queue costs."""
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""
@@ -68,14 +80,26 @@ def snapshot(
     """Everything the dashboard's first screen shows, at one moment of the database's clock."""
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        seen = _rows(conn, _SEEN)[0]
         return Snapshot(
-            at=_rows(conn, "SELECT now() AS at")[0]["at"],
+            at=seen["at"],
             page=page(conn, filter, sort=sort, descending=descending, limit=limit, after=after),
-            counts=counts(conn),
+            counts=_counts_as_of(conn, seen["sight"]),
             processing=processing(conn),
             health=health(conn),
             workers=tuple(workers(conn)),
         )
+
+
+def _counts_as_of(conn: Connection, sight: str | None) -> Counts:
+    """The counts, or those of the snapshot before on this connection where it saw the very same rows."""
+    known = _counted.get(conn)
+    if sight is not None and known is not None and known[0] == sight:
+        return known[1]
+    found = counts(conn)
+    if sight is not None:
+        _counted[conn] = sight, found
+    return found
 
 
 def page(
