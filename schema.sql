@@ -707,26 +707,29 @@ begin
 end
 $$;
 
--- Of keyed candidates in claim order, those that may run: one per key, while no job with the key is running.
--- The lock is tried and not waited for, and decides between two claims that have not seen each other.
-create or replace function public.job_queue_take_keys(p_ids uuid[]) returns uuid[]
+drop function if exists public.job_queue_take_keys(uuid[]);
+-- Of candidates, which the caller has locked where they stand, those that may run: of each key the first in claim
+-- order, while no job with the key is running. The key's lock is tried and not waited for, and decides between two
+-- claims that have not seen each other.
+create or replace function public.job_queue_take_keys(p_places tid[]) returns tid[]
 language plpgsql volatile
 set search_path = public, pg_temp set enable_seqscan = off set jit = off
 as $$
 declare
     v_job record;
-    v_refused uuid[] := '{}';
+    v_refused tid[] := '{}';
     v_taken text[] := '{}';
     v_takers uuid[] := '{}';
 begin
     for v_job in
-        select q.id, q.concurrency_key as key from unnest(p_ids) with ordinality as c (id, place)
-        join job_queue q on q.id = c.id where q.concurrency_key is not null order by c.place
+        select q.ctid as place, q.id, q.concurrency_key as key from job_queue q
+        where q.ctid = any (p_places) and q.concurrency_key is not null
+        order by q.priority desc, q.run_at, q.id
     loop
         if v_job.key = any (v_taken) or not pg_try_advisory_xact_lock(1785689, hashtext(v_job.key))
             or job_key_is_busy_now(v_job.key)
         then
-            v_refused := v_refused || v_job.id;
+            v_refused := v_refused || v_job.place;
         else
             v_taken := v_taken || v_job.key;
             v_takers := v_takers || v_job.id;
@@ -739,9 +742,7 @@ begin
         where q.concurrency_key = any (v_taken) and q.status = 'pending' and q.blocked_by is null and not q.in_line
             and q.id <> all (v_takers)
         for update skip locked);
-    return array(
-        select c.id from unnest(p_ids) with ordinality as c (id, place) where c.id <> all (v_refused) order by c.place
-    );
+    return array(select c.place from unnest(p_places) as c (place) where c.place <> all (v_refused));
 end
 $$;
 
@@ -755,16 +756,23 @@ begin
 end
 $$;
 
+drop function if exists public.job_queue_claim(text, text[], integer, double precision);
 -- Takes up to p_limit claimable jobs of the given types for a worker, best first.
 --
 -- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that
 -- what is not due, of a type not asked for, blocked or behind a busy key costs nothing. The planner's settings
 -- hold that plan whatever the statistics say.
+--
+-- In a flood, what was claimed since the last vacuum stands dead before what is next, and every claim walks past all
+-- of it. Whoever claimed last may therefore say in which lanes and behind which job (p_lane_...) to go on. Only those
+-- are looked at then; what has come before them meanwhile is for the next claim without.
 create or replace function public.job_queue_claim(
-    p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision
+    p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision,
+    p_lane_types text[] default null, p_lane_priorities integer[] default null,
+    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null
 ) returns table (
     id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
-    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer
+    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
 )
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -776,64 +784,69 @@ declare
     v_now timestamptz := clock_timestamp();
     v_types text[];
     v_priorities integer[];
-    v_quotas integer[];
+    v_run_at timestamptz[];
     v_ids uuid[];
+    v_quotas integer[];
     v_places tid[];
     v_keyed boolean;
-    v_takers uuid[];
 begin
     if p_limit < 1 or not job_clause_processing(v_now) then
         return;
     end if;
-    select array_agg(l.task_type), array_agg(l.priority), array_agg(p_limit)
-    into v_types, v_priorities, v_quotas
-    from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
+    if p_lane_types is null then
+        select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
+            array_agg('00000000-0000-0000-0000-000000000000'::uuid), array_agg(p_limit)
+        into v_types, v_priorities, v_run_at, v_ids, v_quotas
+        from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
+    else
+        select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id), array_agg(p_limit)
+        into v_types, v_priorities, v_run_at, v_ids, v_quotas
+        from unnest(p_lane_types, p_lane_priorities, p_lane_run_at, p_lane_ids) as l (task_type, priority, run_at, id)
+        where l.task_type = any (p_types) and job_clause_type_open(l.task_type, v_now);
+    end if;
     if v_types is null then
         return;
     end if;
 
     if array_length(v_types, 1) > 1 then
-        select array_agg(h.task_type), array_agg(h.priority), array_agg(h.jobs)
-        into v_types, v_priorities, v_quotas
+        select array_agg(h.task_type), array_agg(h.priority), array_agg(h.run_at), array_agg(h.id), array_agg(h.jobs)
+        into v_types, v_priorities, v_run_at, v_ids, v_quotas
         from (
-            select best.task_type, best.priority, count(*)::integer as jobs
+            select best.task_type, best.priority, best.run_at, best.id, count(*)::integer as jobs
             from (
-                select l.task_type, l.priority
-                from unnest(v_types, v_priorities) as l (task_type, priority)
+                select l.task_type, l.priority, l.run_at, l.id
+                from unnest(v_types, v_priorities, v_run_at, v_ids) as l (task_type, priority, run_at, id)
                 cross join lateral (
                     select q.run_at, q.id from job_queue q
                     where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
                         and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
-                        and q.priority = l.priority and job_clause_due(q.run_at, v_now)
+                        and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                        and job_clause_due(q.run_at, v_now)
                         and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
                     order by q.run_at, q.id limit p_limit
                 ) c
                 order by l.priority desc, c.run_at, c.id limit p_limit
             ) best
-            group by best.task_type, best.priority
+            group by best.task_type, best.priority, best.run_at, best.id
         ) h;
         if v_types is null then
             return;
         end if;
     end if;
 
-    select array_agg(c.id order by l.priority desc, c.run_at, c.id),
-        array_agg(c.ctid order by l.priority desc, c.run_at, c.id), bool_or(c.keyed)
-    into v_ids, v_places, v_keyed
-    from unnest(v_types, v_priorities, v_quotas) as l (task_type, priority, quota)
+    select array_agg(c.ctid), bool_or(c.keyed) into v_places, v_keyed
+    from unnest(v_types, v_priorities, v_run_at, v_ids, v_quotas) as l (task_type, priority, run_at, id, quota)
     cross join lateral (
-        select q.id, q.ctid, q.run_at, q.concurrency_key is not null as keyed from job_queue q
+        select q.ctid, q.concurrency_key is not null as keyed from job_queue q
         where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
             and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
-            and job_clause_due(q.run_at, v_now) and job_clause_unexpired(q.expires_at, v_now)
-            and job_clause_key_free(q.concurrency_key)
+            and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
+            and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
         order by q.run_at, q.id limit l.quota
         for update of q skip locked
     ) c;
     if v_keyed then
-        v_takers := job_queue_take_keys(v_ids);
-        select array_agg(c.place) into v_places from unnest(v_ids, v_places) as c (id, place)
-        where c.id = any (v_takers);
+        v_places := job_queue_take_keys(v_places);
     end if;
 
     return query
@@ -849,7 +862,7 @@ begin
             q.checkpoint, q.cycle, q.priority
     )
     select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, t.run_at, v_now, t.is_recurring,
-        t.checkpoint, t.cycle
+        t.checkpoint, t.cycle, t.priority
     from taken t order by t.priority desc, t.run_at, t.id;
 end
 $$;
@@ -1615,13 +1628,7 @@ return case
     when p_action = 'edit' and p_status = 'succeeded' then 'It has succeeded. Enqueue a new job instead.'
 end;
 
-create or replace function public.job_queue_holder(p_job public.job_queue) returns uuid
-language sql stable
-set search_path = public, pg_temp
-as $$
-    select q.id from job_queue q where q.dedupe_key = p_job.dedupe_key and q.status in ('pending', 'running')
-        and q.id <> p_job.id
-$$;
+drop function if exists public.job_queue_holder(public.job_queue);
 
 -- Makes a job pending and due now, for retry: attempts start again unless it was waiting already.
 create or replace function public.job_queue_make_due(p_job public.job_queue) returns public.job_queue
@@ -1688,10 +1695,13 @@ begin
 end
 $$;
 
--- A success that has left the queue is run again as a new job with the same type and payload.
-create or replace function public.job_queue_run_again(p_job_id uuid, p_actor text, p_dry_run boolean)
-returns table (message text, new_id uuid)
-language plpgsql volatile
+-- Enqueues a copy of a success that has left the queue, with what its history does not keep, and puts it on record.
+-- Null where there is no such success. The payload is that of the run where none is given.
+create or replace function public.job_queue_copy(
+    p_job_id uuid, p_payload jsonb, p_max_attempts integer, p_priority integer, p_concurrency_key text, p_actor text,
+    p_reason text
+) returns uuid
+language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 declare
@@ -1700,15 +1710,31 @@ declare
 begin
     select r.task_type, r.payload into v_run from job_runs r where r.job_id = p_job_id and r.removed
     order by r.run_token desc limit 1;
-    if not found then
-        return;
+    if found then
+        v_new := (job_queue_create(v_run.task_type, coalesce(p_payload, v_run.payload), null, p_max_attempts, p_priority,
+            null, p_concurrency_key, null, null, null, p_actor)).job_id;
+        perform job_queue_write_audit(p_actor, 'run again', v_new, null, jsonb_build_object('copy_of', p_job_id),
+            p_reason);
     end if;
+    return v_new;
+end
+$$;
+
+drop function if exists public.job_queue_run_again(uuid, text, boolean);
+-- A success that has left the queue is run again as a new job with the same type and payload. Says what came of it;
+-- null where there is no such success.
+create or replace function public.job_queue_run_again(p_job_id uuid, p_actor text, p_reason text, p_dry_run boolean)
+returns text
+language plpgsql volatile
+set search_path = public, pg_temp
+as $$
+begin
     if p_dry_run then
-        return query select 'It succeeded and left the queue; a copy of it would be enqueued.', null::uuid;
-        return;
+        return (select 'It succeeded and left the queue; a copy of it would be enqueued.'
+            where exists (select from job_runs r where r.job_id = p_job_id and r.removed));
     end if;
-    v_new := (job_queue_create(v_run.task_type, v_run.payload, null, 5, 0, null, null, null, null, null, p_actor)).job_id;
-    return query select format('It succeeded and left the queue; enqueued a copy of it as %s.', v_new), v_new;
+    return 'It succeeded and left the queue; enqueued a copy of it as '
+        || job_queue_copy(p_job_id, null, 5, 0, null, p_actor, p_reason) || '.';
 end
 $$;
 
@@ -1725,7 +1751,7 @@ declare
     v_asked record;
     v_job public.job_queue;
     v_after public.job_queue;
-    v_copy record;
+    v_copied text;
     v_refusal text;
     v_holder uuid;
     v_keys text[];
@@ -1745,13 +1771,9 @@ begin
         select * into v_job from job_queue q where q.id = v_asked.id for update;
         if not found then
             if p_action = 'retry' then
-                select * into v_copy from job_queue_run_again(v_asked.id, p_actor, p_dry_run);
-                if v_copy.message is not null then
-                    if not p_dry_run then
-                        perform job_queue_write_audit(p_actor, 'run again', v_copy.new_id, null,
-                            jsonb_build_object('copy_of', v_asked.id), p_reason);
-                    end if;
-                    return query select v_asked.id, true, v_copy.message, 'pending'::text, null::bigint;
+                v_copied := job_queue_run_again(v_asked.id, p_actor, p_reason, p_dry_run);
+                if v_copied is not null then
+                    return query select v_asked.id, true, v_copied, 'pending'::text, null::bigint;
                     continue;
                 end if;
             end if;
@@ -1766,7 +1788,7 @@ begin
             v_refusal := format('It has changed meanwhile and is now %s. Look again, then decide.', v_job.status);
         elsif v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.dedupe_key is not null
         then
-            v_holder := job_queue_holder(v_job);
+            v_holder := job_queue_holder(v_job.dedupe_key);
             v_refusal := case when v_holder is not null
                 then format('Job %s with the same dedupe key is waiting or running already.', v_holder) end;
         end if;
@@ -1850,7 +1872,7 @@ begin
                 null::text, null::bigint;
             continue;
         end if;
-        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job) end;
+        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job.dedupe_key) end;
         if v_holder is not null then
             return query select v_id, false, format('Job %s with the same dedupe key is waiting or running already.',
                 v_holder), null::text, null::bigint;
@@ -2593,7 +2615,8 @@ language sql stable
 return (
     has_table_privilege('public.job_list', 'select'),
     has_function_privilege('public.job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),
-    has_function_privilege('public.job_queue_claim(text, text[], integer, double precision)', 'execute')
+    has_function_privilege('public.job_queue_claim('
+        || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])', 'execute')
 );
 
 -------------------------------------------------------------------------------------------------------
@@ -5316,7 +5339,7 @@ declare
     v_function regprocedure;
     v_name text;
     v_relation regclass;
-    v_actions constant text[] := array['job_queue_act', 'job_queue_restore', 'job_queue_edit',
+    v_actions constant text[] := array['job_queue_act', 'job_queue_copy', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
         'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_worker_run_open',
         'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import common
 import peer_jobdeck as peer
@@ -326,23 +325,23 @@ def _rate_of_processes(jobs, count):
             return jobs / (workers.wait(tally.all_ran) - began)
 
 
-def memory():
-    """Resident megabytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-
-
 def growth(args):
-    """Memory of a worker after a tenth of its jobs and after all."""
-    counter = Counter()
-    peer.Noop.handler = counter
+    """Memory of a worker's process after each tenth of its jobs."""
     readings = []
-    with common.fresh_database(peer) as database, common.connect(database) as connection, worker(database):
-        for _ in range(10):
-            counter.expect(args.jobs // 10)
-            enqueue(connection, args.jobs // 10)
-            counter.done.wait(common.GIVE_UP_AFTER)
-            counter.started.clear()
-            readings.append(memory())
+    part = args.jobs // 10
+    # All have one number: noting each job's time would grow the process by eight bytes a job.
+    jobs = [NewJob("noop", {"seq": 0})] * part
+    tally = common.Tally(0, 1)
+    with (
+        common.fresh_database(peer) as database,
+        common.connect(database) as connection,
+        common.Workers(peer, database, "default", tally) as workers,
+    ):
+        workers.go()
+        for done in range(part, args.jobs + 1, part):
+            queue.enqueue_many(connection, jobs, actor=ACTOR)
+            workers.wait(lambda done=done: sum(tally.runs) >= done, interval=0.05)
+            readings.append(workers.rss_mb())
     emit("growth", jobs=args.jobs, rss_mb=readings[-1], first_rss_mb=readings[0], readings=readings)
 
 

@@ -9,14 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 from core import queue
+from core.flood import Flood
 from core.link import FAILURES, Link
 from core.logs import event
 from core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from core.listener import Listener
+    from core.model import ClaimedJob
     from core.station import Station
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Claimer:
         self._woken = threading.Event()
         self._again = threading.Event()
         self._next_poll = 0.0
+        self._flood = Flood()
         self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} claimer")
 
     @property
@@ -102,20 +105,27 @@ class Claimer:
             return
         self._again.clear()
         alone = not self._station.held
-        jobs = self._link.run(
-            lambda conn: queue.claim(
-                conn, self._station.worker_id, self._station.task_types, limit, self._station.settings.lease_seconds
-            )
-        )
+        fronts = self._flood.fronts(now)
+        jobs = self._claim(limit, fronts, now)
         if jobs:
             self._station.take(jobs, now)
             self._on_claimed()
-        if len(jobs) == limit:
+        if len(jobs) == limit or fronts:
             self._hear(0)
         elif not jobs and alone and self._until_idle:
             self._station.stopping.set()
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
+
+    def _claim(self, limit: int, fronts: Mapping[queue.Lane, queue.Front] | None, now: float) -> list[ClaimedJob]:
+        station = self._station
+        lease = station.settings.lease_seconds
+        jobs = self._link.run(
+            lambda conn: queue.claim(conn, station.worker_id, station.task_types, limit, lease, fronts)
+        )
+        full = len(jobs) == limit
+        self._flood.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
+        return jobs
 
     def _limit(self, now: float) -> int:
         """How many jobs to claim now; none while what was claimed ahead is not half used up, or by a good batch."""

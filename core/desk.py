@@ -73,7 +73,9 @@ def edit(
     return queue.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
 
 
-def run_again(conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str) -> ActionResult:
+def run_again(
+    conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str, reason: str | None = None
+) -> ActionResult:
     """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job.
 
     The history keeps neither its key nor how many attempts it had: both are the type's.
@@ -86,14 +88,21 @@ def run_again(conn: Connection, registry: Registry, job: Job, *, settings: Setti
             new = replace(new, max_attempts=known.max_attempts, concurrency_key=key)
         with conn.transaction():
             admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
-            copy = queue.enqueue(conn, new, actor=actor)
+            copied = queue.copy(conn, job.id, new, actor=actor, reason=reason)
     except Refused as refusal:
         return ActionResult(job.id, ok=False, message=str(refusal))
-    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copy.job_id}.", status=Status.PENDING)
+    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copied}.", status=Status.PENDING)
 
 
 def retry_removed(
-    conn: Connection, registry: Registry, ids: Sequence[UUID], *, settings: Settings, actor: str, dry_run: bool
+    conn: Connection,
+    registry: Registry,
+    ids: Sequence[UUID],
+    *,
+    settings: Settings,
+    actor: str,
+    reason: str | None,
+    dry_run: bool,
 ) -> list[ActionResult]:
     """Runs those again that have left the queue, as copies; of the others it says nothing."""
     answers = []
@@ -101,7 +110,7 @@ def retry_removed(
         found = insights.job(conn, one)
         if found is not None and found.removed:
             with conn.transaction(force_rollback=dry_run):
-                answer = run_again(conn, registry, found, settings=settings, actor=actor)
+                answer = run_again(conn, registry, found, settings=settings, actor=actor, reason=reason)
             message = "A copy of it would be enqueued." if answer.ok and dry_run else answer.message
             answers.append(replace(answer, message=message))
     return answers

@@ -108,6 +108,7 @@ class ClaimedJob(NamedTuple):
     is_recurring: bool
     checkpoint: Json | None
     cycle: int
+    priority: int = 0
 
     @property
     def cycle_key(self) -> str:

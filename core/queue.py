@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from core.model import ActionResult, Json, NewJob, Processing
 
 Connection = psycopg.Connection[Any]
+Lane = tuple[str, int]
+"""A task type and a priority: what is claimed of it goes by time, and by id where times are equal."""
+Front = tuple["datetime", "UUID"]
+"""How far a lane has been claimed: when the last job was due, and its id."""
 
 BULK = 2_000
 _REFUSED = "JD001"
@@ -171,16 +175,27 @@ def _unless_all(values: list[Any], default: object) -> list[Any] | None:
 
 
 def claim(
-    conn: Connection, worker_id: str, task_types: Sequence[str], limit: int, lease_seconds: float
+    conn: Connection,
+    worker_id: str,
+    task_types: Sequence[str],
+    limit: int,
+    lease_seconds: float,
+    fronts: Mapping[Lane, Front] | None = None,
 ) -> list[ClaimedJob]:
-    """Takes up to `limit` claimable jobs of these types, best first, each with a token of its own."""
+    """Takes up to `limit` claimable jobs of these types, best first, each with a token of its own.
+
+    With `fronts`, only of those lanes and only what comes behind, without a look at what is claimed already.
+    """
+    lanes: Sequence[object] = (None,) * 4
+    if fronts:
+        lanes = [list(part) for part in zip(*(lane + front for lane, front in fronts.items()), strict=True)]
     rows = conn.execute(
         """
         SELECT id, run_token, task_type, payload, attempt, max_attempts, due_at, claimed_at, is_recurring, checkpoint,
-            cycle
-        FROM job_queue_claim(%s, %s::text[], %s, %s)
+            cycle, priority
+        FROM job_queue_claim(%s, %s::text[], %s, %s, %s::text[], %s::integer[], %s::timestamptz[], %s::uuid[])
         """,
-        (worker_id, list(task_types), limit, lease_seconds),
+        (worker_id, list(task_types), limit, lease_seconds, *lanes),
         binary=True,
     ).fetchall()
     return list(map(ClaimedJob._make, rows))
@@ -332,6 +347,23 @@ def _act(
     )
     answers = {row["job_id"]: result_from(row) for row in rows}
     return [answers[job_id] for job_id in dict.fromkeys(ids)]
+
+
+def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str | None = None) -> UUID:
+    """Enqueues `new` as a copy of a job that succeeded and left the queue, puts that on record, returns its id.
+
+    Raises:
+        Refused: the job has not left the queue by succeeding, or the copy is not acceptable.
+    """
+    row = _rows(
+        conn,
+        "SELECT job_queue_copy(%s, %s::jsonb, %s, %s, %s, %s, %s) AS id",
+        (job_id, json.dumps(new.payload), new.max_attempts, new.priority, new.concurrency_key, actor, reason),
+    )[0]
+    if row["id"] is None:
+        raise Refused(f"Job {job_id} has not succeeded and left the queue, so there is nothing to copy. Look again.")
+    copied: UUID = row["id"]
+    return copied
 
 
 def restore(

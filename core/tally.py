@@ -77,13 +77,13 @@ def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
 
 
 class Pace:
-    """How far to claim ahead: as much as the slots get through in a quarter of a second, judged by what they did.
+    """How far to claim ahead: as much as the slots get through in a tenth of a second, judged by what they did.
 
     Slower handlers are believed at once, faster ones when there were several, so that a claimed job does not wait long
     behind others while a flood of short ones still comes in large batches.
     """
 
-    AHEAD_SECONDS = 0.25
+    AHEAD_SECONDS = 0.1
     MOST_AHEAD = 2000
 
     def __init__(self, slots: int) -> None:

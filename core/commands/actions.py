@@ -48,6 +48,11 @@ class Act(Protocol):
         """Carries the action out and answers per id."""
 
 
+_again_option = click.option(
+    "--bulk", "again", metavar="BULK", help="Instead of ids: the jobs of an earlier bulk action."
+)
+
+
 def _action_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
     for option in (
         yes_option,
@@ -55,7 +60,7 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
         reason_option,
         click.option("--if-version", type=click.IntRange(0), help="Only if the one job is still at this version."),
         click.option("--filter", "expression", metavar="FILTER", help='Instead of ids: "status:failed type:X".'),
-        click.option("--bulk", "again", metavar="BULK", help="Instead of ids: the jobs of an earlier bulk action."),
+        _again_option,
         click.argument("ids", nargs=-1, metavar="[ID]…"),
     ):
         function = option(function)
@@ -70,11 +75,19 @@ def retry(session: Session, **given: Any) -> int | None:
 
     def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
         # A filter finds what is in the queue; of what has left it, only somebody who knows the id asks.
-        named = ids if given["ids"] else ()
-        refused = {one.job_id: one for one in desk.not_again(conn, session.registry, named, settings=session.settings)}
-        taken = [one for one in ids if one not in refused]
-        done = {one.job_id: one for one in queue.retry(conn, taken, **asked)} if taken else {}
-        return [(refused | done)[one] for one in ids]
+        copies = desk.retry_removed(
+            conn,
+            session.registry,
+            ids if given["ids"] else (),
+            settings=session.settings,
+            actor=session.actor,
+            reason=asked["reason"],
+            dry_run=asked["dry_run"],
+        )
+        answers = {one.job_id: one for one in copies}
+        left = [one for one in ids if one not in answers]
+        answers |= {one.job_id: one for one in queue.retry(conn, left, **asked)} if left else {}
+        return [answers[one] for one in ids]
 
     return _act(session, "retry", again, **given)
 
@@ -98,15 +111,26 @@ def delete(session: Session, **given: Any) -> int | None:
 
 
 @command("restore")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@click.argument("ids", nargs=-1, metavar="[ID]…")
+@_again_option
 @reason_option
 @dry_run_option
 @yes_option
-def restore(session: Session, ids: tuple[str, ...], reason: str | None, dry_run: bool, yes: bool) -> int | None:
+def restore(
+    session: Session, ids: tuple[str, ...], again: str | None, reason: str | None, dry_run: bool, yes: bool
+) -> int | None:
     """Bring deleted jobs back from the trash."""
     from core import queue  # noqa: PLC0415 -- imported on first use
 
+    if bool(ids) == bool(again):
+        raise UsageError("Say which jobs to restore: ids, or --bulk.")
     with session.connection() as conn:
+        if again:
+            from core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
+
+            return act_in_bulk(
+                session, conn, "restore", expression=None, again=again, reason=reason, dry_run=dry_run, yes=yes
+            )
         found = _resolved(conn, ids)
         confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
         results = queue.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)

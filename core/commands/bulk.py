@@ -61,6 +61,12 @@ def _carried_out(
 
     now = bulk.start(conn, choice.bulk.id, verb, actor=session.actor, reason=reason)
     output.note(f"Bulk action {now.id}: {verb} {now.total} jobs. If this command ends early, a worker goes on with it.")
+    return _to_its_end(session, conn, now)
+
+
+def _to_its_end(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
+    from core import bulk  # noqa: PLC0415 -- imported on first use
+
     while now.state == "running":
         now = bulk.step(conn, now.id, driver=session.actor)
     return _answered(session, now, bulk.answers(conn, now.id, refused=True, limit=ANSWERS))
@@ -136,6 +142,21 @@ def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
     )
 
 
+@command("go-on")
+@click.argument("wanted", metavar="ID")
+@dry_run_option
+def go_on(session: Session, wanted: str, dry_run: bool) -> int | None:
+    """Carry a bulk action that nobody carries further to its end."""
+    with session.connection() as conn:
+        found = _found(conn, wanted)
+        if found.state != "running":
+            raise Refused(f"This bulk action has {found.state} already; there is nothing left to do.")
+        if dry_run:
+            session.answer({**_plain(found), "dry_run": True}, [f"This would go on: {_sentence(found)}"])
+            return None
+        return _to_its_end(session, conn, found)
+
+
 @command("stop")
 @click.argument("wanted", metavar="ID")
 @dry_run_option
@@ -187,7 +208,7 @@ def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
 
 bulk = click.Group(
     "bulk",
-    commands={"list": listed, "show": show, "stop": stop, "undo": undo},
+    commands={"list": listed, "show": show, "go-on": go_on, "stop": stop, "undo": undo},
     params=shared_options(),
     help="Actions on many jobs: how far they are, and the answer for each job.",
 )

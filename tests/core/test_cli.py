@@ -227,7 +227,7 @@ def test_init_with_roles_creates_them_and_grants_them_their_rights(
         may = (
             "SELECT has_table_privilege('job_viewer', 'job_list', 'select'), has_function_privilege(%s, %s, 'execute')"
         )
-        claim = "job_queue_claim(text, text[], integer, double precision)"
+        claim = "job_queue_claim(text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])"
         assert conn.execute(may, ["job_worker", claim]).fetchone() == (True, True)
         assert conn.execute(may, ["job_operator", claim]).fetchone() == (True, False)
         assert jobdeck("init", "--roles").code == 0

@@ -203,5 +203,8 @@ def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
     [told] = jobdeck("retry", str(job.id), "--dry-run", "--json").data["results"]
     assert (told["ok"], told["message"]) == (True, "A copy of it would be enqueued.")
     assert everything(conn) == before
-    assert jobdeck("retry", str(job.id)).code == 0
+    assert jobdeck("retry", str(job.id), "--reason", "once more").code == 0
     assert conn.execute(kept).fetchall() == [usual]
+    assert conn.execute("SELECT after, reason FROM job_audit WHERE action = 'run again'").fetchall() == [
+        ({"copy_of": str(job.id)}, "once more")
+    ]

@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import cycle
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID, uuid4
 
@@ -45,7 +46,7 @@ from tests.support.queue_model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import psycopg
 
@@ -106,6 +107,12 @@ class Given:
     worker: str
 
 
+def is_behind(row: Row, fronts: Mapping[queue.Lane, queue.Front]) -> bool:
+    """Whether a claim from these fronts onwards comes to a job; one without fronts comes to all."""
+    front = fronts.get((row["task_type"], row["priority"]))
+    return not fronts or (front is not None and (row["run_at"], row["id"]) > front)
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Two workers and their ghosts, an operator, a producer and a clock over one queue, `conn`.
 
@@ -121,6 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.known: list[UUID] = []
         self.given: list[Given] = []
         self.batches: list[list[FinishedRun]] = []
+        self.fronts: dict[queue.Lane, queue.Front] = {}
 
     # What every step ends with
 
@@ -274,11 +282,12 @@ class QueueMachine(RuleBasedStateMachine):
         types=st.sets(st.sampled_from(TYPES), min_size=1),
         limit=st.integers(1, 6),
         opened=st.sampled_from((True, True, True, False)),
+        onwards=st.booleans(),
     )
-    def claim(self, worker: str, types: set[str], limit: int, *, opened: bool) -> None:
+    def claim(self, worker: str, types: set[str], limit: int, *, opened: bool, onwards: bool) -> None:
         if opened:
             self.open_up()
-        self.claim_some(worker, types, limit)
+        self.claim_some(worker, types, limit, self.fronts if onwards else {})
 
     @rule(
         worker=st.sampled_from(WORKERS),
@@ -351,9 +360,11 @@ class QueueMachine(RuleBasedStateMachine):
         for name in list(self.now.pauses):
             self.resume(name)
 
-    def claim_some(self, worker: str, types: set[str], limit: int) -> None:
-        """Claims, and compares what was given out with what could be."""
-        claimed = queue.claim(self.conn, worker, sorted(types), limit, LEASE)
+    def claim_some(
+        self, worker: str, types: set[str], limit: int, fronts: Mapping[queue.Lane, queue.Front] = MappingProxyType({})
+    ) -> None:
+        """Claims, anywhere or from some fronts onwards, and compares what was given out with what could be."""
+        claimed = queue.claim(self.conn, worker, sorted(types), limit, LEASE, fronts)
         after = read(self.conn)
         draft = Draft(self.now)
         possible = self.now.claimable(at=after.at, busy=self.now.busy_keys())
@@ -361,6 +372,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert job.id in possible, f"{job.id} was claimed and could not be"
             row = possible[job.id]
             assert row["task_type"] in types
+            assert is_behind(row, fronts)
             draft.alter(job.id, self.started(row, worker, job.run_token, after))
             assert (job.attempt, job.due_at) == (row["attempts"] + 1, row["run_at"])
             assert job.run_token > max((given.token for given in self.given), default=0), "a token was given out again"
@@ -371,11 +383,15 @@ class QueueMachine(RuleBasedStateMachine):
         left = [
             claim_order(row)
             for row in certain
-            if row["concurrency_key"] is None and row["task_type"] in types and row["id"] not in draft.changes
+            if row["concurrency_key"] is None
+            and row["task_type"] in types
+            and row["id"] not in draft.changes
+            and is_behind(row, fronts)
         ]
         assert not left or not order or max(order) < min(left), "a better job was left"
         contested = any(row["concurrency_key"] is not None for row in certain)
         assert not left or len(claimed) == limit or contested, "fewer jobs were taken than could be"
+        self.fronts = self.fronts | {(job.task_type, job.priority): (job.due_at, job.id) for job in claimed}
         self.given += [Given(job.id, job.run_token, worker) for job in sorted(claimed, key=lambda j: j.run_token)]
         self.step(draft, after=after)
 

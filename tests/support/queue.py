@@ -16,7 +16,7 @@ from core import desk, queue
 from core.model import FinishedRun, NewJob, RunOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from core.model import ClaimedJob, Finished, Job
@@ -106,9 +106,10 @@ def claim(
     limit: int = 10,
     worker: str = WORKER,
     lease: float = LEASE,
+    fronts: Mapping[queue.Lane, queue.Front] | None = None,
 ) -> list[ClaimedJob]:
     """One claim."""
-    return queue.claim(conn, worker, types, limit, lease)
+    return queue.claim(conn, worker, types, limit, lease, fronts)
 
 
 def claim_one(conn: Connection, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:

@@ -1,0 +1,142 @@
+"""Claims in a flood: they go on where the last one ended, and miss nothing for long."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from core import queue
+from core.flood import Flood
+from core.model import ClaimedJob, NewJob
+from tests.support.plans import cost_of
+from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def given(number: int, task_type: str = "alpha", priority: int = 0) -> ClaimedJob:
+    """A job as a claim brings it."""
+    due = AT + timedelta(seconds=number)
+    return ClaimedJob(UUID(int=number), number, task_type, {}, 1, 5, due, due, False, None, 0, priority)
+
+
+def fronts(jobs: list[ClaimedJob]) -> dict[queue.Lane, queue.Front]:
+    """How far the lanes of a claim have been claimed."""
+    return {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs}
+
+
+class TestTheClaim:
+    def test_goes_on_behind_the_fronts_and_leaves_what_came_before_them_for_one_without(self, conn: Connection) -> None:
+        at = now(conn) - timedelta(hours=1)
+        jobs = [add(conn, run_at=at + timedelta(minutes=minute)).id for minute in range(4)]
+        first = claim(conn, limit=2)
+        early = add(conn, run_at=at - timedelta(minutes=1))
+        urgent = add(conn, priority=5)
+        assert [job.id for job in claim(conn, limit=1, fronts=fronts(first))] == [jobs[2]]
+        assert [job.id for job in claim(conn, fronts=fronts(first))] == [jobs[3]]
+        assert claim(conn, fronts=fronts(first)) == []
+        assert [job.id for job in claim(conn)] == [urgent.id, early.id]
+
+    def test_goes_by_id_among_jobs_that_are_due_at_the_same_time(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha", run_at=now(conn))] * 5, actor=ACTOR)
+        taken = claim(conn, limit=2)
+        taken += claim(conn, limit=2, fronts=fronts(taken))
+        taken += claim(conn, limit=2, fronts=fronts(taken))
+        assert len({job.id for job in taken}) == 5
+
+    def test_takes_the_best_of_several_lanes_first(self, conn: Connection) -> None:
+        at = now(conn) - timedelta(hours=1)
+        for minute in range(3):
+            add(conn, "alpha", run_at=at + timedelta(minutes=minute), priority=1)
+            add(conn, "beta", run_at=at + timedelta(minutes=minute))
+        both = claim(conn, ["alpha", "beta"], limit=1) + claim(conn, ["beta"], limit=1)
+        more = claim(conn, ["alpha", "beta"], limit=3, fronts=fronts(both))
+        assert [(job.task_type, job.priority) for job in more] == [("alpha", 1), ("alpha", 1), ("beta", 0)]
+
+    def test_takes_nothing_of_a_type_that_was_paused_meanwhile_nor_while_all_is(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha")] * 3, actor=ACTOR)
+        first = claim(conn, limit=1)
+        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        assert claim(conn, fronts=fronts(first)) == []
+        queue.resume(conn, actor=ACTOR, task_type="alpha")
+        queue.pause(conn, reason=None, actor=ACTOR)
+        assert claim(conn, fronts=fronts(first)) == []
+        queue.resume(conn, actor=ACTOR)
+        assert len(claim(conn, fronts=fronts(first))) == 2
+
+    def test_takes_nothing_of_a_type_that_was_not_asked_for(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha")] * 2, actor=ACTOR)
+        assert claim(conn, ["beta"], fronts=fronts(claim(conn, limit=1))) == []
+
+    def test_takes_one_of_a_key_as_any_claim_does(self, conn: Connection) -> None:
+        at = now(conn) - timedelta(hours=1)
+        front = fronts([*claim(conn), given(1)]) | {("alpha", 0): (at, UUID(int=0))}
+        queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="coach 1")] * 3, actor=ACTOR)
+        assert len(claim(conn, fronts=front)) == 1
+        assert claim(conn, fronts=front) == []
+
+    def test_does_not_walk_past_what_was_claimed_before_even_where_no_vacuum_can_remove_it(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        with psycopg.connect(database_url) as old:
+            old.execute("SELECT txid_current()")
+            queue.enqueue_many(conn, [NewJob("alpha")] * 2000, actor=ACTOR)
+            done = claim(conn, limit=2000)
+            finish(conn, *[report(job) for job in done])
+            queue.enqueue_many(conn, [NewJob("alpha")] * 10, actor=ACTOR)
+
+            onwards = cost_of(conn, lambda conn: claim(conn, limit=5, fronts=fronts(done)))
+            anywhere = cost_of(conn, lambda conn: claim(conn, limit=5))
+            assert onwards.entries["job_queue_claimable"] < 20
+            assert anywhere.entries["job_queue_claimable"] > 2000
+
+
+class TestWhereToGoOn:
+    def test_nothing_is_known_before_the_first_claim(self) -> None:
+        assert Flood().fronts(0.0) is None
+
+    def test_a_full_claim_is_gone_on_from_for_half_a_second(self) -> None:
+        flood = Flood()
+        flood.claimed([given(1), given(2)], full=True, onwards=False, began=10.0, ended=10.01)
+        assert flood.fronts(10.02) == {("alpha", 0): (AT + timedelta(seconds=2), UUID(int=2))}
+        assert flood.fronts(10.5) is not None
+        assert flood.fronts(10.51) is None
+
+    def test_each_claim_moves_the_fronts_of_the_lanes_it_came_from(self) -> None:
+        flood = Flood()
+        flood.claimed([given(1, priority=1), given(2)], full=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(3), given(4)], full=True, onwards=True, began=0.1, ended=0.1)
+        known = flood.fronts(0.2)
+        assert known is not None
+        assert {lane: front[1].int for lane, front in known.items()} == {("alpha", 1): 1, ("alpha", 0): 4}
+
+    def test_going_on_does_not_put_off_the_look_everywhere(self) -> None:
+        flood = Flood()
+        flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(2)], full=True, onwards=True, began=0.49, ended=0.49)
+        assert flood.fronts(0.5) is None
+
+    def test_a_look_everywhere_forgets_the_lanes_that_brought_nothing(self) -> None:
+        flood = Flood()
+        flood.claimed([given(1, "beta")], full=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(2)], full=True, onwards=False, began=0.6, ended=0.6)
+        assert list(flood.fronts(0.7) or ()) == [("alpha", 0)]
+
+    @pytest.mark.parametrize("onwards", [True, False])
+    def test_a_claim_that_was_not_full_is_followed_by_a_look_everywhere(self, *, onwards: bool) -> None:
+        flood = Flood()
+        flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)
+        flood.claimed([given(2)], full=False, onwards=onwards, began=0.1, ended=0.1)
+        assert flood.fronts(0.1) is None
+
+    @pytest.mark.parametrize(("seconds", "holds"), [(0.1, 2.0), (1.0, 5.0)])
+    def test_a_look_everywhere_that_takes_long_is_rarer_and_never_rarer_than_five_seconds(
+        self, seconds: float, holds: float
+    ) -> None:
+        flood = Flood()
+        flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=seconds)
+        assert flood.fronts(seconds + holds - 0.01) is not None
+        assert flood.fronts(seconds + holds + 0.01) is None
