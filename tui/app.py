@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
-import signal
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import events
-from textual.app import App
 
-from core import settings as configuration
-from core.errors import JobdeckError
 from core.model import Filter
-from core.redact import clean
-from tui import hang_up, keymap, themes
+from tui import themes
 from tui.actions import BY_ID, Situation
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
+from tui.ending import Ending
 from tui.format import one_line
 from tui.operations import Operations, Severity
 from tui.poller import Poller
@@ -43,7 +36,6 @@ if TYPE_CHECKING:
 
     from core.bulk_model import Bulk
     from core.model import Job
-    from core.settings import Settings
     from tui.canary import Canary
     from tui.poller import Background
     from tui.view import Backend, View
@@ -66,7 +58,7 @@ class Options:
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class JobdeckApp(App[int]):
+class JobdeckApp(Ending):
     """The dashboard. `make_backend` is called off the UI's thread; `background` and `monotonic` are for tests."""
 
     TITLE = "Jobdeck"
@@ -102,8 +94,6 @@ class JobdeckApp(App[int]):
         self._make_backend = make_backend
         self.monotonic = monotonic
         self.view: View | None = None
-        self.failure: JobdeckError | None = None
-        self._answered_at = 0.0
         self._threads = Threads(self)
         self.background = background or self._threads
         self.operations = Operations(
@@ -123,7 +113,7 @@ class JobdeckApp(App[int]):
             monotonic=monotonic,
             on_view=self._arrived,
             on_change=self._redraw,
-            on_fatal=self._give_up,
+            on_fatal=self.give_up,
             interval=self.options.interval,
         )
         self.dashboard = Dashboard()
@@ -151,13 +141,8 @@ class JobdeckApp(App[int]):
         self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
         self.call_after_refresh(self.poller.poke)
         if self.options.ticking:
-            self.set_interval(1.0, self._tick)
-        if not self.is_headless:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, self.exit, 128 + number, 128 + number)
-            hung_up = 128 + signal.SIGHUP
-            self.call_later(hang_up.watch, lambda: self._threads.tell(lambda: self.exit(hung_up, hung_up)))
+            self._tick()
+        self.heed_signals(self._threads.tell)
 
     def reach(self) -> Backend:
         """The backend, made at its first use, which is in a thread and after the first paint."""
@@ -175,9 +160,10 @@ class JobdeckApp(App[int]):
 
     def time_at(self, monotonic: float) -> datetime:
         """What that clock showed, or will show, when the monotonic one showed this."""
-        if self.view is None:
+        read_at = self.poller.read_at
+        if self.view is None or read_at is None:
             return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
-        return self.view.snapshot.at + timedelta(seconds=monotonic - self._answered_at)
+        return self.view.snapshot.at + timedelta(seconds=monotonic - read_at)
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
         """What decides which actions can be taken on these jobs now."""
@@ -293,7 +279,6 @@ class JobdeckApp(App[int]):
     def _arrived(self, view: View) -> None:
         glance = self.poller.request.glance and self.view is not None
         first = self.view is None
-        self._answered_at = self.monotonic()
         self.view = self._with_what_was_known(view) if glance else view
         if not glance:
             self.dashboard.show_view(view)
@@ -329,77 +314,7 @@ class JobdeckApp(App[int]):
             self.screen.redraw()
 
     def _tick(self) -> None:
+        """Has what counts seconds said anew, now and when the clock's next second has begun."""
         if isinstance(self.screen, Dashboard | Page):
             self.screen.tick()
-
-    def _handle_exception(self, error: Exception) -> None:
-        """Ends with a sentence, where Textual would print a traceback with the values of all variables."""
-        if self.is_headless:
-            super()._handle_exception(error)
-            return
-        logger.error("The dashboard failed", exc_info=error)
-        self.failure = JobdeckError(
-            f"The dashboard ended because of an unforeseen {type(error).__name__}. "
-            "Set JOBDECK_LOG_FILE and repeat what you did to keep the traceback."
-        )
-        self._return_code = 1
-        self._close_messages_no_wait()
-
-    def _give_up(self, error: JobdeckError) -> None:
-        self.failure = error
-        self.exit(error.exit_code, error.exit_code)
-
-
-def run_dashboard(
-    settings: Settings,
-    *,
-    read_only: bool = False,
-    worker: bool = False,
-    mouse: bool = False,
-    interval: float = 2.0,
-    theme: str = themes.DARK.name,
-) -> int:
-    """Runs the dashboard until it is left, then drains the embedded worker. Returns the exit code.
-
-    The database is opened by the dashboard itself, after its first paint.
-    """
-
-    def make_backend() -> Backend:
-        from tui.backend import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
-
-        return LiveBackend(settings, read_only=read_only, worker=worker)
-
-    options = Options(
-        theme=theme,
-        environment=settings.environment,
-        production=settings.is_production,
-        read_only=read_only,
-        interval=interval,
-        patience=settings.drain_seconds,
-        keymap=keymap.read(configuration.key_bindings()),
-    )
-    app = JobdeckApp(make_backend, options)
-    with app.log_lines.attached():
-        return run(app, mouse=mouse)
-
-
-def run(app: JobdeckApp, *, mouse: bool = False) -> int:
-    """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
-    try:
-        app.run(mouse=mouse)
-    finally:
-        app.poller.stop()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        running = app.worker.running
-        if running:
-            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to end…")
-        if app.backend is not None:
-            app.backend.close()
-    if app.failure is not None:
-        _tell(f"jobdeck: {clean(str(app.failure))}")
-    return app.return_code or 0
-
-
-def _tell(text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"{text}\n")
+        self.set_timer(1.01 - self.now().microsecond / 1e6, self._tick)

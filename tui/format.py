@@ -87,15 +87,22 @@ def fit(text: str, width: int) -> str:
     """The text in exactly `width` cells: cut with an ellipsis, or padded."""
     if width <= 0:
         return ""
-    return f"{set_cell_size(text, width - 1)}…" if cell_len(text) > width else set_cell_size(text, width)
+    cut = f"{set_cell_size(text, width - 1).rstrip()}…" if cell_len(text) > width else text
+    return set_cell_size(cut, width)
 
 
 def middle(text: str, width: int) -> str:
     """The text in `width` cells, cut in its middle: of task types the end says more than the beginning."""
     if cell_len(text) <= width:
         return text
-    head = max((width - 1) // 3, 0)
-    return f"{text[:head]}…{text[len(text) - (width - head - 1) :]}" if width > 1 else fit(text, width)
+    if width < 4:
+        return fit(text, width)
+    head = set_cell_size(text, (width - 1) // 3).rstrip()
+    room = width - 1 - cell_len(head)
+    start = len(text)
+    while (room := room - cell_len(text[start - 1])) >= 0:
+        start -= 1
+    return f"{head}…{text[start:]}"
 
 
 def short_id(job_id: UUID) -> str:

@@ -1,8 +1,4 @@
-"""The job table: rows by job id, a cursor anchored to its job and screen line, marks, row-scoped repaint.
-
-It keeps its own scroll offset and draws no scrollbar: a `ScrollView` repaints all of itself at every change of
-its offset, while here a line is repainted only when what it says has changed.
-"""
+"""The job table: rows by job id, a cursor anchored to its job and screen line, marks, row-scoped repaint."""
 
 from __future__ import annotations
 
@@ -18,13 +14,14 @@ from textual.strip import Strip
 
 from tui.columns import Cell, Column, Moment, cell, layout
 from tui.format import fit
-from tui.ink import INKS, Inked, inks
+from tui.ink import INKS, inks
+from tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
+    from textual.events import Click, Resize
 
     from core.model import Job
 
@@ -49,13 +46,14 @@ class Gone:
     marks: int
 
 
-class JobTable(Inked, can_focus=True):
+class JobTable(Lines[Row], can_focus=True):
     """The live list of jobs. `show` takes a fresh page; everything else is the cursor and the marks."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
+    HEAD = 1
 
     class Moved(Message):
-        """The cursor is on another job, or the marks have changed."""
+        """A person has moved the cursor or changed the marks."""
 
     class Chosen(Message):
         """A job was clicked twice."""
@@ -72,7 +70,6 @@ class JobTable(Inked, can_focus=True):
         self.jobs: tuple[Job, ...] = ()
         self.marks: set[UUID] = set()
         self.cursor = 0
-        self.top = 0
         self._empty = ""
         self._index: dict[UUID, int] = {}
         self._moment: Moment | None = None
@@ -80,7 +77,6 @@ class JobTable(Inked, can_focus=True):
         self._sort = ("created", True)
         self._stale = False
         self._columns: tuple[Column, ...] = ()
-        self._painted: list[Row] = []
 
     def say_empty(self, text: str) -> None:
         """What stands in the table while there is no job in it."""
@@ -105,11 +101,6 @@ class JobTable(Inked, can_focus=True):
         """Whether a range is open."""
         return self._range is not None
 
-    @property
-    def lines(self) -> int:
-        """How many jobs fit under the heading."""
-        return max(self.size.height - 1, 0)
-
     def show(self, jobs: Sequence[Job], moment: Moment) -> Gone:
         """Takes a fresh list. The cursor stays on its job and that job on its screen line, marks on theirs."""
         held, line = self.current, self.cursor - self.top
@@ -122,7 +113,7 @@ class JobTable(Inked, can_focus=True):
         at = self._index.get(held.id) if held else None
         self.cursor = self._clamp(self.cursor if at is None else at)
         self.top = self.cursor - line
-        self._settle()
+        self._place()
         return Gone(held.id if held and at is None else None, len(lost))
 
     def set_order(self, sort: str, descending: bool) -> None:
@@ -149,10 +140,7 @@ class JobTable(Inked, can_focus=True):
     def move_to(self, index: int) -> None:
         """Puts the cursor on the job at an index of the list, scrolling no further than needed."""
         self.cursor = self._clamp(index)
-        if self.cursor < self.top:
-            self.top = self.cursor
-        elif self.lines and self.cursor >= self.top + self.lines:
-            self.top = self.cursor - self.lines + 1
+        self._show_line(self.cursor)
         self._settle()
 
     def toggle_mark(self) -> None:
@@ -191,25 +179,9 @@ class JobTable(Inked, can_focus=True):
         """Lays the columns out anew and keeps the cursor in sight."""
         self._columns = layout(event.size.width)
         self._painted = []
-        if self.lines and self.cursor >= self.top + self.lines:
-            self.top = self.cursor - self.lines + 1
+        self._show_from_below(self.cursor)
         self._settle()
         self.refresh()
-
-    def notify_style_update(self) -> None:
-        """Paints everything anew under the new colours."""
-        super().notify_style_update()
-        self._painted = []
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Scrolls by moving the cursor, which is what the keyboard does too."""
-        event.stop()
-        self.move(3)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """The other way."""
-        event.stop()
-        self.move(-3)
 
     def on_click(self, event: Click) -> None:
         """Puts the cursor on a job; before its row marks it, a second click opens it, a heading sorts."""
@@ -246,9 +218,12 @@ class JobTable(Inked, can_focus=True):
         return self.marks | {job.id for job in self.jobs[low : high + 1]}
 
     def _settle(self) -> None:
-        self.top = min(max(self.top, 0), max(len(self.jobs) - self.lines, 0))
-        self._repaint()
+        self._place()
         self.post_message(self.Moved())
+
+    def _place(self) -> None:
+        self._stop_at(len(self.jobs))
+        self._repaint()
 
     def _row(self, line: int, chosen: set[UUID] | None = None) -> Row:
         at = self.top + line
@@ -261,15 +236,7 @@ class JobTable(Inked, can_focus=True):
 
     def _repaint(self) -> None:
         chosen = self._chosen()
-        fresh = [self._row(line, chosen) for line in range(self.lines)]
-        old, self._painted = self._painted, fresh
-        if len(old) != len(fresh):
-            self.refresh()
-            return
-        for line, (before, after) in enumerate(zip(old, fresh, strict=True)):
-            if before != after:
-                start, end = self._difference(before, after)
-                self.refresh(Region(start, line + 1, end - start, 1))
+        self._paint([self._row(line, chosen) for line in range(self.lines)])
 
     def _note(self, line: int) -> str:
         if self.jobs or not line:

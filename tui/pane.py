@@ -1,7 +1,4 @@
-"""Lines of text to look through: with a cursor that stays on its line's subject, or without one, to scroll.
-
-Like the job table it keeps its own offset and repaints a line only when what it says has changed.
-"""
+"""Lines of text to look through: with a cursor that stays on its line's subject, or without one, to scroll."""
 
 from __future__ import annotations
 
@@ -10,16 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from tui.ink import INKS, Inked, Span, inks
+from tui.ink import INKS, Span, inks
+from tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from textual.events import Click, MouseScrollDown, MouseScrollUp, Resize
+    from textual.events import Click, Resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ def entry(*spans: Span, key: Hashable | None = None) -> Entry:
     return Entry(spans, key)
 
 
-class Pane(Inked, can_focus=True):
+class Pane(Lines[tuple[Entry, bool]], can_focus=True):
     """A list of lines. `show` takes fresh ones; with `cursor` one of them is current, else they only scroll.
 
     With `follow` it stays at the end as lines are added, as long as it stood there.
@@ -56,10 +53,8 @@ class Pane(Inked, can_focus=True):
         super().__init__(id=id)
         self.entries: tuple[Entry, ...] = ()
         self.cursor = 0
-        self.top = 0
         self._has_cursor = cursor
         self._follow = follow
-        self._painted: list[tuple[Entry, bool]] = []
 
     @property
     def current(self) -> Hashable | None:
@@ -102,10 +97,7 @@ class Pane(Inked, can_focus=True):
             self.top = index
         else:
             self.cursor = self._clamp(index)
-            if self.cursor < self.top:
-                self.top = self.cursor
-            elif self.size.height and self.cursor >= self.top + self.size.height:
-                self.top = self.cursor - self.size.height + 1
+            self._show_line(self.cursor)
         self._settle()
         self.post_message(self.Moved())
 
@@ -119,25 +111,10 @@ class Pane(Inked, can_focus=True):
     def on_resize(self, _event: Resize) -> None:
         """Keeps the cursor in sight."""
         self._painted = []
-        if self._has_cursor and self.size.height and self.cursor >= self.top + self.size.height:
-            self.top = self.cursor - self.size.height + 1
+        if self._has_cursor:
+            self._show_from_below(self.cursor)
         self._settle()
         self.refresh()
-
-    def notify_style_update(self) -> None:
-        """Paints everything anew under the new colours."""
-        super().notify_style_update()
-        self._painted = []
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Moves as the keyboard does."""
-        event.stop()
-        self.move(3)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """The other way."""
-        event.stop()
-        self.move(-3)
 
     def on_click(self, event: Click) -> None:
         """Puts the cursor on the clicked line; a second click opens it."""
@@ -169,12 +146,5 @@ class Pane(Inked, can_focus=True):
 
     def _settle(self) -> None:
         self.cursor = self._clamp(self.cursor)
-        self.top = min(max(self.top, 0), max(len(self.entries) - self.size.height, 0))
-        fresh = [self._line(y) for y in range(self.size.height)]
-        old, self._painted = self._painted, fresh
-        if len(old) != len(fresh):
-            self.refresh()
-            return
-        for y, (before, after) in enumerate(zip(old, fresh, strict=True)):
-            if before != after:
-                self.refresh(Region(0, y, self.size.width, 1))
+        self._stop_at(len(self.entries))
+        self._paint([self._line(y) for y in range(self.lines)])

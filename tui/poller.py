@@ -93,7 +93,8 @@ class Poller:
         self.link = Link(since=monotonic())
         self.interval = interval
         self.frozen_since: float | None = None
-        self.answered_at: float | None = None
+        self.read_at: float | None = None
+        """When the reading was begun whose answer is shown: the data are as old as that, and no older."""
         self._fetch = fetch
         self._background = background
         self._schedule = schedule
@@ -102,6 +103,7 @@ class Poller:
         self._on_change = on_change
         self._on_fatal = on_fatal
         self._asked: Request | None = None
+        self._asked_at = 0.0
         self._again = False
         self._away = False
         self._timer: Timer | None = None
@@ -117,6 +119,11 @@ class Poller:
         """Whether an answer is awaited."""
         return self._asked is not None
 
+    @property
+    def waited(self) -> float:
+        """Seconds since the answer that is awaited was asked for; 0 while none is."""
+        return self._monotonic() - self._asked_at if self.asking else 0.0
+
     def poke(self) -> None:
         """Reads now, or directly after the answer that is awaited."""
         if self._stopped:
@@ -127,7 +134,7 @@ class Poller:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        self._asked = self.request
+        self._asked, self._asked_at = self.request, self._monotonic()
         request = self.request
         self._background(lambda: self._fetch(request), self._answered)
 
@@ -200,8 +207,8 @@ class Poller:
             self._missed(answer, now)
         else:
             self.link = self.link.succeeded(now)
-            self.answered_at = now
             if asked == self.request:
+                self.read_at = self._asked_at
                 self._on_view(answer)
         self._on_change()
         if self._again or asked != self.request:
@@ -214,7 +221,7 @@ class Poller:
 
     def _missed(self, error: Exception, now: float) -> None:
         if isinstance(error, JobdeckError):
-            if self.answered_at is None and not isinstance(error, DatabaseUnreachable):
+            if self.read_at is None and not isinstance(error, DatabaseUnreachable):
                 self._on_fatal(error)
         else:
             logger.error("Reading the queue failed", exc_info=error)

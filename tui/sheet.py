@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from textual.geometry import Region
 from textual.strip import Strip
 from textual.visual import Visual
-from textual.widget import Widget
+
+from tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.content import Content
-    from textual.events import MouseScrollDown, MouseScrollUp, Resize
+    from textual.events import Resize
 
 ROOMY: Final = 130
 """From this width on, the columns stand side by side."""
 GAP: Final = 2
 
 
-class Sheet(Widget, can_focus=True):
-    """Keeps its own offset, as the job table does and for the same reason."""
+class Sheet(Lines[Strip], can_focus=True):
+    """Shows what is given to it, wrapped to its width, from the line that it is scrolled to."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
-        self.top = 0
         self._columns: tuple[Content, ...] = ()
         self._strips: list[Strip] = []
-        self._painted: list[Strip] = []
 
     @property
     def place(self) -> str:
@@ -52,7 +50,7 @@ class Sheet(Widget, can_focus=True):
     def move_to(self, line: int) -> None:
         """Scrolls to a line."""
         self.top = line
-        self._paint()
+        self._repaint()
 
     def on_resize(self, _event: Resize) -> None:
         """Wraps the text anew."""
@@ -62,18 +60,7 @@ class Sheet(Widget, can_focus=True):
     def notify_style_update(self) -> None:
         """Paints everything anew under the new colours."""
         super().notify_style_update()
-        self._painted = []
         self._set()
-
-    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        """Scrolls as the keyboard does."""
-        event.stop()
-        self.move(3)
-
-    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        """The other way."""
-        event.stop()
-        self.move(-3)
 
     def render_line(self, y: int) -> Strip:
         """The line that stands there."""
@@ -96,7 +83,7 @@ class Sheet(Widget, can_focus=True):
             for column in self._columns:
                 self._strips += [self._blank(width)] if self._strips else []
                 self._strips += self._wrapped(column, width)
-        self._paint()
+        self._repaint()
 
     def _wrapped(self, content: Content, width: int) -> list[Strip]:
         strips = Visual.to_strips(self, content, width, None, self.visual_style)
@@ -106,15 +93,7 @@ class Sheet(Widget, can_focus=True):
     def _blank(self, width: int) -> Strip:
         return Strip.blank(width, self.visual_style.rich_style)
 
-    def _paint(self) -> None:
-        height = self.size.height
-        self.top = min(max(self.top, 0), max(len(self._strips) - height, 0))
-        fresh = self._strips[self.top : self.top + height]
-        fresh += [self._blank(self.size.width)] * (height - len(fresh))
-        old, self._painted = self._painted, fresh
-        if len(old) != len(fresh):
-            self.refresh()
-            return
-        for y, (before, after) in enumerate(zip(old, fresh, strict=True)):
-            if before != after:
-                self.refresh(Region(0, y, self.size.width, 1))
+    def _repaint(self) -> None:
+        self._stop_at(len(self._strips))
+        fresh = self._strips[self.top : self.top + self.lines]
+        self._paint(fresh + [self._blank(self.size.width)] * (self.lines - len(fresh)))

@@ -17,6 +17,7 @@ from tui.format import (
     clock,
     count,
     due,
+    fit,
     middle,
     one_line,
     payload_summary,
@@ -41,10 +42,15 @@ TABS: tuple[tuple[str, Status | None], ...] = (
     ("All", None),
     *((status.value.capitalize(), status) for status in Status),
 )
-TICK = 5
-"""The clock goes in steps of so many seconds: each time it is painted costs a slow link about 60 bytes."""
 LATE = 3.0
 """An answer that is so many seconds overdue is worth to be said."""
+NARROW_LABELS = {" run now": " run  "}
+"""As wide as what the same key does on another job, so that the keys beside it stay where they are."""
+THROUGH = " (jobdeck)"
+"""What the name of an actor ends with who acted through Jobdeck, as nearly all do."""
+RESUMES = " · P resumes"
+LEAST_REASON = 12
+"""A shorter beginning of a reason says nothing."""
 SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
 SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
 
@@ -90,7 +96,13 @@ def _header_left(bar: Bar, step: int) -> list[Span]:
         spans.append(("  read-only", "warn"))
     elif step < 2:
         spans.append(("  operator", "muted"))
-    return [*spans, *_switch(bar.view.snapshot.processing, step), *_workers(bar.view, step)]
+    state = [*_switch(bar.view.snapshot.processing, step), *_workers(bar.view, step)]
+    return [*spans, *(dimmed(state) if bar.link.state is LinkState.DISCONNECTED else state)]
+
+
+def dimmed(spans: Sequence[Span], *, but: str = "") -> list[Span]:
+    """The same words as what may no longer be true, all but those in one ink."""
+    return [(text, ink if ink == but else "muted") for text, ink in spans]
 
 
 def environment(options: Options) -> list[Span]:
@@ -125,19 +137,23 @@ def _header_right(bar: Bar, step: int) -> list[Span]:
     short = step >= 3
     if bar.frozen is not None:
         return [(f"FROZEN {'' if short else 'since '}{clock(bar.frozen)} ", "warn")]
-    time: Span = (clock(bar.now.replace(second=bar.now.second // TICK * TICK)), "text")
+    time: Span = (clock(bar.now), "text")
     late = bar.updated is not None and bar.updated >= bar.pace + LATE
     if bar.updated is None or (step >= 6 and not late):
         return [time, (" ", "text")]
+    pace = f"{'  ' if short else '  refreshed '}every {seconds(bar.pace)} "
     if not late:
-        return [time, (f"{'  ' if short else '  refreshed '}every {seconds(bar.pace)} ", "muted")]
-    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ", "warn")]
+        return [time, (pace, "muted")]
+    # As wide as what stands there otherwise, so that nothing beside it moves.
+    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ".rjust(len(pace)), "warn")]
 
 
-def health(view: View | None) -> list[Span]:
-    """One line: when something is wrong, what and since when; then the figures."""
+def health(view: View | None, link: Link) -> list[Span]:
+    """One line: when something is wrong, what and since when; then the figures. Of a lost connection, the reason."""
     if view is None:
         return []
+    if link.state is LinkState.DISCONNECTED:
+        return [(f" {one_line(link.error)}", "bad")]
     snapshot = view.snapshot
     wrong = [finding for finding in snapshot.health.findings if finding.verdict in {Verdict.CRITICAL, Verdict.WARNING}]
     spans: list[Span] = [(" ", "text")]
@@ -183,8 +199,13 @@ def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
     ]
 
 
-def tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span]:
-    """The status tabs with their keys and counts, shortened where they do not fit."""
+def tabs(counts: Counts | None, active: Status | None, width: int, *, stale: bool = False) -> list[Span]:
+    """The status tabs with their keys and counts, shortened where they do not fit, dimmed where no longer true."""
+    spans = _tabs(counts, active, width)
+    return dimmed(spans, but="tab") if stale else spans
+
+
+def _tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span]:
     for short in (False, True):
         spans: list[Span] = [(" ", "text")]
         for number, (name, status) in enumerate(TABS, start=1):
@@ -201,19 +222,25 @@ def tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span]
     return spans
 
 
-def banner(view: View | None, link: Link, now: float, at: datetime) -> list[Span]:
-    """What must not be missed: the lost connection first, then the pause; empty when all is well."""
+def banner(
+    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, reason: bool = True
+) -> list[Span]:
+    """What must not be missed: the lost connection first, then the pause; empty when all is well.
+
+    With a `width` the reason of a pause is cut so that all else fits; without `reason` that of a loss stands elsewhere.
+    """
     if link.state is LinkState.DISCONNECTED:
-        retry = max(link.retry_at - now, 0)
+        left = link.retry_at - now
+        retry = f"retry in {seconds(left)} · r retries now" if left > 0 else "trying again"
         shown = f" · data of {clock(view.snapshot.at)}" if view else ""
-        text = f" disconnected {seconds(now - link.since)}, retry in {seconds(retry)} · r retries now{shown} · "
-        return [(text + one_line(link.error), "danger")]
+        why = f" · {one_line(link.error)}" if reason else ""
+        return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}{why}", "danger")]
     if view is None:
         return []
-    return _pause_banner(view, at)
+    return _pause_banner(view, at, width)
 
 
-def _pause_banner(view: View, now: datetime) -> list[Span]:
+def _pause_banner(view: View, now: datetime, width: int) -> list[Span]:
     processing = view.snapshot.processing
     waiting = count(view.snapshot.counts.pending)
     if processing.enabled:
@@ -221,11 +248,18 @@ def _pause_banner(view: View, now: datetime) -> list[Span]:
             return []
         names = ", ".join(one_line(pause.task_type) for pause in processing.paused_types)
         return [(f" PAUSED {plural(len(processing.paused_types), 'task type')}: {names}", "alert")]
-    who = f" by {one_line(processing.paused_by)}" if processing.paused_by else ""
+    who = f" by {one_line(processing.paused_by).removesuffix(THROUGH)}" if processing.paused_by else ""
     since = f" {age(now - processing.paused_at)}" if processing.paused_at else ""
     why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
     until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
-    return [(f" PAUSED{since}{who}{why} · {waiting} waiting{until} · P resumes", "alert")]
+    begin, end = f" PAUSED{since}{who}", f" · {waiting} waiting{until}"
+    if width and cell_len(begin + why + end + RESUMES) > width:
+        if cell_len(begin + end) + LEAST_REASON > width:
+            begin = begin.partition("@")[0]
+        room = width - cell_len(begin + end)
+        why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
+        return [(f"{begin}{why}{end}", "alert")]
+    return [(f"{begin}{why}{end}{RESUMES}", "alert")]
 
 
 def peek(
@@ -269,6 +303,8 @@ def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False
     if situation.can_undo and scope == "list":
         shown.insert(0, BY_ID["mark.undo"])
     spans = {action: _key(action, scope, situation, paused=paused) for action in shown}
+    if _length(spans.values()) > width + 2:
+        spans = {action: [(NARROW_LABELS.get(text, text), ink) for text, ink in key] for action, key in spans.items()}
     while len(spans) > 1 and _length(spans.values()) > width + 2:
         del spans[next(action for action in reversed(spans) if action.id != "help")]
     margin: list[Span] = [(" ", "text")] if _length(spans.values()) < width + 2 else []

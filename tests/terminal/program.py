@@ -1,7 +1,8 @@
 """The dashboard over an in-memory queue, for a pty: says each reading on a descriptor, changes when told to.
 
 Arguments: the descriptor to report on, the descriptor to take orders from, and words:
-`still` for a clock that stands still, `fast` for one that goes ten times as fast, `hostile` for hostile jobs,
+`still` for a clock that stands still, `fast` for one that goes ten times as fast, `calm` for a clock that goes as it
+does and jobs that stay as they are, `hostile` for hostile jobs,
 `stuck` for a database that never answers,
 `busy` for an embedded worker with a running job, `broken` for an answer that nothing can make sense of.
 """
@@ -26,7 +27,8 @@ from core.model import Status  # noqa: E402 -- Textual, after the environment is
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
 from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
-from tui.app import JobdeckApp, Options, run  # noqa: E402 -- as above
+from tui.app import JobdeckApp, Options  # noqa: E402 -- as above
+from tui.running import run  # noqa: E402 -- as above
 from tui.view import EmbeddedWorker  # noqa: E402 -- as above
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Reporting(FakeBackend):
             self.jobs[4] = replace(self.jobs[4], status=Status.RUNNING, attempts=3)
         if "fast" in self.words:
             self.at = NOW + timedelta(seconds=fast())
+        if "calm" in self.words:
+            self.at = NOW + timedelta(seconds=time.monotonic() - BEGAN)
         return None if "broken" in self.words else super().view(request)  # type: ignore[return-value]
 
     def close(self) -> None:
@@ -61,6 +65,10 @@ class Reporting(FakeBackend):
 
 def fast() -> float:
     return (time.monotonic() - BEGAN) * 10
+
+
+def calm() -> FakeBackend:
+    return FakeBackend(make_job(at, Status.FAILED, task_type="game_platform_sync") for at in range(5))
 
 
 def hostile() -> FakeBackend:
@@ -74,7 +82,7 @@ def hostile() -> FakeBackend:
 def main() -> int:
     """Runs it."""
     report, orders, *words = sys.argv[1:]
-    source = hostile() if "hostile" in words else sample()
+    source = hostile() if "hostile" in words else calm() if "calm" in words else sample()
     backend = Reporting(source, int(report), int(orders), words)
     monotonic = Clock() if "still" in words else fast if "fast" in words else time.monotonic
     return run(JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic))

@@ -22,14 +22,25 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
+SHELL = 'set -m; "$@"; exit $?'
+"""A shell that gives each program the terminal, as a person's shell does."""
+SHELL_IN_SHELL = "set -m; sh -c '" + SHELL + "' sh \"$@\"; echo 'the outer shell is back'; read line"
+
+
+def _child(process: int) -> int:
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii"))
 
 
 class Terminal:
-    """One program on a pty. `raw` is everything it wrote, `lines` what the screen shows."""
+    """One program on a pty. `raw` is everything it wrote, `lines` what the screen shows.
+
+    With a `shell`, this script of one controls the terminal and starts the program, as after a login; `process` is
+    the shell.
+    """
 
     def __init__(
         self, arguments: Sequence[str], *, size: tuple[int, int] = (80, 24), environ: Mapping[str, str] | None = None,
-        keep: Sequence[int] = (),
+        keep: Sequence[int] = (), shell: str = "",
     ) -> None:  # fmt: skip
         self.raw = b""
         self._screen = pyte.Screen(*size)
@@ -37,8 +48,9 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._set_size(slave, size)
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, pass_fds=keep,
-            start_new_session=True, env={**os.environ, "TERM": "xterm-256color", **(environ or {})},
+            [*(("setsid", "--ctty", "sh", "-c", shell, "sh") if shell else ()), sys.executable, *arguments],
+            cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, pass_fds=keep, start_new_session=not shell,
+            env={**os.environ, "TERM": "xterm-256color", **(environ or {})},
         )  # fmt: skip
         os.close(slave)
 
@@ -67,7 +79,10 @@ class Terminal:
         return character.fg, character.bg, character.reverse
 
     def send(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+        self.send_bytes(keys.encode())
+
+    def send_bytes(self, data: bytes) -> None:
+        os.write(self._master, data)
 
     def hang_up(self, *, told: bool = True) -> int:
         """Takes the terminal away, as a line that drops does, and returns the program's exit code.
@@ -79,6 +94,20 @@ class Terminal:
         if told:
             self.process.send_signal(signal.SIGHUP)
         return self.process.wait(DEADLINE)
+
+    def kill_shell(self, depth: int = 0) -> None:
+        """Has the shell die without a word, or one so deep within it, and waits until its program has ended too."""
+        shell = self.process.pid
+        for _ in range(depth):
+            shell = _child(shell)
+        handle = os.pidfd_open(_child(shell))
+        try:
+            os.kill(shell, signal.SIGKILL)
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            assert ended.poll(DEADLINE * 1000), "the program has outlived its terminal"
+        finally:
+            os.close(handle)
 
     def resize(self, width: int, height: int) -> None:
         self._screen.resize(height, width)

@@ -12,7 +12,7 @@ import pytest
 from core import bulk, queue
 from core.model import NewJob
 from tests.support.working import until, working
-from tests.terminal.pty_terminal import Terminal
+from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,17 +32,21 @@ def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
     return {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": ""}
 
 
-@pytest.fixture
-def unfinished(conn: Connection, database_url: str, environ: dict[str, str]) -> Bulk:
+@pytest.fixture(params=["the line drops", "the shell is killed"])
+def unfinished(conn: Connection, database_url: str, environ: dict[str, str], request: pytest.FixtureRequest) -> Bulk:
     """A deletion of 12 000 jobs whose terminal hung up after 6 000: a lock on the next one held it there."""
     queue.enqueue_many(conn, [NewJob("game_platform_sync")] * MANY, actor="test")
-    with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal, held(database_url) as wall:
+    shell = SHELL if request.param == "the shell is killed" else ""
+    with Terminal(JOBDECK, size=(120, 30), environ=environ, shell=shell) as terminal, held(database_url) as wall:
         terminal.wait_for("game_platform_sync")
         terminal.send("A")
         terminal.wait_for("all 12 000 that match chosen")
         terminal.send("Ddelete\r")
         terminal.wait_for("deleting 6 000 of 12 000")
-        assert terminal.hang_up() == SIGHUP_CODE
+        if shell:
+            terminal.kill_shell()
+        else:
+            assert terminal.hang_up() == SIGHUP_CODE
         wall.rollback()
     until(lambda: not waiting(conn), "the end of the step that was under way")
     found = bulk.newest(conn)[0]
@@ -146,3 +150,24 @@ def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
         assert terminal.wait_for_end() == 0
         assert b"\x1b[?1000l" in terminal.raw
     assert left(conn) == 0
+
+
+def test_when_another_shell_has_taken_the_terminal_back_it_is_given_back_as_it_was(environ: dict[str, str]) -> None:
+    with Terminal(JOBDECK, environ=environ, shell=SHELL_IN_SHELL) as terminal:
+        terminal.wait_for("The queue is empty.")
+        terminal.kill_shell(depth=1)
+        terminal.wait_for("the outer shell is back")
+        assert b"\x1b[?1049l" in terminal.raw
+        assert b"Traceback" not in terminal.raw
+        terminal.send("\n")
+        assert terminal.wait_for_end() == 0
+
+
+def test_a_byte_that_is_no_text_ends_it_with_a_sentence_and_the_terminal_restored(environ: dict[str, str]) -> None:
+    with Terminal(JOBDECK, environ=environ) as terminal:
+        terminal.wait_for("The queue is empty.")
+        terminal.send_bytes(b"\xff\xfe")
+        assert terminal.wait_for_end() == 1
+        assert b"Traceback" not in terminal.raw
+        assert b"\x1b[?1049l" in terminal.raw
+        assert "UnicodeDecodeError" in terminal.text

@@ -84,12 +84,28 @@ def test_a_page_that_brings_nothing_new_writes_no_byte(key: str, there: str) -> 
 
 
 def test_with_a_running_clock_only_the_clock_is_written_and_nothing_else_of_its_line() -> None:
-    with settled("fast") as running:
+    with settled("calm") as running:
         before, start = running.lines, len(running.raw)
         running.wait_for(lambda: running.lines[0] != before[0])
         assert running.lines[1:] == before[1:]
         assert len(running.raw) - start < 100
         assert re.search(r"\d\d:\d\d:\d\dZ", running.lines[0])
+
+
+def test_a_second_of_the_clock_costs_at_most_20_bytes_even_after_text_was_typed() -> None:
+    with settled("calm") as running:
+        running.send("/")
+        running.wait_for("tab type:")
+        running.send("\x1b")
+        running.wait_for(lambda: "tab type:" not in running.text)
+        running.send("j")
+        running.wait_for("2/5")
+        moments = []
+        for _ in range(6):
+            before = running.lines[0]
+            running.wait_for(lambda before=before: running.lines[0] != before)  # type: ignore[misc]
+            moments.append(len(running.raw))
+        assert moments[-1] - moments[1] <= 20 * len(moments[2:])
 
 
 def test_while_it_is_frozen_not_even_the_clock_is_written() -> None:

@@ -23,7 +23,7 @@ async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
         header = deck.line("header")
         for part in (
             "Jobdeck", "db.example.org/queue", "alice@10.0.0.7", "operator", "Automatic Processing ● ON",
-            "worker ● 2 (1 here)", "12:04:30Z", "refreshed every 2s",
+            "worker ● 2 (1 here)", "12:04:31Z", "refreshed every 2s",
         ):  # fmt: skip
             assert part in header
 
@@ -31,7 +31,7 @@ async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
 async def test_at_80_columns_the_header_keeps_the_switch_and_the_clock() -> None:
     async with dashboard(sample()) as deck:
         assert "● ON" in deck.line("header")
-        assert "12:04:30Z" in deck.line("header")
+        assert "12:04:31Z" in deck.line("header")
         assert "every 2s" in deck.line("header")
         assert len(deck.line("header")) <= 80
 
@@ -44,7 +44,7 @@ async def test_the_header_counts_the_seconds_since_the_last_answer_once_one_is_o
         deck.clock.now += 3
         deck.app.dashboard.tick()
         assert "updated 7s ago" in deck.line("header")
-        assert "12:04:35Z" in deck.line("header")
+        assert "12:04:38Z" in deck.line("header")
 
 
 @pytest.mark.parametrize(("environment", "read_only"), [("production", False), ("production", True), ("", True)])
@@ -56,7 +56,7 @@ async def test_at_80_columns_the_switch_keeps_its_name_whatever_else_there_is_to
     async with dashboard(backend, environment=environment, production=bool(environment)) as deck:
         header = deck.line("header")
         assert "Processing ● ON" in header
-        assert "12:04:30Z" in header
+        assert "12:04:31Z" in header
         assert ("read-only" in header) == read_only
         assert len(header) <= 80
 

@@ -9,19 +9,18 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
-from core.model import Filter, Status
+from core.model import Filter
 from tui import hits, status_bar
 from tui.actions import ON_MANY, bindings
 from tui.columns import Moment
 from tui.filter_bar import FilterBar
-from tui.format import one_line, plural, short_id
+from tui.format import one_line, plural, seconds, short_id
 from tui.ink import Line, let_go
-from tui.job_table import JobTable
+from tui.job_table import Gone, JobTable
 from tui.poller import LinkState
-from tui.screens.acting import Acting
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
 from tui.screens.confirm import Confirm, choice_question
-from tui.view import LONGEST_PAGE, PAGE, SORTS
+from tui.screens.listing import ENDS, Listing, order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,31 +31,18 @@ if TYPE_CHECKING:
 
     from core.model import Job
     from tui.actions import Scope, Situation
-    from tui.view import Request, Verb, View
+    from tui.ink import Span
+    from tui.view import Verb, View
 
 LEAST: Final = (60, 12)
-NEAR_END: Final = 50
 CHOOSING: Final = "All that match are just being chosen. Press the key again when they are."
-SORT_WORDS: Final = {
-    "natural": "the order of its tab",
-    "run_at": "due time",
-    "last_run": "last run",
-    "updated": "last change",
-}
-NEWEST_FIRST: Final = frozenset({"natural", "created", "updated", "attempts", "last_run", "error"})
 
 
-class Dashboard(Acting):
+class Dashboard(Listing):
     """The list of jobs and everything that is said about the queue as a whole."""
 
     SCOPE: ClassVar[Scope] = "list"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("list")]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.filter_text = ""
-        self.noticed = ""
-        self._to_end = False
 
     def compose(self) -> ComposeResult:
         """One line each, and the table in what is left."""
@@ -74,7 +60,7 @@ class Dashboard(Acting):
 
     def on_mount(self) -> None:
         """The table has the keys; the first paint says that the database is being opened."""
-        self.table.say_empty("Opening the database…")
+        self.table.say_empty(self._awaited)
         self.table.focus()
         if self.deck.view is not None:
             self.show_view(self.deck.view)
@@ -90,26 +76,17 @@ class Dashboard(Acting):
     def on_screen_resume(self) -> None:
         """The list is on top again."""
         let_go()
+        self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
-
-    @property
-    def table(self) -> JobTable:
-        """The job table."""
-        return self.query_one("#jobs", JobTable)
 
     def line(self, name: str) -> Line:
         """One of the lines around the table."""
         return self.query_one(f"#{name}", Line)
 
-    def targets(self) -> tuple[Job, ...]:
-        """The marked jobs, else the one under the cursor."""
-        return self.table.selected
-
     def handlers(self) -> dict[str, Callable[[], object]]:
         """What the list does beside what every page does."""
-        table, poller = self.table, self.deck.poller
-        half = max(table.lines // 2, 1)
+        table = self.table
         return super().handlers() | {
             "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
             "mark.undo": self._unmark_or_undo,
@@ -117,19 +94,6 @@ class Dashboard(Acting):
             "worker.embedded": self.deck.operations.toggle_worker,
             "stuck.cleanup": lambda: ask_to_clean_up(self.deck),
             "queue.purge": lambda: ask_to_purge(self.deck),
-            **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
-            "filter": self._edit_filter,
-            "sort": self._next_sort,
-            "sort.reverse": lambda: self._ask_for(descending=not poller.request.descending),
-            "freeze": self._freeze,
-            "interval.longer": lambda: self._step_interval(1),
-            "interval.shorter": lambda: self._step_interval(-1),
-            "move.down": lambda: table.move(1),
-            "move.up": lambda: table.move(-1),
-            "move.half_down": lambda: table.move(half),
-            "move.half_up": lambda: table.move(-half),
-            "move.top": lambda: table.move_to(0),
-            "move.bottom": self._bottom,
             "mark": table.toggle_mark,
             "mark.range": table.toggle_range,
             "mark.all": table.toggle_all,
@@ -146,15 +110,24 @@ class Dashboard(Acting):
         processing = view.snapshot.processing
         types = frozenset(pause.task_type for pause in processing.paused_types)
         jobs = view.snapshot.page.jobs
+        self._awaited = ""
         self.table.say_empty(self._empty_text())
         gone = self.table.show(jobs, Moment(view.snapshot.at, not processing.enabled, types))
         if self._to_end:
             self._to_end = False
             self.table.move_to(len(jobs) - 1)
-        said = [f"{short_id(gone.cursor)} has left this list"] if gone.cursor else []
-        said += [f"{plural(gone.marks, 'marked job')} left this list, unmarked"] if gone.marks else []
+        self._tell_of(gone)
+
+    def _tell_of(self, gone: Gone) -> None:
+        """Says what a reading took away. Whose order was just changed reads of that, and not that its job has left."""
+        said = [self.noticed] if self._reordered and self.noticed else []
+        if gone.cursor and not self._reordered:
+            said.append(f"{short_id(gone.cursor)} has left this list")
+        if gone.marks:
+            said.append(f"{plural(gone.marks, 'marked job')} left this list, unmarked")
         if said:
             self.noticed = " · ".join(said)
+        self._reordered = False
 
     def redraw(self) -> None:
         """Says anew what is around the table."""
@@ -165,17 +138,18 @@ class Dashboard(Acting):
         table = self.table
         if view is None and link.state is LinkState.DISCONNECTED:
             table.say_empty(one_line(link.error))
-        table.set_order(*_order(poller.request))
+        table.set_order(*order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None
         width = self.size.width
-        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width))
-        self.line("health").show(status_bar.health(view))
-        banner = status_bar.banner(view, link, deck.monotonic(), deck.now())
+        stale = link.state is LinkState.DISCONNECTED
+        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale))
+        self.line("health").show(status_bar.health(view, link))
+        banner = self._banner()
         self.line("banner").display = bool(banner)
         self.line("banner").show(banner)
         self.bar.draw(self.filter_text)
-        self._draw_foot()
+        self.draw_foot()
         self.tick()
 
     def tick(self) -> None:
@@ -184,7 +158,7 @@ class Dashboard(Acting):
             return
         deck = self.deck
         poller, now = deck.poller, deck.monotonic()
-        updated = None if poller.answered_at is None else now - poller.answered_at
+        updated = None if poller.read_at is None else now - poller.read_at
         frozen = None if poller.frozen_since is None else deck.time_at(poller.frozen_since)
         bar = status_bar.Bar(
             deck.now(),
@@ -201,7 +175,14 @@ class Dashboard(Acting):
         self.line("header").show(left)
         self.line("clock").fit(right)
         if not poller.connected and self.line("banner").display:
-            self.line("banner").show(status_bar.banner(deck.view, poller.link, now, deck.now()))
+            self.line("banner").show(self._banner())
+        if self._awaited and poller.waited >= status_bar.LATE and poller.link.state is not LinkState.DISCONNECTED:
+            self.table.say_empty(f"{self._awaited} {seconds(poller.waited)}")
+
+    def _banner(self) -> list[Span]:
+        deck = self.deck
+        width = self.size.width
+        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, reason=False)
 
     def acted(self) -> None:
         """Marks have served their purpose."""
@@ -222,52 +203,15 @@ class Dashboard(Acting):
             )
         self.call_after_refresh(self.redraw)
 
-    def on_job_table_moved(self) -> None:
-        """The cursor or the marks are elsewhere; near the end of the list, more of it is read."""
-        table, view = self.table, self.deck.view
-        if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
-            self.deck.poller.grow(len(table.jobs) * 2)
-        self.noticed = ""
-        self._draw_foot()
-
     def on_job_table_chosen(self) -> None:
         """A double click opens the job."""
         self.action_do("job.detail")
-
-    def on_job_table_sorted(self, event: JobTable.Sorted) -> None:
-        """A clicked heading sorts by its column, and turns the order round when it does already."""
-        if event.sort == self.deck.poller.request.sort:
-            self.action_do("sort.reverse")
-        else:
-            self._sort_by(event.sort)
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
         """A click on a tab does what its key does; Textual has `Acting` see to the keys."""
         tab = hits.tab_at(event.line.spans, event.x) if event.line.id == "tabs" else None
         if tab is not None:
             self.action_do(tab)
-
-    def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
-        """The list of what was asked for; a filter that names no status keeps the tab."""
-        wanted = event.found
-        if wanted.status is None and "status:" not in event.text:
-            wanted = replace(wanted, status=self.deck.poller.request.filter.status)
-        self.filter_text = event.text
-        self._close_filter()
-        self._list(filter=wanted)
-
-    def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
-        """A filter that cannot be read is said, and changes nothing."""
-        self.deck.say(event.sentence, "warning")
-
-    def on_filter_bar_typing(self) -> None:
-        """What the last word could become."""
-        self._draw_foot()
-
-    @property
-    def bar(self) -> FilterBar:
-        """The line of the filter."""
-        return self.query_one(FilterBar)
 
     def situation(self) -> Situation:
         """What decides which actions can be taken: on what was chosen with A, else on the selected jobs.
@@ -293,12 +237,13 @@ class Dashboard(Acting):
         def answered(yes: bool | None) -> None:
             if yes and driver.choice is choice:
                 driver.act_on_choice(verb)
-            self._draw_foot()
+            self.draw_foot()
 
         question = choice_question(verb, choice, production=self.deck.options.production)
         self.deck.push_screen(Confirm(question), answered)
 
-    def _draw_foot(self) -> None:
+    def draw_foot(self) -> None:
+        """Says anew what is under the table."""
         table, deck = self.table, self.deck
         view = deck.view
         where = status_bar.place(table.cursor, table.top, len(table.jobs), more=bool(view and view.snapshot.page.next))
@@ -313,71 +258,12 @@ class Dashboard(Acting):
             left = [(f" Run Worker: {deck.operations.cycle}", "run")]
         elif deck.operations.bulk.telling:
             left = [(f" {deck.operations.bulk.telling}", "run"), (f"  {deck.key('page.bulk')} shows it", "muted")]
-        elif self.noticed:
-            left = [(f" {self.noticed}", "warn")]
+        elif self.noticed or self._at_longest_end:
+            left = [(f" {self.noticed or ENDS}", "warn")]
         self.line("peek").show(left, right)
         paused = view is not None and not view.snapshot.processing.enabled
         situation = self.situation()
         self.line("keys").show(status_bar.keys("list", situation, self.size.width, paused=paused))
-
-    @property
-    def _marking(self) -> bool:
-        return bool(self.table.marks) or self.table.ranging
-
-    def _empty_text(self) -> str:
-        request = self.deck.poller.request
-        if self.filter_text:
-            return f"No job matches {one_line(self.filter_text)}. esc clears the filter."
-        if request.filter.status is None:
-            hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
-            return f"The queue is empty.{hint}"
-        return f"No {request.filter.status.value} jobs."
-
-    def _list(self, **changes: object) -> None:
-        """Lists other jobs: the cursor goes to the first, and marks on what is no longer shown are dropped."""
-        poller = self.deck.poller
-        dropped = len(self.table.marks)
-        self.deck.operations.bulk.drop()
-        self.table.home()
-        self.table.say_empty("Reading…")
-        poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
-        self.noticed = f"{plural(dropped, 'mark')} dropped" if dropped else ""
-        self.redraw()
-
-    def _ask_for(self, **changes: object) -> None:
-        """Lists the same jobs in another order; cursor and marks stay with their jobs."""
-        poller = self.deck.poller
-        poller.change(replace(poller.request, **changes))  # type: ignore[arg-type]
-        self.redraw()
-
-    def _tab(self, status: Status | None) -> Callable[[], None]:
-        def choose() -> None:
-            wanted = replace(self.deck.poller.request.filter, status=status)
-            if wanted != self.deck.poller.request.filter:
-                self._list(filter=wanted)
-
-        return choose
-
-    def _next_sort(self) -> None:
-        self._sort_by(SORTS[(SORTS.index(self.deck.poller.request.sort) + 1) % len(SORTS)])
-
-    def _sort_by(self, sort: str) -> None:
-        self._ask_for(sort=sort, descending=sort in NEWEST_FIRST)
-        self.deck.say(f"Sorted by {SORT_WORDS.get(sort, sort)}; S turns it round.")
-
-    def _step_interval(self, by: int) -> None:
-        interval = self.deck.poller.step_interval(by)
-        self.deck.say(f"Refresh every {interval:g} s.")
-
-    def _freeze(self) -> None:
-        self.deck.poller.toggle_freeze()
-
-    def _bottom(self) -> None:
-        view = self.deck.view
-        self.table.move_to(len(self.table.jobs) - 1)
-        if view and view.snapshot.page.next and len(self.table.jobs) < LONGEST_PAGE:
-            self._to_end = True
-            self.deck.poller.grow(LONGEST_PAGE)
 
     def _unmark_or_undo(self) -> None:
         operations = self.deck.operations
@@ -401,23 +287,12 @@ class Dashboard(Acting):
 
     def _drop_choice(self) -> None:
         self.deck.operations.bulk.drop()
-        self._draw_foot()
+        self.draw_foot()
 
     def _open_quick_sync(self) -> None:
         from tui.screens.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
 
         self.deck.push_screen(QuickSyncDialog(self.deck.reach().creating))
-
-    def _edit_filter(self) -> None:
-        view = self.deck.view
-        self.bar.edit(self.filter_text, lambda: view.session.task_types if view else ())
-        self._draw_foot()
-
-    def _close_filter(self) -> None:
-        self.bar.close()
-        self.table.focus()
-        self.bar.draw(self.filter_text)
-        self._draw_foot()
 
     def _back(self) -> None:
         if self.bar.editing:
@@ -432,12 +307,3 @@ class Dashboard(Acting):
             self._list(filter=Filter(status=status))
         elif self.table.marks:
             self.table.unmark()
-
-
-def _order(request: Request) -> tuple[str, bool]:
-    """The column that the list is in order of, and whether it descends; the natural order differs by tab."""
-    if request.sort != "natural":
-        return request.sort, request.descending
-    if request.filter.status is Status.PENDING:
-        return "run_at", not request.descending
-    return ("created" if request.filter.status is None else ""), request.descending

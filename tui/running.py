@@ -1,0 +1,72 @@
+"""Runs the dashboard from its settings to its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from core import settings as configuration
+from core.redact import clean
+from tui import keymap, themes
+from tui.app import JobdeckApp, Options
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+    from tui.view import Backend
+
+
+def run_dashboard(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    worker: bool = False,
+    mouse: bool = False,
+    interval: float = 2.0,
+    theme: str = themes.DARK.name,
+) -> int:
+    """Runs the dashboard until it is left, then drains the embedded worker. Returns the exit code.
+
+    The database is opened by the dashboard itself, after its first paint.
+    """
+
+    def make_backend() -> Backend:
+        from tui.backend import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
+
+        return LiveBackend(settings, read_only=read_only, worker=worker)
+
+    options = Options(
+        theme=theme,
+        environment=settings.environment,
+        production=settings.is_production,
+        read_only=read_only,
+        interval=interval,
+        patience=settings.drain_seconds,
+        keymap=keymap.read(configuration.key_bindings()),
+    )
+    app = JobdeckApp(make_backend, options)
+    with app.log_lines.attached():
+        return run(app, mouse=mouse)
+
+
+def run(app: JobdeckApp, *, mouse: bool = False) -> int:
+    """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
+    try:
+        app.run(mouse=mouse)
+    finally:
+        app.poller.stop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        running = app.worker.running
+        if running:
+            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to end…")
+        if app.backend is not None:
+            app.backend.close()
+    if app.failure is not None:
+        _tell(f"jobdeck: {clean(str(app.failure))}")
+    return app.return_code or 0
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"{text}\n")

@@ -1,0 +1,233 @@
+"""Which jobs the first screen lists and in what order: tabs, filter, sorting, and the way to both ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from textual.geometry import Offset
+
+from core.model import Counts, Status
+from tui import status_bar
+from tui.bulk import number
+from tui.filter_bar import FilterBar
+from tui.format import one_line, plural
+from tui.job_table import JobTable
+from tui.screens.acting import Acting
+from tui.view import LONGEST_PAGE, PAGE, SORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from core.model import Job
+    from tui.view import Request
+
+NEAR_END: Final = 50
+OPENING: Final = "Opening the database…"
+READING: Final = "Reading…"
+ENDS: Final = f"The list ends at {number(LONGEST_PAGE)} jobs; there are more. / narrows it."
+SORT_WORDS: Final = {
+    "natural": "the order of its tab",
+    "run_at": "due time",
+    "last_run": "last run",
+    "updated": "last change",
+}
+NEWEST_FIRST: Final = frozenset({"natural", "created", "updated", "attempts", "last_run", "error"})
+
+
+class Listing(Acting):
+    """A screen with the live table and the line of the filter. Subclasses paint what is around them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter_text = ""
+        self.noticed = ""
+        self._awaited = OPENING
+        self._to_end = False
+        self._reordered = False
+
+    def redraw(self) -> None:
+        """Says anew what is around the table."""
+        raise NotImplementedError
+
+    def draw_foot(self) -> None:
+        """Says anew what is under the table: the job under the cursor, or what has been noticed, and the keys."""
+        raise NotImplementedError
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """What choosing, ordering and walking through the list does."""
+        table = self.table
+        half = max(table.lines // 2, 1)
+        return super().handlers() | {
+            **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
+            "filter": self._edit_filter,
+            "sort": self._next_sort,
+            "sort.reverse": self._turn_round,
+            "freeze": self._freeze,
+            "interval.longer": lambda: self._step_interval(1),
+            "interval.shorter": lambda: self._step_interval(-1),
+            "move.down": lambda: table.move(1),
+            "move.up": lambda: table.move(-1),
+            "move.half_down": lambda: table.move(half),
+            "move.half_up": lambda: table.move(-half),
+            "move.top": self._top,
+            "move.bottom": self._bottom,
+        }
+
+    @property
+    def table(self) -> JobTable:
+        """The job table."""
+        return self.query_one("#jobs", JobTable)
+
+    @property
+    def bar(self) -> FilterBar:
+        """The line of the filter."""
+        return self.query_one(FilterBar)
+
+    def targets(self) -> tuple[Job, ...]:
+        """The marked jobs, else the one under the cursor."""
+        return self.table.selected
+
+    def on_job_table_moved(self) -> None:
+        """The cursor or the marks are elsewhere; near the end of the list, more of it is read."""
+        table, view = self.table, self.deck.view
+        if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
+            self.deck.poller.grow(len(table.jobs) * 2)
+        self.noticed = ""
+        self.draw_foot()
+
+    def on_job_table_sorted(self, event: JobTable.Sorted) -> None:
+        """A clicked heading sorts by its column, and turns the order round when it does already."""
+        if event.sort == self.deck.poller.request.sort:
+            self.action_do("sort.reverse")
+        else:
+            self._sort_by(event.sort)
+
+    def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
+        """The list of what was asked for; a filter that names no status keeps the tab."""
+        wanted = event.found
+        if wanted.status is None and "status:" not in event.text:
+            wanted = replace(wanted, status=self.deck.poller.request.filter.status)
+        self.filter_text = event.text
+        self._close_filter()
+        self._list(filter=wanted)
+
+    def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
+        """A filter that cannot be read is said, and changes nothing."""
+        self.deck.say(event.sentence, "warning")
+
+    def on_filter_bar_typing(self) -> None:
+        """What the last word could become."""
+        self.draw_foot()
+
+    @property
+    def _marking(self) -> bool:
+        return bool(self.table.marks) or self.table.ranging
+
+    @property
+    def _at_longest_end(self) -> bool:
+        view, table = self.deck.view, self.table
+        at_end = len(table.jobs) >= LONGEST_PAGE and table.cursor == len(table.jobs) - 1
+        return at_end and view is not None and view.snapshot.page.next is not None
+
+    def _empty_text(self) -> str:
+        request = self.deck.poller.request
+        if self.filter_text:
+            return f"No job matches {one_line(self.filter_text)}. esc clears the filter."
+        if request.filter.status is None:
+            hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
+            return f"The queue is empty.{hint}"
+        return f"No {request.filter.status.value} jobs."
+
+    def _list(self, **changes: object) -> None:
+        """Lists other jobs: the cursor goes to the first, and marks on what is no longer shown are dropped."""
+        poller = self.deck.poller
+        dropped = len(self.table.marks)
+        self.deck.operations.bulk.drop()
+        self.table.home()
+        self._awaited = READING
+        self.table.say_empty(self._awaited)
+        poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
+        self.noticed = f"{plural(dropped, 'mark')} dropped" if dropped else ""
+        self.redraw()
+
+    def _order_as(self, wanted: Request, said: str) -> None:
+        """Lists the same jobs in another order, which is said; cursor and marks stay with their jobs."""
+        self._reordered = wanted != self.deck.poller.request
+        self.noticed = said
+        self.deck.poller.change(wanted)
+        self.redraw()
+
+    def _tab(self, status: Status | None) -> Callable[[], None]:
+        def choose() -> None:
+            wanted = replace(self.deck.poller.request.filter, status=status)
+            if wanted != self.deck.poller.request.filter:
+                self._list(filter=wanted)
+
+        return choose
+
+    def _next_sort(self) -> None:
+        self._sort_by(SORTS[(SORTS.index(self.deck.poller.request.sort) + 1) % len(SORTS)])
+
+    def _sort_by(self, sort: str) -> None:
+        wanted = replace(self.deck.poller.request, sort=sort, descending=sort in NEWEST_FIRST)
+        self._order_as(wanted, f"Sorted by {SORT_WORDS.get(sort, sort)}{self._among(wanted)}; S turns it round.")
+
+    def _turn_round(self) -> None:
+        request = self.deck.poller.request
+        wanted = replace(request, descending=not request.descending)
+        among = self._among(wanted)
+        self._order_as(wanted, f"Turned round{among}." if among else "")
+
+    def _among(self, wanted: Request) -> str:
+        """How far an order reaches where it is not that of an index; the natural one reaches to the end."""
+        view, natural = self.deck.view, wanted.sort == "natural" and wanted.descending
+        if natural or view is None or view.snapshot.counts.of(wanted.filter.status) <= Counts.LIMIT:
+            return ""
+        return f", among the first {number(Counts.LIMIT)}"
+
+    def _step_interval(self, by: int) -> None:
+        interval = self.deck.poller.step_interval(by)
+        self.deck.say(f"Refresh every {interval:g} s.")
+
+    def _freeze(self) -> None:
+        self.deck.poller.toggle_freeze()
+
+    def _top(self) -> None:
+        """To the first job; a list that was read to its end for `G` is read no longer than others again."""
+        self.table.move_to(0)
+        poller = self.deck.poller
+        if poller.request.limit > PAGE and not self._marking:
+            poller.request = replace(poller.request, limit=PAGE)
+
+    def _bottom(self) -> None:
+        view = self.deck.view
+        self.table.move_to(len(self.table.jobs) - 1)
+        if view and view.snapshot.page.next and len(self.table.jobs) < LONGEST_PAGE:
+            self._to_end = True
+            self.deck.poller.grow(LONGEST_PAGE)
+
+    def _edit_filter(self) -> None:
+        view = self.deck.view
+        self.bar.edit(self.filter_text, lambda: view.session.task_types if view else ())
+        self.draw_foot()
+
+    def _close_filter(self) -> None:
+        self.bar.close()
+        self._leave_text()
+        self.table.focus()
+        self.bar.draw(self.filter_text)
+        self.draw_foot()
+
+    def _leave_text(self) -> None:
+        """Puts the terminal's cursor out of what was typed, so that no update has to put it back there."""
+        self.app.cursor_position = Offset(0, 0)
+
+
+def order(request: Request) -> tuple[str, bool]:
+    """The column that the list is in order of, and whether it descends; the natural order differs by tab."""
+    if request.sort != "natural":
+        return request.sort, request.descending
+    if request.filter.status is Status.PENDING:
+        return "run_at", not request.descending
+    return ("created" if request.filter.status is None else ""), request.descending
