@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -11,14 +9,13 @@ from textual.binding import Binding
 from textual.keys import key_to_character
 
 from core.model import Status
-from core.redact import scrub
-from tui.format import one_line, plural, short_id
+from tui.format import plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from core.bulk_model import Choice
-    from core.model import Job, Json
+    from core.model import Job
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk"]
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
@@ -268,21 +265,6 @@ def _refusal(action: Action, jobs: Sequence[Job]) -> str:
     if Status.RUNNING not in {job.status for job in jobs}:
         hint = ""
     return f"Cannot {action.label}: a {statuses} job does not allow it.{hint}"
-
-
-def twin(verb: str, jobs: Sequence[Job]) -> str:
-    """The command that does the same: with the whole id of one job, the short ids of several."""
-    needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
-    ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
-    return f"jobdeck {verb} {' '.join(ids)}{needed}"
-
-
-def twin_with_payload(job: Job, payload: Json) -> str:
-    """The commands that retry a job with another payload; personal data in it is masked."""
-    words = shlex.quote(json.dumps(scrub(payload), ensure_ascii=False))
-    if job.removed or job.status is Status.SUCCEEDED:
-        return f"jobdeck enqueue {shlex.quote(one_line(job.task_type))} --payload {words}"
-    return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
 
 
 def breakdown(jobs: Iterable[Job]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from tui.format import plural
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from core.model import Filter, Job
 
+BulkCommand = Literal["go-on", "stop", "undo"]
 PAST: Final = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored"}
 ONGOING: Final = {"retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring"}
 
@@ -70,7 +71,15 @@ def plural_of(count: int) -> str:
 
 
 def twin(found: Bulk) -> str:
-    """The command that does the same: by its filter where it had one, else to the same jobs."""
-    if found.action == "restore":
-        return "jobdeck bulk list"
-    return f"jobdeck {found.action} --bulk {found.id.hex[-8:]} --yes"
+    """The command that does the same to the same jobs."""
+    return again(found.action or "", found)
+
+
+def again(verb: str, chosen: Bulk) -> str:
+    """The command that does something to the jobs that were chosen."""
+    return f"jobdeck {verb} --bulk {chosen.id.hex[-8:]} --yes"
+
+
+def twin_on(verb: BulkCommand, found: Bulk) -> str:
+    """The command that goes on with an action, ends it or takes it back."""
+    return f"jobdeck bulk {verb} {found.id.hex[-8:]}{' --yes' if verb == 'undo' else ''}"

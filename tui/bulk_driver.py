@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from core.errors import DatabaseUnreachable
-from tui.bulk import progress, twin
+from tui.bulk import progress, twin, twin_on
 from tui.format import one_line
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class BulkDriver:
         self.running: Bulk | None = None
         self.interrupted = False
         self.deleted: Bulk | None = None
+        self._twin = ""
         self._reach = reach
         self._background = background
         self._say = say
@@ -95,12 +96,12 @@ class BulkDriver:
 
     def restore(self, deleted: Bulk) -> None:
         """Brings back what an action deleted."""
-        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id))
+        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), twin_on("undo", deleted))
 
     def go_on(self, found: Bulk | None = None) -> None:
         """Goes on with the action that was interrupted, or with one that somebody else began."""
         if found is not None and self.running is None:
-            self.running = found
+            self.running, self._twin = found, twin_on("go-on", found)
         elif found is not None or not self.interrupted:
             return
         self.interrupted = False
@@ -128,7 +129,8 @@ class BulkDriver:
         waiting = ", waits for the connection" if self.interrupted else ""
         return f"{progress(self.running)}{waiting}"
 
-    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None]) -> None:
+    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None], same: str = "") -> None:
+        """`same` is the command that does the same, where it is not the action's own."""
         if self.running is not None:
             self._say(f"One at a time: {progress(self.running)}. {self._key('page.bulk')} shows it.", "warning")
             return
@@ -141,7 +143,7 @@ class BulkDriver:
             if found is None:
                 self._say("There is nothing left to do it to.", "warning")
             else:
-                self.running = found
+                self.running, self._twin = found, same
                 self._step()
 
         self._run(f"{verb} these jobs", work, done)
@@ -190,7 +192,8 @@ class BulkDriver:
             lines.append(f"{self._key('page.bulk')} shows which were refused, and why.")
         if found.action == "delete" and found.done > found.refused:
             lines.append(f"{self._key('mark.undo')} takes it back.")
-        self._say("\n".join([*lines, twin(found)]), "warning" if found.refused or found.left else "information")
+        same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
+        self._say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
 
     def _run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -63,12 +64,13 @@ OUTCOME_COLOURS = {
 class Page:
     """What the page of a job is made of. `run` is the one of `detail.runs` that is told whole, the newest where None.
 
-    `revealed` shows personal data as it is; control characters stay harmless.
+    `revealed` shows personal data as it is; control characters stay harmless. `width` is that of a column in cells.
     """
 
     job: Job
     detail: JobDetail | None
     now: datetime
+    width: int = 80
     revealed: bool = False
     run: int | None = None
     recipients: Recipients | None = None
@@ -81,6 +83,10 @@ class Page:
     def lines(self, text: str) -> str:
         """A foreign text in lines."""
         return clean(text, multiline=True) if self.revealed else shown(text, multiline=True)
+
+    def hanging(self, text: str, indent: int) -> str:
+        """A text that begins at `indent` and goes on there in the lines below."""
+        return f"\n{' ' * indent}".join(wrap(text, max(self.width - indent, 20)) or [""])
 
     def json(self, value: Json) -> Content:
         """A JSON value, indented."""
@@ -116,11 +122,12 @@ def left(page: Page) -> Content:
         parts.append(_section("Progress", _progress(page)))
         parts += _live_log(page)
     if page.detail is not None and page.detail.why:
-        parts.append(_why(page.detail.why))
+        parts.append(_why(page, page.detail.why))
     if job.checkpoint:
         parts.append(_section("Checkpoint", [page.json(job.checkpoint)]))
     if page.advice:
-        parts.append(_section("The playbook says", [Content(f"• {text}") for text in page.advice]))
+        told = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
+        parts.append(_section("The playbook says", told))
     return Content("\n\n").join(parts)
 
 
@@ -144,13 +151,13 @@ def right(page: Page) -> Content:
     return Content("\n\n").join(parts)
 
 
-def _why(clauses: Sequence[Clause]) -> Content:
+def _why(page: Page, clauses: Sequence[Clause]) -> Content:
     width = max(cell_len(one_line(clause.name)) for clause in clauses) + 2
     lines = [
         Content.assemble(
             ("✓ ", "$success") if clause.holds else ("✗ ", "$error"),
             (fit(one_line(clause.name), width), "$ink-muted" if clause.holds else "bold"),
-            (one_line(clause.evidence), "$ink-muted" if clause.holds else ""),
+            (page.hanging(one_line(clause.evidence), width + 2), "$ink-muted" if clause.holds else ""),
         )
         for clause in clauses
     ]
@@ -221,14 +228,15 @@ def _facts(page: Page) -> Content:
         ("attempts", f"{job.attempts} of {job.max_attempts}"),
         ("created", f"{stamp(job.created_at, now)}{f' by {one_line(job.created_by)}' if job.created_by else ''}"),
         ("next run", stamp(job.next_run_at or job.run_at, now) if job.status is Status.PENDING else DASH),
-        ("last run", f"{stamp(job.last_run_at, now)}  {job.last_outcome.value if job.last_outcome else ''}".rstrip()),
+        ("last run", f"{stamp(job.last_run_at, now)}  {_last_outcome(page)}".rstrip()),
         ("last success", stamp(job.last_success_at, now)),
     ]
     if job.is_recurring:
         until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", with no end"
         facts.append(("recurring", f"every {job.recurrence_interval_minutes} minutes{until}"))
     if job.consecutive_failures:
-        facts.append(("failing", f"{plural(job.consecutive_failures, 'cycle')} in a row"))
+        each = "cycle" if job.is_recurring else "run"
+        facts.append(("failing", f"{plural(job.consecutive_failures, each)} in a row"))
     if job.locked_by:
         facts.append(("held by", f"{one_line(job.locked_by)}, run {job.run_token}, {lease_left(job, now)}"))
     if job.cancel_requested_at:
@@ -241,6 +249,13 @@ def _facts(page: Page) -> Content:
     if job.removed:
         facts.append(("removed", "it succeeded and left the queue; R enqueues a copy"))
     return Content("\n").join(Content.assemble((f"{name:<14}", "$ink-muted"), value) for name, value in facts)
+
+
+def _last_outcome(page: Page) -> str:
+    """How the last run ended; a job that was cancelled while it waited keeps that run's outcome."""
+    runs = page.detail.runs if page.detail is not None else ()
+    found = runs[0].outcome if runs else page.job.last_outcome
+    return found.value if found else ""
 
 
 def _progress(page: Page) -> list[Content]:
@@ -290,7 +305,7 @@ def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
         if run.error:
             known = run.error_kind is None or run.error.startswith(run.error_kind)
             kind = "" if known else f"{one_line(run.error_kind or '')}: "
-            lines.append(Content.styled(f"  {kind}{page.line(run.error)}", "$ink-muted"))
+            lines.append(Content.styled(f"  {page.hanging(kind + page.line(run.error), 2)}", "$ink-muted"))
     return lines
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tui.canary import Canary
     from tui.ink import Span
 
-ROOMY = 120
+ROOMY = 160
+"""From this width on there is room for all columns beside the error itself."""
 LABEL = 14
 CANARY_WORDS: dict[str, tuple[str, str]] = {
     "waiting": ("waits for a worker", "run"),

@@ -35,7 +35,10 @@ SHOWN_RUNS: Final = 3
 
 @dataclass(slots=True)
 class Form:
-    """One form being filled in. `job` is the one that it began as; with `editing` that job is what it changes."""
+    """One form being filled in. `job` is the one that it began as; with `editing` that job is what it changes.
+
+    `unread` are the fields in which something stands that cannot be read: of those the payload keeps what it had.
+    """
 
     job_type: JobType | None
     job: Job | None = None
@@ -47,6 +50,7 @@ class Form:
     json_problem: str = ""
     fields: tuple[Field, ...] = ()
     problems: dict[str, str] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
     _began: tuple[object, ...] = ()
 
     @classmethod
@@ -131,7 +135,13 @@ class Form:
         found: dict[str, str] = {}
         if self.job_type is not None and not self.json_problem:
             found |= form_fields.problems(self.job_type, self.payload)
-        found |= self._unreadable(now)
+        unreadable = self._unreadable(now)
+        self.unread = frozenset(
+            one.name
+            for one in self.fields
+            if one.name in unreadable and self.texts[one.name] != form_fields.shown(one, self.payload)
+        )
+        found |= unreadable
         if self.json_problem:
             found["json"] = self.json_problem
         known = {one.name for one in self.fields} | {*SCHEDULE, "json"}

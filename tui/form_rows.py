@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
 from textual.containers import Horizontal
 
 from tui import form as forms
 from tui.form_fields import UNSET
-from tui.form_text import RECURRING
+from tui.form_text import RECURRING, TYPE
 from tui.form_widgets import OneLine, PickField, Segments
 from tui.ink import PlainLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from textual.app import ComposeResult
     from textual.widget import Widget
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 LEAST: Final = 28
 """Cells of a widget, so that what stands beside them is in line."""
+AROUND: Final = 5
+"""Cells around what is chosen in a list: blanks, and the sign that opens it."""
+LABELS: Final = (14, 27)
+"""The fewest and the most cells of the labels."""
 LONGEST_CHOICE: Final = 44
 SWITCH: Final = (("false", "off"), ("true", "on"))
 WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
@@ -64,9 +69,26 @@ class Row(Horizontal):
         yield self.widget
         yield self._noted
 
+    def set_label_width(self, cells: int) -> None:
+        """Has the label take so many cells."""
+        self.query_one(".label").styles.width = cells
+
     def show(self, note: str, problem: str) -> None:
         """Says what is wrong, else the note."""
         self._noted.show([(f" ✗ {problem}", "bad") if problem else (f" {note}", "muted")])
+
+
+def label_width(labels: Iterable[str]) -> int:
+    """Cells for the longest of the labels and a blank, within limits."""
+    least, most = LABELS
+    return min(max(least, *(cell_len(label) + 1 for label in labels)), most)
+
+
+def type_row(form: Form, types: Iterable[str]) -> Row:
+    """The choice of the task type, wide enough for the longest name: two of them begin alike."""
+    chosen = PickField(form.job_type.task_type if form.job_type else "", id=f"field-{TYPE}")
+    chosen.styles.width = max(LEAST, *(cell_len(name) + AROUND for name in types))
+    return Row(TYPE, "task type", chosen)
 
 
 def label_of(field: Field) -> str:
@@ -97,7 +119,8 @@ def schedule_rows(form: Form) -> Iterator[Row]:
 
 
 def _typed(form: Form, name: str) -> Row:
-    field = OneLine(form.texts[name], example=EXAMPLES[name], id=f"field-{name}")
+    kept = name == forms.LASTING and form.editing and form.job is not None and form.job.expires_at is not None
+    field = OneLine(form.texts[name], example="as it is" if kept else EXAMPLES[name], id=f"field-{name}")
     return Row(name, NAMES[name], field, id=f"row-{name}")
 
 

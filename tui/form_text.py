@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from textual.content import Content
 
+from core.errors import UsageError
 from core.model import Enqueued
-from core.timeparse import format_duration
+from core.timeparse import format_duration, parse_time
 from tui.form import SCHEDULE, SHOWN_RUNS
-from tui.format import one_line, short_id, stamp
+from tui.format import age, one_line, short_id, stamp
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from core.model import ActionResult, Json
     from tui.creating import Rehearsal
     from tui.form import Form
+    from tui.ink import Span
 
 TYPE: Final = "type"
 RECURRING: Final = "recurring"
@@ -50,6 +52,17 @@ def mending(form: Form) -> str:
     return f"✗ to be mended: {listed}; ctrl+s goes to the first"
 
 
+def json_title(form: Form) -> Span:
+    """What stands over the JSON: what is wrong with it, else whether it says what the fields do."""
+    trouble = form.problems.get("json", "")
+    if trouble:
+        return f"✗ {trouble}", "bad"
+    kept = [one.label for one in form.fields if one.name in form.unread]
+    if kept:
+        return f"JSON keeps the last good {', '.join(kept)}", "warn"
+    return "Payload as JSON, in step with the fields", "strong"
+
+
 def note(form: Form, name: str, now: datetime) -> str:
     """What stands beside a row while nothing is wrong with it."""
     if name == TYPE:
@@ -59,9 +72,21 @@ def note(form: Form, name: str, now: datetime) -> str:
     if name in SCHEDULE:
         return "" if name in form.problems else form.note(name, now)
     found = next((one for one in form.fields if one.name == name), None)
+    if found is not None and found.kind == "time" and form.text(name):
+        return _absolute(form.payload.get(name), now) or found.note
     if found is None or form.text(name) is not None:
         return found.note if found else ""
     return "this value can be changed in the JSON only"
+
+
+def _absolute(value: object, now: datetime) -> str:
+    """The moment that was written in words, as the payload has it."""
+    try:
+        at = parse_time(str(value), now)
+    except UsageError:
+        return ""
+    away = f"in {age(at - now)}" if at > now else f"{age(now - at)} ago"
+    return f"= {at:%Y-%m-%d %H:%M}Z, {away}"
 
 
 def rehearsed(found: Rehearsal | None) -> Content:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
+from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from tui.format import fit
 from tui.ink import Inked, inks
@@ -225,6 +226,24 @@ class OneLine(Input):
             self.insert_text_at_cursor(words)
         else:
             self.replace(words, *self.selection)
+
+
+class Twin(Static):
+    """The command that does what a dialog is about to do; cut, with a sign, where its lines do not hold it."""
+
+    def __init__(self) -> None:
+        super().__init__(id="twin")
+        self._command = ""
+
+    def show(self, command: str) -> None:
+        """Shows a command, or nothing."""
+        self._command = command
+        room = max(self.size.width * self.size.height - 2, 20)
+        self.update(Content.styled(command if cell_len(command) <= room else fit(command, room), "$accent"))
+
+    def on_resize(self) -> None:
+        """Shows as much of it as there is room for now."""
+        self.show(self._command)
 
 
 class Editor(TextArea):

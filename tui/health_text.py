@@ -6,6 +6,8 @@ from datetime import timedelta
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from core.model import Verdict
 from core.reports import SCHEDULED, CronReport, left_lying, overdue_by
 from tui.columns import lease_left
@@ -87,9 +89,11 @@ def _section(heading: str, found: Sequence[Entry]) -> list[Entry]:
 
 
 def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
-    since = f" since {finding.since:%H:%M}Z, {age(at - finding.since)}" if finding.since else ""
+    since = f" (since {finding.since:%H:%M}Z, {age(at - finding.since)})" if finding.since else ""
     ok = finding.verdict is Verdict.OK
-    told = wrap(f"{one_line(finding.evidence)}{since}", max(width - 29, 16)) or [""]
+    evidence = one_line(finding.evidence)
+    text = f"{evidence.removesuffix('.')}{since}{'.' if evidence.endswith('.') else ''}"
+    told = wrap(text, max(width - 29, 16)) or [""]
     first = entry(
         (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),
         (fit(one_line(finding.signal), 16), "muted" if ok else "strong"),
@@ -109,11 +113,13 @@ def _name_width(width: int) -> int:
 
 
 def _stuck(job: Job, at: datetime, width: int) -> Entry:
+    over = f"  lease over for {age(at - (job.lease_expires_at or at))}"
+    room = max(width - 13 - _name_width(width) - cell_len(over), 0)
     return entry(
         (f"   {short_id(job.id)}  ", "muted"),
         _job(job, _name_width(width)),
-        (f"  lease over for {age(at - (job.lease_expires_at or at))}", "bad"),
-        (f"  held by {one_line(job.locked_by or '?')}", "muted"),
+        (over, "bad"),
+        (fit(f"  held by {one_line(job.locked_by or '?')}", room).rstrip(), "muted"),
         key=("job", job.id),
     )
 
@@ -207,7 +213,7 @@ def _history(report: CronReport, width: int) -> list[Entry]:
             if newer is not None and newer - ended > 2 * report.tick:
                 found.append(_gap(newer - ended, run, report, now=newer == report.at, by_clock=by_clock))
             newer = run.started_at
-        found.append(_run(run, report.at, roomy=roomy))
+        found.append(_run(run, report.at, width))
     return found
 
 
@@ -219,8 +225,9 @@ def _gap(silence: timedelta, older: WorkerRun, report: CronReport, *, now: bool,
     return entry((f"   ┄┄┄┄ {told}{until} ┄┄┄┄", ink), key=("gap", older.id))
 
 
-def _run(run: WorkerRun, at: datetime, *, roomy: bool) -> Entry:
-    word, ink = _judged(run, at)
+def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
+    roomy = width >= ROOMY
+    word, ink = _judged(run, at, roomy=roomy)
     took = duration(run.completed_at - run.started_at) if run.completed_at else DASH
     http = str(run.http_status) if run.http_status else DASH
     due_before = DASH if run.due_before is None else str(run.due_before)
@@ -236,12 +243,12 @@ def _run(run: WorkerRun, at: datetime, *, roomy: bool) -> Entry:
         (" ✗ " if bad else " ⚠ " if ink == "warn" else "   ", ink),
         (f"{when:<22}" if roomy else f"{clock(run.started_at)} {age(at - run.started_at):>4} ", "text"),
         (figures, ink if bad else "text"),
-        (f"  {word}" if word else "", ink),
+        (fit(f"  {word}", max(width - (75 if roomy else 60), 0)).rstrip(), ink),
         key=("run", run.id),
     )
 
 
-def _judged(run: WorkerRun, at: datetime) -> tuple[str, str]:
+def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
     """What is to be said of one trigger, and how bad it is."""
     told = one_line(run.error_message or run.message or "")
     left = left_lying(run)
@@ -252,7 +259,7 @@ def _judged(run: WorkerRun, at: datetime) -> tuple[str, str]:
     if run.status == "error" or (run.http_status or 200) >= 400:
         return told or "error", "bad"
     if left:
-        return f"left {left} due lying", "bad"
+        return f"left {left} {'due lying' if roomy else 'lying'}", "bad"
     if run.status == "paused":
         return f"paused{f': {told}' if told else ''}", "warn"
     return ("", "text") if told in {"", "no jobs available"} else (told, "muted")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from core.errors import DatabaseUnreachable, JobdeckError
-from core.redact import clean
-from core.timeparse import write_duration
-from tui.actions import jobs_phrase, twin, twin_with_payload
+from tui.actions import jobs_phrase
 from tui.bulk import PAST
 from tui.bulk_driver import BulkDriver
 from tui.format import one_line, plural, short_id
+from tui.twins import CLEANUP, PURGE, RESUME, pause_twin, twin, twin_with_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +33,7 @@ class Operations:
     """Carries actions out and reports them.
 
     `changed` is called after each, so that the screen reads anew; `redraw` when only what is known has changed.
+    `answered` counts those that have come to their end.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class Operations:
     ) -> None:
         self.cycle: str | None = None
         self.worker_changing = False
+        self.answered = 0
         self.deleted: tuple[Job, ...] = ()
         self._reach = reach
         self._background = background
@@ -116,7 +116,7 @@ class Operations:
             lines += [f"{short_id(one.job_id)}: {one_line(one.message)}" for one in results if not one.ok][:3]
             missing = len(ids) - len(results)
             lines += [f"{missing} had come back by themselves."] if missing else []
-            self._say("\n".join([*lines, "jobdeck cleanup --yes"]), "information" if good else "warning")
+            self._say("\n".join([*lines, CLEANUP]), "information" if good else "warning")
 
         self._run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
 
@@ -128,7 +128,7 @@ class Operations:
         """Removes old succeeded and cancelled jobs."""
 
         def done(removed: int) -> None:
-            self._say(f"{plural(removed, 'old job')} removed.\njobdeck purge --yes", "information")
+            self._say(f"{plural(removed, 'old job')} removed.\n{PURGE}", "information")
 
         self._run("remove old jobs", lambda: self._reach().purge(dry_run=False), done)
 
@@ -180,9 +180,7 @@ class Operations:
         """Pauses processing everywhere."""
 
         def done(_processing: Processing) -> None:
-            why = ["--reason", clean(reason)] if reason else []
-            span = ["--for", write_duration(resume_after)] if resume_after else []
-            self._say(f"Processing is paused.\n{shlex.join(['jobdeck', 'pause', *why, *span])}", "warning")
+            self._say(f"Processing is paused.\n{pause_twin(reason, resume_after)}", "warning")
 
         self._run("pause processing", lambda: self._reach().pause(reason, resume_after), done)
 
@@ -190,7 +188,7 @@ class Operations:
         """Resumes processing everywhere."""
 
         def done(_processing: Processing) -> None:
-            self._say("Processing goes on.\njobdeck resume", "information")
+            self._say(f"Processing goes on.\n{RESUME}", "information")
 
         self._run("resume processing", lambda: self._reach().resume(), done)
 
@@ -208,6 +206,7 @@ class Operations:
     ) -> None:
         def answered(answer: T | Exception) -> None:
             ended()
+            self.answered += 1
             if isinstance(answer, Exception):
                 self._failed(what, answer)
             else:

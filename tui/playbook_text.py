@@ -1,6 +1,7 @@
 """The operators' page, docs/operations.md, as lines for the screen, and its advice for one kind of failure.
 
 It understands what that page is written in: headings, paragraphs, lists, tables and code; nothing of it is foreign.
+Pictures, each on a line of its own, are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LONGEST_LINE: Final = 96
 KINDS: Final = "What an error's kind means"
 _ITEM: Final = re.compile(r"(\s*)([-*]|\d+\.)\s+(.*)")
 _INLINE: Final = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\([^)]*\)")
+_PICTURE: Final = re.compile(r"!\[[^\]]*\]\([^)]*\)\s*$")
 _KIND_LINE: Final = re.compile(r"`([a-z_]+)`: (.*)", re.DOTALL)
 
 
@@ -73,7 +75,7 @@ def parse(text: str) -> Iterator[Block]:
             end = next((n for n in range(at, len(lines)) if not lines[n].startswith("|")), len(lines))
             yield Block("table", rows=tuple(_cells(row) for row in lines[at:end] if not set(row) <= set("|-: ")))
             at = end
-        elif not line.strip():
+        elif not line.strip() or _PICTURE.match(line):
             at += 1
         else:
             end = next((n for n in range(at + 1, len(lines)) if _starts_anew(lines[n])), len(lines))

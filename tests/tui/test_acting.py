@@ -216,3 +216,29 @@ async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
         await deck.press("y")
         assert backend.calls == [("resume",)]
         assert not deck.line("banner")
+
+
+async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("P")
+        size = deck.app.screen.query_one("#box").size
+        await deck.press(*"it is down " * 12)
+        assert deck.app.screen.query_one("#box").size == size
+        assert "jobdeck pause --reason" in deck.screen_text()
+        assert "…" in deck.screen_text().split("jobdeck pause")[1]
+
+
+@pytest.mark.parametrize("key", ["a", "A"])
+@pytest.mark.parametrize("number", [1, 12, 25, 60])
+async def test_a_dialog_is_seen_whole_on_24_lines_even_where_it_wants_a_word(key: str, number: int) -> None:
+    jobs = [
+        make_job(at, Status.FAILED if at % 3 else Status.RUNNING, task_type=f"type_{at % 9}", is_recurring=at % 2 == 0,
+                 recurrence_interval_minutes=60)
+        for at in range(1, number + 1)
+    ]  # fmt: skip
+    async with dashboard(FakeBackend(jobs), production=True) as deck:
+        await deck.press(key, "C")
+        text = deck.screen_text()
+        for words in ("failed", "Type cancel to go on:", "Keep", "will be" if number > 2 else "retried"):
+            assert words in text, words
+        assert deck.app.screen.query_one("#box").max_scroll_y == 0

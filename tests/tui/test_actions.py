@@ -8,9 +8,10 @@ from core.model import Status
 from tests.tui.fake import make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
-from tui.actions import ACTIONS, ALL, BY_ID, Situation, bindings, breakdown, key_name, twin, unavailable
+from tui.actions import ACTIONS, ALL, BY_ID, Situation, bindings, breakdown, key_name, unavailable
 from tui.screens.dashboard import Dashboard
 from tui.screens.job_detail import JobDetailScreen
+from tui.twins import twin
 
 HARMLESS_UPPERCASE = {"S", "G", "Y"}
 CHANGING_LOWERCASE = {"w", "u", "n"}

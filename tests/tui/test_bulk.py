@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input
 
+from core.bulk_model import BulkAnswer
 from core.errors import DatabaseUnreachable, Refused
 from core.model import Status
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.support import LARGE, Deck, dashboard, failed, make_app
 from tui.bulk import number, progress, twin
-from tui.screens.bulk import reasons
+from tui.screens.bulk import answer_line, reasons
 from tui.screens.confirm import Confirm
 
 if TYPE_CHECKING:
@@ -335,3 +336,11 @@ def test_progress_in_words() -> None:
     assert progress(ended) == "11 990 of 12 000 jobs cancelled, 10 refused"
     assert twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
     assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a deletion can be taken back."
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_answer_for_a_job_is_cut_with_a_sign_where_it_does_not_fit(width: int) -> None:
+    answer = BulkAnswer(job_id(1), "game_platform_onboard_competitors", False, "refused " * 40, "running", 3)
+    text = "".join(words for words, _ in answer_line(answer, width).spans)
+    assert len(text) <= width
+    assert text.endswith("…")

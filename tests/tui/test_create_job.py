@@ -11,10 +11,10 @@ from textual.widgets import Button, TextArea
 
 from core.creating import Wanted
 from core.model import Status
-from tests.tui.fake import FakeBackend, job_id, lost, make_job
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Deck, dashboard
+from tests.tui.support import LARGE, SMALL, Deck, dashboard
 from tui.form_rows import Row
 from tui.form_widgets import OneLine, PickField, Segments
 from tui.screens.create_job import CreateJob
@@ -425,3 +425,50 @@ async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
             await deck.press("enter", "T", "escape", "escape")
         assert deck.here == "Dashboard"
         assert fields() == before
+
+
+async def test_the_json_says_that_it_keeps_the_last_good_value_while_a_field_is_wrong() -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "batchSize")
+        await deck.press(*"900")
+        assert '"batchSize": 90' in editor(deck).text
+        await deck.press("pagedown")
+        assert "JSON keeps the last good batch size" in deck.screen_text()
+        await deck.press("backspace")
+        assert "Payload as JSON, in step with the fields" in deck.screen_text()
+
+
+async def test_what_is_needed_and_missing_leaves_the_json_in_step() -> None:
+    async with dashboard(FakeBackend(), size=LARGE) as deck:
+        await deck.press("n", *"announce")
+        await pick(deck, "enter")
+        assert "✗ is needed" in deck.screen_text()
+        assert "Payload as JSON, in step with the fields" in deck.screen_text()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_the_name_of_the_task_type_is_shown_whole(size: tuple[int, int]) -> None:
+    async with dashboard(FakeBackend(), size=size) as deck:
+        await deck.press("n", *"onboard")
+        await pick(deck, "enter")
+        (line,) = [line for line in deck.screen_text().split("\n") if "task type" in line]
+        assert "game_platform_onboard_competitors" in line
+
+
+async def test_what_was_said_before_does_not_cover_the_form() -> None:
+    async with dashboard(FakeBackend([make_job(1, Status.FAILED)]), toasts=True) as deck:
+        await deck.press("R", "y")
+        assert "jobdeck retry" in deck.screen_text()
+        await deck.press("n")
+        assert "jobdeck retry" not in deck.screen_text()
+        assert "jobdeck enqueue" in deck.screen_text()
+
+
+async def test_the_end_of_a_series_that_is_edited_is_kept_unless_another_is_given() -> None:
+    job = make_job(1, is_recurring=True, recurrence_interval_minutes=60, expires_at=NOW + timedelta(days=3))
+    async with dashboard(FakeBackend([job])) as deck:
+        await deck.press("E")
+        row = next(line for line in deck.screen_text().split("\n") if line.startswith("│ for "))
+        assert "as it is " in row
+        assert "forever" not in row

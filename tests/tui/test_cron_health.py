@@ -176,7 +176,7 @@ async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
     async with dashboard(backend) as deck:
         await deck.press("h", "K")
         assert "Mark 2 stuck jobs failed" in deck.screen_text()
-        assert short_id(job_id(3)) in deck.screen_text()
+        assert f"{short_id(job_id(3))}  competitor_announcement_dispatch" in deck.screen_text()
         backend.evidence.stuck = (job_id(3), job_id(9))
         await deck.press("y")
         assert backend.calls == [("cleanup", None), ("cleanup", (job_id(2), job_id(3)))]
@@ -218,3 +218,31 @@ async def test_with_nothing_old_there_is_nothing_to_remove() -> None:
         await deck.press("colon", *"purge", "enter")
         assert deck.here == "Dashboard"
         assert "Nothing to remove" in deck.toasts[-1]
+
+
+@pytest.mark.parametrize("width", [76, WIDTH])
+def test_no_line_is_wider_than_the_page(width: int) -> None:
+    backend = sample()
+    backend.jobs += [
+        make_job(1, Status.RUNNING, task_type="game_platform_onboard_competitors", started_at=NOW - minutes(4000),
+                 locked_by="a-worker-with-a-long-name.example.org:4242", lease_expires_at=NOW - minutes(3990)),
+        make_job(4, task_type="game_platform_onboard_competitors", next_run_at=NOW - minutes(9000),
+                 is_recurring=True, recurrence_interval_minutes=1440),
+    ]  # fmt: skip
+    for line in told(backend, width=width).split("\n"):
+        assert len(line) <= width, line
+
+
+async def test_nothing_of_the_list_that_stands_still_meanwhile_shows_beside_it() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press("h")
+        assert "Automatic Processing" not in deck.screen_text()
+        assert "All 8" not in deck.screen_text()
+
+
+def test_since_when_stands_inside_the_sentence_of_the_evidence() -> None:
+    backend = FakeBackend()
+    backend.health = Health(
+        Verdict.CRITICAL, (Finding("due jobs", Verdict.CRITICAL, "The oldest waits.", NOW - minutes(64)),)
+    )
+    assert "The oldest waits (since 11:00Z, 64m)." in told(backend)

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.cells import cell_len
 
 from core.model import Job, Status
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, dashboard
+from tui import errors_text
 from tui.canary import Canary
 from tui.format import short_id
 
@@ -205,3 +207,12 @@ def test_a_canary_that_is_nowhere_is_gone() -> None:
     canary = Canary(BEFORE).follow([make_job(2)])
     assert canary.state == "gone"
     assert canary.settled
+
+
+@pytest.mark.parametrize("width", [80, 120, 140, 159, 160, 200])
+def test_the_error_itself_is_in_its_line_at_every_width(width: int) -> None:
+    (first, *_) = sample().evidence.trends
+    line = errors_text.line(first, NOW, width, None)
+    assert "Twilio answered" in "".join(text for text, _ in line.spans)
+    assert sum(cell_len(text) for text, _ in line.spans) <= width
+    assert errors_text.heading(width).spans[0][0].rstrip().endswith("error")

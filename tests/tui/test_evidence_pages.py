@@ -6,7 +6,7 @@ import importlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
 from tui import playbook_text
 from tui.format import short_id
+from tui.view import EmbeddedWorker
 from tui.worker_log import LINES, LONGEST_LINE, WorkerLog
 
 if TYPE_CHECKING:
@@ -239,10 +240,14 @@ async def test_the_log_shows_what_the_worker_inside_says_and_follows() -> None:
             assert "WARNING tests.somewhere the lease of a run is lost run=7" in deck.screen_text()
 
 
-async def test_an_empty_log_says_how_to_fill_it() -> None:
-    async with dashboard(FakeBackend()) as deck:
+@pytest.mark.parametrize("state", ["off", "running"])
+async def test_an_empty_log_says_how_to_fill_it_unless_the_worker_is_there(state: Literal["off", "running"]) -> None:
+    backend = FakeBackend()
+    backend.embedded = EmbeddedWorker(state)
+    async with dashboard(backend) as deck:
         await deck.press("l")
-        assert "W starts the embedded worker" in deck.screen_text()
+        assert "Nothing has been logged yet." in deck.screen_text()
+        assert ("W on the list starts it" in deck.screen_text()) is (state == "off")
 
 
 def test_the_log_is_harmless_redacted_and_bounded() -> None:

@@ -283,6 +283,16 @@ def test_a_time_in_words_is_shown_as_the_absolute_time_it_is() -> None:
     assert filled.note(AT, NOW) == "past: due at once (2026-07-01 00:00Z)"
 
 
+def test_so_is_a_time_of_the_payload_which_the_clock_does_not_move_on() -> None:
+    filled = begun(EVERYTHING)
+    assert form_text.note(filled, "when", NOW) == ""
+    filled.set_text("when", "in 2h", NOW)
+    assert filled.payload["when"] == (NOW + timedelta(hours=2)).isoformat()
+    assert form_text.note(filled, "when", NOW) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, in 2h"
+    later = NOW + timedelta(hours=3)
+    assert form_text.note(filled, "when", later) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, 60m ago"
+
+
 def test_a_series_shows_its_next_three_runs_and_its_end() -> None:
     filled = begun()
     filled.recurring = True

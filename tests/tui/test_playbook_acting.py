@@ -31,7 +31,7 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def add(conn: Connection, task_type: str = "cli_echo", **facts: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, **facts), actor="test").job.id
+    return queue.enqueue(conn, NewJob(task_type, **facts), actor="test").job_id
 
 
 def fail(conn: Connection, job_id: UUID) -> None:

@@ -98,7 +98,7 @@ async def desk(database_url: str, folder: Path, *, worker: bool = False) -> Asyn
 
 
 def enqueue(conn: Connection, number: int) -> list[UUID]:
-    return [queue.enqueue(conn, NewJob("game_platform_sync", max_attempts=1), actor="a").job.id for _ in range(number)]
+    return [queue.enqueue(conn, NewJob("game_platform_sync", max_attempts=1), actor="a").job_id for _ in range(number)]
 
 
 def standing(conn: Connection) -> dict[str, int]:

@@ -167,7 +167,9 @@ class BulkPage(ListPage[BulkReport]):
                 self.deck.operations.bulk.stop(shown)
 
         body = Content(f"{bulk.progress(shown)}. What is done stays done; the rest is left as it is.")
-        self.deck.push_screen(Confirm(Question("Stop this action", body, "Stop it", "Go on", danger=True)), answered)
+        same = bulk.twin_on("stop", shown)
+        question = Question("Stop this action", body, "Stop it", "Go on", danger=True, twin=same)
+        self.deck.push_screen(Confirm(question), answered)
 
     def _undo(self) -> None:
         shown = self.data.shown if self.data else None
@@ -180,7 +182,8 @@ class BulkPage(ListPage[BulkReport]):
 
         good = shown.done - shown.refused
         body = Content(f"{bulk.plural_of(good)} will be taken out of the trash, each as it was.")
-        self.deck.push_screen(Confirm(Question("Take the deletion back", body, "Restore")), answered)
+        question = Question("Take the deletion back", body, "Restore", twin=bulk.twin_on("undo", shown))
+        self.deck.push_screen(Confirm(question), answered)
 
     def _copy_twin(self) -> None:
         if self.data and self.data.shown:
@@ -235,6 +238,9 @@ def answer_line(answer: BulkAnswer, width: int) -> Entry:
         (f" {short_id(answer.job_id)}  ", "muted"),
         (f"{fit(word, 10)} ", ink),
         (f"{fit(middle(one_line(answer.task_type or '?'), room), room)}  ", "text"),
-        (one_line(answer.message or ""), "text" if answer.ok is False else "muted"),
+        (
+            fit(one_line(answer.message or ""), max(width - 24 - room, 8)).rstrip(),
+            "text" if answer.ok is False else "muted",
+        ),
         key=("job", answer.job_id),
     )

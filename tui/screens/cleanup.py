@@ -8,9 +8,11 @@ from textual.content import Content
 
 from tui.format import one_line, plural, short_id
 from tui.screens.confirm import FIRST, MANY, Confirm, Question
+from tui.twins import CLEANUP, PURGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from core.model import ActionResult
     from tui.app import JobdeckApp
@@ -29,16 +31,23 @@ def ask_to_clean_up(deck: JobdeckApp) -> None:
             if yes:
                 deck.operations.cleanup(ids)
 
-        deck.push_screen(Confirm(stuck_question(results, production=deck.options.production)), answered)
+        seen = deck.view.snapshot.page.jobs if deck.view else ()
+        types = {job.id: job.task_type for job in seen}
+        deck.push_screen(Confirm(stuck_question(results, types, production=deck.options.production)), answered)
 
     deck.operations.find_stuck(found)
 
 
-def stuck_question(results: Sequence[ActionResult], *, production: bool) -> Question:
-    """The question before stuck jobs are marked failed."""
+def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *, production: bool) -> Question:
+    """The question before stuck jobs are marked failed; `types` are the task types, as far as they are known."""
     number = len(results)
     lines = [
-        Content.assemble((f"{short_id(one.job_id)}  ", "$ink-muted"), one_line(one.message)) for one in results[:FIRST]
+        Content.assemble(
+            (f"{short_id(one.job_id)}  ", "$ink-muted"),
+            (f"{one_line(types[one.job_id])}  " if one.job_id in types else "", "bold"),
+            one_line(one.message),
+        )
+        for one in results[:FIRST]
     ]
     if number > FIRST:
         lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
@@ -49,7 +58,7 @@ def stuck_question(results: Sequence[ActionResult], *, production: bool) -> Ques
     ]  # fmt: skip
     title = f"Mark {plural(number, 'stuck job')} failed"
     word = "cleanup" if number > MANY or production else None
-    return Question(title, Content("\n").join(lines), title, word=word, danger=True)
+    return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=CLEANUP)
 
 
 def ask_to_purge(deck: JobdeckApp) -> None:
@@ -76,4 +85,5 @@ def purge_question(number: int, *, production: bool) -> Question:
         f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed for good, "
         "not to the trash; their runs stay in the history for 30 days."
     )
-    return Question(title, body, title, word="purge" if number > MANY or production else None, danger=True)
+    word = "purge" if number > MANY or production else None
+    return Question(title, body, title, word=word, danger=True, twin=PURGE)

@@ -12,9 +12,10 @@ from textual.widgets import Button, Input, Static
 
 from core.model import Status
 from tui.actions import BY_ID, breakdown
+from tui.bulk import again, plural_of
 from tui.bulk import number as spaced
-from tui.bulk import plural_of
 from tui.format import age, badge, count, fit, one_line, plural, short_id
+from tui.twins import RESUME, twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
 
 FIRST: Final = 6
 MANY: Final = 25
+TYPES: Final = 4
+NAMED: Final = 12
+"""The command of more jobs than these is shown with the answer only: dialogs fit on 24 lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a dialog asks. `word`, where given, has to be typed before the answer can be yes."""
+    """What a dialog asks.
+
+    `word`, where given, has to be typed before the answer can be yes. `twin` is the command that does the same.
+    """
 
     title: str
     body: Content
@@ -42,6 +49,7 @@ class Question:
     no: str = "Cancel"
     word: str | None = None
     danger: bool = False
+    twin: str = ""
 
 
 def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
@@ -65,7 +73,8 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     word = verb if number > MANY or production else None
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
-    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry")
+    same = twin(verb, jobs) if number <= NAMED else ""
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
 
 
 def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
@@ -77,9 +86,9 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     words = one_line(choice.bulk.words or "everything in the queue")
     lines = [Content.styled(listed, "bold"), Content.styled(f"chosen by: {words}", "$ink-muted")]
     types = _types(choice, allowed)
-    lines += [Content(f"{spaced(jobs):>8}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:FIRST]]
-    if len(types) > FIRST:
-        lines.append(Content.styled(f"          and {len(types) - FIRST} more types", "$ink-muted"))
+    lines += [Content(f"{spaced(jobs):>8}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
+    if len(types) > TYPES:
+        lines.append(Content.styled(f"          and {len(types) - TYPES} more types", "$ink-muted"))
     first = " ".join(short_id(job.id) for job in choice.first)
     lines.append(Content.styled(f"first {first}{' …' if number > len(choice.first) else ''}", "$ink-muted"))
     lines += [Content(""), Content(_consequence(verb, choice.first) if number == 1 else _of_many(verb, choice))]
@@ -90,7 +99,8 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     title = f"{verb.capitalize()} {plural_of(number)}"
     word = verb if number > MANY or production else None
     no = "Keep" if verb == "cancel" else "Cancel"
-    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry")
+    same = again(verb, choice.bulk)
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
 
 
 def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
@@ -137,7 +147,7 @@ def resume_question(processing: Processing, waiting: int, now: datetime) -> Ques
             Content(f"{count(waiting)} pending jobs wait. Each recurring job runs once; nothing is replayed."),
         ]
     )
-    return Question("Resume Automatic Processing", body, "Resume")
+    return Question("Resume Automatic Processing", body, "Resume", twin=RESUME)
 
 
 class Confirm(ModalScreen[bool]):
@@ -155,11 +165,13 @@ class Confirm(ModalScreen[bool]):
         self.question = question
 
     def compose(self) -> ComposeResult:
-        """One box: the body, the word where one is wanted, the buttons."""
+        """One box: the body, the command, the word where one is wanted, the buttons."""
         question = self.question
         with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
             box.border_title = Content(question.title)
             yield Static(question.body)
+            if question.twin:
+                yield Static(Content.styled(question.twin, "$accent"), id="twin")
             if question.word:
                 yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
                 field = Input(id="word", compact=True, select_on_focus=False)

@@ -12,7 +12,7 @@ from tui.format import short_id
 from tui.ink import Line
 from tui.screens.page import Page
 from tui.screens.payload import PayloadEditor
-from tui.sheet import Sheet
+from tui.sheet import GAP, ROOMY, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +166,8 @@ class JobDetailScreen(Page[Reading]):
             left, right = detail_text.title(self.job, self.deck.now())
         if self.revealed:
             left.append((f"  PERSONAL DATA SHOWN, {self.deck.key('job.reveal')} hides it ", "alert"))
+        if self.size.width >= ROOMY:
+            left.append((f"  jobdeck job {short_id(self.job_id)}", "muted"))
         place = self.sheet.place
         right = [*right, (f"{place} ", "muted")] if place else right
         self.query_one("#title", Line).show(left, [*right, *status_bar.environment(self.deck.options)])
@@ -180,12 +182,18 @@ class JobDetailScreen(Page[Reading]):
             self.job,
             self.detail,
             now,
+            width=self._column_width,
             revealed=self.revealed,
             run=next((at for at, run in enumerate(runs) if run.run_token == self.run_shown), None),
             recipients=self.data.recipients if self.data is not None else None,
             advice=playbook_text.advice(self.job.task_type, latest),
         )
         self.sheet.show((detail_text.left(page), detail_text.right(page)))
+
+    @property
+    def _column_width(self) -> int:
+        width = self.sheet.size.width
+        return (width - GAP) // 2 if width >= ROOMY else width
 
     def _choose_run(self, by: int) -> None:
         runs = self.detail.runs if self.detail is not None else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from tui.actions import bindings
@@ -64,8 +65,10 @@ class Log(ListPage[int]):
             ink = INKS.get(level, "text")
             shown = line[TIME_WIDTH:]
             room = max(width - 1, 10)
-            found += [entry((f" {shown[at : at + room]}", ink)) for at in range(0, len(shown), room)]
-        return found or [entry((" Nothing has been logged yet. W starts the embedded worker.", "muted"))]
+            parts = wrap(shown, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
+            found += [entry((f" {part}", ink)) for part in parts]
+        start = "" if self.deck.worker.state != "off" else f" {self.deck.key('worker.embedded')} on the list starts it."
+        return found or [entry((f" Nothing has been logged yet.{start}", "muted"))]
 
     def summary(self, data: int) -> list[Span]:
         """Whose log it is."""

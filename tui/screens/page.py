@@ -33,7 +33,7 @@ class Page(Acting, Generic[T]):
     """A page that reads something of its own, in the background, one reading at a time.
 
     It is asked to with every answer to the dashboard's poller, and does so when `EVERY` seconds have passed since
-    it last had one.
+    it last had one, or an action has come to its end since.
     """
 
     EVERY: ClassVar[float] = 0.0
@@ -44,6 +44,7 @@ class Page(Acting, Generic[T]):
         self.trouble = ""
         self._asking = False
         self._read_at: float | None = None
+        self._read_after = 0
 
     def read(self, backend: Backend) -> T:
         """Reads what the page shows; called in a thread."""
@@ -70,9 +71,10 @@ class Page(Acting, Generic[T]):
     def fetch(self) -> None:
         """Reads, unless that was done a moment ago or is under way."""
         deck = self.deck
-        due = self._read_at is None or deck.monotonic() - self._read_at >= self.EVERY
-        if due and not self._asking and deck.view is not None:
-            self._asking = True
+        acted = deck.operations.answered
+        late = self._read_at is None or deck.monotonic() - self._read_at >= self.EVERY
+        if (late or acted != self._read_after) and not self._asking and deck.view is not None:
+            self._asking, self._read_after = True, acted
             deck.background(lambda: self.read(deck.reach()), self._answered)
 
     def reread(self) -> None:

@@ -13,8 +13,9 @@ from textual.widgets import Button, Static, TextArea
 from core.errors import JobdeckError
 from core.model import Json, Status
 from core.redact import clean
-from tui.form_widgets import Editor
+from tui.form_widgets import Editor, Twin
 from tui.format import one_line, short_id
+from tui.twins import twin_with_payload
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -48,6 +49,7 @@ class PayloadEditor(ModalScreen[Json | None]):
             area.cursor_blink = False
             yield area
             yield Static(id="problem")
+            yield Twin()
             with Horizontal(id="buttons"):
                 yield Button(Content("Leave it"), id="no")
                 yield Button(Content("Retry"), id="yes")
@@ -56,10 +58,12 @@ class PayloadEditor(ModalScreen[Json | None]):
     def on_mount(self) -> None:
         """The JSON comes first."""
         self.query_one("#json", TextArea).focus()
+        self._draw_twin()
 
     def on_text_area_changed(self) -> None:
         """What was wrong is taken back while it is being corrected."""
         self._say("")
+        self._draw_twin()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Retries, or does not."""
@@ -89,6 +93,14 @@ class PayloadEditor(ModalScreen[Json | None]):
                 self._say(str(problem) if isinstance(problem, JobdeckError) else type(problem).__name__)
 
         deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
+
+    def _draw_twin(self) -> None:
+        """The command that does the same, personal data masked; none while the JSON cannot be read."""
+        try:
+            payload: Any = json.loads(self.query_one("#json", TextArea).text)
+        except json.JSONDecodeError:
+            payload = None
+        self.query_one(Twin).show(twin_with_payload(self.job, payload) if isinstance(payload, dict) else "")
 
     def _say(self, problem: str) -> None:
         self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))

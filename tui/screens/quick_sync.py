@@ -45,6 +45,7 @@ class QuickSyncDialog(ModalScreen[None]):
         self.creating = creating
         self.syncs = {sync.kind: sync for sync in creating.quick_syncs()}
         self.busy = False
+        self._asked = False
 
     def compose(self) -> ComposeResult:
         """One box: the three, and what came of the last one."""
@@ -63,7 +64,6 @@ class QuickSyncDialog(ModalScreen[None]):
         """The first one is chosen."""
         self.query_one("#syncs", Pane).focus()
         self.call_after_refresh(self.redraw)
-        self._tell(Content.styled("Nothing is queued before a key is pressed.", "$ink-muted"))
 
     def on_resize(self, _event: Resize) -> None:
         """Sets the list for the new width."""
@@ -73,6 +73,11 @@ class QuickSyncDialog(ModalScreen[None]):
         """The three; what cannot be had is greyed and says why."""
         pane = self.query_one("#syncs", Pane)
         pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
+        self._offer()
+
+    def on_pane_moved(self) -> None:
+        """Another one is under the cursor."""
+        self._offer()
 
     def on_pane_chosen(self) -> None:
         """A double click does what enter does."""
@@ -95,7 +100,7 @@ class QuickSyncDialog(ModalScreen[None]):
             self._tell(Content.styled(f"{sync.label} cannot be queued: {sync.missing}.", "$warning"))
             return
         self.query_one("#syncs", Pane).find(sync.kind)
-        self.busy = True
+        self.busy = self._asked = True
         self._tell(Content.styled(f"Queueing {sync.label}…", "$primary"))
         self.deck.background(partial(self.creating.quick_sync, sync.kind), partial(self._answered, sync))
 
@@ -107,8 +112,14 @@ class QuickSyncDialog(ModalScreen[None]):
             return
         lines = [Content.assemble(("✓ " if one.created else "· ", "$success"), line)
                  for one, line in zip(answer, told(answer), strict=True)]  # fmt: skip
-        self._tell(Content("\n").join([*lines, Content.styled(f"jobdeck quick-sync {sync.kind}", "$accent")]))
+        self._tell(Content("\n").join([*lines, _same(sync.kind)]))
         self.deck.poller.poke()
+
+    def _offer(self) -> None:
+        """The command of the one under the cursor, until something was queued, whose answer then stands there."""
+        if not self._asked:
+            nothing = Content.styled("Nothing is queued before a key is pressed.", "$ink-muted")
+            self._tell(Content("\n").join([nothing, _same(str(self.query_one("#syncs", Pane).current))]))
 
     def _tell(self, content: Content) -> None:
         if self.is_attached:
@@ -125,6 +136,10 @@ class QuickSyncDialog(ModalScreen[None]):
             (fit(words, max(width - LABEL - 5, 8)), "warn" if grey else "muted"),
             key=sync.kind,
         )
+
+
+def _same(kind: str) -> Content:
+    return Content.styled(f"jobdeck quick-sync {kind}", "$accent")
 
 
 def told(answers: Sequence[Enqueued]) -> list[str]:
