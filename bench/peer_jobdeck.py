@@ -22,7 +22,6 @@ NAME = "jobdeck"
 SETTINGS = {"default": {}, "c1": {"concurrency": 1}, "waits": {"handler_seconds": 0.01}}
 RUN = {
     "drain": ["default", "c1"],
-    "drain2": ["default", "c1"],
     "drain_long": ["default"],
     "pickup": ["default"],
     "backlog": ["default"],

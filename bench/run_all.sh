@@ -44,8 +44,7 @@ for workload in "$@"; do
     [ -n "${COMMAND[$workload]:-}" ] || { echo "no workload $workload" >&2; exit 2; }
     for repetition in $(seq "${BENCH_REPEAT:-3}"); do
         for peer in "${PEERS[@]}"; do
-            name=${workload%2}
-            for setting in $(bench "$peer" plan "${name%_long}"); do
+            for setting in $(bench "$peer" plan "$workload"); do
                 # Word splitting wanted: the command and its arguments.
                 # shellcheck disable=SC2086
                 measure "$peer" ${COMMAND[$workload]} --setting "$setting" | tee -a "$RESULTS" ||
