@@ -2550,6 +2550,7 @@ begin
         (4, 'worker', v_handling > 0, case
             when v_workers = 0 then 'No worker has been heard of in the last 2 minutes. Start one: "jobdeck worker".'
             when v_handling = 0 then format('%s workers are alive and none of them handles this type.', v_workers)
+            when v_workers = 1 then 'The one live worker handles this type.'
             else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
             when job_clause_due(v_job.run_at, v_now)

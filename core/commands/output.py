@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from core.model import Job, Json, Run
 
 NONE = "-"
+_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress"})
+"""Fields of a job and of a run that hold what producers and handlers wrote."""
 
 
 def write(lines: Iterable[str]) -> None:
@@ -39,14 +41,19 @@ def as_json(data: Json) -> str:
     return json.dumps(plain(data), ensure_ascii=True, indent=2).replace("\x7f", "\\u007f")
 
 
-def plain(value: Any) -> Any:
-    """A value of `core.model` as JSON has it: times in ISO 8601 UTC, durations in seconds."""
+def plain(value: Any, *, revealed: bool = False) -> Any:
+    """A value of `core.model` as JSON has it: times in ISO 8601 UTC, durations in seconds.
+
+    What a producer or a handler wrote is masked as in text, unless it is to be `revealed`.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        named = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        masked = {} if revealed else {name: scrub(named[name]) for name in _FOREIGN & named.keys()}
+        return {name: plain(inner, revealed=revealed) for name, inner in (named | masked).items()}
     if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner, revealed=revealed) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+        return [plain(inner, revealed=revealed) for inner in value]
     return _scalar(value)
 
 
@@ -107,9 +114,12 @@ def cut(text: str | None, length: int) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
-def payload(value: Json | None, length: int = 10_000) -> str:
-    """A payload or an output on one line, with personal data masked."""
-    return cut(json.dumps(scrub(value), ensure_ascii=False), length) if value else NONE
+def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False) -> str:
+    """A payload or an output on one line, with personal data masked unless it is to be `revealed`."""
+    if not value:
+        return NONE
+    text = json.dumps(value if revealed else scrub(value), ensure_ascii=False)
+    return clean(text)[:length] if revealed else cut(text, length)
 
 
 def next_run(job: Job) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.model import Finding, Json, Processing, Run, Snapshot, Worker, WorkerRun
+    from core.model import Finding, Health, Json, Processing, Run, Snapshot, Worker, WorkerRun
 
 UNHEALTHY: Final = 4
 """The exit code of `health` and `doctor` when something is wrong."""
@@ -121,7 +121,7 @@ def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
     counts = ", ".join(f"{getattr(seen.counts, name)} {name}" for name in Status)
     lines = output.facts(
         [
-            ("verdict", seen.health.verdict.value),
+            ("verdict", _verdict(seen.health)),
             ("jobs", f"{seen.counts.of(None)} in the queue: {counts}"),
             ("removed", f"{seen.counts.removed} more succeeded and left the queue"),
             ("processing", _switch(seen.processing)),
@@ -139,6 +139,13 @@ def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
             output.table(("TASK", "OUTCOME", "RUNS"), rows) if rows else [],
         ),
     ]
+
+
+def _verdict(found: Health) -> str:
+    """The verdict, and where all is not well the worst of what was found."""
+    if found.verdict is Verdict.OK:
+        return found.verdict.value
+    return f"{found.verdict.value}: {found.findings[0].evidence}"
 
 
 def worker_table(workers: Iterable[Worker], now: datetime) -> list[str]:

@@ -53,23 +53,27 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 
 @command("job")
 @click.argument("wanted", metavar="ID")
-def job(session: Session, wanted: str) -> None:
+@click.option("--reveal", is_flag=True, help="Show personal data as it is. That you looked is put on record.")
+def job(session: Session, wanted: str, reveal: bool) -> None:
     """Show one job: its facts, payload, runs and what operators did to it."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from core import insights, queue  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        found = insights.detail(conn, insights.resolve_id(conn, wanted))
+        job_id = insights.resolve_id(conn, wanted)
+        if reveal:
+            queue.reveal(conn, job_id, actor=session.actor)
+        found = insights.detail(conn, job_id)
     if found is None:
         raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")
     data = {
-        **output.plain(found.job),
+        **output.plain(found.job, revealed=reveal),
         "in_trash": found.in_trash,
-        "runs": found.runs,
+        "runs": output.plain(found.runs, revealed=reveal),
         "why": found.why,
         "audit": found.audit,
     }
     lines = [
-        *output.facts(_job_facts(found.job, in_trash=found.in_trash)),
+        *output.facts(_job_facts(found.job, in_trash=found.in_trash, revealed=reveal)),
         *output.section("Why", clause_lines(found.why)),
         *output.section("Runs", output.run_table(found.runs) if found.runs else []),
         *output.section("Audit", audit_table(found.audit) if found.audit else []),
@@ -169,7 +173,7 @@ def _remark_next(session: Session, cursor: str | None) -> None:
         output.note(f"There is more: repeat with --after {cursor}")
 
 
-def _job_facts(job: Job, *, in_trash: bool) -> list[tuple[str, object]]:
+def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
     interval = f"every {job.recurrence_interval_minutes}m" if job.is_recurring else "one-time"
     return [
         ("job", job.id),
@@ -180,7 +184,7 @@ def _job_facts(job: Job, *, in_trash: bool) -> list[tuple[str, object]]:
         ("next run", output.next_run(job)),
         ("expires", output.when(job.expires_at) if job.expires_at else None),
         ("priority", job.priority or None),
-        ("payload", output.payload(job.payload)),
+        ("payload", output.payload(job.payload, revealed=revealed)),
         ("created", f"{output.when(job.created_at)} by {job.created_by or 'unknown'}"),
         ("last run", f"{output.when(job.last_run_at)} {job.last_outcome or ''}"),
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
@@ -190,9 +194,9 @@ def _job_facts(job: Job, *, in_trash: bool) -> list[tuple[str, object]]:
         ("worker", job.locked_by),
         ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
         ("cancel asked by", job.cancel_requested_by),
-        ("progress", output.payload(job.progress) if job.progress else None),
-        ("checkpoint", output.payload(job.checkpoint) if job.checkpoint else None),
-        ("output", output.payload(job.output) if job.output else None),
+        ("progress", output.payload(job.progress, revealed=revealed) if job.progress else None),
+        ("checkpoint", output.payload(job.checkpoint, revealed=revealed) if job.checkpoint else None),
+        ("output", output.payload(job.output, revealed=revealed) if job.output else None),
         ("error", output.cut(job.last_error, 2000) if job.last_error else None),
         ("version", job.version),
     ]

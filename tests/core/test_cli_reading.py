@@ -213,6 +213,20 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
         assert words in shown
 
 
+def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    job = add(conn, message="write to mara@example.org")
+    looks = "SELECT count(*) FROM job_audit WHERE action = 'reveal' AND job_id = %s"
+    for arguments in (["job", str(job)], ["jobs"]):
+        for form in ([], ["--json"]):
+            assert "mara@example.org" not in jobdeck(*arguments, *form).out
+    assert conn.execute(looks, (job,)).fetchone() == (0,)
+    assert jobdeck("job", str(job), "--reveal", "--json").data["payload"] == {"message": "write to mara@example.org"}
+    assert "mara@example.org" in jobdeck("job", str(job), "--reveal").out
+    assert conn.execute(looks, (job,)).fetchone() == (2,)
+
+
 def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     add(conn)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '2 hours'")
@@ -220,6 +234,8 @@ def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psyco
     assert ran.code == 4
     assert ran.data["verdict"] == "critical"
     assert jobdeck("health").code == 4
+    worst = ran.data["findings"][0]["evidence"]
+    assert f"critical: {worst}" in jobdeck("status").out
     queue.pause(conn, reason="lunch", actor="someone")
     assert jobdeck("health", "--json").data["verdict"] != "ok"
 

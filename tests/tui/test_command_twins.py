@@ -53,7 +53,7 @@ WAY: dict[Scope, tuple[str, ...]] = {
 WITHOUT_TWIN = {
     "mark.matching": "it freezes a choice and changes no job; the action on the choice has a command",
     "worker.embedded": "its command stands until it is told to end; it has a test of its own",
-    "job.reveal": "it changes nothing but the audit's record of the look",
+    "job.reveal": "it changes nothing but the audit's record of the look; test_cli_reading runs its command",
 }
 
 

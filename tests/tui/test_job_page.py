@@ -166,6 +166,7 @@ async def test_personal_data_is_masked_until_it_is_revealed_which_is_on_record()
         assert "kim@" not in deck.screen_text()
         await deck.press("X")
         assert backend.calls == [("reveal", job_id(1))]
+        assert deck.toasts[-1].endswith(f"jobdeck job {job_id(1)} --reveal")
         text = deck.screen_text()
         assert "PERSONAL DATA SHOWN, X hides it" in text
         assert '"to": "kim@example.org"' in text

@@ -14,6 +14,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed
 from tui.app import JobdeckApp, Options
 from tui.format import fit, middle
+from tui.ink import Line
 from tui.view import LONGEST_PAGE, PAGE
 
 if TYPE_CHECKING:
@@ -100,15 +101,19 @@ async def test_a_long_name_leaves_room_for_the_beginning_of_the_reason() -> None
         assert "790 waiting · resumes in 3h" in deck.line("banner")
 
 
+@pytest.mark.parametrize("page", ["", "e"], ids=["list", "page"])
 @pytest.mark.parametrize("size", [(60, 24), SMALL, (100, 24), LARGE])
-async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_wait(size: tuple[int, int]) -> None:
+async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_wait(
+    size: tuple[int, int], page: str
+) -> None:
     backend = sample()
     backend.processing = Processing(
         enabled=False, paused_reason=f"{LONG}, {LONG}", paused_by="alice@10.0.0.7 (jobdeck)",
         paused_at=NOW - minutes(12), resume_at=NOW + minutes(180),
     )  # fmt: skip
     async with dashboard(backend, size=size) as deck:
-        banner = deck.line("banner")
+        await deck.press(*page)
+        banner = deck.app.screen.query_one("#banner", Line).text
         for part in ("PAUSED 12m by alice", "790 waiting", "resumes in 3h"):
             assert part in banner
         assert ("@10.0.0.7" in banner) == (size[0] > 60)

@@ -203,7 +203,8 @@ class JobDetailScreen(Page[Reading]):
         self.redraw()
 
     def _reveal(self) -> None:
-        if self.revealed or self.job is None:
+        job = self.job
+        if self.revealed or job is None:
             self.revealed = False
             self.redraw()
             return
@@ -211,8 +212,9 @@ class JobDetailScreen(Page[Reading]):
         def revealed() -> None:
             self.revealed = True
             self.redraw()
+            self.deck.say(f"That you look is put on record.\njobdeck job {job.id} --reveal")
 
-        self.deck.operations.reveal(self.job, revealed)
+        self.deck.operations.reveal(job, revealed)
 
     def _retry_with(self) -> None:
         job, deck = self.job, self.deck

@@ -93,7 +93,7 @@ class Page(Acting, Generic[T]):
         own: list[Span] = [(f" {self.trouble}", "alert")] if self.trouble else []
         banner = self.query_one("#banner", Line)
         link = deck.poller.link
-        shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now())
+        shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now(), width=self.size.width)
         if own and deck.poller.connected:
             shown = own
         banner.display = bool(shown)
