@@ -467,8 +467,8 @@ def test_short_jobs_are_claimed_far_ahead_and_long_ones_not() -> None:
     assert pace.ahead(busy=0) == Pace.MOST_AHEAD
     assert pace.ahead(busy=4) == 0
     pace.observe(1, 0.05)
-    assert pace.ahead(busy=0) == 20
-    assert pace.ahead(busy=2) == 10
+    assert pace.ahead(busy=0) == 8
+    assert pace.ahead(busy=2) == 4
     pace.observe(1, 60)
     assert pace.ahead(busy=0) == 0
 
