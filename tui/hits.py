@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def action_at(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> Action | None:
-    """The action whose key stands at a cell of the line that `status_bar.keys` made; its label counts as well."""
+    """The action whose key stands at a cell of the line that `key_line.keys` made; its label counts as well."""
     offered = [action for action in ACTIONS if scope in action.scopes and (action.footer or action.id == "mark.undo")]
     names = {situation.key(action).replace("enter", "⏎"): action for action in offered}
     end, found = 0, None

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import insights, queue
+from core import heartbeat, insights, queue
 from core.database import Database
 from core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
@@ -400,6 +400,22 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
     assert status_of(conn, job.id) is None
     winner = conn.execute("SELECT output FROM job_runs WHERE outcome = 'succeeded'").fetchone()
     assert winner == ({"by": "another"},)
+
+
+def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BATCH", 2)
+    for _ in range(5):
+        enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=60), concurrency=5):
+        for _ in range(5):
+            gate.wait_for()
+        leases = "SELECT min(lease_expires_at), count(*) FROM job_queue WHERE status = 'running'"
+        first, held = conn.execute(leases).fetchone() or (None, 0)
+        assert held == 5
+        until(lambda: (conn.execute(leases).fetchone() or (first,))[0] > first, "a renewal of all five")
+        gate.opened.set()
 
 
 def test_a_worker_that_cannot_renew_stops_its_handlers(

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from core.model import Filter
-from tui import hits, status_bar
+from tui import hits, key_line, status_bar
 from tui.actions import ON_MANY, bindings
 from tui.columns import Moment
 from tui.filter_bar import FilterBar
@@ -263,7 +263,7 @@ class Dashboard(Listing):
         self.line("peek").show(left, right)
         paused = view is not None and not view.snapshot.processing.enabled
         situation = self.situation()
-        self.line("keys").show(status_bar.keys("list", situation, self.size.width, paused=paused))
+        self.line("keys").show(key_line.keys("list", situation, self.size.width, paused=paused))
 
     def _unmark_or_undo(self) -> None:
         operations = self.deck.operations

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from core.errors import JobdeckError
-from tui import status_bar
+from tui import key_line, status_bar
 from tui.actions import BY_ID
 from tui.format import one_line
 from tui.ink import Line
@@ -104,7 +104,7 @@ class Page(Acting, Generic[T]):
         view = self.deck.view
         paused = view is not None and not view.snapshot.processing.enabled
         line = self.query_one("#keys", Line)
-        line.show(status_bar.keys(self.SCOPE, self.situation(), line.size.width or self.size.width, paused=paused))
+        line.show(key_line.keys(self.SCOPE, self.situation(), line.size.width or self.size.width, paused=paused))
 
     def arrived(self, data: T) -> None:
         """Takes what was read."""
