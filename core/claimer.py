@@ -30,7 +30,7 @@ NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
 """The poll where nothing is heard of new jobs: through a transaction-mode pooler, or while LISTEN is down."""
 BATCH = 1000
-MOST_HELD = 4000
+MOST_HELD = 2500
 BUSY_SECONDS = 0.5
 """A slot whose run takes longer than this is not counted on when claiming ahead."""
 
