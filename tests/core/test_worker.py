@@ -411,10 +411,11 @@ def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
     with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=60), concurrency=5):
         for _ in range(5):
             gate.wait_for()
-        leases = "SELECT min(lease_expires_at), count(*) FROM job_queue WHERE status = 'running'"
-        first, held = conn.execute(leases).fetchone() or (None, 0)
-        assert held == 5
-        until(lambda: (conn.execute(leases).fetchone() or (first,))[0] > first, "a renewal of all five")
+        held = "SELECT count(*), max(lease_expires_at) FROM job_queue WHERE status = 'running'"
+        renewed = "SELECT count(*) FROM job_queue WHERE status = 'running' AND lease_expires_at > %s"
+        running, last = conn.execute(held).fetchall()[0]
+        assert running == 5
+        until(lambda: conn.execute(renewed, (last,)).fetchone() == (5,), "a renewal of all five")
         gate.opened.set()
 
 
