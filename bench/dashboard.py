@@ -296,7 +296,7 @@ def beside_a_worker(figures: Figures, url: str, folder: Path, presses: int) -> N
     """Keys while the worker inside the dashboard takes as many jobs as it can."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("INSERT INTO job_queue (task_type) SELECT 'door_nothing' FROM generate_series(1, %s)",
-                     (presses * 3_500,))  # fmt: skip
+                     (presses * 7_000,))  # fmt: skip
         conn.execute("VACUUM (ANALYZE) job_queue")
         with dashboard(url, folder, "--worker", "--handlers", "door_jobs") as probe:
             probe.wait_for("door_nothing")
