@@ -486,7 +486,8 @@ begin
 end
 $$;
 
--- The live job that holds a dedupe key.
+-- The live job that holds a dedupe key. Asked after an insert gave way to it, so it must see what has committed
+-- since that began: hence volatile.
 create or replace function public.job_queue_holder(p_dedupe_key text) returns uuid
 language plpgsql volatile
 set search_path = public, pg_temp set enable_seqscan = off

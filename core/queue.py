@@ -106,17 +106,15 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Ticket:
     Raises:
         Refused: the interval, priority or blocker is not acceptable.
     """
-    with _refusals():
-        row = conn.execute(
-            "SELECT job_id, created FROM job_queue_create(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            (
-                new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
-                new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
-            ),
-        ).fetchone()  # fmt: skip
-    if row is None:
-        raise Refused("The database did not answer whether the job is enqueued. Look whether it is there.")
-    return Ticket(*row)
+    row = _rows(
+        conn,
+        "SELECT job_id, created FROM job_queue_create(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
+            new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
+        ),
+    )[0]  # fmt: skip
+    return Ticket(**row)
 
 
 def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> list[UUID]:
