@@ -43,11 +43,13 @@ class Claimer:
         station: Station,
         *,
         on_cancel: Callable[[], None],
+        on_listening: Callable[[], None],
         on_claimed: Callable[[], None],
         until_idle: bool = False,
     ) -> None:
         self._station = station
         self._on_cancel = on_cancel
+        self._on_listening = on_listening
         self._on_claimed = on_claimed
         self._until_idle = until_idle
         self._link = Link(station.database, "claiming jobs")
@@ -159,10 +161,10 @@ class Claimer:
         if self._listener is None:
             return
         told = self._listener.wait(seconds)
-        begins = self._listener.connected and not self._heard
-        self._heard |= begins
-        # What was cancelled between the first claim and the first listening was not heard.
-        if CANCEL in told or begins:
+        if self._listener.connected and not self._heard:
+            self._heard = True
+            self._on_listening()
+        if CANCEL in told:
             self._on_cancel()
         if any(payload != CANCEL for payload in told):
             self._again.set()

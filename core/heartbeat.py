@@ -28,7 +28,7 @@ BATCH = 500
 
 
 class Heartbeat:
-    """Renews every `heartbeat_seconds`, at once when `beat_now` is called."""
+    """Renews every `heartbeat_seconds`, at once when `beat_now` is called and within 2 s after `beat_soon`."""
 
     def __init__(self, station: Station) -> None:
         self._station = station
@@ -42,8 +42,12 @@ class Heartbeat:
 
     def beat_now(self) -> None:
         """Has the next heartbeat made now."""
-        self._urgent = True
+        self.beat_soon()
         self._asked.set()
+
+    def beat_soon(self) -> None:
+        """Has the next look, which comes within 2 s, be a heartbeat."""
+        self._urgent = True
 
     def stop(self) -> None:
         """Ends the thread."""

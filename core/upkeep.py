@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 WINDOW_SECONDS = 300.0
 REPORT_SECONDS = 20.0
 REAP_SECONDS = (1.0, 5.0)
-BEGIN_SECONDS = 0.1
-FIRST_REAP_SECONDS = 0.5
+BEGIN_SECONDS = 0.5
 """Upkeep waits at the start, so as not to stand in the way of the first claims."""
 LONGEST_PAUSE = 30.0
 
@@ -91,7 +90,7 @@ class Upkeep:
         self._counted = Totals()
         self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=timeouts_of(station.runner.registry))
         self._outage = Outage(station.alerts, station.worker_id, station.database.label)
-        self._next_reap = self._next_look = time.monotonic() + FIRST_REAP_SECONDS
+        self._next_reap = self._next_look = 0.0
         self._interval = min(max(station.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} upkeep")
 

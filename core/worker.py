@@ -190,6 +190,9 @@ class Worker:
         self._claimer = Claimer(
             station,
             on_cancel=self._heartbeat.beat_now,
+            # A cancellation between the first claim and the first listening was not heard. It is rare: not worth a
+            # connection and a heartbeat in the middle of the first claims.
+            on_listening=self._heartbeat.beat_soon,
             on_claimed=self._upkeep.note_work,
             until_idle=until_idle,
         )

@@ -321,6 +321,29 @@ def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, co
     assert outcomes(conn) == ["cancelled", "cancelled"]
 
 
+def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listens = threading.Event()
+    connect = Database._connect_to_listen
+
+    def connect_late(database: Database) -> Conn | None:
+        listens.wait()
+        return connect(database)
+
+    monkeypatch.setattr(Database, "_connect_to_listen", connect_late)
+    monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
+    job = enqueue(conn, "gate")
+    with working(
+        database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+    ):
+        gate.wait_for()
+        queue.cancel(conn, [job.id], actor=ACTOR)
+        listens.set()
+        until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
+    assert gate.told_to_stop.is_set()
+
+
 def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Conn) -> None:
     stubborn = Stubborn()
     job = enqueue(conn, "stubborn")
