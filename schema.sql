@@ -597,6 +597,12 @@ set search_path = public, pg_temp
 as $$
 declare
     v_in_line boolean[];
+    -- Ids as their default makes them, with the place in the batch behind the time: a quarter of what the default takes.
+    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
+        placing '7' from 13 for 0);
+    v_places constant bigint := x'8000000'::bigint;
+    v_least constant bigint := x'100000000'::bigint;
+    v_chance constant bigint := x'effffffff'::bigint;
 begin
     if exists (
         select from unnest(p_task_types, p_priorities) as n (task_type, priority)
@@ -608,13 +614,15 @@ begin
         v_in_line := job_queue_join_lines(p_concurrency_keys, p_priorities, p_run_at);
     end if;
     return query
-    insert into job_queue (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line,
-        created_by)
-    select n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+        in_line, created_by)
+    select (v_time || to_hex(v_places + n.place) || to_hex(v_least + (random() * v_chance)::bigint))::uuid,
+        n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
         greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
         coalesce(n.in_line, false), coalesce(p_actor, session_user)
     from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys,
-        v_in_line) as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line)
+        v_in_line) with ordinality
+        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
     on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
     returning id;
 end

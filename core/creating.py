@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.commands import new_jobs
@@ -43,8 +43,7 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         InvalidPayload: the payload does not fit.
     """
     made = new_jobs.draft(registry, wanted.task_type, wanted.payload)
-    return replace(
-        made,
+    return made._replace(
         run_at=wanted.at,
         recurrence_interval_minutes=wanted.every,
         expires_at=(wanted.at or now) + wanted.lasting if wanted.every and wanted.lasting else None,

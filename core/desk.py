@@ -85,7 +85,7 @@ def run_again(
         new = NewJob(job.task_type, job.payload, priority=job.priority)
         if known is not None:
             key = known.concurrency_key(known.parse(job.payload))
-            new = replace(new, max_attempts=known.max_attempts, concurrency_key=key)
+            new = new._replace(max_attempts=known.max_attempts, concurrency_key=key)
         with conn.transaction():
             admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
             copied = queue.copy(conn, job.id, new, actor=actor, reason=reason)

@@ -6,7 +6,7 @@ dataclass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -416,12 +416,11 @@ class Enqueued:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to enqueue. `run_at` None is now; `expires_at` ends a series."""
 
     task_type: str
-    payload: Json = field(default_factory=dict)
+    payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
     run_at: datetime | None = None
     max_attempts: int = 5
     priority: int = 0

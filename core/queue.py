@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from core.errors import Refused
-from core.model import ClaimedJob, Finished, FinishedRun, Renewed, RunOutcome, Status, Ticket
+from core.model import ClaimedJob, Finished, FinishedRun, NewJob, Renewed, RunOutcome, Status, Ticket
 from core.rows import Row, processing_from, result_from
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.model import ActionResult, Json, NewJob, Processing
+    from core.model import ActionResult, Json, Processing
 
 Connection = psycopg.Connection[Any]
 Lane = tuple[str, int]
@@ -35,6 +35,7 @@ Front = tuple["datetime", "UUID"]
 """How far a lane has been claimed: when the last job was due, and its id."""
 
 BULK = 2_000
+_DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 _REFUSED = "JD001"
 _HEX = attrgetter("hex")
 _GIVE_WAY_SECONDS = 0.05
@@ -138,7 +139,10 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> lis
 
 
 def _send_part(conn: Connection, part: list[NewJob], actor: str) -> psycopg.Cursor[Any]:
-    if any((job.recurrence_interval_minutes, job.blocked_by, job.expires_at) != (None, None, None) for job in part):
+    task_types, payloads, *options = zip(*part, strict=True)
+    given = [_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)]
+    run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
+    if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
     return conn.execute(
         """
@@ -146,27 +150,22 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str) -> psycopg.Curs
             %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
         """,
         (
-            _words([job.task_type for job in part]),
-            json.dumps([job.payload for job in part]),
-            _unless_all([job.run_at for job in part], None),
-            _unless_all([job.max_attempts for job in part], 5),
-            _unless_all([job.priority for job in part], 0),
-            _unless_all([job.dedupe_key for job in part], None),
-            _unless_all([job.concurrency_key for job in part], None), actor,
+            _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
+            actor,
         ),
         binary=True,
     )  # fmt: skip
 
 
-def _words(values: list[str]) -> str | list[str]:
+def _words(values: Sequence[str]) -> str | list[str]:
     """An array of task types, at once where none of them needs quoting."""
     plain = all(word.isidentifier() and word.upper() != "NULL" for word in set(values))
-    return _array(values) if plain else values
+    return _array(values) if plain else list(values)
 
 
-def _unless_all(values: list[Any], default: object) -> list[Any] | None:
+def _unless_all(values: Sequence[Any], default: object) -> list[Any] | None:
     """The values, or None where each is the default, which the database then fills in by itself."""
-    return None if all(value == default for value in values) else values
+    return None if values.count(default) == len(values) else list(values)
 
 
 # The worker's side

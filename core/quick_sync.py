@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from core import desk
@@ -25,5 +24,5 @@ def enqueue(conn: Connection, registry: Registry, kind: str, *, actor: str) -> l
     with conn.transaction():
         for job in jobs:
             blocker = done[-1].job.id if done else None
-            done.append(desk.enqueue(conn, replace(job, blocked_by=blocker), actor=actor))
+            done.append(desk.enqueue(conn, job._replace(blocked_by=blocker), actor=actor))
     return done

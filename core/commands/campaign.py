@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -150,7 +149,7 @@ def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID,
     from core import queue  # noqa: PLC0415 -- imported on first use
 
     payload: Json = {"campaignId": str(campaign_id)} | ({"allowWithoutUnsubscribe": True} if allowed else {})
-    job = replace(draft(session.registry, TASK_TYPE, payload), dedupe_key=f"campaign:{campaign_id}")
+    job = draft(session.registry, TASK_TYPE, payload)._replace(dedupe_key=f"campaign:{campaign_id}")
     return queue.enqueue(conn, job, actor=session.actor)
 
 

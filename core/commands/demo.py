@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,8 +111,8 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
 
     now, _ = queue.next_due(conn, [])
     jobs = [
-        replace(
-            draft(registry, task_type, {}), recurrence_interval_minutes=minutes, dedupe_key=f"demo:every:{task_type}"
+        draft(registry, task_type, {})._replace(
+            recurrence_interval_minutes=minutes, dedupe_key=f"demo:every:{task_type}"
         )
         for task_type, minutes in RECURRING.items()
         if task_type in registry
@@ -136,8 +135,7 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
     payloads[CAMPAIGN_TYPE] = {"campaignId": str(CAMPAIGN)}
     for place, (task_type, payload) in enumerate(payloads.items()):
         if task_type in registry:
-            yield replace(
-                draft(registry, task_type, payload),
+            yield draft(registry, task_type, payload)._replace(
                 run_at=now + place * BETWEEN_ONCE,
                 dedupe_key=f"demo:once:{task_type}",
             )
@@ -149,8 +147,7 @@ def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
     for number, start in enumerate(ROUNDS):
         for place in range(sample.COACHES):
-            yield replace(
-                draft(registry, SYNC, {"coachId": str(sample.coach(place).id)}),
+            yield draft(registry, SYNC, {"coachId": str(sample.coach(place).id)})._replace(
                 run_at=now + start + place * BETWEEN_COACHES,
                 dedupe_key=f"demo:round {number}:coach {place}",
             )

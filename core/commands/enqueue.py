@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,7 @@ class JobOptions:
 
     def applied(self, job: NewJob, schedule: Schedule, now: datetime) -> NewJob:
         """The job with these options and its schedule; a first run in the past is remarked on."""
-        made = replace(
-            scheduled(job, schedule, now),
+        made = scheduled(job, schedule, now)._replace(
             priority=self.priority,
             max_attempts=self.max_attempts or job.max_attempts,
         )
@@ -79,7 +78,7 @@ def enqueue(
     from core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
-    drafted = replace(draft(session.registry, task_type, parse_object(options.payload)), dedupe_key=dedupe_key or None)
+    drafted = draft(session.registry, task_type, parse_object(options.payload))._replace(dedupe_key=dedupe_key or None)
     with session.database() as database, database.connection() as conn:
         with conn.transaction(force_rollback=dry_run):
             now = evidence.clock(conn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import UnknownTaskType, UsageError
@@ -85,7 +85,7 @@ def scheduled(job: NewJob, schedule: Schedule, now: datetime) -> NewJob:
         changes["recurrence_interval_minutes"] = parse_minutes(schedule.every, what="interval of --every")
     if schedule.lasting:
         changes["expires_at"] = (run_at or now) + parse_duration(schedule.lasting, what="duration of --for")
-    return replace(job, **changes)
+    return job._replace(**changes)
 
 
 def quick_sync(registry: Registry, kind: str) -> list[NewJob]:
@@ -101,6 +101,6 @@ def quick_sync(registry: Registry, kind: str) -> list[NewJob]:
             f"Known are: {', '.join(registry.names) or 'none'}."
         )
     return [
-        replace(draft(registry, task_type, {"dryRun": False}), dedupe_key=f"quick-sync:{task_type}")
+        draft(registry, task_type, {"dryRun": False})._replace(dedupe_key=f"quick-sync:{task_type}")
         for task_type in QUICK_SYNCS[kind]
     ]

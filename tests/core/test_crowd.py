@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -87,7 +86,7 @@ class Crowd:
             blocked_by = blockers[0] if blockers else None
             with suppress(Refused):
                 enqueued = queue.enqueue(
-                    conn, replace(job, blocked_by=blocked_by, recurrence_interval_minutes=minutes), actor=ACTOR
+                    conn, job._replace(blocked_by=blocked_by, recurrence_interval_minutes=minutes), actor=ACTOR
                 )
                 self.ids += [enqueued.job_id] if enqueued.created else []
 

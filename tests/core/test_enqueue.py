@@ -155,6 +155,14 @@ class TestBulk:
         stored = conn.execute("SELECT payload ->> 'n' FROM job_queue ORDER BY id").fetchall()
         assert [int(n) for (n,) in stored] == list(range(10_000))
 
+    def test_their_ids_are_as_those_of_single_jobs_and_told_apart_by_their_ends(self, conn: Connection) -> None:
+        before = add(conn).id
+        ids = queue.enqueue_many(conn, [NewJob("alpha")] * 3000, actor=ACTOR)
+        assert before < ids[0]
+        assert ids[-1] < add(conn).id
+        assert {(job_id.version, job_id.variant) for job_id in ids} == {(7, uuid.RFC_4122)}
+        assert len({job_id.hex[-8:] for job_id in ids}) > 2990
+
     def test_more_than_one_statements_worth_is_one_transaction(self, conn: Connection) -> None:
         jobs = [NewJob("alpha") for _ in range(queue.BULK)] + [NewJob("alpha", priority=900)]
         with pytest.raises(Refused):
