@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 from enum import Enum
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from core import queue
 from core.errors import Cancelled, LeaseLost, TimedOut
 from core.redact import safe_error
-from core.run_log import LogBuffer, RunLogger
+from core.run_log import LogBuffer, RunLogger, handler_logger
 from core.stored import storable
 
 if TYPE_CHECKING:
+    import logging
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -113,7 +113,7 @@ class RunContext:
     @cached_property
     def log(self) -> logging.Logger:
         """The run's logger: what is logged here is kept with the run, and goes to the worker's log as well."""
-        return RunLogger(self, logging.getLogger(f"{__package__}.handlers.{self.job.task_type}"))
+        return RunLogger(self, handler_logger(self.job.task_type))
 
     @property
     def db(self) -> psycopg.Connection[Any]:

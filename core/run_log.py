@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections import deque
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING
 
 from core.redact import clean, redact
@@ -45,7 +46,7 @@ class LogBuffer:
         text = redact(clean(message[: 4 * LONGEST_LINE], multiline=True)).rstrip()
         if len(text) > LONGEST_LINE:
             text = f"{text[: LONGEST_LINE - 1]}…"
-        line = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {level:<7} {text}"
+        line = f"{at.isoformat(timespec='milliseconds')[11:23]} {level:<7} {text}"
         with self._lock:
             self.count += 1
             self._lines.append(line)
@@ -80,10 +81,20 @@ class RunLogger(logging.Logger):
         self.parent = parent
         self._run = run
 
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name it has in the standard library
+        """As any logger answers, but without its cache, which is filled under a lock that all threads share."""
+        return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
+
     def handle(self, record: logging.LogRecord) -> None:
         """Marks the record with the run, then hands it on as any logger does."""
         record.run = self._run
         super().handle(record)
+
+
+@cache
+def handler_logger(task_type: str) -> logging.Logger:
+    """What the runs of a type log through; kept, since finding it anew takes a lock that all threads share."""
+    return logging.getLogger(f"{__package__}.handlers.{task_type}")
 
 
 class RunLogHandler(logging.Handler):

@@ -353,6 +353,20 @@ def test_a_line_that_cannot_be_formatted_is_kept_as_far_as_possible() -> None:
     assert message_of(record) == "%d is no number (arguments cannot be formatted: TypeError)"
 
 
+def test_what_is_switched_off_for_the_whole_process_is_not_kept() -> None:
+    def handler(_: Any, ctx: RunContext) -> None:
+        ctx.log.info("switched off")
+        ctx.log.warning("still on")
+
+    logging.disable(logging.INFO)
+    try:
+        log = run(handler).log or ""
+    finally:
+        logging.disable(logging.NOTSET)
+    assert "switched off" not in log
+    assert "still on" in log
+
+
 def test_other_loggers_and_threads_of_a_run_are_kept_too() -> None:
     def handler(params: Any, ctx: Any) -> None:
         logging.getLogger("some.library").warning("from a library")
