@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from core.errors import Refused, SchemaMismatch
+from core.redact import clean
 
 Connection = psycopg.Connection[Any]
 
@@ -69,7 +70,7 @@ def install_schema(conn: Connection, *, roles: bool = False) -> int:
             conn.execute("SET LOCAL lock_timeout = '10s'")
             present = installed_version(conn)
             if present is not None and present > version:
-                raise SchemaMismatch(_newer(present, version))
+                raise SchemaMismatch(_newer(conn, present, version))
             conn.execute(text)
             if roles:
                 conn.execute("SELECT public.job_make_roles()")
@@ -95,18 +96,25 @@ def check_schema(conn: Connection) -> None:
     """
     present, version = installed_version(conn), schema_version()
     if present is None:
-        raise SchemaMismatch("The database holds no Jobdeck schema. Run `jobdeck init` to install it.")
+        raise SchemaMismatch(f"{_database(conn)} holds no Jobdeck schema. Run `jobdeck init` to install it.")
     if present < version:
         raise SchemaMismatch(
-            f"The database's schema is version {present}, and this program needs {version}. "
+            f"{_database(conn)} has schema version {present}, and this program needs {version}. "
             f"Run `jobdeck init` to upgrade it."
         )
     if present > version:
-        raise SchemaMismatch(_newer(present, version))
+        raise SchemaMismatch(_newer(conn, present, version))
 
 
-def _newer(present: int, version: int) -> str:
+def _newer(conn: Connection, present: int, version: int) -> str:
     return (
-        f"The database's schema is version {present}, newer than this program's {version}. "
+        f"{_database(conn)} has schema version {present}, newer than this program's {version}. "
         f"Upgrade Jobdeck on this machine."
     )
+
+
+def _database(conn: Connection) -> str:
+    """Which one: a program that was pointed at the wrong one finds no schema there, or another's."""
+    host = conn.info.host
+    place = "on this machine" if host.startswith(("/", "@")) else f"at {clean(host)}:{conn.info.port}"
+    return f"The database {clean(conn.info.dbname)} {place}"
