@@ -118,11 +118,11 @@ def _status_json(seen: Snapshot, recent: Sequence[Run]) -> Json:
 
 
 def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
-    counts = ", ".join(f"{getattr(seen.counts, name)} {name}" for name in Status)
+    counts = ", ".join(f"{count} {name}" for name in Status if (count := getattr(seen.counts, name)))
     lines = output.facts(
         [
             ("verdict", _verdict(seen.health)),
-            ("jobs", f"{seen.counts.of(None)} in the queue: {counts}"),
+            ("jobs", f"{seen.counts.of(None)} in the queue{counts and ': '}{counts}"),
             ("removed", f"{seen.counts.removed} more succeeded and left the queue"),
             ("processing", _switch(seen.processing)),
             ("oldest due", _age(seen.health.oldest_due, seen.at)),

@@ -209,7 +209,7 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
         {"task_type": "cli_refuse", "outcome": "failed", "count": 1},
     ]
     shown = jobdeck("status").out
-    for words in ("PAUSED by someone", "lunch", "bad data", "cli_refuse", "1 pending"):
+    for words in ("PAUSED by someone", "lunch", "bad data", "cli_refuse", "2 in the queue: 1 pending, 1 failed\n"):
         assert words in shown
 
 
