@@ -36,6 +36,8 @@ ON_MANY: Final = {"job.retry": "retried", "job.cancel": "cancelled", "job.delete
 """The actions that take all that were chosen with A."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
+NO_ANSWER: Final = "The database does not answer. Nothing can be changed until it does."
+
 KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
              "pagedown": "pgdn", "pageup": "pgup", "colon": ":", "left_square_bracket": "[",
              "right_square_bracket": "]"}  # fmt: skip
@@ -236,7 +238,7 @@ def unavailable(action: Action, now: Situation) -> str | None:
         if forbidden:
             return forbidden
         if not now.connected:
-            return "The database does not answer. Nothing can be changed until it does."
+            return NO_ANSWER
     if action.id in now.refused:
         return now.refused[action.id]
     if action.id == "worker.cycle" and now.cycle_running:
@@ -244,6 +246,13 @@ def unavailable(action: Action, now: Situation) -> str | None:
     if action.id == "worker.embedded" and now.worker_changing:
         return "The embedded worker is just being started or stopped."
     return _unfit(action, now.jobs, now.chosen)
+
+
+def general(now: Situation) -> tuple[str, ...]:
+    """The reasons that hold for whatever changes something, each once."""
+    given = (now.read_only, now.no_work, None if now.connected else NO_ANSWER)
+    reasons = {unavailable(action, now) for action in ACTIONS if action.changes}
+    return tuple(dict.fromkeys(reason for reason in given if reason and reason in reasons))
 
 
 def _unfit(action: Action, jobs: Sequence[Job], chosen: Choice | None) -> str | None:

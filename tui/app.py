@@ -13,7 +13,7 @@ from textual import events
 
 from core.model import Filter
 from tui import themes
-from tui.actions import BY_ID, Situation
+from tui.actions import BY_ID, NO_ANSWER, Situation
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
 from tui.ending import Ending
@@ -112,7 +112,7 @@ class JobdeckApp(Ending):
             schedule=self.set_timer,
             monotonic=monotonic,
             on_view=self._arrived,
-            on_change=self._redraw,
+            on_change=self._link_told,
             on_fatal=self.give_up,
             interval=self.options.interval,
         )
@@ -205,8 +205,13 @@ class JobdeckApp(Ending):
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
     def say(self, text: str, severity: Severity = "information") -> None:
-        """Shows a toast; the text is never read as markup."""
+        """Shows a toast, and no second one that says the same; the text is never read as markup."""
+        self._unsay(text)
         self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
+
+    def _unsay(self, text: str) -> None:
+        for told in [told for told in self._notifications if told.message == text]:
+            self._unnotify(told)
 
     def open_job(self, job: Job | UUID) -> None:
         """Opens the page of one job, of which at least the id is known."""
@@ -306,6 +311,14 @@ class JobdeckApp(Ending):
 
     def _changed(self) -> None:
         self.poller.poke()
+        self._redraw()
+
+    def _link_told(self) -> None:
+        """What is behind a dialog stands still, so that a loss is said there in a toast, which goes with the loss."""
+        if self.poller.connected:
+            self._unsay(NO_ANSWER)
+        elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
+            self.say(NO_ANSWER, "warning")
         self._redraw()
 
     def _redraw(self) -> None:

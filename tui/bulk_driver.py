@@ -45,6 +45,7 @@ class BulkDriver:
         self.interrupted = False
         self.deleted: Bulk | None = None
         self._twin = ""
+        self._frozen: tuple[tuple[Job, ...], Choice] | None = None
         self._reach = reach
         self._background = background
         self._say = say
@@ -82,10 +83,28 @@ class BulkDriver:
         if choice is not None:
             self._begin(verb, lambda: choice)
 
+    def freeze(self, jobs: Sequence[Job], named: Callable[[Bulk], None]) -> None:
+        """Freezes exactly these jobs while they are asked about, so that a command can name them.
+
+        The command can be used for an hour, whatever is answered; then the database forgets them.
+        """
+        asked, self._frozen = tuple(jobs), None
+
+        def done(choice: Choice) -> None:
+            self._frozen = asked, choice
+            named(choice.bulk)
+
+        self._run("name these jobs", lambda: self._reach().bulk.choose_jobs(asked), done)
+
     def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
-        """Begins an action on exactly these jobs."""
-        frozen = tuple(jobs)
-        self._begin(verb, lambda: self._reach().bulk.choose_jobs(frozen))
+        """Begins an action on exactly these jobs; those that were frozen for it are not frozen once more."""
+        wanted = tuple(jobs)
+        held, self._frozen = self._frozen, None
+        if held is not None and held[0] == wanted:
+            choice = held[1]
+            self._begin(verb, lambda: choice)
+        else:
+            self._begin(verb, lambda: self._reach().bulk.choose_jobs(wanted))
 
     def undo(self) -> None:
         """Takes the last deletion back."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -31,6 +30,7 @@ from tui.format import (
     plural,
     shown,
     stamp,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Page:
 
     def hanging(self, text: str, indent: int) -> str:
         """A text that begins at `indent` and goes on there in the lines below."""
-        return f"\n{' ' * indent}".join(wrap(text, max(self.width - indent, 20)) or [""])
+        return f"\n{' ' * indent}".join(wrapped(text, max(self.width - indent, 20)))
 
     def json(self, value: Json) -> Content:
         """A JSON value, indented."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp
+from tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
 from tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def about(
 ) -> list[Entry]:
     """All that is known of one group, and what the playbook says of it."""
     room = max(width - 2, 20)
-    found = [entry((f" {text}", "bad")) for text in _wrapped(shown(trend.sample), room)[:6]]
+    found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
     jobs = f"{plural(trend.count, 'run')} of {plural(trend.jobs, 'job')}"
     standing = f"{trend.failed} failed for good, {trend.waiting} to be tried again"
     found += [
@@ -97,7 +96,7 @@ def about(
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:
-            lines = _wrapped(part, room - 2)
+            lines = wrapped(part, room - 2)
             found += [
                 entry((" • " if number == 0 else "   ", "muted"), (text, "text")) for number, text in enumerate(lines)
             ]
@@ -106,7 +105,3 @@ def about(
 
 def _fact(name: str, value: str, width: int) -> Entry:
     return entry((f" {name:<{LABEL}}", "muted"), (fit(value, max(width - LABEL - 1, 8)).rstrip(), "text"))
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return wrap(text, width) or [""]

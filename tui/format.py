@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from core.model import Counts, RunOutcome, Status, Verdict
 from core.redact import clean, redact, scrub
@@ -89,6 +90,22 @@ def fit(text: str, width: int) -> str:
         return ""
     cut = f"{set_cell_size(text, width - 1).rstrip()}…" if cell_len(text) > width else text
     return set_cell_size(cut, width)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` cells, at least one; broken between words, and within one that is longer."""
+    if cell_len(text) == len(text):
+        return wrap(text, width) or [""]
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) <= width:
+            lines[-1] = joined
+            continue
+        if not lines[-1]:
+            lines.pop()
+        lines += chop_cells(word, width)
+    return lines
 
 
 def middle(text: str, width: int) -> str:

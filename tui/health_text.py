@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -24,6 +23,7 @@ from tui.format import (
     middle,
     one_line,
     short_id,
+    wrapped,
 )
 from tui.pane import BLANK, Entry, entry
 from tui.status_bar import SOURCE_WORDS
@@ -93,7 +93,7 @@ def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
     ok = finding.verdict is Verdict.OK
     evidence = one_line(finding.evidence)
     text = f"{evidence.removesuffix('.')}{since}{'.' if evidence.endswith('.') else ''}"
-    told = wrap(text, max(width - 29, 16)) or [""]
+    told = wrapped(text, max(width - 29, 16))
     first = entry(
         (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),
         (fit(one_line(finding.signal), 16), "muted" if ok else "strong"),

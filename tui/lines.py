@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.geometry import Region
+from textual.message import Message
 
 from tui.ink import Inked
 
@@ -23,6 +24,9 @@ WHEEL = 3
 
 class Lines(Inked, Generic[Drawn], can_focus=True):
     """A widget of lines; two equal `Drawn` need no repaint."""
+
+    class Resized(Message):
+        """Another number of lines is seen now."""
 
     HEAD: ClassVar[int] = 0
     """How many lines above the first one stand still."""

@@ -115,6 +115,7 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
             self._show_from_below(self.cursor)
         self._settle()
         self.refresh()
+        self.post_message(self.Resized())
 
     def on_click(self, event: Click) -> None:
         """Puts the cursor on the clicked line; a second click opens it."""

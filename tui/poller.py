@@ -95,6 +95,8 @@ class Poller:
         self.frozen_since: float | None = None
         self.read_at: float | None = None
         """When the reading was begun whose answer is shown: the data are as old as that, and no older."""
+        self.took = 0.0
+        """Seconds that the last reading took. The first one does not count: it opens the database."""
         self._fetch = fetch
         self._background = background
         self._schedule = schedule
@@ -207,6 +209,7 @@ class Poller:
             self._missed(answer, now)
         else:
             self.link = self.link.succeeded(now)
+            self.took = 0.0 if self.read_at is None else now - self._asked_at
             if asked == self.request:
                 self.read_at = self._asked_at
                 self._on_view(answer)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
 
 from core import settings as configuration
 from core.redact import clean
@@ -15,6 +18,9 @@ from tui.app import JobdeckApp, Options
 if TYPE_CHECKING:
     from core.settings import Settings
     from tui.view import Backend
+
+COMMAND: Final = re.compile(r"`[^`]*`")
+HELD: Final = "\N{NO-BREAK SPACE}"
 
 
 def run_dashboard(
@@ -67,6 +73,15 @@ def run(app: JobdeckApp, *, mouse: bool = False) -> int:
     return app.return_code or 0
 
 
+def sentence(text: str, width: int) -> str:
+    """The text in lines of at most `width` cells, broken between words; a `command` stays on one line."""
+    if width <= 0:
+        return text
+    whole = COMMAND.sub(lambda command: command[0].replace(" ", HELD), text)
+    return "\n".join(wrap(whole, width, break_long_words=False, break_on_hyphens=False)).replace(HELD, " ")
+
+
 def _tell(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"{text}\n")
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+        sys.stderr.write(f"{sentence(text, width)}\n")

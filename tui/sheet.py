@@ -56,6 +56,7 @@ class Sheet(Lines[Strip], can_focus=True):
         """Wraps the text anew."""
         self._painted = []
         self._set()
+        self.post_message(self.Resized())
 
     def notify_style_update(self) -> None:
         """Paints everything anew under the new colours."""

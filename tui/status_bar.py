@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -64,6 +64,7 @@ class Bar:
     updated: float | None = None
     pace: float = 2.0
     frozen: datetime | None = None
+    covered: bool = False
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
@@ -81,6 +82,8 @@ def _header_left(bar: Bar, step: int) -> list[Span]:
         spans += [("  ", "text"), (f" {one_line(bar.environment)} " if bar.production else one_line(bar.environment),
                                    "danger" if bar.production else "accent")]  # fmt: skip
     if bar.view is None:
+        if bar.link.state is LinkState.DISCONNECTED:
+            return [*spans, ("  not connected", "bad")]
         return [*spans, ("  connecting…", "muted")]
     session = bar.view.session
     if step < 6 or not bar.environment:
@@ -131,6 +134,11 @@ def _workers(view: View, step: int) -> list[Span]:
 
 def _header_right(bar: Bar, step: int) -> list[Span]:
     short = step >= 3
+    if bar.covered and bar.view is not None and bar.frozen is None:
+        # As wide as what stands there otherwise, here too.
+        room = sum(cell_len(text) for text, _ in _header_right(replace(bar, covered=False), step))
+        at = clock(bar.view.snapshot.at)
+        return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
     if bar.frozen is not None:
         return [(f"FROZEN {'' if short else 'since '}{clock(bar.frozen)} ", "warn")]
     time: Span = (clock(bar.now), "text")
@@ -140,19 +148,23 @@ def _header_right(bar: Bar, step: int) -> list[Span]:
     pace = f"{'  ' if short else '  refreshed '}every {seconds(bar.pace)} "
     if not late:
         return [time, (pace, "muted")]
+    age = f"  {seconds(bar.updated)} old " if short else f"  updated {seconds(bar.updated)} ago "
     # As wide as what stands there otherwise, so that nothing beside it moves.
-    return [time, (f"{'  ' if short else '  updated '}{seconds(bar.updated)} ago ".rjust(len(pace)), "warn")]
+    return [time, (age.rjust(len(pace)), "warn")]
 
 
-def health(view: View | None, link: Link) -> list[Span]:
-    """One line: when something is wrong, what and since when; then the figures. Of a lost connection, the reason."""
+def health(view: View | None, took: float = 0.0) -> list[Span]:
+    """One line: when something is wrong, what and since when; then the figures.
+
+    `took` is how many seconds the last reading took: of a slow database all else is late as well.
+    """
     if view is None:
         return []
-    if link.state is LinkState.DISCONNECTED:
-        return [(f" {one_line(link.error)}", "bad")]
     snapshot = view.snapshot
     wrong = [finding for finding in snapshot.health.findings if finding.verdict in {Verdict.CRITICAL, Verdict.WARNING}]
     spans: list[Span] = [(" ", "text")]
+    if took >= LATE:
+        spans.append((f"⚠ Database slow: {seconds(took)}  ", "warn"))
     for finding in wrong:
         spans += [*_finding(finding), ("  ", "text")]
     return [*spans, *_figures(snapshot.health, snapshot.at, paused=not snapshot.processing.enabled)]
@@ -218,19 +230,16 @@ def _tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span
     return spans
 
 
-def banner(
-    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, reason: bool = True
-) -> list[Span]:
+def banner(view: View | None, link: Link, now: float, at: datetime, *, width: int = 0) -> list[Span]:
     """What must not be missed: the lost connection first, then the pause; empty when all is well.
 
-    With a `width` the reason of a pause is cut so that all else fits; without `reason` that of a loss stands elsewhere.
+    With a `width` the reason of a pause is cut so that all else fits; that of a loss stands elsewhere in full.
     """
     if link.state is LinkState.DISCONNECTED:
         left = link.retry_at - now
         retry = f"retry in {seconds(left)} · r retries now" if left > 0 else "trying again"
         shown = f" · data of {clock(view.snapshot.at)}" if view else ""
-        why = f" · {one_line(link.error)}" if reason else ""
-        return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}{why}", "danger")]
+        return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}", "danger")]
     if view is None:
         return []
     return _pause_banner(view, at, width)

@@ -13,7 +13,9 @@ from core.bulk_model import BulkAnswer
 from core.errors import DatabaseUnreachable, Refused
 from core.model import Status
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
-from tests.tui.support import LARGE, Deck, dashboard, failed, make_app
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed, make_app
+from tests.tui.test_states import Slow
 from tui.bulk import number, progress, twin
 from tui.screens.bulk import answer_line, reasons
 from tui.screens.confirm import Confirm
@@ -344,3 +346,51 @@ def test_the_answer_for_a_job_is_cut_with_a_sign_where_it_does_not_fit(width: in
     text = "".join(words for words, _ in answer_line(answer, width).spans)
     assert len(text) <= width
     assert text.endswith("…")
+
+
+@pytest.mark.parametrize("number", [13, 60])
+async def test_the_dialog_over_many_marked_jobs_names_the_command_and_what_it_froze_is_what_is_done(
+    number: int,
+) -> None:
+    async with dashboard(failed(number)) as deck:
+        await deck.press("a", "R")
+        assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()
+        assert deck.app.screen.query_one("#box").max_scroll_y == 0
+        assert not deck.backend.calls
+        await deck.press("escape")
+        assert not deck.backend.calls
+        await deck.press("R")
+        assert "jobdeck retry --bulk 00000002 --yes" in deck.screen_text()
+        await deck.press(*("retry" if number > 25 else ""), *(["enter"] if number > 25 else ["y"]))
+        assert [len(ids) for _, ids in deck.backend.calls] == [number]
+        assert "jobdeck retry --bulk 00000002 --yes" in deck.toasts[-1]
+        assert len(deck.backend.bulk.held) == 2
+
+
+async def test_yes_is_heard_before_the_command_could_be_named() -> None:
+    backend = failed(13)
+    slow = Slow(backend)
+    async with slow.app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        slow.answer()
+        await pilot.pause()
+        slow.waiting.clear()
+        await pilot.press("a", "R")
+        await pilot.pause()
+        assert "jobdeck retry --bulk … --yes" in slow.screen_text()
+        await pilot.press("y")
+        await pilot.pause()
+        while not backend.calls:
+            slow.answer()
+        assert [len(ids) for _, ids in backend.calls] == [13]
+
+
+async def test_the_rest_of_a_group_of_errors_has_its_command_too() -> None:
+    backend = sample()
+    jobs = failed(14).jobs
+    backend.jobs = jobs
+    key = backend.evidence.trends[0].key
+    backend.evidence.groups[key] = tuple(job.id for job in jobs)
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("e", "A")
+        assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()

@@ -57,6 +57,7 @@ async def test_while_the_database_is_slow_to_answer_the_seconds_are_counted() ->
     async with slow.app.run_test(size=SMALL) as pilot:
         await pilot.pause()
         assert "Opening the database…\n" in f"{slow.screen_text()}\n"
+        assert "connecting…" in slow.header()
         slow.wait(12)
         await pilot.pause()
         assert "Opening the database… 12s" in slow.screen_text()
@@ -126,7 +127,7 @@ async def test_a_lost_connection_says_why_in_full_and_nothing_old_looks_as_if_it
     async with dashboard(backend) as deck:
         backend.failure = lost()
         await deck.refresh()
-        assert deck.line("health").strip() == str(lost())
+        assert str(lost()) in deck.screen_text()
         assert "data of 12:04:31Z" in deck.line("banner")
         board = deck.app.dashboard
         assert {ink for text, ink in board.line("tabs").spans if text.strip()} <= {"muted", "tab"}

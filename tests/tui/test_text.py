@@ -12,7 +12,7 @@ from textual.color import Color
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 from tui.columns import Moment, cell, layout
-from tui.format import age, due, duration, fit, job_json, middle, one_line, payload_summary, seconds, sparkline
+from tui.format import age, due, duration, fit, job_json, middle, one_line, payload_summary, seconds, sparkline, wrapped
 from tui.themes import THEMES
 
 
@@ -124,3 +124,14 @@ def contrast(one: Color, other: Color) -> float:
 def luminance(colour: Color) -> float:
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_text_is_wrapped_by_what_it_takes_on_the_screen() -> None:
+    text = "The type 游戏平台同步任务处理器非常长的名字需要截断 is not paused."
+    for width in (20, 24, 40, 60):
+        lines = wrapped(text, width)
+        assert all(cell_len(line) <= width for line in lines)
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert wrapped(text, 60) == [text.removesuffix(" paused."), "paused."]
+    assert wrapped("one-time jobs leave", 10) == ["one-time", "jobs leave"]
+    assert wrapped("", 10) == [""]

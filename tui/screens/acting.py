@@ -13,13 +13,13 @@ from tui import hits
 from tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
 from tui.clipboard import copy
 from tui.format import job_json, plural
-from tui.screens.confirm import Confirm, job_question, resume_question
+from tui.screens.confirm import Confirm, Question, job_question, resume_question
 from tui.screens.help import Help
 from tui.screens.palette import Palette
 from tui.screens.pause import Pause, PauseAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from core.model import Job
     from tui.app import JobdeckApp
@@ -113,7 +113,16 @@ class Acting(Screen[None]):
                 self.acted()
 
         question = job_question(verb, jobs, left_out=left_out, production=self.deck.options.production)
-        self.deck.push_screen(Confirm(question), answered)
+        self.ask_about(verb, jobs, question, answered)
+
+    def ask_about(
+        self, verb: Verb, jobs: Sequence[Job], question: Question, answered: Callable[[bool | None], None]
+    ) -> None:
+        """Asks, and meanwhile freezes the jobs where the command that does the same has to name many."""
+        dialog = Confirm(question)
+        self.deck.push_screen(dialog, answered)
+        if question.freezes:
+            self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
 
     def acted(self) -> None:
         """Called when an action has been sent off."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key
 
-    from core.bulk_model import Choice
+    from core.bulk_model import Bulk, Choice
     from core.model import Job, Processing
     from tui.view import Verb
 
@@ -33,14 +33,15 @@ FIRST: Final = 6
 MANY: Final = 25
 TYPES: Final = 4
 NAMED: Final = 12
-"""The command of more jobs than these is shown with the answer only: dialogs fit on 24 lines."""
+"""More jobs than these are frozen to be named in a command: dialogs fit on 24 lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a dialog asks.
 
-    `word`, where given, has to be typed before the answer can be yes. `twin` is the command that does the same.
+    `word`, where given, has to be typed before the answer can be yes. `twin` is the command that does the same;
+    it can only be told once the jobs are frozen where `freezes`.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Question:
     word: str | None = None
     danger: bool = False
     twin: str = ""
+    freezes: bool = False
 
 
 def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
@@ -73,8 +75,10 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     word = verb if number > MANY or production else None
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
-    same = twin(verb, jobs) if number <= NAMED else ""
-    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
+    freezes = number > NAMED and not any(job.removed for job in jobs)
+    same = twin(verb, jobs) if number <= NAMED else f"jobdeck {verb} --bulk … --yes" if freezes else ""
+    body = Content("\n").join(lines)
+    return Question(title, body, title, no, word, danger=verb != "retry", twin=same, freezes=freezes)
 
 
 def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
@@ -163,6 +167,7 @@ class Confirm(ModalScreen[bool]):
     def __init__(self, question: Question) -> None:
         super().__init__()
         self.question = question
+        self._twin = question.twin
 
     def compose(self) -> ComposeResult:
         """One box: the body, the command, the word where one is wanted, the buttons."""
@@ -170,8 +175,8 @@ class Confirm(ModalScreen[bool]):
         with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
             box.border_title = Content(question.title)
             yield Static(question.body)
-            if question.twin:
-                yield Static(Content.styled(question.twin, "$accent"), id="twin")
+            if self._twin:
+                yield Static(Content.styled(self._twin, "$accent"), id="twin")
             if question.word:
                 yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
                 field = Input(id="word", compact=True, select_on_focus=False)
@@ -186,6 +191,12 @@ class Confirm(ModalScreen[bool]):
                     disabled=question.word is not None,
                 )
                 yield Static(Content("esc no" if question.word else "y yes · esc no"), id="hint")
+
+    def name_twin(self, chosen: Bulk, verb: Verb) -> None:
+        """Shows the command, now that the jobs are frozen."""
+        self._twin = again(verb, chosen)
+        for line in self.query("#twin").results(Static):  # there is none yet before the first paint
+            line.update(Content.styled(self._twin, "$accent"), layout=False)
 
     def on_mount(self) -> None:
         """The harmless answer is in focus."""

@@ -58,8 +58,9 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     def draw_title(self) -> None:
         """The verdict; where one is."""
         place = self.pane.place
-        shown = self.summary(self.data) if self.data is not None else [(" Reading…", "muted")]
-        self.query_one("#title", Line).show(shown, [(f"{place} ", "muted")] if place else [])
+        shown = self.summary(self.data) if self.data is not None else []
+        right = [*self.lateness(), *([(f"{place} ", "muted")] if place else [])]
+        self.query_one("#title", Line).show(shown, right)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Opening a job, and cleaning up."""

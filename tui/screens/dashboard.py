@@ -18,6 +18,7 @@ from tui.format import one_line, plural, seconds, short_id
 from tui.ink import Line, let_go
 from tui.job_table import Gone, JobTable
 from tui.poller import LinkState
+from tui.reason import Reason
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
 from tui.screens.confirm import Confirm, choice_question
 from tui.screens.listing import ENDS, Listing, order
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tui.view import Verb, View
 
 LEAST: Final = (60, 12)
+NOTHING_YET: Final = "Nothing has been read yet."
 CHOOSING: Final = "All that match are just being chosen. Press the key again when they are."
 
 
@@ -50,6 +52,7 @@ class Dashboard(Listing):
             yield Line(id="header")
             yield Line(id="clock")  # on its own, because Textual paints a line from its first cell on
         yield Line(id="health")
+        yield Reason()
         yield Line(id="tabs")
         yield FilterBar(id="filter")
         yield Line(id="banner")
@@ -69,13 +72,17 @@ class Dashboard(Listing):
     def on_screen_suspend(self) -> None:
         """Another screen is on top: behind a dialog too the list stands still.
 
-        Textual paints the whole terminal anew whenever something changes behind a dialog.
+        Textual paints the whole terminal anew whenever something changes behind a dialog. So the header says once of
+        when the list is, in the place of a clock that would stand and of a promise that would not be kept.
         """
+        self._covered = True
+        self.tick()
         self.deck.look_away(covered=True)
 
     def on_screen_resume(self) -> None:
         """The list is on top again."""
         let_go()
+        self._covered = False
         self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
@@ -137,16 +144,18 @@ class Dashboard(Listing):
         view, link, poller = deck.view, deck.poller.link, deck.poller
         table = self.table
         if view is None and link.state is LinkState.DISCONNECTED:
-            table.say_empty(one_line(link.error))
+            table.say_empty(NOTHING_YET)
         table.set_order(*order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None
         width = self.size.width
         stale = link.state is LinkState.DISCONNECTED
         self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale))
-        self.line("health").show(status_bar.health(view, link))
+        self.query_one(Reason).say(one_line(link.error) if stale else "")
+        self.set_class(stale, "-lost")
+        self.line("health").show(status_bar.health(view, poller.took))
         banner = self._banner()
-        self.line("banner").display = bool(banner)
+        self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
         self.bar.draw(self.filter_text)
         self.draw_foot()
@@ -170,6 +179,7 @@ class Dashboard(Listing):
             updated,
             poller.pace,
             frozen,
+            self._covered,
         )
         left, right = status_bar.header(bar, self.size.width)
         self.line("header").show(left)
@@ -182,7 +192,7 @@ class Dashboard(Listing):
     def _banner(self) -> list[Span]:
         deck = self.deck
         width = self.size.width
-        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, reason=False)
+        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width)
 
     def acted(self) -> None:
         """Marks have served their purpose."""
@@ -246,7 +256,8 @@ class Dashboard(Listing):
         """Says anew what is under the table."""
         table, deck = self.table, self.deck
         view = deck.view
-        where = status_bar.place(table.cursor, table.top, len(table.jobs), more=bool(view and view.snapshot.page.next))
+        more = bool(view and view.snapshot.page.next)
+        where = "" if self._awaited else status_bar.place(table.cursor, table.top, len(table.jobs), more=more)
         choice = deck.operations.bulk.choice
         left, right = status_bar.peek(
             table.current, len(table.selected) if self._marking else 0, where, ranging=table.ranging,

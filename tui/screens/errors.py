@@ -13,7 +13,8 @@ from tui.canary import Canary
 from tui.format import one_line, plural, short_id
 from tui.ink import Line
 from tui.pane import Entry, Pane, entry
-from tui.screens.confirm import Confirm, job_question
+from tui.reason import Reason
+from tui.screens.confirm import job_question
 from tui.screens.page import ListPage
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Errors(ListPage[ErrorReport]):
         """Two panes between the lines."""
         yield Line(id="title")
         yield Line(id="banner")
+        yield Reason()
         yield Line(id="columns")
         yield Pane(id="pane")
         yield Line(id="rule")
@@ -221,4 +223,4 @@ class Errors(ListPage[ErrorReport]):
     def _ask(self, jobs: tuple[Job, ...], note: str, title: str, answered: Callable[[bool | None], None]) -> None:
         question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
         body: Content = question.body + f"\n{note}"
-        self.deck.push_screen(Confirm(replace(question, title=title, body=body)), answered)
+        self.ask_about("retry", jobs, replace(question, title=title, body=body), answered)

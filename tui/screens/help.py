@@ -10,9 +10,11 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.actions import ACTIONS, GROUPS, Scope, Situation, unavailable
+from tui.actions import ACTIONS, GROUPS, Scope, Situation, general, unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import Resize
@@ -53,6 +55,8 @@ class Help(ModalScreen[None]):
         with VerticalScroll(id="box", can_focus=False) as box:
             box.border_title = Content("Keys")
             box.border_subtitle = Content("esc closes")
+            for reason in general(self.situation):
+                yield Static(Content.styled(reason, "$warning"), classes="general")
             with Horizontal(id="columns"):
                 yield Static(id="first", classes="column")
                 yield Static(id="second", classes="column")
@@ -63,7 +67,8 @@ class Help(ModalScreen[None]):
         self.set_class(narrow, "-narrow")
         box = min(event.size.width, BOX_WIDTH) - 9
         width = box - 2 if narrow else box // 2 - 3
-        sections = [section for group in GROUPS if (section := self._section(group, width))]
+        said = general(self.situation)
+        sections = [section for group in GROUPS if (section := self._section(group, width, said))]
         sections.append(_lines("Words", [(word, meaning, "", "") for word, meaning in LEGEND], width))
         half = _half(sections)
         self.query_one("#first", Static).update(Content("\n\n").join(sections[:half]))
@@ -73,7 +78,8 @@ class Help(ModalScreen[None]):
         """Scrolls by lines."""
         self.query_one("#box").scroll_relative(y=lines, animate=False)
 
-    def _section(self, group: str, width: int) -> Content | None:
+    def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
+        """The keys of a group; a reason that was said for all of them is not said again."""
         rows: list[tuple[str, str, str, str]] = []
         for action in ACTIONS:
             if action.group != group or self.scope not in action.scopes:
@@ -85,7 +91,7 @@ class Help(ModalScreen[None]):
             reason = unavailable(action, self.situation)
             names = " ".join(self.situation.key_names(action)) or "palette"
             rows.append((names, action.help, GREY if reason else KEY, GREY if reason else ""))
-            if reason:
+            if reason and reason not in said:
                 rows.append(("", reason, "", "$warning"))
         return _lines(group, rows, width) if rows else None
 

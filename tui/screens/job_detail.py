@@ -6,16 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
+from rich.cells import cell_len
+
 from tui import detail_text, playbook_text, status_bar
 from tui.actions import bindings
-from tui.format import short_id
+from tui.format import middle, short_id
 from tui.ink import Line
+from tui.reason import Reason
 from tui.screens.page import Page
 from tui.screens.payload import PayloadEditor
 from tui.sheet import GAP, ROOMY, Sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 RECIPIENTS_EVERY = 10.0
 LAST = 1_000_000
+LEAST_NAME = 12
+"""So many cells of a task type's name are kept whatever else stands beside it."""
 OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
 
 
@@ -70,9 +75,11 @@ class JobDetailScreen(Page[Reading]):
         return self.detail is not None and self.detail.in_trash
 
     def compose(self) -> ComposeResult:
-        """A heading, the page in one or two columns, the keys."""
+        """A heading, what must not be missed, the page in one or two columns, the keys."""
         yield Line(id="title")
         yield Line(id="banner")
+        yield Reason()
+        yield Line(id="revealed")
         yield Sheet(id="page")
         yield Line(id="keys")
 
@@ -121,7 +128,7 @@ class JobDetailScreen(Page[Reading]):
 
         def move() -> None:
             step()
-            self._draw_title()
+            self.draw_title()
 
         return move
 
@@ -151,26 +158,32 @@ class JobDetailScreen(Page[Reading]):
         if not self.is_mounted:
             return
         self.draw_banner()
+        self._draw_revealed()
         self.draw_keys()
         self._draw_page()
-        self._draw_title()
+        self.draw_title()
 
     def on_resize(self, _event: Resize) -> None:
         """Sets the heading for the new width."""
         self.call_after_refresh(self.redraw)
 
-    def _draw_title(self) -> None:
+    def _draw_revealed(self) -> None:
+        line = self.query_one("#revealed", Line)
+        line.display = self.revealed
+        line.show([(f" PERSONAL DATA SHOWN, {self.deck.key('job.reveal')} hides it", "alert")])
+
+    def draw_title(self) -> None:
+        """The heading: which job it is and how it stands."""
         left: list[Span] = [(f" Job {short_id(self.job_id)}", "strong")]
         right: list[Span] = []
         if self.job is not None:
             left, right = detail_text.title(self.job, self.deck.now())
-        if self.revealed:
-            left.append((f"  PERSONAL DATA SHOWN, {self.deck.key('job.reveal')} hides it ", "alert"))
         if self.size.width >= ROOMY:
             left.append((f"  jobdeck job {short_id(self.job_id)}", "muted"))
         place = self.sheet.place
-        right = [*right, (f"{place} ", "muted")] if place else right
-        self.query_one("#title", Line).show(left, [*right, *status_bar.environment(self.deck.options)])
+        right = [*right, *self.lateness(), *([(f"{place} ", "muted")] if place else [])]
+        right += status_bar.environment(self.deck.options)
+        self.query_one("#title", Line).show(_shortened(left, self.size.width - _cells(right) - 1), right)
 
     def _draw_page(self) -> None:
         if self.job is None:
@@ -230,3 +243,13 @@ class JobDetailScreen(Page[Reading]):
                 deck.push_screen(PayloadEditor(job), chosen)
 
         deck.operations.reveal(job, allowed)
+
+
+def _cells(spans: Sequence[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
+
+
+def _shortened(left: Sequence[Span], room: int) -> list[Span]:
+    """The heading with the name of the task type cut, where without that its status would be."""
+    (name, ink), *others = left
+    return [(f" {middle(name[1:], max(room - _cells(others) - 1, LEAST_NAME))}", ink), *others]

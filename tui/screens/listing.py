@@ -45,6 +45,7 @@ class Listing(Acting):
         self._awaited = OPENING
         self._to_end = False
         self._reordered = False
+        self._covered = False
 
     def redraw(self) -> None:
         """Says anew what is around the table."""

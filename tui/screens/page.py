@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from rich.cells import cell_len
+
 from core.errors import JobdeckError
 from tui import key_line, status_bar
 from tui.actions import BY_ID
-from tui.format import one_line
+from tui.format import one_line, seconds
 from tui.ink import Line
 from tui.pane import Entry, Pane
+from tui.poller import LinkState
+from tui.reason import Reason
 from tui.screens.acting import Acting
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ class Page(Acting, Generic[T]):
         self._asking = False
         self._read_at: float | None = None
         self._read_after = 0
+        self._asked_at = 0.0
+        self._data_at: float | None = None
 
     def read(self, backend: Backend) -> T:
         """Reads what the page shows; called in a thread."""
@@ -74,7 +80,7 @@ class Page(Acting, Generic[T]):
         acted = deck.operations.answered
         late = self._read_at is None or deck.monotonic() - self._read_at >= self.EVERY
         if (late or acted != self._read_after) and not self._asking and deck.view is not None:
-            self._asking, self._read_after = True, acted
+            self._asking, self._read_after, self._asked_at = True, acted, deck.monotonic()
             deck.background(lambda: self.read(deck.reach()), self._answered)
 
     def reread(self) -> None:
@@ -83,19 +89,43 @@ class Page(Acting, Generic[T]):
         self.deck.poller.poke()
 
     def tick(self) -> None:
-        """What counts seconds: the lost connection."""
+        """What counts seconds: the lost connection, an answer that is late."""
         if not self.deck.poller.connected:
             self.draw_banner()
+        self.draw_title()
+
+    def on_lines_resized(self) -> None:
+        """The heading says which lines are seen."""
+        self.draw_title()
+
+    def draw_title(self) -> None:
+        """The heading."""
+        raise NotImplementedError
+
+    def lateness(self) -> list[Span]:
+        """How old what is shown is, or for how long it has been waited for; empty where that is as it should be."""
+        now, pace = self.deck.monotonic(), self.deck.poller.pace
+        if self._data_at is None:
+            waited = now - self._asked_at if self._asking else 0.0
+            return [(f"waiting {seconds(waited)} ", "muted")] if waited >= status_bar.LATE else []
+        old = now - self._data_at
+        return [(f"{seconds(old)} old ", "warn")] if old >= max(self.EVERY, pace) + pace + status_bar.LATE else []
 
     def draw_banner(self) -> None:
-        """The lost connection, else the page's own trouble, else the pause."""
+        """The lost connection, else the page's own trouble, else the pause. What does not fit in a line is wrapped."""
         deck = self.deck
         own: list[Span] = [(f" {self.trouble}", "alert")] if self.trouble else []
         banner = self.query_one("#banner", Line)
         link = deck.poller.link
         shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now(), width=self.size.width)
-        if own and deck.poller.connected:
+        why = ""
+        if link.state is LinkState.DISCONNECTED:
+            why = one_line(link.error)
+        elif own and cell_len(self.trouble) + 1 > banner.container_size.width:
+            why, shown = self.trouble, []
+        elif own:
             shown = own
+        self.query_one(Reason).say(why)
         banner.display = bool(shown)
         banner.show(shown)
 
@@ -121,7 +151,7 @@ class Page(Acting, Generic[T]):
             self.trouble = f"This page could not be read: {type(answer).__name__}. The log file has the details."
         else:
             self.trouble = ""
-            self._read_at = self.deck.monotonic()
+            self._read_at, self._data_at = self.deck.monotonic(), self._asked_at
             self.arrived(answer)
         self.redraw()
 
@@ -135,6 +165,7 @@ class ListPage(Page[T]):
         """One line each, and the pane in what is left."""
         yield Line(id="title")
         yield Line(id="banner")
+        yield Reason()
         yield self.make_pane()
         yield Line(id="keys")
 
@@ -211,7 +242,7 @@ class ListPage(Page[T]):
 
     def draw_title(self) -> None:
         """The heading, what stands beside it, and where one is."""
-        right: list[Span] = [(f"{self.pane.place} ", "muted")] if self.pane.place else []
+        right = [*self.lateness(), *([(f"{self.pane.place} ", "muted")] if self.pane.place else [])]
         right += status_bar.environment(self.deck.options)
         beside = self.summary(self.data) if self.data is not None else []
         self.query_one("#title", Line).show([(f" {self.HEADING}", "strong"), ("  ", "text"), *beside], right)
