@@ -115,12 +115,23 @@ def table(workload, rows):
         yield f"| {' | '.join(cells)} | {len(values)} |"
 
 
+def circumstances(row):
+    yield "\n### Measured on\n"
+    for name, value in row.items():
+        if name != "workload":
+            told = ", ".join(f"{key} {text}" for key, text in value.items()) if isinstance(value, dict) else value
+            yield f"- {name}: {told}"
+
+
 def main():
     files = [Path(name) for name in sys.argv[1:]] or [HOME / "results.jsonl"]
     sections = defaultdict(list)
     for file in files:
         for line in file.read_text().splitlines():
             row = json.loads(line)
+            if row["workload"] == "circumstances":
+                print("\n".join(circumstances(row)))
+                continue
             family = FAMILIES.get(row["workload"], row["workload"].partition("_")[0])
             if family in OWN:
                 row["setting"] = row["workload"]
