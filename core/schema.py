@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from core.address import Address
 from core.errors import Refused, SchemaMismatch
 from core.redact import clean
 
@@ -115,6 +116,4 @@ def _newer(conn: Connection, present: int, version: int) -> str:
 
 def _database(conn: Connection) -> str:
     """Which one: a program that was pointed at the wrong one finds no schema there, or another's."""
-    host = conn.info.host
-    place = "on this machine" if host.startswith(("/", "@")) else f"at {clean(host)}:{conn.info.port}"
-    return f"The database {clean(conn.info.dbname)} {place}"
+    return f"The database at {clean(Address.parse(conn.info.dsn).label)}"

@@ -306,7 +306,9 @@ def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
 
 def test_the_schema_is_installed_once_and_again_without_change(database: Database) -> None:
     with database.connection() as connection:
-        with pytest.raises(SchemaMismatch, match=rf"database {connection.info.dbname} .* holds no .*`jobdeck init`"):
+        with pytest.raises(
+            SchemaMismatch, match=rf"database at \S*/{connection.info.dbname} holds no .*`jobdeck init`"
+        ):
             check_schema(connection)
         assert install_schema(connection) == schema_version()
         check_schema(connection)
@@ -328,7 +330,7 @@ def test_an_older_and_a_newer_schema_are_told_apart(database: Database) -> None:
     with database.connection() as connection:
         install_schema(connection)
         connection.execute("UPDATE jobdeck_schema SET version = version - 1")
-        with pytest.raises(SchemaMismatch, match=rf"database {connection.info.dbname} .* to upgrade it"):
+        with pytest.raises(SchemaMismatch, match=rf"database at \S*/{connection.info.dbname} .* to upgrade it"):
             check_schema(connection)
         install_schema(connection)
         check_schema(connection)
@@ -336,7 +338,7 @@ def test_an_older_and_a_newer_schema_are_told_apart(database: Database) -> None:
         connection.execute("INSERT INTO jobdeck_schema (version) VALUES (%s)", [schema_version() + 1])
         connection.execute("DROP TABLE job_audit CASCADE")
         for refused in (check_schema, install_schema):
-            with pytest.raises(SchemaMismatch, match=rf"database {connection.info.dbname} .* Upgrade Jobdeck"):
+            with pytest.raises(SchemaMismatch, match=rf"database at \S*/{connection.info.dbname} .* Upgrade Jobdeck"):
                 refused(connection)
         assert connection.execute("SELECT to_regclass('job_audit')").fetchone() == (None,)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.model import Status
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
 from tui.app import JobdeckApp, Options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
 
@@ -32,6 +32,35 @@ def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: obj
 
 def failed(number: int) -> FakeBackend:
     return FakeBackend([make_job(at + 1, Status.FAILED, last_error="boom") for at in range(number)])
+
+
+class Slow:
+    """An app whose background work waits until it is told to be done."""
+
+    def __init__(self, backend: FakeBackend) -> None:
+        self.clock = Clock()
+        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        self.app = JobdeckApp(
+            lambda: backend,
+            Options(ticking=False),
+            background=lambda work, done: self.waiting.append((work, done)),
+            monotonic=self.clock,
+        )
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.app.dashboard.tick()
+
+    def answer(self) -> None:
+        work, done = self.waiting.pop(0)
+        done(work())
+
+    def header(self) -> str:
+        return " ".join(self.app.dashboard.line(name).text for name in ("header", "clock"))
+
+    def screen_text(self) -> str:
+        lines = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in lines)
 
 
 @dataclass

@@ -14,8 +14,7 @@ from core.errors import DatabaseUnreachable, Refused
 from core.model import Status
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed, make_app
-from tests.tui.test_states import Slow
+from tests.tui.support import LARGE, SMALL, Deck, Slow, dashboard, failed, make_app
 from tui.bulk import number, progress, twin
 from tui.screens.bulk import answer_line, reasons
 from tui.screens.confirm import Confirm

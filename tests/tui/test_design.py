@@ -11,8 +11,7 @@ from core.database import Database
 from core.model import CycleResult, Filter
 from core.settings import Settings
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard, failed
-from tests.tui.test_states import Slow
+from tests.tui.support import LARGE, Slow, dashboard, failed
 from tui.actions import ACTIONS
 from tui.backend import LiveBackend
 from tui.view import Request

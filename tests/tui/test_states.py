@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.cells import cell_len
 
 from core.model import Counts, Processing, Status
-from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
+from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, dashboard, failed
-from tui.app import JobdeckApp, Options
+from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
 from tui.format import fit, middle
 from tui.ink import Line
 from tui.view import LONGEST_PAGE, PAGE
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 LONG = "MetaCTF is being moved to another region and every answer until four in the morning may be wrong or missing"
-
-
-class Slow:
-    """An app whose background work waits until it is told to be done."""
-
-    def __init__(self, backend: FakeBackend) -> None:
-        self.clock = Clock()
-        self.waiting: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
-        self.app = JobdeckApp(
-            lambda: backend,
-            Options(ticking=False),
-            background=lambda work, done: self.waiting.append((work, done)),
-            monotonic=self.clock,
-        )
-
-    def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
-        self.app.dashboard.tick()
-
-    def answer(self) -> None:
-        work, done = self.waiting.pop(0)
-        done(work())
-
-    def header(self) -> str:
-        return " ".join(self.app.dashboard.line(name).text for name in ("header", "clock"))
-
-    def screen_text(self) -> str:
-        lines = self.app.screen._compositor.render_strips()
-        return "\n".join(strip.text.rstrip() for strip in lines)
 
 
 async def test_while_the_database_is_slow_to_answer_the_seconds_are_counted() -> None:

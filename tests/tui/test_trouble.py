@@ -10,8 +10,7 @@ from core.errors import DatabaseUnreachable
 from core.model import Processing, Status
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, dashboard, failed
-from tests.tui.test_states import Slow
+from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
 from tui.actions import NO_ANSWER
 from tui.running import sentence
 
@@ -209,7 +208,7 @@ async def test_a_page_says_how_old_it_is_when_no_answer_comes(page: str) -> None
 
 def test_the_last_sentence_breaks_between_words() -> None:
     text = (
-        "jobdeck: The database jobdeck at db.example.org:5432 has schema version 0, and this program needs 1. "
+        "jobdeck: The database at db.example.org/jobdeck has schema version 0, and this program needs 1. "
         "Run `jobdeck init` to upgrade it."
     )
     lines = sentence(text, 80).split("\n")
