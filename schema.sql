@@ -138,6 +138,9 @@ create table if not exists public.job_runs (
 );
 create index if not exists job_runs_job on public.job_runs (job_id, run_token);
 create index if not exists job_runs_removed on public.job_runs (finished_at) where removed;
+-- One run in 64, drawn by nothing but its token, as `job_queue_sample` is by the id.
+create index if not exists job_runs_sample on public.job_runs (finished_at)
+    where removed and hashint8(run_token) & 63 = 0;
 create index if not exists job_runs_troubled on public.job_runs (finished_at)
     where outcome in ('failed', 'retried', 'lost');
 alter table public.job_runs set (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1);
@@ -337,6 +340,8 @@ create index if not exists job_queue_series on public.job_queue (run_at)
     where is_recurring and status in ('pending', 'running');
 create index if not exists job_queue_expiring on public.job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
+-- One job in 64, drawn by nothing but its id: `job_queue_counts` tells by it which counts are beyond its limit.
+create index if not exists job_queue_sample on public.job_queue (status) where uuid_hash(id) & 63 = 0;
 
 drop function if exists public.job_queue_claim(integer);
 drop function if exists public.job_queue_mark_succeeded(uuid, jsonb);
@@ -2585,23 +2590,43 @@ end
 $$;
 
 -- Jobs by status, each counted up to p_most and by an index of its own; those that succeeded and left, as `removed`.
+-- Of p_most jobs the sample holds m = p_most / 64, give or take. Where it holds v_proof there are more than p_most, and
+-- they are not counted: by Chernoff's bound fewer would have given it so many once in e^64 times.
 create or replace function public.job_queue_counts(
     p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
     out cancelled bigint, out removed bigint
 )
-language sql stable security definer
+language plpgsql stable security definer
 set search_path = public, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
-    select
-        (select count(*) from (select from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
-        + (select count(*) from (select from job_queue q
-            where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found),
-        (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found),
-        (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found),
-        (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found),
-        (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found),
-        (select count(*) from (select from job_runs r where r.removed limit p_most) found)
+declare
+    v_proof constant integer := ceil(p_most / 64.0 + 12 * sqrt(p_most / 64.0) + 40);
+begin
+    pending := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
+            + (select count(*) from (select from job_queue q
+                where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found) end;
+    running := (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found);
+    succeeded := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'succeeded' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found) end;
+    failed := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'failed' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end;
+    cancelled := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'cancelled' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found) end;
+    removed := case
+        when (select count(*) from (select from job_runs r
+            where r.removed and hashint8(r.run_token) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_runs r where r.removed limit p_most) found) end;
+end
 $$;
 
 -- Since when the job that has been due longest waits; null when nothing is due. A paused type's jobs are not late.

@@ -53,6 +53,13 @@ FILL = """
         CASE WHEN n %% 3 > 0 THEN now() - interval '9 days' END
     FROM generate_series(1, %s) AS n
 """
+HISTORY = """
+    INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome,
+        removed)
+    SELECT nextval('job_run_token_seq'), gen_random_uuid(), 'sms_digest_processor', '{"dryRun": false}', 1,
+        ended, ended, ended, 'succeeded', true
+    FROM generate_series(1, %s) AS n, LATERAL (SELECT now() - interval '9 days' - n * interval '1 s') AS run (ended)
+"""
 CHANGE = """
     UPDATE job_queue SET attempts = (attempts + 1) %% 5, version = version + 1, updated_at = now()
     WHERE id IN (SELECT id FROM job_queue ORDER BY id DESC LIMIT 40 OFFSET %s)
@@ -143,7 +150,7 @@ def dashboard(url: str, folder: Path, *words: str, **environ: str) -> Iterator[P
 
 @contextmanager
 def filled(url: str, jobs: int) -> Iterator[str]:
-    """The address of a new database with so many jobs, none of them due."""
+    """The address of a new database with so many jobs, none of them due, and as many that succeeded and left."""
     name = f"jobdeck_bench_{os.getpid()}_{jobs}"
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -152,6 +159,7 @@ def filled(url: str, jobs: int) -> Iterator[str]:
             with psycopg.connect(address, autocommit=True) as conn:
                 install_schema(conn)
                 conn.execute(FILL, (jobs,))
+                conn.execute(HISTORY, (jobs,))
                 conn.execute("VACUUM (ANALYZE)")
                 conn.execute("CHECKPOINT")
             yield address

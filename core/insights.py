@@ -55,7 +55,7 @@ A standby does not name them all, so it has none. After a crash of the server th
 may be given again, but not to the same server process.
 """
 _counted: WeakKeyDictionary[Connection, tuple[str, Counts]] = WeakKeyDictionary()
-"""What was counted last on each connection: counting to 10 000 is most of what a reading of an idle queue costs."""
+"""What was counted last on each connection: where each status has some 10 000 jobs, counting costs up to 1.5 ms."""
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""

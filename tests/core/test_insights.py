@@ -341,6 +341,38 @@ class TestCounts:
         page = insights.page(conn, Filter(status=Status.PENDING), sort="created", limit=100)
         assert len(page.jobs) == 100
 
+    def test_what_falls_below_ten_thousand_is_exact_at_once(self, conn: Connection) -> None:
+        conn.execute(
+            "INSERT INTO job_queue (task_type, status) SELECT 'alpha', 'failed' FROM generate_series(1, 40000)"
+        )
+        assert insights.counts(conn).failed == Counts.LIMIT + 1
+        conn.execute("DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue LIMIT 30001)")
+        assert insights.counts(conn).failed == Counts.LIMIT - 1
+
+    @pytest.mark.parametrize("most", [1, 63, 1000, 3999, 4000, 4001, 100_000])
+    def test_counting_stops_at_the_limit_given_and_never_before(self, most: int, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status)
+            SELECT 'alpha', status FROM unnest(array['pending', 'succeeded', 'failed', 'cancelled']) AS status,
+                generate_series(1, 4000)
+            """
+        )
+        conn.execute(
+            """
+            INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at,
+                outcome, removed)
+            SELECT n, gen_random_uuid(), 'alpha', '{}', 1, now(), now(), now(), 'succeeded', true
+            FROM generate_series(1, 4000) AS n
+            """
+        )
+        counted = rows(
+            conn,
+            "SELECT pending, succeeded, failed, cancelled, removed FROM job_queue_counts(%s)",
+            most,
+        )
+        assert set(counted[0].values()) == {min(most, 4000)}
+
 
 class TestOneJob:
     def test_a_job_is_read_whole(self, conn: Connection) -> None:

@@ -19,7 +19,7 @@ import pytest
 from core import evidence, insights, queue, worker_record
 from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
 from core.health import health
-from core.model import Counts, Filter, FinishedRun, NewJob, RunOutcome, Status
+from core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
@@ -32,7 +32,7 @@ Connection = psycopg.Connection[Any]
 
 MAJORS: Final = (None,) if WANTED_MAJOR else (None, 15)
 SMALL: Final = Size(due=8000, tomorrow=8000, in_line=1000, blocked=1000, ended=3000, runs=3000)
-BIG: Final = Size(due=1_000_000, tomorrow=1_000_000, in_line=100_000, blocked=100_000, ended=60_000, runs=300_000)
+BIG: Final = Size(due=1_000_000, tomorrow=1_000_000, in_line=100_000, blocked=100_000, ended=90_000, runs=300_000)
 CROWD: Final = UUID("00000000-0000-7000-8001-000000000007")
 FAILED: Final = UUID("00000000-0000-7000-8006-000000000001")
 REMOVED: Final = UUID("00000000-0000-7000-8007-000000000007")
@@ -239,7 +239,7 @@ OPERATIONS: Final = {
         lambda conn: queue.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
     "open a worker run": Operation(lambda conn: worker_record.open_worker_run(conn, source="cli", worker_id=WORKER)),
-    "counts": Operation(insights.counts, entries=9 * Counts.LIMIT, blocks=9000, reads=True, growth=6),
+    "counts": Operation(insights.counts, reads=True),
     "health": Operation(health, reads=True),
     "why": Operation(lambda conn: insights.why(conn, CROWD), reads=True),
     "detail": Operation(lambda conn: insights.detail(conn, CROWD), reads=True),
