@@ -42,6 +42,8 @@ TABS: tuple[tuple[str, Status | None], ...] = (
 )
 LATE = 3.0
 """An answer that is so many seconds overdue is worth to be said."""
+AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
+"""What stands before and after the age of the data, the longest first; the last is for it to be left out."""
 THROUGH = " (jobdeck)"
 """What the name of an actor ends with who acted through Jobdeck, as nearly all do."""
 RESUMES = " · P resumes"
@@ -70,10 +72,16 @@ class Bar:
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
     """Left and right of the header, with the less important left out until it fits."""
     for step in range(8):
-        left, right = _header_left(bar, step), _header_right(bar, step)
-        if sum(cell_len(text) for text, _ in (*left, *right)) + 2 <= width:
-            break
+        left = _header_left(bar, step)
+        for words in AGE_WORDS[: 1 if step < 3 else 2 if step < 6 else 3]:
+            right = _header_right(bar, words)
+            if _width(left) + _width(right) + 2 <= width:
+                return left, right
     return left, right
+
+
+def _width(spans: Sequence[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
 
 
 def _header_left(bar: Bar, step: int) -> list[Span]:
@@ -132,25 +140,26 @@ def _workers(view: View, step: int) -> list[Span]:
     ]
 
 
-def _header_right(bar: Bar, step: int) -> list[Span]:
-    short = step >= 3
+def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
+    """The clock and between which `words` the age of the data stands, without them where only a late age is told."""
     if bar.covered and bar.view is not None and bar.frozen is None:
         # As wide as what stands there otherwise, here too.
-        room = sum(cell_len(text) for text, _ in _header_right(replace(bar, covered=False), step))
+        room = _width(_header_right(replace(bar, covered=False), words))
         at = clock(bar.view.snapshot.at)
         return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
     if bar.frozen is not None:
-        return [(f"FROZEN {'' if short else 'since '}{clock(bar.frozen)} ", "warn")]
+        return [(f"FROZEN {'since ' if words == AGE_WORDS[0] else ''}{clock(bar.frozen)} ", "warn")]
     time: Span = (clock(bar.now), "text")
     late = bar.updated is not None and bar.updated >= bar.pace + LATE
-    if bar.updated is None or (step >= 6 and not late):
+    if bar.updated is None or (words is None and not late):
         return [time, (" ", "text")]
-    pace = f"{'  ' if short else '  refreshed '}every {seconds(bar.pace)} "
+    before, after = words or AGE_WORDS[1]
+    # An age that is told only once it matters costs a slow line nothing while all is well.
+    well = f"  {before}<{seconds(bar.pace + LATE)} {after} "
     if not late:
-        return [time, (pace, "muted")]
-    age = f"  {seconds(bar.updated)} old " if short else f"  updated {seconds(bar.updated)} ago "
+        return [time, (well, "muted")]
     # As wide as what stands there otherwise, so that nothing beside it moves.
-    return [time, (age.rjust(len(pace)), "warn")]
+    return [time, (f"  {before}{seconds(bar.updated)} {after} ".rjust(len(well)), "warn")]
 
 
 def health(view: View | None, took: float = 0.0) -> list[Span]:
@@ -225,7 +234,7 @@ def _tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span
                 hot = status is Status.FAILED and counts is not None and counts.of(status) > 0
                 spans += [(f"{number} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
             spans.append((" " if short else "  ", "text"))
-        if sum(cell_len(text) for text, _ in spans) <= width + 2:
+        if _width(spans) <= width + 2:
             return spans[:-1]
     return spans
 
