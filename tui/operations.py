@@ -10,7 +10,7 @@ from tui.actions import jobs_phrase
 from tui.bulk import PAST
 from tui.bulk_driver import BulkDriver
 from tui.format import one_line, plural, short_id
-from tui.twins import CLEANUP, PURGE, RESUME, pause_twin, twin, twin_with_payload
+from tui.twins import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,7 +116,7 @@ class Operations:
             lines += [f"{short_id(one.job_id)}: {one_line(one.message)}" for one in results if not one.ok][:3]
             missing = len(ids) - len(results)
             lines += [f"{missing} had come back by themselves."] if missing else []
-            self._say("\n".join([*lines, CLEANUP]), "information" if good else "warning")
+            self._say("\n".join([*lines, cleanup_twin(ids)]), "information" if good else "warning")
 
         self._run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
 

@@ -14,11 +14,13 @@ from tui.format import one_line, short_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
+    from uuid import UUID
 
     from core.model import Job, Json
 
+NAMED = 12
+"""So many ids a command names at most: dialogs fit on 24 lines. More jobs are frozen, to be named at once."""
 RESUME = "jobdeck resume"
-CLEANUP = "jobdeck cleanup --yes"
 PURGE = "jobdeck purge --yes"
 
 
@@ -27,6 +29,11 @@ def twin(verb: str, jobs: Sequence[Job]) -> str:
     needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
     ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
     return f"jobdeck {verb} {' '.join(ids)}{needed}"
+
+
+def cleanup_twin(ids: Sequence[UUID]) -> str:
+    """The command that marks these stuck jobs failed; where they are too many to name, whatever is stuck."""
+    return " ".join(["jobdeck cleanup", *map(short_id, ids if len(ids) <= NAMED else ()), "--yes"])
 
 
 def twin_with_payload(job: Job, payload: Json) -> str:

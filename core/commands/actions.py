@@ -131,7 +131,7 @@ def restore(
             return act_in_bulk(
                 session, conn, "restore", expression=None, again=again, reason=reason, dry_run=dry_run, yes=yes
             )
-        found = _resolved(conn, ids)
+        found = resolved(conn, ids)
         confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
         results = queue.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)
     return answer_results(session, results, dry_run=dry_run)
@@ -209,7 +209,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     if (bool(ids), bool(expression), bool(again)).count(True) != 1:
         raise UsageError(f"Say which jobs to {verb}: ids, or --filter, or --bulk.")
     with session.connection() as conn:
-        found = _resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
+        found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
         if again or len(found) > MOST:
             from core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
 
@@ -224,7 +224,13 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     return answer_results(session, results, dry_run=dry_run)
 
 
-def _resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
+def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
+    """The ids that these name, each once, in their order.
+
+    Raises:
+        UsageError: one is no id or names several jobs.
+        JobNotFound: one names none.
+    """
     from core import insights  # noqa: PLC0415 -- imported on first use
 
     return list(dict.fromkeys(_whole_id(text) or insights.resolve_id(conn, text) for text in texts))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from core.commands import output
-from core.commands.actions import answer_results
+from core.commands.actions import answer_results, resolved
 from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
 from core.errors import UsageError
 from core.timeparse import parse_duration, parse_time
@@ -65,19 +65,28 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
 
 
 @command("cleanup")
+@click.argument("ids", nargs=-1, metavar="[ID]…")
 @click.option("--older-than", metavar="DURATION", default="20m", help="How long ago they started.")
 @dry_run_option
 @yes_option
-def cleanup(session: Session, older_than: str, dry_run: bool, yes: bool) -> int | None:
-    """List stuck jobs, which started long ago and whose lease has expired; with --yes mark them failed."""
+def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bool, yes: bool) -> int | None:
+    """List stuck jobs, which started long ago and whose lease has expired; with --yes mark them failed.
+
+    With ids, only those of them.
+    """
     from core import queue  # noqa: PLC0415 -- imported on first use
+    from core.model import ActionResult  # noqa: PLC0415 -- the same
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
-        results = queue.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking)
+        asked = resolved(conn, ids)
+        results = queue.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking, ids=asked or None)
     if results and looking and not dry_run:
         output.note(f"Nothing was changed. Repeat with --yes to mark {len(results)} of them failed.")
+    stuck = {result.job_id for result in results}
+    well = f"It is not stuck: stuck is what has run for more than {older_than} and whose lease is over."
+    results += [ActionResult(job_id, False, well) for job_id in asked if job_id not in stuck]
     return answer_results(session, results, dry_run=looking, nothing="No stuck jobs.")
 
 

@@ -100,6 +100,30 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
     assert found == {stuck: "failed", healthy.id: "running"}
 
 
+def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    one, other, waiting = (queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(3))
+    conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (waiting,))
+    queue.claim(conn, "a worker that died", ["cli_echo"], 2, 60)
+    conn.execute(
+        "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
+        " WHERE status = 'running'"
+    )
+    before = everything(conn)
+    looked = jobdeck("cleanup", str(one), "--json")
+    assert [found["id"] for found in looked.data["results"]] == [str(one)]
+    refused = jobdeck("cleanup", str(waiting), "--yes", "--json")
+    assert refused.code == 1
+    assert [(found["ok"], "It is not stuck" in found["message"]) for found in refused.data["results"]] == [
+        (False, True)
+    ]
+    assert everything(conn) == before
+    assert jobdeck("cleanup", str(one), "--yes").code == 0
+    found = dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
+    assert found == {one: "failed", other: "running", waiting: "pending"}
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_purge_counts_old_jobs_and_with_yes_removes_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], count: int

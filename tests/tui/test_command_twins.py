@@ -92,9 +92,9 @@ def left_the_queue(conn: Connection) -> None:
     )
 
 
-def stuck(conn: Connection) -> None:
-    fill(conn, 2)
-    queue.claim(conn, "dead", ["cli_echo"], 2, 60)
+def stuck(conn: Connection, number: int = 2) -> None:
+    fill(conn, number)
+    queue.claim(conn, "dead", ["cli_echo"], number, 60)
     conn.execute(
         "UPDATE job_queue SET started_at = now() - interval '2 h', lease_expires_at = now() - interval '1 h 50 min'"
     )
@@ -159,6 +159,7 @@ CASES = (
     Case("errors.rest", ("A", "y"), partial(failed, number=3)),
     Case("errors.rest", ("A", "y"), partial(failed, number=15), ("e",), also="frozen"),
     Case("stuck.cleanup", ("K", "y"), stuck),
+    Case("stuck.cleanup", ("K", "y"), partial(stuck, number=15), also="many"),
     Case("queue.purge", ("colon", *"purge", "enter", "y"), old),
     Case("processing", ("P", *"it's down", "enter", *"30m", "enter", "enter")),
     Case("processing", ("P", "y"), paused, also="resume"),

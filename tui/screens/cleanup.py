@@ -8,7 +8,7 @@ from textual.content import Content
 
 from tui.format import one_line, plural, short_id
 from tui.screens.confirm import FIRST, MANY, Confirm, Question
-from tui.twins import CLEANUP, PURGE
+from tui.twins import PURGE, cleanup_twin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,8 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
     ]  # fmt: skip
     title = f"Mark {plural(number, 'stuck job')} failed"
     word = "cleanup" if number > MANY or production else None
-    return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=CLEANUP)
+    same = cleanup_twin([one.job_id for one in results])
+    return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
 
 
 def ask_to_purge(deck: JobdeckApp) -> None:

@@ -15,7 +15,7 @@ from tui.actions import BY_ID, breakdown
 from tui.bulk import again, plural_of
 from tui.bulk import number as spaced
 from tui.format import age, badge, count, fit, one_line, plural, short_id
-from tui.twins import RESUME, twin
+from tui.twins import NAMED, RESUME, twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 FIRST: Final = 6
 MANY: Final = 25
 TYPES: Final = 4
-NAMED: Final = 12
-"""More jobs than these are frozen to be named in a command: dialogs fit on 24 lines."""
 
 
 @dataclass(frozen=True, slots=True)
