@@ -174,6 +174,11 @@ def clock(moment: datetime) -> str:
     return f"{moment:%H:%M:%S}Z"
 
 
+def since(moment: datetime, now: datetime) -> str:
+    """Since when something is so: the time of day in UTC, with its day where that is not the last one."""
+    return f"since {moment:%H:%M}Z" if now - moment < timedelta(days=1) else f"since {moment:%m-%d %H:%M}Z"
+
+
 def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, str]:
     """When a pending job runs, in words, and the ink that says how bad it is.
 

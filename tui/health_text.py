@@ -23,6 +23,7 @@ from tui.format import (
     middle,
     one_line,
     short_id,
+    since,
     wrapped,
 )
 from tui.pane import BLANK, Entry, entry
@@ -89,10 +90,10 @@ def _section(heading: str, found: Sequence[Entry]) -> list[Entry]:
 
 
 def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
-    since = f" (since {finding.since:%H:%M}Z, {age(at - finding.since)})" if finding.since else ""
+    begun = f" ({since(finding.since, at)})" if finding.since else ""
     ok = finding.verdict is Verdict.OK
     evidence = one_line(finding.evidence)
-    text = f"{evidence.removesuffix('.')}{since}{'.' if evidence.endswith('.') else ''}"
+    text = f"{evidence.removesuffix('.')}{begun}{'.' if evidence.endswith('.') else ''}"
     told = wrapped(text, max(width - 29, 16))
     first = entry(
         (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),

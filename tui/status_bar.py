@@ -22,6 +22,7 @@ from tui.format import (
     payload_summary,
     plural,
     seconds,
+    since,
     sparkline,
 )
 from tui.poller import LinkState
@@ -175,14 +176,14 @@ def health(view: View | None, took: float = 0.0) -> list[Span]:
     if took >= LATE:
         spans.append((f"⚠ Database slow: {seconds(took)}  ", "warn"))
     for finding in wrong:
-        spans += [*_finding(finding), ("  ", "text")]
+        spans += [_finding(finding, snapshot.at), ("  ", "text")]
     return [*spans, *_figures(snapshot.health, snapshot.at, paused=not snapshot.processing.enabled)]
 
 
-def _finding(finding: Finding) -> list[Span]:
+def _finding(finding: Finding, now: datetime) -> Span:
     word = "✗ " if finding.verdict is Verdict.CRITICAL else "⚠ "
-    since = f" since {finding.since:%H:%M}Z" if finding.since else ""
-    return [(f"{word}{one_line(finding.evidence).rstrip('.')}{since}", VERDICT_INK[finding.verdict])]
+    begun = f" {since(finding.since, now)}" if finding.since else ""
+    return (f"{word}{one_line(finding.evidence).rstrip('.')}{begun}", VERDICT_INK[finding.verdict])
 
 
 def _figures(now_health: Health, now: datetime, *, paused: bool) -> list[Span]:
