@@ -34,6 +34,7 @@ __all__ = [
     "Unreachable",
     "actor",
     "check_schema",
+    "database_label",
     "install_schema",
     "installed_version",
     "open_database",
@@ -46,6 +47,7 @@ Connection = psycopg.Connection[Any]
 OLDEST_SERVER = 15
 POOLER_PORT = 6543
 """Where Supabase's transaction-mode pooler listens (its documentation, "Connect to your database")."""
+EMBEDDED_LABEL = "embedded/jobdeck"
 PREPARE_AFTER = 5
 TRANSPORT = {
     "connect_timeout": 5,
@@ -282,10 +284,21 @@ def open_database(
             read_only=read_only,
             min_size=min_size,
             max_size=max_size,
-            label="embedded/jobdeck",
+            label=EMBEDDED_LABEL,
             revive=server.ensure_running,
         ) as database:
             yield database
+
+
+def database_label(settings: Settings) -> str:
+    """What the database that the settings name is called, which is known before it answers.
+
+    Raises:
+        ConfigurationError: when its address cannot be read.
+    """
+    if settings.database_url is None:
+        return EMBEDDED_LABEL
+    return Address.parse(settings.database_url.get_secret_value()).label
 
 
 def actor() -> str:

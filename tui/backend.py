@@ -6,7 +6,7 @@ No call is ever repeated: what a lost connection leaves unknown is said to be un
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ import psycopg
 
 from core import database, desk, evidence, insights, queue, registry
 from core.admission import admit_change
-from core.errors import DatabaseUnreachable, JobdeckError, Refused
+from core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from core.model import Counts, Health, Page, Snapshot, Status, Verdict
 from core.redact import safe_error
 from core.worker import Worker
@@ -72,6 +72,13 @@ class LiveBackend:
         )
         self.creating = LiveCreating(link)
         self.bulk = LiveBulk(link)
+
+    @property
+    def label(self) -> str:
+        """What the database is called, also before it answers; empty where its address cannot be read."""
+        with suppress(ConfigurationError):  # `view` tells it
+            return database.database_label(self._settings)
+        return ""
 
     def view(self, request: Request) -> View:
         """Reads the first screen, connecting first where there is no connection yet.

@@ -56,7 +56,7 @@ SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed"
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What the header is made of."""
+    """What the header is made of. `label` is the database's name, for as long as there is no view."""
 
     now: datetime
     view: View | None
@@ -68,6 +68,7 @@ class Bar:
     pace: float = 2.0
     frozen: datetime | None = None
     covered: bool = False
+    label: str = ""
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
@@ -90,14 +91,14 @@ def _header_left(bar: Bar, step: int) -> list[Span]:
     if bar.environment:
         spans += [("  ", "text"), (f" {one_line(bar.environment)} " if bar.production else one_line(bar.environment),
                                    "danger" if bar.production else "accent")]  # fmt: skip
+    label = one_line(bar.view.session.label if bar.view else bar.label)
+    if label and (step < 6 or not bar.environment):
+        spans.append((f"  {middle(label, 18) if step >= 5 else label}", "accent"))
     if bar.view is None:
         if bar.link.state is LinkState.DISCONNECTED:
             return [*spans, ("  not connected", "bad")]
         return [*spans, ("  connecting…", "muted")]
     session = bar.view.session
-    if step < 6 or not bar.environment:
-        label = one_line(session.label)
-        spans.append((f"  {middle(label, 18) if step >= 5 else label}", "accent"))
     if step < 1:
         spans.append((f"  {one_line(session.actor)}", "muted"))
     if bar.read_only:

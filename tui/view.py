@@ -69,6 +69,10 @@ class Backend(Protocol):
     """What the dashboard asks of the queue. Methods block and raise `JobdeckError`."""
 
     @property
+    def label(self) -> str:
+        """What the database is called, also before it answers; empty where its address cannot be read."""
+
+    @property
     def creating(self) -> Creating:
         """What makes and changes jobs."""
 

@@ -174,6 +174,8 @@ class Evidence:
 class FakeBackend:
     """Serves jobs from a list and does to them what the queue would, by the table of operators' actions."""
 
+    label = "db.example.org/queue"
+
     def __init__(
         self, jobs: Iterable[Job] = (), *, operate: bool = True, work: bool = True, read_only: bool = False
     ) -> None:
@@ -233,7 +235,7 @@ class FakeBackend:
         page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None)
         counts = self.counts or _count(self.jobs)
         session = Session(
-            "db.example.org/queue",
+            self.label,
             "alice@10.0.0.7",
             Permissions(view=True, operate=self.operate, work=self.work, role="job_viewer"),
             TYPES,
@@ -355,7 +357,7 @@ class FakeBackend:
 
 
 def lost() -> DatabaseUnreachable:
-    return DatabaseUnreachable("The database at db.example.org/queue does not answer (connection refused).")
+    return DatabaseUnreachable(f"The database at {FakeBackend.label} does not answer (connection refused).")
 
 
 def _matches(job: Job, request: Request) -> bool:

@@ -52,8 +52,7 @@ class Slow:
         self.app.dashboard.tick()
 
     def answer(self) -> None:
-        work, done = self.waiting.pop(0)
-        done(work())
+        at_once(*self.waiting.pop(0))
 
     def header(self) -> str:
         return " ".join(self.app.dashboard.line(name).text for name in ("header", "clock"))

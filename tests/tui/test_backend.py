@@ -124,6 +124,27 @@ def test_the_first_view_connects_and_brings_session_and_snapshot(
     assert view.worker.state == "off"
 
 
+def test_the_database_is_named_alike_before_and_after_it_answers(settings: Settings) -> None:
+    with backend_of(settings) as backend:
+        before = backend.label
+        assert before == backend.view(ALL).session.label
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        (None, "embedded/jobdeck"),
+        ("postgresql://app:secret@db.example.org/queue", "db.example.org/queue"),
+        ("postgresql://app:secret@db.example.org:6543/queue?sslmode=require", "db.example.org:6543/queue"),
+        ("no address at all, secret", ""),
+    ],
+)
+def test_a_database_is_named_by_its_address_without_its_secrets(url: str | None, label: str) -> None:
+    settings = Settings(database_url=SecretStr(url) if url else None)
+    with backend_of(settings) as backend:
+        assert backend.label == label
+
+
 @pytest.mark.parametrize("sort", ["natural", "created", "run_at", "task", "status", "attempts", "updated"])
 @pytest.mark.parametrize("status", [None, *Status])
 def test_every_order_of_every_tab_can_be_read(

@@ -34,6 +34,21 @@ async def test_while_the_database_is_slow_to_answer_the_seconds_are_counted() ->
         assert "Reading… 7s" in slow.screen_text()
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_which_database_is_being_opened_is_said_before_it_answers(size: tuple[int, int]) -> None:
+    backend = failed(2)
+    slow = Slow(backend)
+    async with slow.app.run_test(size=size) as pilot:
+        await pilot.pause()
+        slow.app.reach()
+        slow.wait(1)
+        assert "db.example.org/queue  connecting…" in slow.header()
+        backend.failure = lost()
+        slow.answer()
+        await pilot.pause()
+        assert "db.example.org/queue  not connected" in slow.header()
+
+
 async def test_data_are_as_old_as_the_question_that_brought_them() -> None:
     slow = Slow(failed(2))
     async with slow.app.run_test(size=LARGE) as pilot:

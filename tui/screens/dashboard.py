@@ -180,6 +180,7 @@ class Dashboard(Listing):
             poller.pace,
             frozen,
             self._covered,
+            deck.backend.label if deck.backend else "",
         )
         left, right = status_bar.header(bar, self.size.width)
         self.line("header").show(left)
