@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from core import alert_events, insights
+from core import alert_events, history, insights
 from core.logs import event
 from core.model import RunOutcome
 from core.redact import safe_error, scrub
@@ -122,7 +122,7 @@ class Alerts:
     def _lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], worker: str) -> list[dict[str, Any]]:
         told = []
         for job_id in jobs[:LOST_TOLD]:
-            runs, _ = insights.runs(conn, job_id=job_id, outcome=RunOutcome.LOST, limit=1)
+            runs, _ = history.runs(conn, job_id=job_id, outcome=RunOutcome.LOST, limit=1)
             told += [alert_events.lost(run, insights.job(conn, job_id), worker, self._environment) for run in runs]
         if len(jobs) > LOST_TOLD:
             told.append(alert_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))

@@ -10,12 +10,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg.rows import dict_row
 
-from core import insights
-from core.health import TICK, health
+from core import history, insights
+from core.asking import ask, one_moment
+from core.asking import rows as _rows
+from core.health import TICK, ask_health
 from core.model import Filter, Status
-from core.queue import processing
+from core.queue import ask_processing
 from core.reports import (
     HOURS,
     ActionCount,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from core.asking import Asked
     from core.model import Job
 
 Connection = psycopg.Connection[Any]
@@ -50,15 +52,9 @@ COUNTED: Final = timedelta(days=1)
 """How long finished runs are counted by the minute; see `job_queue_prune`."""
 
 
-def _rows(conn: Connection, statement: Any, params: Mapping[str, Any] | None = None) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, params, prepare=False).fetchall()
-
-
 def clock(conn: Connection) -> datetime:
     """The database's time."""
-    at: datetime = _rows(conn, "SELECT now() AS at")[0]["at"]
-    return at
+    return insights.ask_clock(conn)()
 
 
 def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> CronReport:
@@ -66,46 +62,57 @@ def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> Cr
 
     With `timeouts`, in seconds by task type, runs that have used up most of theirs weigh in the verdict.
     """
-    with conn.transaction():
-        at, tick = clock(conn), _tick(conn)
-        due = insights.page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED).jobs
-        return CronReport(
-            at=at,
-            tick=tick,
-            health=health(conn, timeouts=timeouts),
-            processing=processing(conn),
-            runs=tuple(insights.worker_runs(conn, limit=TRIGGERS)),
-            workers=tuple(insights.workers(conn)),
-            running=_running(conn),
-            overdue=tuple(job for job in due if job.blocked_by is None and overdue_by(job, at) >= tick),
-            series=_series(conn),
-        )
+    with one_moment(conn):
+        clocked, expected = insights.ask_clock(conn), _ask_tick(conn)
+        due = insights.ask_page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED)
+        judged, switch = ask_health(conn, timeouts=timeouts), ask_processing(conn)
+        triggers, workers = history.ask_worker_runs(conn, limit=TRIGGERS), insights.ask_workers(conn)
+        running, series = _ask_running(conn), _ask_series(conn)
+    at, tick = clocked(), expected()
+    return CronReport(
+        at=at,
+        tick=tick,
+        health=judged(),
+        processing=switch(),
+        runs=tuple(triggers()),
+        workers=tuple(workers()),
+        running=running(),
+        overdue=tuple(job for job in due().jobs if job.blocked_by is None and overdue_by(job, at) >= tick),
+        series=series(),
+    )
 
 
-def _tick(conn: Connection) -> timedelta:
-    rows = _rows(conn, "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1")
-    return rows[0]["tick"] if rows else TICK
+def _ask_tick(conn: Connection) -> Asked[timedelta]:
+    return ask(
+        conn,
+        "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1",
+        read=lambda rows: rows[0]["tick"] if rows else TICK,
+    )
 
 
-def _running(conn: Connection) -> tuple[Job, ...]:
-    rows = _rows(
+def _ask_running(conn: Connection) -> Asked[tuple[Job, ...]]:
+    return ask(
         conn,
         "SELECT * FROM job_list WHERE status = 'running' ORDER BY started_at, id LIMIT %(most)s",
         {"most": RUNNING_LISTED},
+        read=_jobs,
     )
-    return tuple(job_from(row) for row in rows)
 
 
-def _series(conn: Connection) -> tuple[Job, ...]:
-    rows = _rows(
+def _ask_series(conn: Connection) -> Asked[tuple[Job, ...]]:
+    return ask(
         conn,
         """
         SELECT * FROM job_list WHERE is_recurring AND status IN ('pending', 'running')
         ORDER BY run_at LIMIT %(most)s
         """,
         {"most": SERIES_LISTED},
+        read=_jobs,
     )
-    return tuple(job_from(row) for row in rows)
+
+
+def _jobs(rows: list[Row]) -> tuple[Job, ...]:
+    return tuple(map(job_from, rows))
 
 
 # Errors. A job stands where its newest failed run put it; jobs are looked up one by one, so that the planner has
@@ -143,9 +150,12 @@ ORDER BY a.last_seen DESC
 """
 
 
-def trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> tuple[ErrorTrend, ...]:
-    """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
-    rows = _rows(conn, _TRENDS, {"since": since, "limit": limit, "hours": HOURS})
+def ask_trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> Asked[tuple[ErrorTrend, ...]]:
+    """Asks for failed runs of the time given, grouped by type and fingerprint, most recent group first."""
+    return ask(conn, _TRENDS, {"since": since, "limit": limit, "hours": HOURS}, read=_trends)
+
+
+def _trends(rows: list[Row]) -> tuple[ErrorTrend, ...]:
     found = []
     for row in rows:
         course = row.pop("course") or {}
@@ -156,16 +166,18 @@ def trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> tu
 
 def errors(conn: Connection, watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> ErrorReport:
     """The groups, and where the watched jobs stand; a watched job that is nowhere is left out."""
-    with conn.transaction():
-        found = (insights.job(conn, job_id) for job_id in watched)
-        return ErrorReport(clock(conn), trends(conn, since=since), tuple(job for job in found if job is not None))
+    with one_moment(conn):
+        clocked, groups = insights.ask_clock(conn), ask_trends(conn, since=since)
+        asked = [insights.ask_job(conn, job_id) for job_id in watched]
+    found = (answer() for answer in asked)
+    return ErrorReport(clocked(), groups(), tuple(job for job in found if job is not None))
 
 
 def alike(
     conn: Connection, task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000
 ) -> tuple[Job, ...]:
     """The jobs that failed for good with such an error, last failed first; then those that wait to be tried again."""
-    rows = _rows(
+    return ask(
         conn,
         """
         WITH troubled AS MATERIALIZED (
@@ -183,67 +195,81 @@ def alike(
         ORDER BY j.status <> 'failed', n.run_token DESC LIMIT %(limit)s
         """,
         {"task_type": task_type, "fingerprint": fingerprint, "since": since, "limit": limit},
-    )
-    return tuple(job_from(row) for row in rows)
+        read=_jobs,
+    )()
+
+
+_WAITING_TYPES: Final = """
+WITH RECURSIVE type (name) AS (
+    (SELECT j.task_type FROM job_list AS j
+    WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line ORDER BY j.task_type LIMIT 1)
+    UNION ALL
+    SELECT (SELECT j.task_type FROM job_list AS j
+        WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > t.name
+        ORDER BY j.task_type LIMIT 1)
+    FROM type AS t WHERE t.name IS NOT NULL
+)
+SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
+"""
+
+_FINISHED: Final = """
+SELECT coalesce(sum(succeeded), 0) AS succeeded, coalesce(sum(troubled), 0) AS troubled,
+    coalesce(sum(failed), 0) AS failed
+FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
+"""
 
 
 def fleet(conn: Connection) -> Fleet:
     """The workers, what they run, and the task types that wait though no live worker handles them."""
-    with conn.transaction():
-        workers = tuple(insights.workers(conn))
-        handled = {task_type for worker in workers if worker.alive for task_type in worker.task_types}
-        waiting = _rows(
-            conn,
-            """
-            WITH RECURSIVE type (name) AS (
-                (SELECT j.task_type FROM job_list AS j
-                WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line ORDER BY j.task_type LIMIT 1)
-                UNION ALL
-                SELECT (SELECT j.task_type FROM job_list AS j
-                    WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > t.name
-                    ORDER BY j.task_type LIMIT 1)
-                FROM type AS t WHERE t.name IS NOT NULL
-            )
-            SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
-            """,
-        )
-        unhandled = tuple(row["name"] for row in waiting if row["name"] not in handled)
-        return Fleet(clock(conn), workers, _running(conn), unhandled)
+    with one_moment(conn):
+        clocked, heard_of, running = insights.ask_clock(conn), insights.ask_workers(conn), _ask_running(conn)
+        waiting = ask(conn, _WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
+    workers = tuple(heard_of())
+    handled = {task_type for worker in workers if worker.alive for task_type in worker.task_types}
+    return Fleet(clocked(), workers, running(), tuple(name for name in waiting() if name not in handled))
 
 
 def digest(conn: Connection, since: timedelta) -> Digest:
     """What a shift was like: what finished and failed, what operators did, pauses, triggers, errors."""
-    with conn.transaction():
-        at = clock(conn)
-        counted = min(since, COUNTED)
-        finished = _rows(
-            conn,
-            """
-            SELECT coalesce(sum(succeeded), 0) AS succeeded, coalesce(sum(troubled), 0) AS troubled,
-                coalesce(sum(failed), 0) AS failed
-            FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
-            """,
-            {"since": counted},
-        )[0]
-        entries = insights.audit(conn, since=since, limit=10_000)
+    with one_moment(conn):
+        told = ask_digest(conn, since)
+    return told()
+
+
+def ask_digest(conn: Connection, since: timedelta) -> Asked[Digest]:
+    """Asks what a shift was like."""
+    counted = min(since, COUNTED)
+    clocked = insights.ask_clock(conn)
+    finished = ask(conn, _FINISHED, {"since": counted}, read=lambda rows: rows[0])
+    audit, judged, switch = history.ask_audit(conn, since=since, limit=10_000), ask_health(conn), ask_processing(conn)
+    jobs, triggers, groups = (
+        insights.ask_counts(conn),
+        _ask_triggers(conn, since),
+        ask_trends(conn, since=max(since, WEEK)),
+    )
+
+    def answer() -> Digest:
+        at, entries = clocked(), audit()
         done = Counter((entry.actor, entry.action) for entry in entries)
         return Digest(
             at=at,
             since=at - since,
             counted_since=at - counted,
-            **{name: int(number) for name, number in finished.items()},
-            health=health(conn),
-            counts=insights.counts(conn),
-            processing=processing(conn),
+            **{name: int(number) for name, number in finished().items()},
+            health=judged(),
+            counts=jobs(),
+            processing=switch(),
             actions=tuple(ActionCount(*key, count) for key, count in sorted(done.items())),
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
-            triggers=_triggers(conn, since),
-            errors=tuple(trend for trend in trends(conn, since=max(since, WEEK)) if trend.last_seen >= at - since),
+            triggers=triggers(),
+            errors=tuple(trend for trend in groups() if trend.last_seen >= at - since),
         )
 
+    return answer
 
-def _triggers(conn: Connection, since: timedelta) -> tuple[TriggerCount, ...]:
-    rows = _rows(
+
+def _ask_triggers(conn: Connection, since: timedelta) -> Asked[tuple[TriggerCount, ...]]:
+    return ask(
         conn,
         """
         SELECT source, count(*) AS count, count(*) FILTER (
@@ -252,13 +278,15 @@ def _triggers(conn: Connection, since: timedelta) -> tuple[TriggerCount, ...]:
         FROM job_worker_runs WHERE started_at > now() - %(since)s GROUP BY source ORDER BY source
         """,
         {"since": since},
+        read=lambda rows: tuple(TriggerCount(**row) for row in rows),
     )
-    return tuple(TriggerCount(**row) for row in rows)
 
 
 def audit(conn: Connection, since: timedelta) -> AuditReport:
     """What operators did in a time, newest first, and the digest of it."""
-    return AuditReport(tuple(insights.audit(conn, since=since, limit=1000)), digest(conn, since))
+    with one_moment(conn):
+        done, told = history.ask_audit(conn, since=since, limit=1000), ask_digest(conn, since)
+    return AuditReport(tuple(done()), told())
 
 
 def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipients | None:

@@ -11,15 +11,17 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.rows import dict_row
-
 from core import trigger_health
+from core.asking import ask, one_moment
 from core.model import Finding, Health, Verdict, WorkerRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
+
+    from core.asking import Asked
+    from core.rows import Row
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
@@ -61,10 +63,15 @@ SELECT now() AS at,
 """
 
 _LATE_SERIES: Final = """
+WITH trigger AS (
+    SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
+        interval '5 minutes') AS tick
+)
 SELECT count(*) AS late, min(run_at) AS since, (array_agg(task_type ORDER BY run_at))[1] AS task_type
 FROM (
     SELECT status, blocked_by, in_line, run_at, task_type FROM job_list
-    WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - %(tick)s ORDER BY run_at LIMIT 500
+    WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
+    ORDER BY run_at LIMIT 500
 ) AS j
 WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
     AND NOT EXISTS (SELECT FROM job_paused_types AS t
@@ -93,19 +100,46 @@ FROM job_worker_runs WHERE source <> 'door' ORDER BY started_at DESC LIMIT 1
 
 
 def health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | None = None) -> Health:
-    """The verdict, worst finding first, and the figures of the dashboard's line of health.
+    """The verdict, worst finding first, and the figures of the dashboard's line of health; see `ask_health`."""
+    with one_moment(conn):
+        judged = ask_health(conn, timeouts=timeouts)
+    return judged()
+
+
+def ask_health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | None = None) -> Asked[Health]:
+    """Asks for the verdict, worst finding first, and the figures of the dashboard's line of health.
 
     `finished_per_minute` holds the last 15 minutes, oldest first, the current one unfinished. Beside the signals that
     are always judged stand those that have something to say. With `timeouts`, in seconds by task type, runs that have
     used up most of theirs are among them.
     """
-    with conn.cursor(row_factory=dict_row) as cursor:
-        facts: dict[str, Any] = cursor.execute(_FACTS, prepare=False).fetchall()[0]
-        rates = tuple(row["finished"] for row in cursor.execute(_RATES, prepare=False).fetchall())
-        trigger = cursor.execute(_LAST_TRIGGER, prepare=False).fetchone()
-        late = cursor.execute(_LATE_SERIES, {"tick": facts["tick"]}, prepare=False).fetchall()[0]
-        calls = cursor.execute(trigger_health.CALLS, {"tick": facts["tick"]}, prepare=False).fetchall()[0]
-        running = cursor.execute(_RUNNING, prepare=False).fetchall() if timeouts else []
+    facts = ask(conn, _FACTS, read=_only)
+    rates = ask(conn, _RATES, read=lambda rows: tuple(row["finished"] for row in rows))
+    trigger = ask(conn, _LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None)
+    late = ask(conn, _LATE_SERIES, read=_only)
+    calls = ask(conn, trigger_health.CALLS, read=_only)
+    running = ask(conn, _RUNNING, read=list) if timeouts else list
+
+    def answer() -> Health:
+        known = facts()
+        findings = _findings(known, late(), calls(), running(), timeouts or {})
+        return Health(
+            verdict=findings[0].verdict,
+            findings=tuple(findings),
+            oldest_due=known["oldest_due"],
+            finished_per_minute=rates(),
+            failed_last_hour=int(known["failed_last_hour"]),
+            last_trigger=trigger(),
+        )
+
+    return answer
+
+
+def _only(rows: list[Row]) -> Row:
+    return rows[0]
+
+
+def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: Mapping[str, float]) -> list[Finding]:
     findings = [
         _switch(facts),
         _workers(facts),
@@ -116,18 +150,11 @@ def health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | Non
         *_stalled(facts),
         *_late_series(facts, late),
         *_silent(facts),
-        *_long_runs(running, timeouts or {}),
+        *_long_runs(running, timeouts),
         *trigger_health.judge(facts, calls),
     ]
     findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
-    return Health(
-        verdict=findings[0].verdict,
-        findings=tuple(findings),
-        oldest_due=facts["oldest_due"],
-        finished_per_minute=rates,
-        failed_last_hour=int(facts["failed_last_hour"]),
-        last_trigger=WorkerRun(**trigger) if trigger else None,
-    )
+    return findings
 
 
 def typical_seconds(conn: psycopg.Connection[Any]) -> dict[str, float]:

@@ -10,62 +10,43 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg.rows import dict_row
 
+from core.asking import ask, one_moment
+from core.asking import rows as _rows
 from core.errors import JobNotFound, UsageError
-from core.health import health
+from core.health import ask_health
+from core.history import ask_audit, ask_runs
 from core.model import (
-    AuditEntry,
     Clause,
     Counts,
-    ErrorGroup,
     Filter,
+    Health,
     Job,
     JobDetail,
     Page,
     Permissions,
-    RunOutcome,
     Snapshot,
+    Verdict,
     Worker,
-    WorkerRun,
 )
-from core.pages import STATEMENTS, WINDOW
-from core.queue import processing
-from core.rows import Row, job_from, run_from
+from core.pages import NO_CURSOR, STATEMENTS, WINDOW
+from core.queue import ask_processing
+from core.rows import Row, job_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
+    from datetime import datetime
 
-    from core.model import Json, Run
+    from core.asking import Asked
+    from core.model import Json
 
 Connection = psycopg.Connection[Any]
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
-_SEEN = """
-    SELECT now() AS at,
-        CASE WHEN NOT pg_is_in_recovery() THEN pg_backend_pid() || ' ' || pg_current_snapshot()::text END AS sight
-"""
-"""`sight` decides alone which rows are seen: it names the transactions that have ended and those that have not.
-
-A standby does not name them all, so it has none. After a crash of the server the number of a transaction that was lost
-may be given again, but not to the same server process.
-"""
-_counted: WeakKeyDictionary[Connection, tuple[str, Counts]] = WeakKeyDictionary()
-"""What was counted last on each connection: where each status has some 10 000 jobs, counting costs up to 1.5 ms."""
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""
-NO_CURSOR = "This is no cursor of a list. Take the one that the list before it ended with."
-
-
-def _rows(conn: Connection, statement: Any, params: Mapping[str, Any] | None = None) -> list[Row]:
-    # Unprepared, so that each is planned for the filters it was really given.
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, params, prepare=False).fetchall()
 
 
 def snapshot(
@@ -75,31 +56,35 @@ def snapshot(
     sort: str = "natural",
     descending: bool = True,
     limit: int = 200,
-    after: str | None = None,
 ) -> Snapshot:
     """Everything the dashboard's first screen shows, at one moment of the database's clock."""
-    with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        seen = _rows(conn, _SEEN)[0]
-        return Snapshot(
-            at=seen["at"],
-            page=page(conn, filter, sort=sort, descending=descending, limit=limit, after=after),
-            counts=_counts_as_of(conn, seen["sight"]),
-            processing=processing(conn),
-            health=health(conn),
-            workers=tuple(workers(conn)),
-        )
+    with one_moment(conn):
+        at = ask_clock(conn)
+        listed = ask_page(conn, filter, sort=sort, descending=descending, limit=limit)
+        counted = ask_counts(conn)
+        switch = ask_processing(conn)
+        judged = ask_health(conn)
+        heard_of = ask_workers(conn)
+    return Snapshot(
+        at=at(), page=listed(), counts=counted(), processing=switch(), health=judged(), workers=tuple(heard_of())
+    )
 
 
-def _counts_as_of(conn: Connection, sight: str | None) -> Counts:
-    """The counts, or those of the snapshot before on this connection where it saw the very same rows."""
-    known = _counted.get(conn)
-    if sight is not None and known is not None and known[0] == sight:
-        return known[1]
-    found = counts(conn)
-    if sight is not None:
-        _counted[conn] = sight, found
-    return found
+def glance(conn: Connection) -> Snapshot:
+    """The clock and the switch; all else is empty, for whoever keeps what was read before."""
+    with one_moment(conn):
+        at, switch = ask_clock(conn), ask_processing(conn)
+    return Snapshot(at(), Page((), None), Counts(), switch(), Health(Verdict.OK, ()), ())
+
+
+def ask_clock(conn: Connection) -> Asked[datetime]:
+    """Asks for the database's time."""
+
+    def read(rows: list[Row]) -> datetime:
+        at: datetime = rows[0]["at"]
+        return at
+
+    return ask(conn, "SELECT now() AS at", read=read)
 
 
 def page(
@@ -111,7 +96,25 @@ def page(
     limit: int = 200,
     after: str | None = None,
 ) -> Page:
-    """Jobs in order, `limit` at most, and the cursor of those after them.
+    """Jobs in order, `limit` at most, and the cursor of those after them; see `ask_page`."""
+    try:
+        return ask_page(conn, filter, sort=sort, descending=descending, limit=limit, after=after)()
+    except psycopg.DataError as error:
+        if after is None:
+            raise
+        raise UsageError(NO_CURSOR) from error
+
+
+def ask_page(
+    conn: Connection,
+    filter: Filter,  # noqa: A002 -- the word of this domain
+    *,
+    sort: str = "natural",
+    descending: bool = True,
+    limit: int = 200,
+    after: str | None = None,
+) -> Asked[Page]:
+    """Asks for jobs in order, `limit` at most, and the cursor of those after them.
 
     The natural order is newest first for all jobs, due first for pending ones, and last ended first for those
     that ended; succeeded jobs include those that left the queue. Any other order, and the natural one turned
@@ -137,17 +140,15 @@ def page(
         "limit": limit + 1,
         **_cursor(after, natural=natural),
     }
-    try:
-        rows = _rows(conn, STATEMENTS[filter.status], wanted)
-    except psycopg.DataError as error:
-        if after is None:
-            raise
-        raise UsageError(NO_CURSOR) from error
-    jobs = tuple(job_from(row) for row in rows[:limit])
-    if len(rows) <= limit:
-        return Page(jobs, None)
-    last = rows[limit - 1]
-    return Page(jobs, _encode({"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}))
+
+    def read(rows: list[Row]) -> Page:
+        jobs = tuple(job_from(row) for row in rows[:limit])
+        if len(rows) <= limit:
+            return Page(jobs, None)
+        last = rows[limit - 1]
+        return Page(jobs, _encode({"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}))
+
+    return ask(conn, STATEMENTS[filter.status], wanted, read=read)
 
 
 def _encode(cursor: Json) -> str:
@@ -177,155 +178,92 @@ def _cursor(after: str | None, *, natural: bool) -> Json:
 
 def counts(conn: Connection) -> Counts:
     """Jobs by status, each exact up to 10 000."""
-    row = _rows(
+    return ask_counts(conn)()
+
+
+def ask_counts(conn: Connection) -> Asked[Counts]:
+    """Asks how many jobs there are by status, each exact up to 10 000."""
+
+    def read(rows: list[Row]) -> Counts:
+        return Counts(**{name: min(count, Counts.LIMIT + 1) for name, count in rows[0].items()})
+
+    return ask(
         conn,
         """
         SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
         """,
         {"most": Counts.LIMIT + 1},
-    )[0]
-    return Counts(**{name: min(count, Counts.LIMIT + 1) for name, count in row.items()})
+        read=read,
+    )
 
 
 def workers(conn: Connection) -> list[Worker]:
     """The workers that have been heard of in the last day; alive are those heard of in the last 2 minutes."""
-    rows = _rows(
+    return ask_workers(conn)()
+
+
+def ask_workers(conn: Connection) -> Asked[list[Worker]]:
+    """Asks for the workers that have been heard of in the last day; alive are those of the last 2 minutes."""
+    return ask(
         conn,
         """
         SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
             heartbeat_at > now() - interval '2 minutes' AS alive
         FROM job_workers ORDER BY started_at, id
         """,
+        read=lambda rows: [Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows],
     )
-    return [Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows]
 
 
 def job(conn: Connection, job_id: UUID) -> Job | None:
     """One job of the queue, or the success with which it left it; None for neither."""
-    rows = _rows(conn, "SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id})
-    if rows:
-        return job_from(rows[0])
-    removed = _rows(
-        conn, "SELECT * FROM job_removed_list WHERE id = %(id)s ORDER BY left_with DESC LIMIT 1", {"id": job_id}
+    return ask_job(conn, job_id)()
+
+
+def ask_job(conn: Connection, job_id: UUID) -> Asked[Job | None]:
+    """Asks for one job of the queue, or the success with which it left it; None for neither."""
+    here = ask(conn, "SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
+    left = ask(
+        conn,
+        "SELECT * FROM job_removed_list WHERE id = %(id)s ORDER BY left_with DESC LIMIT 1",
+        {"id": job_id},
+        read=_first_job,
     )
-    return job_from(removed[0]) if removed else None
+    return lambda: here() or left()
+
+
+def _first_job(rows: list[Row]) -> Job | None:
+    return job_from(rows[0]) if rows else None
 
 
 def detail(conn: Connection, job_id: UUID) -> JobDetail | None:
     """One job with its newest 50 runs, the clauses of its claim and what operators did to it; in the trash as well."""
-    found = job(conn, job_id)
-    deleted = _rows(conn, "SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}) if found is None else []
-    if deleted:
-        found = job_from(deleted[0])
-    if found is None:
+    with one_moment(conn):
+        known = ask_job(conn, job_id)
+        trash = ask(conn, "SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
+        newest = ask_runs(conn, job_id=job_id)
+        clauses = ask_why(conn, job_id)
+        done = ask_audit(conn, job_id=job_id)
+    found, deleted = known(), trash()
+    job = found or deleted
+    if job is None:
         return None
-    newest, _ = runs(conn, job_id=job_id)
-    clauses, done = why(conn, job_id), audit(conn, job_id=job_id)
-    return JobDetail(found, tuple(newest), tuple(clauses), tuple(done), in_trash=bool(deleted))
+    return JobDetail(job, tuple(newest()[0]), tuple(clauses()), tuple(done()), in_trash=found is None)
 
 
 def why(conn: Connection, job_id: UUID) -> list[Clause]:
     """Each clause of the claim for one job, with its evidence; empty for a job that is not in the queue."""
-    rows = _rows(
+    return ask_why(conn, job_id)()
+
+
+def ask_why(conn: Connection, job_id: UUID) -> Asked[list[Clause]]:
+    """Asks for each clause of the claim for one job, with its evidence; empty for a job that is not in the queue."""
+    return ask(
         conn,
         "SELECT clause AS name, holds, evidence FROM job_queue_why(%(id)s) ORDER BY place",
         {"id": job_id},
+        read=lambda rows: [Clause(**row) for row in rows],
     )
-    return [Clause(**row) for row in rows]
-
-
-def runs(
-    conn: Connection,
-    *,
-    job_id: UUID | None = None,
-    task_type: str | None = None,
-    outcome: RunOutcome | None = None,
-    limit: int = 50,
-    after: str | None = None,
-) -> tuple[list[Run], str | None]:
-    """Runs, newest first, and the cursor of those after them.
-
-    Raises:
-        UsageError: `after` is no cursor.
-    """
-    if after is not None and not (after.isdecimal() and len(after) <= 18):
-        raise UsageError(NO_CURSOR)
-    # A run that was lost and its worker's late return share a token, so the cursor tells which of the two it is.
-    token, late = divmod(int(after), 2) if after else (None, 0)
-    rows = _rows(
-        conn,
-        """
-        SELECT * FROM job_run_list
-        WHERE (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
-            AND (%(task_type)s::text IS NULL OR task_type = %(task_type)s)
-            AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
-            AND (%(token)s::bigint IS NULL OR (run_token, late) < (%(token)s::bigint, %(late)s))
-        ORDER BY run_token DESC, late DESC LIMIT %(limit)s
-        """,
-        {
-            "job_id": job_id,
-            "task_type": task_type,
-            "outcome": outcome.value if outcome else None,
-            "token": token,
-            "late": bool(late),
-            "limit": limit + 1,
-        },
-    )
-    found = [run_from(row) for row in rows[:limit]]
-    return found, str(rows[limit - 1]["run_token"] * 2 + rows[limit - 1]["late"]) if len(rows) > limit else None
-
-
-def worker_runs(conn: Connection, *, limit: int = 50) -> list[WorkerRun]:
-    """Cycles and windows, newest first."""
-    rows = _rows(
-        conn,
-        """
-        SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
-            coalesce(succeeded, 0) AS succeeded, coalesce(failed, 0) AS failed, released, claimed, due_before,
-            worker_id, message, error_message
-        FROM job_worker_runs ORDER BY started_at DESC LIMIT %(limit)s
-        """,
-        {"limit": limit},
-    )
-    return [WorkerRun(**row) for row in rows]
-
-
-def errors(conn: Connection, *, since: timedelta, limit: int = 100) -> list[ErrorGroup]:
-    """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
-    rows = _rows(
-        conn,
-        """
-        SELECT task_type, fingerprint, (array_agg(error_kind ORDER BY run_token DESC))[1] AS error_kind,
-            coalesce((array_agg(error ORDER BY run_token DESC))[1], 'no reason given') AS sample, count(*) AS count,
-            min(finished_at) AS first_seen, max(finished_at) AS last_seen,
-            (array_agg(DISTINCT job_id))[1:100] AS job_ids
-        FROM (
-            SELECT * FROM job_run_list
-            WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
-            ORDER BY finished_at DESC LIMIT 20000
-        ) AS troubled
-        GROUP BY task_type, fingerprint ORDER BY max(finished_at) DESC LIMIT %(limit)s
-        """,
-        {"since": since, "limit": limit},
-    )
-    return [ErrorGroup(**row | {"job_ids": tuple(row["job_ids"])}) for row in rows]
-
-
-def audit(
-    conn: Connection, *, job_id: UUID | None = None, since: timedelta | None = None, limit: int = 200
-) -> list[AuditEntry]:
-    """What operators did, newest first."""
-    rows = _rows(
-        conn,
-        """
-        SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit_list
-        WHERE (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
-            AND (%(since)s::interval IS NULL OR at > now() - %(since)s)
-        ORDER BY id DESC LIMIT %(limit)s
-        """,
-        {"job_id": job_id, "since": since, "limit": limit},
-    )
-    return [AuditEntry(**row) for row in rows]
 
 
 def permissions(conn: Connection) -> Permissions:

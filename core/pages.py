@@ -12,6 +12,7 @@ from typing import Final, LiteralString
 from core.model import Status
 
 WINDOW: Final = 10_000
+NO_CURSOR: Final = "This is no cursor of a list. Take the one that the list before it ended with."
 
 _ALL: Final = """
 SELECT * FROM (

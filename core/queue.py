@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from core.asking import ask
 from core.errors import Refused
 from core.model import ClaimedJob, Finished, FinishedRun, NewJob, Renewed, RunOutcome, Status, Ticket
 from core.rows import Row, processing_from, result_from
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
+    from core.asking import Asked
     from core.model import ActionResult, Json, Processing
 
 Connection = psycopg.Connection[Any]
@@ -424,13 +426,18 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
 
 def processing(conn: Connection) -> Processing:
     """The processing switch as it stands."""
-    settings = _rows(conn, "SELECT * FROM job_queue_settings WHERE id = 1", ())
-    pauses = _rows(
+    return ask_processing(conn)()
+
+
+def ask_processing(conn: Connection) -> Asked[Processing]:
+    """Asks for the processing switch as it stands."""
+    settings = ask(conn, "SELECT * FROM job_queue_settings WHERE id = 1", read=list)
+    pauses = ask(
         conn,
         "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
-        (),
+        read=list,
     )
-    return processing_from(settings[0] if settings else None, pauses)
+    return lambda: processing_from(next(iter(settings()), None), pauses())
 
 
 def cleanup(

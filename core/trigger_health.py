@@ -15,7 +15,10 @@ FLAPPING: Final = 3
 IN_A_ROW: Final = 3
 
 CALLS: Final = """
-WITH calls AS (
+WITH trigger AS (
+    SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
+        interval '5 minutes') AS tick
+), calls AS (
     SELECT started_at, completed_at, status, http_status, claimed, due_before FROM job_worker_runs
     WHERE source IN ('cron_http', 'timer', 'vercel_cron_secret', 'vercel_cron_user_agent')
     ORDER BY started_at DESC LIMIT 300
@@ -24,7 +27,7 @@ WITH calls AS (
     FROM calls WHERE status IN ('ok', 'paused') AND completed_at IS NOT NULL
 ), gaps AS (
     SELECT started_at AS ended_at, silence FROM good
-    WHERE silence > 3 * %(tick)s AND started_at > now() - interval '1 day'
+    WHERE silence > 3 * (SELECT tick FROM trigger) AND started_at > now() - interval '1 day'
 ), newest AS (
     SELECT claimed, due_before FROM calls WHERE status = 'ok' ORDER BY started_at DESC LIMIT 3
 )

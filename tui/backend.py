@@ -16,7 +16,7 @@ import psycopg
 from core import database, desk, evidence, insights, queue, registry
 from core.admission import admit_change
 from core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
-from core.model import Counts, Health, Page, Snapshot, Status, Verdict
+from core.model import Status
 from core.redact import safe_error
 from core.worker import Worker
 from tui.live_bulk import LiveBulk
@@ -90,7 +90,7 @@ class LiveBackend:
         session = self._opened()
         with self._connection() as conn:
             if request.glance:
-                return View(session, _glance(conn), self.worker())
+                return View(session, insights.glance(conn), self.worker())
             snapshot = insights.snapshot(
                 conn, request.filter, sort=request.sort, descending=request.descending, limit=request.limit
             )
@@ -334,8 +334,3 @@ class LiveBackend:
             raise Refused(
                 f"The database would not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
             ) from error
-
-
-def _glance(conn: Any) -> Snapshot:
-    """The clock and the switch; all else is empty, for whoever keeps what was read before."""
-    return Snapshot(evidence.clock(conn), Page((), None), Counts(), queue.processing(conn), Health(Verdict.OK, ()), ())

@@ -57,10 +57,10 @@ def health(session: Session) -> int | None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100)
 def errors(session: Session, since: str, limit: int) -> None:
     """Failed runs, grouped by task type and by what the error looks like."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from core import history  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        groups = insights.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
+        groups = history.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
     header = ("COUNT", "TASK", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (
@@ -83,21 +83,21 @@ def errors(session: Session, since: str, limit: int) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=200)
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
     """Who did what, newest first."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from core import history, insights  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
         job_id = insights.resolve_id(conn, wanted) if wanted else None
-        entries = insights.audit(conn, job_id=job_id, since=age, limit=limit)
+        entries = history.audit(conn, job_id=job_id, since=age, limit=limit)
     session.answer({"audit": entries}, audit_table(entries) if entries else ["Nothing was done."])
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     """Reads the status and prints it."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from core import history, insights  # noqa: PLC0415 -- imported on first use
 
     seen = insights.snapshot(conn, Filter(), limit=1)
-    recent, _ = insights.runs(conn, limit=RECENT_RUNS)
+    recent, _ = history.runs(conn, limit=RECENT_RUNS)
     session.answer(_status_json(seen, recent), _status_lines(seen, recent))
 
 

@@ -91,10 +91,10 @@ def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
     """List runs, newest first; they outlive their jobs."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from core import history, insights  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        found, following = insights.runs(
+        found, following = history.runs(
             conn,
             job_id=insights.resolve_id(conn, wanted) if wanted else None,
             task_type=task_type,

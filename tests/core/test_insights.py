@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import insights, queue, worker_record
+from core import history, insights, queue, worker_record
 from core.errors import JobNotFound, UsageError
 from core.model import Counts, Filter, NewJob, RunOutcome, Status
 from tests.support.queue import (
@@ -237,7 +237,7 @@ class TestOrder:
     @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "9" * 40])
     def test_what_is_no_cursor_of_runs_is_refused(self, conn: Connection, cursor: str) -> None:
         with pytest.raises(UsageError, match="no cursor"):
-            insights.runs(conn, after=cursor)
+            history.runs(conn, after=cursor)
 
 
 class TestFilters:

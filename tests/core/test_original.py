@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import insights, queue
+from core import history, insights, queue
 from core.health import health
 from core.model import Filter, Status
 from core.schema import install_schema
@@ -278,7 +278,7 @@ class TestRowsLeftBehind:
         assert {row["task_type"] for row in left} == {"series", "new_series", "failing_series", "running_series"}
 
     def test_the_originals_worker_runs_are_read(self, installed: Connection) -> None:
-        first, second = insights.worker_runs(installed)
+        first, second = history.ask_worker_runs(installed)()
         assert (first.source, first.status, first.succeeded, first.failed) == ("vercel_cron_secret", "ok", 0, 0)
         assert (second.source, second.completed_at) == ("admin_manual", None)
         (cycles,) = (found for found in health(installed).findings if found.signal == "cycles")

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import evidence, insights, queue, worker_record
+from core import evidence, history, insights, queue, worker_record
 from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
 from core.health import health
 from core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
@@ -244,9 +244,9 @@ OPERATIONS: Final = {
     "why": Operation(lambda conn: insights.why(conn, CROWD), reads=True),
     "detail": Operation(lambda conn: insights.detail(conn, CROWD), reads=True),
     "detail of what left the queue": Operation(lambda conn: insights.detail(conn, REMOVED), reads=True),
-    "newest runs": Operation(insights.runs, entries=60, blocks=40, reads=True),
+    "newest runs": Operation(history.runs, entries=60, blocks=40, reads=True),
     "errors of a week": Operation(
-        lambda conn: insights.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
+        lambda conn: history.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
     ),
     "cron health": Operation(evidence.cron, reads=True, entries=8000, blocks=9000),
     "errors over time": Operation(evidence.errors, reads=True, entries=70_000, blocks=150_000),

@@ -103,7 +103,7 @@ class TestErrors:
             fail(conn, f"MetaCTF answered 503 after {number} s")
         add(conn, "beta", max_attempts=1)
         fail(conn, "no such mailbox", task_type="beta")
-        beta, alpha = evidence.trends(conn)
+        beta, alpha = evidence.ask_trends(conn)()
         assert (alpha.task_type, alpha.count, alpha.jobs, alpha.failed, alpha.waiting) == ("alpha", 2, 2, 2, 0)
         assert (beta.task_type, beta.count, beta.error_kind, beta.sample) == ("beta", 1, "vendor", "no such mailbox")
         assert alpha.first_seen < alpha.last_seen
@@ -113,7 +113,7 @@ class TestErrors:
             add(conn, max_attempts=1)
             fail(conn, "boom")
             advance(conn, hours * HOUR + MINUTE)
-        (trend,) = evidence.trends(conn)
+        (trend,) = evidence.ask_trends(conn)()
         assert len(trend.hours) == 24
         assert sum(trend.hours) == 2
         assert (trend.hours[-2], trend.hours[-5]) == (1, 1)
@@ -122,14 +122,14 @@ class TestErrors:
         add(conn, max_attempts=1)
         fail(conn, "boom")
         advance(conn, 30 * HOUR)
-        (trend,) = evidence.trends(conn)
+        (trend,) = evidence.ask_trends(conn)()
         assert (trend.count, sum(trend.hours)) == (1, 0)
 
     def test_a_job_stands_in_the_group_of_its_newest_failure_only(self, conn: Connection) -> None:
         add(conn, max_attempts=2)
         fail(conn, "first way", retry_after=0)
         fail(conn, "second way", retry_after=0)
-        second, first = evidence.trends(conn)
+        second, first = evidence.ask_trends(conn)()
         assert (first.sample, first.failed, first.waiting) == ("first way", 0, 0)
         assert (second.sample, second.failed, second.waiting) == ("second way", 1, 0)
 
@@ -138,16 +138,16 @@ class TestErrors:
     ) -> None:
         job = add(conn, max_attempts=9)
         fail(conn, "boom")
-        assert evidence.trends(conn)[0].waiting == 1
+        assert evidence.ask_trends(conn)()[0].waiting == 1
         queue.retry(conn, [job.id], actor=ACTOR)
-        (trend,) = evidence.trends(conn)
+        (trend,) = evidence.ask_trends(conn)()
         assert (trend.failed, trend.waiting) == (0, 0)
 
     def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)
         lose(conn)
-        (trend,) = evidence.trends(conn)
+        (trend,) = evidence.ask_trends(conn)()
         assert trend.failed == 1
 
     def test_the_jobs_alike_are_those_that_failed_and_then_those_that_wait(self, conn: Connection) -> None:
@@ -163,7 +163,7 @@ class TestErrors:
         run_once(conn)
         other = add(conn, max_attempts=1)
         fail(conn, "another way")
-        trend = next(trend for trend in evidence.trends(conn) if trend.sample == "boom")
+        trend = next(trend for trend in evidence.ask_trends(conn)() if trend.sample == "boom")
         found = evidence.alike(conn, *trend.key)
         assert [job.id for job in found] == [*reversed(failed), waits.id]
         assert other.id not in {job.id for job in found}

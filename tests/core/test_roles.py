@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import evidence, insights, queue, worker_record
+from core import evidence, history, insights, queue, worker_record
 from core.health import health
 from core.model import Filter, NewJob, RunOutcome, Status
 from core.programme import choices
@@ -165,9 +165,9 @@ class TestViewer:
         assert health(viewer).findings
         assert insights.detail(viewer, job.id) is not None
         assert len(insights.why(viewer, job.id)) == 8
-        insights.runs(viewer)
-        insights.worker_runs(viewer)
-        insights.errors(viewer, since=DAY)
+        history.runs(viewer)
+        history.ask_worker_runs(viewer)()
+        history.errors(viewer, since=DAY)
         evidence.cron(viewer)
         evidence.errors(viewer, [job.id])
         evidence.alike(viewer, "alpha", "0")
@@ -204,8 +204,8 @@ class TestViewer:
         assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
         for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
             assert_names_nobody(insights.detail(viewer, job_id))
-        assert_names_nobody(insights.audit(viewer), insights.runs(viewer))
-        (edited,) = insights.audit(viewer, job_id=waiting.id)
+        assert_names_nobody(history.audit(viewer), history.runs(viewer))
+        (edited,) = history.audit(viewer, job_id=waiting.id)
         assert edited.before is not None
         assert edited.after is not None
         assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
@@ -237,7 +237,7 @@ class TestOperator:
     def test_the_audit_names_the_role_that_signed_in(self, owner: Connection, operator: Connection) -> None:
         queue.cancel(operator, [add(owner).id], actor=ACTOR)
         role = value(operator, "SELECT session_user::text")
-        assert insights.audit(operator)[0].actor == f"{ACTOR} ({role})"
+        assert history.audit(operator)[0].actor == f"{ACTOR} ({role})"
         assert role.startswith("test_job_operator")
 
     @pytest.mark.parametrize("call", [*work_calls()])
@@ -316,7 +316,7 @@ class TestWorker:
         reap(worker)
         run_id = worker_record.open_worker_run(worker, source="worker", worker_id="w")
         worker_record.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
-        assert insights.worker_runs(worker)[0].succeeded == 1
+        assert history.ask_worker_runs(worker)()[0].succeeded == 1
         told = insights.permissions(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
@@ -434,7 +434,7 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
             for group in GROUPS:
                 with people.sign_in(empty_database_url, group) as conn:
                     assert queue.processing(conn).enabled
-                    assert len(insights.worker_runs(conn)) == 2
+                    assert len(history.ask_worker_runs(conn)()) == 2
                     assert insights.counts(conn) == insights.counts(owner)
             with people.sign_in(empty_database_url, "job_worker") as conn:
                 assert len(claim(conn, ["due"])) == 1

@@ -16,9 +16,11 @@ from core.cli import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 WRITE_ROOMS = ("core/queue.py", "core/worker_record.py", "core/bulk.py", "core/outbox.py", "core/programme/")
 READ_ROOMS = (
+    "core/asking.py",
     "core/insights.py",
     "core/pages.py",
     "core/health.py",
+    "core/history.py",
     "core/diagnosis.py",
     "core/evidence.py",
     "core/trigger_health.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from core import insights, registry
+from core import history, registry
 from core.health import health
 from core.model import Verdict
 from core.sandbox.server import Sandbox
@@ -58,7 +58,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             assert door.run("POST", {"limit": 10}).data["failed"] == 4
             door.door._alerts._client.flush(5)  # type: ignore[union-attr]  # it has one
             assert {status_of(conn, job.id) for job in jobs} == {"failed"}
-            (group,) = insights.errors(conn, since=timedelta(hours=1))
+            (group,) = history.errors(conn, since=timedelta(hours=1))
             assert set(group.job_ids) == {job.id for job in jobs}
             assert "503" in group.sample
 
@@ -94,7 +94,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
     assert health(conn).verdict is Verdict.OK
     story = [
         (entry.action, entry.job_id in {job.id for job in jobs}, entry.reason)
-        for entry in reversed(insights.audit(conn))
+        for entry in reversed(history.audit(conn))
         if entry.action in {"pause", "retry", "resume"}
     ]
     assert story == [

@@ -1,0 +1,130 @@
+"""Readings ask all they want at once: one wait for the line, one moment of the clock, and nothing left behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.pq import Trace, TransactionStatus
+
+from core import evidence, insights, queue
+from core.asking import ask, one_moment, rows
+from core.health import health
+from core.model import Filter, NewJob, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Connection = psycopg.Connection[Any]
+COUNT = "SELECT count(*) AS n FROM job_queue"
+INSERT = "INSERT INTO job_queue (task_type) VALUES ('alpha')"
+READINGS: dict[str, Callable[[Connection], object]] = {
+    "first screen": lambda conn: insights.snapshot(conn, Filter()),
+    "pending": lambda conn: insights.snapshot(conn, Filter(status=Status.PENDING), sort="created"),
+    "glance": insights.glance,
+    "job": lambda conn: insights.detail(conn, UUID(int=7)),
+    "health": health,
+    "cron health": lambda conn: evidence.cron(conn, timeouts={"alpha": 60.0}),
+    "errors": lambda conn: evidence.errors(conn, [UUID(int=7), UUID(int=8)]),
+    "workers": evidence.fleet,
+    "audit": lambda conn: evidence.audit(conn, timedelta(hours=8)),
+}
+
+
+def number(found: list[dict[str, Any]]) -> int:
+    return int(found[0]["n"])
+
+
+@pytest.fixture
+def other(database_url: str) -> Iterator[Connection]:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_a_reading_waits_for_the_line_once(name: str, conn: Connection, tmp_path: Path) -> None:
+    told = tmp_path / "messages"
+    with told.open("wb") as file:
+        conn.pgconn.trace(file.fileno())
+        conn.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
+        READINGS[name](conn)
+        conn.pgconn.untrace()
+    sent = [line.split("\t")[2] for line in told.read_text(encoding="utf-8").splitlines() if line.startswith("F\t")]
+    assert sent.count("Sync") == 1
+    assert "Query" not in sent
+
+
+def test_all_answers_are_of_one_moment(conn: Connection, other: Connection) -> None:
+    with one_moment(conn):
+        asked = []
+        for _ in range(5):
+            asked.append(ask(conn, COUNT, read=number))
+            other.execute(INSERT)
+    assert len({answer() for answer in asked}) == 1
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_what_went_wrong_is_raised_and_the_connection_goes_on(place: int, conn: Connection) -> None:
+    def reading() -> None:
+        with one_moment(conn):
+            for at in range(5):
+                ask(conn, "SELECT 1 / %(by)s::integer AS n", {"by": int(at != place)}, read=number)
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        reading()
+    assert conn.info.transaction_status is TransactionStatus.IDLE
+    assert rows(conn, COUNT) == [{"n": 0}]
+
+
+def test_an_error_of_the_caller_leaves_no_transaction_behind(conn: Connection) -> None:
+    def reading() -> None:
+        with one_moment(conn):
+            ask(conn, COUNT, read=number)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        reading()
+    assert conn.info.transaction_status is TransactionStatus.IDLE
+
+
+def test_questions_change_nothing(conn: Connection) -> None:
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), one_moment(conn):
+        ask(conn, INSERT, read=list)
+    assert rows(conn, COUNT) == [{"n": 0}]
+
+
+def test_inside_a_transaction_it_is_neither_ended_nor_made_read_only(conn: Connection) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute(INSERT)
+        with one_moment(conn):
+            counted = ask(conn, COUNT, read=number)
+        assert counted() == 1
+        conn.execute(INSERT)
+        assert conn.info.transaction_status is TransactionStatus.INTRANS
+    assert rows(conn, COUNT) == [{"n": 0}]
+
+
+def test_a_lost_connection_is_said_to_be_lost(conn: Connection, other: Connection) -> None:
+    def reading() -> None:
+        with one_moment(conn):
+            ask(conn, COUNT, read=number)
+            other.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
+            ask(conn, COUNT, read=number)
+
+    with pytest.raises(psycopg.OperationalError):
+        reading()
+    assert conn.closed
+
+
+def test_jobs_and_their_counts_agree_while_others_come_and_go(conn: Connection, other: Connection) -> None:
+    for number_ in range(20):
+        if number_ % 3 == 2:
+            other.execute("DELETE FROM job_queue")
+        else:
+            queue.enqueue(other, NewJob("alpha"), actor="a producer")
+        seen = insights.snapshot(conn, Filter())
+        assert seen.counts.pending == len(seen.page.jobs)
