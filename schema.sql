@@ -194,6 +194,10 @@ create table if not exists public.job_throughput (
     failed integer not null default 0,
     primary key (minute, worker_id)
 );
+-- Those among the ones that succeeded which were so in part only, and which go on with another run.
+alter table public.job_throughput
+    add column if not exists partial integer not null default 0,
+    add column if not exists continued integer not null default 0;
 
 -- What somebody was told of and has not been told the end of: one alert per incident, however many processes see it.
 create table if not exists public.job_alarms (
@@ -1075,16 +1079,20 @@ begin
 end
 $$;
 
+drop function if exists public.job_queue_count_finished(text, bigint, bigint, bigint);
+-- Adds to what a worker has finished in this minute; partial and continued runs are among those that succeeded.
 create or replace function public.job_queue_count_finished(
-    p_worker text, p_succeeded bigint, p_troubled bigint, p_failed bigint
+    p_worker text, p_succeeded bigint, p_partial bigint, p_continued bigint, p_troubled bigint, p_failed bigint
 ) returns void
 language plpgsql volatile
 set search_path = public, pg_temp
 as $$
 begin
-    insert into job_throughput as t (minute, worker_id, succeeded, troubled, failed)
-    values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_troubled, p_failed)
+    insert into job_throughput as t (minute, worker_id, succeeded, partial, continued, troubled, failed)
+    values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_partial, p_continued, p_troubled,
+        p_failed)
     on conflict (minute, worker_id) do update set succeeded = t.succeeded + excluded.succeeded,
+        partial = t.partial + excluded.partial, continued = t.continued + excluded.continued,
         troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed;
 end
 $$;
@@ -1252,6 +1260,7 @@ begin
         'was cancelled');
     perform job_queue_advance_lines(v_keys);
     perform job_queue_count_finished(p_worker, count(*) filter (where m.recorded in ('succeeded', 'partial', 'continued')),
+        count(*) filter (where m.recorded = 'partial'), count(*) filter (where m.recorded = 'continued'),
         count(*) filter (where m.recorded in ('retried', 'lost') and m.move <> 'failure'),
         count(*) filter (where m.move = 'failure'))
     from unnest(v_moves) m;
@@ -1278,6 +1287,7 @@ as $$
 declare
     v_done bigint[];
     v_removed uuid[];
+    v_partial bigint;
     v_keys text[];
     v_settled record;
 begin
@@ -1298,9 +1308,9 @@ begin
             coalesce(nullif(g.details -> 'progress', 'null'), g.progress)
         from gone g
     )
-    select array_agg(g.run_token), array_agg(g.id),
+    select array_agg(g.run_token), array_agg(g.id), count(*) filter (where g.outcome = 'partial'),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
-    into v_done, v_removed, v_keys from gone g;
+    into v_done, v_removed, v_partial, v_keys from gone g;
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
@@ -1309,7 +1319,7 @@ begin
             if v_keys is not null then
                 perform job_queue_advance_lines(v_keys);
             end if;
-            perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
+            perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
             return;
         end if;
     end if;
@@ -1339,7 +1349,7 @@ begin
     end if;
     if v_removed is not null then
         -- Last, because all of a worker's connections wait for each other at this row.
-        perform job_queue_count_finished(p_worker, cardinality(v_removed), 0, 0);
+        perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
     end if;
     if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
         return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
@@ -2367,6 +2377,18 @@ as $$
     values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
 $$;
 
+-- The figures of a window that is still open.
+create or replace function public.job_worker_run_note(
+    p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer
+) returns void
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$
+    update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
+        failed = p_failed, released = p_released
+    where id = p_id and completed_at is null
+$$;
+
 create or replace function public.job_worker_run_close(
     p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
     p_message text, p_error text, p_results jsonb, p_http_status integer
@@ -2444,16 +2466,23 @@ select q.id, q.task_type,
     q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed
 from public.job_queue q;
 
--- One-time jobs that succeeded and so left the queue, as the jobs they were.
+-- One-time jobs that succeeded and so left the queue, as the jobs they were. What the history does not keep is null;
+-- when a job was created its id tells, where that was made with its time in it.
 create view public.job_removed_list as
 select r.job_id as id, r.task_type,
     case when public.job_sees_payloads() then r.payload else public.job_redact_payload(r.payload) end as payload,
-    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts, r.attempt as max_attempts,
-    r.due_at as created_at, r.finished_at as updated_at, 0::bigint as version, 0 as priority,
-    null::text as last_error, case when public.job_sees_payloads() then r.output end as output,
+    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
+    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
+    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
+    case when public.job_sees_payloads() then r.output end as output,
     r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
     r.finished_at as last_success_at, r.run_token as left_with, true as removed
-from public.job_runs r where r.removed;
+from public.job_runs r
+cross join lateral (
+    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
+        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
+) made
+where r.removed;
 
 -- Deleted jobs as they were, for as long as they can be restored.
 drop view if exists public.job_trash_list;
@@ -2479,7 +2508,8 @@ return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)
     and (p_want_text is null or position(lower(p_want_text) in
         lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
     and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
-    and (p_want_coach is null or p_payload ->> 'coachId' = p_want_coach)
+    -- Lists show the beginning of an id.
+    and (p_want_coach is null or starts_with(lower(p_payload ->> 'coachId'), lower(p_want_coach)))
     and (p_want_attempts is null or p_attempts >= p_want_attempts)
     and (p_want_age is null or p_created_at <= now() - p_want_age)
     and (p_want_outcome is null or p_outcome = p_want_outcome);
@@ -2493,7 +2523,7 @@ create or replace function public.job_order_key(
 language sql stable parallel safe
 return case p_sort
     -- Jobs enqueued together were created at one moment, in the order of their ids.
-    when 'created' then to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS') || p_id
+    when 'created' then coalesce(to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), repeat('0', 20)) || p_id
     when 'task' then p_task_type
     when 'status' then p_status
     when 'attempts' then lpad(p_attempts::text, 10, '0')
@@ -5383,7 +5413,7 @@ declare
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_reap', 'job_bulk_continue', 'job_queue_create',
         'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
-        'job_worker_run_open', 'job_worker_run_close',
+        'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_matches', 'job_order_key'];

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from core import queue, worker_record
+from core.digest_words import PAUSED
 from core.errors import JobdeckError
 from core.finisher import Finisher
 from core.heartbeat import Heartbeat
@@ -35,7 +36,6 @@ NOTHING_DUE = "no jobs available"
 TIME_IS_UP = "The time for claiming is up; what is still due is left to the next cycle."
 UNKNOWN_SECONDS: Final = 5.0
 """What a run of a type that nothing is known of is taken to need."""
-PAUSED = "Processing is paused."
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,11 @@ def run_again(
 ) -> ActionResult:
     """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job.
 
-    The history keeps neither its key nor how many attempts it had: both are the type's.
+    The history keeps neither its key nor how many attempts it had, which are the type's, nor its priority.
     """
     known = registry.get(job.task_type)
     try:
-        new = NewJob(job.task_type, job.payload, priority=job.priority)
+        new = NewJob(job.task_type, job.payload, priority=job.priority or 0)
         if known is not None:
             key = known.concurrency_key(known.parse(job.payload))
             new = new._replace(max_attempts=known.max_attempts, concurrency_key=key)

@@ -1,12 +1,16 @@
-"""A shift's figures in words, for the command line and the dashboard alike."""
+"""What was done, in words, for the command line and the dashboard alike: in a shift, and in one cycle."""
 
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from core.model import CycleResult
     from core.reports import Digest
+
+PAUSED: Final = "Processing is paused."
+"""What a cycle says of a pause that no reason was given for."""
 
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
@@ -17,7 +21,10 @@ PAST = {
 
 def finished_words(digest: Digest) -> str:
     """How many runs came to what; from when they are counted where that is not the whole shift."""
-    told = f"{digest.succeeded} succeeded, {digest.troubled} to be tried again, {digest.failed} failed for good"
+    parts = [f"{digest.succeeded} succeeded"]
+    parts += [f"{digest.partial} partial"] if digest.partial else []
+    parts += [f"{digest.continued} to be continued"] if digest.continued else []
+    told = ", ".join([*parts, f"{digest.troubled} to be tried again", f"{digest.failed} failed for good"])
     if digest.counted_since > digest.since:
         return f"{told} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
     return told
@@ -37,3 +44,13 @@ def action_words(digest: Digest) -> list[tuple[str, str]]:
         (actor, ", ".join(f"{PAST.get(one.action, one.action)} {one.count}" for one in done))
         for actor, done in groupby(digest.actions, key=lambda one: one.actor)
     ]
+
+
+def cycle_words(result: CycleResult) -> str:
+    """How many jobs a cycle ran and what became of them; of one that a pause kept from running, why."""
+    counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
+    if result.status != "paused":
+        return counted
+    reason = "no reason given" if result.message in {"", PAUSED} else result.message
+    began = f"{counted}; then processing was" if result.processed else "Nothing ran: processing is"
+    return f"{began} paused ({reason})."

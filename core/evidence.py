@@ -213,8 +213,8 @@ SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
 """
 
 _FINISHED: Final = """
-SELECT coalesce(sum(succeeded), 0) AS succeeded, coalesce(sum(troubled), 0) AS troubled,
-    coalesce(sum(failed), 0) AS failed
+SELECT coalesce(sum(succeeded - partial - continued), 0) AS succeeded, coalesce(sum(partial), 0) AS partial,
+    coalesce(sum(continued), 0) AS continued, coalesce(sum(troubled), 0) AS troubled, coalesce(sum(failed), 0) AS failed
 FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
 """
 

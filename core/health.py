@@ -49,6 +49,7 @@ SELECT now() AS at,
         WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1) AS failing,
     (SELECT max(consecutive_failures) FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running')) AS streak,
+    EXISTS (SELECT FROM job_list WHERE is_recurring AND status IN ('pending', 'running')) AS recurring,
     (SELECT task_type FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
@@ -142,7 +143,7 @@ def _only(rows: list[Row]) -> Row:
 def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: Mapping[str, float]) -> list[Finding]:
     findings = [
         _switch(facts),
-        _workers(facts),
+        _workers(facts, calls),
         _due(facts),
         _stuck(facts),
         _series(facts),
@@ -203,17 +204,22 @@ def _switch(facts: dict[str, Any]) -> Finding:
     return Finding("processing", Verdict.PAUSED, f"Automatic processing is off{who}{reason}.", facts["paused_at"])
 
 
-def _workers(facts: dict[str, Any]) -> Finding:
+def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     if facts["workers"]:
         return Finding("workers", Verdict.OK, f"{facts['workers']} alive.")
-    last_seen = max((t for t in (facts["last_good_tick"], facts["last_heartbeat"]) if t), default=None)
+    at, tick, called = facts["at"], facts["tick"], calls["last_good"]
+    last_seen = max((t for t in (facts["last_good_tick"], facts["last_heartbeat"], called) if t), default=None)
     if last_seen is None:
         return Finding("workers", Verdict.CRITICAL, "No worker has ever been heard of, and no trigger has run.")
-    silent = facts["at"] - last_seen
-    words = f"No worker is alive; the last sign of one was {_ago(facts['at'], last_seen)} ago."
-    if silent > 3 * facts["tick"]:
-        return Finding("workers", Verdict.CRITICAL, words, last_seen)
-    return Finding("workers", Verdict.WARNING if silent > 2 * facts["tick"] else Verdict.OK, words, last_seen)
+    if called and at - called <= 2 * tick:
+        every = f"called {_ago(at, called)} ago and is expected every {trigger_health.span(tick)}"
+        return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker stands.")
+    silent = at - last_seen
+    if silent <= 2 * tick:
+        usual = f"{trigger_health.span(2 * tick)} without one are nothing unusual"
+        return Finding("workers", Verdict.OK, f"The last sign of a worker was {_ago(at, last_seen)} ago; {usual}.")
+    words = f"No worker is alive and none has given a sign for {_ago(at, last_seen)}."
+    return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
 
 
 def _due(facts: dict[str, Any]) -> Finding:
@@ -270,13 +276,24 @@ def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> 
 def _stuck(facts: dict[str, Any]) -> Finding:
     if not facts["stuck"]:
         return Finding("running jobs", Verdict.OK, "Every running job's lease is being renewed.")
-    words = f"{facts['stuck']} running with an expired lease; a live worker takes them back."
-    return Finding("running jobs", Verdict.CRITICAL, words, facts["stuck_since"])
+    return Finding("running jobs", Verdict.CRITICAL, _stuck_words(facts), facts["stuck_since"])
+
+
+def _stuck_words(facts: dict[str, Any]) -> str:
+    """Who is to take the jobs back; at the end what `since` belongs to, which is told behind it."""
+    one = facts["stuck"] == 1
+    jobs = "1 running job" if one else f"{facts['stuck']} running jobs"
+    lease = "its lease is over" if one else "the first lease is over"
+    if facts["workers"]:
+        return f"{jobs} {'waits' if one else 'wait'} for a live worker to take {'it' if one else 'them'} back: {lease}."
+    return f"{jobs} {'is' if one else 'are'} stuck, start a worker or run `jobdeck cleanup`: {lease}."
 
 
 def _series(facts: dict[str, Any]) -> Finding:
+    if not facts["recurring"]:
+        return Finding("recurring jobs", Verdict.OK, "There is none.")
     if not facts["failing"]:
-        return Finding("recurring jobs", Verdict.OK, "Each succeeded in its last cycle.")
+        return Finding("recurring jobs", Verdict.OK, "None failed in its last cycle.")
     since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
     words = f"{facts['failing']} failing; {facts['failing_type']} {since}."
     return Finding("recurring jobs", Verdict.CRITICAL if facts["streak"] >= STREAK else Verdict.WARNING, words)

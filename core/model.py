@@ -53,7 +53,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of `job_queue`, or of the history where `removed` is true (a success that left the queue)."""
+    """One row of `job_queue`, or of the history where `removed` is true (a success that left the queue).
+
+    Of the latter the history keeps neither `max_attempts` nor `priority`, nor `created_at` where the id does not tell.
+    """
 
     id: UUID
     task_type: str
@@ -61,11 +64,11 @@ class Job:
     status: Status
     run_at: datetime
     attempts: int
-    max_attempts: int
-    created_at: datetime
+    max_attempts: int | None
+    created_at: datetime | None
     updated_at: datetime
     version: int
-    priority: int = 0
+    priority: int | None = 0
     last_error: str | None = None
     output: Json | None = None
     completed_at: datetime | None = None

@@ -131,7 +131,8 @@ SELECT * FROM (
         FROM job_removed_list AS j
         WHERE (%(after_key)s::timestamptz IS NULL
                 OR (j.completed_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
-            AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
+            AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts,
+                coalesce(j.created_at, j.completed_at), j.last_outcome,
                 %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
         ORDER BY j.completed_at DESC, j.id DESC LIMIT %(window)s)
     ) AS j

@@ -111,12 +111,17 @@ class TriggerCount:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A shift in figures. Finished runs are counted from `counted_since` on: the counts are kept for a day."""
+    """A shift in figures. Finished runs are counted from `counted_since` on: the counts are kept for a day.
+
+    Each run is counted once: `continued` ones went on with another run, `troubled` ones are to be tried again.
+    """
 
     at: datetime
     since: datetime
     counted_since: datetime
     succeeded: int
+    partial: int
+    continued: int
     troubled: int
     failed: int
     health: Health

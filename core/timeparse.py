@@ -23,10 +23,19 @@ _UNITS: Final = {
     "w": 604_800, "week": 604_800, "weeks": 604_800,
 }  # fmt: skip
 _PART: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([a-z]{1,7})\s*", re.ASCII)
+_DURATION: Final = "30m or 7d"
 _DURATION_HELP: Final = 'Write it like 45s, 30m, 1h30m, 7d or "14 days"'
 _TIME_HELP: Final = 'Write it like 2026-08-01T09:00Z, "in 2h", 30m, "tomorrow 9:00" or now'
 _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_CLOCK: Final = re.compile(r"(?:(?P<day>[a-z]{3,9})\s+(?:at\s+)?)?(?P<hour>\d{1,2}):(?P<minute>\d{2})", re.ASCII)
+_CLOCK: Final = re.compile(r"(?:(?P<day>[a-z]{3,9})\s+)?(?:at\s+)?(?P<hour>\d{1,2}):(?P<minute>\d{2})", re.ASCII)
+
+
+class Unreadable(UsageError):
+    """A text that is not what was asked for. `brief` says so beside a field, with a form that can be read."""
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
 
 
 def parse_duration(text: str, *, what: str = "duration") -> timedelta:
@@ -37,11 +46,12 @@ def parse_duration(text: str, *, what: str = "duration") -> timedelta:
     """
     seconds = _seconds(text.strip().lower())
     if seconds is None:
-        raise UsageError(f"The {what} {_quoted(text)} cannot be read. {_DURATION_HELP}.")
+        raise Unreadable(f"The {what} {_quoted(text)} cannot be read. {_DURATION_HELP}.", f"no length; try {_DURATION}")
     if seconds == 0:
-        raise UsageError(f"The {what} {_quoted(text)} is zero. {_DURATION_HELP}.")
+        raise Unreadable(f"The {what} {_quoted(text)} is zero. {_DURATION_HELP}.", f"is zero; try {_DURATION}")
     if seconds > LONGEST.total_seconds():
-        raise UsageError(f"The {what} {_quoted(text)} is longer than a hundred years. Choose a shorter one.")
+        message = f"The {what} {_quoted(text)} is longer than a hundred years. Choose a shorter one."
+        raise Unreadable(message, f"too long; try {_DURATION}")
     return timedelta(seconds=seconds)
 
 
@@ -54,15 +64,16 @@ def parse_minutes(text: str, *, what: str = "interval") -> int:
     duration = parse_duration(text, what=what)
     minutes, rest = divmod(duration, timedelta(minutes=1))
     if rest or not minutes:
-        raise UsageError(f"The {what} {_quoted(text)} is not a whole number of minutes. A minute is the least.")
+        message = f"The {what} {_quoted(text)} is not a whole number of minutes. A minute is the least."
+        raise Unreadable(message, "whole minutes; try 30m")
     return minutes
 
 
 def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
     """Reads a moment, as UTC: ISO 8601, `now`, a duration from `now` with or without `in` before it, a time of day.
 
-    A time of day alone is the next one; before it may stand `today`, `tomorrow`, or a day of the week, which is the
-    next such day and never today.
+    A time of day alone, or with `at`, is the next one; before it may stand `today`, `tomorrow`, or a day of the week,
+    which is the next such day and never today.
 
     Raises:
         UsageError: it is no time, or lies beyond the calendar; the message calls it `what`.
@@ -81,7 +92,25 @@ def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
         moment = datetime.fromisoformat(wanted)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise UsageError(f"The {what} {_quoted(text)} cannot be read. {_TIME_HELP}.") from None
+        message = f"The {what} {_quoted(text)} cannot be read. {_TIME_HELP}."
+        raise Unreadable(message, "no time; try tomorrow 9:00") from None
+
+
+def parse_ahead(text: str, now: datetime, *, what: str = "time") -> timedelta | datetime:
+    """Reads how long from `now`, with or without `in` before it, or a moment that is still to come, as UTC.
+
+    Raises:
+        UsageError: it is neither, no time at all, or past; the message calls it `what`.
+    """
+    length = text.strip().lower().removeprefix("in ")
+    if _seconds(length.strip()) is not None:
+        return parse_duration(length, what=what)
+    moment = parse_time(text, now, what=what)
+    if moment <= now:
+        raise Unreadable(
+            f"The {what} {_quoted(text)} is past. Choose one that is still to come.", "is past; try tomorrow 9:00"
+        )
+    return moment
 
 
 def format_duration(duration: timedelta) -> str:

@@ -87,7 +87,7 @@ class Upkeep:
         self._next_report = 0.0
         self._window: UUID | None = None
         self._window_end = 0.0
-        self._counted = Totals()
+        self._counted = self._told = Totals()
         self._sentinel = Sentinel(station.alerts, station.worker_id, timeouts=timeouts_of(station.runner.registry))
         self._outage = Outage(station.alerts, station.worker_id, station.database.label)
         self._next_reap = self._next_look = 0.0
@@ -127,14 +127,15 @@ class Upkeep:
 
     def _step(self, conn: Connection) -> None:
         now = time.monotonic()
-        if now >= self._next_report:
+        reporting = now >= self._next_report
+        if reporting:
             report(conn, self._station, self._mode)
             self._next_report = now + min(REPORT_SECONDS, self._station.settings.heartbeat_seconds * 4)
         if now >= self._next_reap:
             self._reap(conn)
             spread = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
             self._next_reap = now + self._interval * spread
-        self._keep_window(conn, now)
+        self._keep_window(conn, now, telling=reporting)
         if bulk.go_on(conn, self._station.worker_id):
             self._wake.set()
         self._station.alerts.send_check_ins(conn)
@@ -147,12 +148,30 @@ class Upkeep:
         if reaped.lost or reaped.resumed:
             self._on_work()
 
-    def _keep_window(self, conn: Connection, now: float) -> None:
+    def _keep_window(self, conn: Connection, now: float, *, telling: bool = False) -> None:
+        """Closes a window that is over and opens the next; has the figures of an open one told with its first jobs."""
         if self._window is not None and now >= self._window_end:
             self._close_window(conn)
         if self._window is None and self._station.tally.totals() != self._counted:
             self._window = worker_record.open_worker_run(conn, source=self._source, worker_id=self._station.worker_id)
             self._window_end = now + WINDOW_SECONDS
+            telling = True
+        if self._window is not None and telling:
+            self._tell_window(conn, self._window)
+
+    def _tell_window(self, conn: Connection, window: UUID) -> None:
+        totals = self._station.tally.totals()
+        if totals != self._told:
+            done = totals.since(self._counted)
+            worker_record.note_worker_run(
+                conn,
+                window,
+                claimed=done.claimed,
+                succeeded=done.succeeded,
+                failed=done.failed,
+                released=done.released,
+            )
+            self._told = totals
 
     def _close_window(self, conn: Connection) -> None:
         if self._window is None:

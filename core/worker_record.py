@@ -54,6 +54,13 @@ def open_worker_run(conn: Connection, *, source: str, worker_id: str, http_metho
     return opened
 
 
+def note_worker_run(
+    conn: Connection, run_id: UUID, *, claimed: int, succeeded: int, failed: int, released: int
+) -> None:
+    """Says what a window that is still open has come to; one that is closed stays as it is."""
+    conn.execute("SELECT job_worker_run_note(%s, %s, %s, %s, %s)", (run_id, claimed, succeeded, failed, released))
+
+
 def close_worker_run(  # noqa: PLR0913 -- one keyword per column
     conn: Connection,
     run_id: UUID,

@@ -149,7 +149,7 @@ def _job_row(job: Job) -> tuple[object, ...]:
         job.id,
         f"{job.task_type}{badge}",
         f"{status}, removed" if job.removed else status,
-        f"{job.attempts}/{job.max_attempts}",
+        f"{job.attempts}/{job.max_attempts or NONE}",
         when(job.created_at),
         last,
         next_run(job),

@@ -179,13 +179,13 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("job", job.id),
         ("task type", job.task_type),
         ("status", f"{job.status.value}{', in the trash' if in_trash else ', removed' if job.removed else ''}"),
-        ("attempts", f"{job.attempts}/{job.max_attempts}"),
+        ("attempts", f"{job.attempts}/{job.max_attempts or output.NONE}"),
         ("schedule", interval),
         ("next run", output.next_run(job)),
         ("expires", output.when(job.expires_at) if job.expires_at else None),
         ("priority", job.priority or None),
         ("payload", output.payload(job.payload, revealed=revealed)),
-        ("created", f"{output.when(job.created_at)} by {job.created_by or 'unknown'}"),
+        ("created", f"{output.when(job.created_at)}{f' by {job.created_by}' if job.created_by else ''}"),
         ("last run", f"{output.when(job.last_run_at)} {job.last_outcome or ''}"),
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
         ("failures in a row", job.consecutive_failures or None),
@@ -198,7 +198,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("checkpoint", output.payload(job.checkpoint, revealed=revealed) if job.checkpoint else None),
         ("output", output.payload(job.output, revealed=revealed) if job.output else None),
         ("error", output.cut(job.last_error, 2000) if job.last_error else None),
-        ("version", job.version),
+        ("version", None if job.removed else job.version),
     ]
 
 

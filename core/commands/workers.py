@@ -12,6 +12,7 @@ from core import logs
 from core.commands import output
 from core.commands.session import Session, command, dry_run_option
 from core.commands.signals import Stop, interrupting_signals, stop_signals
+from core.digest_words import cycle_words
 from core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
 
 
 def _cycle_lines(result: CycleResult) -> list[str]:
-    lines = [f"{result.status}: processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed."]
-    if result.message:
-        lines.append(output.cut(result.message, 200))
+    if result.status == "paused":
+        lines = [output.cut(f"{cycle_words(result)} `jobdeck resume` lets it go on.", 400)]
+    else:
+        lines = [f"{result.status}: {cycle_words(result)}."]
+        lines += [output.cut(result.message, 200)] if result.message else []
     return lines + [output.payload(dict(found)) for found in result.results]

@@ -38,6 +38,22 @@ def test_it_tells_the_shift_in_words(jobdeck: Jobdeck, conn: Connection) -> None
         assert words in told, words
 
 
+def test_partial_and_continued_runs_are_told_apart_from_those_that_succeeded(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    shift(conn)
+    queue.resume(conn, actor=ACTOR)
+    for outcome in ("partial", "partial", "continued"):
+        conn.execute("DELETE FROM job_queue")
+        add(conn)
+        run_once(conn, outcome=outcome, checkpoint={})
+    data = jobdeck("digest", "--json").data
+    counted = [data[name] for name in ("succeeded", "partial", "continued", "troubled", "failed")]
+    assert counted == [1, 2, 1, 0, 1]
+    told = "1 succeeded, 2 partial, 1 to be continued, 0 to be tried again, 1 failed for good"
+    assert told in jobdeck("digest").out
+
+
 def test_as_json_it_has_the_same_and_says_what_is_new(jobdeck: Jobdeck, conn: Connection) -> None:
     shift(conn)
     data = jobdeck("digest", "--json").data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,30 @@ def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psy
     assert ids("--filter", "status:pending type:cli_echo") == {str(red)}
     assert ids("--filter", "type:cli_echo", "--search", "blue") == {str(blue)}
     jobdeck("jobs", "--filter", "status:failed", "--status", "pending").refused(2, "--filter", "status")
+
+
+def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    told = add(conn)
+    untold = conn.execute(
+        "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
+    ).fetchone()
+    assert untold is not None
+    enqueued = insights.job(conn, told)
+    assert enqueued is not None
+    assert enqueued.created_at is not None
+    assert jobdeck("run-worker", "--json").data["succeeded"] == 2
+    job = jobdeck("job", str(told), "--json").data
+    assert (job["attempts"], job["max_attempts"], job["priority"], job["created_by"]) == (1, None, None, None)
+    assert job["created_at"][:19] == enqueued.created_at.isoformat()[:19]
+    assert jobdeck("job", str(untold[0]), "--json").data["created_at"] is None
+    text = jobdeck("job", str(untold[0])).out
+    assert re.search(r"^attempts +1/-$", text, re.MULTILINE)
+    assert re.search(r"^created +-$", text, re.MULTILINE)
+    assert "version" not in text
+    listed = jobdeck("jobs", "--status", "succeeded").out
+    assert all("  1/-  " in line for line in listed.splitlines()[1:])
 
 
 def test_an_empty_list_says_so(jobdeck: Jobdeck) -> None:

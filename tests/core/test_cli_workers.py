@@ -46,6 +46,17 @@ def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, con
     assert "lunch" in result["message"]
 
 
+@pytest.mark.parametrize(("reason", "told"), [("vendor down", "vendor down"), (None, "no reason given")])
+def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], reason: str | None, told: str
+) -> None:
+    add(conn)
+    queue.pause(conn, reason=reason, actor="someone")
+    out = jobdeck("run-worker").out
+    assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` lets it go on." in out
+    assert "processed 0" not in out
+
+
 def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn)
     before = everything(conn)

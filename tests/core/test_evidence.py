@@ -204,15 +204,28 @@ class TestThroughput:
         claim_one(conn)
         lose(conn)
         totals = rows(
-            conn, "SELECT sum(succeeded) AS good, sum(troubled) AS troubled, sum(failed) AS bad FROM job_throughput"
+            conn,
+            """
+            SELECT sum(succeeded) AS good, sum(partial) AS partial, sum(continued) AS continued,
+                sum(troubled) AS troubled, sum(failed) AS bad
+            FROM job_throughput
+            """,
         )
-        assert totals == [{"good": 4, "troubled": 2, "bad": 2}]
+        assert totals == [{"good": 4, "partial": 1, "continued": 1, "troubled": 2, "bad": 2}]
         assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "reaper"}
 
     def test_a_batch_of_successes_is_counted_whole(self, conn: Connection) -> None:
         queue.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
         finish(conn, *[report(job) for job in claim(conn, limit=50)])
         assert value(conn, "SELECT sum(succeeded) FROM job_throughput") == 50
+
+    def test_of_a_batch_in_which_not_all_succeeded_the_partial_runs_are_counted_once(self, conn: Connection) -> None:
+        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(6)], actor=ACTOR)
+        outcomes = ("succeeded", "partial", "partial", "continued", "failed", "partial")
+        jobs = claim(conn, limit=6)
+        finish(conn, *[report(job, outcome, checkpoint={}) for job, outcome in zip(jobs, outcomes, strict=True)])
+        counted = rows(conn, "SELECT succeeded, partial, continued, troubled, failed FROM job_throughput")
+        assert counted == [{"succeeded": 5, "partial": 3, "continued": 1, "troubled": 1, "failed": 0}]
 
 
 class TestErrorGroups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -143,6 +143,30 @@ class TestWorkersAndTicks:
         tick(conn, status="error")
         assert finding(conn, "workers").verdict is Verdict.CRITICAL
 
+    def test_that_no_worker_stands_is_well_as_long_as_the_scheduler_calls_and_the_words_say_so(
+        self, conn: Connection
+    ) -> None:
+        tick(conn)
+        advance(conn, 3 * MINUTE)
+        assert finding(conn, "workers").evidence == (
+            "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker stands."
+        )
+
+    def test_a_worker_that_has_just_gone_is_missed_only_after_a_time_that_the_words_name(
+        self, conn: Connection
+    ) -> None:
+        announce(conn)
+        advance(conn, 3 * MINUTE)
+        found = finding(conn, "workers")
+        assert (found.verdict, found.since) == (Verdict.OK, None)
+        assert found.evidence == "The last sign of a worker was 3m ago; 10m without one are nothing unusual."
+
+    def test_the_cycles_of_a_timer_are_the_scheduler_as_well(self, conn: Connection) -> None:
+        tick(conn, source="timer")
+        assert finding(conn, "workers").verdict is Verdict.OK
+        advance(conn, 11 * MINUTE)
+        assert finding(conn, "workers").verdict is Verdict.WARNING
+
     def test_the_scheduler_of_the_original_counts(self, conn: Connection) -> None:
         tick(conn, source="vercel_cron_secret")
         assert finding(conn, "workers").verdict is Verdict.OK
@@ -214,8 +238,81 @@ class TestRunningJobs:
         reap(conn)
         assert finding(conn, "running jobs").verdict is Verdict.OK
 
+    @pytest.mark.parametrize(
+        ("jobs", "alive", "words"),
+        [
+            (1, True, "1 running job waits for a live worker to take it back: its lease is over."),
+            (2, True, "2 running jobs wait for a live worker to take them back: the first lease is over."),
+            (1, False, "1 running job is stuck, start a worker or run `jobdeck cleanup`: its lease is over."),
+            (2, False, "2 running jobs are stuck, start a worker or run `jobdeck cleanup`: the first lease is over."),
+        ],
+    )
+    def test_an_expired_lease_is_told_with_who_takes_it_back_and_ends_with_what_its_time_belongs_to(
+        self, conn: Connection, jobs: int, alive: bool, words: str
+    ) -> None:
+        for _ in range(jobs):
+            add(conn)
+        claim(conn, limit=jobs)
+        advance(conn, 2 * MINUTE)
+        if alive:
+            announce(conn)
+        assert finding(conn, "running jobs").evidence == words
+
+
+class TestLongRuns:
+    """Of a run that has used up more than 80 % of its type's timeout one is warned, while its lease is still good."""
+
+    TIMEOUTS: ClassVar = {"alpha": 50.0, "beta": 5_000.0, "delta": 50.0}
+
+    @staticmethod
+    def long_runs(conn: Connection, timeouts: dict[str, float] | None) -> list[Finding]:
+        return [one for one in health(conn, timeouts=timeouts).findings if one.signal == "long runs"]
+
+    @pytest.mark.parametrize(("ran", "warned"), [(35 * SECOND, False), (41 * SECOND, True)])
+    def test_a_run_is_warned_of_from_80_percent_of_its_timeout_on(
+        self, conn: Connection, ran: timedelta, warned: bool
+    ) -> None:
+        add(conn)
+        claim_one(conn)
+        advance(conn, ran)
+        found = self.long_runs(conn, self.TIMEOUTS)
+        assert [one.verdict for one in found] == [Verdict.WARNING] * warned
+        assert all("alpha" in one.evidence for one in found)
+        assert finding(conn, "running jobs").verdict is Verdict.OK
+
+    def test_each_type_has_a_timeout_of_its_own_and_the_longest_run_is_named(self, conn: Connection) -> None:
+        for task_type in ("beta", "alpha", "delta", "gamma"):
+            add(conn, task_type)
+            claim_one(conn, [task_type])
+            advance(conn, SECOND)
+        advance(conn, 45 * SECOND)
+        (found,) = self.long_runs(conn, self.TIMEOUTS)
+        assert found.evidence.startswith("2 ")
+        assert "alpha the longest" in found.evidence
+
+    def test_a_run_whose_lease_is_over_is_stuck_and_no_long_one(self, conn: Connection) -> None:
+        add(conn)
+        claim_one(conn)
+        advance(conn, 5 * MINUTE)
+        assert self.long_runs(conn, self.TIMEOUTS) == []
+        assert finding(conn, "running jobs").verdict is Verdict.CRITICAL
+
+    def test_who_knows_no_timeouts_does_not_judge_by_them(self, conn: Connection) -> None:
+        add(conn)
+        claim_one(conn)
+        advance(conn, 45 * SECOND)
+        assert self.long_runs(conn, None) == []
+
 
 class TestRecurringJobs:
+    def test_that_there_is_none_is_said(self, conn: Connection) -> None:
+        add(conn)
+        ended = add(conn, recurrence_interval_minutes=5)
+        queue.cancel(conn, [ended.id], actor=ACTOR)
+        assert finding(conn, "recurring jobs").evidence == "There is none."
+        add(conn, recurrence_interval_minutes=5)
+        assert finding(conn, "recurring jobs").evidence == "None failed in its last cycle."
+
     def test_a_streak_of_failures_warns_and_from_three_on_is_critical(self, conn: Connection) -> None:
         announce(conn)
         add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + timedelta(days=1))

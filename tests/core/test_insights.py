@@ -7,6 +7,7 @@ import json
 import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
@@ -33,8 +34,8 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from core.model import Job
 
@@ -59,6 +60,11 @@ def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> lis
 
 def ids(conn: Connection, wanted: Filter, **order: Any) -> list[UUID]:
     return [job.id for job in insights.page(conn, wanted, **order).jobs]
+
+
+def created(jobs: Iterable[Job]) -> list[datetime]:
+    """When the jobs were created, of which that is known."""
+    return [job.created_at for job in jobs if job.created_at is not None]
 
 
 def end_some(conn: Connection) -> None:
@@ -130,7 +136,7 @@ class TestOrder:
 
     def test_the_natural_order_of_a_tab_is_what_one_looks_for_there(self, full: Connection) -> None:
         everything = insights.page(full, Filter()).jobs
-        assert [job.created_at for job in everything] == sorted((job.created_at for job in everything), reverse=True)
+        assert created(everything) == sorted(created(everything), reverse=True)
         pending = insights.page(full, Filter(status=Status.PENDING)).jobs
         assert [job.run_at for job in pending] == sorted(job.run_at for job in pending)
         running = insights.page(full, Filter(status=Status.RUNNING)).jobs
@@ -196,9 +202,7 @@ class TestOrder:
             add(conn)
         for descending in (True, False):
             listed = insights.page(conn, Filter(), sort="created", descending=descending).jobs
-            assert [job.created_at for job in listed] == sorted(
-                (job.created_at for job in listed), reverse=descending
-            )  # fmt: skip
+            assert created(listed) == sorted(created(listed), reverse=descending)
             assert len(listed) == 33
 
     def test_a_list_goes_on_where_it_was_though_jobs_come_and_go(self, conn: Connection) -> None:
@@ -269,7 +273,9 @@ class TestFilters:
         mine = add(conn, payload={"coachId": coach})
         add(conn, payload={"coachId": None})
         add(conn, payload={"other": coach})
-        assert ids(conn, Filter(coach_id=coach)) == [mine.id]
+        for wanted in (coach, coach[:8], coach[:8].upper()):
+            assert ids(conn, Filter(coach_id=wanted)) == [mine.id]
+        assert ids(conn, Filter(coach_id=coach[1:])) == []
 
     def test_attempts_age_and_outcome(self, conn: Connection) -> None:
         old = add(conn)
@@ -305,6 +311,42 @@ class TestFilters:
         assert listed.completed_at is not None
         assert insights.job(conn, job.id) == listed
         assert ids(conn, Filter()) == []
+
+    def test_of_a_removed_success_nothing_is_made_up(self, conn: Connection) -> None:
+        job = add(conn, max_attempts=5, priority=5, run_at=now(conn) - timedelta(hours=1))
+        run_once(conn)
+        (listed,) = insights.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        assert (listed.attempts, listed.max_attempts, listed.priority, listed.created_by) == (1, None, None, None)
+        assert listed.created_at is not None
+        assert job.created_at is not None
+        assert abs(listed.created_at - job.created_at) < timedelta(seconds=1)
+
+    @pytest.mark.parametrize(
+        "job_id",
+        [
+            UUID("0d2f5a2e-5f6a-4a6b-9c3d-2f6a1b7c8d9e"),  # of chance alone, as the original makes them
+            UUID("ffffffff-ffff-7fff-bfff-ffffffffffff"),  # of a time that is yet to come
+        ],
+    )
+    def test_when_a_removed_success_was_created_is_unknown_where_its_id_does_not_tell(
+        self, conn: Connection, job_id: UUID
+    ) -> None:
+        conn.execute("INSERT INTO job_queue (id, task_type) VALUES (%s, 'alpha')", (job_id,))
+        run_once(conn)
+        add(conn)
+        run_once(conn)
+        for sort in insights.SORTS:
+            page = insights.page(conn, Filter(status=Status.SUCCEEDED), sort=sort).jobs
+            assert {job.created_at is None for job in page if job.id == job_id} == {True}
+        assert ids(conn, Filter(status=Status.SUCCEEDED), sort="created")[-1] == job_id
+
+    def test_a_removed_success_is_at_least_as_old_as_its_run(self, conn: Connection) -> None:
+        conn.execute("INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'alpha')")
+        run_once(conn)
+        old = Filter(status=Status.SUCCEEDED, older_than=timedelta(minutes=30))
+        assert ids(conn, old) == []
+        advance(conn, timedelta(hours=1))
+        assert len(ids(conn, old)) == 1
 
     def test_ids_are_found_for_an_action_on_all_and_removed_ones_are_not(self, full: Connection) -> None:
         for tab in TABS:

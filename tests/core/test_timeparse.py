@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import UsageError
-from core.timeparse import LONGEST, format_duration, parse_duration, parse_minutes, parse_time, write_duration
+from core.timeparse import (
+    LONGEST,
+    format_duration,
+    parse_ahead,
+    parse_duration,
+    parse_minutes,
+    parse_time,
+    write_duration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +76,7 @@ def test_an_interval_is_whole_minutes() -> None:
         ("today 18:30", datetime(2026, 8, 1, 18, 30, tzinfo=UTC)),
         ("today 9:00", datetime(2026, 8, 1, 9, tzinfo=UTC)),
         ("13:00", datetime(2026, 8, 1, 13, tzinfo=UTC)),
+        ("at 13:00", datetime(2026, 8, 1, 13, tzinfo=UTC)),
         ("9:00", datetime(2026, 8, 2, 9, tzinfo=UTC)),
         ("12:00", datetime(2026, 8, 2, 12, tzinfo=UTC)),
         ("mon 9:00", datetime(2026, 8, 3, 9, tzinfo=UTC)),
@@ -100,6 +109,28 @@ def test_what_is_no_time_is_refused_with_the_text_and_an_example(text: str) -> N
     assert "2026-08-01T09:00Z" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2h", timedelta(hours=2)),
+        ("in 2h", timedelta(hours=2)),
+        ("at 13:00", datetime(2026, 8, 1, 13, tzinfo=UTC)),
+        ("2026-08-02T09:00+02:00", datetime(2026, 8, 2, 7, tzinfo=UTC)),
+    ],
+)
+def test_what_lies_ahead_is_a_length_or_a_time(text: str, expected: timedelta | datetime) -> None:
+    assert parse_ahead(text, NOW) == expected
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("now", "is past"), ("today 9:00", "is past"), ("2026-07-01", "is past"), ("0m", "is zero"),
+    ("tomorrow", "cannot be read"),
+])  # fmt: skip
+def test_what_does_not_lie_ahead_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_ahead(text, NOW)
+
+
 def test_a_time_beyond_the_calendar_is_refused() -> None:
     for text in ("in 999999999w", "0001-01-01T00:00+10:00", "9999-12-31T23:59-10:00"):
         with pytest.raises(UsageError):
@@ -126,7 +157,9 @@ def answer(read: Callable[[str], object], text: str) -> str | None:
 @settings(deadline=None)
 @given(st.text(max_size=40) | st.text(alphabet="0123456789.smhdw -:TZ+in", max_size=30))
 def test_no_text_does_more_than_read_or_be_refused(text: str) -> None:
-    readers: list[Callable[[str], object]] = [parse_duration, parse_minutes, lambda words: parse_time(words, NOW)]
+    readers: list[Callable[[str], object]] = [
+        parse_duration, parse_minutes, lambda words: parse_time(words, NOW), lambda words: parse_ahead(words, NOW),
+    ]  # fmt: skip
     for read in readers:
         sentence = answer(read, text)
         assert sentence is None or sentence.endswith(".")

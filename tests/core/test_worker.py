@@ -613,6 +613,25 @@ def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, 
     assert [result["lastError"] for result in rows[0][7]] == ["two"]
 
 
+def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database_url: str, conn: Conn) -> None:
+    def figures() -> list[tuple[Any, ...]]:
+        return conn.execute(
+            "SELECT claimed, processed, succeeded, failed, released, completed_at IS NULL FROM job_worker_runs"
+        ).fetchall()
+
+    def sometimes(params: Any, ctx: Any) -> None:
+        if params.number == 2:
+            raise PermanentError("two")
+
+    for number in range(3):
+        enqueue(conn, "some", payload={"number": number})
+    with working(database_url, job_type("some", sometimes), source="worker"):
+        until(lambda: figures() == [(3, 3, 2, 1, 0, True)], "the first figures")
+        enqueue(conn, "some")
+        until(lambda: figures() == [(4, 4, 3, 1, 0, True)], "the figures after another job")
+    assert figures() == [(4, 4, 3, 1, 0, False)]
+
+
 def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
     drain(database_url, job_type("some", lambda _p, _c: None))
     assert conn.execute("SELECT count(*) FROM job_worker_runs").fetchone() == (0,)
