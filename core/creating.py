@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.commands import new_jobs
+from core.redact import clean, harmless_json
 from core.timeparse import write_duration
 
 if TYPE_CHECKING:
@@ -92,20 +92,20 @@ def new_payload(registry: Registry, task_type: str, payload: Json) -> Json:
 def enqueue_twin(wanted: Wanted) -> str:
     """The command that enqueues the same."""
     words = ["jobdeck", "enqueue", wanted.task_type]
-    words += ["--payload", _written(wanted.payload)] if wanted.payload else []
+    words += ["--payload", harmless_json(wanted.payload)] if wanted.payload else []
     words += ["--at", wanted.at.isoformat().replace("+00:00", "Z")] if wanted.at else []
     words += ["--every", f"{wanted.every}m"] if wanted.every else []
     words += ["--for", write_duration(wanted.lasting)] if wanted.every and wanted.lasting else []
     words += ["--priority", str(wanted.priority)] if wanted.priority else []
     words += ["--max-attempts", str(wanted.max_attempts)] if wanted.max_attempts else []
     words += ["--dedupe-key", wanted.dedupe_key] if wanted.dedupe_key else []
-    return shlex.join(words)
+    return shlex.join(map(clean, words))
 
 
 def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
     """The command that makes the same changes."""
     words = ["jobdeck", "edit", str(job.id)]
-    words += ["--payload", _written(made["payload"])] if "payload" in made else []
+    words += ["--payload", harmless_json(made["payload"])] if "payload" in made else []
     words += ["--at", made["run_at"].replace("+00:00", "Z")] if "run_at" in made else []
     if "recurrence_interval_minutes" in made:
         words += ["--every", f"{wanted.every}m" if wanted.every else "off"]
@@ -114,7 +114,3 @@ def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
     for name in ("priority", "max_attempts"):
         words += [f"--{name.replace('_', '-')}", str(made[name])] if name in made else []
     return shlex.join(words)
-
-
-def _written(payload: Json) -> str:
-    return json.dumps(payload, ensure_ascii=False, separators=(", ", ": "))

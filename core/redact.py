@@ -6,7 +6,9 @@ told, `safe_error` does both and fits the result into one line.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from typing import Any
 
 LONGEST = 65_536
@@ -16,7 +18,7 @@ LONGEST = 65_536
 # characters, tag characters, lone surrogates. ZWJ and ZWNJ stay: emoji and several scripts need them.
 _UNSAFE = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f"
+    "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"
 )
 _UNSAFE_CHARACTER = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_BUT_LINES = re.compile(f"(?![\n\t])[{_UNSAFE}]")
@@ -109,12 +111,12 @@ def redact(text: str) -> str:
     Identifiers, times and counts stay readable. Names of people have no shape to be known by: whoever writes
     a message leaves them out.
     """
+    left_out = len(text) - LONGEST
     text = text[:LONGEST]
-    if _is_innocent(text):
-        return text
-    for pattern, mask in _RULES:
-        text = pattern.sub(mask, text)
-    return text
+    if not _is_innocent(text):
+        for pattern, mask in _RULES:
+            text = pattern.sub(mask, text)
+    return f"{text}… ({left_out} characters were left out here)" if left_out > 0 else text
 
 
 def safe_error(text: str, limit: int = 2000) -> str:
@@ -123,6 +125,7 @@ def safe_error(text: str, limit: int = 2000) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+PRIVATE = "<private>"
 _PRIVATE_KEY = re.compile(
     rf"{_SECRET_WORD}|{_PHONE_WORD}|e_?mail|cookie|authorization|dsn|(?:full|first|last|display)[_-]?name$",
     re.IGNORECASE,
@@ -130,15 +133,40 @@ _PRIVATE_KEY = re.compile(
 
 
 def scrub(value: Any) -> Any:
-    """Cleans and redacts every text in a JSON value, and masks what stands under a key like `password`."""
+    """Cleans and redacts every text in a JSON value, keys as well, and masks what stands under one like `password`."""
     if isinstance(value, str):
         return redact(clean(value, multiline=True))
     if isinstance(value, dict):
-        return {key: _scrub_entry(str(key), entry) for key, entry in value.items()}
+        scrubbed: dict[str, Any] = {}
+        alike: Counter[str] = Counter()
+        for key, entry in value.items():
+            name = masked = redact(clean(str(key)))
+            # Keys may be masked alike, and each keeps its entry.
+            while name in scrubbed:
+                alike[masked] += 1
+                name = f"{masked} {alike[masked] + 1}"
+            scrubbed[name] = _scrub_entry(str(key), entry)
+        return scrubbed
     if isinstance(value, list | tuple):
         return [scrub(entry) for entry in value]
     return value
 
 
 def _scrub_entry(key: str, value: Any) -> Any:
-    return "<private>" if isinstance(value, str) and _PRIVATE_KEY.search(key) else scrub(value)
+    return PRIVATE if isinstance(value, str) and is_private(key) else scrub(value)
+
+
+def is_private(key: str) -> bool:
+    """Whether what stands under such a key is masked whatever it looks like."""
+    return _PRIVATE_KEY.search(key) is not None
+
+
+def harmless_json(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON that cannot act on a terminal and is read back as it was; nothing in it is masked."""
+    return _UNSAFE_BUT_LINES.sub(_json_escape, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    character = match[0]
+    # A DEL is the one control character that JSON leaves as it is.
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

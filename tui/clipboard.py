@@ -16,10 +16,15 @@ LONGEST: Final = 55_000
 """Bytes; as base64 about 74 kB, which is what terminals take in one OSC 52."""
 
 
+def is_copied(text: str) -> bool:
+    """Whether a terminal takes so much."""
+    return len(text.encode()) <= LONGEST
+
+
 def copy(app: App[int], text: str) -> str:
     """Copies the text and says where it went, or why not."""
-    if len(text.encode()) > LONGEST:
-        return f"Not copied: {len(text)} characters are more than a terminal takes ({LONGEST} bytes). Copy fewer jobs."
+    if not is_copied(text):
+        return f"Not copied: {len(text)} characters are more than a terminal takes ({LONGEST} bytes)."
     app.copy_to_clipboard(text)
     where = "tmux buffer + OSC 52" if _to_tmux(text) else "OSC 52"
     return f"Copied {plural(len(text), 'character')} ({where})."

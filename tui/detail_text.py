@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,10 +10,12 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from core.model import Status
-from core.redact import clean, scrub
+from core.redact import clean, harmless_json, scrub
+from tui.actions import key_of
 from tui.columns import lease_left
 from tui.format import (
     DASH,
+    JOINERS,
     OUTCOME_GLYPH,
     STATUS_GLYPH,
     STATUS_INK,
@@ -28,13 +29,14 @@ from tui.format import (
     fraction,
     one_line,
     plural,
+    short_id,
     shown,
     stamp,
     wrapped,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
@@ -60,11 +62,16 @@ OUTCOME_COLOURS = {
 }
 
 
+MOST_LINES = 1000
+"""So many lines of one JSON value are shown; setting more of them would be felt at every key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What the page of a job is made of. `run` is the one of `detail.runs` that is told whole, the newest where None.
 
     `revealed` shows personal data as it is; control characters stay harmless. `width` is that of a column in cells.
+    `key` names the key of an action.
     """
 
     job: Job
@@ -75,6 +82,7 @@ class Page:
     run: int | None = None
     recipients: Recipients | None = None
     advice: Sequence[str] = ()
+    key: Callable[[str], str] = key_of
 
     def line(self, text: str) -> str:
         """A foreign text as one line."""
@@ -89,9 +97,14 @@ class Page:
         return f"\n{' ' * indent}".join(wrapped(text, max(self.width - indent, 20)))
 
     def json(self, value: Json) -> Content:
-        """A JSON value, indented."""
-        text = json.dumps(value if self.revealed else scrub(value), indent=2, ensure_ascii=False)
-        return Content(self.lines(text))
+        """A JSON value, indented; of a very long one its beginning, and how much more there is."""
+        text = harmless_json(value if self.revealed else scrub(value), indent=2)
+        lines = text.translate(JOINERS).split("\n")
+        told = Content("\n".join(lines[:MOST_LINES]))
+        if len(lines) <= MOST_LINES:
+            return told
+        more = f"… {len(lines) - MOST_LINES} more lines: jobdeck job {short_id(self.job.id)} --json"
+        return told + "\n" + Content.styled(more, "$warning")
 
 
 def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
@@ -104,7 +117,7 @@ def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
         ("  DRY RUN" if job.payload.get("dryRun") is True else "", "warn"),
         ("  ", "text"),
         ("⊘ cancelling", "warn") if cancelling else status,
-        (f"  {job.attempts}/{job.max_attempts}", "muted"),
+        (f"  {job.attempts}/{job.max_attempts or DASH}", "muted"),
     ]
     right: list[Span] = []
     if job.status is Status.PENDING:
@@ -138,7 +151,7 @@ def right(page: Page) -> Content:
     if detail is None:
         parts.append(Content.styled("Reading the history…", "$ink-muted"))
     else:
-        keys = "; [ ] choose one" if len(detail.runs) > 1 else ""
+        keys = f"; {page.key('run.older')} {page.key('run.newer')} choose one" if len(detail.runs) > 1 else ""
         parts.append(_section(f"Runs, newest first ({len(detail.runs)}){keys}", _runs(page, detail.runs)))
         parts += _told(page, detail.runs)
     parts.append(_section("Payload", [page.json(job.payload)]))
@@ -161,7 +174,11 @@ def _why(page: Page, clauses: Sequence[Clause]) -> Content:
         )
         for clause in clauses
     ]
-    return _section("Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running", lines)
+    if page.job.status is Status.RUNNING:
+        heading = "It is running. Its next claim will ask"
+    else:
+        heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
+    return _section(heading, lines)
 
 
 def _live_log(page: Page) -> list[Content]:
@@ -225,7 +242,7 @@ def _facts(page: Page) -> Content:
     job, now = page.job, page.now
     facts: list[tuple[str, str]] = [
         ("id", str(job.id)),
-        ("attempts", f"{job.attempts} of {job.max_attempts}"),
+        ("attempts", f"{job.attempts} of {job.max_attempts or DASH}"),
         ("created", f"{stamp(job.created_at, now)}{f' by {one_line(job.created_by)}' if job.created_by else ''}"),
         ("next run", stamp(job.next_run_at or job.run_at, now) if job.status is Status.PENDING else DASH),
         ("last run", f"{stamp(job.last_run_at, now)}  {_last_outcome(page)}".rstrip()),

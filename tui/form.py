@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from core.commands.new_jobs import parse_object
 from core.creating import Wanted, edit_twin, enqueue_twin
 from core.errors import UsageError
-from core.timeparse import parse_duration, parse_minutes, parse_time, write_duration
+from core.redact import harmless_json
+from core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
 from tui import form_fields
 from tui.format import age, one_line, short_id
 
@@ -65,7 +66,7 @@ class Form:
         if job is not None:
             form._take(job)
         form._follow_payload()
-        form.json_text = form_fields.written(form.payload)
+        form.json_text = harmless_json(form.payload, indent=2)
         form._began = form._state()
         return form
 
@@ -75,7 +76,7 @@ class Form:
             self.texts[EVERY] = write_duration(timedelta(minutes=job.recurrence_interval_minutes))
         self.texts[PRIORITY] = str(job.priority) if job.priority else ""
         usual = self.job_type.max_attempts if self.job_type else None
-        self.texts[ATTEMPTS] = str(job.max_attempts) if self.editing or job.max_attempts != usual else ""
+        self.texts[ATTEMPTS] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
         if self.editing:
             self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
 
@@ -83,7 +84,7 @@ class Form:
         """A form for another type, with what both payloads have, and the schedule as it was typed."""
         made = Form.begin(job_type)
         names = {one.name for one in made.fields}
-        made.set_json(form_fields.written({name: value for name, value in self.payload.items() if name in names}))
+        made.set_json(harmless_json({name: value for name, value in self.payload.items() if name in names}, indent=2))
         usual = Form.begin(self.job_type).texts
         made.texts |= {name: self.texts[name] for name in SCHEDULE if self.texts[name] != usual[name]}
         made.recurring, made.job = self.recurring, self.job
@@ -117,7 +118,7 @@ class Form:
             else:
                 original = self.job.payload if self.job else {}
                 self.payload = form_fields.with_value(wanted, self.payload, value, original)
-                self.json_text, self.json_problem = form_fields.written(self.payload), ""
+                self.json_text, self.json_problem = harmless_json(self.payload, indent=2), ""
 
     def set_json(self, text: str) -> None:
         """Takes what was typed as JSON; the fields follow."""
@@ -265,7 +266,7 @@ class Form:
                 reading()
             except UsageError as error:
                 if name != LASTING or AT not in found:
-                    found[name] = _first_sentence(str(error))
+                    found[name] = error.brief if isinstance(error, Unreadable) else _first_sentence(str(error))
         return found
 
     def _priority(self) -> int | None:

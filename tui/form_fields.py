@@ -119,16 +119,6 @@ def problems(job_type: JobType, payload: Json) -> dict[str, str]:
     return {}
 
 
-def written(payload: Json) -> str:
-    """A payload as JSON to edit: nothing in it can act on a terminal, and all of it is read back as it was."""
-    text = json.dumps(payload, indent=2, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    return json.dumps(letter)[1:-1] if ord(letter) < 0x7F or ord(letter) > 0x9F else f"\\u{ord(letter):04x}"
-
-
 def _resolved(facts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """A property without references, and without the null that says it may be left out."""
     if "$ref" in facts:

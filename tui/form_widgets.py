@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static, TextArea
 
-from tui.format import fit
+from tui.format import fit, wrapped
 from tui.ink import Inked, inks
 
 if TYPE_CHECKING:
@@ -238,8 +238,11 @@ class Twin(Static):
     def show(self, command: str) -> None:
         """Shows a command, or nothing."""
         self._command = command
-        room = max(self.size.width * self.size.height - 2, 20)
-        self.update(Content.styled(command if cell_len(command) <= room else fit(command, room), "$accent"))
+        width, height = self.size
+        lines = wrapped(command, width) if width else []
+        if len(lines) > height:
+            command = "\n".join([*lines[: height - 1], fit(" ".join(lines[height - 1 :]), width)])
+        self.update(Content.styled(command, "$accent"))
 
     def on_resize(self) -> None:
         """Shows as much of it as there is room for now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
+from string import ascii_uppercase
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from uuid import UUID
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from core.model import Counts, RunOutcome, Status, Verdict
-from core.redact import clean, redact, scrub
+from core.redact import PRIVATE, clean, is_private, redact, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,8 +70,14 @@ VERDICT_INK: Mapping[Verdict, str] = {
 }
 
 
-JOINERS = dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, 0x20E3, *range(0x1F3FB, 0x1F400)])
-"""What makes several characters one picture. Terminals, tmux among them, do not agree how wide that is."""
+JOINERS: Mapping[int, str | None] = {
+    **dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, 0x20E3, *range(0x1F3FB, 0x1F400)]),
+    **{0x1F1E6 + at: letter for at, letter in enumerate(ascii_uppercase)},
+}
+"""What makes several characters one picture. Terminals, tmux among them, do not agree how wide that is.
+
+Two regional indicators are a flag; here they are the two letters of its country.
+"""
 
 
 def shown(text: str, *, multiline: bool = False) -> str:
@@ -94,8 +101,8 @@ def fit(text: str, width: int) -> str:
 
 def wrapped(text: str, width: int) -> list[str]:
     """The text in lines of at most `width` cells, at least one; broken between words, and within one that is longer."""
-    if cell_len(text) == len(text):
-        return wrap(text, width) or [""]
+    if text.isascii():
+        return wrap(text, width, break_on_hyphens=False) or [""]
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}" if lines[-1] else word
@@ -104,7 +111,8 @@ def wrapped(text: str, width: int) -> list[str]:
             continue
         if not lines[-1]:
             lines.pop()
-        lines += chop_cells(word, width)
+        # A word that is nothing but marks takes no cell, and nothing of it would be left.
+        lines += chop_cells(word, width) or [word]
     return lines
 
 
@@ -214,7 +222,8 @@ def payload_summary(payload: Mapping[str, Any]) -> str:
     for key, value in payload.items():
         if value is None or value is False or value in ("", [], {}) or key == "dryRun":
             continue
-        words.append(key if value is True else f"{key}={_brief(value)}")
+        told = PRIVATE if isinstance(value, str) and is_private(key) else _brief(value)
+        words.append(key if value is True else f"{key}={told}")
     return one_line(" ".join(words))
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from core.model import Status
-from core.redact import clean, scrub
+from core.redact import clean, harmless_json
 from core.timeparse import write_duration
 from tui.format import one_line, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
     from uuid import UUID
 
     from core.model import Job, Json
@@ -37,15 +36,18 @@ def cleanup_twin(ids: Sequence[UUID]) -> str:
 
 
 def twin_with_payload(job: Job, payload: Json) -> str:
-    """The commands that retry a job with another payload; personal data in it is masked."""
-    words = shlex.quote(json.dumps(scrub(payload), ensure_ascii=False))
+    """The commands that retry a job with another payload, which whoever asks has been shown, on record."""
+    words = shlex.quote(harmless_json(payload))
     if job.removed or job.status is Status.SUCCEEDED:
         return f"jobdeck enqueue {shlex.quote(one_line(job.task_type))} --payload {words}"
     return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
 
 
-def pause_twin(reason: str | None, resume_after: timedelta | None) -> str:
-    """The command that pauses for the same reason and for as long."""
+def pause_twin(reason: str | None, until: timedelta | datetime | None) -> str:
+    """The command that pauses for the same reason, for as long or until the same time."""
     why = ["--reason", clean(reason)] if reason else []
-    span = ["--for", write_duration(resume_after)] if resume_after else []
-    return shlex.join(["jobdeck", "pause", *why, *span])
+    if isinstance(until, datetime):
+        end = ["--until", until.isoformat().replace("+00:00", "Z")]
+    else:
+        end = ["--for", write_duration(until)] if until else []
+    return shlex.join(["jobdeck", "pause", *why, *end])

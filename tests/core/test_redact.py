@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.redact import _RULES, clean, redact, safe_error, scrub
+from core.redact import _RULES, clean, harmless_json, redact, safe_error, scrub
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 HOSTILE = [
@@ -141,3 +143,26 @@ def test_scrub_reaches_every_text_of_a_value() -> None:
         "full_name": "<private>",
         "n": 5,
     }
+
+
+def test_scrub_masks_keys_as_well_and_loses_no_entry_whose_key_is_masked_alike() -> None:
+    scrubbed = scrub({"kim@example.org": 1, "lee@example.org": {"a\x1bb": 2}, "<email> 2": 3, "max@example.org": 4})
+    assert sorted(map(str, scrubbed)) == ["<email>", "<email> 2", "<email> 2 2", "<email> 3"]
+    assert sorted(map(str, scrubbed.values())) == ["1", "3", "4", "{'a\\\\x1bb': 2}"]
+
+
+TRICKY = st.text(max_size=30) | st.text(
+    alphabet='\x1b\x9b\x7f\u202e\u2028\U000e0041[]\x00\x07\n"\\aé漢👩\u200d', max_size=20
+)
+
+
+@given(
+    st.dictionaries(TRICKY, TRICKY | st.lists(TRICKY, max_size=3) | st.integers() | st.booleans(), max_size=4),
+    st.sampled_from([None, 2]),
+)
+def test_json_is_written_so_that_it_can_do_nothing_to_a_terminal_and_is_read_back(
+    value: dict[str, Any], indent: int | None
+) -> None:
+    text = harmless_json(value, indent=indent)
+    assert clean(text, multiline=indent is not None) == text
+    assert json.loads(text) == value

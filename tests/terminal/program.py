@@ -3,6 +3,7 @@
 Arguments: the descriptor to report on, the descriptor to take orders from, and words:
 `still` for a clock that stands still, `fast` for one that goes ten times as fast, `calm` for a clock that goes as it
 does and jobs that stay as they are, `hostile` for hostile jobs,
+`fuzzed` for hostile text everywhere, other text at each reading, and how many there were reported at the end,
 `stuck` for a database that never answers,
 `busy` for an embedded worker with a running job, `broken` for an answer that nothing can make sense of.
 """
@@ -23,8 +24,10 @@ from tui import options
 BEGAN = time.monotonic()
 THEME = options.prepare_environment(os.environ)
 
+from core.errors import DatabaseUnreachable  # noqa: E402 -- as below
 from core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
+from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
 from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
 from tui.app import JobdeckApp, Options  # noqa: E402 -- as above
@@ -63,6 +66,18 @@ class Reporting(FakeBackend):
         os.write(self.report, b"c")
 
 
+class ReportingFuzzed(Reporting, FuzzedBackend):
+    """Is lost with an order, and reports when it is closed how many distinct texts it has served."""
+
+    def view(self, request: Request) -> View:
+        if select.select([self.orders], [], [], 0)[0]:
+            raise DatabaseUnreachable(self.fuzz.text())
+        return super().view(request)
+
+    def close(self) -> None:
+        os.write(self.report, f"c{self.fuzz.count}".encode())
+
+
 def fast() -> float:
     return (time.monotonic() - BEGAN) * 10
 
@@ -83,9 +98,12 @@ def main() -> int:
     """Runs it."""
     report, orders, *words = sys.argv[1:]
     source = hostile() if "hostile" in words else calm() if "calm" in words else sample()
-    backend = Reporting(source, int(report), int(orders), words)
+    kind = ReportingFuzzed if "fuzzed" in words else Reporting
+    backend = kind(source, int(report), int(orders), words)
     monotonic = Clock() if "still" in words else fast if "fast" in words else time.monotonic
-    return run(JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic))
+    app = JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic)
+    with app.log_lines.attached():
+        return run(app)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,17 @@ async def test_personal_data_is_masked_in_the_list_and_on_the_page() -> None:
         assert "<email>" in deck.screen_text()
 
 
+async def test_what_stands_under_a_private_key_is_masked_in_the_list_as_on_the_page() -> None:
+    payload = {"fullName": "Amara Kim", "lastName": "Kim", "cookie": "abcdef", "kim@example.org": 1}
+    async with dashboard(FakeBackend([make_job(1, payload=payload)]), size=LARGE) as deck:
+        first = deck.screen_text()
+        await deck.press("Y", "enter")
+        shown = first + deck.screen_text() + "".join(deck.toasts)
+        assert not [name for name in ("Amara", "Kim", "abcdef", "kim@") if name in shown]
+        assert "fullName=<private>" in first
+        assert "<email>" in first
+
+
 async def test_a_refused_result_is_shown_without_reading_it_as_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = failed(1)
     monkeypatch.setattr(backend, "_act", lambda _verb, seen: ActionResult(seen.id, ok=False, message=HOSTILE))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 from textual.color import Color
 
+from core.model import RunOutcome, Status
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
+from tui import detail_text
 from tui.columns import Moment, cell, layout
 from tui.format import age, due, duration, fit, job_json, middle, one_line, payload_summary, seconds, sparkline, wrapped
 from tui.themes import THEMES
+
+if TYPE_CHECKING:
+    from core.model import Job
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -38,6 +45,28 @@ def test_lateness_is_said_with_a_word_and_an_ink(late: float, said: tuple[str, s
 ])  # fmt: skip
 def test_pictures_that_terminals_draw_in_different_widths_are_taken_apart(text: str, said: str) -> None:
     assert one_line(text) == said
+
+
+def shown(job: Job, width: int) -> dict[str, str]:
+    """What stands in each column for a job, by the id of the column."""
+    return {column.id: "".join(text for text, _ in cell(column, job, Moment(NOW))).strip() for column in layout(width)}
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "last"), (120, "last"), (200, "last_wide")])
+def test_a_job_that_was_cancelled_before_it_ever_ran_has_no_last_run(width: int, last: str) -> None:
+    never = make_job(1, Status.CANCELLED, last_outcome=RunOutcome.CANCELLED, completed_at=NOW - minutes(1))
+    assert shown(never, width)[last] == "-"
+    assert shown(replace(never, last_run_at=NOW - minutes(1)), width)[last].startswith("⊘")
+
+
+def test_what_is_not_known_of_a_job_that_left_the_queue_is_a_dash() -> None:
+    left = make_job(1, Status.SUCCEEDED, removed=True, attempts=1, max_attempts=None, created_at=None, priority=None)
+    cells = shown(left, 120)
+    assert (cells["attempts"], cells["created"]) == ("1/-", "-")
+    page = detail_text.left(detail_text.Page(left, None, NOW)).plain
+    assert "attempts      1 of -\n" in page
+    assert "created       -\n" in page
+    assert "1/-" in "".join(text for text, _ in detail_text.title(left, NOW)[0])
 
 
 def test_durations_and_seconds() -> None:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static, TextArea
 
 from core.errors import JobdeckError
 from core.model import Json, Status
-from core.redact import clean
+from core.redact import harmless_json
+from tui.dialog_keys import bindings
 from tui.form_widgets import Editor, Twin
 from tui.format import one_line, short_id
+from tui.screens.dialog import Dialog
 from tui.twins import twin_with_payload
 
 if TYPE_CHECKING:
@@ -25,13 +26,11 @@ if TYPE_CHECKING:
     from tui.app import JobdeckApp
 
 
-class PayloadEditor(ModalScreen[Json | None]):
+class PayloadEditor(Dialog[Json | None]):
     """Answers with a payload that fits the job's type, or None. It shows the payload as it is stored."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "leave it"),
-        ("ctrl+s", "submit", "retry"),
-    ]
+    DIALOG: ClassVar[str] = "payload"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("payload")]
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -44,8 +43,7 @@ class PayloadEditor(ModalScreen[Json | None]):
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
             box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
             yield Static(Content(f"{one_line(self.job.task_type)}: {what}. The look at it is in the audit."))
-            text = clean(json.dumps(self.job.payload, indent=2, ensure_ascii=False), multiline=True)
-            area = Editor(text, id="json", compact=True)
+            area = Editor(harmless_json(self.job.payload, indent=2), id="json", compact=True)
             area.cursor_blink = False
             yield area
             yield Static(id="problem")
@@ -53,7 +51,7 @@ class PayloadEditor(ModalScreen[Json | None]):
             with Horizontal(id="buttons"):
                 yield Button(Content("Leave it"), id="no")
                 yield Button(Content("Retry"), id="yes")
-                yield Static(Content("ctrl+s retries · esc leaves it"), id="hint")
+                yield self.hint(("retry", "retries"), ("close", "leaves it"))
 
     def on_mount(self) -> None:
         """The JSON comes first."""
@@ -95,7 +93,7 @@ class PayloadEditor(ModalScreen[Json | None]):
         deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
 
     def _draw_twin(self) -> None:
-        """The command that does the same, personal data masked; none while the JSON cannot be read."""
+        """The command that does the same; none while the JSON cannot be read."""
         try:
             payload: Any = json.loads(self.query_one("#json", TextArea).text)
         except json.JSONDecodeError:

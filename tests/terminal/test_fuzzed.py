@@ -1,0 +1,112 @@
+"""Hostile text in every field, on every screen: what reaches the terminal is what the program itself writes."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+import pytest
+
+from tests.terminal.test_terminal import Running
+from tests.tui.hostile import harmful
+
+ENOUGH: Final = 10_000
+COLOUR: Final = r"[34]8;(?:5;\d{1,3}|2;\d{1,3};\d{1,3};\d{1,3})"
+LOOK: Final = re.compile(rf"\x1b\[(?:0|(?:[1-9];)*{COLOUR}(?:;{COLOUR})?)m")
+PLACE: Final = re.compile(r"\x1b\[(\d+);(\d+)H")
+NEXT_LINE: Final = re.compile(r"\r\n(?=\x1b\[\d+;\d+H)")
+ONCE: Final = (
+    *(f"\x1b[?{mode}{what}" for mode in (7, 25, 1004, 1049, 2004) for what in "hl"), "\x1b[>25u", "\x1b[<u",
+    "\x1b[?2026$p", "\x1b[?2048$p",
+)  # fmt: skip
+POINTER: Final = "\x1b]22;default\x07"
+COPIED: Final = re.compile(r"\x1b\]52;c;(?!UFdORUQ=)[A-Za-z0-9+/=]+\x07")
+SEARCH: Final = "x[/foo]"
+DOWN, TAB, LEAVE, SAVE, TRY = "\x1b[6~", "\t", "\x1b", "\x13", "\x14"
+LIST: Final = "/120"
+ASKS: Final = "Esc once more"
+WALK: Final = (
+    # Keys, and words of the program's own that stand on the screen once they have had their effect.
+    *((tab, "1/24") for tab in "23456"), ("1", "1/120"), ("G", "120/120"), ("gjjk", "2/120"), ("sS", LIST),
+    ("s" * 8, "2/120"),
+    ("a", "120 marked"), ("C", "Cancel 72 jobs"), (LEAVE, "120 marked"), ("u", "2/120"),
+    # One job, all of its page, and its payload with a mistake in it.
+    ("g\r", "T retry with"), (DOWN * 9, "retry with"), ("gX", "PERSONAL DATA SHOWN"), (f"[[]{DOWN * 4}X", "retry with"),
+    (LEAVE, LIST), ("j\r", "T retry with"), ("T", "with another payload"), (f"x{SAVE}", "Line 1"),
+    ("\x7f" + SAVE, "Does not fit"), (LEAVE, "retry with"), (LEAVE, LIST),
+    # Forms: of a type without one, of a type with fields, and of a job to change; people to choose from.
+    ("gN", "Duplicate job"), (DOWN * 3, "Duplicate job"), (TRY, "Duplicate job"), (SAVE, "Enqueued"),
+    ("n", "Create job"), (TAB * 2 + "ki", "leaves it as it is"), ("\r", "Create job"), (LEAVE, ASKS), (LEAVE, LIST),
+    ("g" + "j" * 13 + "N", "Duplicate job"), (DOWN * 3, "Duplicate job"), (LEAVE, LIST),
+    ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),
+    # Dialogs and what came of them.
+    ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
+    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "jobdeck run-worker"), ("yY", "Copied"),
+    ("Q", "Quick Sync"), ("f", "is queued"), (LEAVE, LIST),
+    ("PMetaCTF" + "\r" * 3, "PAUSED <1m"), ("P", "Resume Automatic"), (LEAVE, "PAUSED <1m"),
+    # Pages.
+    ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),
+    ("qe", "6 groups"), ("jR", "as a canary"), ("y", "Errors"), (TAB + DOWN * 3, "Errors"), ("m", "Workers"),
+    (DOWN * 4, "Workers"), ("o", "Audit  the last"), (DOWN * 4, "Audit"), ("l", "worker inside this dashboard"),
+    ("g" + DOWN * 3, "Log"), ("q", LIST),
+    (":" + SEARCH, "Nothing is called that"), (LEAVE, LIST), ("?", "Keys"), (DOWN, "Keys"), ("q", LIST),
+    ("/type:", "tab"), (TAB + SEARCH + "\r", "No job matches"), (LEAVE, LIST),
+    # All that match, step by step, and the answers.
+    ("A", "match chosen"), ("C", "chosen by"), ("cancel\r", "jobdeck cancel --bulk"), ("b", "of 12"),
+    (DOWN * 3 + "f[]", "Bulk actions"), ("q", LIST),
+)  # fmt: skip
+
+
+class Fuzzed(Running):
+    """Reads the screen cell by cell: half a wide character that another has overwritten is no line to its emulator."""
+
+    @property
+    def lines(self) -> list[str]:
+        screen = self._screen
+        rows = (screen.buffer[y] for y in range(screen.lines))
+        return ["".join(row[x].data for x in range(screen.columns)).rstrip() for row in rows]
+
+    def walk(self) -> None:
+        """Takes the way; what is left has to be gone before the next key, or that would be one with the escape."""
+        before = ""
+        for keys, there in WALK:
+            self.send(keys)
+            if keys == LEAVE and there != ASKS:
+                self.wait_for(lambda left=before: left not in self.text)  # type: ignore[misc]
+            self.wait_for(there)
+            before = there
+
+
+def foreign(written: str, size: tuple[int, int]) -> list[str]:
+    """What the program would not write of itself: other escape sequences, or characters that are no text."""
+    found = [f"{sequence!r} {written.count(sequence)} times" for sequence in ONCE if written.count(sequence) != 1]
+    for sequence in ONCE:
+        written = written.replace(sequence, "")
+    outside = [at[0] for at in PLACE.finditer(written) if not (0 < int(at[1]) <= size[1] and 0 < int(at[2]) <= size[0])]
+    for own in (NEXT_LINE, PLACE, LOOK, COPIED):
+        written = own.sub("", written)
+    written = written.replace(POINTER, "")
+    left = [f"{written[max(at - 40, 0) : at + 40]!r}" for at in range(len(written)) if harmful(written[at])]
+    return [*found, *outside, *left[:20]]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)], ids=["80x24", "160x45"])
+def test_whatever_the_fields_hold_the_terminal_gets_nothing_but_text(size: tuple[int, int]) -> None:
+    with Fuzzed("fuzzed", size=size) as running:
+        running.wait_for(LIST)
+        running.walk()
+        running.send("gj")
+        running.wait_for(f"2{LIST}")
+        os.write(running.orders, b"x")
+        running.wait_for("disconnected")
+        running.send("q")
+        running.wait_for("Leave Jobdeck")
+        running.send(f"{TAB}\r")
+        assert running.wait_for_end() == 0
+        served = int(os.read(running.reports, 100_000).rpartition(b"c")[2])
+        written = running.raw.decode()
+        assert foreign(written, size) == []
+        assert served >= ENOUGH
+        for markup in ("[/foo]", "[red]", "[@click=app.quit]"):
+            assert markup in written
