@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from textual.binding import Binding
 from textual.keys import key_to_character
 
 from core.model import Status
+from tui import dialog_keys
 from tui.format import plural, short_id
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ ON_MANY: Final = {"job.retry": "retried", "job.cancel": "cancelled", "job.delete
 """The actions that take all that were chosen with A."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
+NO_KEY: Final = "no key for "
 NO_ANSWER: Final = "The database does not answer. Nothing can be changed until it does."
 
 KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
              "pagedown": "pgdn", "pageup": "pgup", "colon": ":", "left_square_bracket": "[",
-             "right_square_bracket": "]"}  # fmt: skip
+             "right_square_bracket": "]", "at": "@", "backslash": "\\", "underscore": "_"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Situation:
 
     `read_only` and `no_work` are the reasons why nothing may be changed, or no job run here; `refused` are a
     page's own reasons, by action. `chosen` are the jobs that A chose and froze. `keymap` holds the keys of the
-    actions that the configuration file moved.
+    actions that the configuration file moved. `mouse` says that everything has to be within its reach.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -81,6 +84,7 @@ class Situation:
     chosen: Choice | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mouse: bool = False
 
     def keys(self, action: Action) -> tuple[str, ...]:
         """The keys of an action, as Textual names them."""
@@ -216,12 +220,21 @@ def key_name(key: str) -> str:
     return KEY_NAMES.get(key) or (character if character.isprintable() and not character.isspace() else "") or key
 
 
+def key_of(wanted: str, keymap: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> str:
+    """The key that takes an action, or does something in a dialog, as a person reads it; `keymap` are moved ones."""
+    keys = keymap.get(wanted) or (BY_ID[wanted] if wanted in BY_ID else dialog_keys.BY_ID[wanted]).keys
+    return key_name(keys[0]) if keys else ""
+
+
 def bindings(scope: Scope) -> list[Binding]:
-    """The bindings of one scope, each with the action's id so that a keymap can move it."""
+    """The bindings of one scope, each with the action's id so that a keymap can move it.
+
+    An action without a key is bound to what no keyboard sends, so that it can be given one.
+    """
     return [
-        Binding(",".join(action.keys), f"do({action.id!r})", action.label, show=False, id=action.id)
+        Binding(",".join(action.keys) or f"{NO_KEY}{action.id}", f"do({action.id!r})", show=False, id=action.id)
         for action in ACTIONS
-        if scope in action.scopes and action.keys
+        if scope in action.scopes
     ]
 
 
@@ -245,7 +258,7 @@ def unavailable(action: Action, now: Situation) -> str | None:
         return "A cycle is running already. Its result comes in a moment."
     if action.id == "worker.embedded" and now.worker_changing:
         return "The embedded worker is just being started or stopped."
-    return _unfit(action, now.jobs, now.chosen)
+    return _unfit(action, now)
 
 
 def general(now: Situation) -> tuple[str, ...]:
@@ -255,7 +268,8 @@ def general(now: Situation) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reason for reason in given if reason and reason in reasons))
 
 
-def _unfit(action: Action, jobs: Sequence[Job], chosen: Choice | None) -> str | None:
+def _unfit(action: Action, now: Situation) -> str | None:
+    jobs, chosen = now.jobs, now.chosen
     if action.states is None:
         return None
     if chosen is not None and action.id in ON_MANY:
@@ -263,12 +277,13 @@ def _unfit(action: Action, jobs: Sequence[Job], chosen: Choice | None) -> str | 
         return None if fitting else f"None of the chosen jobs can be {ON_MANY[action.id]}."
     if not jobs:
         return "There is no job under the cursor."
-    return None if applicable(action, jobs) else _refusal(action, jobs)
+    return None if applicable(action, jobs) else _refusal(action, jobs, now)
 
 
-def _refusal(action: Action, jobs: Sequence[Job]) -> str:
+def _refusal(action: Action, jobs: Sequence[Job], now: Situation) -> str:
     if any(job.removed for job in jobs):
-        return f"Cannot {action.label}: the job succeeded and has left the queue. R runs a copy of it."
+        runs = now.key(BY_ID["job.retry"])
+        return f"Cannot {action.label}: the job succeeded and has left the queue. {runs} runs a copy of it."
     statuses = " or ".join(sorted({job.status.value for job in jobs}))
     hint = {"job.retry": " Cancel it first.", "job.delete": " Cancel it first."}.get(action.id, "")
     if Status.RUNNING not in {job.status for job in jobs}:

@@ -39,19 +39,18 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class QuickSync:
-    """One quick sync: its key, what it is called and does, and why it cannot be had here."""
+    """One quick sync: what it is called and does, and why it cannot be had here."""
 
     kind: Literal["full", "incremental", "totals"]
-    key: str
     label: str
     description: str
     missing: str = ""
 
 
 QUICK_SYNCS: Final = (
-    QuickSync("full", "f", "Full Sync", "recent solves, then all aggregates, as two jobs"),
-    QuickSync("incremental", "i", "Incremental Sync", "recent solves, no aggregates"),
-    QuickSync("totals", "t", "Totals Sweep", "aggregates of competitors that are flagged"),
+    QuickSync("full", "Full Sync", "recent solves, then all aggregates, as two jobs"),
+    QuickSync("incremental", "Incremental Sync", "recent solves, no aggregates"),
+    QuickSync("totals", "Totals Sweep", "aggregates of competitors that are flagged"),
 )
 
 

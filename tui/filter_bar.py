@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from textual.containers import Horizontal
 from textual.message import Message
 
 from core.errors import UsageError
 from core.filters import completions, parse_filter
+from tui.actions import key_of
+from tui.dialog_keys import BY_ID as DIALOG_KEYS
+from tui.dialog_keys import bindings
 from tui.form_widgets import OneLine
 from tui.format import one_line
+from tui.hits import phrase_at
 from tui.ink import Line
 
 if TYPE_CHECKING:
@@ -29,11 +34,7 @@ EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
 class FilterInput(OneLine):
     """The line itself."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("tab", "complete", "complete"),
-        ("up", "recall(-1)", "earlier"),
-        ("down", "recall(1)", "later"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("filter")]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__("", example=EXAMPLE, id=id)
@@ -75,7 +76,7 @@ class FilterInput(OneLine):
 
 
 class FilterBar(Horizontal):
-    """What the list is filtered by, or the line to type it in."""
+    """What the list is filtered by, or the line to type it in. `key` names the key of an action."""
 
     class Wanted(Message):
         """A filter was typed."""
@@ -94,6 +95,10 @@ class FilterBar(Horizontal):
 
     class Typing(Message):
         """Something was typed; `hint` of the bar says what it could become."""
+
+    def __init__(self, *, key: Callable[[str], str] = key_of, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id)
+        self.key = key
 
     def compose(self) -> ComposeResult:
         """The slash with the filter, or with the line."""
@@ -125,11 +130,15 @@ class FilterBar(Horizontal):
     def draw(self, text: str) -> None:
         """Shows the filter, or makes room for the line."""
         self.display = self.editing or bool(text)
-        self.query_one("#filter-line").set_class(self.editing, "-editing")
-        shown: list[Span] = [(" / ", "key")]
+        line = self.query_one("#filter-line", Line)
+        slash = f" {self.key('filter')} "
+        if line.has_class("-editing") is not self.editing:
+            line.set_class(self.editing, "-editing")
+            line.styles.width = cell_len(slash) if self.editing else "1fr"
+        shown: list[Span] = [(slash, "key")]
         if not self.editing:
             shown.append((one_line(text), "strong"))
-        self.query_one("#filter-line", Line).show(shown, () if self.editing else (("esc clears ", "muted"),))
+        line.show(shown, () if self.editing else ((f"{self.key('back')} clears ", "muted"),))
 
     def hint(self) -> list[Span]:
         """What the last word could become, or why the filter cannot be read."""
@@ -138,12 +147,31 @@ class FilterBar(Horizontal):
         if offered:
             first, *others = offered
             more = "  ".join(others[:6])
-            return [(" tab ", "key"), (first, "strong"), (f"  {more}", "muted")]
+            return [(f" {self.key('filter.complete')} ", "key"), (first, "strong"), (f"  {more}", "muted")]
         try:
             parse_filter(text)
         except UsageError as error:
             return [(f" {error}", "warn")]
-        return [(" enter applies, esc leaves, up recalls; ", "muted"), ('"…" searches for the text itself', "muted")]
+        keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls; "
+        return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
+
+    def ways(self) -> list[Span]:
+        """The ways on, for a mouse, beside a hint that does not name them."""
+        applies, leaves = "enter applies", f"{self.key('back')} leaves"
+        named = any(leaves in text for text, _ in self.hint())
+        return [] if named else [(f"{applies}, {leaves} ", "muted")]
+
+    async def take_click(self, spans: Sequence[Span], x: int) -> None:
+        """Does what the hint says of the key that stands at a cell of its line."""
+        earlier = DIALOG_KEYS["filter.earlier"]
+        told = (
+            ("enter applies", "submit"),
+            (f"{self.key(earlier.id)} recalls", earlier.do),
+            (f" {self.key('filter.complete')} ", DIALOG_KEYS["filter.complete"].do),
+        )
+        do = phrase_at(spans, x, told)
+        if do is not None:
+            await self.field.run_action(do)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Other words, another hint."""

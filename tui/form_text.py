@@ -43,13 +43,13 @@ def runs(form: Form, now: datetime) -> str:
     return f"next runs: {listed}{more} every {every}{last}"
 
 
-def mending(form: Form) -> str:
-    """Which fields are wrong; empty where none is."""
+def mending(form: Form, key: str) -> str:
+    """Which fields are wrong, and the key that goes there; empty where none is."""
     if not form.problems:
         return ""
     labels = {one.name: one.label for one in form.fields} | {"json": "the JSON", "at": "run at"}
     listed = ", ".join(labels.get(name, name.replace("_", " ")) for name in form.problems)
-    return f"✗ to be mended: {listed}; ctrl+s goes to the first"
+    return f"✗ to be mended: {listed}; {key} goes to the first"
 
 
 def json_title(form: Form) -> Span:
@@ -130,7 +130,8 @@ def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
     if not answer.created:
         return f"Not enqueued: job {job.id} with the same dedupe key is {job.status.value} already.", False
     again = f", then every {job.recurrence_interval_minutes} minutes" if job.is_recurring else ""
-    due = stamp(job.run_at, job.created_at) if job.run_at > job.created_at else "now"
+    enqueued = job.created_at or job.updated_at
+    due = stamp(job.run_at, enqueued) if job.run_at > enqueued else "now"
     return f"Enqueued {one_line(job.task_type)} as {short_id(job.id)}, due {due}{again}.", True
 
 

@@ -15,20 +15,27 @@ if TYPE_CHECKING:
 
     from tui.ink import Span
 
+KEPT = ("help", "quit", "palette")
+"""What a mouse is never left without."""
 NARROW_LABELS = {" run now": " run  "}
 """As wide as what the same key does on another job, so that the keys beside it stay where they are."""
 
 
 def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False) -> list[Span]:
-    """The keys that apply now; those that do not are dimmed, and say why when pressed. Help is never left out."""
+    """The keys that apply now; those that do not are dimmed, and say why when pressed. Help is never left out.
+
+    Where there is a mouse, neither is the way back, and the way to all other actions comes last.
+    """
+    kept = KEPT if situation.mouse else ("help",)
     shown = [action for action in ACTIONS if action.footer and scope in action.scopes]
+    shown += [BY_ID["palette"]] if situation.mouse else []
     if situation.can_undo and scope == "list":
         shown.insert(0, BY_ID["mark.undo"])
     spans = {action: _key(action, scope, situation, paused=paused) for action in shown}
     if _length(spans.values()) > width + 2:
         spans = {action: [(NARROW_LABELS.get(text, text), ink) for text, ink in key] for action, key in spans.items()}
-    while len(spans) > 1 and _length(spans.values()) > width + 2:
-        del spans[next(action for action in reversed(spans) if action.id != "help")]
+    while len(spans) > len(kept) and _length(spans.values()) > width + 2:
+        del spans[next(action for action in reversed(spans) if action.id not in kept)]
     margin: list[Span] = [(" ", "text")] if _length(spans.values()) < width + 2 else []
     return [*margin, *[span for key in spans.values() for span in key][1:]]
 
@@ -52,6 +59,8 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "resume"
     if action.id == "mark.undo":
         return "undo delete"
+    if action.id == "palette":
+        return "all actions"
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
         return "run now"
     return f"{action.label}{_how_many(action, situation)}"

@@ -1,4 +1,4 @@
-"""Keys that the configuration file moves: `[keys]`, an action's id on the left, keys on the right."""
+"""Keys that the configuration file moves: `[keys]`, the id of an action or of a dialog's key, and its new keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from textual.binding import Binding
 from textual.keys import Keys
 
 from core.errors import ConfigurationError
-from tui.actions import ACTIONS, BY_ID, KEY_NAMES, Action
+from tui.actions import ACTIONS, BY_ID, KEY_NAMES, key_name
+from tui.dialog_keys import BY_ID as DIALOG_KEYS
+from tui.dialog_keys import EDITING, FIXED, TYPED_IN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,20 +18,23 @@ if TYPE_CHECKING:
 NAMES = {name: key for key, name in KEY_NAMES.items()}
 MODIFIERS = ("ctrl+", "shift+", "alt+")
 KNOWN = frozenset(key.value for key in Keys)
+LEAVING = frozenset({"ctrl+c", "ctrl+q"})
 
 
 def read(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Reads the table: each moved action with its keys, as Textual names them.
 
     Raises:
-        ConfigurationError: an action or a key is unknown, or two actions of one page would share a key.
+        ConfigurationError: an id or a key is unknown, two of one page or dialog would share a key, or a key would be
+            taken that a dialog's fields and buttons need, or that always leaves.
     """
     moved = {action_id: tuple(_key(word, action_id) for word in keys.split()) for action_id, keys in table.items()}
     for action_id, keys in moved.items():
-        if action_id not in BY_ID:
+        if action_id not in BY_ID and action_id not in DIALOG_KEYS:
             raise ConfigurationError(f"[keys] has no action {action_id}. {_nearest(action_id)}")
         if not keys:
             raise ConfigurationError(f"[keys] gives {action_id} no key. Name at least one, or leave the line out.")
+    _refuse_needed(moved)
     _refuse_clashes(moved)
     return moved
 
@@ -49,20 +54,41 @@ def _key(word: str, action_id: str) -> str:
     )
 
 
+def _refuse_needed(moved: Mapping[str, tuple[str, ...]]) -> None:
+    for wanted, keys in moved.items():
+        dialog = DIALOG_KEYS[wanted].dialog if wanted in DIALOG_KEYS else None
+        for key in keys:
+            if key in LEAVING:
+                raise ConfigurationError(f"[keys] gives {wanted} the key {key}, which always leaves. Choose another.")
+            if dialog and _stays(key, dialog) and key not in DIALOG_KEYS[wanted].keys:
+                raise ConfigurationError(
+                    f"[keys] gives {wanted} the key {key_name(key)}, which the fields and buttons of that dialog need. "
+                    "Choose another one, such as ctrl+g or f5."
+                )
+
+
+def _stays(key: str, dialog: str) -> bool:
+    """Whether a key belongs to the buttons or the fields of a dialog, so that nothing else can be moved to it."""
+    return key in FIXED or (dialog in TYPED_IN and (key in EDITING or len(key_name(key)) == 1))
+
+
 def _refuse_clashes(moved: Mapping[str, tuple[str, ...]]) -> None:
-    taken: dict[tuple[str, str], Action] = {}
-    for action in ACTIONS:
-        for scope in action.scopes:
-            for key in moved.get(action.id, action.keys):
-                other = taken.setdefault((scope, key), action)
-                if other is not action:
-                    raise ConfigurationError(
-                        f"[keys] gives {KEY_NAMES.get(key, key)} to {other.id} and to {action.id}. "
-                        "Each key does one thing on a page; move the other one as well."
-                    )
+    taken: dict[tuple[str, str], str] = {}
+    places: list[tuple[str, str, tuple[str, ...]]]
+    places = [(scope, action.id, action.keys) for action in ACTIONS for scope in action.scopes]
+    places += [(f"dialog {key.dialog}", key.id, key.keys) for key in DIALOG_KEYS.values()]
+    for place, wanted, usual in places:
+        for key in moved.get(wanted, usual):
+            other = taken.setdefault((place, key), wanted)
+            if other != wanted:
+                where = "in a dialog" if wanted in DIALOG_KEYS else "on a page"
+                raise ConfigurationError(
+                    f"[keys] gives {key_name(key)} to {other} and to {wanted}. "
+                    f"Each key does one thing {where}; move the other one as well."
+                )
 
 
 def _nearest(action_id: str) -> str:
     word = action_id.rpartition(".")[2]
-    near = [action.id for action in ACTIONS if word and word in action.id]
+    near = [known for known in (*BY_ID, *DIALOG_KEYS) if word and word in known]
     return f"Is it {near[0]}?" if near else f"The palette has them all; the first is {ACTIONS[0].id}."

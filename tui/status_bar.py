@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from core.model import Status, Verdict
+from tui.actions import key_of
 from tui.bulk import number as spaced
 from tui.format import (
     VERDICT_INK,
@@ -28,7 +29,7 @@ from tui.format import (
 from tui.poller import LinkState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from core.model import Counts, Finding, Health, Job, Processing, WorkerRun
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from tui.ink import Span
     from tui.poller import Link
     from tui.view import View
+
+    Named = Callable[[str], str]
+    """What the key of an action is called, by the action's id."""
 
 TABS: tuple[tuple[str, Status | None], ...] = (
     ("All", None),
@@ -47,7 +51,7 @@ AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
 """What stands before and after the age of the data, the longest first; the last is for it to be left out."""
 THROUGH = " (jobdeck)"
 """What the name of an actor ends with who acted through Jobdeck, as nearly all do."""
-RESUMES = " · P resumes"
+ON, PAUSED = "● ON", "○ PAUSED"
 LEAST_REASON = 12
 """A shorter beginning of a reason says nothing."""
 SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
@@ -124,7 +128,7 @@ def environment(options: Options) -> list[Span]:
 
 def _switch(processing: Processing, step: int) -> list[Span]:
     word = ("   Automatic Processing ", "  Processing ", "  ")[0 if step < 4 else 1 if step < 7 else 2]
-    return [(word, "text"), ("● ON", "good") if processing.enabled else ("○ PAUSED", "warn")]
+    return [(word, "text"), (ON, "good") if processing.enabled else (PAUSED, "warn")]
 
 
 def _workers(view: View, step: int) -> list[Span]:
@@ -211,6 +215,8 @@ def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
     good = trigger.http_status in {None, 200} and trigger.status != "error"
     source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
     answer = f"{trigger.http_status} " if trigger.http_status else ""
+    if good and trigger.status == "paused":
+        return [(f"{source} ", "muted"), (f"◦ {answer}paused {ago(trigger.started_at, now)}", "warn")]
     return [
         (f"{source} ", "muted"),
         ("● " if good else "✗ ", "good" if good else "bad"),
@@ -218,45 +224,50 @@ def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
     ]
 
 
-def tabs(counts: Counts | None, active: Status | None, width: int, *, stale: bool = False) -> list[Span]:
+def tabs(
+    counts: Counts | None, active: Status | None, width: int, *, stale: bool = False, key: Named = key_of
+) -> list[Span]:
     """The status tabs with their keys and counts, shortened where they do not fit, dimmed where no longer true."""
-    spans = _tabs(counts, active, width)
+    spans = _tabs(counts, active, width, key)
     return dimmed(spans, but="tab") if stale else spans
 
 
-def _tabs(counts: Counts | None, active: Status | None, width: int) -> list[Span]:
+def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) -> list[Span]:
     for short in (False, True):
         spans: list[Span] = [(" ", "text")]
-        for number, (name, status) in enumerate(TABS, start=1):
+        for name, status in TABS:
+            tab = key(f"tab.{name.lower()}")
             word = SHORT_TABS.get(name, name) if short else name
             value = count(counts.of(status)) if counts else "…"
             if status is active:
-                spans.append((f"{number} {word} {value}", "tab"))
+                spans.append((f"{tab} {word} {value}", "tab"))
             else:
                 hot = status is Status.FAILED and counts is not None and counts.of(status) > 0
-                spans += [(f"{number} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
+                spans += [(f"{tab} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
             spans.append((" " if short else "  ", "text"))
         if _width(spans) <= width + 2:
             return spans[:-1]
     return spans
 
 
-def banner(view: View | None, link: Link, now: float, at: datetime, *, width: int = 0) -> list[Span]:
+def banner(
+    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, key: Named = key_of
+) -> list[Span]:
     """What must not be missed: the lost connection first, then the pause; empty when all is well.
 
     With a `width` the reason of a pause is cut so that all else fits; that of a loss stands elsewhere in full.
     """
     if link.state is LinkState.DISCONNECTED:
         left = link.retry_at - now
-        retry = f"retry in {seconds(left)} · r retries now" if left > 0 else "trying again"
+        retry = f"retry in {seconds(left)} · {key('refresh')} retries now" if left > 0 else "trying again"
         shown = f" · data of {clock(view.snapshot.at)}" if view else ""
         return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}", "danger")]
     if view is None:
         return []
-    return _pause_banner(view, at, width)
+    return _pause_banner(view, at, width, f" · {key('processing')} resumes")
 
 
-def _pause_banner(view: View, now: datetime, width: int) -> list[Span]:
+def _pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Span]:
     processing = view.snapshot.processing
     waiting = count(view.snapshot.counts.pending)
     if processing.enabled:
@@ -269,24 +280,24 @@ def _pause_banner(view: View, now: datetime, width: int) -> list[Span]:
     why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
     until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
     begin, end = f" PAUSED{since}{who}", f" · {waiting} waiting{until}"
-    if width and cell_len(begin + why + end + RESUMES) > width:
+    if width and cell_len(begin + why + end + resumes) > width:
         if cell_len(begin + end) + LEAST_REASON > width:
             begin = begin.partition("@")[0]
         room = width - cell_len(begin + end)
         why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
         return [(f"{begin}{why}{end}", "alert")]
-    return [(f"{begin}{why}{end}{RESUMES}", "alert")]
+    return [(f"{begin}{why}{end}{resumes}", "alert")]
 
 
 def peek(
-    job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0, drops: str = ""
+    job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0, key: Named = key_of
 ) -> tuple[list[Span], list[Span]]:
     """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
     right: list[Span] = []
     if chosen:
-        right.append((f"all {spaced(chosen)} that match chosen, {drops} drops  ", "accent"))
+        right.append((f"all {spaced(chosen)} that match chosen, {key('mark.undo')} drops  ", "accent"))
     if ranging:
-        right.append(("range… v marks it  ", "accent"))
+        right.append((f"range… {key('mark.range')} marks it  ", "accent"))
     if marked:
         right.append((f"{marked} marked  ", "accent"))
     right.append((f"{place} ", "muted"))

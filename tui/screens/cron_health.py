@@ -13,6 +13,7 @@ from tui import health_text
 from tui.actions import bindings
 from tui.ink import Line
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from tui.screens.dialog import add_cross, leaves
 from tui.screens.page import ListPage
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Click
 
     from tui.actions import Scope
     from tui.ink import Span
@@ -42,6 +44,12 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
             box.border_subtitle = Content("jobdeck health")
             yield from super().compose()
 
+    def on_mount(self) -> None:
+        """Where there is a mouse, the border has a place to close the page."""
+        super().on_mount()
+        if self.deck.options.mouse:
+            add_cross(self, self.deck.key("back"))
+
     def read(self, backend: Backend) -> CronReport:
         """Reads the report."""
         return backend.cron()
@@ -54,6 +62,11 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     def summary(self, data: CronReport) -> list[Span]:
         """The verdict."""
         return health_text.verdict(data)
+
+    def on_click(self, event: Click) -> None:
+        """A click beside the box, or on the cross in its border, leaves the page."""
+        if leaves(self, event):
+            self.action_do("back")
 
     def draw_title(self) -> None:
         """The verdict; where one is."""

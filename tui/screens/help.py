@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.actions import ACTIONS, GROUPS, Scope, Situation, general, unavailable
+from tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, unavailable
+from tui.dialog_keys import bindings
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ BOX_WIDTH: Final = 160
 KEY_WIDTH: Final = 14
 KEY: Final = "bold $accent"
 GREY: Final = "$ink-muted"
+TAB_NAMES: Final = tuple(action.label for action in ACTIONS if action.id.startswith("tab."))
 LEGEND: Final = (
     ("○ pending", "waits for its time or for a worker"),
     ("● running", "a worker holds it; the lease is shown"),
@@ -34,16 +36,11 @@ LEGEND: Final = (
 )
 
 
-class Help(ModalScreen[None]):
+class Help(Dialog[None]):
     """The keys of one scope."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,q,question_mark", "dismiss", "close"),
-        ("j,down", "scroll(1)", "down"),
-        ("k,up", "scroll(-1)", "up"),
-        ("ctrl+d,pagedown,space", "scroll(10)", "half a page down"),
-        ("ctrl+u,pageup", "scroll(-10)", "half a page up"),
-    ]
+    DIALOG: ClassVar[str] = "help"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("help")]
 
     def __init__(self, scope: Scope, situation: Situation) -> None:
         super().__init__()
@@ -54,7 +51,7 @@ class Help(ModalScreen[None]):
         """One box, in two columns where there is room."""
         with VerticalScroll(id="box", can_focus=False) as box:
             box.border_title = Content("Keys")
-            box.border_subtitle = Content("esc closes")
+            box.border_subtitle = Content(f"{self.key('close')} closes")
             for reason in general(self.situation):
                 yield Static(Content.styled(reason, "$warning"), classes="general")
             with Horizontal(id="columns"):
@@ -78,6 +75,12 @@ class Help(ModalScreen[None]):
         """Scrolls by lines."""
         self.query_one("#box").scroll_relative(y=lines, animate=False)
 
+    def _tabs(self) -> str:
+        """The keys of the tabs; where none was moved, the first and the last."""
+        keys = [self.situation.key(BY_ID[f"tab.{name}"]) for name in TAB_NAMES]
+        usual = [str(number) for number in range(1, len(keys) + 1)]
+        return f"{keys[0]} … {keys[-1]}" if keys == usual else " ".join(keys)
+
     def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
         """The keys of a group; a reason that was said for all of them is not said again."""
         rows: list[tuple[str, str, str, str]] = []
@@ -86,7 +89,7 @@ class Help(ModalScreen[None]):
                 continue
             if action.id.startswith("tab."):
                 if action.id == "tab.all":
-                    rows.append(("1 … 6", "the tabs: all, pending, running, succeeded, failed, cancelled", KEY, ""))
+                    rows.append((self._tabs(), f"the tabs: {', '.join(TAB_NAMES)}", KEY, ""))
                 continue
             reason = unavailable(action, self.situation)
             names = " ".join(self.situation.key_names(action)) or "palette"
@@ -100,8 +103,11 @@ def _lines(heading: str, rows: list[tuple[str, str, str, str]], width: int) -> C
     """Words on the left, their meaning on the right, wrapped under itself."""
     lines = [Content.styled(heading, "bold $primary")]
     for word, meaning, word_style, meaning_style in rows:
+        beside = len(word) < KEY_WIDTH
+        if not beside:
+            lines.append(Content.styled(word, word_style))
         for number, line in enumerate(wrap(meaning, max(width - KEY_WIDTH, 20))):
-            shown = word if number == 0 else ""
+            shown = word if number == 0 and beside else ""
             lines.append(Content.assemble((f"{shown:<{KEY_WIDTH}}", word_style), (line, meaning_style)))
     return Content("\n").join(lines)
 

@@ -6,24 +6,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.dialog_keys import bindings
 from tui.format import plural
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
 
-class Leave(ModalScreen[str | None]):
+class Leave(Dialog[str | None]):
     """Asks what becomes of the jobs that run here: `finish`, `hand back`, or stay (None)."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,q", "dismiss", "stay"),
-        ("left,up,h,k", "app.focus_previous", "previous"),
-        ("right,down,l,j", "app.focus_next", "next"),
-    ]
+    DIALOG: ClassVar[str] = "leave"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("leave")]
 
     def __init__(self, running: int, *, cycle: bool, patience: float) -> None:
         super().__init__()
@@ -35,13 +33,16 @@ class Leave(ModalScreen[str | None]):
         """One box: what runs, and the three ways."""
         what = [plural(self.running, "job")] if self.running else []
         what += ["a cycle of Run Worker"] if self.cycle else []
+        one = self.running == 1 and not self.cycle
+        verbs = "it gets {}, then it is" if one else "they get {}, then they are"
+        given_back = "it is asked to stop and goes" if one else "they are asked to stop and go"
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
             box.border_title = Content("Leave Jobdeck")
             yield Static(
                 Content(
                     f"{' and '.join(what).capitalize()} still running in this dashboard.\n\n"
-                    f"Finish: claim nothing more; they get {self.patience:g} s, then they are handed back.\n"
-                    "Hand back: they are asked to stop and go back to the queue, their attempt not counted.\n"
+                    f"Finish: claim nothing more; {verbs.format(f'{self.patience:g} s')} handed back.\n"
+                    f"Hand back: {given_back} back to the queue, the attempt not counted.\n"
                     "Stay: go on as before."
                 )
             )

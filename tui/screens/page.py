@@ -117,7 +117,7 @@ class Page(Acting, Generic[T]):
         own: list[Span] = [(f" {self.trouble}", "alert")] if self.trouble else []
         banner = self.query_one("#banner", Line)
         link = deck.poller.link
-        shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now(), width=self.size.width)
+        shown = status_bar.banner(deck.view, link, deck.monotonic(), deck.now(), width=self.size.width, key=deck.key)
         why = ""
         if link.state is LinkState.DISCONNECTED:
             why = one_line(link.error)

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from tui.actions import ACTIONS, Action, Scope, Situation, unavailable
+from tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
+from tui.dialog_keys import bindings
 from tui.format import fit
 from tui.ink import Line
 from tui.pane import Entry, Pane, entry
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import Resize
 
+    from core.registry import JobType
+
+NEW = "job.new "
+"""What an answer begins with that is to create a job of the task type behind it."""
 LABEL_WIDTH = 18
 KEY_WIDTH = 7
 LEFT_OUT = ("move.", "palette", "back")
+"""What is at hand on every keyboard; with a mouse, all but the palette itself is offered."""
 
 
-class Palette(ModalScreen[str | None]):
+class Palette(Dialog[str | None]):
     """Asks for an action by its name; answers with its id."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "close"),
-        ("down,ctrl+n", "move(1)", "down"),
-        ("up,ctrl+p", "move(-1)", "up"),
-        ("pagedown", "move(8)", "down"),
-        ("pageup", "move(-8)", "up"),
-    ]
+    DIALOG: ClassVar[str] = "palette"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("palette")]
 
-    def __init__(self, scope: Scope, situation: Situation) -> None:
+    def __init__(self, scope: Scope, situation: Situation, types: Sequence[JobType] = ()) -> None:
         super().__init__()
         self.situation = situation
-        self.actions = [action for action in ACTIONS if scope in action.scopes and not action.id.startswith(LEFT_OUT)]
+        left_out = "palette" if situation.mouse else LEFT_OUT
+        here = [action for action in ACTIONS if scope in action.scopes and not action.id.startswith(left_out)]
+        # What the list offers beside this page and needs no job that stands there, out of sight.
+        more = [
+            action
+            for action in ACTIONS
+            if action.changes and action.states is None and "list" in action.scopes and scope not in action.scopes
+        ]
+        self.actions = [*here, *more, *map(_new, types)]
 
     def compose(self) -> ComposeResult:
         """One box: the words, what matches, and why the chosen one cannot be done."""
         with Vertical(id="box") as box:
             box.border_title = Content("Palette")
-            box.border_subtitle = Content("enter does it · esc closes")
+            box.border_subtitle = Content(f"{self.or_click('enter')} does it · {self.key('close')} closes")
             field = Input(id="words", compact=True, placeholder="a word of what you want to do")
             field.cursor_blink = False
             yield field
@@ -107,6 +119,12 @@ class Palette(ModalScreen[str | None]):
             (fit(action.help, max(width - LABEL_WIDTH - KEY_WIDTH - 2, 8)), "muted" if grey else "text"),
             key=action.id,
         )
+
+
+def _new(known: JobType) -> Action:
+    """Create Job, opened with a task type."""
+    told = f"{known.task_type}: {known.purpose}"
+    return replace(BY_ID["job.new"], id=f"{NEW}{known.task_type}", keys=(), help=told)
 
 
 def matching(actions: list[Action], words: list[str]) -> list[Action]:

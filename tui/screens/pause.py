@@ -1,20 +1,21 @@
-"""The dialog that pauses Automatic Processing: why, and for how long."""
+"""The dialog that pauses Automatic Processing: why, and for how long or until when."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from core.errors import UsageError
-from core.timeparse import parse_duration
+from core.timeparse import parse_ahead
+from tui.dialog_keys import bindings
 from tui.form_widgets import Twin
-from tui.format import count
+from tui.format import age, count
+from tui.screens.dialog import Dialog, Hint
 from tui.twins import pause_twin
 
 if TYPE_CHECKING:
@@ -24,20 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PauseAnswer:
-    """Why processing is to be paused, and after how long it resumes by itself; None is not by itself."""
+    """Why processing is to be paused, and after how long or when it resumes by itself; None is not by itself."""
 
     reason: str | None
-    resume_after: timedelta | None
+    until: timedelta | datetime | None
 
 
-class Pause(ModalScreen[PauseAnswer | None]):
+class Pause(Dialog[PauseAnswer | None]):
     """Asks for a reason and a time. Nothing is paused until Pause is pressed."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "keep running"),
-        ("up", "app.focus_previous", "previous"),
-        ("down", "app.focus_next", "next"),
-    ]
+    DIALOG: ClassVar[str] = "pause"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("pause")]
 
     def __init__(self, waiting: int) -> None:
         super().__init__()
@@ -55,41 +53,40 @@ class Pause(ModalScreen[PauseAnswer | None]):
             )
             yield Static(Content("Reason, for the other operators"), classes="label")
             yield self._field("reason", "MetaCTF is down")
-            yield Static(Content("Resume by itself after"), classes="label")
-            yield self._field("after", "30m, 2h, 1d; empty: when someone resumes")
+            yield Static(id="resumes", classes="label")
+            yield self._field("until", "2h, 1d, tomorrow 9:00 (UTC); empty: when someone resumes")
             yield Static(id="problem")
             yield Twin()
             with Horizontal(id="buttons"):
                 yield Button(Content("Keep running"), id="cancel")
                 yield Button(Content("Pause"), id="yes", classes="-danger")
-                yield Static(Content("enter next · esc keep running"), id="hint")
+                yield Hint([("enter next", ""), (f"{self.key('close')} keep running", "dismiss")])
 
     def on_mount(self) -> None:
         """The reason comes first."""
         self.query_one("#reason", Input).focus()
-        self._draw_twin()
+        self._draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter goes on: from the reason to the time, from there to the button."""
         if event.input.id == "reason":
-            self.query_one("#after", Input).focus()
-        elif self._after() is not None:
+            self.query_one("#until", Input).focus()
+        elif self._is_readable():
             self.query_one("#yes", Button).focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """What was wrong is taken back while it is being corrected."""
-        if event.input.id == "after":
+        if event.input.id == "until":
             self.query_one("#problem", Static).update(Content(""))
-        self._draw_twin()
+        self._draw()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Pauses, or does not."""
         if event.button.id != "yes":
             self.dismiss(None)
             return
-        after = self._after()
-        if after is not None:
-            self.dismiss(PauseAnswer(self._reason(), after or None))
+        if self._is_readable():
+            self.dismiss(PauseAnswer(self._reason(), self._until()))
 
     def _field(self, name: str, example: str) -> Input:
         field = Input(id=name, placeholder=example, compact=True)
@@ -99,28 +96,40 @@ class Pause(ModalScreen[PauseAnswer | None]):
     def _reason(self) -> str | None:
         return self.query_one("#reason", Input).value.strip() or None
 
-    def _draw_twin(self) -> None:
-        """The command that does the same; none while the time cannot be read."""
+    def _draw(self) -> None:
+        """The time in full, and the command that does the same; neither while the time cannot be read."""
+        at = twin = ""
         try:
-            text = pause_twin(self._reason(), self._span() or None)
+            until = self._until()
         except UsageError:
-            text = ""
-        self.query_one(Twin).show(text)
+            pass
+        else:
+            twin = pause_twin(self._reason(), until)
+            at = self._in_full(until) if until else ""
+        label = Content.assemble("Resume by itself", (f"  {at}", "$ink-muted"))
+        self.query_one("#resumes", Static).update(label)
+        self.query_one(Twin).show(twin)
 
-    def _span(self) -> timedelta:
-        """The time asked for, zero for none.
+    def _in_full(self, until: timedelta | datetime) -> str:
+        now = self.deck.now()
+        moment = until if isinstance(until, datetime) else now + until
+        return f"= {moment:%Y-%m-%d %H:%M}Z, in {age(moment - now)}"
+
+    def _until(self) -> timedelta | datetime | None:
+        """The length or the time asked for; None for none.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: it cannot be read, or is past.
         """
-        text = self.query_one("#after", Input).value.strip()
-        return parse_duration(text, what="time to resume after") if text else timedelta(0)
+        text = self.query_one("#until", Input).value.strip()
+        return parse_ahead(text, self.deck.now(), what="time to resume") if text else None
 
-    def _after(self) -> timedelta | None:
-        """The same, and None, with the reason shown, where it cannot be read."""
+    def _is_readable(self) -> bool:
+        """Whether the time can be read; says why where it cannot."""
         try:
-            return self._span()
+            self._until()
         except UsageError as error:
             self.query_one("#problem", Static).update(Content.styled(str(error), "$error"))
-            self.query_one("#after", Input).focus()
-            return None
+            self.query_one("#until", Input).focus()
+            return False
+        return True

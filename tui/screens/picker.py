@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.cells import cell_len
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from tui.creating import Found
+from tui.dialog_keys import bindings
 from tui.form_widgets import OneLine
 from tui.format import fit, one_line
 from tui.ink import Line
 from tui.pane import Entry, Pane, entry
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,16 +36,11 @@ def among(choices: Sequence[Found]) -> Fetch:
     return fetch
 
 
-class Picker(ModalScreen[Found | None]):
+class Picker(Dialog[Found | None]):
     """Asks for one of many; answers with it, or None. `empty`, where given, is offered first and has no id."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss", "close"),
-        ("down,ctrl+n", "move(1)", "down"),
-        ("up,ctrl+p", "move(-1)", "up"),
-        ("pagedown", "move(8)", "down"),
-        ("pageup", "move(-8)", "up"),
-    ]
+    DIALOG: ClassVar[str] = "picker"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("picker")]
 
     def __init__(self, title: str, fetch: Fetch, *, typed: str = "", empty: str = "", chosen: str = "") -> None:
         super().__init__()
@@ -61,7 +57,7 @@ class Picker(ModalScreen[Found | None]):
         """One box: the words, what has them, and what is wrong."""
         with Vertical(id="box") as box:
             box.border_title = Content(self.heading)
-            box.border_subtitle = Content("enter chooses · esc leaves it as it is")
+            box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} leaves it as it is")
             yield OneLine(self.typed, example="any part of it", id="words")
             yield Pane(id="found")
             yield Line(id="reason")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.creating import QUICK_SYNCS
+from tui.dialog_keys import bindings
 from tui.format import fit, one_line, short_id
 from tui.operations import failure
 from tui.pane import Entry, Pane, entry
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,22 +23,16 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from core.model import Enqueued
-    from tui.app import JobdeckApp
     from tui.creating import Creating, QuickSync
 
 LABEL: Final = 17
 
 
-class QuickSyncDialog(ModalScreen[None]):
+class QuickSyncDialog(Dialog[None]):
     """Stays open after a sync was queued, so that what came of it can be read."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape,q", "dismiss", "close"),
-        ("down,j", "move(1)", "down"),
-        ("up,k", "move(-1)", "up"),
-        ("enter", "take", "queue it"),
-        *((sync.key, f"queue('{sync.kind}')", sync.label) for sync in QUICK_SYNCS),
-    ]
+    DIALOG: ClassVar[str] = "sync"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("sync")]
 
     def __init__(self, creating: Creating) -> None:
         super().__init__()
@@ -51,14 +45,10 @@ class QuickSyncDialog(ModalScreen[None]):
         """One box: the three, and what came of the last one."""
         with Vertical(id="box") as box:
             box.border_title = Content("Quick Sync")
-            box.border_subtitle = Content("a key or enter queues it · esc closes")
+            take = self.or_click(self.key("take"))
+            box.border_subtitle = Content(f"a key or {take} queues it · {self.key('close')} closes")
             yield Pane(id="syncs")
             yield Static(id="told")
-
-    @property
-    def deck(self) -> JobdeckApp:
-        """The application, as what it is."""
-        return cast("JobdeckApp", self.app)
 
     def on_mount(self) -> None:
         """The first one is chosen."""
@@ -130,10 +120,11 @@ class QuickSyncDialog(ModalScreen[None]):
     def _entry(self, sync: QuickSync, width: int) -> Entry:
         grey = bool(sync.missing)
         words = sync.missing or sync.description
+        key = self.key(sync.kind)
         return entry(
-            (f" {sync.key}  ", "muted" if grey else "key"),
+            (f" {key}  ", "muted" if grey else "key"),
             (fit(sync.label, LABEL), "muted" if grey else "strong"),
-            (fit(words, max(width - LABEL - 5, 8)), "warn" if grey else "muted"),
+            (fit(words, max(width - LABEL - 4 - len(key), 8)), "warn" if grey else "muted"),
             key=sync.kind,
         )
 
