@@ -7,13 +7,14 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual import events
 
 from core.model import Filter
+from core.redact import clean
 from tui import themes
-from tui.actions import BY_ID, NO_ANSWER, Situation
+from tui.actions import NO_ANSWER, Situation, key_of
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
 from tui.ending import Ending
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+MOST_TOASTS: Final = 2
+"""More than so many at a time would cover the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Options:
     interval: float = 2.0
     patience: float = 30.0
     ticking: bool = True
+    mouse: bool = False
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -174,13 +178,14 @@ class JobdeckApp(Ending):
             no_work=self.no_work_reason,
             cycle_running=self.operations.cycle is not None,
             worker_changing=self.operations.worker_changing,
-            can_undo=self.operations.can_undo,
+            can_undo=bool(self.operations.deletions),
             keymap=self.options.keymap,
+            mouse=self.options.mouse,
         )
 
     def key(self, action_id: str) -> str:
-        """The key that takes an action, as a person reads it, wherever it was moved to."""
-        return Situation(keymap=self.options.keymap).key(BY_ID[action_id])
+        """The key of an action or of a dialog, as a person reads it, wherever it was moved to."""
+        return key_of(action_id, self.options.keymap)
 
     @property
     def read_only_reason(self) -> str | None:
@@ -205,8 +210,11 @@ class JobdeckApp(Ending):
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
     def say(self, text: str, severity: Severity = "information") -> None:
-        """Shows a toast, and no second one that says the same; the text is never read as markup."""
+        """Shows a toast, and no second one that says the same; the text is cleaned and never read as markup."""
+        text = clean(text, multiline=True)
         self._unsay(text)
+        for told in list(self._notifications)[: 1 - MOST_TOASTS]:
+            self._unnotify(told)
         self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
 
     def _unsay(self, text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -189,12 +189,10 @@ class LiveBackend:
                 return copies + (self._change(queue.retry, conn, jobs) if jobs else [])
             return self._change(queue.cancel if verb == "cancel" else queue.delete, conn, jobs)
 
-    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
-        """Pauses processing, for good or for a while."""
+    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
+        """Pauses processing: for good, for a while, or until a time."""
         with self._connection("to pause processing") as conn:
-            resume_at = None
-            if resume_after is not None:
-                resume_at = evidence.clock(conn) + resume_after
+            resume_at = evidence.clock(conn) + until if isinstance(until, timedelta) else until
             return queue.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
 
     def resume(self) -> Processing:

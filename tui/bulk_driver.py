@@ -37,13 +37,16 @@ class BulkDriver:
         redraw: Callable[[], None],
         explain: Callable[[str, Exception], str],
         key: Callable[[str], str],
+        deleted: Callable[[Bulk], None],
     ) -> None:
-        """`changed` has the queue read anew, `redraw` only what is known said anew; `key` is that of an action."""
+        """`changed` has the queue read anew, `redraw` only what is known said anew; `key` is that of an action.
+
+        `deleted` is told of each action that has deleted something and is at its end.
+        """
         self.choice: Choice | None = None
         self.choosing = False
         self.running: Bulk | None = None
         self.interrupted = False
-        self.deleted: Bulk | None = None
         self._twin = ""
         self._frozen: tuple[tuple[Job, ...], Choice] | None = None
         self._reach = reach
@@ -53,6 +56,7 @@ class BulkDriver:
         self._redraw = redraw
         self._explain = explain
         self._key = key
+        self._deleted = deleted
 
     def choose(self, wanted: Filter) -> None:
         """Freezes all jobs that match, in place of those that were chosen before."""
@@ -106,16 +110,9 @@ class BulkDriver:
         else:
             self._begin(verb, lambda: self._reach().bulk.choose_jobs(wanted))
 
-    def undo(self) -> None:
-        """Takes the last deletion back."""
-        deleted = self.deleted
-        if deleted is not None:
-            self.deleted = None
-            self.restore(deleted)
-
-    def restore(self, deleted: Bulk) -> None:
-        """Brings back what an action deleted."""
-        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), twin_on("undo", deleted))
+    def restore(self, deleted: Bulk) -> bool:
+        """Brings back what an action deleted; whether that was begun, which it is not beside another action."""
+        return self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), twin_on("undo", deleted))
 
     def go_on(self, found: Bulk | None = None) -> None:
         """Goes on with the action that was interrupted, or with one that somebody else began."""
@@ -148,11 +145,11 @@ class BulkDriver:
         waiting = ", waits for the connection" if self.interrupted else ""
         return f"{progress(self.running)}{waiting}"
 
-    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None], same: str = "") -> None:
+    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None], same: str = "") -> bool:
         """`same` is the command that does the same, where it is not the action's own."""
         if self.running is not None:
             self._say(f"One at a time: {progress(self.running)}. {self._key('page.bulk')} shows it.", "warning")
-            return
+            return False
 
         def work() -> Bulk | None:
             choice = choose()
@@ -166,6 +163,7 @@ class BulkDriver:
                 self._step()
 
         self._run(f"{verb} these jobs", work, done)
+        return True
 
     def _step(self) -> None:
         running = self.running
@@ -201,7 +199,7 @@ class BulkDriver:
             return
         self.running, self.interrupted = None, False
         if found.action == "delete" and found.done > found.refused:
-            self.deleted = found
+            self._deleted(found)
         self._report(found)
         self._changed()
 

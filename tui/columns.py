@@ -15,6 +15,7 @@ from tui.format import (
     STATUS_GLYPH,
     STATUS_INK,
     age,
+    ago,
     badge,
     bar,
     due,
@@ -147,28 +148,28 @@ def _status(job: Job, width: int, _moment: Moment) -> Cell:
 
 
 def _attempts(job: Job, width: int, _moment: Moment) -> Cell:
-    spent = job.attempts >= job.max_attempts and job.status is Status.FAILED
+    spent = job.status is Status.FAILED and job.attempts >= (job.max_attempts or 0)
     return (
         (
-            fit(f"{job.attempts}/{job.max_attempts}", width),
+            fit(f"{job.attempts}/{job.max_attempts or DASH}", width),
             "bad" if spent else "text" if job.attempts else "muted",
         ),
     )
 
 
 def _created(job: Job, width: int, moment: Moment) -> Cell:
-    return ((fit(f"{age(moment.now - job.created_at)} ago", width), "muted"),)
+    return ((fit(ago(job.created_at, moment.now), width), "muted"),)
 
 
 def _last(job: Job, width: int, moment: Moment) -> Cell:
-    at = job.last_run_at or job.completed_at
+    at = job.last_run_at
     if at is None or job.last_outcome is None:
         return ((fit(DASH, width), "muted"),)
     return ((OUTCOME_GLYPH[job.last_outcome], OUTCOME_INK[job.last_outcome]), (f" {age(moment.now - at)}", "text"))
 
 
 def _last_wide(job: Job, width: int, moment: Moment) -> Cell:
-    at = job.last_run_at or job.completed_at
+    at = job.last_run_at
     if at is None or job.last_outcome is None:
         return ((fit(DASH, width), "muted"),)
     word = f"{OUTCOME_GLYPH[job.last_outcome]} {job.last_outcome.value}"

@@ -122,6 +122,12 @@ class JobTable(Lines[Row], can_focus=True):
             self._sort = (sort, descending)
             self.refresh(Region(0, 0, self.size.width, 1))
 
+    @property
+    def heads_order(self) -> bool:
+        """Whether the column that the list is sorted by is shown; the natural order needs none."""
+        sort, _ = self._sort
+        return not sort or any(column.sort == sort for column in self._columns)
+
     def set_stale(self, stale: bool) -> None:
         """Dims the rows while they may no longer be true."""
         self._stale = stale
@@ -258,8 +264,11 @@ class JobTable(Lines[Row], can_focus=True):
         sort, descending = self._sort
         spans, x = [], 0
         for column in self._columns:
-            arrow = (" ↓" if descending else " ↑") if column.sort == sort else ""
-            title = column.title if len(column.title) + len(arrow) > column.width else f"{column.title}{arrow}"
+            title = column.title
+            if column.sort == sort:
+                arrow = "↓" if descending else "↑"
+                room = len(title) + 2 <= column.width
+                title = f"{title} {arrow}" if room else f"{title[: column.width - 1]}{arrow}"
             spans.append((" " * (column.x - x) + fit(title, column.width), "head"))
             x = column.x + column.width
         return self.strip([*spans, (" " * (self.size.width - x), "head")], self.size.width)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from core.bulk_model import Bulk
+from core.digest_words import cycle_words
 from core.errors import DatabaseUnreachable, JobdeckError
 from tui.actions import jobs_phrase
 from tui.bulk import PAST
 from tui.bulk_driver import BulkDriver
+from tui.deletions import Deletions
 from tui.format import one_line, plural, short_id
 from tui.twins import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from core.model import ActionResult, CycleResult, Job, Json, Processing
@@ -50,7 +53,8 @@ class Operations:
         self.cycle: str | None = None
         self.worker_changing = False
         self.answered = 0
-        self.deleted: tuple[Job, ...] = ()
+        self.deletions = Deletions()
+        self._restoring = False
         self._reach = reach
         self._background = background
         self._tell = tell
@@ -58,11 +62,21 @@ class Operations:
         self._changed = changed
         self._key = key
         self.bulk = BulkDriver(
-            reach, background=background, say=say, changed=changed, redraw=redraw, explain=failure, key=key
+            reach,
+            background=background,
+            say=say,
+            changed=changed,
+            redraw=redraw,
+            explain=failure,
+            key=key,
+            deleted=self.deletions.add,
         )
 
-    def act(self, verb: Verb, jobs: Sequence[Job]) -> None:
-        """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at."""
+    def act(self, verb: Verb, jobs: Sequence[Job], then: Callable[[set[UUID]], None] | None = None) -> None:
+        """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at.
+
+        `then` is told of the few for which it was done, and of nothing where no answer came.
+        """
         frozen = tuple(jobs)
         if len(frozen) > FEW and not any(job.removed for job in frozen):
             self.bulk.act(verb, frozen)
@@ -70,26 +84,39 @@ class Operations:
 
         def done(results: list[ActionResult]) -> None:
             good = {result.job_id for result in results if result.ok}
-            if verb == "delete":
-                self.deleted = tuple(job for job in frozen if job.id in good)
-                self.bulk.deleted = None
+            if verb == "delete" and good:
+                self.deletions.add(tuple(job for job in frozen if job.id in good))
             elif verb == "restore":
-                self.deleted = ()
+                self.deletions.restored(good)
             self._report(verb, frozen, results)
+            if then is not None:
+                then(good)
 
         self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen), done)
 
-    def undo(self) -> None:
-        """Takes the last delete of this session back."""
-        if self.bulk.deleted is not None:
-            self.bulk.undo()
-        elif self.deleted:
-            self.act("restore", self.deleted)
+    def undo(self, back: Callable[[UUID], None]) -> None:
+        """Takes the last delete of this session back; then the one before. Of few jobs, `back` is told the first."""
+        last = self.deletions.last
+        if isinstance(last, Bulk):
+            if self.bulk.restore(last):
+                self.deletions.drop(last)
+        elif last is not None:
+            self._restore(last, back)
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a delete to take back."""
-        return bool(self.deleted) or self.bulk.deleted is not None
+    def _restore(self, jobs: tuple[Job, ...], back: Callable[[UUID], None]) -> None:
+        if self._restoring:
+            return
+
+        def ended() -> None:
+            self._restoring = False
+
+        def done(results: list[ActionResult]) -> None:
+            self.deletions.drop(jobs)
+            self._report("restore", jobs, results)
+            back(jobs[0].id)
+
+        self._restoring = True
+        self._run(f"restore {jobs_phrase(jobs)}", lambda: self._reach().act("restore", jobs), done, ended)
 
     def retry_with(self, job: Job, payload: Json) -> None:
         """Retries a job with another payload, which was validated before."""
@@ -145,10 +172,14 @@ class Operations:
             self._tell(lambda: self._note(text))
 
         def done(result: CycleResult) -> None:
-            counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
-            text = counted if result.status == "ok" and result.processed else one_line(result.message) or counted
+            paused = result.status == "paused"
+            text = one_line(cycle_words(result))
+            if paused:
+                text = f"{text} {self._key('processing')} resumes."
+            elif result.status == "error" or not result.processed:
+                text = one_line(result.message) or text
             calm: Severity = "warning" if result.failed or result.status != "ok" else "information"
-            self._say(f"Run Worker: {text}\njobdeck run-worker", calm)
+            self._say(f"Run Worker: {text}\n{RESUME if paused else 'jobdeck run-worker'}", calm)
 
         def ended() -> None:
             self.cycle = None
@@ -176,13 +207,13 @@ class Operations:
         self._changed()
         self._run("stop the worker" if running else "start the worker", work, done, ended)
 
-    def pause(self, reason: str | None, resume_after: timedelta | None) -> None:
-        """Pauses processing everywhere."""
+    def pause(self, reason: str | None, until: timedelta | datetime | None) -> None:
+        """Pauses processing everywhere: for good, for a while, or until a time."""
 
         def done(_processing: Processing) -> None:
-            self._say(f"Processing is paused.\n{pause_twin(reason, resume_after)}", "warning")
+            self._say(f"Processing is paused.\n{pause_twin(reason, until)}", "warning")
 
-        self._run("pause processing", lambda: self._reach().pause(reason, resume_after), done)
+        self._run("pause processing", lambda: self._reach().pause(reason, until), done)
 
     def resume(self) -> None:
         """Resumes processing everywhere."""

@@ -50,16 +50,17 @@ def run_dashboard(
         interval=interval,
         patience=settings.drain_seconds,
         keymap=keymap.read(configuration.key_bindings()),
+        mouse=mouse,
     )
     app = JobdeckApp(make_backend, options)
     with app.log_lines.attached():
-        return run(app, mouse=mouse)
+        return run(app)
 
 
-def run(app: JobdeckApp, *, mouse: bool = False) -> int:
+def run(app: JobdeckApp) -> int:
     """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
     try:
-        app.run(mouse=mouse)
+        app.run(mouse=app.options.mouse)
     finally:
         app.poller.stop()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

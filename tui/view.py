@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from core.model import ActionResult, CycleResult, Filter, Job, JobDetail, Json, Permissions, Processing, Snapshot
@@ -125,8 +125,8 @@ class Backend(Protocol):
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         """Does one thing to exactly these jobs, each in the version that was seen."""
 
-    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
-        """Pauses processing, for good or for a while."""
+    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
+        """Pauses processing: for good, for a while, or until a time."""
 
     def resume(self) -> Processing:
         """Resumes processing."""

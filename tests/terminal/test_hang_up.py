@@ -99,6 +99,8 @@ def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_a
         terminal.wait_for("✓ done")
         terminal.wait_for("of 12 000")
         terminal.send("O")
+        terminal.wait_for("Go on with this action")
+        terminal.send("delete\r")
         terminal.wait_for("12 000 of 12 000 jobs deleted")
         terminal.send("\x1b")
         terminal.wait_for("The queue is empty.")

@@ -194,7 +194,7 @@ def test_the_dashboard_shows_a_real_queue_and_acts_on_it(environ: dict[str, str]
         terminal.wait_for("Pause Automatic Processing")
         terminal.send("maintenance")
         terminal.wait_for("maintenance")
-        for field in ("30m, 2h", "Pause  "):
+        for field in ("2h, 1d, tomorrow 9:00", "Pause  "):
             before = terminal.look_of(field)
             terminal.send("\r")
             terminal.wait_for(partial(_looks_different, terminal, field, before))

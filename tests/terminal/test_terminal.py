@@ -26,10 +26,11 @@ COLOUR = re.compile(rb"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[\d
 class Running(Terminal):
     """The test program on a terminal, with its two extra descriptors."""
 
-    def __init__(self, *words: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, *words: str, environ: dict[str, str] | None = None, size: tuple[int, int] = (80, 24)) -> None:
         self.reports, write = os.pipe()
         read, self.orders = os.pipe()
-        super().__init__([*PROGRAM, str(write), str(read), *words], environ=environ, keep=(write, read))
+        arguments = [*PROGRAM, str(write), str(read), *words]
+        super().__init__(arguments, size=size, environ=environ, keep=(write, read))
         os.close(write)
         os.close(read)
 
@@ -193,6 +194,21 @@ def test_any_theme_named_by_the_environment_can_be_used(theme: str) -> None:
     with Running(environ={"TEXTUAL_THEME": theme}) as running:
         running.wait_for("? help")
         assert COLOUR.findall(running.raw)
+
+
+@pytest.mark.parametrize("exported", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["C", "C and no UTF-8"])
+def test_under_the_locale_c_it_paints_says_every_status_in_words_and_leaves(exported: dict[str, str]) -> None:
+    with settled(environ={"LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": "", **exported}) as running:
+        for word in ("running", "cancelling", "pending", "failed", "cancelled", "1 All 800"):
+            assert word in running.text
+        running.send("h")
+        running.wait_for("Evidence")
+        running.send("q")
+        running.wait_for("1 All 800")
+        running.send("q")
+        assert running.wait_for_end() == 0
+        assert LEAVE_SCREEN in running.raw
+        assert b"Traceback" not in running.raw
 
 
 def test_hostile_text_reaches_the_terminal_only_as_text() -> None:

@@ -160,7 +160,7 @@ class Evidence:
         entries = tuple(one for one in self.entries if one.at > at - since)
         done = sorted(Counter((one.actor, one.action) for one in entries).items())
         digest = Digest(
-            at, at - since, at - min(since, timedelta(days=1)), 1240, 12, 5, deck.health,
+            at, at - since, at - min(since, timedelta(days=1)), 1240, 0, 0, 12, 5, deck.health,
             deck.counts or _count(deck.jobs), deck.processing,
             tuple(ActionCount(*key, count) for key, count in done),
             tuple(one for one in reversed(entries) if one.action in {"pause", "resume"}),
@@ -322,9 +322,9 @@ class FakeBackend:
         self.jobs.append(replace(held, status=status, version=held.version + 1))
         return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
 
-    def pause(self, reason: str | None, resume_after: timedelta | None) -> Processing:
-        self.calls.append(("pause", reason, resume_after))
-        resume_at = self.at + resume_after if resume_after else None
+    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
+        self.calls.append(("pause", reason, until))
+        resume_at = self.at + until if isinstance(until, timedelta) else until
         self.processing = Processing(
             enabled=False, paused_reason=reason, paused_by="alice@10.0.0.7", paused_at=self.at, resume_at=resume_at
         )

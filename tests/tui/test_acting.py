@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from textual.widgets import Button, Input
@@ -13,9 +14,14 @@ from core.model import (
     Processing,
     Status,
 )
-from tests.tui.fake import NOW, FakeBackend, job_id, make_job
+from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard, failed
+from tui.format import short_id
+from tui.screens.confirm import job_question
+
+if TYPE_CHECKING:
+    from core.model import Job
 
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:
@@ -124,7 +130,23 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
         await deck.press("4", "D")
         assert "has left the queue" in deck.toasts[-1]
         await deck.press("R")
-        assert "a copy is enqueued" in deck.screen_text()
+        text = " ".join(deck.screen_text().split())
+        assert "It has left the queue: a copy is enqueued." in text
+        assert "due now" not in text
+
+
+def test_only_of_jobs_that_are_in_the_queue_a_retry_says_that_they_become_due() -> None:
+    left = [make_job(number, Status.SUCCEEDED, removed=True) for number in (1, 2)]
+    here = [make_job(number, Status.FAILED) for number in (3, 4)]
+    assert consequence(*left) == "They have left the queue: copies are enqueued."
+    assert consequence(*here) == "They become due now."
+    assert consequence(left[0], *here) == "2 jobs become due now; of 1 that left the queue a copy is enqueued."
+    assert consequence(*left, here[0]) == "1 job becomes due now; of 2 that left the queue copies are enqueued."
+
+
+def consequence(*jobs: Job) -> str:
+    """What the question before a retry says last."""
+    return job_question("retry", jobs, left_out="", production=False).body.plain.splitlines()[-1]
 
 
 async def test_undo_takes_the_last_delete_back() -> None:
@@ -137,6 +159,89 @@ async def test_undo_takes_the_last_delete_back() -> None:
         assert len(deck.table.jobs) == 2
         await deck.press("u")
         assert len(deck.backend.calls) == 2
+
+
+async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_what_is_back() -> None:
+    backend = failed(5)
+    first, second = (job.id for job in backend.jobs[:2])
+    async with dashboard(backend) as deck:
+        await deck.press("D", "y", "D", "y")
+        assert len(backend.jobs) == 3
+        await deck.press("u")
+        assert deck.table.current is not None
+        assert deck.table.current.id == second
+        assert "u undo delete" in deck.line("keys")
+        await deck.press("u")
+        assert deck.table.current.id == first
+        assert len(backend.jobs) == 5
+        assert "has left this list" not in deck.screen_text()
+        await deck.press("u")
+        assert "nothing deleted from here is left to take back. o lists earlier deletions" in deck.toasts[-1]
+
+
+async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> None:
+    backend = failed(2)
+    async with dashboard(backend) as deck:
+        await deck.press("D", "y")
+        backend.failure = lost()
+        await deck.press("u")
+        backend.failure = None
+        await deck.refresh()
+        assert len(backend.jobs) == 1
+        await deck.press("u")
+        assert len(backend.jobs) == 2
+
+
+async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> None:
+    backend = failed(9)
+    async with dashboard(backend) as deck:
+        await deck.press("D", "y", *"    ", "D", "y", "D", "y")
+        assert len(backend.jobs) == 3
+        for left in (4, 8, 9):
+            await deck.press("u")
+            await deck.refresh()
+            assert len(backend.jobs) == left
+
+
+async def test_what_is_said_under_the_list_goes_by_itself_and_gives_the_error_its_line_back() -> None:
+    backend = failed(3)
+    async with dashboard(backend) as deck:
+        gone = backend.jobs.pop(0)
+        await deck.refresh()
+        assert f"{short_id(gone.id)} has left this list" in deck.line("peek")
+        deck.clock.now += 9
+        deck.app.dashboard.tick()
+        assert "has left this list" in deck.line("peek")
+        deck.clock.now += 2
+        deck.app.dashboard.tick()
+        assert "has left this list" not in deck.line("peek")
+        backend.jobs.pop(0)
+        await deck.refresh()
+        assert "has left this list" in deck.line("peek")
+        backend.jobs.insert(0, gone)
+        await deck.refresh()
+        assert "has left this list" in deck.line("peek")
+
+
+async def test_a_job_that_comes_back_has_not_left_the_list() -> None:
+    backend = failed(3)
+    async with dashboard(backend) as deck:
+        gone = backend.jobs.pop(0)
+        await deck.refresh()
+        assert "has left this list" in deck.line("peek")
+        backend.jobs.insert(0, gone)
+        await deck.refresh()
+        assert "has left this list" not in deck.line("peek")
+
+
+async def test_two_toasts_at_most_are_shown_and_none_over_a_dialog() -> None:
+    backend = failed(6)
+    async with dashboard(backend) as deck:
+        for _ in range(4):
+            await deck.press("D", "y", "y")
+        assert len(deck.toasts) == 2
+        await deck.press("C")
+        assert deck.toasts == []
 
 
 async def test_u_drops_marks_before_it_undoes_anything() -> None:
@@ -172,10 +277,20 @@ async def test_run_worker_says_what_came_of_the_cycle() -> None:
 
 async def test_run_worker_while_paused_says_why_it_ran_nothing() -> None:
     backend = failed(1)
-    backend.cycle = CycleResult("paused", 0, 0, 0, "Processing is paused: MetaCTF is down")
+    backend.cycle = CycleResult("paused", 0, 0, 0, "MetaCTF is down")
     async with dashboard(backend) as deck:
         await deck.press("w")
-        assert "Processing is paused: MetaCTF is down" in deck.toasts[-1]
+        assert "Run Worker: Nothing ran: processing is paused (MetaCTF is down). P resumes." in deck.toasts[-1]
+        assert deck.toasts[-1].endswith("\njobdeck resume")
+
+
+async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_it() -> None:
+    backend = failed(1)
+    backend.cycle = CycleResult("paused", 2, 1, 1, "MetaCTF is down")
+    async with dashboard(backend) as deck:
+        await deck.press("w")
+        words = "processed 2: 1 succeeded, 1 failed; then processing was paused (MetaCTF is down). P resumes."
+        assert words in deck.toasts[-1]
 
 
 async def test_the_embedded_worker_is_started_and_stopped_with_one_key() -> None:
@@ -198,10 +313,45 @@ async def test_pause_asks_for_a_reason_and_a_time_and_nothing_happens_until_it_i
         assert "PAUSED" in deck.line("banner")
 
 
+@pytest.mark.parametrize(("typed", "moment"), [
+    ("tomorrow 9:00", "2026-07-05 09:00"), ("at 13:30", "2026-07-04 13:30"),
+    ("2026-07-09T08:00+02:00", "2026-07-09 06:00"),
+])  # fmt: skip
+async def test_a_pause_takes_a_time_as_well_and_shows_it_in_full_beside_the_field(typed: str, moment: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("P", "enter")
+        deck.app.screen.query_one("#until", Input).value = typed
+        await deck.pilot.pause()
+        assert f"= {moment}Z, in " in deck.screen_text()
+        await deck.press("enter", "enter")
+        resumes = datetime.fromisoformat(f"{moment}+00:00")
+        assert deck.backend.calls == [("pause", None, resumes)]
+        assert f"jobdeck pause --until {resumes:%Y-%m-%dT%H:%M:%S}Z" in deck.toasts[-1]
+        assert deck.backend.processing.resume_at == resumes
+
+
+async def test_a_length_of_a_pause_is_shown_as_the_time_it_comes_to() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("P", "enter", *"in 2h")
+        assert "= 2026-07-04 14:04Z, in 2h" in deck.screen_text()
+        assert "jobdeck pause --for 2h" in deck.screen_text()
+
+
+async def test_a_pause_until_a_time_that_is_past_is_refused() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("P", "enter", *"today 9:00", "enter")
+        assert "is past" in deck.screen_text()
+        await deck.press("enter")
+        assert not deck.backend.calls
+
+
 async def test_a_time_that_cannot_be_read_is_said_beside_its_field() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("P", "enter", *"soon", "enter")
-        assert 'time to resume after "soon" cannot be read' in " ".join(deck.screen_text().split())
+        text = " ".join(deck.screen_text().split())
+        assert 'time to resume "soon" cannot be read' in text
+        assert "30m" in text.split("cannot be read")[1]
+        assert '"tomorrow 9:00"' in text.split("cannot be read")[1]
         assert not deck.backend.calls
         await deck.press("escape")
         assert not deck.backend.calls
@@ -216,6 +366,16 @@ async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
         await deck.press("y")
         assert backend.calls == [("resume",)]
         assert not deck.line("banner")
+
+
+async def test_in_production_resume_asks_for_its_word() -> None:
+    backend = sample()
+    backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
+    async with dashboard(backend, production=True, environment="prod") as deck:
+        await deck.press("P", "y")
+        assert not backend.calls
+        await deck.press("backspace", *"resume", "enter")
+        assert backend.calls == [("resume",)]
 
 
 async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows() -> None:

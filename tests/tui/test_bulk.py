@@ -16,7 +16,7 @@ from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Slow, dashboard, failed, make_app
 from tui.bulk import number, progress, twin
-from tui.screens.bulk import answer_line, reasons
+from tui.screens.bulk import answer_lines, reasons
 from tui.screens.confirm import Confirm
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def unfinished(backend: FakeBackend, done: int = 10, *, stepped: timedelta = tim
 
 async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_with_it() -> None:
     backend = failed(25)
-    unfinished(backend)
+    found = unfinished(backend)
     async with dashboard(backend, size=LARGE) as deck:
         assert "Not finished yet: cancelling 10 of 25, begun by bob@10.0.0.9. b shows it." in deck.toasts[-1]
         await deck.press("b")
@@ -271,8 +271,23 @@ async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_w
         assert text.count("✓ done") == 10
         assert text.count("○ waiting") == 15
         await deck.press("O")
+        text = " ".join(deck.screen_text().replace("│", " ").split())
+        assert "Cancelling 10 of 25. bob@10.0.0.9 began it 12m ago." in text
+        assert deck.backend.bulk.held[found.id].bulk.done == 10
+        await deck.press("y")
         assert "25 of 25 jobs cancelled." in deck.toasts[-1]
         assert deck.screen_text().count("✓ done") == 25
+
+
+@pytest.mark.parametrize(("number", "production"), [(40, False), (25, True)])
+async def test_to_go_on_with_many_or_in_production_the_verb_has_to_be_typed(number: int, production: bool) -> None:
+    backend = failed(number)
+    found = unfinished(backend)
+    async with dashboard(backend, size=LARGE, production=production, environment="prod") as deck:
+        await deck.press("b", "O", "y")
+        assert deck.backend.bulk.held[found.id].bulk.done == 10
+        await deck.press("backspace", *"cancel", "enter")
+        assert deck.backend.bulk.held[found.id].bulk.done == number
 
 
 async def test_an_action_can_be_stopped_and_the_rest_stays_as_it_was() -> None:
@@ -340,11 +355,25 @@ def test_progress_in_words() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_answer_for_a_job_is_cut_with_a_sign_where_it_does_not_fit(width: int) -> None:
-    answer = BulkAnswer(job_id(1), "game_platform_onboard_competitors", False, "refused " * 40, "running", 3)
-    text = "".join(words for words, _ in answer_line(answer, width).spans)
-    assert len(text) <= width
-    assert text.endswith("…")
+def test_a_refusal_is_never_cut_and_what_was_done_takes_one_line(width: int) -> None:
+    facts = (job_id(1), "game_platform_onboard_competitors")
+    refused = answer_lines(
+        BulkAnswer(*facts, False, "It has changed meanwhile and is now " * 9 + "over.", "x", 3), width
+    )
+    lines = ["".join(words for words, _ in line.spans) for line in refused]
+    assert max(map(len, lines)) <= width
+    assert lines[-1].endswith("over.")
+    assert {line.key for line in refused} == {("job", job_id(1))}
+    (done,) = answer_lines(BulkAnswer(*facts, True, "done " * 90, "cancelled", 3), width)
+    assert done.spans[-1][0].endswith("…")
+
+
+async def test_the_cursor_begins_on_the_first_answer() -> None:
+    backend = failed(25)
+    unfinished(backend)
+    async with dashboard(backend) as deck:
+        await deck.press("b", "enter")
+        assert deck.here == "JobDetailScreen"
 
 
 @pytest.mark.parametrize("number", [13, 60])

@@ -66,9 +66,9 @@ def fill(conn: Connection, number: int = 1, *, every: int | None = None, **facts
         queue.enqueue(conn, NewJob("cli_echo", recurrence_interval_minutes=every, **facts), actor="test")
 
 
-def failed(conn: Connection, number: int = 1) -> None:
+def failed(conn: Connection, number: int = 1, **facts: Any) -> None:
     """Jobs that failed alike, and for good."""
-    fill(conn, number)
+    fill(conn, number, **facts)
     for job in queue.claim(conn, "w", ["cli_echo"], 100, 60):
         conn.execute(
             """
@@ -152,6 +152,13 @@ CASES = (
     Case("job.duplicate", ("N", "ctrl+s"), partial(fill, payload={"message": "two"}, priority=7, every=90)),
     Case("job.edit", ("E", "backspace", *"mended", "ctrl+s"), partial(fill, payload={"message": "x"})),
     Case("job.retry_with", ("T", "ctrl+s"), failed, ("5",)),
+    Case(
+        "job.retry_with",
+        ("enter", "T", "ctrl+s"),
+        partial(failed, payload={"message": "to kim@example.org \x9b"}),
+        ("5",),
+        also="personal",
+    ),
     Case("job.restore", ("D", "y", "u"), fill),
     Case("mark.undo", ("D", "y", "u"), fill),
     Case("mark.undo", ("A", "D", "y", "u"), partial(fill, number=5), also="matching"),
@@ -162,10 +169,11 @@ CASES = (
     Case("stuck.cleanup", ("K", "y"), partial(stuck, number=15), also="many"),
     Case("queue.purge", ("colon", *"purge", "enter", "y"), old),
     Case("processing", ("P", *"it's down", "enter", *"30m", "enter", "enter")),
+    Case("processing", ("P", "enter", *"tomorrow 9:00", "enter", "enter"), also="until"),
     Case("processing", ("P", "y"), paused, also="resume"),
     Case("quick.sync", ("Q", "f")),
     Case("worker.cycle", ("w",), partial(fill, number=6)),
-    Case("bulk.go_on", ("O",), partial(begun, verb="cancel", steps=1)),
+    Case("bulk.go_on", ("O", "y"), partial(begun, verb="cancel", steps=1)),
     Case("bulk.stop", ("X", "y"), partial(begun, verb="cancel", steps=1)),
     Case("bulk.undo", ("u", "y"), partial(begun, verb="delete", steps=3)),
 )
@@ -220,7 +228,8 @@ HELD = (
     """,
     "SELECT job_id = ANY(%s), job_id FROM job_trash ORDER BY job_id",
     """
-    SELECT %s::uuid[] IS NULL, processing_enabled, paused_reason, resume_at > now() + interval '29 minutes'
+    SELECT %s::uuid[] IS NULL, processing_enabled, paused_reason, resume_at > now() + interval '29 minutes',
+        CASE WHEN resume_at = date_trunc('minute', resume_at) THEN resume_at END
     FROM job_queue_settings
     """,
     "SELECT job_id = ANY(%s), task_type, outcome FROM job_runs ORDER BY task_type, outcome",

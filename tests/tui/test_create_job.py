@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from textual.widgets import Button, TextArea
@@ -16,7 +16,7 @@ from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard
 from tui.form_rows import Row
-from tui.form_widgets import OneLine, PickField, Segments
+from tui.form_widgets import OneLine, PickField, Segments, Twin
 from tui.screens.create_job import CreateJob
 
 if TYPE_CHECKING:
@@ -73,6 +73,18 @@ async def test_a_job_is_created_from_the_keyboard_alone_and_its_toast_names_the_
         command = """jobdeck enqueue game_platform_sync --payload '{"forceFullSync": true, "batchSize": 150}'"""
         assert command in deck.toasts[-1]
         assert len(deck.table.jobs) == 1
+
+
+async def test_the_cursor_goes_to_the_job_that_was_created_where_the_list_has_it() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("j", "n", "ctrl+s")
+        made = deck.backend.jobs[-1]
+        assert deck.table.current is not None
+        assert deck.table.current.id == made.id
+        await deck.press("j", "5", "n", "ctrl+s")
+        assert deck.table.current.id != deck.backend.jobs[-1].id
+        await deck.press("j", "1")
+        assert deck.table.cursor == 0
 
 
 async def test_the_task_type_is_chosen_from_a_list_by_typing_and_its_fields_appear() -> None:
@@ -174,12 +186,29 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
         await go_to(deck, "at")
         await deck.press(*"soon")
         assert "✗ wants 1 to 200" in note(deck, "batchSize")
-        assert '✗ The time "soon" cannot be read' in note(deck, "at")
+        assert "✗ no time; try tomorrow 9:00" in note(deck, "at")
         await deck.press("ctrl+s")
         assert not deck.backend.calls
         assert deck.app.focused is widget(deck, "batchSize")
         await deck.press("ctrl+t")
         assert not deck.backend.calls
+
+
+@pytest.mark.parametrize(("field", "typed", "words"), [
+    ("at", "tomorrow", "✗ no time; try tomorrow 9:00"), ("at", "25:00", "✗ no time; try tomorrow 9:00"),
+    ("every", "often", "✗ no length; try 30m or 7d"), ("every", "90s", "✗ whole minutes; try 30m"),
+    ("lasting", "0d", "✗ is zero; try 30m or 7d"), ("lasting", "99999999w", "✗ too long; try 30m or 7d"),
+])  # fmt: skip
+async def test_beside_a_time_that_cannot_be_read_stands_one_that_can_and_is_seen_on_80_columns(
+    field: str, typed: str, words: str
+) -> None:
+    async with dashboard(FakeBackend()) as deck:
+        await deck.press("n")
+        await go_to(deck, "recurring")
+        await deck.press("right")
+        await go_to(deck, field)
+        await deck.press("ctrl+u", *typed)
+        assert words in deck.screen_text()
 
 
 async def test_json_and_fields_are_in_step_both_ways() -> None:
@@ -387,17 +416,65 @@ async def test_the_command_can_be_copied_while_the_form_is_filled_in() -> None:
         assert deck.app.clipboard == "jobdeck enqueue game_platform_sync"
 
 
+HOSTILE = "\x1b]0;PWNED\x07[/foo]\u202e\x9bm\x7f"
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_a_command_that_does_not_fit_is_cut_with_a_sign(size: tuple[int, int]) -> None:
+    job = make_job(1, task_type="game_platform_onboard_competitors",
+                   payload={"competitorIds": [str(job_id(at)) for at in range(40)]})  # fmt: skip
+    async with dashboard(FakeBackend([job]), size=size) as deck:
+        await deck.press("N")
+        twin = deck.app.screen.query_one(Twin)
+        shown = [strip.text.strip() for strip in twin.render_lines(twin.size.region)]
+        assert shown[0].startswith("jobdeck enqueue game_platform_onboard_competitors")
+        assert shown[-1].endswith("…")
+
+
 async def test_hostile_text_of_a_job_does_nothing_in_the_form() -> None:
-    hostile = "\x1b]0;PWNED\x07[/foo]\u202e"
-    job = make_job(1, payload={hostile: hostile, "mode": hostile}, task_type="game_platform_sync")
+    job = make_job(1, payload={HOSTILE: HOSTILE, "mode": HOSTILE}, task_type="game_platform_sync")
     async with dashboard(FakeBackend([job]), size=LARGE) as deck:
         await deck.press("N")
         text = deck.screen_text()
-        assert "\x1b" not in text
-        assert "\u202e" not in text
+        assert not set("\x1b\u202e\x9b\x7f") & set(text)
         assert "\\u001b" in text
         await deck.press("ctrl+s")
-        assert not deck.backend.calls
+        assert deck.backend.calls == [("reveal", job.id)]
+
+
+@pytest.mark.parametrize("facts", [
+    {"task_type": HOSTILE}, {"task_type": "sms_digest_processor", "payload": {"note": HOSTILE}},
+])  # fmt: skip
+async def test_the_command_of_a_job_with_hostile_text_does_nothing_either(facts: dict[str, Any]) -> None:
+    async with dashboard(FakeBackend([make_job(1, **facts)]), size=LARGE) as deck:
+        await deck.press("N")
+        assert "jobdeck enqueue" in deck.screen_text()
+        shown = deck.screen_text()
+        await deck.press("ctrl+s")
+        assert not set("\x1b\u202e\x9b\x7f") & set(shown + deck.screen_text() + "".join(deck.toasts))
+
+
+@pytest.mark.parametrize("key", ["N", "E"])
+async def test_a_form_that_shows_what_the_list_masks_puts_the_look_on_record(key: str) -> None:
+    jobs = [make_job(1, payload={"note": "kim@example.org"}), make_job(2, payload={"note": "nobody"})]
+    backend = FakeBackend(jobs)
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "kim@" not in deck.screen_text()
+        await deck.press(key)
+        assert "kim@example.org" in deck.screen_text()
+        assert backend.calls == [("reveal", jobs[0].id)]
+        await deck.press("escape", "j", key)
+        assert "nobody" in deck.screen_text()
+        assert backend.calls == [("reveal", jobs[0].id)]
+
+
+async def test_while_the_look_cannot_be_put_on_record_nothing_is_shown() -> None:
+    backend = FakeBackend([make_job(1, payload={"note": "kim@example.org"})])
+    async with dashboard(backend, size=LARGE) as deck:
+        backend.failure = lost()
+        await deck.press("N")
+        assert deck.here == "Dashboard"
+        assert "kim@" not in deck.screen_text()
 
 
 async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_off() -> None:

@@ -87,6 +87,15 @@ def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
     assert "lying" not in told(by_hand)
 
 
+async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_the_line_of_health() -> None:
+    backend = FakeBackend()
+    for status, words in (("paused", "Run Worker ◦ paused 4m ago"), ("ok", "Run Worker ● 4m ago")):
+        last = worker_run(1, 4, source="manual", http_status=None, status=status)
+        backend.health = Health(Verdict.OK, (), last_trigger=last)
+        async with dashboard(backend) as deck:
+            assert words in deck.line("health")
+
+
 @pytest.mark.parametrize(("ago", "source", "words"), [(4, "cron_http", "going on"), (16, "cron_http", "crashed"),
                                                       (16, "worker", "going on")])  # fmt: skip
 def test_an_open_record_goes_on_or_has_crashed(ago: float, source: str, words: str) -> None:

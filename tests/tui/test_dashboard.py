@@ -15,7 +15,7 @@ from core.model import (
 )
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard, failed
+from tests.tui.support import LARGE, SMALL, dashboard, failed
 
 
 async def test_the_header_says_where_who_and_whether_processing_is_on() -> None:
@@ -192,6 +192,8 @@ async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> No
         await deck.pilot.resize_terminal(40, 10)
         await deck.pilot.pause()
         assert "Jobdeck needs 60 columns and 12 lines" in " ".join(deck.screen_text().split())
+        await deck.press("D", "C", "R", "P", "n", "enter")
+        assert deck.here == "Dashboard"
         await deck.pilot.resize_terminal(80, 24)
         await deck.pilot.pause()
         assert "game_platform_sync" in deck.screen_text()
@@ -201,11 +203,14 @@ async def test_a_terminal_that_is_too_small_gets_a_sentence_and_recovers() -> No
 async def test_every_page_survives_a_tiny_terminal(keys: tuple[str, ...]) -> None:
     async with dashboard(failed(3)) as deck:
         await deck.press(*keys)
-        await deck.pilot.resize_terminal(40, 10)
-        await deck.pilot.pause()
-        await deck.pilot.resize_terminal(20, 4)
-        await deck.pilot.pause()
-        assert deck.screen_text()
+        before = deck.screen_text()
+        for size in ((40, 10), (20, 4), (1, 1), SMALL):
+            await deck.pilot.resize_terminal(*size)
+            await deck.pilot.pause()
+        assert deck.screen_text() == before
+        await deck.press("escape", "j")
+        assert deck.here == "Dashboard"
+        assert deck.table.cursor == 1
 
 
 async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_keys_back_to_the_list() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.cells import cell_len
 
+from core.errors import DatabaseUnreachable
 from core.model import Job, Status
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
@@ -91,6 +92,47 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
         await deck.press("y")
         assert deck.backend.calls == [("retry", (job_id(1),))]
         assert f"canary        {short_id(job_id(1))} waits for a worker" in deck.screen_text()
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (1, "It is tried alone; no other waits for"), (2, "It is tried alone; 1 other job of this group waits for"),
+    (3, "It is tried alone; 2 other jobs of this group wait for"),
+])  # fmt: skip
+async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_many_wait(
+    number: int, words: str
+) -> None:
+    async with dashboard(broken(number)) as deck:
+        await deck.press("e", "R")
+        text = " ".join(deck.screen_text().replace("│", " ").split())
+        assert words in text
+        assert "boom" in text.partition("Retry 1 job as a canary")[2].partition("It is tried alone")[0]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_canary_that_could_not_be_retried_does_not_keep_its_group_waiting(lost: bool) -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "R")
+        becomes(backend, job_id(1), version=9)
+        backend.failure = DatabaseUnreachable("No answer.") if lost else None
+        await deck.press("y")
+        assert ("is unknown" if lost else "refused") in deck.toasts[-1]
+        backend.failure = None
+        await next_look(deck)
+        await deck.press("R")
+        assert "Retry 1 job as a canary" in deck.screen_text()
+
+
+async def test_a_group_that_is_gone_from_under_the_cursor_is_said_to_be_gone() -> None:
+    backend = broken(trends=2)
+    async with dashboard(backend) as deck:
+        await deck.press("e")
+        backend.evidence.trends = backend.evidence.trends[1:]
+        await next_look(deck)
+        assert "No run of the last 7 days failed as the group under the cursor any more" in deck.toasts[-1]
+        assert len(deck.toasts) == 1
+        await next_look(deck)
+        assert len(deck.toasts) == 1
 
 
 async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key() -> None:

@@ -11,7 +11,7 @@ from core.model import (
 )
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, Deck, dashboard
 from tui.columns import layout
 from tui.view import SORTS
 
@@ -94,6 +94,22 @@ async def test_esc_leaves_the_line_and_keeps_the_filter_that_is_on() -> None:
         assert deck.backend.requests[-1].filter.error == "429"
 
 
+def listed(deck: Deck) -> Status | None:
+    return deck.app.poller.request.filter.status
+
+
+async def test_esc_goes_back_to_the_tab_that_was_there_before_a_filter_named_its_status() -> None:
+    async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press("3", "slash", *"status:failed error:nosuch", "enter")
+        assert listed(deck) is Status.FAILED
+        await deck.press("slash", *("backspace",) * 27, *"status:cancelled", "enter", "escape")
+        assert listed(deck) is Status.RUNNING
+        await deck.press("slash", *"type:nosuch", "enter")
+        assert "No running job matches type:nosuch. esc clears the filter." in deck.screen_text()
+        await deck.press("escape")
+        assert listed(deck) is Status.RUNNING
+
+
 async def test_a_filter_stays_while_tabs_change() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("slash", *"error:429", "enter", "5")
@@ -128,6 +144,17 @@ async def test_s_goes_through_every_column_and_the_heading_shows_the_order() -> 
         assert "error ↓" in deck.screen_text()
         await deck.press("S")
         assert "error ↑" in deck.screen_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 132, 160, 200])
+async def test_the_order_is_seen_at_every_width_for_as_long_as_it_is_there(width: int) -> None:
+    async with dashboard(sample(), size=(width, 24)) as deck:
+        for sort in SORTS[1:]:
+            await deck.press("s")
+            deck.clock.now += 60
+            deck.app.dashboard.tick()
+            heading = next(line for line in deck.screen_text().splitlines() if " task " in line)
+            assert {"↓", "↑"} & set(heading + deck.line("peek")), sort
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

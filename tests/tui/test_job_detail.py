@@ -128,4 +128,5 @@ async def test_too_much_to_copy_is_refused_with_the_reason() -> None:
     async with dashboard(FakeBackend([big])) as deck:
         await deck.press("Y")
         assert "Not copied" in deck.toasts[-1]
+        assert f"jobdeck job {big.id} --json" in deck.toasts[-1]
         assert not deck.app.clipboard

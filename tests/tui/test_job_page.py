@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard
 from tui import detail_text
+from tui.format import short_id
 
 PERSON = {"to": "kim@example.org", "phone": "+15005550006"}
 
@@ -223,6 +226,24 @@ async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_re
         assert f"jobdeck edit {job_id(1)} --payload '{{\"to\": null}}' && jobdeck retry {job_id(1)}" in deck.toasts[-1]
 
 
+async def test_the_command_of_another_payload_does_the_same_with_personal_data_in_it_too() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, payload=PERSON)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter", "T", "ctrl+s")
+        words = shlex.split(deck.toasts[-1].splitlines()[-1])
+        assert json.loads(words[words.index("--payload") + 1]) == PERSON
+
+
+async def test_a_payload_with_control_characters_is_shown_harmless_and_goes_back_as_it_was() -> None:
+    payload = {"note": "a\x9b31mb\x7f\u202ec"}
+    backend = FakeBackend([make_job(1, Status.FAILED, payload=payload)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter", "T")
+        assert not set("\x9b\x7f\u202e") & set(deck.screen_text())
+        await deck.press("ctrl+s")
+        assert backend.calls[-1] == ("retry with", job_id(1), payload)
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ('{"to": ', "Line 1, column 8"),
     ("[1, 2]", "A payload is a JSON object"),
@@ -249,6 +270,34 @@ async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() ->
         await deck.press("ctrl+s")
         assert backend.calls[-1] == ("retry with", job_id(1), {"n": 2})
         assert "jobdeck enqueue game_platform_sync --payload '{\"n\": 2}'" in deck.toasts[-1]
+
+
+@pytest.mark.parametrize("key", ["g", "X"])
+async def test_of_a_very_long_payload_the_beginning_is_shown_and_how_much_more_there_is(key: str) -> None:
+    job = make_job(1, payload={"competitorIds": [f"id-{at:05}" for at in range(5000)]})
+    async with dashboard(FakeBackend([job])) as deck:
+        await deck.press("enter", key, "G")
+        text = deck.screen_text()
+        assert "id-00997" in text
+        assert f"… 4004 more lines: jobdeck job {short_id(job.id)} --json" in text
+
+
+async def test_a_long_text_is_not_cut_in_silence() -> None:
+    job = make_job(1, payload={"note": "word " * 20_000 + "end"})
+    async with dashboard(FakeBackend([job]), size=LARGE) as deck:
+        await deck.press("enter", "G")
+        assert "characters were left out here" in " ".join(deck.screen_text().split())
+
+
+async def test_of_a_job_that_runs_it_is_not_asked_why_it_does_not() -> None:
+    backend = running()
+    job = backend.jobs[0]
+    clause = Clause("status", holds=False, evidence="The job is running.")
+    backend.details[job.id] = JobDetail(job, (), (clause,), ())
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("enter")
+        assert "It is running. Its next claim will ask" in deck.screen_text()
+        assert "Why it is not running" not in deck.screen_text()
 
 
 async def test_a_running_job_cannot_be_given_another_payload() -> None:

@@ -289,7 +289,7 @@ async def test_pause_with_a_reason_and_resume(settings: Settings, conn: Connecti
         assert switch() == (False, 'MetaCTF is "down"')
         pause = desk.twin
         await desk.press("w")
-        assert 'Run Worker: MetaCTF is "down"' in desk.toasts[-1]
+        assert 'Nothing ran: processing is paused (MetaCTF is "down")' in desk.toasts[-1]
         await desk.press("P", "y")
         assert switch() == (True, None)
         resume = desk.twin

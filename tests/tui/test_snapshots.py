@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,15 @@ PAGES = {
     "palette": ("colon", *"pa"),
 }
 
+LOGGED = (
+    (logging.INFO, "worker here starts, 4 slots, handles 9 task types"),
+    (logging.INFO, "claimed 2 jobs"),
+    (logging.WARNING, "MetaCTF answered 429 Too Many Requests; whoever asks it waits 3600 s before asking again"),
+    (logging.INFO, "run 81022 succeeded after 2.4 s"),
+    (logging.ERROR, "run 81023 failed: SendGrid refused the batch: the from address is not verified"),
+    (logging.CRITICAL, "the lease of run 81024 could not be renewed for 60 s; its handler is stopped"),
+)  # fmt: skip
+
 
 def walk(*keys: str) -> Callable[[Pilot[int]], object]:
     async def run_before(pilot: Pilot[int]) -> None:
@@ -54,7 +64,8 @@ def test_page(page: str, size: tuple[int, int], snap_compare: SnapCompare) -> No
     assert snap_compare(make_app(sample()), terminal_size=size, run_before=walk(*PAGES[page]))
 
 
-def test_paused_and_disconnected(snap_compare: SnapCompare) -> None:
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+def test_paused_and_disconnected(size: tuple[int, int], snap_compare: SnapCompare) -> None:
     backend = sample()
     backend.processing = Processing(
         enabled=False, paused_reason="MetaCTF is down", paused_by="bob@10.0.0.9", paused_at=NOW - minutes(12)
@@ -67,4 +78,14 @@ def test_paused_and_disconnected(snap_compare: SnapCompare) -> None:
         app.poller.poke()
         await pilot.pause()
 
-    assert snap_compare(app, terminal_size=SMALL, run_before=lose)
+    assert snap_compare(app, terminal_size=size, run_before=lose)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+def test_the_log_with_lines_in_it(size: tuple[int, int], snap_compare: SnapCompare) -> None:
+    app = make_app(sample())
+    for second, (level, message) in enumerate(LOGGED):
+        record = logging.LogRecord("jobdeck.worker", level, __file__, 1, message, None, None)
+        record.created = NOW.timestamp() + second
+        app.log_lines.handle(record)
+    assert snap_compare(app, terminal_size=size, run_before=walk("l"))

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.screen import Screen
 
+from core.redact import scrub
 from tui import hits
 from tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
-from tui.clipboard import copy
+from tui.clipboard import copy, is_copied
 from tui.format import job_json, plural
 from tui.screens.confirm import Confirm, Question, job_question, resume_question
 from tui.screens.help import Help
-from tui.screens.palette import Palette
+from tui.screens.palette import NEW, Palette
 from tui.screens.pause import Pause, PauseAnswer
 
 if TYPE_CHECKING:
@@ -68,27 +69,41 @@ class Acting(Screen[None]):
         """The one job that an action on one job takes."""
         return self.targets()[:1]
 
-    def open_form(self, job: Job | None = None, *, editing: bool = False) -> None:
-        """Opens Create Job: empty, as the copy of a job, or to change it."""
+    def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
+        """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
         from tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
-        self.deck.push_screen(CreateJob(self.deck.reach().creating, job=job, editing=editing))
+        def opened() -> None:
+            creating = self.deck.reach().creating
+            self.deck.push_screen(CreateJob(creating, job=job, editing=editing, task_type=task_type))
+
+        # A form shows the payload as it is stored. Where lists mask something of it, the look is put on record.
+        if job is not None and scrub(job.payload) != job.payload:
+            self.deck.operations.reveal(job, opened)
+        else:
+            opened()
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
-        """A click on a key does what the key does."""
-        if event.line.id == "keys":
-            action = hits.action_at(event.line.spans, event.x, self.SCOPE, self.situation())
-            if action is not None:
-                self.action_do(action.id)
+        """A click on a key does what the key does, one on a figure what is behind it."""
+        action_id = hits.at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
+        if action_id is not None:
+            self.action_do(action_id)
 
     def open_palette(self) -> None:
         """Offers every action of this page by its name, and takes the one that is chosen."""
 
         def chosen(action_id: str | None) -> None:
-            if action_id is not None:
+            if action_id is None:
+                return
+            if action_id.startswith(NEW):
+                self.open_form(task_type=action_id.removeprefix(NEW))
+            elif self.SCOPE in BY_ID[action_id].scopes:
                 self.action_do(action_id)
+            else:
+                self.deck.dashboard.action_do(action_id)
 
-        self.deck.push_screen(Palette(self.SCOPE, self.situation()), chosen)
+        types = self.deck.reach().creating.types() if self.deck.view is not None else ()
+        self.deck.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
 
     def action_do(self, action_id: str) -> None:
         """Takes an action of the table, or says why it cannot be taken."""
@@ -137,7 +152,7 @@ class Acting(Screen[None]):
 
             def paused(answer: PauseAnswer | None) -> None:
                 if answer is not None:
-                    self.deck.operations.pause(answer.reason, answer.resume_after)
+                    self.deck.operations.pause(answer.reason, answer.until)
 
             self.deck.push_screen(Pause(waiting), paused)
         else:
@@ -146,7 +161,8 @@ class Acting(Screen[None]):
                 if yes:
                     self.deck.operations.resume()
 
-            question = resume_question(view.snapshot.processing, waiting, self.deck.now())
+            production = self.deck.options.production
+            question = resume_question(view.snapshot.processing, waiting, self.deck.now(), production=production)
             self.deck.push_screen(Confirm(question), resumed)
 
     def copy_ids(self) -> None:
@@ -160,5 +176,10 @@ class Acting(Screen[None]):
 
     def _copy(self, text: str) -> None:
         jobs = self.targets()
-        said = copy(self.deck, text) if jobs else "There is no job to copy."
-        self.deck.say(f"{said} {plural(len(jobs), 'job')}." if len(jobs) > 1 else said)
+        if not jobs:
+            self.deck.say("There is no job to copy.")
+            return
+        more = f" {plural(len(jobs), 'job')}." if len(jobs) > 1 else ""
+        if not is_copied(text):
+            more = " Copy fewer jobs." if len(jobs) > 1 else f"\njobdeck job {jobs[0].id} --json"
+        self.deck.say(f"{copy(self.deck, text)}{more}")

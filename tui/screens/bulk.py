@@ -11,9 +11,9 @@ from textual.content import Content
 from tui import bulk
 from tui.actions import bindings
 from tui.clipboard import copy
-from tui.format import ago, bar, fit, middle, one_line, short_id
+from tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from tui.pane import entry
-from tui.screens.confirm import Confirm, Question
+from tui.screens.confirm import Confirm, Question, needed_word
 from tui.screens.page import ListPage
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Wish:
 
 
 class BulkPage(ListPage[BulkReport]):
-    """The newest action first; `[` and `]` go to others."""
+    """The newest action first; others are beside it."""
 
     SCOPE: ClassVar[Scope] = "bulk"
     HEADING: ClassVar[str] = "Bulk actions"
@@ -65,6 +65,7 @@ class BulkPage(ListPage[BulkReport]):
     def __init__(self) -> None:
         super().__init__()
         self.wish = _Wish()
+        self._begun: tuple[UUID, bool] | None = None
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """What this page does beside what every page does."""
@@ -109,14 +110,26 @@ class BulkPage(ListPage[BulkReport]):
         if not data.answers:
             none = "No job was refused." if self.wish.refused else "No answers yet."
             return [*lines, entry((f" {none}", "muted"))]
-        return [*lines, *(answer_line(answer, width) for answer in data.answers)]
+        return [*lines, *(line for answer in data.answers for line in answer_lines(answer, width))]
+
+    def redraw(self) -> None:
+        """Says everything anew; the cursor begins on the first answer, as the lines above it are about no job."""
+        super().redraw()
+        shown = self.data.shown if self.is_mounted and self.data else None
+        if shown is None or self._begun == (shown.id, self.wish.refused):
+            return
+        first = next((at for at, line in enumerate(self.pane.entries) if line.key is not None), None)
+        if first is not None:
+            self._begun = shown.id, self.wish.refused
+            self.pane.move_to(first)
 
     def summary(self, data: BulkReport) -> list[Span]:
         """Which of them is shown, and whether all answers are."""
         if data.shown is None:
             return []
         place = data.bulks.index(data.shown) + 1
-        spans: list[Span] = [(f"{place} of {len(data.bulks)}", "muted"), ("  [ older  ] newer", "muted")]
+        others = f"  {self.deck.key('bulk.older')} older  {self.deck.key('bulk.newer')} newer"
+        spans: list[Span] = [(f"{place} of {len(data.bulks)}", "muted"), (others, "muted")]
         if self.wish.refused:
             spans.append(("  refused only", "warn"))
         return spans
@@ -153,36 +166,45 @@ class BulkPage(ListPage[BulkReport]):
             self.deck.say("This is the oldest one." if by > 0 else "This is the newest one.")
 
     def _go_on(self) -> None:
-        if self.data and self.data.shown:
-            self.deck.operations.bulk.go_on(self.data.shown)
-            self.redraw()
+        shown = self.data.shown if self.data else None
+        if shown is None:
+            return
+        begun = f"{one_line(shown.actor)} began it {ago(shown.started_at, self.deck.now())}."
+        body = f"{bulk.progress(shown).capitalize()}. {begun} It goes on with the rest, from here."
+        word = self._word(shown.action or "go on", shown.total - shown.done)
+        question = Question(
+            "Go on with this action", Content(body), "Go on", word=word, twin=bulk.twin_on("go-on", shown)
+        )
+        self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
     def _stop(self) -> None:
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.deck.operations.bulk.stop(shown)
-
-        body = Content(f"{bulk.progress(shown)}. What is done stays done; the rest is left as it is.")
+        body = Content(f"{bulk.progress(shown).capitalize()}. What is done stays done; the rest is left as it is.")
         same = bulk.twin_on("stop", shown)
         question = Question("Stop this action", body, "Stop it", "Go on", danger=True, twin=same)
-        self.deck.push_screen(Confirm(question), answered)
+        self._ask(question, lambda: self.deck.operations.bulk.stop(shown))
 
     def _undo(self) -> None:
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.deck.operations.bulk.restore(shown)
-
         good = shown.done - shown.refused
         body = Content(f"{bulk.plural_of(good)} will be taken out of the trash, each as it was.")
-        question = Question("Take the deletion back", body, "Restore", twin=bulk.twin_on("undo", shown))
+        word, same = self._word("restore", good), bulk.twin_on("undo", shown)
+        question = Question("Take the deletion back", body, "Restore", word=word, twin=same)
+        self._ask(question, lambda: self.deck.operations.bulk.restore(shown))
+
+    def _word(self, word: str, number: int) -> str | None:
+        return needed_word(word, number, production=self.deck.options.production)
+
+    def _ask(self, question: Question, then: Callable[[], object]) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                then()
+                self.redraw()
+
         self.deck.push_screen(Confirm(question), answered)
 
     def _copy_twin(self) -> None:
@@ -230,17 +252,19 @@ def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
     return [*lines, entry()]
 
 
-def answer_line(answer: BulkAnswer, width: int) -> Entry:
-    """The answer for one job."""
+def answer_lines(answer: BulkAnswer, width: int) -> list[Entry]:
+    """The answer for one job; a refusal is never cut, as its end says why."""
     word, ink = {True: ("✓ done", "good"), False: ("✗ refused", "bad"), None: ("○ waiting", "muted")}[answer.ok]
     room = TYPE_WIDTH if width >= 110 else 20
-    return entry(
+    message, key = one_line(answer.message or ""), ("job", answer.job_id)
+    rest = max(width - 24 - room, 8)
+    told = wrapped(message, rest) if answer.ok is False else [fit(message, rest).rstrip()]
+    says = "text" if answer.ok is False else "muted"
+    first = entry(
         (f" {short_id(answer.job_id)}  ", "muted"),
         (f"{fit(word, 10)} ", ink),
         (f"{fit(middle(one_line(answer.task_type or '?'), room), room)}  ", "text"),
-        (
-            fit(one_line(answer.message or ""), max(width - 24 - room, 8)).rstrip(),
-            "text" if answer.ok is False else "muted",
-        ),
-        key=("job", answer.job_id),
+        (told[0], says),
+        key=key,
     )
+    return [first, *(entry((f"{'':{24 + room}}{line}", says), key=key) for line in told[1:])]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from tui.format import one_line, plural, short_id
-from tui.screens.confirm import FIRST, MANY, Confirm, Question
+from tui.screens.confirm import FIRST, Confirm, Question, needed_word
 from tui.twins import PURGE, cleanup_twin
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
                 "a recurring one goes on at its next slot."),
     ]  # fmt: skip
     title = f"Mark {plural(number, 'stuck job')} failed"
-    word = "cleanup" if number > MANY or production else None
+    word = needed_word("cleanup", number, production=production)
     same = cleanup_twin([one.job_id for one in results])
     return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
 
@@ -86,5 +86,5 @@ def purge_question(number: int, *, production: bool) -> Question:
         f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed for good, "
         "not to the trash; their runs stay in the history for 30 days."
     )
-    word = "purge" if number > MANY or production else None
+    word = needed_word("purge", number, production=production)
     return Question(title, body, title, word=word, danger=True, twin=PURGE)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from core.model import Status
 from tui.actions import BY_ID, breakdown
 from tui.bulk import again, plural_of
 from tui.bulk import number as spaced
+from tui.dialog_keys import bindings
 from tui.format import age, badge, count, fit, one_line, plural, short_id
+from tui.screens.dialog import Dialog
 from tui.twins import NAMED, RESUME, twin
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Question:
     freezes: bool = False
 
 
+def needed_word(word: str, number: int, *, production: bool) -> str | None:
+    """The word to be typed before so many jobs are acted on, or anything in production; None where `y` is enough."""
+    return word if number > MANY or production else None
+
+
 def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
     """The question before an action on jobs."""
     number = len(jobs)
@@ -70,7 +76,7 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     lines += [Content(""), Content(_consequence(verb, jobs))]
     if left_out:
         lines.append(Content.styled(f"Left out, their status does not allow it: {left_out}.", "$warning"))
-    word = verb if number > MANY or production else None
+    word = needed_word(verb, number, production=production)
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
     freezes = number > NAMED and not any(job.removed for job in jobs)
@@ -99,7 +105,7 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
         told = ", ".join(f"{spaced(jobs)} {status or 'changed since'}" for status, jobs in left_out.items())
         lines.append(Content.styled(f"Will be refused: {told}.", "$warning"))
     title = f"{verb.capitalize()} {plural_of(number)}"
-    word = verb if number > MANY or production else None
+    word = needed_word(verb, number, production=production)
     no = "Keep" if verb == "cancel" else "Cancel"
     same = again(verb, choice.bulk)
     return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
@@ -132,12 +138,21 @@ def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
         asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
         series = " A recurring series stops." if any(job.is_recurring for job in jobs) else ""
         return f"{'It' if one else 'They'} will not run again unless retried.{asked}{series}"
-    copies = sum(job.removed for job in jobs)
-    copied = f" {plural(copies, 'job')} left the queue: a copy is enqueued." if copies else ""
-    return f"{'It becomes' if one else 'They become'} due now.{copied}"
+    return _of_retry(sum(not job.removed for job in jobs), sum(job.removed for job in jobs))
 
 
-def resume_question(processing: Processing, waiting: int, now: datetime) -> Question:
+def _of_retry(here: int, left: int) -> str:
+    """What becomes of jobs that are in the queue, and of those that left it."""
+    if not left:
+        return f"{'It becomes' if here == 1 else 'They become'} due now."
+    copies = "a copy is" if left == 1 else "copies are"
+    if not here:
+        return f"{'It has' if left == 1 else 'They have'} left the queue: {copies} enqueued."
+    become = f"{plural(here, 'job')} {'becomes' if here == 1 else 'become'}"
+    return f"{become} due now; of {left} that left the queue {copies} enqueued."
+
+
+def resume_question(processing: Processing, waiting: int, now: datetime, *, production: bool) -> Question:
     """The question before processing is resumed."""
     who = one_line(processing.paused_by) if processing.paused_by else "somebody"
     since = f" {age(now - processing.paused_at)} ago" if processing.paused_at else ""
@@ -149,18 +164,15 @@ def resume_question(processing: Processing, waiting: int, now: datetime) -> Ques
             Content(f"{count(waiting)} pending jobs wait. Each recurring job runs once; nothing is replayed."),
         ]
     )
-    return Question("Resume Automatic Processing", body, "Resume", twin=RESUME)
+    word = needed_word("resume", 0, production=production)
+    return Question("Resume Automatic Processing", body, "Resume", word=word, twin=RESUME)
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Dialog[bool]):
     """Asks, with the harmless answer in focus. `y` says yes; where a word is wanted, only typing it does."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "dismiss(False)", "cancel"),
-        ("y", "yes", "yes"),
-        ("left,up,h,k", "app.focus_previous", "previous"),
-        ("right,down,l,j", "app.focus_next", "next"),
-    ]
+    DIALOG: ClassVar[str] = "confirm"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("confirm")]
 
     def __init__(self, question: Question) -> None:
         super().__init__()
@@ -188,7 +200,7 @@ class Confirm(ModalScreen[bool]):
                     classes="-danger" if question.danger else "",
                     disabled=question.word is not None,
                 )
-                yield Static(Content("esc no" if question.word else "y yes · esc no"), id="hint")
+                yield self.hint(*([] if question.word else [("yes", "yes")]), ("close", "no"))
 
     def name_twin(self, chosen: Bulk, verb: Verb) -> None:
         """Shows the command, now that the jobs are frozen."""
@@ -214,8 +226,10 @@ class Confirm(ModalScreen[bool]):
         self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
 
     def on_input_submitted(self) -> None:
-        """Enter after the word is yes."""
-        if not self.query_one("#yes", Button).disabled:
+        """Enter after the word is yes; after another one it is said that this was not it."""
+        if self.query_one("#yes", Button).disabled:
+            self.deck.say(f"Not done: type {self.question.word} first, or {self.key('close')} leaves it.", "warning")
+        else:
             self.dismiss(result=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Input
 
 from core.errors import JobdeckError
+from core.model import Enqueued
 from tui import form_text
 from tui.clipboard import copy
+from tui.dialog_keys import bindings
 from tui.form import Form
 from tui.form_body import JSON, FormBody
 from tui.form_lookup import Lookup
@@ -21,6 +22,7 @@ from tui.form_widgets import Twin
 from tui.format import one_line, short_id
 from tui.ink import Line
 from tui.operations import failure
+from tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -28,33 +30,26 @@ if TYPE_CHECKING:
     from textual.events import DescendantFocus, Resize
 
     from core.creating import Wanted
-    from core.model import ActionResult, Enqueued, Job, Json
-    from tui.app import JobdeckApp
+    from core.model import ActionResult, Job, Json
     from tui.creating import Creating, Rehearsal
 
 WIDE: Final = 130
 FIRST_TYPE: Final = "game_platform_sync"
 
 
-class CreateJob(ModalScreen[None]):
+class CreateJob(Dialog[None]):
     """The form. It begins empty, as the copy of a job, or as the job that it changes."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        ("escape", "leave", "leave"),
-        ("ctrl+s", "create", "create"),
-        ("ctrl+t", "rehearse", "dry run"),
-        ("ctrl+y", "copy", "copy the command"),
-        ("up", "app.focus_previous", "previous"),
-        ("down", "app.focus_next", "next"),
-        ("pagedown", "scroll(8)", "down"),
-        ("pageup", "scroll(-8)", "up"),
-    ]
+    DIALOG: ClassVar[str] = "create"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("create")]
 
-    def __init__(self, creating: Creating, *, job: Job | None = None, editing: bool = False) -> None:
+    def __init__(
+        self, creating: Creating, *, job: Job | None = None, editing: bool = False, task_type: str | None = None
+    ) -> None:
         super().__init__()
         self.creating = creating
         types = {known.task_type: known for known in creating.types()}
-        usual = types.get(FIRST_TYPE) or next(iter(types.values()), None)
+        usual = types.get(task_type or FIRST_TYPE) or next(iter(types.values()), None)
         form = Form.begin(types.get(job.task_type) if job else usual, job=job, editing=editing)
         lookup = Lookup(creating, lambda: self.deck.background)
         self.body = FormBody(form, types, lookup, self._edited, id="halves")
@@ -73,15 +68,10 @@ class CreateJob(ModalScreen[None]):
             yield Line(id="runs")
             yield Twin()
             with Horizontal(id="buttons"):
-                yield Button(Content(f"{'Save' if form.editing else 'Create job'} ctrl+s"), id="yes")
-                yield Button(Content("Dry run ctrl+t"), id="try")
-                yield Button(Content("Cancel esc"), id="no")
-                yield Static(Content("ctrl+y copies"), id="hint")
-
-    @property
-    def deck(self) -> JobdeckApp:
-        """The application, as what it is."""
-        return cast("JobdeckApp", self.app)
+                yield Button(Content(f"{'Save' if form.editing else 'Create job'} {self.key('create')}"), id="yes")
+                yield Button(Content(f"Dry run {self.key('try')}"), id="try")
+                yield Button(Content(f"Cancel {self.key('close')}"), id="no")
+                yield self.hint(("copy", "copies"))
 
     @property
     def form(self) -> Form:
@@ -89,8 +79,7 @@ class CreateJob(ModalScreen[None]):
         return self.body.form
 
     def on_mount(self) -> None:
-        """The first thing to decide has the focus; toasts of what was done before do not cover the form."""
-        self.deck.clear_notifications()
+        """The first thing to decide has the focus."""
         self._lay_out(self.app.size.width)
         self.body.rows[0].widget.focus()
 
@@ -104,7 +93,7 @@ class CreateJob(ModalScreen[None]):
             return
         now, form = self.deck.now(), self.form
         self.body.redraw(form.check(now), self.rehearsal, now)
-        told = form_text.mending(form)
+        told = form_text.mending(form, self.key("create"))
         self.query_one("#runs", Line).show([(told, "bad") if told else (form_text.runs(form, now), "run")])
         self._draw_help()
         self._draw_twin()
@@ -136,7 +125,8 @@ class CreateJob(ModalScreen[None]):
             self.dismiss(None)
             return
         self._discarding = True
-        self._say("Esc once more throws away what you typed.")
+        key = self.key("close")
+        self._say(f"{key[:1].upper()}{key[1:]} once more throws away what you typed.")
 
     def action_scroll(self, lines: int) -> None:
         """Scrolls what does not fit: all of it where it stands in one column, else what a run would do."""
@@ -185,6 +175,8 @@ class CreateJob(ModalScreen[None]):
             self._say(told)
             return
         self.deck.say(f"{told}\n{twin}")
+        if isinstance(answer, Enqueued):
+            self.deck.dashboard.seek(answer.job.id)
         self.deck.poller.poke()
         if self.is_attached:
             self.dismiss(None)

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from core.model import Filter
-from tui import hits, key_line, status_bar
+from tui import key_line, status_bar
 from tui.actions import ON_MANY, bindings
 from tui.columns import Moment
 from tui.filter_bar import FilterBar
@@ -21,10 +21,10 @@ from tui.poller import LinkState
 from tui.reason import Reason
 from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
 from tui.screens.confirm import Confirm, choice_question
-from tui.screens.listing import ENDS, Listing, order
+from tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tui.view import Verb, View
 
 LEAST: Final = (60, 12)
+WHEN_SMALL: Final = ("quit", "refresh", "move.")
+"""What the actions begin with that need not show of which job they are."""
 NOTHING_YET: Final = "Nothing has been read yet."
 CHOOSING: Final = "All that match are just being chosen. Press the key again when they are."
 
@@ -54,7 +56,7 @@ class Dashboard(Listing):
         yield Line(id="health")
         yield Reason()
         yield Line(id="tabs")
-        yield FilterBar(id="filter")
+        yield FilterBar(key=self.deck.key, id="filter")
         yield Line(id="banner")
         yield JobTable(id="jobs")
         yield Line(id="peek")
@@ -124,16 +126,29 @@ class Dashboard(Listing):
             self._to_end = False
             self.table.move_to(len(jobs) - 1)
         self._tell_of(gone)
+        self._find_sought(jobs)
+
+    def _find_sought(self, jobs: Sequence[Job]) -> None:
+        poller = self.deck.poller
+        place = next((at for at, job in enumerate(jobs) if job.id == self._sought), None)
+        if place is not None:
+            self.table.move_to(place)
+        elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
+            self._sought = None
 
     def _tell_of(self, gone: Gone) -> None:
         """Says what a reading took away. Whose order was just changed reads of that, and not that its job has left."""
         said = [self.noticed] if self._reordered and self.noticed else []
-        if gone.cursor and not self._reordered:
+        if gone.cursor and not self._reordered and not self.deck.operations.deletions.holds(gone.cursor):
             said.append(f"{short_id(gone.cursor)} has left this list")
+            self._gone = gone.cursor
         if gone.marks:
             said.append(f"{plural(gone.marks, 'marked job')} left this list, unmarked")
         if said:
-            self.noticed = " · ".join(said)
+            self.notice(" · ".join(said))
+        elif self._gone in {job.id for job in self.table.jobs}:
+            self._gone = None
+            self.notice("")
         self._reordered = False
 
     def redraw(self) -> None:
@@ -150,7 +165,7 @@ class Dashboard(Listing):
         counts = view.snapshot.counts if view else None
         width = self.size.width
         stale = link.state is LinkState.DISCONNECTED
-        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale))
+        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale, key=deck.key))
         self.query_one(Reason).say(one_line(link.error) if stale else "")
         self.set_class(stale, "-lost")
         self.line("health").show(status_bar.health(view, poller.took))
@@ -185,6 +200,9 @@ class Dashboard(Listing):
         left, right = status_bar.header(bar, self.size.width)
         self.line("header").show(left)
         self.line("clock").fit(right)
+        if self.noticed and now - self._noticed_at >= NOTICED_FOR:
+            self.notice("")
+            self.draw_foot()
         if not poller.connected and self.line("banner").display:
             self.line("banner").show(self._banner())
         if self._awaited and poller.waited >= status_bar.LATE and poller.link.state is not LinkState.DISCONNECTED:
@@ -193,7 +211,12 @@ class Dashboard(Listing):
     def _banner(self) -> list[Span]:
         deck = self.deck
         width = self.size.width
-        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width)
+        return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, key=deck.key)
+
+    def action_do(self, action_id: str) -> None:
+        """Takes an action, unless the terminal is too small to show of which job."""
+        if not self.has_class("-small") or action_id.startswith(WHEN_SMALL):
+            super().action_do(action_id)
 
     def acted(self) -> None:
         """Marks have served their purpose."""
@@ -209,7 +232,7 @@ class Dashboard(Listing):
             self.query_one("#small", Static).update(
                 Content(
                     f"Jobdeck needs {LEAST[0]} columns and {LEAST[1]} lines; this terminal has {event.size.width} "
-                    f"and {event.size.height}. Make it larger, or press q."
+                    f"and {event.size.height}. Make it larger, or press {self.deck.key('quit')}."
                 )
             )
         self.call_after_refresh(self.redraw)
@@ -219,10 +242,9 @@ class Dashboard(Listing):
         self.action_do("job.detail")
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
-        """A click on a tab does what its key does; Textual has `Acting` see to the keys."""
-        tab = hits.tab_at(event.line.spans, event.x) if event.line.id == "tabs" else None
-        if tab is not None:
-            self.action_do(tab)
+        """A click on what the filter's line says of its keys does it; Textual has `Acting` see to all else."""
+        if event.line.id == "peek" and self.bar.editing:
+            self.call_later(self.bar.take_click, event.line.spans, event.x)
 
     def situation(self) -> Situation:
         """What decides which actions can be taken: on what was chosen with A, else on the selected jobs.
@@ -259,19 +281,21 @@ class Dashboard(Listing):
         view = deck.view
         more = bool(view and view.snapshot.page.next)
         where = "" if self._awaited else status_bar.place(table.cursor, table.top, len(table.jobs), more=more)
+        if where and not self.noticed and not table.heads_order and not is_usual(deck.poller.request):
+            where = f"{ordered(deck.poller.request)}  {where}"
         choice = deck.operations.bulk.choice
         left, right = status_bar.peek(
             table.current, len(table.selected) if self._marking else 0, where, ranging=table.ranging,
-            chosen=choice.bulk.total if choice else 0, drops=deck.key("mark.undo"),
+            chosen=choice.bulk.total if choice else 0, key=deck.key,
         )  # fmt: skip
         if self.bar.editing:
-            left, right = self.bar.hint(), []
+            left, right = self.bar.hint(), self.bar.ways() if deck.options.mouse else []
         elif deck.operations.cycle is not None:
             left = [(f" Run Worker: {deck.operations.cycle}", "run")]
         elif deck.operations.bulk.telling:
             left = [(f" {deck.operations.bulk.telling}", "run"), (f"  {deck.key('page.bulk')} shows it", "muted")]
         elif self.noticed or self._at_longest_end:
-            left = [(f" {self.noticed or ENDS}", "warn")]
+            left = [(f" {self.noticed or ENDS.format(filter=deck.key('filter'))}", "warn")]
         self.line("peek").show(left, right)
         paused = view is not None and not view.snapshot.processing.enabled
         situation = self.situation()
@@ -283,10 +307,12 @@ class Dashboard(Listing):
             self.table.unmark()
         elif operations.bulk.choice is not None:
             self._drop_choice()
-        elif operations.can_undo:
-            operations.undo()
+        elif operations.deletions:
+            operations.undo(self.seek)
         else:
-            self.deck.say("Nothing is marked, and nothing was deleted from here.")
+            audit = self.deck.key("page.audit")
+            self.deck.say(f"Nothing is marked, and nothing deleted from here is left to take back. {audit} lists "
+                          "earlier deletions; opened there, each can be restored for 7 days.")  # fmt: skip
 
     def _choose_matching(self) -> None:
         """Freezes all that match; once more drops them."""
@@ -296,6 +322,14 @@ class Dashboard(Listing):
         elif not driver.choosing:
             self.table.unmark()
             driver.choose(self.deck.poller.request.filter)
+
+    def _clear_filter(self) -> None:
+        """Lists all of the tab again; where the filter had named a status, of the tab there was before."""
+        status = self.deck.poller.request.filter.status
+        if "status:" in self.filter_text:
+            status = self._tab_before
+        self.filter_text = ""
+        self._list(filter=Filter(status=status))
 
     def _drop_choice(self) -> None:
         self.deck.operations.bulk.drop()
@@ -314,8 +348,6 @@ class Dashboard(Listing):
         elif self.deck.operations.bulk.choice is not None:
             self._drop_choice()
         elif self.filter_text:
-            status = self.deck.poller.request.filter.status
-            self.filter_text = ""
-            self._list(filter=Filter(status=status))
+            self._clear_filter()
         elif self.table.marks:
             self.table.unmark()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.content import Content
+
 from core.errors import JobdeckError
 from core.reports import ErrorReport
 from tui import errors_text, playbook_text
 from tui.actions import bindings
 from tui.canary import Canary
-from tui.format import one_line, plural, short_id
+from tui.format import fit, one_line, plural, short_id
 from tui.ink import Line
 from tui.pane import Entry, Pane, entry
 from tui.reason import Reason
@@ -19,10 +21,10 @@ from tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.content import Content
 
     from core.model import Job
     from core.reports import ErrorTrend
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST = 1000
 """How many jobs of one group are retried at a time."""
+SAMPLE = 64
+"""So many cells of an error tell a group from others."""
 
 
 class Errors(ListPage[ErrorReport]):
@@ -97,8 +101,12 @@ class Errors(ListPage[ErrorReport]):
         super().fetch()
 
     def arrived(self, data: ErrorReport) -> None:
-        """Takes what was read; says so when a canary has come to its end."""
+        """Takes what was read; says so when a canary has come to its end, or the group under the cursor is gone."""
+        held = self.trend
         self.data = data
+        if held is not None and held.key not in {trend.key for trend in data.trends}:
+            self.deck.say(f"No run of the last 7 days failed as the group under the cursor any more: "
+                          f"{one_line(held.task_type)}, {fit(one_line(held.sample), SAMPLE).rstrip()}")  # fmt: skip
         for key, canary in self.deck.canaries.items():
             if canary.settled:
                 continue
@@ -189,17 +197,20 @@ class Errors(ListPage[ErrorReport]):
         self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
 
     def _ask_for_canary(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
-        job = jobs[0]
-        rest = plural(len(jobs) - 1, "other job") if len(jobs) > 1 else "no other job"
-        note = f"It is tried alone; {rest} of this group waits for what becomes of it."
+        job, rest = jobs[0], len(jobs) - 1
+        wait = f"{plural(rest, 'other job')} of this group wait{'s' if rest == 1 else ''}" if rest else "no other waits"
+        note = f"It is tried alone; {wait} for what becomes of it."
+
+        def tried(done: set[UUID]) -> None:
+            if job.id in done:
+                self.deck.canaries[trend.key] = Canary(job)
+                self.redraw()
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.deck.canaries[trend.key] = Canary(job)
-                self.deck.operations.act("retry", [job])
-                self.redraw()
+                self.deck.operations.act("retry", [job], tried)
 
-        self._ask((job,), note, "Retry 1 job as a canary", answered)
+        self._ask(trend, (job,), note, "Retry 1 job as a canary", answered)
 
     def _ask_for_rest(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
         canary = self.deck.canaries.get(trend.key)
@@ -218,9 +229,17 @@ class Errors(ListPage[ErrorReport]):
                 self.deck.operations.act("retry", jobs)
                 self._read_at = None
 
-        self._ask(jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", answered)
+        self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", answered)
 
-    def _ask(self, jobs: tuple[Job, ...], note: str, title: str, answered: Callable[[bool | None], None]) -> None:
+    def _ask(
+        self,
+        trend: ErrorTrend,
+        jobs: tuple[Job, ...],
+        note: str,
+        title: str,
+        answered: Callable[[bool | None], None],
+    ) -> None:
         question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
-        body: Content = question.body + f"\n{note}"
+        sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
+        body = Content("\n").join([sample, question.body, Content(note)])
         self.ask_about("retry", jobs, replace(question, title=title, body=body), answered)

@@ -200,6 +200,7 @@ class JobDetailScreen(Page[Reading]):
             run=next((at for at, run in enumerate(runs) if run.run_token == self.run_shown), None),
             recipients=self.data.recipients if self.data is not None else None,
             advice=playbook_text.advice(self.job.task_type, latest),
+            key=self.deck.key,
         )
         self.sheet.show((detail_text.left(page), detail_text.right(page)))
 

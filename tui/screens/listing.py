@@ -18,14 +18,17 @@ from tui.view import LONGEST_PAGE, PAGE, SORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from core.model import Job
     from tui.view import Request
 
 NEAR_END: Final = 50
+NOTICED_FOR: Final = 10.0
+"""Seconds; the line is that of the job under the cursor and its error."""
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
-ENDS: Final = f"The list ends at {number(LONGEST_PAGE)} jobs; there are more. / narrows it."
+ENDS: Final = f"The list ends at {number(LONGEST_PAGE)} jobs; there are more. {{filter}} narrows it."
 SORT_WORDS: Final = {
     "natural": "the order of its tab",
     "run_at": "due time",
@@ -42,10 +45,15 @@ class Listing(Acting):
         super().__init__()
         self.filter_text = ""
         self.noticed = ""
+        self._noticed_at = 0.0
         self._awaited = OPENING
         self._to_end = False
         self._reordered = False
         self._covered = False
+        self._sought: UUID | None = None
+        self._sought_at = 0.0
+        self._gone: UUID | None = None
+        self._tab_before: Status | None = None
 
     def redraw(self) -> None:
         """Says anew what is around the table."""
@@ -85,6 +93,14 @@ class Listing(Acting):
         """The line of the filter."""
         return self.query_one(FilterBar)
 
+    def notice(self, text: str) -> None:
+        """Says something under the table, for a while and until the cursor moves; an empty text takes it back."""
+        self.noticed, self._noticed_at = text, self.deck.monotonic()
+
+    def seek(self, job_id: UUID) -> None:
+        """Has the cursor go to a job that has just come, where the next reading lists it."""
+        self._sought, self._sought_at = job_id, self.deck.monotonic()
+
     def targets(self) -> tuple[Job, ...]:
         """The marked jobs, else the one under the cursor."""
         return self.table.selected
@@ -94,7 +110,8 @@ class Listing(Acting):
         table, view = self.table, self.deck.view
         if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
             self.deck.poller.grow(len(table.jobs) * 2)
-        self.noticed = ""
+        self._sought = None
+        self.notice("")
         self.draw_foot()
 
     def on_job_table_sorted(self, event: JobTable.Sorted) -> None:
@@ -106,9 +123,11 @@ class Listing(Acting):
 
     def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
         """The list of what was asked for; a filter that names no status keeps the tab."""
-        wanted = event.found
+        wanted, tab = event.found, self.deck.poller.request.filter.status
         if wanted.status is None and "status:" not in event.text:
-            wanted = replace(wanted, status=self.deck.poller.request.filter.status)
+            wanted = replace(wanted, status=tab)
+        elif "status:" not in self.filter_text:
+            self._tab_before = tab
         self.filter_text = event.text
         self._close_filter()
         self._list(filter=wanted)
@@ -134,7 +153,9 @@ class Listing(Acting):
     def _empty_text(self) -> str:
         request = self.deck.poller.request
         if self.filter_text:
-            return f"No job matches {one_line(self.filter_text)}. esc clears the filter."
+            status = request.filter.status
+            what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"
+            return f"{what} matches {one_line(self.filter_text)}. {self.deck.key('back')} clears the filter."
         if request.filter.status is None:
             hint = "" if self.deck.read_only_reason else f" {self.deck.key('job.new')} creates a job."
             return f"The queue is empty.{hint}"
@@ -149,13 +170,13 @@ class Listing(Acting):
         self._awaited = READING
         self.table.say_empty(self._awaited)
         poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
-        self.noticed = f"{plural(dropped, 'mark')} dropped" if dropped else ""
+        self.notice(f"{plural(dropped, 'mark')} dropped" if dropped else "")
         self.redraw()
 
     def _order_as(self, wanted: Request, said: str) -> None:
         """Lists the same jobs in another order, which is said; cursor and marks stay with their jobs."""
         self._reordered = wanted != self.deck.poller.request
-        self.noticed = said
+        self.notice(said)
         self.deck.poller.change(wanted)
         self.redraw()
 
@@ -172,7 +193,8 @@ class Listing(Acting):
 
     def _sort_by(self, sort: str) -> None:
         wanted = replace(self.deck.poller.request, sort=sort, descending=sort in NEWEST_FIRST)
-        self._order_as(wanted, f"Sorted by {SORT_WORDS.get(sort, sort)}{self._among(wanted)}; S turns it round.")
+        turns = f"{self.deck.key('sort.reverse')} turns it round."
+        self._order_as(wanted, f"Sorted by {SORT_WORDS.get(sort, sort)}{self._among(wanted)}; {turns}")
 
     def _turn_round(self) -> None:
         request = self.deck.poller.request
@@ -182,8 +204,8 @@ class Listing(Acting):
 
     def _among(self, wanted: Request) -> str:
         """How far an order reaches where it is not that of an index; the natural one reaches to the end."""
-        view, natural = self.deck.view, wanted.sort == "natural" and wanted.descending
-        if natural or view is None or view.snapshot.counts.of(wanted.filter.status) <= Counts.LIMIT:
+        view = self.deck.view
+        if is_usual(wanted) or view is None or view.snapshot.counts.of(wanted.filter.status) <= Counts.LIMIT:
             return ""
         return f", among the first {number(Counts.LIMIT)}"
 
@@ -232,3 +254,14 @@ def order(request: Request) -> tuple[str, bool]:
     if request.filter.status is Status.PENDING:
         return "run_at", not request.descending
     return ("created" if request.filter.status is None else ""), request.descending
+
+
+def is_usual(request: Request) -> bool:
+    """Whether the list has the order that its tab begins with."""
+    return request.sort == "natural" and request.descending
+
+
+def ordered(request: Request) -> str:
+    """The order in words, for where no heading can show it."""
+    sort, descending = order(request)
+    return f"by {SORT_WORDS.get(sort, sort)} {'↓' if descending else '↑'}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from tui.actions import bindings
+from tui.format import JOINERS, plural, wrapped
 from tui.pane import Pane, entry
 from tui.screens.page import ListPage
 
@@ -63,10 +63,8 @@ class Log(ListPage[int]):
         for line in self.deck.log_lines.lines:
             level = line.split(" ", 2)[1] if line.count(" ") > 1 else ""
             ink = INKS.get(level, "text")
-            shown = line[TIME_WIDTH:]
-            room = max(width - 1, 10)
-            parts = wrap(shown, room, subsequent_indent="  ", break_on_hyphens=False) or [""]
-            found += [entry((f" {part}", ink)) for part in parts]
+            first, *rest = wrapped(line[TIME_WIDTH:].translate(JOINERS), max(width - 3, 10))
+            found += [entry((f" {first}", ink)), *(entry((f"   {part}", ink)) for part in rest)]
         start = "" if self.deck.worker.state != "off" else f" {self.deck.key('worker.embedded')} on the list starts it."
         return found or [entry((f" Nothing has been logged yet.{start}", "muted"))]
 
@@ -74,4 +72,4 @@ class Log(ListPage[int]):
         """Whose log it is."""
         worker = self.deck.worker
         state = "is off" if worker.state == "off" else f"is {worker.state}"
-        return [(f"the worker inside this dashboard {state}; {data} lines", "muted")]
+        return [(f"the worker inside this dashboard {state}; {plural(data, 'message')}", "muted")]
