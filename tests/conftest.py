@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything
@@ -32,6 +33,9 @@ def _forget_the_machine() -> None:
 
 
 _forget_the_machine()
+# How long an example takes, or is in the making, says something of the machine and nothing of what is tested.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 @pytest.hookimpl(wrapper=True)

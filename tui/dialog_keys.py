@@ -54,6 +54,8 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("help.up", ("k", "up"), "scroll(-1)", "up"),
     DialogKey("help.half_down", ("ctrl+d", "pagedown", "space"), "scroll(10)", "half a page down"),
     DialogKey("help.half_up", ("ctrl+u", "pageup"), "scroll(-10)", "half a page up"),
+    DialogKey("help.top", ("g", "home"), "scroll_to_end(False)", "to the top"),
+    DialogKey("help.bottom", ("G", "end"), "scroll_to_end(True)", "to the bottom"),
     *_choice("palette"),
     DialogKey("sync.close", ("escape", "q"), "dismiss", "close"),
     DialogKey("sync.down", ("down", "j"), "move(1)", "the next sync"),

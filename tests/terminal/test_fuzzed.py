@@ -43,7 +43,7 @@ WALK: Final = (
     # Dialogs and what came of them.
     ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
     ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "jobdeck run-worker"), ("yY", "Copied"),
-    ("Q", "Quick Sync"), ("f", "is queued"), (LEAVE, LIST),
+    ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
     ("PMetaCTF" + "\r" * 3, "PAUSED <1m"), ("P", "Resume Automatic"), (LEAVE, "PAUSED <1m"),
     # Pages.
     ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),

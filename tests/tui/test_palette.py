@@ -212,3 +212,15 @@ def test_a_table_of_keys_that_is_none_is_refused(tmp_path: Path, monkeypatch: py
 def test_without_a_configuration_file_no_key_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert settings.key_bindings() == {}
+
+
+@pytest.mark.parametrize(("bottom", "top"), [("G", "g"), ("end", "home")])
+async def test_the_help_goes_to_both_its_ends_by_the_keys_it_names(bottom: str, top: str) -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("question_mark")
+        first = deck.screen_text()
+        await deck.press(bottom)
+        box = deck.app.screen.query_one("#box")
+        assert box.scroll_y == box.max_scroll_y > 0
+        await deck.press(top)
+        assert deck.screen_text() == first

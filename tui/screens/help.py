@@ -75,6 +75,11 @@ class Help(Dialog[None]):
         """Scrolls by lines."""
         self.query_one("#box").scroll_relative(y=lines, animate=False)
 
+    def action_scroll_to_end(self, bottom: bool) -> None:
+        """Scrolls to the bottom, or to the top."""
+        box = self.query_one("#box")
+        box.scroll_to(y=box.max_scroll_y if bottom else 0, animate=False)
+
     def _tabs(self) -> str:
         """The keys of the tabs; where none was moved, the first and the last."""
         keys = [self.situation.key(BY_ID[f"tab.{name}"]) for name in TAB_NAMES]
