@@ -16,6 +16,8 @@ import psycopg
 import pytest
 
 from core import database as database_module
+from core import evidence, insights, queue
+from core.asking import ask, one_moment
 from core.database import (
     Database,
     actor,
@@ -27,6 +29,7 @@ from core.database import (
     schema_version,
 )
 from core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
+from core.model import Filter, NewJob
 from core.postgres_binaries import server_account
 from core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
@@ -255,6 +258,29 @@ def test_two_databases_share_one_pgbouncer_connection_in_transaction_mode(
                 writer.execute("CREATE TEMPORARY TABLE t ()")
             with one.connection() as reader, reader.transaction():
                 assert reader.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
+@pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
+def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_through(
+    postgres: PostgresServer, folder: Path, database_url: str
+) -> None:
+    program = find_pgbouncer()
+    assert program is not None
+    with pgbouncer(program, postgres, folder):
+        url = psycopg.conninfo.make_conninfo(database_url, host=str(folder))
+        with (
+            Database(url, application_name="a", read_only=True) as one,
+            Database(url, application_name="b") as other,
+            one.connection() as reader,
+            other.connection() as writer,
+        ):
+            for number in range(1, 11):
+                queue.enqueue(writer, NewJob("alpha"), actor="a producer")
+                seen = insights.snapshot(reader, Filter())
+                assert seen.counts.pending == len(seen.page.jobs) == number
+                assert len(evidence.cron(reader).overdue) == 0
+                with pytest.raises(psycopg.errors.UndefinedTable), one_moment(reader):
+                    ask(reader, "SELECT FROM nowhere", read=list)
 
 
 def test_a_listener_hears_its_channel_and_no_other(database: Database) -> None:
