@@ -37,9 +37,9 @@ class Deletions:
         """Another one."""
         self._kept.append(deletion)
 
-    def drop(self, deletion: Deletion) -> None:
-        """One that is being taken back."""
-        self._kept.remove(deletion)
+    def drop(self, many: Bulk) -> None:
+        """An action that is being taken back."""
+        self._kept.remove(many)
 
     def restored(self, ids: Collection[UUID]) -> None:
         """Forgets jobs that are back, however they came back."""

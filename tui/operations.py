@@ -111,7 +111,7 @@ class Operations:
             self._restoring = False
 
         def done(results: list[ActionResult]) -> None:
-            self.deletions.drop(jobs)
+            self.deletions.restored({job.id for job in jobs})
             self._report("restore", jobs, results)
             back(jobs[0].id)
 

@@ -16,7 +16,7 @@ from core.model import (
 )
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard, failed
+from tests.tui.support import LARGE, Slow, dashboard, failed
 from tui.format import short_id
 from tui.screens.confirm import job_question
 
@@ -189,6 +189,26 @@ async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> N
         await deck.refresh()
         assert len(backend.jobs) == 1
         await deck.press("u")
+        assert len(backend.jobs) == 2
+
+
+async def test_a_deletion_that_was_taken_back_elsewhere_meanwhile_is_no_trouble() -> None:
+    backend = failed(2)
+    slow = Slow(backend)
+    job = backend.jobs[0]
+    operations = slow.app.operations
+    async with slow.app.run_test():
+        slow.waiting.clear()
+        operations.act("delete", [job])
+        slow.answer()
+        slow.waiting.clear()
+        operations.undo(lambda _job_id: None)
+        operations.act("restore", [job])
+        slow.waiting.reverse()
+        slow.answer()
+        slow.waiting.reverse()
+        slow.answer()
+        assert not operations.deletions
         assert len(backend.jobs) == 2
 
 
