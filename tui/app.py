@@ -169,6 +169,15 @@ class JobdeckApp(Ending):
             return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
         return self.view.snapshot.at + timedelta(seconds=monotonic - read_at)
 
+    @property
+    def facing(self) -> Dashboard | Page[Any] | None:
+        """The list or the page one looks at. None under a dialog, while a page is being made, and at the end.
+
+        What comes by itself, an answer or the clock's next second, comes at those moments too.
+        """
+        top = self._screen_stack[-1] if self._screen_stack and self.is_running else None
+        return top if isinstance(top, Dashboard | Page) and top.is_mounted else None
+
     def situation(self, jobs: Sequence[Job]) -> Situation:
         """What decides which actions can be taken on these jobs now."""
         return Situation(
@@ -295,8 +304,9 @@ class JobdeckApp(Ending):
         self.view = self._with_what_was_known(view) if glance else view
         if not glance:
             self.dashboard.show_view(view)
-        if self._screen_stack and isinstance(self.screen, Page):
-            self.screen.fetch()
+        facing = self.facing
+        if isinstance(facing, Page):
+            facing.fetch()
         self.operations.bulk.go_on()
         if first:
             # What there is now stays. Set aside, it is not looked through again and again, and what comes and goes
@@ -330,12 +340,13 @@ class JobdeckApp(Ending):
         self._redraw()
 
     def _redraw(self) -> None:
-        # An answer from the background may come when the last screen has gone.
-        if self._screen_stack and isinstance(self.screen, Dashboard | Page):
-            self.screen.redraw()
+        facing = self.facing
+        if facing is not None:
+            facing.redraw()
 
     def _tick(self) -> None:
         """Has what counts seconds said anew, now and when the clock's next second has begun."""
-        if isinstance(self.screen, Dashboard | Page):
-            self.screen.tick()
+        facing = self.facing
+        if facing is not None:
+            facing.tick()
         self.set_timer(1.01 - self.now().microsecond / 1e6, self._tick)

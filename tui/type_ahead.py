@@ -53,6 +53,9 @@ class TypeAhead:
         if not self._held:
             return
         turn, target = self._turn, self._target()
+        if target is None:
+            self._held.clear()
+            return
         self._timer = self._app.set_timer(PATIENCE, lambda: self._give_up(turn))
         await self._hand_on(self._held.popleft())
         self._follow(turn, target, 0 if isinstance(target, JobTable | Pane) else ROUNDS)
@@ -62,9 +65,12 @@ class TypeAhead:
             await self._next()
 
     def _target(self) -> DOMNode | None:
+        """What a key goes to; None while the program is being left."""
+        if not self._app.is_running:
+            return None
         try:
             return self._app.focused or self._app.screen
-        except ScreenStackError:  # it is being left
+        except ScreenStackError:
             return None
 
     def _follow(self, turn: int, target: DOMNode | None, rounds: int) -> None:
