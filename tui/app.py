@@ -187,7 +187,7 @@ class JobdeckApp(Ending):
             no_work=self.no_work_reason,
             cycle_running=self.operations.cycle is not None,
             worker_changing=self.operations.worker_changing,
-            can_undo=bool(self.operations.deletions),
+            can_undo=self.operations.can_undo,
             keymap=self.options.keymap,
             mouse=self.options.mouse,
         )

@@ -47,6 +47,7 @@ class BulkDriver:
         self.choosing = False
         self.running: Bulk | None = None
         self.interrupted = False
+        self._beginning: BulkVerb | None = None
         self._twin = ""
         self._frozen: tuple[tuple[Job, ...], Choice] | None = None
         self._reach = reach
@@ -110,15 +111,18 @@ class BulkDriver:
         else:
             self._begin(verb, lambda: self._reach().bulk.choose_jobs(wanted))
 
-    def restore(self, deleted: Bulk) -> bool:
-        """Brings back what an action deleted; whether that was begun, which it is not beside another action."""
-        return self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), twin_on("undo", deleted))
+    def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
+        """Brings back what an action deleted; `begun` is called once that is sure, which it is not beside another."""
+        same = twin_on("undo", deleted)
+        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), same=same, begun=begun)
 
     def go_on(self, found: Bulk | None = None) -> None:
         """Goes on with the action that was interrupted, or with one that somebody else began."""
-        if found is not None and self.running is None:
+        if found is not None and self._is_busy():
+            return
+        if found is not None:
             self.running, self._twin = found, twin_on("go-on", found)
-        elif found is not None or not self.interrupted:
+        elif not self.interrupted:
             return
         self.interrupted = False
         self._step()
@@ -136,6 +140,22 @@ class BulkDriver:
         self._run("stop the action", lambda: self._reach().bulk.stop(found.id), done)
 
     @property
+    def deleting(self) -> bool:
+        """Whether an action that deletes is under way, or about to be."""
+        return "delete" in (self._beginning, self.running and self.running.action)
+
+    def say_what_runs(self) -> None:
+        """Says which action another one has to wait for."""
+        what = progress(self.running) if self.running is not None else f"{self._beginning} is just being begun"
+        self._say(f"One at a time: {what}. {self._key('page.bulk')} shows it.", "warning")
+
+    def _is_busy(self) -> bool:
+        busy = self.running is not None or self._beginning is not None
+        if busy:
+            self.say_what_runs()
+        return busy
+
+    @property
     def telling(self) -> str:
         """What is going on, in words; empty when nothing is."""
         if self.choosing:
@@ -145,25 +165,36 @@ class BulkDriver:
         waiting = ", waits for the connection" if self.interrupted else ""
         return f"{progress(self.running)}{waiting}"
 
-    def _begin(self, verb: BulkVerb, choose: Callable[[], Choice | None], same: str = "") -> bool:
+    def _begin(
+        self,
+        verb: BulkVerb,
+        choose: Callable[[], Choice | None],
+        *,
+        same: str = "",
+        begun: Callable[[], None] = lambda: None,
+    ) -> None:
         """`same` is the command that does the same, where it is not the action's own."""
-        if self.running is not None:
-            self._say(f"One at a time: {progress(self.running)}. {self._key('page.bulk')} shows it.", "warning")
-            return False
+        if self._is_busy():
+            return
+        self._beginning = verb
 
         def work() -> Bulk | None:
             choice = choose()
             return self._reach().bulk.start(choice.bulk.id, verb) if choice else None
 
         def done(found: Bulk | None) -> None:
+            self._beginning = None
+            begun()
             if found is None:
                 self._say("There is nothing left to do it to.", "warning")
             else:
                 self.running, self._twin = found, same
                 self._step()
 
-        self._run(f"{verb} these jobs", work, done)
-        return True
+        def failed(_error: Exception) -> None:
+            self._beginning = None
+
+        self._run(f"{verb} these jobs", work, done, failed)
 
     def _step(self) -> None:
         running = self.running

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.bulk_model import Bulk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from uuid import UUID
 
     from core.model import Job
@@ -15,14 +16,36 @@ if TYPE_CHECKING:
 Deletion = tuple["Job", ...] | Bulk
 
 
+@dataclass(eq=False, slots=True)
+class Awaited:
+    """A deletion of few jobs that was not answered yet. `back` is told of it if it is to be taken back at once."""
+
+    back: Callable[[UUID], None] | None = None
+
+
 class Deletions:
     """Few jobs that were deleted at once, or the action that deleted many; the newest last."""
 
     def __init__(self) -> None:
         self._kept: list[Deletion] = []
+        self._awaited: list[Awaited] = []
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._kept or self._awaited)
+
+    @property
+    def awaited(self) -> Awaited | None:
+        """The newest one that was not answered yet."""
+        return self._awaited[-1] if self._awaited else None
+
+    def begin(self) -> Awaited:
+        """One more is under way."""
+        self._awaited.append(Awaited())
+        return self._awaited[-1]
+
+    def end(self, awaited: Awaited) -> None:
+        """It was answered, whatever the answer."""
+        self._awaited.remove(awaited)
 
     @property
     def last(self) -> Deletion | None:
@@ -38,8 +61,8 @@ class Deletions:
         self._kept.append(deletion)
 
     def drop(self, many: Bulk) -> None:
-        """An action that is being taken back."""
-        self._kept.remove(many)
+        """An action that is being taken back, if it was not before."""
+        self._kept = [kept for kept in self._kept if kept is not many]
 
     def restored(self, ids: Collection[UUID]) -> None:
         """Forgets jobs that are back, however they came back."""

@@ -82,6 +82,12 @@ class Operations:
             self.bulk.act(verb, frozen)
             return
 
+        awaited = self.deletions.begin() if verb == "delete" else None
+
+        def ended() -> None:
+            if awaited is not None:
+                self.deletions.end(awaited)
+
         def done(results: list[ActionResult]) -> None:
             good = {result.job_id for result in results if result.ok}
             if verb == "delete" and good:
@@ -91,15 +97,28 @@ class Operations:
             self._report(verb, frozen, results)
             if then is not None:
                 then(good)
+            if awaited is not None and awaited.back is not None and good:
+                self.undo(awaited.back)
 
-        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen), done)
+        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen), done, ended)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether something was deleted from here, or is being, that can be taken back."""
+        return bool(self.deletions) or self.bulk.deleting
 
     def undo(self, back: Callable[[UUID], None]) -> None:
-        """Takes the last delete of this session back; then the one before. Of few jobs, `back` is told the first."""
-        last = self.deletions.last
-        if isinstance(last, Bulk):
-            if self.bulk.restore(last):
-                self.deletions.drop(last)
+        """Takes the last delete of this session back; then the one before. Of few jobs, `back` is told the first.
+
+        One that was not answered yet is taken back when it is, and none before it in its stead.
+        """
+        awaited, last = self.deletions.awaited, self.deletions.last
+        if self.bulk.deleting:
+            self.bulk.say_what_runs()
+        elif awaited is not None:
+            awaited.back = back
+        elif isinstance(last, Bulk):
+            self.bulk.restore(last, lambda: self.deletions.drop(last))
         elif last is not None:
             self._restore(last, back)
 

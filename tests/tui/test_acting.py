@@ -21,6 +21,8 @@ from tui.format import short_id
 from tui.screens.confirm import job_question
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from core.model import Job
 
 
@@ -210,6 +212,47 @@ async def test_a_deletion_that_was_taken_back_elsewhere_meanwhile_is_no_trouble(
         slow.answer()
         assert not operations.deletions
         assert len(backend.jobs) == 2
+
+
+def answer_all(slow: Slow) -> None:
+    while slow.waiting:
+        slow.answer()
+
+
+async def test_a_deletion_still_under_way_is_taken_back_when_it_is_done_and_no_earlier_one_in_its_stead() -> None:
+    backend = failed(3)
+    slow = Slow(backend)
+    first, second = backend.jobs[:2]
+    operations = slow.app.operations
+    back: list[UUID] = []
+    async with slow.app.run_test():
+        operations.act("delete", [first])
+        answer_all(slow)
+        operations.act("delete", [second])
+        assert operations.can_undo
+        operations.undo(back.append)
+        operations.undo(back.append)
+        answer_all(slow)
+        assert backend.calls == [("delete", (first.id,)), ("delete", (second.id,)), ("restore", (second.id,))]
+        assert back == [second.id]
+        assert backend.trash == [first]
+
+
+async def test_of_a_deletion_that_failed_nothing_is_taken_back_and_no_earlier_one_in_its_stead() -> None:
+    backend = failed(3)
+    slow = Slow(backend)
+    first, second = backend.jobs[:2]
+    operations = slow.app.operations
+    async with slow.app.run_test():
+        operations.act("delete", [first])
+        answer_all(slow)
+        operations.act("delete", [second])
+        operations.undo(lambda _job_id: None)
+        backend.failure = lost()
+        slow.answer()
+        backend.failure = None
+        answer_all(slow)
+        assert backend.trash == [first]
 
 
 async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> None:

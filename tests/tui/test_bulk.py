@@ -21,8 +21,9 @@ from tui.screens.confirm import Confirm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
-    from core.bulk_model import Bulk
+    from core.bulk_model import Bulk, Choice
 
 
 def mixed() -> FakeBackend:
@@ -64,6 +65,10 @@ class Held:
 
     def let_one_go(self) -> None:
         self.kept.pop(0)()
+
+    def let_all_go(self) -> None:
+        while self.kept:
+            self.let_one_go()
 
 
 async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_take() -> None:
@@ -183,6 +188,58 @@ async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page(
         assert "10 jobs will be taken out of the trash" in " ".join(deck.screen_text().split())
         await deck.press("y", "escape")
         assert len(deck.table.jobs) == 10
+
+
+async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -> None:
+    held, backend = Held(), failed(25)
+    app = make_app(backend)
+    app.background = held
+    app.operations.bulk._background = held
+    async with app.run_test(size=LARGE) as pilot:
+        deck = Deck(app, backend, Clock(), pilot)
+        await pilot.pause()
+        await deck.press("D", "y", "A", "D")
+        held.holding = True
+        await deck.press("y", "u")
+        assert "One at a time: delete is just being begun" in deck.toasts[-1]
+        held.let_one_go()
+        await deck.press("u")
+        assert "One at a time: deleting 0 of 24" in deck.toasts[-1]
+        held.holding = False
+        held.let_all_go()
+        assert len(backend.trash) == 25
+
+
+async def test_no_second_action_is_begun_while_the_first_is_just_being_begun() -> None:
+    held, backend = Held(), failed(25)
+    app = make_app(backend)
+    app.operations.bulk._background = held
+    async with app.run_test(size=LARGE) as pilot:
+        deck = Deck(app, backend, Clock(), pilot)
+        await pilot.pause()
+        await deck.press("a")
+        held.holding = True
+        await deck.press("R", "y", "a", "C", "y")
+        held.holding = False
+        held.let_all_go()
+        await pilot.pause()
+        assert [call[0] for call in backend.calls] == ["retry"]
+
+
+async def test_a_bulk_delete_that_could_not_be_taken_back_can_be_tried_again() -> None:
+    backend = failed(10)
+    async with dashboard(backend) as deck:
+        await deck.press("A", "D", "y")
+        choose, backend.bulk.choose_done = backend.bulk.choose_done, refuse  # type: ignore[assignment, method-assign]
+        await deck.press("u")
+        assert "is unknown" in deck.toasts[-1]
+        backend.bulk.choose_done = choose  # type: ignore[method-assign]
+        await deck.press("u")
+        assert len(backend.jobs) == 10
+
+
+def refuse(_bulk_id: UUID) -> Choice | None:
+    raise lost()
 
 
 async def test_progress_is_told_step_by_step_and_the_keys_go_on_meanwhile() -> None:

@@ -91,7 +91,7 @@ async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*KEYS, "job"])
-async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_being_made_are_no_trouble(page: str) -> None:
+async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_made_are_no_trouble(page: str) -> None:
     async with dashboard(sample()) as deck:
         if page == "job":
             deck.app.open_job(deck.table.jobs[0])

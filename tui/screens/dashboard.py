@@ -307,7 +307,7 @@ class Dashboard(Listing):
             self.table.unmark()
         elif operations.bulk.choice is not None:
             self._drop_choice()
-        elif operations.deletions:
+        elif operations.can_undo:
             operations.undo(self.seek)
         else:
             audit = self.deck.key("page.audit")
