@@ -1,4 +1,4 @@
-"""The line a filter is typed in: completion by tab, the filters of this session by up and down."""
+"""The line a filter is typed in: completion by tab, coaches by their names, earlier filters by up and down."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from textual.message import Message
 from core.errors import UsageError
 from core.filters import completions, parse_filter
 from tui.actions import key_of
+from tui.coach_finder import CoachFinder, naming
 from tui.dialog_keys import BY_ID as DIALOG_KEYS
 from tui.dialog_keys import bindings
 from tui.form_widgets import OneLine
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from textual.widgets import Input
 
     from core.model import Filter
+    from tui.creating import Found
     from tui.ink import Span
+    from tui.poller import Background
 
 EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
 
@@ -41,6 +44,7 @@ class FilterInput(OneLine):
         self.select_on_focus = self.can_focus = False
         self.history: list[str] = []
         self.words: Callable[[], Sequence[str]] = tuple
+        self.coaches: Callable[[], Sequence[Found]] = tuple
         self._at = 0
         self._offered: list[str] = []
         self._taken = -1
@@ -59,12 +63,16 @@ class FilterInput(OneLine):
     def action_complete(self) -> None:
         """Completes the last word; again, with the next of what it could become."""
         if self._taken < 0 or self.value.split(" ")[-1] != self._offered[self._taken]:
-            self._offered = completions(self.value, self.words())
+            self._offered = [f"coach:{one.id}" for one in self.coaches()] or completions(self.value, self.words())
             self._taken = -1
         if not self._offered:
             return
         self._taken = (self._taken + 1) % len(self._offered)
-        before = self.value[: len(self.value) - len(self.value.split(" ")[-1])]
+        named = naming(self.value)
+        if named is not None and not named.after:
+            before = named.before
+        else:
+            before = self.value[: len(self.value) - len(self.value.split(" ")[-1])]
         self.value = f"{before}{self._offered[self._taken]}"
         self.cursor_position = len(self.value)
 
@@ -76,7 +84,10 @@ class FilterInput(OneLine):
 
 
 class FilterBar(Horizontal):
-    """What the list is filtered by, or the line to type it in. `key` names the key of an action."""
+    """What the list is filtered by, or the line to type it in.
+
+    `key` names the key of an action; `find` looks for coaches, and is called in the background.
+    """
 
     class Wanted(Message):
         """A filter was typed."""
@@ -96,9 +107,18 @@ class FilterBar(Horizontal):
     class Typing(Message):
         """Something was typed; `hint` of the bar says what it could become."""
 
-    def __init__(self, *, key: Callable[[str], str] = key_of, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+    def __init__(
+        self,
+        find: Callable[[str], Sequence[Found]],
+        background: Callable[[], Background],
+        *,
+        key: Callable[[str], str] = key_of,
+        id: str | None = None,  # noqa: A002 -- Textual's name
+    ) -> None:
         super().__init__(id=id)
         self.key = key
+        self._finder = CoachFinder(find, background, self._found)
+        self._applying = False
 
     def compose(self) -> ComposeResult:
         """The slash with the filter, or with the line."""
@@ -117,7 +137,9 @@ class FilterBar(Horizontal):
 
     def edit(self, text: str, words: Callable[[], Sequence[str]]) -> None:
         """Begins to edit; `words` are the task types to complete with."""
-        self.field.words = words
+        self._finder.begin()
+        self._applying = False
+        self.field.words, self.field.coaches = words, self._coaches
         self.field.display = self.field.can_focus = True
         self.field.begin(text)
         self.field.focus()
@@ -137,12 +159,18 @@ class FilterBar(Horizontal):
             line.styles.width = cell_len(slash) if self.editing else "1fr"
         shown: list[Span] = [(slash, "key")]
         if not self.editing:
-            shown.append((one_line(text), "strong"))
+            named = naming(text)
+            name = self._finder.name(named.words) if named is not None else ""
+            shown += [(one_line(text), "strong"), (f"  {name}", "muted")]
         line.show(shown, () if self.editing else ((f"{self.key('back')} clears ", "muted"),))
 
     def hint(self) -> list[Span]:
         """What the last word could become, or why the filter cannot be read."""
         text = self.field.value
+        named = naming(text)
+        told = self._finder.hint(named, self.key("filter.complete")) if named is not None and not named.after else []
+        if told:
+            return told
         offered = completions(text, self.field.words())
         if offered:
             first, *others = offered
@@ -154,6 +182,11 @@ class FilterBar(Horizontal):
             return [(f" {error}", "warn")]
         keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls; "
         return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
+
+    def _coaches(self) -> Sequence[Found]:
+        """Who was found for what is being typed behind `coach:`."""
+        named = naming(self.field.value)
+        return () if named is None or named.after else self._finder.known(named.words) or ()
 
     def ways(self) -> list[Span]:
         """The ways on, for a mouse, beside a hint that does not name them."""
@@ -176,12 +209,31 @@ class FilterBar(Horizontal):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Other words, another hint."""
         event.stop()
+        named = naming(event.value)
+        if named is not None and not named.after:
+            self._finder.look(named.words)
+        self._applying = False
         self.post_message(self.Typing())
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter applies the filter; what cannot be read changes nothing."""
         event.stop()
-        text = event.value.strip()
+        self._apply(event.value.strip())
+
+    def _apply(self, text: str) -> None:
+        """Has the list filtered, once it is known which coach is meant where one is named."""
+        named = naming(text)
+        if named is not None and named.words and not named.by_id:
+            known = self._finder.known(named.words)
+            if known is None:
+                self._applying = True
+                self._finder.look(named.words)
+                return
+            if len(known) > 1:
+                takes = f"{self.key('filter.complete')} behind it takes one."
+                self.post_message(self.Refused(f"Several coaches fit {one_line(named.words)}. {takes}"))
+                return
+            text = named.taken(known[0].id) if known else text
         try:
             found = parse_filter(text)
         except UsageError as error:
@@ -189,3 +241,9 @@ class FilterBar(Horizontal):
             return
         self.field.keep(text)
         self.post_message(self.Wanted(text, found))
+
+    def _found(self) -> None:
+        if self._applying:
+            self._applying = False
+            self._apply(self.field.value.strip())
+        self.post_message(self.Typing())

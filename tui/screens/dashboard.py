@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from core.model import Job
     from tui.actions import Scope, Situation
+    from tui.creating import Found
     from tui.ink import Span
     from tui.view import Verb, View
 
@@ -56,7 +57,7 @@ class Dashboard(Listing):
         yield Line(id="health")
         yield Reason()
         yield Line(id="tabs")
-        yield FilterBar(key=self.deck.key, id="filter")
+        yield FilterBar(self._find_coaches, lambda: self.deck.background, key=self.deck.key, id="filter")
         yield Line(id="banner")
         yield JobTable(id="jobs")
         yield Line(id="peek")
@@ -88,6 +89,9 @@ class Dashboard(Listing):
         self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
+
+    def _find_coaches(self, words: str) -> Sequence[Found]:
+        return self.deck.reach().creating.find("coach", words)
 
     def line(self, name: str) -> Line:
         """One of the lines around the table."""

@@ -1,0 +1,153 @@
+"""A filter by a coach, of whom an admin knows the name and the queue the id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.tui.fake import Clock, lost, make_job
+from tests.tui.fake_creating import COACH, FOUND
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
+from tui.coach_finder import CoachFinder, naming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.tui.fake import FakeBackend
+    from tui.creating import Found
+
+BO = FOUND["coach"][1].id
+
+
+def with_jobs_of_coaches() -> FakeBackend:
+    backend = sample()
+    backend.jobs = [make_job(at + 1, payload={"coachId": one.id}) for at, one in enumerate(FOUND["coach"])]
+    return backend
+
+
+def asked(deck: Deck) -> str | None:
+    return deck.backend.requests[-1].filter.coach_id
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("coach:kim", ("", "kim", "")),
+        ("status:failed coach:", ("status:failed ", "", "")),
+        ('Coach:"amara k', ("", "amara k", "")),
+        ('red coach:"amara kim" age>2h', ("red ", "amara kim", " age>2h")),
+        ("coach:kim status:failed", ("", "kim", " status:failed")),
+        ("error:coach:kim", None),
+        ("coaches", None),
+    ],
+)
+def test_what_is_typed_behind_coach_is_found_wherever_it_stands(text: str, parts: tuple[str, str, str] | None) -> None:
+    named = naming(text)
+    assert (tuple(named) if named else None) == parts
+
+
+async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_the_other() -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        await deck.press("slash", *"status:pending coach:")
+        assert "a part of a coach's name" in deck.line("peek")
+        await deck.press(*"kim")
+        assert "tab Amara Kim, North High, 12 competitors  Chidi Kimani" in deck.line("peek")
+        await deck.press("tab")
+        assert deck.app.dashboard.bar.field.value == f"status:pending coach:{COACH}"
+        assert "Amara Kim, North High" in deck.line("peek")
+        await deck.press("tab")
+        assert deck.app.dashboard.bar.field.value == f"status:pending coach:{FOUND['coach'][2].id}"
+        await deck.press("tab", "enter")
+        assert asked(deck) == COACH
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -> None:
+    async with dashboard(with_jobs_of_coaches(), size=size) as deck:
+        await deck.press("slash", *"coach:bo", "enter")
+        assert asked(deck) == BO
+        assert f"coach:{BO}  Bo Lindqvist" in deck.line("filter-line")
+        await deck.press("slash", "home", *"age>2h ", "enter")
+        assert "Bo Lindqvist" in deck.line("filter-line")
+
+
+@pytest.mark.parametrize("text", ['coach:"bo lindqvist"', "coach:eastside", "coach:lind status:pending"])
+async def test_enter_takes_the_only_coach_that_has_the_words(text: str) -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        await deck.press("slash", *text, "enter")
+        assert asked(deck) == BO
+
+
+async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        before = len(deck.backend.requests)
+        await deck.press("slash", *"coach:kim", "enter")
+        assert "Several coaches fit kim. tab behind it takes one." in deck.toasts[-1]
+        assert len(deck.backend.requests) == before
+        assert deck.app.dashboard.bar.editing
+
+
+async def test_that_no_coach_has_a_name_is_said_and_the_beginning_of_an_id_is_taken_as_it_is() -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        await deck.press("slash", *"coach:zebra")
+        assert "No coach has zebra in name, school or address." in deck.line("peek")
+        await deck.press(*("backspace",) * 5, *"5d0c7f6a", "enter")
+        assert asked(deck) == "5d0c7f6a"
+
+
+async def test_while_coaches_cannot_be_looked_for_that_is_said_and_a_filter_can_be_typed_all_the_same() -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        deck.backend.failure = lost()
+        await deck.press("slash", *"coach:bo")
+        assert "Coaches cannot be looked for" in deck.line("peek")
+        deck.backend.failure = None
+        await deck.press("escape", "slash", *"coach:bo", "enter")
+        assert asked(deck) == BO
+
+
+class Late:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.waiting.append(lambda: done(work()))
+
+    def answer(self) -> None:
+        self.waiting.pop(0)()
+
+
+async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
+    late, backend = Late(), with_jobs_of_coaches()
+    app = make_app(backend)
+    async with app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        deck = Deck(app, backend, Clock(), pilot)
+        app.background = late
+        await deck.press("slash", *"coach:bo", "enter")
+        assert "looking for coaches…" in deck.line("peek")
+        late.answer()  # of what was typed first
+        assert asked(deck) is None
+        late.answer()
+        await pilot.pause()
+        assert asked(deck) == BO
+
+
+def test_one_thing_is_asked_at_a_time_and_then_what_is_wanted_by_then() -> None:
+    late, asked_for = Late(), []
+
+    def find(words: str) -> Sequence[Found]:
+        asked_for.append(words)
+        return FOUND["coach"]
+
+    finder = CoachFinder(find, lambda: late, lambda: None)
+    for words in ("a", "am", "ama"):
+        finder.look(words)
+    while late.waiting:
+        late.answer()
+    assert asked_for == ["a", "ama"]
+    assert finder.known("ama") == FOUND["coach"]
+    assert finder.known("am") is None
