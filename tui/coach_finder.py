@@ -84,17 +84,28 @@ class CoachFinder:
         if known is None:
             return [(" looking for coaches…", "muted")]
         if not known:
-            why = self._troubles.get(named.words) or f"No coach has {one_line(named.words)} in name, school or address."
-            return [] if named.by_id else [(f" {why}", "warn")]
+            return [] if named.by_id else [(f" {self._why_nobody(named)}", "warn")]
         first, *others = known
         who: list[Span] = [(one_line(first.label), "strong"), (f", {one_line(first.detail)}", "muted")]
         if first.id == named.words:
             return [(" ", "text"), *who]
         return [(f" {key} ", "key"), *who, ("".join(f"  {one_line(one.label)}" for one in others[:6]), "muted")]
 
+    def refusal(self, named: Naming, key: str) -> str:
+        """Why a filter with these words cannot be meant; empty where one coach has them, or they may be an id."""
+        found = len(self.known(named.words) or ())
+        if found > 1:
+            return f"Several coaches fit {one_line(named.words)}. {key} behind it takes one."
+        may_be_id = any(character.isdigit() for character in named.words)
+        return "" if found or may_be_id else self._why_nobody(named)
+
     def name(self, coach_id: str) -> str:
         """What a coach is called, as far as that was found."""
         return self._names.get(coach_id, "")
+
+    def _why_nobody(self, named: Naming) -> str:
+        words = one_line(named.words)
+        return self._troubles.get(named.words) or f"No coach has {words} in name, school or address."
 
     def _answered(self, answer: Sequence[Found] | Exception) -> None:
         words, self._asking = self._asking, ""

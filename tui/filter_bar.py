@@ -229,9 +229,9 @@ class FilterBar(Horizontal):
                 self._applying = True
                 self._finder.look(named.words)
                 return
-            if len(known) > 1:
-                takes = f"{self.key('filter.complete')} behind it takes one."
-                self.post_message(self.Refused(f"Several coaches fit {one_line(named.words)}. {takes}"))
+            refusal = self._finder.refusal(named, self.key("filter.complete"))
+            if refusal:
+                self.post_message(self.Refused(refusal))
                 return
             text = named.taken(known[0].id) if known else text
         try:

@@ -89,19 +89,30 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
         assert deck.app.dashboard.bar.editing
 
 
-async def test_that_no_coach_has_a_name_is_said_and_the_beginning_of_an_id_is_taken_as_it_is() -> None:
+async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *"coach:zebra")
         assert "No coach has zebra in name, school or address." in deck.line("peek")
-        await deck.press(*("backspace",) * 5, *"5d0c7f6a", "enter")
-        assert asked(deck) == "5d0c7f6a"
+        before = len(deck.backend.requests)
+        await deck.press("enter")
+        assert "No coach has zebra" in deck.toasts[-1]
+        assert len(deck.backend.requests) == before
 
 
-async def test_while_coaches_cannot_be_looked_for_that_is_said_and_a_filter_can_be_typed_all_the_same() -> None:
+@pytest.mark.parametrize("words", ["5d0c7f6a", "c-1"])
+async def test_an_id_or_its_beginning_is_taken_as_it_is(words: str) -> None:
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        await deck.press("slash", *f"coach:{words}", "enter")
+        assert asked(deck) == words
+
+
+async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_can() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         deck.backend.failure = lost()
         await deck.press("slash", *"coach:bo")
         assert "Coaches cannot be looked for" in deck.line("peek")
+        await deck.press("enter")
+        assert "Coaches cannot be looked for" in deck.toasts[-1]
         deck.backend.failure = None
         await deck.press("escape", "slash", *"coach:bo", "enter")
         assert asked(deck) == BO
