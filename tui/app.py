@@ -18,7 +18,7 @@ from tui.actions import NO_ANSWER, Situation, key_of
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
 from tui.ending import Ending
-from tui.format import one_line
+from tui.format import one_line, within
 from tui.operations import Operations, Severity
 from tui.poller import Poller
 from tui.screens.dashboard import Dashboard
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MOST_TOASTS: Final = 2
 """More than so many at a time would cover the list."""
+TOAST: Final = 640
+"""The cells of a toast: ten lines of it, which leave an ordinary terminal the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +221,11 @@ class JobdeckApp(Ending):
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
     def say(self, text: str, severity: Severity = "information") -> None:
-        """Shows a toast, and no second one that says the same; the text is cleaned and never read as markup."""
-        text = clean(text, multiline=True)
+        """Shows a toast, and no second one that says the same; the text is cleaned and never read as markup.
+
+        What is longer than there is room for is cut in its middle, where it has a name or a payload.
+        """
+        text = "\n".join(within(clean(text, multiline=True).split("\n"), TOAST))
         self._unsay(text)
         for told in list(self._notifications)[: 1 - MOST_TOASTS]:
             self._unnotify(told)

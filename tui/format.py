@@ -130,6 +130,15 @@ def middle(text: str, width: int) -> str:
     return f"{head}…{text[start:]}"
 
 
+def within(lines: Sequence[str], cells: int) -> list[str]:
+    """The lines in so many cells together; the longest are cut in the middle, and as few of them as will do."""
+    room, widest = cells, 0
+    for left, line in zip(range(len(lines), 0, -1), sorted(lines, key=cell_len), strict=True):
+        widest = max(room // left, widest)
+        room -= min(cell_len(line), widest)
+    return [middle(line, widest) for line in lines]
+
+
 def short_id(job_id: UUID) -> str:
     """The last eight digits: the first ones are the time, and alike for all jobs of a minute."""
     return job_id.hex[-8:]
