@@ -171,6 +171,10 @@ class JobdeckApp(Ending):
             return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
         return self.view.snapshot.at + timedelta(seconds=monotonic - read_at)
 
+    def shows(self, screen: Screen[Any]) -> bool:
+        """Whether nothing lies over a screen, not even a dialog."""
+        return bool(self._screen_stack) and self._screen_stack[-1] is screen
+
     @property
     def facing(self) -> Dashboard | Page[Any] | None:
         """The list or the page one looks at. None under a dialog, while a page is being made, and at the end.
@@ -178,7 +182,7 @@ class JobdeckApp(Ending):
         What comes by itself, an answer or the clock's next second, comes at those moments too.
         """
         top = self._screen_stack[-1] if self._screen_stack and self.is_running else None
-        return top if isinstance(top, Dashboard | Page) and top.is_mounted else None
+        return top if isinstance(top, Dashboard | Page) and top.is_there else None
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
         """What decides which actions can be taken on these jobs now."""

@@ -38,6 +38,11 @@ class Acting(Screen[None]):
         """The application, as what it is."""
         return cast("JobdeckApp", self.app)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it is made and was not left: an answer may come before the one and after the other."""
+        return self.is_mounted and self.is_attached
+
     def targets(self) -> tuple[Job, ...]:
         """The jobs that an action would act on now."""
         raise NotImplementedError
@@ -73,13 +78,15 @@ class Acting(Screen[None]):
         """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
         from tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
+        here = self.deck.screen
+
         def opened() -> None:
             creating = self.deck.reach().creating
             self.deck.push_screen(CreateJob(creating, job=job, editing=editing, task_type=task_type))
 
         # A form shows the payload as it is stored. Where lists mask something of it, the look is put on record.
         if job is not None and scrub(job.payload) != job.payload:
-            self.deck.operations.reveal(job, opened)
+            self.deck.operations.reveal(job, lambda: opened() if self.deck.shows(here) else None)
         else:
             opened()
 

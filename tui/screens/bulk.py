@@ -115,7 +115,7 @@ class BulkPage(ListPage[BulkReport]):
     def redraw(self) -> None:
         """Says everything anew; the cursor begins on the first answer, as the lines above it are about no job."""
         super().redraw()
-        shown = self.data.shown if self.is_mounted and self.data else None
+        shown = self.data.shown if self.is_there and self.data else None
         if shown is None or self._begun == (shown.id, self.wish.refused):
             return
         first = next((at for at, line in enumerate(self.pane.entries) if line.key is not None), None)

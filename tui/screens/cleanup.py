@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 
 
 def ask_to_clean_up(deck: JobdeckApp) -> None:
-    """Looks for stuck jobs; where there are any, asks whether they are to be marked failed."""
+    """Looks for stuck jobs; where there are any, asks whether they are to be marked failed.
+
+    Who has gone elsewhere meanwhile is told and not asked: a key that was meant for there would answer.
+    """
+    here = deck.screen
 
     def found(results: list[ActionResult]) -> None:
         if not results:
             deck.say("No stuck jobs: no job has been running for 20 minutes with its lease over.\njobdeck cleanup")
+            return
+        if not deck.shows(here):
+            deck.say(
+                f"There {'is' if len(results) == 1 else 'are'} {plural(len(results), 'stuck job')}.\njobdeck cleanup"
+            )
             return
         ids = [result.job_id for result in results]
 
@@ -63,11 +72,15 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
 
 
 def ask_to_purge(deck: JobdeckApp) -> None:
-    """Counts old jobs; where there are any, asks whether they are to be removed."""
+    """Counts old jobs; where there are any, asks whether they are to be removed, unless one has gone elsewhere."""
+    here = deck.screen
 
     def counted(number: int) -> None:
         if not number:
             deck.say("Nothing to remove: no succeeded or cancelled job ended more than 14 days ago.\njobdeck purge")
+            return
+        if not deck.shows(here):
+            deck.say(f"{plural(number, 'old job')} can be removed.\njobdeck purge")
             return
 
         def answered(yes: bool | None) -> None:

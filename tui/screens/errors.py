@@ -134,7 +134,7 @@ class Errors(ListPage[ErrorReport]):
     def redraw(self) -> None:
         """Both panes."""
         super().redraw()
-        if self.is_mounted:
+        if self.is_there:
             self._draw_about()
 
     def on_pane_moved(self) -> None:
@@ -177,7 +177,7 @@ class Errors(ListPage[ErrorReport]):
 
         def found(answer: tuple[Job, ...] | Exception) -> None:
             self._looking = False
-            if not self.is_current:
+            if not deck.shows(self):
                 return
             if isinstance(answer, JobdeckError):
                 deck.say(one_line(str(answer)), "error")

@@ -155,7 +155,7 @@ class JobDetailScreen(Page[Reading]):
 
     def redraw(self) -> None:
         """Says everything anew; only what differs is painted."""
-        if not self.is_mounted:
+        if not self.is_there:
             return
         self.draw_banner()
         self._draw_revealed()
@@ -240,7 +240,7 @@ class JobDetailScreen(Page[Reading]):
                 deck.operations.retry_with(job, payload)
 
         def allowed() -> None:
-            if self.is_current:
+            if deck.shows(self):
                 deck.push_screen(PayloadEditor(job), chosen)
 
         deck.operations.reveal(job, allowed)

@@ -229,7 +229,7 @@ class ListPage(Page[T]):
 
     def redraw(self) -> None:
         """Says everything anew; only what differs is painted."""
-        if not self.is_mounted:
+        if not self.is_there:
             return
         self.draw_banner()
         width = self.pane.size.width

@@ -83,7 +83,7 @@ class PayloadEditor(Dialog[Json | None]):
         deck = cast("JobdeckApp", self.app)
 
         def checked(problem: Exception | None) -> None:
-            if not self.is_current:
+            if not deck.shows(self):
                 return
             if problem is None:
                 self.dismiss(payload)

@@ -1,0 +1,119 @@
+"""Answers that come when one has gone elsewhere: they open nothing there, and nothing breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from core.model import Status
+from tests.tui.fake import NOW, Clock, FakeBackend, at_once, minutes
+from tests.tui.sample import add_evidence, sample
+from tests.tui.support import LARGE, Deck
+from tui.actions import ACTIONS
+from tui.app import JobdeckApp, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tui.actions import Action
+
+WAY: Final = {"list": (), "detail": ("enter",), "errors": ("e",), "health": ("h",), "bulk": ("b",), "workers": ("m",),
+              "audit": ("o",), "playbook": ("p",), "log": ("l",)}  # fmt: skip
+ANSWER: Final = "all that was asked is answered"
+QUIET: Final = {"Move", "Mark", "Copy", "Leave"}
+"""Groups of actions that ask nothing of the database."""
+
+
+def asks(action: Action, scope: str) -> bool:
+    """Pages read alike from wherever they were opened."""
+    return action.changes or (action.group not in QUIET and (scope == "list" or action.group != "Pages"))
+
+
+DIALOGS: Final = {
+    "job.new": ("ctrl+t", "ctrl+s"), "job.duplicate": (ANSWER, "ctrl+t", ANSWER, "ctrl+s"),
+    "job.edit": (ANSWER, "ctrl+t", ANSWER, "ctrl+s"), "job.retry_with": (ANSWER, "ctrl+s"), "quick.sync": ("f",),
+    "filter": ("c", "o", "a", "c", "h", "colon", "b", "o", "enter"), "stuck.cleanup": (ANSWER, "y"),
+    "errors.canary": (ANSWER, "y"), "errors.rest": (ANSWER, "y"), "mark.matching": (ANSWER, "C", ANSWER),
+    "processing": ("enter", "enter", "enter"),
+}  # fmt: skip
+"""What can be pressed after a key where a dialog or a line has opened."""
+TYPED: Final = {"filter", "processing"}
+
+
+class Held:
+    """Background work that is kept while it is to be late."""
+
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], None]] = []
+        self.holding = False
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.holding:
+            self.kept.append(lambda: at_once(work, done))
+        else:
+            at_once(work, done)
+
+    def answer(self) -> None:
+        kept, self.kept = self.kept, []
+        for one in kept:
+            one()
+
+
+def queue_of_all_kinds() -> FakeBackend:
+    """Something for each action to do: personal data in each payload, stuck jobs, an error that has a job."""
+    backend = sample()
+    add_evidence(backend)
+    private = [replace(job, payload={**job.payload, "note": "kim@example.org"}) for job in backend.jobs]
+    backend.jobs = sorted(private, key=lambda job: job.status is Status.FAILED)
+    for at, job in enumerate(backend.jobs):
+        backend.jobs[at] = replace(job, created_at=NOW - minutes(len(backend.jobs) - at))
+    found = backend.evidence
+    found.stuck, found.old = tuple(job.id for job in backend.jobs if job.status is Status.RUNNING), 3
+    found.trends = tuple(reversed(found.trends[1:3]))
+    return backend
+
+
+def sequences() -> list[tuple[str, tuple[str, ...]]]:
+    found = []
+    for scope in WAY:
+        for action in ACTIONS:
+            if scope in action.scopes and action.keys and asks(action, scope):
+                found.append((scope, action.keys[:1]))
+                further = DIALOGS.get(action.id, ("y",) if action.changes else ())
+                steps = range(1, len(further) + 1) if action.id not in TYPED else (len(further),)
+                found += [(scope, (action.keys[0], *further[:step])) for step in steps]
+    return [*found, *((scope, ("colon", *"purge", "enter")) for scope in ("list", "audit"))]
+
+
+@pytest.mark.parametrize(
+    ("scope", "keys"), sequences(), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_nothing(
+    scope: str, keys: tuple[str, ...]
+) -> None:
+    held, backend = Held(), queue_of_all_kinds()
+    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=Clock())
+    async with app.run_test(size=LARGE) as pilot:
+        await pilot.pause()
+        deck = Deck(app, backend, Clock(), pilot)
+        await deck.press(*WAY[scope])
+        held.holding = True
+        for key in keys:
+            if key == ANSWER:
+                held.answer()
+                await pilot.pause()
+            else:
+                await deck.press(key)
+        for _ in range(6):
+            if deck.here != "Dashboard":
+                await deck.press("escape")
+        await deck.press("escape", "o")
+        assert deck.here == "Audit"
+        while held.kept:
+            held.answer()
+            await pilot.pause()
+        await pilot.pause()
+        assert deck.here == "Audit"
+        assert "Reading…" not in deck.screen_text()
