@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import time
@@ -30,7 +31,7 @@ from tui.view import EmbeddedWorker, Request
 from tui.worker_log import WorkerLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from uuid import UUID
 
     from textual.screen import Screen
@@ -115,7 +116,7 @@ class JobdeckApp(Ending):
             Request(Filter()),
             fetch=lambda request: self.reach().view(request),
             background=self.background,
-            schedule=self.set_timer,
+            schedule=self.later,
             monotonic=monotonic,
             on_view=self._arrived,
             on_change=self._link_told,
@@ -125,7 +126,7 @@ class JobdeckApp(Ending):
         self.dashboard = Dashboard()
         self.canaries: dict[tuple[str, str], Canary] = {}
         self.log_lines = WorkerLog()
-        self._typed = TypeAhead(self, super().on_event)
+        self._typed = TypeAhead(self, super().on_event, self.later)
 
     async def on_event(self, event: events.Event) -> None:
         """What is typed waits until what was typed before it has had its effect."""
@@ -155,6 +156,13 @@ class JobdeckApp(Ending):
         if self.backend is None:
             self.backend = self._make_backend()
         return self.backend
+
+    def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
+        """Calls something on this thread after so many seconds.
+
+        Textual's own timer for that never fires where the process is held up for as long just when it is set.
+        """
+        return asyncio.get_running_loop().call_later(seconds, self.call_next, callback)
 
     def on_answer(self, event: Answer) -> None:
         """Takes what a thread has brought to whoever asked for it."""
@@ -305,7 +313,7 @@ class JobdeckApp(Ending):
         if self.operations.cycle is None:
             self.exit(0)
         else:
-            self.set_timer(0.2, self._left)
+            self.later(0.2, self._left)
 
     def _arrived(self, view: View) -> None:
         glance = self.poller.request.glance and self.view is not None
@@ -358,4 +366,4 @@ class JobdeckApp(Ending):
         facing = self.facing
         if facing is not None:
             facing.tick()
-        self.set_timer(1.01 - self.now().microsecond / 1e6, self._tick)
+        self.later(1.01 - self.now().microsecond / 1e6, self._tick)

@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 class Timer(Protocol):
-    """What a schedule returns: something that can be stopped before it fires."""
+    """What a schedule returns: something that can be cancelled before it fires."""
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Keeps it from firing."""
 
 
@@ -134,7 +134,7 @@ class Poller:
             self._again = True
             return
         if self._timer is not None:
-            self._timer.stop()
+            self._timer.cancel()
             self._timer = None
         self._asked, self._asked_at = self.request, self._monotonic()
         request = self.request
@@ -173,7 +173,7 @@ class Poller:
         if self.frozen_since is None:
             self.frozen_since = self._monotonic()
             if self._timer is not None:
-                self._timer.stop()
+                self._timer.cancel()
         else:
             self.frozen_since = None
             self.poke()
@@ -184,7 +184,7 @@ class Poller:
         """Reads no more."""
         self._stopped = True
         if self._timer is not None:
-            self._timer.stop()
+            self._timer.cancel()
 
     @property
     def pace(self) -> float:
@@ -197,7 +197,7 @@ class Poller:
 
     def _arm(self, delay: float) -> None:
         if self._timer is not None:
-            self._timer.stop()
+            self._timer.cancel()
         self._timer = self._schedule(delay, self.poke)
 
     def _answered(self, answer: View | Exception) -> None:

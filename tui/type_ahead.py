@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from textual.app import App
     from textual.dom import DOMNode
     from textual.events import Key, Paste
-    from textual.timer import Timer
+
+    from tui.poller import Timer
 
 PATIENCE: Final = 0.5
 """After so many seconds the next key is handed on, whatever has become of the one before."""
@@ -31,8 +32,14 @@ ROUNDS: Final = 3
 class TypeAhead:
     """Holds keys and pastes back while an earlier one is at work."""
 
-    def __init__(self, app: App[Any], hand_on: Callable[[Key | Paste], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        app: App[Any],
+        hand_on: Callable[[Key | Paste], Awaitable[None]],
+        later: Callable[[float, Callable[[], Awaitable[None]]], Timer],
+    ) -> None:
         self._app = app
+        self._later = later
         self._hand_on = hand_on
         self._held: deque[Key | Paste] = deque()
         self._turn = 0
@@ -48,7 +55,7 @@ class TypeAhead:
     async def _next(self) -> None:
         self._turn += 1
         if self._timer is not None:
-            self._timer.stop()
+            self._timer.cancel()
         self._busy = bool(self._held)
         if not self._held:
             return
@@ -56,7 +63,7 @@ class TypeAhead:
         if target is None:
             self._held.clear()
             return
-        self._timer = self._app.set_timer(PATIENCE, lambda: self._give_up(turn))
+        self._timer = self._later(PATIENCE, lambda: self._give_up(turn))
         await self._hand_on(self._held.popleft())
         self._follow(turn, target, 0 if isinstance(target, JobTable | Pane) else ROUNDS)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual import events
-from textual._callback import invoke
 
 from core.errors import Refused
 from core.model import Processing
@@ -19,8 +17,6 @@ from tui.screens.dashboard import Dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from textual.timer import Timer
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
@@ -88,42 +84,6 @@ async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
         held.let_go()
         await pilot.pause()
         assert "Reading…" not in deck.screen_text()
-
-
-@pytest.mark.parametrize("page", [*KEYS, "job"])
-async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_made_are_no_trouble(page: str) -> None:
-    async with dashboard(sample()) as deck:
-        if page == "job":
-            deck.app.open_job(deck.table.jobs[0])
-        else:
-            deck.app.open_page(page)
-        assert not deck.app.screen.is_mounted
-        deck.app._tick()
-        deck.app.poller.poke()
-        await deck.pilot.pause()
-        assert "Reading…" not in deck.screen_text()
-
-
-async def test_what_was_to_come_later_is_no_trouble_once_the_dashboard_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    later: list[Callable[[], Any]] = []
-    app = make_app(sample())
-    app.poller._background = lambda work, done: done(work()) if app.is_running else None
-
-    def keep(delay: float, callback: Callable[[], Any], **options: Any) -> Timer:
-        later.append(callback)
-        return set_timer(delay, callback, **options)
-
-    set_timer = app.set_timer
-    monkeypatch.setattr(app, "set_timer", keep)
-    app.poller._schedule = keep
-    async with app.run_test(size=SMALL) as pilot:
-        app._tick()
-        await pilot.pause()
-        for key in "qjj":
-            app.post_message(events.Key(key, key))
-    assert len(later) >= 3
-    for callback in tuple(later):
-        await invoke(callback)
 
 
 @pytest.mark.parametrize("page", ["workers", "errors"])

@@ -43,8 +43,8 @@ class Later:
         self.delays.append(delay)
         return self
 
-    def stop(self) -> None:
-        """A stopped timer needs nothing here."""
+    def cancel(self) -> None:
+        """A timer that is cancelled needs nothing here."""
 
     def answer(self) -> None:
         work, done = self.waiting.pop(0)
