@@ -8,24 +8,23 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import events
 
 from core.model import Filter
-from core.redact import clean
 from tui import themes
 from tui.actions import NO_ANSWER, Situation, key_of
 from tui.background import Answer, Threads
 from tui.bulk_driver import unfinished
-from tui.ending import Ending
-from tui.format import one_line, within
-from tui.operations import Operations, Severity
+from tui.format import one_line
+from tui.operations import Operations
 from tui.poller import Poller
 from tui.screens.dashboard import Dashboard
 from tui.screens.job_detail import JobDetailScreen
 from tui.screens.leave import Leave
 from tui.screens.page import ListPage, Page
+from tui.toasts import Toasting
 from tui.type_ahead import TypeAhead
 from tui.view import EmbeddedWorker, Request
 from tui.worker_log import WorkerLog
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-MOST_TOASTS: Final = 2
-"""More than so many at a time would cover the list."""
-TOAST: Final = 640
-"""The cells of a toast: ten lines of it, which leave an ordinary terminal the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,7 @@ class Options:
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class JobdeckApp(Ending):
+class JobdeckApp(Toasting):
     """The dashboard. `make_backend` is called off the UI's thread; `background` and `monotonic` are for tests."""
 
     TITLE = "Jobdeck"
@@ -232,21 +227,6 @@ class JobdeckApp(Ending):
         """The worker inside this dashboard."""
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
-    def say(self, text: str, severity: Severity = "information") -> None:
-        """Shows a toast, and no second one that says the same; the text is cleaned and never read as markup.
-
-        What is longer than there is room for is cut in its middle, where it has a name or a payload.
-        """
-        text = "\n".join(within(clean(text, multiline=True).split("\n"), TOAST))
-        self._unsay(text)
-        for told in list(self._notifications)[: 1 - MOST_TOASTS]:
-            self._unnotify(told)
-        self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
-
-    def _unsay(self, text: str) -> None:
-        for told in [told for told in self._notifications if told.message == text]:
-            self._unnotify(told)
-
     def open_job(self, job: Job | UUID) -> None:
         """Opens the page of one job, of which at least the id is known."""
         self.push_screen(JobDetailScreen(job))
@@ -351,7 +331,7 @@ class JobdeckApp(Ending):
     def _link_told(self) -> None:
         """What is behind a dialog stands still, so that a loss is said there in a toast, which goes with the loss."""
         if self.poller.connected:
-            self._unsay(NO_ANSWER)
+            self.unsay(NO_ANSWER)
         elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
             self.say(NO_ANSWER, "warning")
         self._redraw()
