@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from tui.canary import Canary
     from tui.poller import Background
     from tui.view import Backend, View
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
