@@ -149,11 +149,16 @@ class JobdeckApp(Toasting):
         return self.backend
 
     def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
-        """Calls something on this thread after so many seconds.
+        """Calls something on this thread after so many seconds, unless the dashboard is being left by then.
 
         Textual's own timer for that never fires where the process is held up for as long just when it is set.
         """
-        return asyncio.get_running_loop().call_later(seconds, self.call_next, callback)
+
+        def due() -> None:
+            if self.is_running and not self._exit:
+                self.call_next(callback)
+
+        return asyncio.get_running_loop().call_later(seconds, due)
 
     def on_answer(self, event: Answer) -> None:
         """Takes what a thread has brought to whoever asked for it."""

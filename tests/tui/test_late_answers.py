@@ -10,7 +10,7 @@ import pytest
 from core.model import Status
 from tests.tui.fake import NOW, Clock, FakeBackend, at_once, minutes
 from tests.tui.sample import add_evidence, sample
-from tests.tui.support import LARGE, Deck
+from tests.tui.support import SMALL, Deck
 from tui.actions import ACTIONS
 from tui.app import JobdeckApp, Options
 
@@ -95,7 +95,7 @@ async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_noth
 ) -> None:
     held, backend = Held(), queue_of_all_kinds()
     app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=Clock())
-    async with app.run_test(size=LARGE) as pilot:
+    async with app.run_test(size=SMALL) as pilot:
         await pilot.pause()
         deck = Deck(app, backend, Clock(), pilot)
         await deck.press(*WAY[scope])
