@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from core.model import Job, Json
 
 NAMED = 12
-"""So many ids a command names at most: dialogs fit on 24 lines. More jobs are frozen, to be named at once."""
+"""So many ids a command names at most: dialogs fit on 24 lines. More jobs are frozen, to be named at once.
+
+Not those that have left the queue, which only their ids name.
+"""
 RESUME = "jobdeck resume"
 PURGE = "jobdeck purge --yes"
 
 
 def twin(verb: str, jobs: Sequence[Job]) -> str:
-    """The command that does the same: with the whole id of one job, the short ids of several."""
+    """The command that does the same: with the whole id of one job, the short ids of several.
+
+    More than can be named it takes from its input, one a line, which is how the list copies them.
+    """
+    if len(jobs) > NAMED:
+        return f"jobdeck {verb} - --yes"
     needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
     ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
     return f"jobdeck {verb} {' '.join(ids)}{needed}"

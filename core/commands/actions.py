@@ -5,6 +5,7 @@ More jobs than one statement should take, and those of an earlier bulk action, g
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST: Final = 10_000
 """The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
+INPUT: Final = "-"
+IDS: Final = "[ID]…|-"
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
 
@@ -61,7 +64,7 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
         click.option("--if-version", type=click.IntRange(0), help="Only if the one job is still at this version."),
         click.option("--filter", "expression", metavar="FILTER", help='Instead of ids: "status:failed type:X".'),
         _again_option,
-        click.argument("ids", nargs=-1, metavar="[ID]…"),
+        click.argument("ids", nargs=-1, metavar=IDS),
     ):
         function = option(function)
     return function
@@ -111,7 +114,7 @@ def delete(session: Session, **given: Any) -> int | None:
 
 
 @command("restore")
-@click.argument("ids", nargs=-1, metavar="[ID]…")
+@click.argument("ids", nargs=-1, metavar=IDS)
 @_again_option
 @reason_option
 @dry_run_option
@@ -225,15 +228,31 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
 
 
 def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
-    """The ids that these name, each once, in their order.
+    """The ids that these name, each once, in their order; `-` stands for those on the standard input.
 
     Raises:
-        UsageError: one is no id or names several jobs.
+        UsageError: one is no id or names several jobs, or the standard input cannot be read as ids.
         JobNotFound: one names none.
     """
     from core import insights  # noqa: PLC0415 -- imported on first use
 
+    if INPUT in texts:
+        texts = _ids_from_input(texts)
     return list(dict.fromkeys(_whole_id(text) or insights.resolve_id(conn, text) for text in texts))
+
+
+def _ids_from_input(given: Sequence[str]) -> list[str]:
+    if len(given) > 1:
+        raise UsageError(f"{INPUT} stands for the ids on the standard input. Give no others beside it.")
+    try:
+        found = sys.stdin.read().split()
+    except UnicodeDecodeError as error:
+        raise UsageError("The standard input is not text. Give ids there, one a line.") from error
+    if not found:
+        raise UsageError("The standard input names no job. Give ids there, one a line.")
+    if len(found) > MOST:
+        raise UsageError(f"The standard input names {len(found)} jobs, and {MOST} at most can be given by their ids.")
+    return found
 
 
 def _whole_id(text: str) -> UUID | None:

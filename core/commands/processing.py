@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from core.commands import output
-from core.commands.actions import answer_results, resolved
+from core.commands.actions import IDS, answer_results, resolved
 from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
 from core.errors import UsageError
 from core.timeparse import parse_duration, parse_time
@@ -65,7 +65,7 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
 
 
 @command("cleanup")
-@click.argument("ids", nargs=-1, metavar="[ID]…")
+@click.argument("ids", nargs=-1, metavar=IDS)
 @click.option("--older-than", metavar="DURATION", default="20m", help="How long ago they started.")
 @dry_run_option
 @yes_option

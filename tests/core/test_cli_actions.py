@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -114,6 +115,49 @@ def test_what_names_no_job_is_refused(
     before = everything(conn)
     jobdeck(*arguments).refused(code, *words)
     assert everything(conn) == before
+
+
+def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, other = [add(conn) for _ in range(3)], add(conn)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(str(job) for job in jobs)))
+    assert jobdeck("cancel", "-", "--yes").code == 0
+    assert statuses(conn) == dict.fromkeys(jobs, "cancelled") | {other: "pending"}
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "words"),
+    [
+        (("-",), " \n", "names no job"),
+        (("-", "01234567"), "", "Give no others beside it"),
+        (("-",), "no-id", "no-id"),
+        (("-",), f"{uuid4()}\n" * 10_001, "10000 at most"),
+    ],
+    ids=["empty", "others", "no id", "too many"],
+)
+def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
+    given: tuple[str, ...],
+    text: str,
+    words: str,
+    jobdeck: Jobdeck,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add(conn)
+    before = everything(conn)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    ran = jobdeck("cancel", *given, "--yes")
+    assert ran.code == 2
+    assert words in ran.err
+    assert everything(conn) == before
+
+
+def test_a_standard_input_that_is_no_text_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
+    ran = jobdeck("delete", "-", "--yes")
+    assert ran.code == 2
+    assert "is not text" in ran.err
 
 
 def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

@@ -451,6 +451,16 @@ async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows(
         assert "…" in deck.screen_text().split("jobdeck pause")[1]
 
 
+async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_command_that_reads_their_ids() -> None:
+    jobs = [make_job(at, Status.SUCCEEDED, removed=True) for at in range(1, 61)]
+    async with dashboard(FakeBackend(jobs), production=True) as deck:
+        await deck.press("4", "a", "R")
+        text = deck.screen_text()
+        for words in ("jobdeck retry - --yes", "The command reads their ids", "Type retry to go on:", "Cancel"):
+            assert words in text, words
+        assert deck.app.screen.query_one("#box").max_scroll_y == 0
+
+
 @pytest.mark.parametrize("key", ["a", "A"])
 @pytest.mark.parametrize("number", [1, 12, 25, 60])
 async def test_a_dialog_is_seen_whole_on_24_lines_even_where_it_wants_a_word(key: str, number: int) -> None:

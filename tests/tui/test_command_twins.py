@@ -7,6 +7,7 @@ and compares what both hold then.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import shlex
 import signal
@@ -79,17 +80,17 @@ def failed(conn: Connection, number: int = 1, **facts: Any) -> None:
         )
 
 
-def left_the_queue(conn: Connection) -> None:
-    """A job that succeeded and is in the history only."""
-    fill(conn, payload={"message": "again"})
-    (job,) = queue.claim(conn, "w", ["cli_echo"], 1, 60)
-    conn.execute(
-        """
-        SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],
-            ARRAY[now()], ARRAY['{}'::jsonb], 1, 1)
-        """,
-        (job.id, job.run_token),
-    )
+def left_the_queue(conn: Connection, number: int = 1) -> None:
+    """Jobs that succeeded and are in the history only."""
+    fill(conn, number, payload={"message": "again"})
+    for job in queue.claim(conn, "w", ["cli_echo"], number, 60):
+        conn.execute(
+            """
+            SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],
+                ARRAY[now()], ARRAY['{}'::jsonb], 1, 1)
+            """,
+            (job.id, job.run_token),
+        )
 
 
 def stuck(conn: Connection, number: int = 2) -> None:
@@ -142,6 +143,7 @@ class Case:
 CASES = (
     Case("job.retry", ("R", "y"), failed, ("5",)),
     Case("job.retry", ("R", "y"), left_the_queue, ("4",), also="copy"),
+    Case("job.retry", ("a", "y", "R", "y"), partial(left_the_queue, number=15), ("4",), also="copies"),
     Case("job.retry", ("a", "R", "y"), partial(failed, number=5), ("5",), also="many"),
     Case("job.retry", ("a", "R", "y"), partial(failed, number=15), ("5",), also="frozen"),
     Case("job.cancel", ("C", "y"), fill),
@@ -270,6 +272,7 @@ async def test_the_command_that_is_shown_does_what_the_key_does(
         asked = command_of_dialog(desk)
         await desk.press(case.keys[-1])
         shown = asked if case.action == "quick.sync" else desk.twin
+        monkeypatch.setattr("sys.stdin", io.StringIO(desk.app.clipboard))
     assert twins.outcome(twins.one) != before, "the key has changed nothing"
     assert twins.outcome(twins.other) == before
     environment(monkeypatch, tmp_path, twins.other)

@@ -80,7 +80,9 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
     freezes = number > NAMED and not any(job.removed for job in jobs)
-    same = twin(verb, jobs) if number <= NAMED else f"jobdeck {verb} --bulk … --yes" if freezes else ""
+    same = f"jobdeck {verb} --bulk … --yes" if freezes else twin(verb, jobs)
+    if number > NAMED and not freezes:
+        lines.append(Content.styled("The command reads their ids, as the list copies them.", "$ink-muted"))
     body = Content("\n").join(lines)
     return Question(title, body, title, no, word, danger=verb != "retry", twin=same, freezes=freezes)
 
