@@ -38,8 +38,8 @@ class Naming(NamedTuple):
 
 
 def naming(text: str) -> Naming | None:
-    """How a filter names a coach, if it does."""
-    found = NAMED.search(text)
+    """How a filter names a coach, if it does; within the quotes of another word it does not."""
+    found = next((found for found in NAMED.finditer(text) if not text[: found.start()].count('"') % 2), None)
     if found is None:
         return None
     words = found["bare"] if found["quoted"] is None else found["quoted"]

@@ -147,6 +147,7 @@ class FilterBar(Horizontal):
 
     def close(self) -> None:
         """Ends editing."""
+        self._applying = False
         self.field.display = self.field.can_focus = False
 
     def draw(self, text: str) -> None:

@@ -62,6 +62,7 @@ class TypeAhead:
         turn, target = self._turn, self._target()
         if target is None:
             self._held.clear()
+            self._busy = False
             return
         self._timer = self._later(PATIENCE, lambda: self._give_up(turn))
         await self._hand_on(self._held.popleft())
@@ -72,7 +73,7 @@ class TypeAhead:
             await self._next()
 
     def _target(self) -> DOMNode | None:
-        """What a key goes to; None while the program is being left."""
+        """What a key goes to; None before there is a screen, and while the program is being left."""
         if not self._app.is_running:
             return None
         try:

@@ -40,6 +40,8 @@ def asked(deck: Deck) -> str | None:
         ('red coach:"amara kim" age>2h', ("red ", "amara kim", " age>2h")),
         ("coach:kim status:failed", ("", "kim", " status:failed")),
         ("error:coach:kim", None),
+        ('error:"no coach:kim was found"', None),
+        ('error:"no coach:x" coach:kim', ('error:"no coach:x" ', "kim", "")),
         ("coaches", None),
     ],
 )
@@ -145,6 +147,21 @@ async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
         late.answer()
         await pilot.pause()
         assert asked(deck) == BO
+
+
+async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
+    late, backend = Late(), with_jobs_of_coaches()
+    app = make_app(backend)
+    async with app.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        deck = Deck(app, backend, Clock(), pilot)
+        app.background = late
+        await deck.press("slash", *"coach:bo", "enter", "escape")
+        while late.waiting:
+            late.answer()
+            await pilot.pause()
+        assert asked(deck) is None
+        assert deck.app.dashboard.filter_text == ""
 
 
 def test_one_thing_is_asked_at_a_time_and_then_what_is_wanted_by_then() -> None:

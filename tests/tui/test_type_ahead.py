@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from core.model import Status
 from tests.tui.fake import FakeBackend, make_job
-from tests.tui.support import Deck, dashboard, failed
+from tests.tui.support import Deck, dashboard, failed, make_app
 from tui.form_widgets import PickField
 from tui.type_ahead import TypeAhead
 
@@ -26,6 +26,15 @@ def type_at_once(app: JobdeckApp, text: str) -> None:
     """All keys lie in the app's queue before it comes to the first of them, as when one packet brings them."""
     for character in text:
         app.post_message(events.Key(NAMES.get(character, character), character))
+
+
+async def test_what_is_typed_before_there_is_a_screen_locks_no_key() -> None:
+    app = make_app(failed(3))
+    await app._typed.take(events.Key("j", "j"))
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        await pilot.press("j")
+        assert app.dashboard.table.cursor == 1
 
 
 async def settle(deck: Deck) -> None:
