@@ -130,6 +130,7 @@ class TestSentinel:
         monkeypatch.setattr("core.door.watcher.LOOK_SECONDS", 0.02)
         with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
             assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
+            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")
             door.run()
             until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "the first alarm's end")
             pass_time(conn, 4 * MINUTE)
