@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
@@ -68,11 +68,12 @@ def test_bytes_are_json_or_a_breach_of_contract(content: bytes) -> None:
 
 
 @given(JSON)
+@example({"\\u0000": "a backslash, and no NUL"})
 def test_what_is_decoded_can_be_stored(value: Any) -> None:
     decoded = decode(json.dumps(value).encode(), "GET /x")
     text = json.dumps(decoded, ensure_ascii=False)
     text.encode("utf-8")
-    assert "\\u0000" not in text
+    assert "\\u0000" not in text.replace("\\\\", "")
     Jsonb(decoded)
 
 
