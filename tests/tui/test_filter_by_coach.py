@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tui.fake import Clock, lost, make_job
+from tests.tui.fake import lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
+from tests.tui.support import LARGE, SMALL, Deck, dashboard
 from tui.coach_finder import CoachFinder, naming
 
 if TYPE_CHECKING:
@@ -134,32 +134,26 @@ class Late:
 
 
 async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
-    late, backend = Late(), with_jobs_of_coaches()
-    app = make_app(backend)
-    async with app.run_test(size=SMALL) as pilot:
-        await pilot.pause()
-        deck = Deck(app, backend, Clock(), pilot)
-        app.background = late
+    late = Late()
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        deck.app.background = late
         await deck.press("slash", *"coach:bo", "enter")
         assert "looking for coaches…" in deck.line("peek")
         late.answer()  # of what was typed first
         assert asked(deck) is None
         late.answer()
-        await pilot.pause()
+        await deck.pilot.pause()
         assert asked(deck) == BO
 
 
 async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
-    late, backend = Late(), with_jobs_of_coaches()
-    app = make_app(backend)
-    async with app.run_test(size=SMALL) as pilot:
-        await pilot.pause()
-        deck = Deck(app, backend, Clock(), pilot)
-        app.background = late
+    late = Late()
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        deck.app.background = late
         await deck.press("slash", *"coach:bo", "enter", "escape")
         while late.waiting:
             late.answer()
-            await pilot.pause()
+            await deck.pilot.pause()
         assert asked(deck) is None
         assert deck.app.dashboard.filter_text == ""
 
