@@ -29,13 +29,13 @@ from psycopg import sql
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from core.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
-from core.model import Filter, Status  # noqa: E402 -- the same
-from core.schema import install_schema  # noqa: E402 -- the same
-from core.settings import Settings  # noqa: E402 -- the same
+from jobdeck.core.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
+from jobdeck.core.model import Filter, Status  # noqa: E402 -- the same
+from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
+from jobdeck.core.settings import Settings  # noqa: E402 -- the same
+from jobdeck.tui.backend import LiveBackend  # noqa: E402 -- the same
+from jobdeck.tui.view import Request  # noqa: E402 -- the same
 from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
-from tui.backend import LiveBackend  # noqa: E402 -- the same
-from tui.view import Request  # noqa: E402 -- the same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

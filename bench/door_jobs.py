@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.registry import Done, JobContext, Payload, job
+from jobdeck.core.registry import Done, JobContext, Payload, job
 
 
 @job("door_nothing", label="Nothing", purpose="Measure the worker alone", payload=Payload)

@@ -17,12 +17,12 @@ import common
 import peer_jobdeck as peer
 import psycopg
 
-from core import desk, insights, queue
-from core.database import Database
-from core.model import Filter, NewJob
-from core.registry import Done, Registry, job, load
-from core.settings import Settings
-from core.worker import Worker
+from jobdeck.core import desk, insights, queue
+from jobdeck.core.database import Database
+from jobdeck.core.model import Filter, NewJob
+from jobdeck.core.registry import Done, Registry, job, load
+from jobdeck.core.settings import Settings
+from jobdeck.core.worker import Worker
 
 ACTOR = "bench"
 BACKLOG = 1_000_000

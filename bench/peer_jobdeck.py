@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import psycopg
 
-from core import queue
-from core.database import Database, install_schema
-from core.model import NewJob
-from core.registry import Payload, Registry, job, load
-from core.settings import Settings
-from core.worker import Worker
+from jobdeck.core import queue
+from jobdeck.core.database import Database, install_schema
+from jobdeck.core.model import NewJob
+from jobdeck.core.registry import Payload, Registry, job, load
+from jobdeck.core.settings import Settings
+from jobdeck.core.worker import Worker
 
 NAME = "jobdeck"
 # Settings of the worker over its defaults; `handler_seconds` is how long each job takes.

@@ -2,6 +2,6 @@
 
 import sys
 
-from core.cli import main
+from jobdeck.core.cli import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from core.errors import ConfigurationError
+from jobdeck.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Address:
 
     def unreachable(self, error: psycopg.OperationalError) -> str:
         """The sentence for a connection that could not be made."""
-        from core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
+        from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
 
         reason = _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")
         return (

@@ -9,15 +9,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.errors import InvalidPayload
+from jobdeck.core.errors import InvalidPayload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from core.database import Connection
-    from core.model import Job, Json
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.database import Connection
+    from jobdeck.core.model import Job, Json
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.model import Finding, FinishedRun, Job, Run
-    from core.run_context import RunContext
+    from jobdeck.core.model import Finding, FinishedRun, Job, Run
+    from jobdeck.core.run_context import RunContext
 
 Event = dict[str, Any]
 

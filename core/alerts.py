@@ -13,10 +13,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from core import alert_events, history, insights
-from core.logs import event
-from core.model import RunOutcome
-from core.redact import safe_error, scrub
+from jobdeck.core import alert_events, history, insights
+from jobdeck.core.logs import event
+from jobdeck.core.model import RunOutcome
+from jobdeck.core.redact import safe_error, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from sentry_sdk import Client
     from sentry_sdk.types import Event, Hint
 
-    from core.model import Finding, Finished, FinishedRun
-    from core.run_context import RunContext
-    from core.settings import Settings
+    from jobdeck.core.model import Finding, Finished, FinishedRun
+    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 

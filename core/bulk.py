@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from core.bulk_model import Bulk, BulkAnswer, Choice, Share
-from core.errors import Refused, UsageError
-from core.filters import format_filter
-from core.rows import job_from
+from jobdeck.core.bulk_model import Bulk, BulkAnswer, Choice, Share
+from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.filters import format_filter
+from jobdeck.core.rows import job_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from core.bulk_model import BulkVerb
-    from core.model import Filter
+    from jobdeck.core.bulk_model import BulkVerb
+    from jobdeck.core.model import Filter
 
 Connection = psycopg.Connection[Any]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 BulkVerb = Literal["retry", "cancel", "delete", "restore"]
 BulkState = Literal["chosen", "running", "finished", "stopped"]

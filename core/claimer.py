@@ -8,18 +8,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from core import queue
-from core.flood import Flood
-from core.link import FAILURES, Link
-from core.logs import event
-from core.redact import safe_error
+from jobdeck.core import queue
+from jobdeck.core.flood import Flood
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from core.listener import Listener
-    from core.model import ClaimedJob
-    from core.station import Station
+    from jobdeck.core.listener import Listener
+    from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The command line: every action of the dashboard for scripts, the headless worker, and the tools around them.
 
 `jobdeck COMMAND` and `python -m core COMMAND` are the same. A command's module is imported when it is asked
-for; what each does stands in `core.commands`.
+for; what each does stands in `jobdeck.core.commands`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from core.commands.session import shared_options
-from core.errors import UsageError
+from jobdeck.core.commands.session import shared_options
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "sandbox": "sandbox",
 }
-"""Each command, and the module of `core.commands` it stands in."""
+"""Each command, and the module of `jobdeck.core.commands` it stands in."""
 
 
 class Commands(click.Group):
@@ -73,7 +73,7 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(import_module(f"core.commands.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
+        found = getattr(import_module(f"jobdeck.core.commands.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
         assert isinstance(found, click.Command)  # noqa: S101 -- the table above is wrong otherwise
         return found
 
@@ -127,7 +127,7 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _explained(error: Exception) -> int:
-    from core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+    from jobdeck.core.commands import failures  # noqa: PLC0415 -- only what fails needs it
 
     code, sentence = failures.explain(error)
     sys.stderr.write(f"jobdeck: {sentence}\n")

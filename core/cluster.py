@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import psycopg
 
-from core.errors import EmbeddedPostgresError
-from core.postgres_binaries import Account, Binaries, find_binaries, run_tool, server_account
-from core.redact import clean
+from jobdeck.core.errors import EmbeddedPostgresError
+from jobdeck.core.postgres_binaries import Account, Binaries, find_binaries, run_tool, server_account
+from jobdeck.core.redact import clean
 
 ROLE = "jobdeck"
 SOCKET = ".s.PGSQL.5432"

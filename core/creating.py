@@ -6,15 +6,15 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.commands import new_jobs
-from core.redact import clean, harmless_json
-from core.timeparse import write_duration
+from jobdeck.core.commands import new_jobs
+from jobdeck.core.redact import clean, harmless_json
+from jobdeck.core.timeparse import write_duration
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from core.model import Job, Json, NewJob
-    from core.registry import Registry
+    from jobdeck.core.model import Job, Json, NewJob
+    from jobdeck.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

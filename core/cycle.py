@@ -9,26 +9,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from core import queue, worker_record
-from core.digest_words import PAUSED
-from core.errors import JobdeckError
-from core.finisher import Finisher
-from core.heartbeat import Heartbeat
-from core.link import FAILURES, Link
-from core.logs import event
-from core.model import CycleResult
-from core.redact import safe_error
-from core.tally import result_of
-from core.upkeep import reap, report
-from core.watch import Watch
+from jobdeck.core import queue, worker_record
+from jobdeck.core.digest_words import PAUSED
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.finisher import Finisher
+from jobdeck.core.heartbeat import Heartbeat
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
+from jobdeck.core.model import CycleResult
+from jobdeck.core.redact import safe_error
+from jobdeck.core.tally import result_of
+from jobdeck.core.upkeep import reap, report
+from jobdeck.core.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
-    from core.database import Connection
-    from core.model import ClaimedJob, Json, Processing
-    from core.station import Station
+    from jobdeck.core.database import Connection
+    from jobdeck.core.model import ClaimedJob, Json, Processing
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg.types.json import set_json_loads
 
-from core.address import Address
-from core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
-from core.listener import Listener
-from core.pool import Pool
-from core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
-from core.stored import read
+from jobdeck.core.address import Address
+from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
+from jobdeck.core.listener import Listener
+from jobdeck.core.pool import Pool
+from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
+from jobdeck.core.stored import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 __all__ = [
     "Capabilities",
@@ -272,7 +272,7 @@ def open_database(
 
     if sys.platform == "win32":
         raise ConfigurationError("On Windows Jobdeck starts no Postgres of its own. Set DATABASE_URL to one.")
-    from core.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
 
     with EmbeddedPostgres.open(settings.state_dir) as server:
         with server.connect() as connection:

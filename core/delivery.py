@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from core import outbox
-from core.clients.email import Email
-from core.clients.messaging_errors import (
+from jobdeck.core import outbox
+from jobdeck.core.clients.email import Email
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -21,18 +21,18 @@ from core.clients.messaging_errors import (
     RateLimited,
     RecipientRefused,
 )
-from core.errors import RetryLater
-from core.outbox import PROVIDERS, Claimed, Decision, Result
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.outbox import PROVIDERS, Claimed, Decision, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import psycopg
 
-    from core.clients.email_answers import Sent
-    from core.clients.sms import Sms
-    from core.registry import JobContext
-    from core.settings import Settings
+    from jobdeck.core.clients.email_answers import Sent
+    from jobdeck.core.clients.sms import Sms
+    from jobdeck.core.registry import JobContext
+    from jobdeck.core.settings import Settings
 
     Render = Callable[[Claimed], Email | Sms]
     After = Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None]

@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core import evidence, insights, queue
-from core.admission import admit, admit_change
-from core.creating import changes, new_job
-from core.errors import Refused
-from core.model import ActionResult, Enqueued, NewJob, Status
+from jobdeck.core import evidence, insights, queue
+from jobdeck.core.admission import admit, admit_change
+from jobdeck.core.creating import changes, new_job
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.creating import Wanted
-    from core.database import Connection
-    from core.model import Job
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.database import Connection
+    from jobdeck.core.model import Job
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 
 def create(conn: Connection, registry: Registry, wanted: Wanted, *, settings: Settings, actor: str) -> Enqueued:

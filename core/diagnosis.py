@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import class_row
 
-from core.schema import schema_text
+from jobdeck.core.schema import schema_text
 
 if TYPE_CHECKING:
     from datetime import datetime

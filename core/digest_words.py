@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from core.model import CycleResult
-    from core.reports import Digest
+    from jobdeck.core.model import CycleResult
+    from jobdeck.core.reports import Digest
 
 PAUSED: Final = "Processing is paused."
 """What a cycle says of a pause that no reason was given for."""

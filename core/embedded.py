@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from core.cluster import Cluster
-from core.errors import EmbeddedPostgresError
+from jobdeck.core.cluster import Cluster
+from jobdeck.core.errors import EmbeddedPostgresError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

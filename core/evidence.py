@@ -1,6 +1,6 @@
 """The evidence behind the verdict: the trigger's history, errors over time, workers, a shift. Changes nothing.
 
-Like `core.insights` it reads through views, and what it reads is bounded: by an index, a time and a limit.
+Like `jobdeck.core.insights` it reads through views, and what it reads is bounded: by an index, a time and a limit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from core import history, insights
-from core.asking import ask, one_moment
-from core.asking import rows as _rows
-from core.health import TICK, ask_health
-from core.model import Filter, Status
-from core.queue import ask_processing
-from core.reports import (
+from jobdeck.core import history, insights
+from jobdeck.core.asking import ask, one_moment
+from jobdeck.core.asking import rows as _rows
+from jobdeck.core.health import TICK, ask_health
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.queue import ask_processing
+from jobdeck.core.reports import (
     HOURS,
     ActionCount,
     AuditReport,
@@ -31,15 +31,15 @@ from core.reports import (
     TriggerCount,
     overdue_by,
 )
-from core.rows import Row, job_from
+from jobdeck.core.rows import Row, job_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from core.asking import Asked
-    from core.model import Job
+    from jobdeck.core.asking import Asked
+    from jobdeck.core.model import Job
 
 Connection = psycopg.Connection[Any]
 

@@ -9,9 +9,9 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from core.errors import UsageError
-from core.model import Filter, RunOutcome, Status
-from core.timeparse import parse_duration, write_duration
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Filter, RunOutcome, Status
+from jobdeck.core.timeparse import parse_duration, write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,19 +10,19 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from core import queue as job_queue
-from core.link import FAILURES, LOST, Link
-from core.logs import event
-from core.model import RunOutcome
-from core.redact import safe_error
-from core.runner import NOT_STORED
+from jobdeck.core import queue as job_queue
+from jobdeck.core.link import FAILURES, LOST, Link
+from jobdeck.core.logs import event
+from jobdeck.core.model import RunOutcome
+from jobdeck.core.redact import safe_error
+from jobdeck.core.runner import NOT_STORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.model import Finished, FinishedRun
-    from core.run_context import RunContext
-    from core.station import Station
+    from jobdeck.core.model import Finished, FinishedRun
+    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from core.model import ClaimedJob
-    from core.queue import Front, Lane
+    from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.queue import Front, Lane
 
 
 class Flood:

@@ -2,7 +2,7 @@
 
 Thresholds are those of the specification of the queue, section 8.7. They count in the interval at which a scheduler is
 expected to call, 5 minutes unless the database says otherwise. Signals of a scheduler are judged in
-`core.trigger_health`, and only where one has ever called.
+`jobdeck.core.trigger_health`, and only where one has ever called.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from core import trigger_health
-from core.asking import ask, one_moment
-from core.model import Finding, Health, Verdict, WorkerRun
+from jobdeck.core import trigger_health
+from jobdeck.core.asking import ask, one_moment
+from jobdeck.core.model import Finding, Health, Verdict, WorkerRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
-    from core.asking import Asked
-    from core.rows import Row
+    from jobdeck.core.asking import Asked
+    from jobdeck.core.rows import Row
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)

@@ -7,17 +7,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from core import queue
-from core.link import FAILURES, Link
-from core.logs import event
-from core.redact import safe_error
-from core.run_context import Stop
+from jobdeck.core import queue
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
+from jobdeck.core.run_context import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.run_context import RunContext
-    from core.station import Station
+    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

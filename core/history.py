@@ -1,6 +1,6 @@
 """What has happened: runs, cycles of workers, errors in groups, what operators did. Changes nothing.
 
-Like `core.insights` it reads through views, newest first and no more than it is asked for.
+Like `jobdeck.core.insights` it reads through views, newest first and no more than it is asked for.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.asking import ask
-from core.asking import rows as _rows
-from core.errors import UsageError
-from core.model import AuditEntry, ErrorGroup, Run, RunOutcome, WorkerRun
-from core.pages import NO_CURSOR
-from core.rows import Row, run_from
+from jobdeck.core.asking import ask
+from jobdeck.core.asking import rows as _rows
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import AuditEntry, ErrorGroup, Run, RunOutcome, WorkerRun
+from jobdeck.core.pages import NO_CURSOR
+from jobdeck.core.rows import Row, run_from
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from core.asking import Asked
+    from jobdeck.core.asking import Asked
 
 Connection = psycopg.Connection[Any]
 

@@ -13,12 +13,12 @@ from uuid import UUID
 
 import psycopg
 
-from core.asking import ask, one_moment
-from core.asking import rows as _rows
-from core.errors import JobNotFound, UsageError
-from core.health import ask_health
-from core.history import ask_audit, ask_runs
-from core.model import (
+from jobdeck.core.asking import ask, one_moment
+from jobdeck.core.asking import rows as _rows
+from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.health import ask_health
+from jobdeck.core.history import ask_audit, ask_runs
+from jobdeck.core.model import (
     Clause,
     Counts,
     Filter,
@@ -31,15 +31,15 @@ from core.model import (
     Verdict,
     Worker,
 )
-from core.pages import NO_CURSOR, STATEMENTS, WINDOW
-from core.queue import ask_processing
-from core.rows import Row, job_from
+from jobdeck.core.pages import NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.queue import ask_processing
+from jobdeck.core.rows import Row, job_from
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.asking import Asked
-    from core.model import Json
+    from jobdeck.core.asking import Asked
+    from jobdeck.core.model import Json
 
 Connection = psycopg.Connection[Any]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from core.errors import JobdeckError
-from core.logs import event
-from core.redact import safe_error
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.database import Database
+    from jobdeck.core.database import Database
 
 log = logging.getLogger(__name__)
 

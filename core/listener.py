@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from core.errors import JobdeckError
+from jobdeck.core.errors import JobdeckError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

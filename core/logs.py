@@ -14,14 +14,14 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigurationError
-from core.redact import clean, redact, scrub
-from core.run_log import message_of, running, traceback_of
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.redact import clean, redact, scrub
+from jobdeck.core.run_log import message_of, running, traceback_of
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 FILE_BYTES = 10 * 1024 * 1024
 FILES_KEPT = 5

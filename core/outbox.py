@@ -2,7 +2,7 @@
 
 A handler puts down what is to be sent (`put`), takes what may go out now (`claim`), sends it with no transaction
 open, and reports what became of it (`settle`). Whatever dies on the way leaves a row that says how far it came.
-`core.delivery` walks through these steps; handlers call `put`, `leave_out` and the reads.
+`jobdeck.core.delivery` walks through these steps; handlers call `put`, `leave_out` and the reads.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from core.errors import ConfigurationError, Refused
-from core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 Connection = psycopg.Connection[Any]
 Kind = Literal["unread_alert", "admin_alert", "parent_probe", "announcement"]
@@ -325,7 +325,7 @@ def closed_for(conn: Connection, provider: str) -> float:
 def record_events(conn: Connection, events: Sequence[Json]) -> int:
     """Keeps delivery events, each once by provider and `event_key`; returns how many were new.
 
-    The keys of an event are those that `core.clients.email_events` and `core.clients.sms` make. It is safe to answer
+    The keys of an event are those that `email_events` and `sms` make. It is safe to answer
     the provider once this has committed; `apply_events` does the rest.
     """
     return int(conn.execute("select outbox_record_events(%s::jsonb)", (json.dumps(list(events)),)).fetchall()[0][0])

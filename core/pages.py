@@ -1,4 +1,4 @@
-"""The lists of jobs, one statement for each status tab; `core.insights` runs them.
+"""The lists of jobs, one statement for each status tab; `jobdeck.core.insights` runs them.
 
 Each reads its tab's natural order from an index and stops at `window`, then puts what it found in the order
 asked for. The natural order goes on behind `after_key` and `after_id`; any other is paged through by `skip`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-from core.model import Status
+from jobdeck.core.model import Status
 
 WINDOW: Final = 10_000
 NO_CURSOR: Final = "This is no cursor of a list. Take the one that the list before it ended with."

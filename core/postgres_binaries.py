@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from core.errors import EmbeddedPostgresError
+from jobdeck.core.errors import EmbeddedPostgresError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

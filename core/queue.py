@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
-from core.asking import ask
-from core.errors import Refused
-from core.model import ClaimedJob, Finished, FinishedRun, NewJob, Renewed, RunOutcome, Status, Ticket
-from core.rows import Row, processing_from, result_from
+from jobdeck.core.asking import ask
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ClaimedJob, Finished, FinishedRun, NewJob, Renewed, RunOutcome, Status, Ticket
+from jobdeck.core.rows import Row, processing_from, result_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.asking import Asked
-    from core.model import ActionResult, Json, Processing
+    from jobdeck.core.asking import Asked
+    from jobdeck.core.model import ActionResult, Json, Processing
 
 Connection = psycopg.Connection[Any]
 Lane = tuple[str, int]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core import desk
-from core.commands import new_jobs
+from jobdeck.core import desk
+from jobdeck.core.commands import new_jobs
 
 if TYPE_CHECKING:
-    from core.database import Connection
-    from core.model import Enqueued
-    from core.registry import Registry
+    from jobdeck.core.database import Connection
+    from jobdeck.core.model import Enqueued
+    from jobdeck.core.registry import Registry
 
 
 def enqueue(conn: Connection, registry: Registry, kind: str, *, actor: str) -> list[Enqueued]:

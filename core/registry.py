@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from core.errors import ConfigurationError, InvalidPayload, UnknownTaskType
+from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType
 
 if TYPE_CHECKING:
     import logging
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.admission import Admission
-    from core.clients import Clients
-    from core.model import ClaimedJob
-    from core.settings import Settings
+    from jobdeck.core.admission import Admission
+    from jobdeck.core.clients import Clients
+    from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.settings import Settings
 
     Admit = Callable[[Any, Admission], Mapping[str, str]]
 
@@ -281,13 +281,13 @@ class Registry:
 
 
 def load(extra_modules: Iterable[str] = ()) -> Registry:
-    """Imports every module of `core.handlers` and the extra ones, and returns what they registered.
+    """Imports every module of `jobdeck.core.handlers` and the extra ones, and returns what they registered.
 
     Raises:
         ConfigurationError: a module cannot be imported, or two handlers claim one type.
     """
-    package = importlib.import_module("core.handlers")
-    modules = [f"core.handlers.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    package = importlib.import_module("jobdeck.core.handlers")
+    modules = [f"jobdeck.core.handlers.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
     wanted = {*modules}
     for name in modules:
         importlib.import_module(name)

@@ -6,15 +6,15 @@ import time
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from core import evidence
-from core.model import ClaimedJob
-from core.run_context import RunContext, RunResources
+from jobdeck.core import evidence
+from jobdeck.core.model import ClaimedJob
+from jobdeck.core.run_context import RunContext, RunResources
 
 if TYPE_CHECKING:
-    from core.database import Connection, Database
-    from core.model import Json
-    from core.registry import JobContext, JobType
-    from core.settings import Settings
+    from jobdeck.core.database import Connection, Database
+    from jobdeck.core.model import Json
+    from jobdeck.core.registry import JobContext, JobType
+    from jobdeck.core.settings import Settings
 
 
 def effects(job_type: JobType, payload: Json, *, settings: Settings, database: Database) -> Json | None:

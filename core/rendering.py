@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from core.errors import ConfigurationError, PermanentError
+from jobdeck.core.errors import ConfigurationError, PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 LONGEST_SUBJECT: Final = 200
 UNSUBSCRIBE_URL: Final = "<%asm_group_unsubscribe_raw_url%>"
@@ -138,7 +138,7 @@ def _environment(folder: Path | None) -> Environment:
 
 def gsm(text: str, most: int = 160) -> str:
     """The text in letters that a text message of one part can hold, or nothing where it has none of those."""
-    from core.clients.sms import is_gsm  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.clients.sms import is_gsm  # noqa: PLC0415 -- imported on first use
 
     words = " ".join(text.split())
     if not is_gsm(words):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
 
 SCHEDULED: Final = frozenset({"cron_http", "timer", "vercel_cron_secret", "vercel_cron_user_agent"})
 """Sources that come by the clock, so that their absence is a gap."""

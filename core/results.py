@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from core import outbox
-from core.clients.email_events import address_key, reason_text
-from core.clients.messaging_errors import MessagingError
-from core.clients.sms_answers import NOT_REGISTERED, UNUSABLE_LATER
-from core.clients.sms_events import START, STOP
-from core.programme import messaging_events
+from jobdeck.core import outbox
+from jobdeck.core.clients.email_events import address_key, reason_text
+from jobdeck.core.clients.messaging_errors import MessagingError
+from jobdeck.core.clients.sms_answers import NOT_REGISTERED, UNUSABLE_LATER
+from jobdeck.core.clients.sms_events import START, STOP
+from jobdeck.core.programme import messaging_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
 
-    from core.clients import Clients
-    from core.clients.email import EmailClient
-    from core.clients.sms import SmsClient
-    from core.settings import Settings
+    from jobdeck.core.clients import Clients
+    from jobdeck.core.clients.email import EmailClient
+    from jobdeck.core.clients.sms import SmsClient
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

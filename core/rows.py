@@ -1,11 +1,11 @@
-"""From database rows to the values of `core.model`: cursors that fetch by column name."""
+"""From database rows to the values of `jobdeck.core.model`: cursors that fetch by column name."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
+from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

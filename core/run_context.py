@@ -8,11 +8,11 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from core import queue
-from core.errors import Cancelled, LeaseLost, TimedOut
-from core.redact import safe_error
-from core.run_log import LogBuffer, RunLogger, handler_logger
-from core.stored import storable
+from jobdeck.core import queue
+from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
+from jobdeck.core.redact import safe_error
+from jobdeck.core.run_log import LogBuffer, RunLogger, handler_logger
+from jobdeck.core.stored import storable
 
 if TYPE_CHECKING:
     import logging
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.clients import Clients
-    from core.database import Database
-    from core.model import ClaimedJob, FinishedRun, Json
-    from core.settings import Settings
+    from jobdeck.core.clients import Clients
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import ClaimedJob, FinishedRun, Json
+    from jobdeck.core.settings import Settings
 
 CHECKPOINT_BYTES = 1024 * 1024
 
@@ -47,7 +47,7 @@ class RunResources:
     @cached_property
     def clients(self) -> Clients:
         """The vendors' clients, made at first use."""
-        from core.clients import Clients  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients import Clients  # noqa: PLC0415 -- imported on first use
 
         return Clients(self.settings)
 
@@ -64,7 +64,7 @@ class RunResources:
 
 
 class RunContext:
-    """One run of one claimed job: `core.registry.JobContext` for the handler, and the worker's record of it.
+    """One run of one claimed job: `jobdeck.core.registry.JobContext` for the handler, and the worker's record of it.
 
     Whatever a no-op handler does not ask for is made at first use. The clock is the database's: the moment of
     the claim plus what has elapsed since it was answered.

@@ -15,12 +15,12 @@ from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING
 
-from core.redact import clean, redact
+from jobdeck.core.redact import clean, redact
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.run_context import RunContext
+    from jobdeck.core.run_context import RunContext
 
 LINES = 200
 CHARACTERS = 64 * 1024

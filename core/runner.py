@@ -9,19 +9,19 @@ import time
 import traceback
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
-from core.model import FinishedRun, RunOutcome
-from core.redact import clean, redact, safe_error
-from core.registry import Continue, Done
-from core.run_context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
-from core.run_log import install, running
-from core.stored import NotStorableError, fitted, storable
+from jobdeck.core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
+from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.redact import clean, redact, safe_error
+from jobdeck.core.registry import Continue, Done
+from jobdeck.core.run_context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
+from jobdeck.core.run_log import install, running
+from jobdeck.core.stored import NotStorableError, fitted, storable
 
 if TYPE_CHECKING:
     import threading
 
-    from core.model import ClaimedJob, Json
-    from core.registry import JobContext, JobType, Outcome, Registry
+    from jobdeck.core.model import ClaimedJob, Json
+    from jobdeck.core.registry import JobContext, JobType, Outcome, Registry
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 
-from core.address import Address
-from core.errors import Refused, SchemaMismatch
-from core.redact import clean
+from jobdeck.core.address import Address
+from jobdeck.core.errors import Refused, SchemaMismatch
+from jobdeck.core.redact import clean
 
 Connection = psycopg.Connection[Any]
 
@@ -19,15 +19,14 @@ LOCK = 6_221_017_304
 
 
 def schema_text() -> str:
-    """The text of `schema.sql`: inside the package when installed, beside it in a checkout.
+    """The text of `schema.sql`.
 
     Raises:
         SchemaMismatch: when the installation lacks it.
     """
-    package = resources.files("core")
-    for place in (package / "schema.sql", package / ".." / "schema.sql"):
-        if place.is_file():
-            return place.read_text(encoding="utf-8")
+    place = resources.files("jobdeck.core") / "schema.sql"
+    if place.is_file():
+        return place.read_text(encoding="utf-8")
     raise SchemaMismatch("This installation of Jobdeck lacks its schema.sql. Install Jobdeck again.")
 
 

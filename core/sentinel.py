@@ -9,20 +9,20 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from core.health import clear_alarm, health, raise_alarm
-from core.link import LOST
-from core.logs import event
-from core.model import Verdict
-from core.redact import safe_error
+from jobdeck.core.health import clear_alarm, health, raise_alarm
+from jobdeck.core.link import LOST
+from jobdeck.core.logs import event
+from jobdeck.core.model import Verdict
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
-    from core.alerts import Alerts
-    from core.model import Finding, Health
-    from core.registry import Registry
+    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.model import Finding, Health
+    from jobdeck.core.registry import Registry
 
 log = logging.getLogger(__name__)
 

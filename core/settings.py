@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.errors import ConfigurationError
+from jobdeck.core.errors import ConfigurationError
 
 METACTF_URL = "https://api.metactf.com/integrations/syned/v1"
 SENDGRID_URL = "https://api.sendgrid.com"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from core.model import FinishedRun
-    from core.run_context import RunContext
-    from core.runner import Runner
+    from jobdeck.core.model import FinishedRun
+    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.runner import Runner
 
 
 class Slots:

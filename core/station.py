@@ -7,19 +7,19 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from core.run_context import RunContext, RunResources, Stop
-from core.runner import Runner
-from core.slots import Slots
-from core.tally import Pace, Tally
+from jobdeck.core.run_context import RunContext, RunResources, Stop
+from jobdeck.core.runner import Runner
+from jobdeck.core.slots import Slots
+from jobdeck.core.tally import Pace, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
 
-    from core.alerts import Alerts
-    from core.database import Database
-    from core.model import ClaimedJob
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 GRACE_SECONDS = 5.0
 """How long handlers that were asked to stop may take."""

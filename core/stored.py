@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from core.errors import PermanentError
-from core.redact import clean
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
-    from core.model import Json
+    from jobdeck.core.model import Json
 
 OUTPUT_BYTES = 256 * 1024
 

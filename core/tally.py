@@ -6,11 +6,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from core.model import RunOutcome
+from jobdeck.core.model import RunOutcome
 
 if TYPE_CHECKING:
-    from core.model import Finished, FinishedRun, Json
-    from core.run_context import RunContext
+    from jobdeck.core.model import Finished, FinishedRun, Json
+    from jobdeck.core.run_context import RunContext
 
 SUCCEEDED = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
 FAILED = (RunOutcome.FAILED, RunOutcome.RETRIED)

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from core.errors import UsageError
+from jobdeck.core.errors import UsageError
 
 LONGEST: Final = timedelta(days=36_525)
 """The longest duration that is accepted, a hundred years: beyond it a calendar runs out of years."""

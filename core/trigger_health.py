@@ -1,6 +1,6 @@
 """Whether the scheduler that calls from outside does so: how long ago, with what gaps, and what its calls left lying.
 
-Rows of `core.health`, which asks the question and passes the facts on. Calls by hand and standing workers do not count.
+Rows of `health`, which asks the question and passes the facts on. Calls by hand and standing workers do not count.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-from core.model import Finding, Verdict
+from jobdeck.core.model import Finding, Verdict
 
 DAY: Final = timedelta(days=1)
 FLAPPING: Final = 3

@@ -11,20 +11,20 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from core import bulk, queue, worker_record
-from core.link import FAILURES
-from core.logs import event
-from core.redact import safe_error
-from core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
-from core.tally import Totals
+from jobdeck.core import bulk, queue, worker_record
+from jobdeck.core.link import FAILURES
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
+from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
+from jobdeck.core.tally import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from core.database import Connection
-    from core.queue import Reaped
-    from core.station import Station
+    from jobdeck.core.database import Connection
+    from jobdeck.core.queue import Reaped
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

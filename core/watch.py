@@ -7,15 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from core.logs import event
-from core.redact import safe_error
-from core.run_context import Stop
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
+from jobdeck.core.run_context import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.run_context import RunContext
-    from core.station import Station
+    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
 

@@ -16,22 +16,22 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.alerts import Alerts
-from core.claimer import Claimer
-from core.cycle import Budget, Cycle, CycleProgress
-from core.finisher import Finisher
-from core.heartbeat import Heartbeat
-from core.station import Station
-from core.upkeep import Upkeep
-from core.watch import Watch
+from jobdeck.core.alerts import Alerts
+from jobdeck.core.claimer import Claimer
+from jobdeck.core.cycle import Budget, Cycle, CycleProgress
+from jobdeck.core.finisher import Finisher
+from jobdeck.core.heartbeat import Heartbeat
+from jobdeck.core.station import Station
+from jobdeck.core.upkeep import Upkeep
+from jobdeck.core.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.database import Database
-    from core.model import CycleResult
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import CycleResult
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from core.errors import Refused
+from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.model import Json
+    from jobdeck.core.model import Json
 
 Connection = psycopg.Connection[Any]
 

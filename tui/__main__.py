@@ -7,13 +7,13 @@ import sys
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from core.errors import UsageError
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from core.settings import Settings
-    from tui.options import Arguments
+    from jobdeck.core.settings import Settings
+    from jobdeck.tui.options import Arguments
 
 ALONE: Final = ("--headless", "--help", "-h")
 """With one of these, `demo` needs no dashboard."""
@@ -21,7 +21,7 @@ ALONE: Final = ("--headless", "--help", "-h")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the dashboard or a command and returns the exit code of the process."""
-    from tui import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.tui import options  # noqa: PLC0415 -- a command has no use for it
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = options.command_of(arguments)
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
-        from core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+        from jobdeck.core.commands import failures  # noqa: PLC0415 -- only what fails needs it
 
         code, sentence = failures.explain(error)
         sys.stderr.write(f"jobdeck: {sentence}\n")
@@ -54,14 +54,14 @@ def _tell(text: str) -> None:
 
 
 def _command(arguments: list[str]) -> int:
-    from core.cli import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
+    from jobdeck.core.cli import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
 
     return cli_main(arguments)
 
 
 def _dashboard(arguments: Arguments, *, demo: bool) -> int:
-    from core import logs  # noqa: PLC0415 -- a command has no use for it
-    from tui import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.core import logs  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.tui import options  # noqa: PLC0415 -- a command has no use for it
 
     if not options.terminal_is_fit():
         return _command([*arguments.shared(), "demo" if demo else "status"])
@@ -71,7 +71,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(settings, console=False)
     with _demo(settings) if demo else nullcontext(settings) as used:
-        from tui.running import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
+        from jobdeck.tui.running import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
 
         return run_dashboard(
             used,
@@ -85,8 +85,8 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
 
 @contextmanager
 def _demo(settings: Settings) -> Iterator[Settings]:
-    from core import registry  # noqa: PLC0415 -- for the demo only
-    from core.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
+    from jobdeck.core import registry  # noqa: PLC0415 -- for the demo only
+    from jobdeck.core.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
 
     sys.stderr.write("Starting the demo's database and vendors…\n")
     with demo_environment(settings, registry.load(settings.handler_modules)) as demo_settings:

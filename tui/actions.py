@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from textual.binding import Binding
 from textual.keys import key_to_character
 
-from core.model import Status
-from tui import dialog_keys
-from tui.format import plural, short_id
+from jobdeck.core.model import Status
+from jobdeck.tui import dialog_keys
+from jobdeck.tui.format import plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from core.bulk_model import Choice
-    from core.model import Job
+    from jobdeck.core.bulk_model import Choice
+    from jobdeck.core.model import Job
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk"]
 LIST: Final[frozenset[Scope]] = frozenset({"list"})

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from textual import events
 
-from core.model import Filter
-from tui import themes
-from tui.actions import NO_ANSWER, Situation, key_of
-from tui.background import Answer, Threads
-from tui.bulk_driver import unfinished
-from tui.format import one_line
-from tui.operations import Operations
-from tui.poller import Poller
-from tui.screens.dashboard import Dashboard
-from tui.screens.job_detail import JobDetailScreen
-from tui.screens.leave import Leave
-from tui.screens.page import ListPage, Page
-from tui.toasts import Toasting
-from tui.type_ahead import TypeAhead
-from tui.view import EmbeddedWorker, Request
-from tui.worker_log import WorkerLog
+from jobdeck.core.model import Filter
+from jobdeck.tui import themes
+from jobdeck.tui.actions import NO_ANSWER, Situation, key_of
+from jobdeck.tui.background import Answer, Threads
+from jobdeck.tui.bulk_driver import unfinished
+from jobdeck.tui.format import one_line
+from jobdeck.tui.operations import Operations
+from jobdeck.tui.poller import Poller
+from jobdeck.tui.screens.dashboard import Dashboard
+from jobdeck.tui.screens.job_detail import JobDetailScreen
+from jobdeck.tui.screens.leave import Leave
+from jobdeck.tui.screens.page import ListPage, Page
+from jobdeck.tui.toasts import Toasting
+from jobdeck.tui.type_ahead import TypeAhead
+from jobdeck.tui.view import EmbeddedWorker, Request
+from jobdeck.tui.worker_log import WorkerLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
-    from core.bulk_model import Bulk
-    from core.model import Job
-    from tui.canary import Canary
-    from tui.poller import Background
-    from tui.view import Backend, View
+    from jobdeck.core.bulk_model import Bulk
+    from jobdeck.core.model import Job
+    from jobdeck.tui.canary import Canary
+    from jobdeck.tui.poller import Background
+    from jobdeck.tui.view import Backend, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class JobdeckApp(Toasting):
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name, in the place of the one that is open; pages of jobs stay below it."""
-        from tui.screens.pages import PAGES  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.pages import PAGES  # noqa: PLC0415 -- not needed for the first paint
 
         page = PAGES[name]
         if isinstance(self.screen, page):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.digest_words import action_words, finished_words, trigger_words
-from tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
-from tui.pane import BLANK, Entry, entry
+from jobdeck.core.digest_words import action_words, finished_words, trigger_words
+from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
+from jobdeck.tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
-    from core.model import AuditEntry
-    from core.reports import AuditReport, Digest
+    from jobdeck.core.model import AuditEntry
+    from jobdeck.core.reports import AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6

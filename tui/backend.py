@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from core import database, desk, evidence, insights, queue, registry
-from core.admission import admit_change
-from core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
-from core.model import Status
-from core.redact import safe_error
-from core.worker import Worker
-from tui.live_bulk import LiveBulk
-from tui.live_creating import LiveCreating
-from tui.live_link import Link
-from tui.view import EmbeddedWorker, Session, View
+from jobdeck.core import database, desk, evidence, insights, queue, registry
+from jobdeck.core.admission import admit_change
+from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
+from jobdeck.core.model import Status
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker import Worker
+from jobdeck.tui.live_bulk import LiveBulk
+from jobdeck.tui.live_creating import LiveCreating
+from jobdeck.tui.live_link import Link
+from jobdeck.tui.view import EmbeddedWorker, Session, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from core.database import Database
-    from core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
-    from core.registry import JobType, Registry
-    from core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
-    from core.settings import Settings
-    from core.worker import CycleProgress
-    from tui.view import Request, Verb
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
+    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from jobdeck.core.settings import Settings
+    from jobdeck.core.worker import CycleProgress
+    from jobdeck.tui.view import Request, Verb
 
 
 SPARE_CONNECTIONS = 6

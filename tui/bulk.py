@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from tui.format import plural
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from core.model import Filter, Job
+    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.model import Filter, Job
 
 BulkCommand = Literal["go-on", "stop", "undo"]
 PAST: Final = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored"}

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from core.errors import DatabaseUnreachable
-from tui.bulk import progress, twin, twin_on
-from tui.format import one_line
+from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.tui.bulk import progress, twin, twin_on
+from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.bulk_model import Bulk, BulkVerb, Choice
-    from core.model import Filter, Job
-    from tui.operations import Severity
-    from tui.poller import Background
-    from tui.view import Backend
+    from jobdeck.core.bulk_model import Bulk, BulkVerb, Choice
+    from jobdeck.core.model import Filter, Job
+    from jobdeck.tui.operations import Severity
+    from jobdeck.tui.poller import Background
+    from jobdeck.tui.view import Backend
 
 T = TypeVar("T")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from core.model import Status
+from jobdeck.core.model import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled", "gone"]
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Final
 
-from tui.format import plural
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
     from textual.app import App

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from core.errors import JobdeckError
-from tui.format import one_line
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tui.creating import Found
-    from tui.ink import Span
-    from tui.poller import Background
+    from jobdeck.tui.creating import Found
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.poller import Background
 
 NAMED: Final = re.compile(r'(?:^|(?<=\s))coach:(?:"(?P<quoted>[^"]*)"?|(?P<bare>[^\s"]*))(?=\s|$)', re.IGNORECASE)
 ID: Final = re.compile(r"[0-9a-f][0-9a-f-]{3,35}", re.IGNORECASE)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from core.model import Status
-from tui.format import (
+from jobdeck.core.model import Status
+from jobdeck.tui.format import (
     DASH,
     OUTCOME_GLYPH,
     OUTCOME_INK,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from core.model import Job
-    from tui.ink import Span
+    from jobdeck.core.model import Job
+    from jobdeck.tui.ink import Span
 
 LEASE_STEP = 10
 

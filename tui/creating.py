@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.creating import Wanted
-    from core.model import ActionResult, Enqueued, Job, Json
-    from core.registry import JobType
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.registry import JobType
 
 Searched = Literal["coach", "campaign"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.bulk_model import Bulk
+from jobdeck.core.bulk_model import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from uuid import UUID
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 Deletion = tuple["Job", ...] | Bulk
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from textual.content import Content
 
-from core.model import Status
-from core.redact import clean, harmless_json, scrub
-from tui.actions import key_of
-from tui.columns import lease_left
-from tui.format import (
+from jobdeck.core.model import Status
+from jobdeck.core.redact import clean, harmless_json, scrub
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.columns import lease_left
+from jobdeck.tui.format import (
     DASH,
     JOINERS,
     OUTCOME_GLYPH,
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
-    from core.reports import Recipients
-    from tui.ink import Span
+    from jobdeck.core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
+    from jobdeck.core.reports import Recipients
+    from jobdeck.tui.ink import Span
 
 COLOURS = {
     "good": "$success",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from textual.app import App
 
-from core.errors import JobdeckError
-from tui import hang_up
-from tui.thrift import thrifty
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui import hang_up
+from jobdeck.tui.thrift import thrifty
 
 if TYPE_CHECKING:
     from collections.abc import Callable

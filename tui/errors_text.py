@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
-from tui.pane import BLANK, Entry, entry
+from jobdeck.tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.reports import ErrorTrend
-    from tui.canary import Canary
-    from tui.ink import Span
+    from jobdeck.core.reports import ErrorTrend
+    from jobdeck.tui.canary import Canary
+    from jobdeck.tui.ink import Span
 
 ROOMY = 160
 """From this width on there is room for all columns beside the error itself."""

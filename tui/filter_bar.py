@@ -8,16 +8,16 @@ from rich.cells import cell_len
 from textual.containers import Horizontal
 from textual.message import Message
 
-from core.errors import UsageError
-from core.filters import completions, parse_filter
-from tui.actions import key_of
-from tui.coach_finder import CoachFinder, naming
-from tui.dialog_keys import BY_ID as DIALOG_KEYS
-from tui.dialog_keys import bindings
-from tui.form_widgets import OneLine
-from tui.format import one_line
-from tui.hits import phrase_at
-from tui.ink import Line
+from jobdeck.core.errors import UsageError
+from jobdeck.core.filters import completions, parse_filter
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.coach_finder import CoachFinder, naming
+from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form_widgets import OneLine
+from jobdeck.tui.format import one_line
+from jobdeck.tui.hits import phrase_at
+from jobdeck.tui.ink import Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.widgets import Input
 
-    from core.model import Filter
-    from tui.creating import Found
-    from tui.ink import Span
-    from tui.poller import Background
+    from jobdeck.core.model import Filter
+    from jobdeck.tui.creating import Found
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.poller import Background
 
 EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
 

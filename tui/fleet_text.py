@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui.columns import lease_left
-from tui.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
-from tui.pane import BLANK, Entry, entry
+from jobdeck.tui.columns import lease_left
+from jobdeck.tui.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
+from jobdeck.tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from core.model import Job, Worker
-    from core.reports import Fleet
-    from tui.ink import Span
+    from jobdeck.core.model import Job, Worker
+    from jobdeck.core.reports import Fleet
+    from jobdeck.tui.ink import Span
 
 ROOMY = 110
 

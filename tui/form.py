@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from core.commands.new_jobs import parse_object
-from core.creating import Wanted, edit_twin, enqueue_twin
-from core.errors import UsageError
-from core.redact import harmless_json
-from core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
-from tui import form_fields
-from tui.format import age, one_line, short_id
+from jobdeck.core.commands.new_jobs import parse_object
+from jobdeck.core.creating import Wanted, edit_twin, enqueue_twin
+from jobdeck.core.errors import UsageError
+from jobdeck.core.redact import harmless_json
+from jobdeck.core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.tui import form_fields
+from jobdeck.tui.format import age, one_line, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from core.model import Job, Json
-    from core.registry import JobType
-    from tui.form_fields import Field
+    from jobdeck.core.model import Job, Json
+    from jobdeck.core.registry import JobType
+    from jobdeck.tui.form_fields import Field
 
 FOREVER: Final = "forever"
 AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY = "at", "every", "lasting", "priority", "attempts", "dedupe_key"

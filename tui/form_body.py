@@ -9,14 +9,14 @@ from textual import on
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Static, TextArea
 
-from tui import form as forms
-from tui import form_text
-from tui.creating import Found
-from tui.form_rows import Row, label_of, label_width, schedule_rows, type_row, widget_of
-from tui.form_text import RECURRING, TYPE
-from tui.form_widgets import Editor, OneLine, PickField, Segments
-from tui.ink import Line
-from tui.screens.picker import Picker, among
+from jobdeck.tui import form as forms
+from jobdeck.tui import form_text
+from jobdeck.tui.creating import Found
+from jobdeck.tui.form_rows import Row, label_of, label_width, schedule_rows, type_row, widget_of
+from jobdeck.tui.form_text import RECURRING, TYPE
+from jobdeck.tui.form_widgets import Editor, OneLine, PickField, Segments
+from jobdeck.tui.ink import Line
+from jobdeck.tui.screens.picker import Picker, among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from core.registry import JobType
-    from tui.app import JobdeckApp
-    from tui.creating import Rehearsal, Searched
-    from tui.form import Form
-    from tui.form_lookup import Lookup
+    from jobdeck.core.registry import JobType
+    from jobdeck.tui.app import JobdeckApp
+    from jobdeck.tui.creating import Rehearsal, Searched
+    from jobdeck.tui.form import Form
+    from jobdeck.tui.form_lookup import Lookup
 
 JSON: Final = "json"
 

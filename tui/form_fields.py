@@ -10,15 +10,15 @@ from uuid import UUID
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from core.errors import InvalidPayload, UsageError
-from core.timeparse import parse_time
+from jobdeck.core.errors import InvalidPayload, UsageError
+from jobdeck.core.timeparse import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from core.model import Json
-    from core.registry import JobType
+    from jobdeck.core.model import Json
+    from jobdeck.core.registry import JobType
 
 Kind = Literal["switch", "choice", "number", "coach", "campaign", "id", "ids", "words", "time", "text", "json"]
 UNSET: Final = ""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from core.errors import JobdeckError
-from tui.format import one_line
-from tui.operations import failure
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui.format import one_line
+from jobdeck.tui.operations import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tui.creating import Creating, Fetch, Found, Searched
-    from tui.form import Form
-    from tui.poller import Background
+    from jobdeck.tui.creating import Creating, Fetch, Found, Searched
+    from jobdeck.tui.form import Form
+    from jobdeck.tui.poller import Background
 
 KINDS: Final[tuple[Searched, ...]] = ("coach", "campaign")
 

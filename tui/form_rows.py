@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from textual.containers import Horizontal
 
-from tui import form as forms
-from tui.form_fields import UNSET
-from tui.form_text import RECURRING, TYPE
-from tui.form_widgets import OneLine, PickField, Segments
-from tui.ink import PlainLine
+from jobdeck.tui import form as forms
+from jobdeck.tui.form_fields import UNSET
+from jobdeck.tui.form_text import RECURRING, TYPE
+from jobdeck.tui.form_widgets import OneLine, PickField, Segments
+from jobdeck.tui.ink import PlainLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
-    from tui.form import Form
-    from tui.form_fields import Field
+    from jobdeck.tui.form import Form
+    from jobdeck.tui.form_fields import Field
 
 LEAST: Final = 28
 """Cells of a widget, so that what stands beside them is in line."""

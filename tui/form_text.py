@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from textual.content import Content
 
-from core.errors import UsageError
-from core.model import Enqueued
-from core.timeparse import format_duration, parse_time
-from tui.form import SCHEDULE, SHOWN_RUNS
-from tui.format import age, one_line, short_id, stamp
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Enqueued
+from jobdeck.core.timeparse import format_duration, parse_time
+from jobdeck.tui.form import SCHEDULE, SHOWN_RUNS
+from jobdeck.tui.format import age, one_line, short_id, stamp
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.model import ActionResult, Json
-    from tui.creating import Rehearsal
-    from tui.form import Form
-    from tui.ink import Span
+    from jobdeck.core.model import ActionResult, Json
+    from jobdeck.tui.creating import Rehearsal
+    from jobdeck.tui.form import Form
+    from jobdeck.tui.ink import Span
 
 TYPE: Final = "type"
 RECURRING: Final = "recurring"

@@ -9,8 +9,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static, TextArea
 
-from tui.format import fit, wrapped
-from tui.ink import Inked, inks
+from jobdeck.tui.format import fit, wrapped
+from jobdeck.tui.ink import Inked, inks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textual.events import Click, Key, Paste
     from textual.strip import Strip
 
-    from tui.ink import Span
+    from jobdeck.tui.ink import Span
 
 
 class Segments(Inked, can_focus=True):

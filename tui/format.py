@@ -12,13 +12,13 @@ from uuid import UUID
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from core.model import Counts, RunOutcome, Status, Verdict
-from core.redact import PRIVATE, clean, is_private, redact, scrub
+from jobdeck.core.model import Counts, RunOutcome, Status, Verdict
+from jobdeck.core.redact import PRIVATE, clean, is_private, redact, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 DASH = "-"
 LONGEST_LINE = 600

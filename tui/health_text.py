@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from core.model import Verdict
-from core.reports import SCHEDULED, CronReport, left_lying, overdue_by
-from tui.columns import lease_left
-from tui.format import (
+from jobdeck.core.model import Verdict
+from jobdeck.core.reports import SCHEDULED, CronReport, left_lying, overdue_by
+from jobdeck.tui.columns import lease_left
+from jobdeck.tui.format import (
     DASH,
     VERDICT_INK,
     age,
@@ -26,15 +26,15 @@ from tui.format import (
     since,
     wrapped,
 )
-from tui.pane import BLANK, Entry, entry
-from tui.status_bar import SOURCE_WORDS
+from jobdeck.tui.pane import BLANK, Entry, entry
+from jobdeck.tui.status_bar import SOURCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from core.model import Finding, Job, Worker, WorkerRun
-    from tui.ink import Span
+    from jobdeck.core.model import Finding, Job, Worker, WorkerRun
+    from jobdeck.tui.ink import Span
 
 GLYPHS = {Verdict.OK: "✓", Verdict.WARNING: "⚠", Verdict.CRITICAL: "✗", Verdict.PAUSED: "◦"}
 NEAR_TIMEOUT = 0.8

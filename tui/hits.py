@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from tui.actions import ACTIONS, BY_ID, Scope, Situation
-from tui.status_bar import ON, PAUSED, SHORT_TABS, TABS
+from jobdeck.tui.actions import ACTIONS, BY_ID, Scope, Situation
+from jobdeck.tui.status_bar import ON, PAUSED, SHORT_TABS, TABS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tui.ink import Span
+    from jobdeck.tui.ink import Span
 
 SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({ON}|{PAUSED})")
 FILLER: Final = "\0"

@@ -12,10 +12,10 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from tui.columns import Cell, Column, Moment, cell, layout
-from tui.format import fit
-from tui.ink import INKS, inks
-from tui.lines import Lines
+from jobdeck.tui.columns import Cell, Column, Moment, cell, layout
+from jobdeck.tui.format import fit
+from jobdeck.tui.ink import INKS, inks
+from jobdeck.tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from textual.events import Click, Resize
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from core.model import Status
-from tui.actions import ACTIONS, BY_ID, ON_MANY, Action, Scope, Situation, applicable, unavailable
-from tui.bulk import number
+from jobdeck.core.model import Status
+from jobdeck.tui.actions import ACTIONS, BY_ID, ON_MANY, Action, Scope, Situation, applicable, unavailable
+from jobdeck.tui.bulk import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tui.ink import Span
+    from jobdeck.tui.ink import Span
 
 KEPT = ("help", "quit", "palette")
 """What a mouse is never left without."""

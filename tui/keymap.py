@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from textual.binding import Binding
 from textual.keys import Keys
 
-from core.errors import ConfigurationError
-from tui.actions import ACTIONS, BY_ID, KEY_NAMES, key_name
-from tui.dialog_keys import BY_ID as DIALOG_KEYS
-from tui.dialog_keys import EDITING, FIXED, TYPED_IN
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.tui.actions import ACTIONS, BY_ID, KEY_NAMES, key_name
+from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
+from jobdeck.tui.dialog_keys import EDITING, FIXED, TYPED_IN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from textual.geometry import Region
 from textual.message import Message
 
-from tui.ink import Inked
+from jobdeck.tui.ink import Inked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core import bulk
-from core.errors import Refused
+from jobdeck.core import bulk
+from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from core.model import Filter, Job
-    from tui.live_link import Link
+    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.model import Filter, Job
+    from jobdeck.tui.live_link import Link
 
 PART: Final = 1_000
 """Answers read at a time."""

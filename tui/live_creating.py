@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from core import desk, evidence, quick_sync, rehearsal
-from core.commands.new_jobs import QUICK_SYNCS as TYPES_OF
-from core.creating import changes
-from core.errors import JobdeckError, Refused
-from core.programme import choices
-from tui.creating import QUICK_SYNCS, Found, Rehearsal
-from tui.format import age, plural
+from jobdeck.core import desk, evidence, quick_sync, rehearsal
+from jobdeck.core.commands.new_jobs import QUICK_SYNCS as TYPES_OF
+from jobdeck.core.creating import changes
+from jobdeck.core.errors import JobdeckError, Refused
+from jobdeck.core.programme import choices
+from jobdeck.tui.creating import QUICK_SYNCS, Found, Rehearsal
+from jobdeck.tui.format import age, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.creating import Wanted
-    from core.model import ActionResult, Enqueued, Job, Json
-    from core.registry import JobType, Registry
-    from tui.creating import QuickSync, Searched
-    from tui.live_link import Link
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.tui.creating import QuickSync, Searched
+    from jobdeck.tui.live_link import Link
 
 NO_PREVIEW: Final = "This type has no preview of its effects."
 

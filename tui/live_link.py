@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from core.bulk_model import Bulk
-from core.digest_words import cycle_words
-from core.errors import DatabaseUnreachable, JobdeckError
-from tui.actions import jobs_phrase
-from tui.bulk import PAST
-from tui.bulk_driver import BulkDriver
-from tui.deletions import Deletions
-from tui.format import one_line, plural, short_id
-from tui.twins import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
+from jobdeck.core.bulk_model import Bulk
+from jobdeck.core.digest_words import cycle_words
+from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
+from jobdeck.tui.actions import jobs_phrase
+from jobdeck.tui.bulk import PAST
+from jobdeck.tui.bulk_driver import BulkDriver
+from jobdeck.tui.deletions import Deletions
+from jobdeck.tui.format import one_line, plural, short_id
+from jobdeck.tui.twins import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.model import ActionResult, CycleResult, Job, Json, Processing
-    from tui.poller import Background
-    from tui.view import Backend, Verb
+    from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
+    from jobdeck.tui.poller import Background
+    from jobdeck.tui.view import Backend, Verb
 
 T = TypeVar("T")
 Severity = Literal["information", "warning", "error"]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from pydantic import SecretStr
 
-from core import settings as configuration
-from core.errors import UsageError
+from jobdeck.core import settings as configuration
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 WITH_VALUE: Final = ("--database-url", "--handlers", "--refresh")
 OWN: Final = (*WITH_VALUE, "--read-only", "--worker", "--mouse")

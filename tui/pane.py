@@ -10,8 +10,8 @@ from rich.style import Style
 from textual.message import Message
 from textual.strip import Strip
 
-from tui.ink import INKS, Span, inks
-from tui.lines import Lines
+from jobdeck.tui.ink import INKS, Span, inks
+from jobdeck.tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -10,19 +10,18 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final, Literal
 
 from rich.cells import cell_len
 
-from tui.format import fit
-from tui.pane import BLANK, Entry, entry
+from jobdeck.tui.format import fit
+from jobdeck.tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tui.ink import Span
+    from jobdeck.tui.ink import Span
 
 Kind = Literal["heading", "text", "item", "code", "table"]
 LONGEST_LINE: Final = 96
@@ -44,11 +43,8 @@ class Block:
 
 
 def source() -> str:
-    """The page as it is written: from the installed package, else from the checkout."""
-    packaged = resources.files("tui") / "operations.md"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    """The Markdown of the page."""
+    return (resources.files("jobdeck.tui") / "operations.md").read_text(encoding="utf-8")
 
 
 @lru_cache(1)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from core.errors import DatabaseUnreachable, JobdeckError
-from tui.view import LONGEST_PAGE
+from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
+from jobdeck.tui.view import LONGEST_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tui.view import Request, View
+    from jobdeck.tui.view import Request, View
 
 T = TypeVar("T")
 INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -10,14 +10,14 @@ from contextlib import suppress
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-from core import settings as configuration
-from core.redact import clean
-from tui import keymap, themes
-from tui.app import JobdeckApp, Options
+from jobdeck.core import settings as configuration
+from jobdeck.core.redact import clean
+from jobdeck.tui import keymap, themes
+from jobdeck.tui.app import JobdeckApp, Options
 
 if TYPE_CHECKING:
-    from core.settings import Settings
-    from tui.view import Backend
+    from jobdeck.core.settings import Settings
+    from jobdeck.tui.view import Backend
 
 COMMAND: Final = re.compile(r"`[^`]*`")
 HELD: Final = "\N{NO-BREAK SPACE}"
@@ -38,7 +38,7 @@ def run_dashboard(
     """
 
     def make_backend() -> Backend:
-        from tui.backend import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
+        from jobdeck.tui.backend import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
 
         return LiveBackend(settings, read_only=read_only, worker=worker)
 

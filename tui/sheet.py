@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from textual.strip import Strip
 from textual.visual import Visual
 
-from tui.lines import Lines
+from jobdeck.tui.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from core.model import Status, Verdict
-from tui.actions import key_of
-from tui.bulk import number as spaced
-from tui.format import (
+from jobdeck.core.model import Status, Verdict
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.bulk import number as spaced
+from jobdeck.tui.format import (
     VERDICT_INK,
     age,
     ago,
@@ -26,17 +26,17 @@ from tui.format import (
     since,
     sparkline,
 )
-from tui.poller import LinkState
+from jobdeck.tui.poller import LinkState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from core.model import Counts, Finding, Health, Job, Processing, WorkerRun
-    from tui.app import Options
-    from tui.ink import Span
-    from tui.poller import Link
-    from tui.view import View
+    from jobdeck.core.model import Counts, Finding, Health, Job, Processing, WorkerRun
+    from jobdeck.tui.app import Options
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.poller import Link
+    from jobdeck.tui.view import View
 
     Named = Callable[[str], str]
     """What the key of an action is called, by the action's id."""

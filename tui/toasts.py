@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from core.redact import clean
-from tui.ending import Ending
-from tui.format import within
+from jobdeck.core.redact import clean
+from jobdeck.tui.ending import Ending
+from jobdeck.tui.format import within
 
 if TYPE_CHECKING:
-    from tui.operations import Severity
+    from jobdeck.tui.operations import Severity
 
 MOST_TOASTS: Final = 2
 """More than so many at a time would cover the list."""

@@ -6,16 +6,16 @@ import shlex
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from core.model import Status
-from core.redact import clean, harmless_json
-from core.timeparse import write_duration
-from tui.format import one_line, short_id
+from jobdeck.core.model import Status
+from jobdeck.core.redact import clean, harmless_json
+from jobdeck.core.timeparse import write_duration
+from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.model import Job, Json
+    from jobdeck.core.model import Job, Json
 
 NAMED = 12
 """So many ids a command names at most: dialogs fit on 24 lines. More jobs are frozen, to be named at once.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from textual.app import ScreenStackError
 
-from tui.job_table import JobTable
-from tui.pane import Pane
+from jobdeck.tui.job_table import JobTable
+from jobdeck.tui.pane import Pane
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.events import Key, Paste
 
-    from tui.poller import Timer
+    from jobdeck.tui.poller import Timer
 
 PATIENCE: Final = 0.5
 """After so many seconds the next key is handed on, whatever has become of the one before."""

@@ -10,10 +10,20 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.model import ActionResult, CycleResult, Filter, Job, JobDetail, Json, Permissions, Processing, Snapshot
-    from core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
-    from tui.bulk import Bulks
-    from tui.creating import Creating
+    from jobdeck.core.model import (
+        ActionResult,
+        CycleResult,
+        Filter,
+        Job,
+        JobDetail,
+        Json,
+        Permissions,
+        Processing,
+        Snapshot,
+    )
+    from jobdeck.core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from jobdeck.tui.bulk import Bulks
+    from jobdeck.tui.creating import Creating
 
 PAGE: Final = 200
 LONGEST_PAGE: Final = 5_000

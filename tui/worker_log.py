@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from core.logs import TextFormatter
+from jobdeck.core.logs import TextFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

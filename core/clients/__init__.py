@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.clients.email import EmailClient
-    from core.clients.metactf import MetaCtfClient
-    from core.clients.sms import SmsClient
-    from core.settings import Settings
+    from jobdeck.core.clients.email import EmailClient
+    from jobdeck.core.clients.metactf import MetaCtfClient
+    from jobdeck.core.clients.sms import SmsClient
+    from jobdeck.core.settings import Settings
 
 
 class Clients:
@@ -25,7 +25,7 @@ class Clients:
         Raises:
             TokenMissing: no token is set (a `PermanentError` and a `ConfigurationError`).
         """
-        from core.clients.metactf import MetaCtfClient  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients.metactf import MetaCtfClient  # noqa: PLC0415 -- imported on first use
 
         return MetaCtfClient(self._settings)
 
@@ -36,7 +36,7 @@ class Clients:
         Raises:
             SettingMissing: key or sender is not set (a `PermanentError` and a `ConfigurationError`).
         """
-        from core.clients.email import EmailClient  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients.email import EmailClient  # noqa: PLC0415 -- imported on first use
 
         return EmailClient(self._settings)
 
@@ -47,7 +47,7 @@ class Clients:
         Raises:
             SettingMissing: they are switched off, or account or sender is not set.
         """
-        from core.clients.sms import SmsClient  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients.sms import SmsClient  # noqa: PLC0415 -- imported on first use
 
         return SmsClient(self._settings)
 

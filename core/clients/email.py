@@ -1,7 +1,7 @@
 """Mail through SendGrid, by its official SDK; the requests are plain dicts, so that places in them are ours.
 
 What the SDK leaves open is settled here: a timeout, telling "no connection" from "no answer", no redirects, and
-errors by what is to be done about them (`core.clients.messaging_errors`).
+errors by what is to be done about them (`jobdeck.core.clients.messaging_errors`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from core.clients.email_answers import Sent, refusal, sent_from
-from core.clients.http import Time
-from core.clients.messaging_errors import (
+from jobdeck.core.clients.email_answers import Sent, refusal, sent_from
+from jobdeck.core.clients.http import Time
+from jobdeck.core.clients.messaging_errors import (
     OutcomeUnknown,
     ProviderConfigError,
     ProviderDown,
@@ -24,7 +24,7 @@ from core.clients.messaging_errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 A = TypeVar("A")
@@ -186,7 +186,7 @@ class EmailClient:
 
         from python_http_client.exceptions import HTTPError  # noqa: PLC0415 -- imported on first use
 
-        from core.clients.email_transport import NotConnectedError  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients.email_transport import NotConnectedError  # noqa: PLC0415 -- imported on first use
 
         try:
             return read(request())
@@ -226,7 +226,7 @@ def check(settings: Settings) -> None:
 def _api(settings: Settings) -> Any:
     from sendgrid import SendGridAPIClient  # noqa: PLC0415 -- imported on first use
 
-    from core.clients.email_transport import HttpClient  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.clients.email_transport import HttpClient  # noqa: PLC0415 -- imported on first use
 
     # At debug level the SDK would log the key, addresses and texts.
     logging.getLogger("python_http_client.client").disabled = True

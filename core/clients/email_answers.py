@@ -1,4 +1,4 @@
-"""From SendGrid's answers to what they mean (`core.clients.messaging_errors`)."""
+"""From SendGrid's answers to what they mean (`jobdeck.core.clients.messaging_errors`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from core.clients.http import RETRY_AFTER_CAP, parse_retry_after
-from core.clients.messaging_errors import (
+from jobdeck.core.clients.http import RETRY_AFTER_CAP, parse_retry_after
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -19,7 +19,7 @@ from core.clients.messaging_errors import (
     RecipientRefused,
     TooLarge,
 )
-from core.redact import safe_error
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from core.errors import ConfigurationError, Refused
-from core.redact import safe_error
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
-from core.clients.http import Pacer, Time, full_jitter, parse_retry_after
-from core.clients.metactf_answers import check, decode, refusal
-from core.clients.metactf_errors import (
+from jobdeck.core.clients.http import Pacer, Time, full_jitter, parse_retry_after
+from jobdeck.core.clients.metactf_answers import check, decode, refusal
+from jobdeck.core.clients.metactf_errors import (
     Conflict,
     ContractError,
     GamePlatformError,
@@ -24,22 +24,13 @@ from core.clients.metactf_errors import (
     TokenMissing,
     TransportError,
 )
-from core.clients.metactf_models import (
-    Answer,
-    Assignments,
-    FlashProgress,
-    NewTeam,
-    NewUser,
-    Scores,
-    Team,
-    User,
-)
-from core.settings import LOOPBACK
+from jobdeck.core.clients.metactf_models import Answer, Assignments, FlashProgress, NewTeam, NewUser, Scores, Team, User
+from jobdeck.core.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +46,7 @@ A = TypeVar("A", bound=Answer)
 class MetaCtfClient:
     """The game platform's API. One client may be shared between threads.
 
-    Every method raises the errors of `core.clients.metactf_errors`; each docstring names only what is
+    Every method raises the errors of `jobdeck.core.clients.metactf_errors`; each docstring names only what is
     particular to it.
     """
 

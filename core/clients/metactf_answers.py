@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from core.clients.http import RETRYABLE_STATUSES
-from core.clients.metactf_errors import (
+from jobdeck.core.clients.http import RETRYABLE_STATUSES
+from jobdeck.core.clients.metactf_errors import (
     AuthError,
     Conflict,
     ContractError,
@@ -20,8 +20,8 @@ from core.clients.metactf_errors import (
     RequestRejected,
     ServerError,
 )
-from core.clients.metactf_models import Answer
-from core.redact import safe_error
+from jobdeck.core.clients.metactf_models import Answer
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
+from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
 
 
 class GamePlatformError(VendorError):

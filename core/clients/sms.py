@@ -6,16 +6,16 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from core.clients.email_answers import Sent
-from core.clients.http import Time
-from core.clients.messaging_errors import OutcomeUnknown, ProviderConfigError, SettingMissing, Unreachable
-from core.clients.sms_answers import refusal
+from jobdeck.core.clients.email_answers import Sent
+from jobdeck.core.clients.http import Time
+from jobdeck.core.clients.messaging_errors import OutcomeUnknown, ProviderConfigError, SettingMissing, Unreachable
+from jobdeck.core.clients.sms_answers import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 NAME: Final = "Twilio"
 READ_PAGE: Final = 200
@@ -161,7 +161,7 @@ class SmsClient:
     def _client(self) -> Any:
         client = getattr(self._local, "client", None)
         if client is None:
-            from core.clients.sms_transport import make_client  # noqa: PLC0415 -- imported on first use
+            from jobdeck.core.clients.sms_transport import make_client  # noqa: PLC0415 -- imported on first use
 
             client = self._local.client = make_client(self._settings)
             with self._lock:
@@ -172,7 +172,7 @@ class SmsClient:
         import requests  # noqa: PLC0415 -- imported on first use
         from twilio.base.exceptions import TwilioException  # noqa: PLC0415 -- imported on first use
 
-        from core.clients.sms_transport import never_connected  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.clients.sms_transport import never_connected  # noqa: PLC0415 -- imported on first use
 
         http = self._client.http_client
         try:

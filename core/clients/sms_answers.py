@@ -1,12 +1,12 @@
-"""From Twilio's refusals to what they mean (`core.clients.messaging_errors`). Only codes are told, never its texts."""
+"""From Twilio's refusals to what they mean (`messaging_errors`). Only codes are told, never its texts."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
-from core.clients.http import RETRYABLE_STATUSES, parse_retry_after
-from core.clients.messaging_errors import (
+from jobdeck.core.clients.http import RETRYABLE_STATUSES, parse_retry_after
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from core.clients.sms_answers import OPTED_OUT, UNUSABLE_LATER
+from jobdeck.core.clients.sms_answers import OPTED_OUT, UNUSABLE_LATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,15 +11,15 @@ import urllib3
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from core.settings import LOOPBACK
+from jobdeck.core.settings import LOOPBACK
 
 if TYPE_CHECKING:
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 CONNECT_SECONDS: Final = 5.0
 
 # Twilio's own logger writes numbers and texts.
-_SILENT: Final = logging.getLogger("core.clients.sms.wire")
+_SILENT: Final = logging.getLogger("jobdeck.core.clients.sms.wire")
 _SILENT.disabled = True
 
 

@@ -1,1 +1,1 @@
-"""The commands of `core.cli`, a module for each kind. None is imported before it is asked for."""
+"""The commands of `jobdeck.core.cli`, a module for each kind. None is imported before it is asked for."""

@@ -1,6 +1,6 @@
 """Commands that act on jobs, with an answer per id: `retry`, `cancel`, `delete`, `restore`, `edit`.
 
-More jobs than one statement should take, and those of an earlier bulk action, go through `core.bulk`.
+More jobs than one statement should take, and those of an earlier bulk action, go through `jobdeck.core.bulk`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from uuid import UUID
 
 import click
 
-from core.commands import output
-from core.commands.enqueue import ATTEMPTS, PRIORITIES
-from core.commands.new_jobs import parse_object
-from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
-from core.errors import JobNotFound, Refused, UsageError
-from core.filters import parse_filter
-from core.timeparse import parse_duration, parse_minutes, parse_time
+from jobdeck.core.commands import output
+from jobdeck.core.commands.enqueue import ATTEMPTS, PRIORITIES
+from jobdeck.core.commands.new_jobs import parse_object
+from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.errors import JobNotFound, Refused, UsageError
+from jobdeck.core.filters import parse_filter
+from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.model import ActionResult, Job, Json
+    from jobdeck.core.model import ActionResult, Job, Json
 
 MOST: Final = 10_000
 """The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
@@ -74,7 +74,7 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
     """Make jobs due now: a pending one runs at once, an ended one runs again."""
-    from core import desk, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import desk, queue  # noqa: PLC0415 -- imported on first use
 
     def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
         # A filter finds what is in the queue; of what has left it, only somebody who knows the id asks.
@@ -99,7 +99,7 @@ def retry(session: Session, **given: Any) -> int | None:
 @_action_options
 def cancel(session: Session, **given: Any) -> int | None:
     """Cancel jobs: pending ones at once, running ones by asking their handlers."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     return _act(session, "cancel", queue.cancel, **given)
 
@@ -108,7 +108,7 @@ def cancel(session: Session, **given: Any) -> int | None:
 @_action_options
 def delete(session: Session, **given: Any) -> int | None:
     """Delete jobs; `restore` brings them back for 7 days. Needs --yes."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     return _act(session, "delete", queue.delete, **given)
 
@@ -123,13 +123,13 @@ def restore(
     session: Session, ids: tuple[str, ...], again: str | None, reason: str | None, dry_run: bool, yes: bool
 ) -> int | None:
     """Bring deleted jobs back from the trash."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     if bool(ids) == bool(again):
         raise UsageError("Say which jobs to restore: ids, or --bulk.")
     with session.connection() as conn:
         if again:
-            from core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
+            from jobdeck.core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
 
             return act_in_bulk(
                 session, conn, "restore", expression=None, again=again, reason=reason, dry_run=dry_run, yes=yes
@@ -155,8 +155,8 @@ def edit(
     session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
 ) -> int | None:
     """Change the payload or the schedule of a job that is not running."""
-    from core import evidence, insights, queue  # noqa: PLC0415 -- imported on first use
-    from core.admission import admit_change  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import evidence, insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.admission import admit_change  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
         raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
@@ -214,7 +214,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
         if again or len(found) > MOST:
-            from core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
+            from jobdeck.core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
 
             return act_in_bulk(
                 session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
@@ -234,7 +234,7 @@ def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
         UsageError: one is no id or names several jobs, or the standard input cannot be read as ids.
         JobNotFound: one names none.
     """
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
 
     if INPUT in texts:
         texts = _ids_from_input(texts)
@@ -264,7 +264,7 @@ def _whole_id(text: str) -> UUID | None:
 
 
 def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
 
     return insights.find_ids(conn, parse_filter(expression), limit=MOST + 1)
 
@@ -284,7 +284,7 @@ def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
 
 
 def _changes(session: Session, job: Job, given: dict[str, Any], now: datetime) -> Json:
-    from core.creating import new_payload  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.creating import new_payload  # noqa: PLC0415 -- imported on first use
 
     changes: Json = {name: given[name] for name in ("priority", "max_attempts") if given[name] is not None}
     if given["payload"] is not None:

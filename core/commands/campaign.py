@@ -8,19 +8,19 @@ from uuid import UUID
 
 import click
 
-from core.commands import output, receipts
-from core.commands.new_jobs import draft
-from core.commands.session import Session, command, dry_run_option, shared_options, yes_option
-from core.errors import Refused, UsageError
-from core.redact import clean
+from jobdeck.core.commands import output, receipts
+from jobdeck.core.commands.new_jobs import draft
+from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
     import psycopg
 
-    from core.model import Json, Ticket
-    from core.programme.messaging_audience import Outlook
-    from core.programme.messaging_campaigns import Campaign, Stats
-    from core.rendering import Body
+    from jobdeck.core.model import Json, Ticket
+    from jobdeck.core.programme.messaging_audience import Outlook
+    from jobdeck.core.programme.messaging_campaigns import Campaign, Stats
+    from jobdeck.core.rendering import Body
 
 TASK_TYPE: Final = "competitor_announcement_dispatch"
 LONGEST_BODY: Final = 512 * 1024
@@ -44,7 +44,7 @@ def create(
     session: Session, subject: str, source: str, coach: str | None, yes: bool, dry_run: bool, **given: Any
 ) -> None:
     """Show whom a campaign would reach, whom not and why, and how it looks; with --yes, create it and its job."""
-    from core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
 
     subject, text = _subject(subject), _text(source)
     coach_id = _id(coach, "--coach") if coach else None
@@ -69,8 +69,8 @@ def create(
 @click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
 def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: str | None) -> None:
     """Show a campaign: its status, and how many of its recipients are where."""
-    from core import outbox  # noqa: PLC0415 -- imported on first use
-    from core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import outbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     with session.connection() as conn:
@@ -100,7 +100,7 @@ def resume(
     dry_run: bool, yes: bool,
 ) -> None:  # fmt: skip
     """Mail those of a campaign who have not been mailed yet, in a new job."""
-    from core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     if include_uncertain and not (yes or dry_run):
@@ -129,8 +129,8 @@ campaign = click.Group(
 def _create(
     session: Session, conn: psycopg.Connection[Any], *, subject: str, text: str, coach: UUID | None, **given: Any
 ) -> tuple[UUID, Ticket]:
-    from core import rendering  # noqa: PLC0415 -- imported on first use
-    from core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import rendering  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
 
     with conn.transaction():
         made = messaging_audience.create(
@@ -146,7 +146,7 @@ def _create(
 
 
 def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID, *, allowed: bool) -> Ticket:
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     payload: Json = {"campaignId": str(campaign_id)} | ({"allowWithoutUnsubscribe": True} if allowed else {})
     job = draft(session.registry, TASK_TYPE, payload)._replace(dedupe_key=f"campaign:{campaign_id}")
@@ -162,7 +162,7 @@ def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
 
 
 def _body(session: Session, subject: str, text: str) -> Body:
-    from core import rendering  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import rendering  # noqa: PLC0415 -- imported on first use
 
     group = session.settings.sendgrid_unsubscribe_group_id
     return rendering.announcement(

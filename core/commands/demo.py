@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from pydantic import SecretStr
 
-from core.commands.new_jobs import SYNC, TOTALS, draft
-from core.commands.oversight import answer_status
-from core.commands.session import Session, command
-from core.commands.signals import Stop, stop_signals
-from core.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
-from core.errors import UsageError
-from core.model import Filter, NewJob, Status
+from jobdeck.core.commands.new_jobs import SYNC, TOTALS, draft
+from jobdeck.core.commands.oversight import answer_status
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.commands.signals import Stop, stop_signals
+from jobdeck.core.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Filter, NewJob, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.registry import Json, Registry
-    from core.settings import Settings
+    from jobdeck.core.registry import Json, Registry
+    from jobdeck.core.settings import Settings
 
 ACTOR: Final = "the demo"
 RECURRING: Final = {
@@ -79,11 +79,11 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
     Raises:
         EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
     """
-    from core.database import open_database  # noqa: PLC0415 -- imported on first use
-    from core.embedded import state_folder  # noqa: PLC0415 -- imported on first use
-    from core.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
-    from core.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
-    from core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.embedded import state_folder  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
+    from jobdeck.core.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     with Sandbox() as sandbox:
         vendors = sandbox.settings_env()
@@ -107,7 +107,7 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:
     """Enqueues what the demo shows, as far as the task types are there; a second time doubles nothing."""
-    from core import insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights, queue  # noqa: PLC0415 -- imported on first use
 
     now, _ = queue.next_due(conn, [])
     jobs = [
@@ -129,7 +129,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
 
 def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
     """One job of each type that is not recurring, and the campaign of the sample."""
-    from core.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
 
     payloads: dict[str, Json] = {task_type: {} for task_type in ONCE}
     payloads[CAMPAIGN_TYPE] = {"campaignId": str(CAMPAIGN)}
@@ -143,7 +143,7 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
     """One-time syncs, coach after coach, so that for a quarter of an hour there is something to come."""
-    from core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     for number, start in enumerate(ROUNDS):
         for place in range(sample.COACHES):
@@ -155,7 +155,7 @@ def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 def _misspelt(now: datetime) -> NewJob:
     """A job as a careless producer inserts it, unvalidated: it fails, says why, and `edit` and `retry` mend it."""
-    from core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     return NewJob(
         SYNC,
@@ -166,8 +166,8 @@ def _misspelt(now: datetime) -> NewJob:
 
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
-    from core.database import open_database  # noqa: PLC0415 -- imported on first use
-    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
     with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.commands import output
-from core.commands.session import Session, command
-from core.digest_words import action_words, finished_words, trigger_words
-from core.timeparse import parse_duration
+from jobdeck.core.commands import output
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.digest_words import action_words, finished_words, trigger_words
+from jobdeck.core.timeparse import parse_duration
 
 if TYPE_CHECKING:
-    from core.model import AuditEntry
-    from core.reports import Digest
+    from jobdeck.core.model import AuditEntry
+    from jobdeck.core.reports import Digest
 
 
 @command("digest")
 @click.option("--since", metavar="DURATION", default="8h", help="How far back to look.")
 def digest(session: Session, since: str) -> None:
     """What finished and failed, who did what, pauses, triggers and errors of a shift."""
-    from core import evidence  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import evidence  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         told = evidence.digest(conn, parse_duration(since, what="duration of --since"))

@@ -5,21 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from core.commands import output
-from core.commands.oversight import UNHEALTHY, finding_table
-from core.commands.session import Session, command
-from core.errors import SchemaMismatch
-from core.model import Finding, Verdict
-from core.timeparse import format_duration
+from jobdeck.core.commands import output
+from jobdeck.core.commands.oversight import UNHEALTHY, finding_table
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.errors import SchemaMismatch
+from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.timeparse import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
 
-    from core.database import Database
-    from core.diagnosis import Diagnosis
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.diagnosis import Diagnosis
+    from jobdeck.core.settings import Settings
 
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)
@@ -34,8 +34,8 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 @command("doctor")
 def doctor(session: Session) -> int | None:
     """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
-    from core.commands.messaging_findings import messaging_findings  # noqa: PLC0415 -- imported on first use
-    from core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.commands.messaging_findings import messaging_findings  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,
@@ -68,7 +68,7 @@ def vendor_findings(settings: Settings) -> list[Finding]:
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
 
     found = database.probe()
     yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
@@ -91,7 +91,7 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
 
 
 def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
-    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
 
     listener = database.listen(CHANNEL)
     try:
@@ -107,7 +107,7 @@ def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from core import diagnosis, insights, schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import diagnosis, insights, schema  # noqa: PLC0415 -- imported on first use
 
     try:
         schema.check_schema(conn)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.commands import output
-from core.commands.new_jobs import QUICK_SYNCS, Schedule, draft, parse_object, scheduled
-from core.commands.session import Session, command, dry_run_option
-from core.errors import InvalidPayload, JobFailure, UsageError
+from jobdeck.core.commands import output
+from jobdeck.core.commands.new_jobs import QUICK_SYNCS, Schedule, draft, parse_object, scheduled
+from jobdeck.core.commands.session import Session, command, dry_run_option
+from jobdeck.core.errors import InvalidPayload, JobFailure, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from core.database import Database
-    from core.model import Enqueued, Json, NewJob
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import Enqueued, Json, NewJob
 
 PRIORITIES = click.IntRange(-100, 100)
 ATTEMPTS = click.IntRange(1, 1000)
@@ -74,8 +74,8 @@ def enqueue(
     **given: Any,
 ) -> None:
     """Enqueue one job of TYPE and print it."""
-    from core import desk, evidence  # noqa: PLC0415 -- imported on first use
-    from core.admission import admit  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import desk, evidence  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
     drafted = draft(session.registry, task_type, parse_object(options.payload))._replace(dedupe_key=dedupe_key or None)
@@ -102,8 +102,8 @@ def enqueue_many(
     session: Session, task_type: str, source: str | None, count: int | None, dry_run: bool, **given: Any
 ) -> None:
     """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
-    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
-    from core.admission import admit  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.admission import admit  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
         raise UsageError("Say either --count N or --file JSONL.")
@@ -127,7 +127,7 @@ def enqueue_many(
 @dry_run_option
 def quick_sync(session: Session, kind: str, dry_run: bool) -> None:
     """Enqueue a sync, a totals sweep, or (full) both, the second waiting for the first's success."""
-    from core.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         done = enqueue_sync(conn, session.registry, kind, actor=session.actor)
@@ -142,7 +142,7 @@ def _effects(session: Session, database: Database, new: NewJob) -> Json | None:
     """What a run would do, where the type can say so and this connection may look."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
-    from core.rehearsal import effects  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.rehearsal import effects  # noqa: PLC0415 -- imported on first use
 
     job_type = session.registry.require(new.task_type)
     try:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import click
 
-from core.commands import output
-from core.commands.session import Session, command, dry_run_option, shared_options
+from jobdeck.core.commands import output
+from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options
 
 
 @command("pull")
 @dry_run_option
 def pull(session: Session, dry_run: bool) -> None:
     """Fetch delivery results from SendGrid and Twilio and apply them. Safe to repeat, every half hour for example."""
-    from core import results  # noqa: PLC0415 -- imported on first use
-    from core.clients import Clients  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import results  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.clients import Clients  # noqa: PLC0415 -- imported on first use
 
     clients = Clients(session.settings)
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import click
 import psycopg
 
-from core import settings as configuration
-from core.errors import JobdeckError
-from core.redact import clean, safe_error
+from jobdeck.core import settings as configuration
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,8 +66,8 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _logged(error: Exception) -> Path | None:
-    from core import logs  # noqa: PLC0415 -- only what nobody foresaw needs it
-    from core.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
+    from jobdeck.core import logs  # noqa: PLC0415 -- only what nobody foresaw needs it
+    from jobdeck.core.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
 
     try:
         settings = configuration.load()

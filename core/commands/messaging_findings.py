@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.clients import Clients
-from core.clients.messaging_errors import MessagingError, ProviderConfigError
-from core.model import Finding, Verdict
+from jobdeck.core.clients import Clients
+from jobdeck.core.clients.messaging_errors import MessagingError, ProviderConfigError
+from jobdeck.core.model import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 
 def messaging_findings(settings: Settings) -> Iterator[Finding]:

@@ -6,15 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from core.errors import UnknownTaskType, UsageError
-from core.model import NewJob
-from core.timeparse import parse_duration, parse_minutes, parse_time
+from jobdeck.core.errors import UnknownTaskType, UsageError
+from jobdeck.core.model import NewJob
+from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.model import Json
-    from core.registry import Registry
+    from jobdeck.core.model import Json
+    from jobdeck.core.registry import Registry
 
 SYNC: Final = "game_platform_sync"
 TOTALS: Final = "game_platform_totals_sweep"

@@ -12,13 +12,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from core.redact import clean, redact, scrub
-from core.timeparse import format_duration
+from jobdeck.core.redact import clean, redact, scrub
+from jobdeck.core.timeparse import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from core.model import Job, Json, Run
+    from jobdeck.core.model import Job, Json, Run
 
 NONE = "-"
 _FOREIGN = frozenset({"payload", "output", "checkpoint", "progress"})
@@ -42,7 +42,7 @@ def as_json(data: Json) -> str:
 
 
 def plain(value: Any, *, revealed: bool = False) -> Any:
-    """A value of `core.model` as JSON has it: times in ISO 8601 UTC, durations in seconds.
+    """A value of `jobdeck.core.model` as JSON has it: times in ISO 8601 UTC, durations in seconds.
 
     What a producer or a handler wrote is masked as in text, unless it is to be `revealed`.
     """

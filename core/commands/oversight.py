@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from core.commands import output
-from core.commands.reading import audit_table
-from core.commands.session import Session, command
-from core.model import Filter, Status, Verdict
-from core.timeparse import format_duration, parse_duration
+from jobdeck.core.commands import output
+from jobdeck.core.commands.reading import audit_table
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.model import Filter, Status, Verdict
+from jobdeck.core.timeparse import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.model import Finding, Health, Json, Processing, Run, Snapshot, Worker, WorkerRun
+    from jobdeck.core.model import Finding, Health, Json, Processing, Run, Snapshot, Worker, WorkerRun
 
 UNHEALTHY: Final = 4
 """The exit code of `health` and `doctor` when something is wrong."""
@@ -37,8 +37,8 @@ def status(session: Session) -> None:
 @command("health")
 def health(session: Session) -> int | None:
     """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
-    from core.health import health as judge  # noqa: PLC0415 -- imported on first use
-    from core.sentinel import timeouts_of  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.health import health as judge  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.sentinel import timeouts_of  # noqa: PLC0415 -- imported on first use
 
     timeouts = timeouts_of(session.registry)
     with session.connection() as conn:
@@ -57,7 +57,7 @@ def health(session: Session) -> int | None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100)
 def errors(session: Session, since: str, limit: int) -> None:
     """Failed runs, grouped by task type and by what the error looks like."""
-    from core import history  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import history  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         groups = history.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
@@ -83,7 +83,7 @@ def errors(session: Session, since: str, limit: int) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=200)
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
     """Who did what, newest first."""
-    from core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
@@ -94,7 +94,7 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     """Reads the status and prints it."""
-    from core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
 
     seen = insights.snapshot(conn, Filter(), limit=1)
     recent, _ = history.runs(conn, limit=RECENT_RUNS)

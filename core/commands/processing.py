@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.commands import output
-from core.commands.actions import IDS, answer_results, resolved
-from core.commands.session import Session, command, dry_run_option, reason_option, yes_option
-from core.errors import UsageError
-from core.timeparse import parse_duration, parse_time
+from jobdeck.core.commands import output
+from jobdeck.core.commands.actions import IDS, answer_results, resolved
+from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.errors import UsageError
+from jobdeck.core.timeparse import parse_duration, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.model import Processing
+    from jobdeck.core.model import Processing
 
 
 @command("pause")
@@ -33,7 +33,7 @@ def pause(
     dry_run: bool,
 ) -> None:
     """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
-    from core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import evidence, queue  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
         raise UsageError("Say either --until or --for.")
@@ -53,7 +53,7 @@ def pause(
 @dry_run_option
 def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     """Let workers claim again; nothing that was missed is replayed."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = queue.processing(conn)
@@ -74,8 +74,8 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 
     With ids, only those of them.
     """
-    from core import queue  # noqa: PLC0415 -- imported on first use
-    from core.model import ActionResult  # noqa: PLC0415 -- the same
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.model import ActionResult  # noqa: PLC0415 -- the same
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
@@ -96,7 +96,7 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
     """Count old succeeded and cancelled jobs; with --yes remove them."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.commands import output
-from core.commands.session import Session, command
-from core.errors import JobNotFound, UsageError
-from core.filters import parse_filter
-from core.model import RunOutcome, Status
+from jobdeck.core.commands import output
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.filters import parse_filter
+from jobdeck.core.model import RunOutcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from enum import StrEnum
 
-    from core.model import AuditEntry, Clause, Filter, Job, Json
-    from core.registry import JobType
+    from jobdeck.core.model import AuditEntry, Clause, Filter, Job, Json
+    from jobdeck.core.registry import JobType
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
 
@@ -39,7 +39,7 @@ def words(values: type[StrEnum]) -> click.Choice[str]:
 @click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
 
     wanted = _narrowed(parse_filter(expression or ""), given)
     with session.connection() as conn:
@@ -56,7 +56,7 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 @click.option("--reveal", is_flag=True, help="Show personal data as it is. That you looked is put on record.")
 def job(session: Session, wanted: str, reveal: bool) -> None:
     """Show one job: its facts, payload, runs and what operators did to it."""
-    from core import insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights, queue  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job_id = insights.resolve_id(conn, wanted)
@@ -91,7 +91,7 @@ def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
     """List runs, newest first; they outlive their jobs."""
-    from core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found, following = history.runs(
@@ -111,7 +111,7 @@ def runs(
 @click.argument("wanted", metavar="ID")
 def why(session: Session, wanted: str) -> None:
     """Say for each clause of the claim whether a job meets it, with the evidence."""
-    from core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job_id = insights.resolve_id(conn, wanted)

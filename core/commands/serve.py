@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from core import logs
-from core.commands import output
-from core.commands.session import Session, command
-from core.commands.signals import stop_signals
+from jobdeck.core import logs
+from jobdeck.core.commands import output
+from jobdeck.core.commands.session import Session, command
+from jobdeck.core.commands.signals import stop_signals
 
 
 @command("serve")
@@ -19,11 +19,11 @@ from core.commands.signals import stop_signals
 def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     """Serve /api/jobs/run, delivery events, /healthz and /metrics until stopped; SIGTERM lets running jobs finish."""
     if openapi:
-        from core.door.description import describe  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.door.description import describe  # noqa: PLC0415 -- imported on first use
 
         output.write([output.as_json(describe())])
         return None
-    from core.door.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.door.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
 
     logs.configure(session.settings, console=True)
     try:

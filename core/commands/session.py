@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from pydantic import SecretStr
 
-from core import settings as configuration
-from core.commands import output
-from core.errors import Refused
-from core.redact import safe_error
+from jobdeck.core import settings as configuration
+from jobdeck.core.commands import output
+from jobdeck.core.errors import Refused
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import psycopg
 
-    from core.database import Database
-    from core.model import Json
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.model import Json
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -52,19 +52,19 @@ class Session:
 
     @cached_property
     def registry(self) -> Registry:
-        """The task types of `core.handlers` and of the modules asked for.
+        """The task types of `jobdeck.core.handlers` and of the modules asked for.
 
         Raises:
             ConfigurationError: a module cannot be imported.
         """
-        from core import registry  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
 
         return registry.load(self.settings.handler_modules)
 
     @cached_property
     def actor(self) -> str:
         """Who is asking, as the audit records it."""
-        from core.database import actor  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.database import actor  # noqa: PLC0415 -- imported on first use
 
         return actor()
 
@@ -79,8 +79,8 @@ class Session:
         """
         from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
 
-        from core.database import open_database  # noqa: PLC0415 -- imported on first use
-        from core.schema import check_schema  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.schema import check_schema  # noqa: PLC0415 -- imported on first use
 
         with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
             try:
@@ -106,7 +106,7 @@ class Session:
 
 def _denied(database: Database, said: str) -> str:
     """What the role lacks, and who has it."""
-    from core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
 
     with database.connection() as conn:
         found = diagnosis.denial(conn, said)

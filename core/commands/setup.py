@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from core.commands.session import Session, command, dry_run_option
-from core.errors import SchemaMismatch
+from jobdeck.core.commands.session import Session, command, dry_run_option
+from jobdeck.core.errors import SchemaMismatch
 
 
 @command("init")
@@ -13,8 +13,8 @@ from core.errors import SchemaMismatch
 @dry_run_option
 def init(session: Session, roles: bool, dry_run: bool) -> None:
     """Install or upgrade the schema; safe to repeat, and over the original application's tables."""
-    from core import schema  # noqa: PLC0415 -- imported on first use
-    from core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck cli") as database,

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core import logs
-from core.commands import output
-from core.commands.session import Session, command, dry_run_option
-from core.commands.signals import Stop, interrupting_signals, stop_signals
-from core.digest_words import cycle_words
-from core.errors import UsageError
+from jobdeck.core import logs
+from jobdeck.core.commands import output
+from jobdeck.core.commands.session import Session, command, dry_run_option
+from jobdeck.core.commands.signals import Stop, interrupting_signals, stop_signals
+from jobdeck.core.digest_words import cycle_words
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.model import ClaimedJob, CycleResult
-    from core.worker import Worker
+    from jobdeck.core.model import ClaimedJob, CycleResult
+    from jobdeck.core.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CONNECTIONS_BESIDE_HANDLERS = 3
 @click.option("--drain", is_flag=True, help="End when nothing is due.")
 def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
     """Run jobs until stopped. SIGTERM lets running jobs finish, then hands them back; a second one does so at once."""
-    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
@@ -55,9 +55,9 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 @dry_run_option
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another."""
-    from core import queue  # noqa: PLC0415 -- imported on first use
-    from core.health import expect_trigger  # noqa: PLC0415 -- imported on first use
-    from core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.health import expect_trigger  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
         with session.connection() as conn, conn.transaction(force_rollback=True):

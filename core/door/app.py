@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.door.calls import Answer, Call, Declined
-from core.door.intake import CutOff, Intake, throw_away
-from core.logs import event
+from jobdeck.core.door.calls import Answer, Call, Declined
+from jobdeck.core.door.intake import CutOff, Intake, throw_away
+from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from core.door.calls import Endpoint
-    from core.door.counters import Counters
+    from jobdeck.core.door.calls import Endpoint
+    from jobdeck.core.door.counters import Counters
 
 log = logging.getLogger(__name__)
 

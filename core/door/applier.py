@@ -7,14 +7,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from core import outbox
-from core.link import FAILURES, Link
-from core.logs import event
+from jobdeck.core import outbox
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.database import Database
+    from jobdeck.core.database import Database
 
 log = logging.getLogger(__name__)
 

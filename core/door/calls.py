@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from core.door.lanes import Lane
+    from jobdeck.core.door.lanes import Lane
 
 
 @dataclass(frozen=True, slots=True)

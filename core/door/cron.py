@@ -14,19 +14,19 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from core.door.calls import Answer, Declined
-from core.health import typical_seconds
-from core.link import FAILURES
-from core.logs import event
-from core.model import CycleResult
-from core.redact import safe_error
-from core.worker import Budget, Worker
+from jobdeck.core.door.calls import Answer, Declined
+from jobdeck.core.health import typical_seconds
+from jobdeck.core.link import FAILURES
+from jobdeck.core.logs import event
+from jobdeck.core.model import CycleResult
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker import Budget, Worker
 
 if TYPE_CHECKING:
-    from core.database import Database
-    from core.door.calls import Call
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.door.calls import Call
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 

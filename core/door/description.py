@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from core.clients import email_events
-from core.door import cron, metrics, webhooks
+from jobdeck.core.clients import email_events
+from jobdeck.core.door import cron, metrics, webhooks
 
 Json = dict[str, Any]
 

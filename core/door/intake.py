@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from core.door.calls import Declined
+from jobdeck.core.door.calls import Declined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from core.door.calls import Declined
+from jobdeck.core.door.calls import Declined
 
 if TYPE_CHECKING:
     from collections.abc import Callable

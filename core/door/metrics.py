@@ -8,23 +8,23 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from core import health, insights
-from core.door.calls import Answer, Declined
-from core.door.counters import BUCKETS
-from core.link import FAILURES, Link
-from core.logs import event
-from core.model import Filter
-from core.redact import safe_error
+from jobdeck.core import health, insights
+from jobdeck.core.door.calls import Answer, Declined
+from jobdeck.core.door.counters import BUCKETS
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
+from jobdeck.core.model import Filter
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import psycopg
 
-    from core.database import Database
-    from core.door.calls import Call
-    from core.door.counters import Counters
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.door.calls import Call
+    from jobdeck.core.door.counters import Counters
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from core import worker_record
-from core.link import FAILURES
-from core.logs import event
+from jobdeck.core import worker_record
+from jobdeck.core.link import FAILURES
+from jobdeck.core.logs import event
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     import psycopg
 
-    from core.link import Link
+    from jobdeck.core.link import Link
 
 log = logging.getLogger(__name__)
 

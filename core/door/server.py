@@ -13,28 +13,28 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import uvicorn
 
-from core.alerts import Alerts
-from core.door import cron, metrics, webhooks
-from core.door.app import make_app
-from core.door.applier import Applier
-from core.door.calls import Endpoint
-from core.door.counters import Counters
-from core.door.intake import BODY_SECONDS, HELD_BYTES, Intake
-from core.door.lanes import Lane
-from core.door.protocol import HEADER_SECONDS, MOST_CONNECTIONS, Gate
-from core.door.refusals import ELSEWHERE, Refusals
-from core.door.watcher import Watcher
-from core.errors import ConfigurationError
-from core.health import expect_trigger
-from core.logs import event
-from core.sentinel import timeouts_of
+from jobdeck.core.alerts import Alerts
+from jobdeck.core.door import cron, metrics, webhooks
+from jobdeck.core.door.app import make_app
+from jobdeck.core.door.applier import Applier
+from jobdeck.core.door.calls import Endpoint
+from jobdeck.core.door.counters import Counters
+from jobdeck.core.door.intake import BODY_SECONDS, HELD_BYTES, Intake
+from jobdeck.core.door.lanes import Lane
+from jobdeck.core.door.protocol import HEADER_SECONDS, MOST_CONNECTIONS, Gate
+from jobdeck.core.door.refusals import ELSEWHERE, Refusals
+from jobdeck.core.door.watcher import Watcher
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.health import expect_trigger
+from jobdeck.core.logs import event
+from jobdeck.core.sentinel import timeouts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.database import Database
-    from core.registry import Registry
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 

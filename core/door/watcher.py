@@ -7,17 +7,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from core.link import FAILURES, Link
-from core.logs import event
-from core.redact import safe_error
-from core.sentinel import LOOK_SECONDS, Outage, Sentinel
+from jobdeck.core.link import FAILURES, Link
+from jobdeck.core.logs import event
+from jobdeck.core.redact import safe_error
+from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.alerts import Alerts
-    from core.database import Database
-    from core.door.refusals import Refusals
+    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.database import Database
+    from jobdeck.core.door.refusals import Refusals
 
 log = logging.getLogger(__name__)
 

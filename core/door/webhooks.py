@@ -14,21 +14,21 @@ from urllib.parse import parse_qsl
 
 import psycopg
 
-from core import outbox
-from core.clients import email_events, sms_events
-from core.door.calls import Answer, Declined
-from core.errors import ConfigurationError, JobdeckError
-from core.link import LOST
-from core.logs import event
-from core.redact import clean, safe_error
+from jobdeck.core import outbox
+from jobdeck.core.clients import email_events, sms_events
+from jobdeck.core.door.calls import Answer, Declined
+from jobdeck.core.errors import ConfigurationError, JobdeckError
+from jobdeck.core.link import LOST
+from jobdeck.core.logs import event
+from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from core.database import Database
-    from core.door.calls import Call
-    from core.door.counters import Counters
-    from core.settings import Settings
+    from jobdeck.core.database import Database
+    from jobdeck.core.door.calls import Call
+    from jobdeck.core.door.counters import Counters
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 
 from pydantic import Field, StrictBool
 
-from core import outbox
-from core.outbox import Channel, Intent, LeftOut, Policy
-from core.programme import messaging_admin_alerts as alerts
-from core.programme.messaging_notices import notice
-from core.programme.messaging_notices import sample as notice_sample
-from core.programme.messaging_sending import (
+from jobdeck.core import outbox
+from jobdeck.core.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme import messaging_admin_alerts as alerts
+from jobdeck.core.programme.messaging_notices import notice
+from jobdeck.core.programme.messaging_notices import sample as notice_sample
+from jobdeck.core.programme.messaging_sending import (
     NOT_TAKEN,
     RESULTS,
     SAMPLE,
@@ -27,19 +27,19 @@ from core.programme.messaging_sending import (
     one_line,
     require_providers,
 )
-from core.registry import Done, JobContext, Payload, job
+from jobdeck.core.registry import Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import psycopg
 
-    from core.clients.email import Email
-    from core.clients.email_answers import Sent
-    from core.clients.sms import Sms
-    from core.outbox import Claimed, Decision
-    from core.programme.messaging_admin_alerts import Recipient
-    from core.settings import Settings
+    from jobdeck.core.clients.email import Email
+    from jobdeck.core.clients.email_answers import Sent
+    from jobdeck.core.clients.sms import Sms
+    from jobdeck.core.outbox import Claimed, Decision
+    from jobdeck.core.programme.messaging_admin_alerts import Recipient
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

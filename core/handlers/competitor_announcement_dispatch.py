@@ -12,21 +12,21 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from core import outbox, queue, rendering
-from core.clients.email import Email
-from core.clients.messaging_errors import PayloadRefused, ProviderConfigError, SettingMissing
-from core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
-from core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
-from core.programme import messaging_campaigns as campaigns
-from core.programme.messaging_batches import PROVIDER, Batches
-from core.redact import safe_error
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core import outbox, queue, rendering
+from jobdeck.core.clients.email import Email
+from jobdeck.core.clients.messaging_errors import PayloadRefused, ProviderConfigError, SettingMissing
+from jobdeck.core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
+from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
+from jobdeck.core.programme import messaging_campaigns as campaigns
+from jobdeck.core.programme.messaging_batches import PROVIDER, Batches
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from core.admission import Admission
-    from core.clients.email import EmailClient
-    from core.programme.messaging_campaigns import Mailed, Start
-    from core.settings import Settings
+    from jobdeck.core.admission import Admission
+    from jobdeck.core.clients.email import EmailClient
+    from jobdeck.core.programme.messaging_campaigns import Mailed, Start
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

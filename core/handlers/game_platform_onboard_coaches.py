@@ -8,21 +8,21 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StrictBool
 
-from core.programme import candidates
-from core.programme.accounts import Refusal, Role, new_coach
-from core.programme.coach_accounts import ALREADY, settle_coaches
-from core.programme.fields import as_id, named_ids
-from core.programme.laps import LapRun, Totals, judged
-from core.programme.onboarding import ELSEWHERE, GONE
-from core.programme.policy import PAGE, SAMPLE
-from core.programme.runs import dry_run_output, dry_run_reason
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.programme import candidates
+from jobdeck.core.programme.accounts import Refusal, Role, new_coach
+from jobdeck.core.programme.coach_accounts import ALREADY, settle_coaches
+from jobdeck.core.programme.fields import as_id, named_ids
+from jobdeck.core.programme.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding import ELSEWHERE, GONE
+from jobdeck.core.programme.policy import PAGE, SAMPLE
+from jobdeck.core.programme.runs import dry_run_output, dry_run_reason
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.programme.accounts import Newcomer
-    from core.programme.onboarding import Onboarding
+    from jobdeck.core.programme.accounts import Newcomer
+    from jobdeck.core.programme.onboarding import Onboarding
 
 Json = dict[str, Any]
 

@@ -9,24 +9,24 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from core.programme import candidates, enrol
-from core.programme.accounts import Refusal, Role, new_competitor
-from core.programme.coach_accounts import ALREADY, settle_coaches
-from core.programme.fields import as_id, batch_size, named_ids
-from core.programme.laps import LapRun, Totals, judged
-from core.programme.onboarding import ELSEWHERE, GONE, LEFT
-from core.programme.policy import SAMPLE
-from core.programme.runs import dry_run_output, dry_run_reason
-from core.programme.walk import read_cursor, write_cursor
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.programme import candidates, enrol
+from jobdeck.core.programme.accounts import Refusal, Role, new_competitor
+from jobdeck.core.programme.coach_accounts import ALREADY, settle_coaches
+from jobdeck.core.programme.fields import as_id, batch_size, named_ids
+from jobdeck.core.programme.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding import ELSEWHERE, GONE, LEFT
+from jobdeck.core.programme.policy import SAMPLE
+from jobdeck.core.programme.runs import dry_run_output, dry_run_reason
+from jobdeck.core.programme.walk import read_cursor, write_cursor
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from core.programme.accounts import Newcomer, Person
-    from core.programme.candidates import Competitor
-    from core.programme.coach_accounts import CoachAccount
-    from core.programme.onboarding import Onboarding
+    from jobdeck.core.programme.accounts import Newcomer, Person
+    from jobdeck.core.programme.candidates import Competitor
+    from jobdeck.core.programme.coach_accounts import CoachAccount
+    from jobdeck.core.programme.onboarding import Onboarding
 
 Json = dict[str, Any]
 

@@ -15,26 +15,26 @@ from uuid import UUID
 import psycopg
 from pydantic import BeforeValidator, Field, StrictBool
 
-from core.errors import JobdeckError
-from core.programme import ledger, results, roster, team_rows
-from core.programme.asking import Cadence, Wish, ask_all, plan
-from core.programme.fields import batch_size
-from core.programme.policy import PAGE, RUN_SECONDS, SAMPLE
-from core.programme.runs import all_failed, dry_run_output, dry_run_reason, outage
-from core.programme.tally import Tally
-from core.programme.team_sync import sync_team
-from core.programme.walk import Position, read_cursor, write_cursor
-from core.redact import safe_error
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.programme import ledger, results, roster, team_rows
+from jobdeck.core.programme.asking import Cadence, Wish, ask_all, plan
+from jobdeck.core.programme.fields import batch_size
+from jobdeck.core.programme.policy import PAGE, RUN_SECONDS, SAMPLE
+from jobdeck.core.programme.runs import all_failed, dry_run_output, dry_run_reason, outage
+from jobdeck.core.programme.tally import Tally
+from jobdeck.core.programme.team_sync import sync_team
+from jobdeck.core.programme.walk import Position, read_cursor, write_cursor
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from core.clients.metactf import MetaCtfClient
-    from core.programme.asking import Plan
-    from core.programme.results import Result
-    from core.programme.roster import Now, Subject
-    from core.programme.team_sync import TeamResult
+    from jobdeck.core.clients.metactf import MetaCtfClient
+    from jobdeck.core.programme.asking import Plan
+    from jobdeck.core.programme.results import Result
+    from jobdeck.core.programme.roster import Now, Subject
+    from jobdeck.core.programme.team_sync import TeamResult
 
 Json = dict[str, Any]
 

@@ -10,12 +10,12 @@ from uuid import UUID
 import psycopg
 from pydantic import BeforeValidator, Field, StrictBool
 
-from core.programme import roster, totals
-from core.programme.fields import batch_size, id_cursor
-from core.programme.policy import ERRORS_TOLD, RUN_SECONDS, SAMPLE
-from core.programme.runs import all_failed, dry_run_output, dry_run_reason
-from core.redact import safe_error
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.programme import roster, totals
+from jobdeck.core.programme.fields import batch_size, id_cursor
+from jobdeck.core.programme.policy import ERRORS_TOLD, RUN_SECONDS, SAMPLE
+from jobdeck.core.programme.runs import all_failed, dry_run_output, dry_run_reason
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, StrictBool
 
-from core.programme import messaging_read_receipts as receipts
-from core.programme.messaging_sending import SAMPLE
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.programme import messaging_read_receipts as receipts
+from jobdeck.core.programme.messaging_sending import SAMPLE
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from core.programme.messaging_read_receipts import Batch
+    from jobdeck.core.programme.messaging_read_receipts import Batch
 
 Json = dict[str, Any]
 

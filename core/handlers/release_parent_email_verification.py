@@ -9,28 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, StrictBool
 
-from core import outbox, rendering
-from core.clients.email import Email
-from core.outbox import Intent, LeftOut, Policy
-from core.programme import messaging_parent_probe as probes
-from core.programme.messaging_sending import (
-    NOT_TAKEN,
-    RESULTS,
-    SAMPLE,
-    Sending,
-    mail_sample,
-    require_providers,
-)
-from core.registry import Done, JobContext, Payload, job
+from jobdeck.core import outbox, rendering
+from jobdeck.core.clients.email import Email
+from jobdeck.core.outbox import Intent, LeftOut, Policy
+from jobdeck.core.programme import messaging_parent_probe as probes
+from jobdeck.core.programme.messaging_sending import NOT_TAKEN, RESULTS, SAMPLE, Sending, mail_sample, require_providers
+from jobdeck.core.registry import Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import psycopg
 
-    from core.clients.email_answers import Sent
-    from core.outbox import Claimed, Decision
-    from core.programme.messaging_parent_probe import Due
+    from jobdeck.core.clients.email_answers import Sent
+    from jobdeck.core.outbox import Claimed, Decision
+    from jobdeck.core.programme.messaging_parent_probe import Due
 
 Json = dict[str, Any]
 

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from core import outbox
-from core.errors import PermanentError
-from core.outbox import Channel, Intent, LeftOut, Policy
-from core.programme import messaging_digest as digest
-from core.programme.messaging_notices import notice
-from core.programme.messaging_notices import sample as notice_sample
-from core.programme.messaging_sending import (
+from jobdeck.core import outbox
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme import messaging_digest as digest
+from jobdeck.core.programme.messaging_notices import notice
+from jobdeck.core.programme.messaging_notices import sample as notice_sample
+from jobdeck.core.programme.messaging_sending import (
     NOT_TAKEN,
     RESULTS,
     SAMPLE,
@@ -29,20 +29,20 @@ from core.programme.messaging_sending import (
     one_line,
     require_providers,
 )
-from core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import psycopg
 
-    from core.admission import Admission
-    from core.clients.email import Email
-    from core.clients.email_answers import Sent
-    from core.clients.sms import Sms
-    from core.outbox import Claimed, Decision
-    from core.programme.messaging_digest import Candidate
-    from core.settings import Settings
+    from jobdeck.core.admission import Admission
+    from jobdeck.core.clients.email import Email
+    from jobdeck.core.clients.email_answers import Sent
+    from jobdeck.core.clients.sms import Sms
+    from jobdeck.core.outbox import Claimed, Decision
+    from jobdeck.core.programme.messaging_digest import Candidate
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

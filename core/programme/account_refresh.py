@@ -8,15 +8,15 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from core.clients.metactf_errors import Forbidden, GamePlatformError, NotFound
-from core.clients.metactf_models import moment
-from core.programme.labels import ACTIVE_STATUSES, account_status
-from core.redact import safe_error
+from jobdeck.core.clients.metactf_errors import Forbidden, GamePlatformError, NotFound
+from jobdeck.core.clients.metactf_models import moment
+from jobdeck.core.programme.labels import ACTIVE_STATUSES, account_status
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     import psycopg
 
-    from core.clients.metactf_models import User
+    from jobdeck.core.clients.metactf_models import User
 
 Json = dict[str, Any]
 Outcome = Literal["refreshed", "missing", "refused", "failed"]

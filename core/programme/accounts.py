@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import ValidationError
 
-from core.clients.metactf_models import NewUser
+from jobdeck.core.clients.metactf_models import NewUser
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.programme.candidates import Coach, Competitor
+    from jobdeck.core.programme.candidates import Coach, Competitor
 
 Role = Literal["coach", "user"]
 

@@ -8,25 +8,19 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from core.clients.metactf_errors import (
-    AuthError,
-    Forbidden,
-    GamePlatformError,
-    NotFound,
-    RateLimited,
-)
-from core.clients.metactf_models import moment
-from core.programme.labels import account_status
-from core.programme.parallel import Parallel
+from jobdeck.core.clients.metactf_errors import AuthError, Forbidden, GamePlatformError, NotFound, RateLimited
+from jobdeck.core.clients.metactf_models import moment
+from jobdeck.core.programme.labels import account_status
+from jobdeck.core.programme.parallel import Parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from datetime import datetime
 
-    from core.clients.metactf import MetaCtfClient
-    from core.clients.metactf_models import FlashProgress, Scores, User
-    from core.programme.roster import Now, Subject
-    from core.settings import Settings
+    from jobdeck.core.clients.metactf import MetaCtfClient
+    from jobdeck.core.clients.metactf_models import FlashProgress, Scores, User
+    from jobdeck.core.programme.roster import Now, Subject
+    from jobdeck.core.settings import Settings
 
 T = TypeVar("T")
 

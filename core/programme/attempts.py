@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.programme.accounts import Newcomer, Person, Role
+    from jobdeck.core.programme.accounts import Newcomer, Person, Role
 
 Json = dict[str, Any]
 

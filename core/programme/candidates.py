@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import class_row, dict_row
 
-from core.programme.accounts import Person, Refusal
-from core.programme.labels import ACTIVE_STATUSES
-from core.programme.roster import Cursor
+from jobdeck.core.programme.accounts import Person, Refusal
+from jobdeck.core.programme.labels import ACTIVE_STATUSES
+from jobdeck.core.programme.roster import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

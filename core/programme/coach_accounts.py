@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.programme import candidates, enrol
-from core.programme.accounts import Refusal, new_coach
-from core.programme.onboarding import LEFT, Verdict
+from jobdeck.core.programme import candidates, enrol
+from jobdeck.core.programme.accounts import Refusal, new_coach
+from jobdeck.core.programme.onboarding import LEFT, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.programme.accounts import Newcomer, Person
-    from core.programme.onboarding import Onboarding
+    from jobdeck.core.programme.accounts import Newcomer, Person
+    from jobdeck.core.programme.onboarding import Onboarding
 
 ALREADY = "already_synced"
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.types.json import Jsonb
 
-from core.clients.metactf_models import moment
-from core.programme import attempts, candidates
-from core.programme.labels import account_status
+from jobdeck.core.clients.metactf_models import moment
+from jobdeck.core.programme import attempts, candidates
+from jobdeck.core.programme.labels import account_status
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     import psycopg
 
-    from core.clients.metactf_models import User
-    from core.programme.accounts import Newcomer, Person, Refusal
-    from core.programme.attempts import Attempt, Run
+    from jobdeck.core.clients.metactf_models import User
+    from jobdeck.core.programme.accounts import Newcomer, Person, Refusal
+    from jobdeck.core.programme.attempts import Attempt, Run
 
 DISCLOSED_TO: Final = "MetaCTF"
 NOT_USABLE: Final = "not_usable"

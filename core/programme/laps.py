@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
 
-from core.errors import PermanentError
-from core.programme import attempts
-from core.programme.attempts import ADOPTED, CREATED, PASSING
-from core.programme.onboarding import Onboarding
-from core.programme.policy import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE, SECOND_LOOK_SECONDS
-from core.programme.runs import all_failed
-from core.redact import safe_error
-from core.registry import Continue, Done, JobContext
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.programme import attempts
+from jobdeck.core.programme.attempts import ADOPTED, CREATED, PASSING
+from jobdeck.core.programme.onboarding import Onboarding
+from jobdeck.core.programme.policy import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE, SECOND_LOOK_SECONDS
+from jobdeck.core.programme.runs import all_failed
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import Continue, Done, JobContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.programme.accounts import Role
+    from jobdeck.core.programme.accounts import Role
 
 Json = dict[str, Any]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.errors import LeaseLost, RetryLater
-from core.programme.policy import BUSY_PAUSE_SECONDS, STALE_AFTER
+from jobdeck.core.errors import LeaseLost, RetryLater
+from jobdeck.core.programme.policy import BUSY_PAUSE_SECONDS, STALE_AFTER
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.outbox import Claimed
+    from jobdeck.core.outbox import Claimed
 
 Json = dict[str, Any]
 

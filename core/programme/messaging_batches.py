@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from core import outbox
-from core.clients.email import Addressee
-from core.clients.messaging_errors import (
+from jobdeck.core import outbox
+from jobdeck.core.clients.email import Addressee
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -17,18 +17,18 @@ from core.clients.messaging_errors import (
     RecipientRefused,
     TooLarge,
 )
-from core.delivery import word_of
-from core.errors import RetryLater
-from core.outbox import PROVIDERS, Result
-from core.programme import messaging_campaigns as campaigns
+from jobdeck.core.delivery import word_of
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.outbox import PROVIDERS, Result
+from jobdeck.core.programme import messaging_campaigns as campaigns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.clients.email import Email, EmailClient
-    from core.programme.messaging_campaigns import Mailed
-    from core.registry import JobContext
+    from jobdeck.core.clients.email import Email, EmailClient
+    from jobdeck.core.programme.messaging_campaigns import Mailed
+    from jobdeck.core.registry import JobContext
 
 PROVIDER: Final = PROVIDERS["email"]
 GROWTH: Final = 4

@@ -8,7 +8,7 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row, dict_row
 
-from core.outbox import refusals
+from jobdeck.core.outbox import refusals
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.outbox import Claimed
+    from jobdeck.core.outbox import Claimed
 
 
 _DUE: Final = """

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core import rendering
-from core.clients.email import Email
-from core.clients.sms import Sms, segments
-from core.programme.messaging_sending import mail_sample, masked
+from jobdeck.core import rendering
+from jobdeck.core.clients.email import Email
+from jobdeck.core.clients.sms import Sms, segments
+from jobdeck.core.programme.messaging_sending import mail_sample, masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from core.outbox import Channel, Intent, Kind
-    from core.registry import JobContext
-    from core.settings import Settings
+    from jobdeck.core.outbox import Channel, Intent, Kind
+    from jobdeck.core.registry import JobContext
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 

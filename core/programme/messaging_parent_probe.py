@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 if TYPE_CHECKING:
     import psycopg
 
-    from core.outbox import Claimed
+    from jobdeck.core.outbox import Claimed
 
 Json = dict[str, Any]
 

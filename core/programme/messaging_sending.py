@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from core.clients.messaging_errors import ProviderConfigError, RateLimited
-from core.delivery import RETRY_SECONDS, Delivery, deliver
-from core.errors import PermanentError, RetryLater
+from jobdeck.core.clients.messaging_errors import ProviderConfigError, RateLimited
+from jobdeck.core.delivery import RETRY_SECONDS, Delivery, deliver
+from jobdeck.core.errors import PermanentError, RetryLater
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.clients.email import Email
-    from core.clients.email_answers import Sent
-    from core.clients.sms import Sms
-    from core.outbox import Channel, Claimed, Decision
-    from core.registry import JobContext
-    from core.rendering import Body
+    from jobdeck.core.clients.email import Email
+    from jobdeck.core.clients.email_answers import Sent
+    from jobdeck.core.clients.sms import Sms
+    from jobdeck.core.outbox import Channel, Claimed, Decision
+    from jobdeck.core.registry import JobContext
+    from jobdeck.core.rendering import Body
 
 Json = dict[str, Any]
 Role = Literal["coach", "admin"]
@@ -70,7 +70,7 @@ def one_line(*names: str | None, otherwise: str) -> str:
 class Sending:
     """What one run sends. A channel that cannot go on is closed for the run, and the other goes on without it.
 
-    `after` is told the state of each message in the transaction that settles it, as `core.delivery.deliver` has it.
+    `after` is told the state of each message in the transaction that settles it, as `delivery.deliver` has it.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from core.clients.metactf_errors import (
+from jobdeck.core.clients.metactf_errors import (
     AuthError,
     Conflict,
     ContractError,
@@ -24,24 +24,24 @@ from core.clients.metactf_errors import (
     ServerError,
     TransportError,
 )
-from core.programme import attempts, enrol
-from core.programme.accounts import Refusal
-from core.programme.attempts import ADOPTED, CREATED, Run
-from core.programme.labels import ACTIVE_STATUSES, account_status
-from core.programme.parallel import Parallel
-from core.programme.runs import outage
-from core.redact import safe_error
+from jobdeck.core.programme import attempts, enrol
+from jobdeck.core.programme.accounts import Refusal
+from jobdeck.core.programme.attempts import ADOPTED, CREATED, Run
+from jobdeck.core.programme.labels import ACTIVE_STATUSES, account_status
+from jobdeck.core.programme.parallel import Parallel
+from jobdeck.core.programme.runs import outage
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from uuid import UUID
 
-    from core.clients.metactf import MetaCtfClient
-    from core.clients.metactf_models import User
-    from core.errors import JobdeckError
-    from core.programme.accounts import Newcomer, Person
-    from core.registry import JobContext
+    from jobdeck.core.clients.metactf import MetaCtfClient
+    from jobdeck.core.clients.metactf_models import User
+    from jobdeck.core.errors import JobdeckError
+    from jobdeck.core.programme.accounts import Newcomer, Person
+    from jobdeck.core.registry import JobContext
 
 LEFT: Final = "left"
 """Of a person who is left for a second look."""

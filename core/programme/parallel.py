@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from core.programme.policy import HEARTBEAT_SECONDS
+from jobdeck.core.programme.policy import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from core.clients.metactf_errors import Forbidden, NotFound
-from core.clients.metactf_models import moment
-from core.programme import ledger, scores
+from jobdeck.core.clients.metactf_errors import Forbidden, NotFound
+from jobdeck.core.clients.metactf_models import moment
+from jobdeck.core.programme import ledger, scores
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.programme.asking import Answers
+    from jobdeck.core.programme.asking import Answers
 
 FAILED: Final = frozenset({"not_approved", "remote_missing", "error", "partial"})
 LONGEST_MESSAGE: Final = 500

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.errors import RetryLater
-from core.programme.policy import (
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.programme.policy import (
     ALL_FAILED_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     OUTAGE_PAUSE_SECONDS,
@@ -13,7 +13,7 @@ from core.programme.policy import (
 )
 
 if TYPE_CHECKING:
-    from core.registry import JobContext
+    from jobdeck.core.registry import JobContext
 
 Json = dict[str, Any]
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from core.clients.metactf_models import moment
-from core.programme.labels import category_label
+from jobdeck.core.clients.metactf_models import moment
+from jobdeck.core.programme.labels import category_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import psycopg
 
-    from core.clients.metactf_models import ChallengeSolve, FlashCtf
-    from core.programme.asking import Answers
+    from jobdeck.core.clients.metactf_models import ChallengeSolve, FlashCtf
+    from jobdeck.core.programme.asking import Answers
 
 Key = tuple[str, int]
 

@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core.programme.policy import ERRORS_TOLD, SAMPLE
-from core.redact import safe_error
+from jobdeck.core.programme.policy import ERRORS_TOLD, SAMPLE
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from core.programme.results import Result
-    from core.programme.team_sync import TeamResult
+    from jobdeck.core.programme.results import Result
+    from jobdeck.core.programme.team_sync import TeamResult
 
 Json = dict[str, Any]
 

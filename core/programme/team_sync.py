@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from core.clients.metactf_errors import AuthError, Conflict, GamePlatformError
-from core.clients.metactf_models import NewTeam
-from core.programme import team_rows
-from core.programme.labels import division
+from jobdeck.core.clients.metactf_errors import AuthError, Conflict, GamePlatformError
+from jobdeck.core.clients.metactf_models import NewTeam
+from jobdeck.core.programme import team_rows
+from jobdeck.core.programme.labels import division
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.clients.metactf import MetaCtfClient
-    from core.programme.team_rows import Team
+    from jobdeck.core.clients.metactf import MetaCtfClient
+    from jobdeck.core.programme.team_rows import Team
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from core.programme import roster
-from core.programme.roster import Cursor
+from jobdeck.core.programme import roster
+from jobdeck.core.programme.roster import Cursor
 
 if TYPE_CHECKING:
     import psycopg
 
-    from core.programme.roster import Subject
+    from jobdeck.core.programme.roster import Subject
 
 Json = dict[str, Any]
 

@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
-from core.sandbox import sendgrid, twilio
+from jobdeck.core.sandbox import sendgrid, twilio
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
 
-    from core.sandbox.rules import Rule
-    from core.sandbox.server import Sandbox
+    from jobdeck.core.sandbox.rules import Rule
+    from jobdeck.core.sandbox.server import Sandbox
 
 Reply = tuple[int, Any, dict[str, str]]
 
@@ -105,7 +105,7 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
     )
     rule = sandbox.rules.strike(request.method, request.path, request.about)
     reply = _answer(sandbox, request, rule)
-    from core.sandbox.server import Seen  # noqa: PLC0415 -- the server knows this module
+    from jobdeck.core.sandbox.server import Seen  # noqa: PLC0415 -- the server knows this module
 
     # Noted before it is sent, so that whoever has the answer finds the request in the list.
     sandbox.note(Seen(request.method, request.path, None, reply[0] if reply else None))

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-from core.programme import messaging_seed
-from core.rendering import markdown
+from jobdeck.core.programme import messaging_seed
+from jobdeck.core.rendering import markdown
 
 if TYPE_CHECKING:
     import psycopg
 
-    from core.programme.messaging_seed import Row
-    from core.sandbox.sendgrid import SendGrid
-    from core.sandbox.twilio import Twilio
+    from jobdeck.core.programme.messaging_seed import Row
+    from jobdeck.core.sandbox.sendgrid import SendGrid
+    from jobdeck.core.sandbox.twilio import Twilio
 
 _SPACE: Final = UUID("b6f8e0a4-52c1-4d0f-8f57-7f6f9a1f3c11")
 

@@ -19,7 +19,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from core.errors import UsageError
+from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

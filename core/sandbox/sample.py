@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-from core.programme import seed
-from core.sandbox import messaging_sample
-from core.sandbox.metactf import CATEGORIES, MetaCtf, flash_event, solve
+from jobdeck.core.programme import seed
+from jobdeck.core.sandbox import messaging_sample
+from jobdeck.core.sandbox.metactf import CATEGORIES, MetaCtf, flash_event, solve
 
 if TYPE_CHECKING:
     import psycopg

@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from core.sandbox.acceptance import AcceptanceLog, Accepted
-from core.sandbox.sendgrid_rules import Problem, problems_of
+from jobdeck.core.sandbox.acceptance import AcceptanceLog, Accepted
+from jobdeck.core.sandbox.sendgrid_rules import Problem, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""A vendor on loopback: real HTTP in front of `core.sandbox.metactf`, which fails by the rules it is given."""
+"""A vendor on loopback: real HTTP in front of `jobdeck.core.sandbox.metactf`, which fails by the rules it is given."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from core.sandbox import messaging, messaging_sample, sample
-from core.sandbox.metactf import PREFIX, MetaCtf, Reply
-from core.sandbox.rules import Rule, Rules
-from core.sandbox.sendgrid import SendGrid
-from core.sandbox.twilio import Twilio
+from jobdeck.core.sandbox import messaging, messaging_sample, sample
+from jobdeck.core.sandbox.metactf import PREFIX, MetaCtf, Reply
+from jobdeck.core.sandbox.rules import Rule, Rules
+from jobdeck.core.sandbox.sendgrid import SendGrid
+from jobdeck.core.sandbox.twilio import Twilio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,8 +12,8 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from core.clients.sms import segments
-from core.sandbox.acceptance import AcceptanceLog
+from jobdeck.core.clients.sms import segments
+from jobdeck.core.sandbox.acceptance import AcceptanceLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from core.registry import Done, Payload, job
+from jobdeck.core.registry import Done, Payload, job
 
 if TYPE_CHECKING:
-    from core.registry import JobContext
+    from jobdeck.core.registry import JobContext
 
 
 class Nap(Payload):

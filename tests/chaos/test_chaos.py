@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import queue
-from core.model import NewJob
-from core.registry import Done
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
+from jobdeck.core.registry import Done
 from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, until, working
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
 
 FORGETFUL = """
 import sys
-from core import registry
-from core.database import Database
-from core.settings import Settings
-from core.worker import Worker
+from jobdeck.core import registry
+from jobdeck.core.database import Database
+from jobdeck.core.settings import Settings
+from jobdeck.core.worker import Worker
 
 worker = Worker(Database(sys.argv[1], application_name="forgetful"), registry.load(["tests.chaos.jobs"]), Settings())
 worker.start()

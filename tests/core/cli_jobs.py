@@ -6,8 +6,8 @@ import threading
 
 from pydantic import Field
 
-from core.errors import PermanentError
-from core.registry import Done, JobContext, Payload, job
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.registry import Done, JobContext, Payload, job
 
 STARTED = threading.Event()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import sql
 
-from core.cli import main
+from jobdeck.core.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

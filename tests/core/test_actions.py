@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import queue
-from core.errors import Refused
-from core.model import ActionResult, NewJob, Status
+from jobdeck.core import queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ActionResult, NewJob, Status
 from tests.support.queue import (
     ACTOR,
     Connection,

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg.pq import Trace, TransactionStatus
 
-from core import evidence, insights, queue
-from core.asking import ask, one_moment, rows
-from core.health import health
-from core.model import Filter, NewJob, Status
+from jobdeck.core import evidence, insights, queue
+from jobdeck.core.asking import ask, one_moment, rows
+from jobdeck.core.health import health
+from jobdeck.core.model import Filter, NewJob, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

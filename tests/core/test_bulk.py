@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import bulk, queue
-from core.bulk_model import Bulk, Share
-from core.errors import Refused, UsageError
-from core.filters import parse_filter
-from core.model import Filter, NewJob, Status
+from jobdeck.core import bulk, queue
+from jobdeck.core.bulk_model import Bulk, Share
+from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.filters import parse_filter
+from jobdeck.core.model import Filter, NewJob, Status
 from tests.core.test_roles import People
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
 from tests.support.working import until, working
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from core.bulk_model import BulkVerb, Choice
+    from jobdeck.core.bulk_model import BulkVerb, Choice
     from tests.support.postgres import PostgresServer
 
 SOON = timedelta(seconds=11)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import queue
-from core.model import NewJob
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
 from tests.support.queue import (
     ACTOR,
     LEASE,

@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from core import schema
-from core.cli import COMMANDS, main
-from core.diagnosis import ROLES
+from jobdeck.core import schema
+from jobdeck.core.cli import COMMANDS, main
+from jobdeck.core.diagnosis import ROLES
 from tests.core.cli_support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_in_the_log(
 
     log = tmp_path / "jobdeck.log"
     monkeypatch.setenv("JOBDECK_LOG_FILE", str(log))
-    monkeypatch.setattr("core.commands.reading.types", broken)
+    monkeypatch.setattr("jobdeck.core.commands.reading.types", broken)
     ran = offline("types")
     ran.refused(1, "ZeroDivisionError", str(log))
     assert "example.org" not in ran.err
@@ -152,7 +152,7 @@ def test_without_a_log_file_the_traceback_goes_to_the_state_folder(
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("core.commands.reading.types", broken)
+    monkeypatch.setattr("jobdeck.core.commands.reading.types", broken)
     log = tmp_path / "state" / "jobdeck.log"
     offline("types").refused(1, "ZeroDivisionError", str(log))
     assert "Traceback" in log.read_text()
@@ -173,7 +173,7 @@ def test_an_interrupt_is_exit_code_130_and_silent(offline: Jobdeck, monkeypatch:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("core.commands.reading.types", interrupted)
+    monkeypatch.setattr("jobdeck.core.commands.reading.types", interrupted)
     ran = offline("types")
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
@@ -261,12 +261,12 @@ def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unkn
     def severed(connection: psycopg.Connection[Any], **_: Any) -> None:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    monkeypatch.setattr("core.queue.pause", severed)
+    monkeypatch.setattr("jobdeck.core.queue.pause", severed)
     before = everything(conn)
     jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
     assert everything(conn) == before
 
 
 def test_a_value_that_the_database_cannot_take_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.queue.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz"))
+    monkeypatch.setattr("jobdeck.core.queue.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz"))
     jobdeck("pause").refused(2, "cannot take", "soon")

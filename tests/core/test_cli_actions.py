@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core import queue
-from core.model import NewJob
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
 from tests.core.cli_support import Jobdeck, everything
 
 if TYPE_CHECKING:

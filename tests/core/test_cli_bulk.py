@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import bulk, queue
-from core.commands import actions
-from core.filters import parse_filter
-from core.model import NewJob
+from jobdeck.core import bulk, queue
+from jobdeck.core.commands import actions
+from jobdeck.core.filters import parse_filter
+from jobdeck.core.model import NewJob
 from tests.core.cli_support import Jobdeck, everything
 from tests.support.queue import audit_rows
 

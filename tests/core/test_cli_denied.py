@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import diagnosis
+from jobdeck.core import diagnosis
 from tests.core.test_roles import People
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from core import queue, worker_record
+from jobdeck.core import queue, worker_record
 from tests.support.queue import ACTOR, Connection, add, advance, run_once
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 import pytest
 from pydantic import AliasChoices
 
-from core.cli import COMMANDS, cli
-from core.settings import Settings
+from jobdeck.core.cli import COMMANDS, cli
+from jobdeck.core.settings import Settings
 from tests.core.cli_support import ROOT
 
 if TYPE_CHECKING:

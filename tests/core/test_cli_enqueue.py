@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from core import desk, insights, registry
-from core import settings as configuration
-from core.commands import new_jobs
-from core.creating import Wanted
-from core.errors import InvalidPayload
+from jobdeck.core import desk, insights, registry
+from jobdeck.core import settings as configuration
+from jobdeck.core.commands import new_jobs
+from jobdeck.core.creating import Wanted
+from jobdeck.core.errors import InvalidPayload
 from tests.core.cli_support import HANDLERS, Jobdeck, everything
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from core.commands import output
-from core.model import Finding, Verdict
+from jobdeck.core.commands import output
+from jobdeck.core.model import Finding, Verdict
 
 
 def test_columns_align_by_what_a_terminal_shows() -> None:

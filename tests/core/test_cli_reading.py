@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import insights, queue
-from core.commands.reading import SORTS
-from core.model import Job, NewJob, Run
+from jobdeck.core import insights, queue
+from jobdeck.core.commands.reading import SORTS
+from jobdeck.core.model import Job, NewJob, Run
 from tests.core.cli_support import Jobdeck, everything
 
 if TYPE_CHECKING:

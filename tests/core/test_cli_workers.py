@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import queue
-from core.model import NewJob
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
 from tests.core.cli_support import Jobdeck, everything, finish, ran_alone, started
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import desk, insights, queue, quick_sync, registry
-from core.creating import Wanted, changes, edit_twin, enqueue_twin, new_job
-from core.database import Database
-from core.errors import InvalidPayload, PermanentError, UnknownTaskType
-from core.model import Filter, Job, NewJob, Status
-from core.programme import choices
-from core.registry import JobType, Payload, Registry
-from core.rehearsal import effects
-from core.settings import Settings
+from jobdeck.core import desk, insights, queue, quick_sync, registry
+from jobdeck.core.creating import Wanted, changes, edit_twin, enqueue_twin, new_job
+from jobdeck.core.database import Database
+from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
+from jobdeck.core.model import Filter, Job, NewJob, Status
+from jobdeck.core.programme import choices
+from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.rehearsal import effects
+from jobdeck.core.settings import Settings
 from tests.core.cli_jobs import Echo
 from tests.core.cli_support import Jobdeck, everything
 from tests.core.test_roles import People
@@ -29,7 +29,7 @@ from tests.core.test_roles import People
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.registry import JobContext
+    from jobdeck.core.registry import JobContext
     from tests.support.postgres import PostgresServer
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)

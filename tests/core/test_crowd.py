@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from core import queue
-from core.errors import Refused
-from core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core import queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from tests.support.queue import moment
 from tests.support.queue_model import broken_promises, dangling, install_clock, read
 

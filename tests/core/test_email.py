@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.clients.email import Addressee, Email, EmailClient, check
-from core.clients.messaging_errors import (
+from jobdeck.core.clients.email import Addressee, Email, EmailClient, check
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -26,8 +26,8 @@ from core.clients.messaging_errors import (
     TooLarge,
     Unreachable,
 )
-from core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
-from core.sandbox.server import Sandbox
+from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.mail_world import mail_settings
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def test_neither_message_nor_addressee_shows_what_is_private() -> None:
 
 def test_importing_the_client_does_not_import_the_sdk() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, core.clients.email, core.clients.sms; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, jobdeck.core.clients.email, jobdeck.core.clients.sms; print(*sys.modules)"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     assert not [

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import postgres_binaries
-from core.database import Database, open_database
-from core.embedded import LEAVING, EmbeddedPostgres
-from core.errors import EmbeddedPostgresError
-from core.postgres_binaries import find_binaries, run_tool, server_account, wheel_folders
-from core.settings import Settings
+from jobdeck.core import postgres_binaries
+from jobdeck.core.database import Database, open_database
+from jobdeck.core.embedded import LEAVING, EmbeddedPostgres
+from jobdeck.core.errors import EmbeddedPostgresError
+from jobdeck.core.postgres_binaries import find_binaries, run_tool, server_account, wheel_folders
+from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
 
 if TYPE_CHECKING:

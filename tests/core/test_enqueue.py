@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core import desk, queue
-from core.errors import Refused
-from core.model import NewJob, Status
+from jobdeck.core import desk, queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import NewJob, Status
 from tests.support.queue import (
     ACTOR,
     Connection,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import history, insights, queue, worker_record
-from core.model import NewJob, RunOutcome
+from jobdeck.core import history, insights, queue, worker_record
+from jobdeck.core.model import NewJob, RunOutcome
 from tests.support.queue import (
     ACTOR,
     WORKER,

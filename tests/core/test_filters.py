@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import UsageError
-from core.filters import completions, format_filter, parse_filter
-from core.model import Filter, RunOutcome, Status
+from jobdeck.core.errors import UsageError
+from jobdeck.core.filters import completions, format_filter, parse_filter
+from jobdeck.core.model import Filter, RunOutcome, Status
 
 TYPES = ("game_platform_profile_refresh", "game_platform_sync", "sms_digest_processor")
 

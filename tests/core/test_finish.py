@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
-from core.model import RunOutcome, Status
+from jobdeck.core import queue
+from jobdeck.core.model import RunOutcome, Status
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -36,7 +36,7 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 HOUR = timedelta(hours=1)
 SUCCESSES = pytest.mark.parametrize("outcome", ["succeeded", "partial"])

@@ -8,9 +8,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import queue
-from core.flood import Flood
-from core.model import ClaimedJob, NewJob
+from jobdeck.core import queue
+from jobdeck.core.flood import Flood
+from jobdeck.core.model import ClaimedJob, NewJob
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from core import queue
-from core.model import FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core import queue
+from jobdeck.core.model import FinishedRun, NewJob, RunOutcome, Status
 from tests.support.queue import moment
 from tests.support.queue_model import install_clock, read
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from core import queue, worker_record
-from core.health import health
-from core.model import Verdict
+from jobdeck.core import queue, worker_record
+from jobdeck.core.health import health
+from jobdeck.core.model import Verdict
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -25,7 +25,7 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from core.model import Finding
+    from jobdeck.core.model import Finding
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)

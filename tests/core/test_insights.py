@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from core import history, insights, queue, worker_record
-from core.errors import JobNotFound, UsageError
-from core.model import Counts, Filter, NewJob, RunOutcome, Status
+from jobdeck.core import history, insights, queue, worker_record
+from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.model import Counts, Filter, NewJob, RunOutcome, Status
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 TABS = (None, *Status)
 DIRECTIONS = pytest.mark.parametrize("descending", [True, False], ids=["falling", "rising"])

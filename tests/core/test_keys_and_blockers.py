@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core import queue
-from core.errors import Refused
-from core.model import ClaimedJob, NewJob, Status
+from jobdeck.core import queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ClaimedJob, NewJob, Status
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -40,7 +40,7 @@ from tests.support.queue import (
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.model import Ticket
+    from jobdeck.core.model import Ticket
 
 
 def heads(conn: Connection) -> int:

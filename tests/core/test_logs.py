@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import logs
-from core.errors import ConfigurationError
-from core.registry import Registry
-from core.run_context import RunResources
-from core.runner import Runner
+from jobdeck.core import logs
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.registry import Registry
+from jobdeck.core.run_context import RunResources
+from jobdeck.core.runner import Runner
 from tests.support.working import claimed, job_type, quick_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-log = logging.getLogger("core.test")
+log = logging.getLogger("jobdeck.core.test")
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07\nERROR forged \u202e\ud800 jane@example.org"
 
 
@@ -58,14 +58,14 @@ def test_a_text_line_holds_time_level_logger_message_and_fields(tmp_path: Path) 
     )
     stamp, rest = line.rstrip("\n").split(" ", 1)
     assert stamp.endswith("Z")
-    assert rest == 'INFO core.test runs finished runs=5 why="a b"'
+    assert rest == 'INFO jobdeck.core.test runs finished runs=5 why="a b"'
 
 
 def test_a_json_line_is_one_object(tmp_path: Path) -> None:
     line = written(tmp_path / "log", "json", lambda: logs.event(log, logging.INFO, "runs finished", runs=5))
     entry = json.loads(line)
     assert entry.pop("time").endswith("Z")
-    assert entry == {"level": "info", "logger": "core.test", "message": "runs finished", "runs": 5}
+    assert entry == {"level": "info", "logger": "jobdeck.core.test", "message": "runs finished", "runs": 5}
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -135,7 +135,7 @@ def test_with_a_console_lines_go_to_standard_error(capfd: pytest.CaptureFixture[
     log.info("started")
     out, err = capfd.readouterr()
     assert out == ""
-    assert "INFO core.test started" in err
+    assert "INFO jobdeck.core.test started" in err
 
 
 def test_configuring_again_replaces_what_was_there(tmp_path: Path) -> None:

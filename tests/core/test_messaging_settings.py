@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import settings as configuration
-from core.errors import ConfigurationError
+from jobdeck.core import settings as configuration
+from jobdeck.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from core.clients.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
-from core.clients.metactf_errors import (
+from jobdeck.core.clients.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
+from jobdeck.core.clients.metactf_errors import (
     AuthError,
     Conflict,
     ContractError,
@@ -21,10 +21,10 @@ from core.clients.metactf_errors import (
     ServerError,
     TransportError,
 )
-from core.clients.metactf_models import NewTeam, NewUser
-from core.errors import PermanentError, RetryLater
-from core.sandbox.metactf import flash_event, solve
-from core.sandbox.server import Sandbox
+from jobdeck.core.clients.metactf_models import NewTeam, NewUser
+from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.sandbox.metactf import flash_event, solve
+from jobdeck.core.sandbox.server import Sandbox
 from tests.support.context import FakeClock, sandbox_settings
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import history, insights, queue
-from core.health import health
-from core.model import Filter, Status
-from core.schema import install_schema
+from jobdeck.core import history, insights, queue
+from jobdeck.core.health import health
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
 from tests.support.queue import (
     ACTOR,

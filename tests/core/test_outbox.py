@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import outbox
-from core.errors import ConfigurationError, Refused
-from core.outbox import LeftOut, Policy, Result
-from core.settings import Settings
+from jobdeck.core import outbox
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.outbox import LeftOut, Policy, Result
+from jobdeck.core.settings import Settings
 from tests.core.cli_support import everything
 from tests.core.outbox_support import (
     JOB,
@@ -36,7 +36,7 @@ from tests.core.outbox_support import (
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.outbox import Channel, Kind
+    from jobdeck.core.outbox import Channel, Kind
 
 Connection = psycopg.Connection[Any]
 

@@ -16,10 +16,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from core import evidence, history, insights, queue, worker_record
-from core.errors import EmbeddedPostgresError, JobNotFound, UsageError
-from core.health import health
-from core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core import evidence, history, insights, queue, worker_record
+from jobdeck.core.errors import EmbeddedPostgresError, JobNotFound, UsageError
+from jobdeck.core.health import health
+from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer

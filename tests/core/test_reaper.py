@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue, worker_record
-from core.model import NewJob, RunOutcome, Status
+from jobdeck.core import queue, worker_record
+from jobdeck.core.model import NewJob, RunOutcome, Status
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -35,7 +35,7 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from core.queue import Reaped
+    from jobdeck.core.queue import Reaped
 
 DAY = timedelta(days=1)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.redact import _RULES, clean, harmless_json, redact, safe_error, scrub
+from jobdeck.core.redact import _RULES, clean, harmless_json, redact, safe_error, scrub
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 HOSTILE = [

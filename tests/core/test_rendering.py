@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import rendering
-from core.clients.sms import is_gsm
-from core.errors import ConfigurationError, PermanentError
-from core.rendering import Body, TemplateError, Templates, gsm, markdown
-from core.settings import Settings
+from jobdeck.core import rendering
+from jobdeck.core.clients.sms import is_gsm
+from jobdeck.core.errors import ConfigurationError, PermanentError
+from jobdeck.core.rendering import Body, TemplateError, Templates, gsm, markdown
+from jobdeck.core.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from core import desk, evidence, insights, queue, worker_record
-from core.model import NewJob, Status, Verdict
-from core.reports import left_lying
+from jobdeck.core import desk, evidence, insights, queue, worker_record
+from jobdeck.core.model import NewJob, Status, Verdict
+from jobdeck.core.reports import left_lying
 from tests.support.queue import (
     ACTOR,
     WORKER,

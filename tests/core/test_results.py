@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import outbox, results
-from core.clients import Clients, email_events
-from core.clients.messaging_errors import MessagingError, ProviderConfigError
-from core.delivery import deliver
-from core.sandbox.server import Sandbox
+from jobdeck.core import outbox, results
+from jobdeck.core.clients import Clients, email_events
+from jobdeck.core.clients.messaging_errors import MessagingError, ProviderConfigError
+from jobdeck.core.delivery import deliver
+from jobdeck.core.sandbox.server import Sandbox
 from tests.core.outbox_support import state
 from tests.core.test_delivery import put, render
 from tests.handlers.mail_world import MailWorld, mail_settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.results import Pulled
+    from jobdeck.core.results import Pulled
 
 
 @pytest.fixture

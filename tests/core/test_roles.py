@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import evidence, history, insights, queue, worker_record
-from core.health import health
-from core.model import Filter, NewJob, RunOutcome, Status
-from core.programme import choices
-from core.schema import check_schema, install_schema
+from jobdeck.core import evidence, history, insights, queue, worker_record
+from jobdeck.core.health import health
+from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
+from jobdeck.core.programme import choices
+from jobdeck.core.schema import check_schema, install_schema
 from tests.core.test_original import ORIGINAL
 from tests.support.catalog import catalog
 from tests.support.queue import (

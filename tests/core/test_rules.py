@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.cli import COMMANDS
+from jobdeck.core.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE_ROOMS = ("core/queue.py", "core/worker_record.py", "core/bulk.py", "core/outbox.py", "core/programme/")
@@ -138,7 +138,7 @@ def test_python_never_updates_job_queue() -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    modules = ["core.cli", *(f"core.commands.{module}" for module in sorted(set(COMMANDS.values())))]
+    modules = ["jobdeck.core.cli", *(f"jobdeck.core.commands.{module}" for module in sorted(set(COMMANDS.values())))]
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"],
         cwd=ROOT,

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core import queue
-from core.database import Database
-from core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
-from core.model import ClaimedJob, FinishedRun, RunOutcome
-from core.registry import Continue, Done, Registry
-from core.run_context import RunContext, RunResources, Stop
-from core.run_log import message_of
-from core.runner import Runner
+from jobdeck.core import queue
+from jobdeck.core.database import Database
+from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
+from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
+from jobdeck.core.registry import Continue, Done, Registry
+from jobdeck.core.run_context import RunContext, RunResources, Stop
+from jobdeck.core.run_log import message_of
+from jobdeck.core.runner import Runner
 from tests.support.working import claimed, enqueue, job_type, quick_settings, until
 
 if TYPE_CHECKING:

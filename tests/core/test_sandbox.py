@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import UsageError
-from core.sandbox import sample
-from core.sandbox.metactf import MetaCtf
-from core.sandbox.rules import FAULTS, Rule, Rules, parse_rule
-from core.sandbox.server import TOKEN, Sandbox
+from jobdeck.core.errors import UsageError
+from jobdeck.core.sandbox import sample
+from jobdeck.core.sandbox.metactf import MetaCtf
+from jobdeck.core.sandbox.rules import FAULTS, Rule, Rules, parse_rule
+from jobdeck.core.sandbox.server import TOKEN, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from core.clients import email_events
-from core.errors import ConfigurationError, Refused
-from core.sandbox import sendgrid
-from core.sandbox.server import Sandbox
+from jobdeck.core.clients import email_events
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.sandbox import sendgrid
+from jobdeck.core.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

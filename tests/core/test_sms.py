@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.clients.messaging_errors import (
+from jobdeck.core.clients.messaging_errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -22,10 +22,10 @@ from core.clients.messaging_errors import (
     SettingMissing,
     Unreachable,
 )
-from core.clients.sms import Sms, SmsClient, is_gsm, segments
-from core.errors import PermanentError
-from core.sandbox import twilio
-from core.sandbox.server import Sandbox
+from jobdeck.core.clients.sms import Sms, SmsClient, is_gsm, segments
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.sandbox import twilio
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.mail_world import mail_settings
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The queue as a state machine: whatever workers, operators, producers and time do, its promises hold.
 
-Hypothesis drives the functions of `core.queue` against a real Postgres in any order; `tests.support.queue_model`
+Hypothesis drives the functions of `jobdeck.core.queue` against a real Postgres in any order; `queue_model`
 says what each step may change, and every other row must stay as it was.
 
 `STATE_MACHINE_EXAMPLES=5000` in the environment makes it look at that many random sequences instead of the usual
@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from psycopg.types.json import Jsonb
 
-from core import queue
-from core.errors import Refused
-from core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
+from jobdeck.core import queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,

@@ -7,9 +7,9 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from core import queue
-from core.errors import Refused
-from core.model import NewJob, Status
+from jobdeck.core import queue
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import NewJob, Status
 from tests.support.queue import (
     ACTOR,
     Connection,

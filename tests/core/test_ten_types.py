@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import registry
+from jobdeck.core import registry
+from jobdeck.tui import playbook_text
 from tests.core.cli_support import ROOT, ran_alone
-from tui import playbook_text
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,9 +28,9 @@ TYPES = [
 
 ALL_THE_REST = """
 import contextlib, io, json, sys
-import tui.app
-from core import registry
-from core.cli import main
+import jobdeck.tui.app
+from jobdeck.core import registry
+from jobdeck.core.cli import main
 
 def said(*arguments):
     out, err = io.StringIO(), io.StringIO()
@@ -60,8 +60,8 @@ def test_types_lists_the_ten_with_label_purpose_and_what_they_take() -> None:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs without anything beside them."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("core", "tui"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("jobdeck", "core", "tui"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("schema.sql", "docs"):
         (folder / name).symlink_to(ROOT / name)
     return folder

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import UsageError
-from core.timeparse import (
+from jobdeck.core.errors import UsageError
+from jobdeck.core.timeparse import (
     LONGEST,
     format_duration,
     parse_ahead,

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.database import Database
-from core.door.server import CONNECTIONS, Door, Limits
-from core.registry import Done, Registry
-from core.sandbox.sendgrid import SendGrid
-from core.sandbox.twilio import TOKEN
+from jobdeck.core.database import Database
+from jobdeck.core.door.server import CONNECTIONS, Door, Limits
+from jobdeck.core.registry import Done, Registry
+from jobdeck.core.sandbox.sendgrid import SendGrid
+from jobdeck.core.sandbox.twilio import TOKEN
 from tests.support.queue import OUT_OF_THE_WAY, advance
 from tests.support.working import job_type, quick_settings, until
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from core.registry import JobType
+    from jobdeck.core.registry import JobType
 
 Json = dict[str, Any]
 

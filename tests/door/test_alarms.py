@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import queue, sentinel
-from core.alert_events import fingerprint
-from core.alerts import LOST_TOLD, Alerts
-from core.database import Database
-from core.health import expect_trigger
-from core.model import NewJob
-from core.registry import Done, Registry
-from core.sentinel import Outage, Sentinel
-from core.worker import Worker
+from jobdeck.core import queue, sentinel
+from jobdeck.core.alert_events import fingerprint
+from jobdeck.core.alerts import LOST_TOLD, Alerts
+from jobdeck.core.database import Database
+from jobdeck.core.health import expect_trigger
+from jobdeck.core.model import NewJob
+from jobdeck.core.registry import Done, Registry
+from jobdeck.core.sentinel import Outage, Sentinel
+from jobdeck.core.worker import Worker
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time
 from tests.door.test_trigger_health import announce, call
@@ -126,8 +126,8 @@ class TestSentinel:
     def test_an_open_door_watches_by_itself(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("core.door.watcher.STEP_SECONDS", 0.02)
-        monkeypatch.setattr("core.door.watcher.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.door.watcher.STEP_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.door.watcher.LOOK_SECONDS", 0.02)
         with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
             assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
             until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")
@@ -144,7 +144,7 @@ class TestSentinel:
     def test_a_standing_worker_watches_too(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("core.upkeep.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.upkeep.LOOK_SECONDS", 0.02)
         add(conn, "unheard_of")
         pass_time(conn, 20 * MINUTE)
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn)):
@@ -194,7 +194,7 @@ class TestOutage:
         self, postgres: Any, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sentinel, "OUTAGE_SECONDS", 0.0)
-        monkeypatch.setattr("core.upkeep.REAP_SECONDS", (0.02, 0.05))
+        monkeypatch.setattr("jobdeck.core.upkeep.REAP_SECONDS", (0.02, 0.05))
         conn.close()
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn), worker_id="w1"):
             postgres.stop()

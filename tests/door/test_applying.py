@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import outbox
-from core.database import Database
-from core.door import applier
-from core.door.lanes import Lane
+from jobdeck.core import outbox
+from jobdeck.core.database import Database
+from jobdeck.core.door import applier
+from jobdeck.core.door.lanes import Lane
 from tests.door.support import waiting
 from tests.door.test_precedence import T0, Campaign, form
 from tests.support.queue import value

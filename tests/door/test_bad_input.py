@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.door import cron, webhooks
-from core.door.server import Limits
-from core.registry import Done
+from jobdeck.core.door import cron, webhooks
+from jobdeck.core.door.server import Limits
+from jobdeck.core.registry import Done
 from tests.core.cli_support import started
 from tests.door.support import BEARER, FINE, SECRET, answer_of, history, opened
 from tests.support.queue import rows, value

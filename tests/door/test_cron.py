@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
-from core.errors import PermanentError
-from core.model import NewJob
-from core.registry import Done
+from jobdeck.core import queue
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.model import NewJob
+from jobdeck.core.registry import Done
 from tests.door.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, rows
 from tests.support.working import PATIENCE, enqueue, job_type, outcomes, status_of, until

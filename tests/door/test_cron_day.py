@@ -11,10 +11,10 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from core.health import health
-from core.model import Verdict
-from core.registry import Done
-from core.sentinel import Sentinel
+from jobdeck.core.health import health
+from jobdeck.core.model import Verdict
+from jobdeck.core.registry import Done
+from jobdeck.core.sentinel import Sentinel
 from tests.core.cli_support import environment, runner
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time

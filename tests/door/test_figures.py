@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue
+from jobdeck.core import queue
 from tests.door.support import METRICS, opened
 from tests.support.queue import ACTOR
 from tests.support.working import enqueue

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from core.clients.email_events import SIGNATURE, TIMESTAMP
-from core.door import cron, metrics, webhooks
-from core.door.description import describe
-from core.sandbox.twilio import TOKEN
+from jobdeck.core.clients.email_events import SIGNATURE, TIMESTAMP
+from jobdeck.core.door import cron, metrics, webhooks
+from jobdeck.core.door.description import describe
+from jobdeck.core.sandbox.twilio import TOKEN
 from tests.door.support import METRICS, SECRET, opened
 from tests.support.queue import value
 from tests.support.working import until
@@ -168,7 +168,9 @@ def test_every_answer_is_one_that_is_described(
             until(lambda: not value(other, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
         assert door.run().status == 200
     complaints = [
-        record for record in caplog.records if record.levelno >= logging.ERROR and record.name != "core.sentinel"
+        record
+        for record in caplog.records
+        if record.levelno >= logging.ERROR and record.name != "jobdeck.core.sentinel"
     ]
     assert [record.getMessage() for record in complaints] == []
     for path, method, _ in OPERATIONS:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from core import history, registry
-from core.health import health
-from core.model import Verdict
-from core.sandbox.server import Sandbox
-from core.settings import Settings
+from jobdeck.core import history, registry
+from jobdeck.core.health import health
+from jobdeck.core.model import Verdict
+from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.settings import Settings
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time
 from tests.handlers.world import World

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import history, outbox, queue
-from core.programme import messaging_audience
+from jobdeck.core import history, outbox, queue
+from jobdeck.core.programme import messaging_audience
 from tests.core.test_roles import GROUPS, People
 from tests.support.queue import add, digest, value
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import desk, queue
-from core.model import NewJob
-from core.schema import install_schema
+from jobdeck.core import desk, queue
+from jobdeck.core.model import NewJob
+from jobdeck.core.schema import install_schema
 from tests.core.cli_support import ROOT, Jobdeck, started
 from tests.core.test_roles import People
 from tests.door.support import BEARER, SECRET, history, opened
@@ -61,7 +61,10 @@ def test_it_serves_until_a_signal_and_ends_in_order(
     assert process.returncode == code
     assert out == ""
     lines = [json.loads(line) for line in err.splitlines()]
-    assert [line["message"] for line in lines if line["logger"] == "core.door.server"] == ["door open", "door closed"]
+    assert [line["message"] for line in lines if line["logger"] == "jobdeck.core.door.server"] == [
+        "door open",
+        "door closed",
+    ]
     assert [line for line in lines if line["message"] == "run succeeded" and line["run"]]
     assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
     with pytest.raises(ConnectionRefusedError):
@@ -96,8 +99,8 @@ def test_its_description_can_be_had_without_a_database(jobdeck: Jobdeck) -> None
 
 def test_the_door_is_loaded_only_where_it_is_opened() -> None:
     code = (
-        "import sys, core.cli, core.commands.serve; "
-        "assert not {'starlette', 'uvicorn', 'h11', 'core.door'} & set(sys.modules), sorted(sys.modules)"
+        "import sys, jobdeck.core.cli, jobdeck.core.commands.serve; "
+        "assert not {'starlette', 'uvicorn', 'h11', 'jobdeck.core.door'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import queue, worker_record
-from core.health import expect_trigger, health
-from core.model import Verdict
+from jobdeck.core import queue, worker_record
+from jobdeck.core.health import expect_trigger, health
+from jobdeck.core.model import Verdict
 from tests.door.support import opened, pass_time
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
 from tests.support.working import until
@@ -17,7 +17,7 @@ from tests.support.working import until
 if TYPE_CHECKING:
     import psycopg
 
-    from core.model import Finding
+    from jobdeck.core.model import Finding
 
     Connection = psycopg.Connection[Any]
 

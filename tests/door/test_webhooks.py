@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 from twilio.request_validator import RequestValidator
 
-from core import outbox, results
-from core.clients import email_events
-from core.clients.email_events import SIGNATURE, TIMESTAMP
-from core.door import webhooks
-from core.sandbox.sendgrid import SendGrid
-from core.sandbox.twilio import TOKEN
+from jobdeck.core import outbox, results
+from jobdeck.core.clients import email_events
+from jobdeck.core.clients.email_events import SIGNATURE, TIMESTAMP
+from jobdeck.core.door import webhooks
+from jobdeck.core.sandbox.sendgrid import SendGrid
+from jobdeck.core.sandbox.twilio import TOKEN
 from tests.door.support import opened, waiting
 from tests.support.queue import rows, value
 from tests.support.working import until

@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 from psycopg import sql
 
-from core import outbox, queue, registry
-from core.model import NewJob
-from core.registry import Done
+from jobdeck.core import outbox, queue, registry
+from jobdeck.core.model import NewJob
+from jobdeck.core.registry import Done
 from tests.core.outbox_support import let_leases_end, let_time_pass
 from tests.handlers.killing import Workers, wait_until
 from tests.handlers.mail_world import MailWorld, mail_settings
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from core.registry import Continue
+    from jobdeck.core.registry import Continue
     from tests.support.context import FakeContext
 
 Json = dict[str, Any]
@@ -178,7 +178,7 @@ class NoticeWorld(MailWorld):
 
     def apply_events(self) -> None:
         """Brings all delivery events that SendGrid has, and applies them."""
-        from core.clients import email_events  # noqa: PLC0415 -- few tests need it
+        from jobdeck.core.clients import email_events  # noqa: PLC0415 -- few tests need it
 
         events, _ = email_events.read(json.dumps(self.sandbox.sendgrid.take_events()).encode())
         outbox.record_events(self.conn, events)

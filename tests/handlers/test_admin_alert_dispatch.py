@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core import registry
-from core.clients.sms import segments
-from core.errors import Cancelled, InvalidPayload
-from core.handlers import admin_alert_dispatch as alerts
-from core.registry import Done
-from core.sandbox.server import Sandbox
+from jobdeck.core import registry
+from jobdeck.core.clients.sms import segments
+from jobdeck.core.errors import Cancelled, InvalidPayload
+from jobdeck.core.handlers import admin_alert_dispatch as alerts
+from jobdeck.core.registry import Done
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.notice_world import NUMBER, NoticeWorld
 from tests.handlers.test_sms_digest_processor import now_in
 

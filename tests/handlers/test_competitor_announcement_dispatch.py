@@ -9,12 +9,18 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from core import queue, registry
-from core.clients.messaging_errors import PayloadRefused, ProviderConfigError, ProviderDown, RateLimited, SettingMissing
-from core.errors import Cancelled, InvalidPayload, LeaseLost, PermanentError, RetryLater
-from core.handlers.competitor_announcement_dispatch import Params, preview
-from core.programme import messaging_campaigns
-from core.registry import Continue, Done
+from jobdeck.core import queue, registry
+from jobdeck.core.clients.messaging_errors import (
+    PayloadRefused,
+    ProviderConfigError,
+    ProviderDown,
+    RateLimited,
+    SettingMissing,
+)
+from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, PermanentError, RetryLater
+from jobdeck.core.handlers.competitor_announcement_dispatch import Params, preview
+from jobdeck.core.programme import messaging_campaigns
+from jobdeck.core.registry import Continue, Done
 
 if TYPE_CHECKING:
     from tests.handlers.mail_world import MailWorld

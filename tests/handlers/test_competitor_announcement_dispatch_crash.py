@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from core import queue
-from core.model import NewJob
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
 from tests.handlers.killing import job_is_gone, kill_at_request, wait_until, workers
 
 if TYPE_CHECKING:

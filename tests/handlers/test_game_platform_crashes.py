@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.clients.metactf import MetaCtfClient
-from core.programme import laps
-from core.registry import load
-from core.settings import Settings
+from jobdeck.core.clients.metactf import MetaCtfClient
+from jobdeck.core.programme import laps
+from jobdeck.core.registry import load
+from jobdeck.core.settings import Settings
 from tests.support.worker_process import worker_process
 from tests.support.working import enqueue, outcomes, until, working
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from core.sandbox.metactf import Reply
+    from jobdeck.core.sandbox.metactf import Reply
     from tests.handlers.world import World
 
 SETTINGS = {

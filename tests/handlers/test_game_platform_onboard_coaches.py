@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.clients.metactf_errors import AuthError, TokenMissing
-from core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
-from core.handlers import game_platform_onboard_coaches as onboard
-from core.registry import Continue, Done, load
+from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
+from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
+from jobdeck.core.handlers import game_platform_onboard_coaches as onboard
+from jobdeck.core.registry import Continue, Done, load
 
 if TYPE_CHECKING:
     from tests.handlers.world import World

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from core.registry import load
-from core.settings import Settings
+from jobdeck.core.registry import load
+from jobdeck.core.settings import Settings
 from tests.support.worker_process import worker_process
 from tests.support.working import enqueue, outcomes, until, working
 

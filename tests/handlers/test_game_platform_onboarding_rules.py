@@ -9,18 +9,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.errors import PermanentError
-from core.handlers import (
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.handlers import (
     game_platform_onboard_coaches,
     game_platform_onboard_competitors,
     game_platform_profile_refresh,
     game_platform_totals_sweep,
 )
-from core.programme import candidates
-from core.programme.accounts import Newcomer, Refusal, competitor_username, new_coach, new_competitor
-from core.registry import load
-from core.sandbox import sample
-from core.sandbox.server import Sandbox
+from jobdeck.core.programme import candidates
+from jobdeck.core.programme.accounts import Newcomer, Refusal, competitor_username, new_coach, new_competitor
+from jobdeck.core.registry import load
+from jobdeck.core.sandbox import sample
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.world import World
 
 if TYPE_CHECKING:

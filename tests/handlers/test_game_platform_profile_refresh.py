@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.clients.metactf_errors import AuthError, TokenMissing
-from core.errors import Cancelled, InvalidPayload, RetryLater
-from core.handlers import game_platform_profile_refresh as refresh
-from core.registry import Continue, Done, load
+from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
+from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
+from jobdeck.core.handlers import game_platform_profile_refresh as refresh
+from jobdeck.core.registry import Continue, Done, load
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.errors import RetryLater
-from core.registry import Done
-from core.sandbox.metactf import flash_event, solve
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.registry import Done
+from jobdeck.core.sandbox.metactf import flash_event, solve
 from tests.handlers.world import T0
 
 if TYPE_CHECKING:

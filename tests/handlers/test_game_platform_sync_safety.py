@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.clients.metactf_errors import AuthError, TokenMissing
-from core.errors import ConfigurationError, PermanentError, RetryLater
-from core.handlers.game_platform_sync import Params, preview
-from core.registry import Done
-from core.sandbox import sample
-from core.sandbox.metactf import flash_event, solve
-from core.sandbox.server import Sandbox
+from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
+from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
+from jobdeck.core.handlers.game_platform_sync import Params, preview
+from jobdeck.core.registry import Done
+from jobdeck.core.sandbox import sample
+from jobdeck.core.sandbox.metactf import flash_event, solve
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.world import T0, World
 
 if TYPE_CHECKING:

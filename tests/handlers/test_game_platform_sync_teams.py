@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.errors import RetryLater
-from core.programme import team_rows
-from core.registry import Continue, Done
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.programme import team_rows
+from jobdeck.core.registry import Continue, Done
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import Cancelled, InvalidPayload, LeaseLost, RetryLater
-from core.handlers.game_platform_sync import Params
-from core.programme.walk import Position, read_cursor, write_cursor
-from core.registry import Continue, Done, load
-from core.sandbox.metactf import flash_event, solve
+from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, RetryLater
+from jobdeck.core.handlers.game_platform_sync import Params
+from jobdeck.core.programme.walk import Position, read_cursor, write_cursor
+from jobdeck.core.registry import Continue, Done, load
+from jobdeck.core.sandbox.metactf import flash_event, solve
 from tests.handlers.world import T0
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def test_an_outage_is_noticed_across_the_runs_of_a_wave(world: World) -> None:
 
 
 def test_everyone_in_one_run_hands_over_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.handlers.game_platform_sync.PAGE", 2)
-    monkeypatch.setattr("core.handlers.game_platform_sync.RUN_SECONDS", 0.0)
+    monkeypatch.setattr("jobdeck.core.handlers.game_platform_sync.PAGE", 2)
+    monkeypatch.setattr("jobdeck.core.handlers.game_platform_sync.RUN_SECONDS", 0.0)
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(3)]
     context = world.context()

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core.errors import Cancelled, InvalidPayload, RetryLater
-from core.handlers import game_platform_totals_sweep as sweep
-from core.programme import totals
-from core.registry import Continue, Done, load
+from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
+from jobdeck.core.handlers import game_platform_totals_sweep as sweep
+from jobdeck.core.programme import totals
+from jobdeck.core.registry import Continue, Done, load
 from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.world import T0, World
 from tests.support.working import enqueue, outcomes, until

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import queue, registry
-from core.errors import Cancelled, InvalidPayload
-from core.handlers import message_read_receipts_backfill as backfill
-from core.model import NewJob
-from core.programme import messaging_read_receipts as receipts
-from core.registry import Continue, Done
-from core.sandbox.server import Sandbox
+from jobdeck.core import queue, registry
+from jobdeck.core.errors import Cancelled, InvalidPayload
+from jobdeck.core.handlers import message_read_receipts_backfill as backfill
+from jobdeck.core.model import NewJob
+from jobdeck.core.programme import messaging_read_receipts as receipts
+from jobdeck.core.registry import Continue, Done
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at
 

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from core import outbox, registry
-from core.database import Database
-from core.outbox import Policy
-from core.rehearsal import effects
-from core.sandbox.server import Sandbox
+from jobdeck.core import outbox, registry
+from jobdeck.core.database import Database
+from jobdeck.core.outbox import Policy
+from jobdeck.core.rehearsal import effects
+from jobdeck.core.sandbox.server import Sandbox
 from tests.core.cli_support import environment, runner
 from tests.core.outbox_support import intent
 from tests.core.test_roles import DENIED, People

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core import delivery, outbox, registry
-from core.errors import Cancelled, InvalidPayload, RetryLater
-from core.handlers import release_parent_email_verification as probing
-from core.sandbox.server import Sandbox
+from jobdeck.core import delivery, outbox, registry
+from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
+from jobdeck.core.handlers import release_parent_email_verification as probing
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.notice_world import NoticeWorld
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from core import registry
-from core.clients.sms import segments
-from core.errors import Cancelled, ConfigurationError, InvalidPayload, PermanentError
-from core.handlers import sms_digest_processor as digest
-from core.registry import Continue, Done
-from core.sandbox.server import Sandbox
+from jobdeck.core import registry
+from jobdeck.core.clients.sms import segments
+from jobdeck.core.errors import Cancelled, ConfigurationError, InvalidPayload, PermanentError
+from jobdeck.core.handlers import sms_digest_processor as digest
+from jobdeck.core.registry import Continue, Done
+from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.notice_world import NUMBER, NoticeWorld
 
 if TYPE_CHECKING:

@@ -8,20 +8,20 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from core.clients import Clients
-from core.clients.http import Time
-from core.clients.metactf import MetaCtfClient
-from core.errors import Cancelled
-from core.model import ClaimedJob
-from core.registry import Continue, Done, Payload
-from core.settings import Settings
+from jobdeck.core.clients import Clients
+from jobdeck.core.clients.http import Time
+from jobdeck.core.clients.metactf import MetaCtfClient
+from jobdeck.core.errors import Cancelled
+from jobdeck.core.model import ClaimedJob
+from jobdeck.core.registry import Continue, Done, Payload
+from jobdeck.core.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import psycopg
 
-    from core.sandbox.server import Sandbox
+    from jobdeck.core.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 START = 1_760_000_000

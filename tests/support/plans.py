@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
-from core import queue
-from core.model import NewJob
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable

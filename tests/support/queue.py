@@ -12,14 +12,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from core import desk, queue
-from core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core import desk, queue
+from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from core.model import ClaimedJob, Finished, Job
+    from jobdeck.core.model import ClaimedJob, Finished, Job
 
 Connection = psycopg.Connection[Any]
 Row = dict[str, Any]

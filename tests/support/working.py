@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from core import desk
-from core.database import Database
-from core.model import ClaimedJob, Job, NewJob
-from core.registry import JobType, Payload, Registry
-from core.settings import Settings
-from core.worker import Worker
+from jobdeck.core import desk
+from jobdeck.core.database import Database
+from jobdeck.core.model import ClaimedJob, Job, NewJob
+from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.settings import Settings
+from jobdeck.core.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

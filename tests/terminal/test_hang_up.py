@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from core import bulk, queue
-from core.model import NewJob
+from jobdeck.core import bulk, queue
+from jobdeck.core.model import NewJob
 from tests.support.working import until, working
 from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from core.bulk_model import Bulk
+    from jobdeck.core.bulk_model import Bulk
 
 JOBDECK = ("-m", "tui")
 Connection = psycopg.Connection[Any]

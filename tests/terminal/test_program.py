@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobdeck.tui.__main__ import main
+from jobdeck.tui.options import Arguments, command_of, parse, prepare_environment
 from tests.terminal.pty_terminal import ROOT, Terminal
-from tui.__main__ import main
-from tui.options import Arguments, command_of, parse, prepare_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +112,7 @@ def test_on_a_dumb_terminal_the_status_is_printed_instead(term: str, environ: di
 
 
 def test_a_command_does_not_import_textual(environ: dict[str, str]) -> None:
-    code = "import sys, tui.__main__ as m; m.main(['types']); sys.exit('textual' in sys.modules)"
+    code = "import sys, jobdeck.tui.__main__ as m; m.main(['types']); sys.exit('textual' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True,
         timeout=60, check=False,
@@ -163,7 +163,7 @@ def test_whatever_goes_wrong_before_the_first_paint_is_a_sentence(
         raise RuntimeError("nobody foresaw this")
 
     monkeypatch.setenv("JOBDECK_STATE_DIR", environ["JOBDECK_STATE_DIR"])
-    monkeypatch.setattr("tui.options.parse", broken)
+    monkeypatch.setattr("jobdeck.tui.options.parse", broken)
     assert main([]) == 1
     said = capsys.readouterr().err
     assert said.startswith("jobdeck: An unexpected RuntimeError")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.schema import schema_version
+from jobdeck.core.schema import schema_version
 from tests.terminal.pty_terminal import Terminal
 from tests.terminal.test_terminal import LEAVE_SCREEN
 

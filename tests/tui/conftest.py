@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tui import playbook_text
+from jobdeck.tui import playbook_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

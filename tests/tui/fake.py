@@ -1,4 +1,4 @@
-"""An in-memory queue for the dashboard's tests and pictures: values of `core.model` at a fixed moment."""
+"""An in-memory queue for the dashboard's tests and pictures: values of `jobdeck.core.model` at a fixed moment."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
-from core.model import (
+from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
+from jobdeck.core.model import (
     ActionResult,
     AuditEntry,
     Counts,
@@ -26,7 +26,7 @@ from core.model import (
     Worker,
     WorkerRun,
 )
-from core.reports import (
+from jobdeck.core.reports import (
     ActionCount,
     AuditReport,
     CronReport,
@@ -38,16 +38,16 @@ from core.reports import (
     TriggerCount,
     overdue_by,
 )
+from jobdeck.tui.actions import BY_ID, applicable
+from jobdeck.tui.view import EmbeddedWorker, Session, View
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
-from tui.actions import BY_ID, applicable
-from tui.view import EmbeddedWorker, Session, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from core.model import NewJob
-    from tui.view import Request, Verb
+    from jobdeck.core.model import NewJob
+    from jobdeck.tui.view import Request, Verb
 
 T = TypeVar("T")
 NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)

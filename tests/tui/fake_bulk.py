@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
-from core.filters import format_filter
-from tui.view import Request
+from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
+from jobdeck.core.filters import format_filter
+from jobdeck.tui.view import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.errors import JobdeckError
-    from core.model import Filter, Job
+    from jobdeck.core.errors import JobdeckError
+    from jobdeck.core.model import Filter, Job
     from tests.tui.fake import FakeBackend
 
 

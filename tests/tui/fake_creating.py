@@ -8,19 +8,19 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from core.creating import changes, new_job
-from core.errors import Refused
-from core.model import ActionResult, Enqueued, Job, NewJob, Status
-from core.registry import Done, JobContext, JobType, Payload, RecurringDefault, Registry
-from tui.creating import QUICK_SYNCS, Found, QuickSync, Rehearsal
+from jobdeck.core.creating import changes, new_job
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
+from jobdeck.core.registry import Done, JobContext, JobType, Payload, RecurringDefault, Registry
+from jobdeck.tui.creating import QUICK_SYNCS, Found, QuickSync, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.creating import Wanted
-    from core.model import Json
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.model import Json
+    from jobdeck.tui.creating import Searched
     from tests.tui.fake import FakeBackend
-    from tui.creating import Searched
 
 ACTIVE = {Status.PENDING, Status.RUNNING}
 COACH = "5d0c7f6a-8a55-4e4e-9a0e-000000000007"

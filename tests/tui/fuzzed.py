@@ -9,8 +9,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from core.errors import InvalidPayload
-from core.model import (
+from jobdeck.core.errors import InvalidPayload
+from jobdeck.core.model import (
     ActionResult,
     AuditEntry,
     Clause,
@@ -27,25 +27,25 @@ from core.model import (
     Verdict,
     Worker,
 )
-from core.reports import Recipient, Recipients
+from jobdeck.core.reports import Recipient, Recipients
+from jobdeck.tui.creating import Found, Rehearsal
+from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.hostile import Fuzz
 from tests.tui.sample import trend, worker_run
-from tui.creating import Found, Rehearsal
-from tui.view import EmbeddedWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from core.creating import Wanted
-    from core.model import Filter, Job, Json
-    from tui.creating import Searched
-    from tui.view import Request, Verb, View
+    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.model import Filter, Job, Json
+    from jobdeck.tui.creating import Searched
+    from jobdeck.tui.view import Request, Verb, View
 
 JOBS: Final = 120
 KNOWN: Final = "game_platform_sync"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from core.errors import JobdeckError
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.backend import LiveBackend
 from tests.tui.support import LARGE
-from tui.app import JobdeckApp, Options
-from tui.backend import LiveBackend
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
 
-    from core.settings import Settings
+    from jobdeck.core.settings import Settings
 
 
 def at_once(work: Callable[[], Any], done: Callable[[Any], None]) -> None:

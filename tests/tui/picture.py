@@ -41,7 +41,7 @@ PICTURES: Final = {
 
 async def draw(name: str) -> str:
     """One of the pictures as SVG."""
-    from core.model import Processing  # noqa: PLC0415 -- the same
+    from jobdeck.core.model import Processing  # noqa: PLC0415 -- the same
     from tests.tui.fake import NOW, minutes  # noqa: PLC0415 -- the same
     from tests.tui.sample import sample  # noqa: PLC0415 -- Textual, after the environment is prepared
     from tests.tui.support import make_app  # noqa: PLC0415 -- the same

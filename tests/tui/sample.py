@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from core.model import (
+from jobdeck.core.model import (
     AuditEntry,
     Clause,
     Counts,
@@ -21,9 +21,9 @@ from core.model import (
     Worker,
     WorkerRun,
 )
-from core.reports import ErrorTrend
+from jobdeck.core.reports import ErrorTrend
+from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
-from tui.view import EmbeddedWorker
 
 
 def sample() -> FakeBackend:

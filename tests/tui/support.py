@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.app import JobdeckApp, Options
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
-from tui.app import JobdeckApp, Options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
 
-    from tui.job_table import JobTable
+    from jobdeck.tui.job_table import JobTable
 
 SMALL = (80, 24)
 LARGE = (200, 50)

@@ -9,21 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.widgets import Button, Input
 
-from core.model import (
-    CycleResult,
-    Processing,
-    Status,
-)
+from jobdeck.core.model import CycleResult, Processing, Status
+from jobdeck.tui.format import short_id
+from jobdeck.tui.screens.confirm import job_question
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
-from tui.format import short_id
-from tui.screens.confirm import job_question
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.model import Filter, Processing
+from jobdeck.core.model import Filter, Processing
 from tests.tui.fake import NOW, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, make_app

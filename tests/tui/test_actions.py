@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, NO_KEY, Situation, bindings, breakdown, key_name, unavailable
+from jobdeck.tui.screens.dashboard import Dashboard
+from jobdeck.tui.screens.job_detail import JobDetailScreen
+from jobdeck.tui.twins import twin
 from tests.tui.fake import make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
-from tui.actions import ACTIONS, ALL, BY_ID, NO_KEY, Situation, bindings, breakdown, key_name, unavailable
-from tui.screens.dashboard import Dashboard
-from tui.screens.job_detail import JobDetailScreen
-from tui.twins import twin
 
 HARMLESS_UPPERCASE = {"S", "G", "Y"}
 CHANGING_LOWERCASE = {"w", "u", "n"}

@@ -13,19 +13,19 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from core import desk, queue, registry
-from core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
-from core.model import Filter, NewJob, Status
-from core.registry import Done, JobContext, JobType, Payload, Registry
-from core.settings import Settings
-from tui.backend import LiveBackend
-from tui.view import Request
+from jobdeck.core import desk, queue, registry
+from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
+from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
+from jobdeck.core.settings import Settings
+from jobdeck.tui.backend import LiveBackend
+from jobdeck.tui.view import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from core.admission import Admission
+    from jobdeck.core.admission import Admission
 
 
 Connection = psycopg.Connection[Any]
@@ -353,7 +353,7 @@ def test_nobody_listening_is_unreachable_and_later_it_connects(
     opened = SimpleNamespace(url="postgresql://nobody@127.0.0.1:1/none")
 
     def open_database(_settings: Settings, **options: Any) -> Any:
-        from core.database import Database  # noqa: PLC0415 -- here only
+        from jobdeck.core.database import Database  # noqa: PLC0415 -- here only
 
         database = Database(opened.url, application_name=options["application_name"])
         database.probe()

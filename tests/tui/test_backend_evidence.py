@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import desk, queue
-from core.errors import InvalidPayload, Refused, UnknownTaskType
-from core.model import Filter, NewJob, Status
+from jobdeck.core import desk, queue
+from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
+from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.tui.view import Request
 from tests.support.working import until
 from tests.tui.test_backend import ALL, Connection, Gate, backend_of, gate, settings
-from tui.view import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from core.settings import Settings
-    from tui.backend import LiveBackend
+    from jobdeck.core.settings import Settings
+    from jobdeck.tui.backend import LiveBackend
 
 __all__ = ["gate", "settings"]
 HOUR = timedelta(hours=1)

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input
 
-from core.bulk_model import BulkAnswer
-from core.errors import DatabaseUnreachable, Refused
-from core.model import Status
+from jobdeck.core.bulk_model import BulkAnswer
+from jobdeck.core.errors import DatabaseUnreachable, Refused
+from jobdeck.core.model import Status
+from jobdeck.tui.bulk import number, progress, twin
+from jobdeck.tui.screens.bulk import answer_lines, reasons
+from jobdeck.tui.screens.confirm import Confirm
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Slow, dashboard, failed, make_app
-from tui.bulk import number, progress, twin
-from tui.screens.bulk import answer_lines, reasons
-from tui.screens.confirm import Confirm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from core.bulk_model import Bulk, Choice
+    from jobdeck.core.bulk_model import Bulk, Choice
 
 
 def mixed() -> FakeBackend:

@@ -23,24 +23,24 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from textual.widgets import Static
 
-from core import bulk, queue
-from core.cli import main
-from core.filters import parse_filter
-from core.model import NewJob
-from core.settings import Settings
+from jobdeck.core import bulk, queue
+from jobdeck.core.cli import main
+from jobdeck.core.filters import parse_filter
+from jobdeck.core.model import NewJob
+from jobdeck.core.settings import Settings
+from jobdeck.tui.actions import ACTIONS, BY_ID
 from tests.core.cli_support import HANDLERS, environment, started
 from tests.tui.live import live
-from tui.actions import ACTIONS, BY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from uuid import UUID
 
-    from core.bulk_model import BulkVerb
+    from jobdeck.core.bulk_model import BulkVerb
+    from jobdeck.tui.actions import Scope
     from tests.support.postgres import PostgresServer
     from tests.tui.live import Desk
-    from tui.actions import Scope
 
 Connection = psycopg.Connection[Any]
 DEADLINE = 60.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import FakeBackend, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import dashboard, failed
-from tui.view import EmbeddedWorker
 
 
 @pytest.mark.parametrize("key", ["R", "C", "D", "w", "W", "P"])

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Button, TextArea
 
-from core.creating import Wanted
-from core.model import Status
+from jobdeck.core.creating import Wanted
+from jobdeck.core.model import Status
+from jobdeck.tui.form_rows import Row
+from jobdeck.tui.form_widgets import OneLine, PickField, Segments, Twin
+from jobdeck.tui.screens.create_job import CreateJob
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard
-from tui.form_rows import Row
-from tui.form_widgets import OneLine, PickField, Segments, Twin
-from tui.screens.create_job import CreateJob
 
 if TYPE_CHECKING:
     from textual.widget import Widget

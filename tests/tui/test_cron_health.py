@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from core.model import Finding, Health, Status, TypePause, Verdict
+from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict
+from jobdeck.tui import health_text
+from jobdeck.tui.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample, worker_run
 from tests.tui.support import LARGE, dashboard
-from tui import health_text
-from tui.format import short_id
 
 WIDTH = 140
 

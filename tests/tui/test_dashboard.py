@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.model import (
-    Counts,
-    Finding,
-    Health,
-    Processing,
-    Status,
-    TypePause,
-    Verdict,
-)
+from jobdeck.core.model import Counts, Finding, Health, Processing, Status, TypePause, Verdict
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed

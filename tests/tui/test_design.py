@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.database import Database
-from core.model import CycleResult, Filter
-from core.settings import Settings
+from jobdeck.core.database import Database
+from jobdeck.core.model import CycleResult, Filter
+from jobdeck.core.settings import Settings
+from jobdeck.tui.actions import ACTIONS
+from jobdeck.tui.backend import LiveBackend
+from jobdeck.tui.view import Request
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
-from tui.actions import ACTIONS
-from tui.backend import LiveBackend
-from tui.view import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

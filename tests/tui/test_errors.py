@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.cells import cell_len
 
-from core.errors import DatabaseUnreachable
-from core.model import Job, Status
+from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.core.model import Job, Status
+from jobdeck.tui import errors_text
+from jobdeck.tui.canary import Canary
+from jobdeck.tui.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, dashboard
-from tui import errors_text
-from tui.canary import Canary
-from tui.format import short_id
 
 if TYPE_CHECKING:
     from uuid import UUID

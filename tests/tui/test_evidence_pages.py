@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from core.errors import JobFailure
-from core.logs import event
+from jobdeck.core.errors import JobFailure
+from jobdeck.core.logs import event
+from jobdeck.tui import playbook_text
+from jobdeck.tui.format import short_id
+from jobdeck.tui.view import EmbeddedWorker
+from jobdeck.tui.worker_log import LINES, LONGEST_LINE, WorkerLog
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
-from tui import playbook_text
-from tui.format import short_id
-from tui.view import EmbeddedWorker
-from tui.worker_log import LINES, LONGEST_LINE, WorkerLog
 
 if TYPE_CHECKING:
-    from tui.pane import Entry
+    from jobdeck.tui.pane import Entry
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK_TYPES = (*TYPES, "game_platform_onboard_coaches", "game_platform_flash_ctf_sync")
@@ -29,7 +29,11 @@ PLAYBOOK_TYPES = (*TYPES, "game_platform_onboard_coaches", "game_platform_flash_
 
 def kinds() -> set[str]:
     """The `kind` of every failure that the program raises on purpose."""
-    for module in ("core.clients.metactf_errors", "core.clients.messaging_errors", "core.rendering"):
+    for module in (
+        "jobdeck.core.clients.metactf_errors",
+        "jobdeck.core.clients.messaging_errors",
+        "jobdeck.core.rendering",
+    ):
         importlib.import_module(module)
     found: set[str] = set()
     waiting: list[type[JobFailure]] = [JobFailure]

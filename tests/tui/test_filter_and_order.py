@@ -6,14 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from core.model import (
-    Status,
-)
+from jobdeck.core.model import Status
+from jobdeck.tui.columns import layout
+from jobdeck.tui.view import SORTS
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard
-from tui.columns import layout
-from tui.view import SORTS
 
 
 async def test_a_filter_of_words_reaches_the_queue_and_esc_clears_it() -> None:

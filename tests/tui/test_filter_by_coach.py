@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobdeck.tui.coach_finder import CoachFinder, naming
 from tests.tui.fake import lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard
-from tui.coach_finder import CoachFinder, naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jobdeck.tui.creating import Found
     from tests.tui.fake import FakeBackend
-    from tui.creating import Found
 
 BO = FOUND["coach"][1].id
 

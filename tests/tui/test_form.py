@@ -14,22 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, model_validator
 
-from core import registry as job_types
-from core.commands.new_jobs import parse_object
-from core.creating import Wanted, changes
-from core.errors import UsageError
-from core.model import Enqueued, Status
-from core.registry import JobType, Payload
+from jobdeck.core import registry as job_types
+from jobdeck.core.commands.new_jobs import parse_object
+from jobdeck.core.creating import Wanted, changes
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Enqueued, Status
+from jobdeck.core.registry import JobType, Payload
+from jobdeck.tui import form, form_text
+from jobdeck.tui.creating import Rehearsal
+from jobdeck.tui.form import AT, ATTEMPTS, EVERY, LASTING, PRIORITY, Form
+from jobdeck.tui.form_fields import Field as FormField
+from jobdeck.tui.form_fields import fields_of, problems, read, shown
 from tests.tui.fake import NOW, make_job
 from tests.tui.fake_creating import COACH, REGISTRY, job_type
-from tui import form, form_text
-from tui.creating import Rehearsal
-from tui.form import AT, ATTEMPTS, EVERY, LASTING, PRIORITY, Form
-from tui.form_fields import Field as FormField
-from tui.form_fields import fields_of, problems, read, shown
 
 if TYPE_CHECKING:
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 SYNC = REGISTRY.require("game_platform_sync")
 ONBOARD = REGISTRY.require("game_platform_onboard_competitors")

@@ -11,25 +11,25 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.content import Content
 
-from core.creating import Wanted, edit_twin, enqueue_twin
-from core.errors import DatabaseUnreachable, InvalidPayload
-from core.model import ActionResult, Enqueued, Filter
-from core.redact import clean, harmless_json, redact, safe_error, scrub
+from jobdeck.core.creating import Wanted, edit_twin, enqueue_twin
+from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload
+from jobdeck.core.model import ActionResult, Enqueued, Filter
+from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
+from jobdeck.tui import audit_text, detail_text, errors_text, fleet_text, form_text, health_text, status_bar, twins
+from jobdeck.tui.columns import CELLS, Column, Moment, cell
+from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
+from jobdeck.tui.operations import failure
+from jobdeck.tui.poller import Link, LinkState
+from jobdeck.tui.screens import bulk, cleanup, confirm, quick_sync
+from jobdeck.tui.view import Request
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend
 from tests.tui.hostile import PIECES, Fuzz, harmful
-from tui import audit_text, detail_text, errors_text, fleet_text, form_text, health_text, status_bar, twins
-from tui.columns import CELLS, Column, Moment, cell
-from tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
-from tui.operations import failure
-from tui.poller import Link, LinkState
-from tui.screens import bulk, cleanup, confirm, quick_sync
-from tui.view import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 WIDTHS: Final = (60, 80, 200)
 EIGHT_HOURS: Final = timedelta(hours=8)

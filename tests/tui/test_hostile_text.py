@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.model import (
+from jobdeck.core.model import (
     ActionResult,
     AuditEntry,
     Finding,
@@ -18,7 +18,7 @@ from core.model import (
     Verdict,
     Worker,
 )
-from core.reports import Recipient, Recipients
+from jobdeck.core.reports import Recipient, Recipients
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.sample import trend, worker_run
 from tests.tui.support import LARGE, dashboard, failed

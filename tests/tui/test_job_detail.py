@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.model import JobDetail, Status
+from jobdeck.core.model import JobDetail, Status
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard

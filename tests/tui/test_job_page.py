@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from core.errors import DatabaseUnreachable
-from core.model import AuditEntry, Clause, JobDetail, Run, RunOutcome, Status
-from core.reports import Recipient, Recipients
+from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.core.model import AuditEntry, Clause, JobDetail, Run, RunOutcome, Status
+from jobdeck.core.reports import Recipient, Recipients
+from jobdeck.tui import detail_text
+from jobdeck.tui.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard
-from tui import detail_text
-from tui.format import short_id
 
 PERSON = {"to": "kim@example.org", "phone": "+15005550006"}
 

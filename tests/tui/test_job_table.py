@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.app import App
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.columns import Moment
+from jobdeck.tui.job_table import JobTable
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.support import dashboard
-from tui.columns import Moment
-from tui.job_table import JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
 
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 LINES = 21
 MOMENT = Moment(NOW)

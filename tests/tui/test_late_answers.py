@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.actions import ACTIONS
+from jobdeck.tui.app import JobdeckApp, Options
 from tests.tui.fake import NOW, Clock, FakeBackend, at_once, minutes
 from tests.tui.sample import add_evidence, sample
 from tests.tui.support import SMALL, Deck
-from tui.actions import ACTIONS
-from tui.app import JobdeckApp, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tui.actions import Action
+    from jobdeck.tui.actions import Action
 
 WAY: Final = {"list": (), "detail": ("enter",), "errors": ("e",), "health": ("h",), "bulk": ("b",), "workers": ("m",),
               "audit": ("o",), "playbook": ("p",), "log": ("l",)}  # fmt: skip

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from core import cli
-from tui.__main__ import main
+from jobdeck.core import cli
+from jobdeck.tui.__main__ import main
 
 if TYPE_CHECKING:
     import pytest

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 
-from core.creating import Wanted
-from core.model import Processing, Status
+from jobdeck.core.creating import Wanted
+from jobdeck.core.model import Processing, Status
+from jobdeck.tui.actions import ACTIONS, ALL, Situation
+from jobdeck.tui.form_rows import Row
+from jobdeck.tui.format import short_id
+from jobdeck.tui.hits import at
+from jobdeck.tui.lines import WHEEL
+from jobdeck.tui.pane import Pane
+from jobdeck.tui.screens import acting, palette
+from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.dialog import CROSS
+from jobdeck.tui.sheet import Sheet
+from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed
-from tui.actions import ACTIONS, ALL, Situation
-from tui.form_rows import Row
-from tui.format import short_id
-from tui.hits import at
-from tui.lines import WHEEL
-from tui.pane import Pane
-from tui.screens import acting, palette
-from tui.screens.acting import Acting
-from tui.screens.dialog import CROSS
-from tui.sheet import Sheet
-from tui.view import EmbeddedWorker
 
 if TYPE_CHECKING:
     from textual.widget import Widget
 
-    from tui.actions import Action
+    from jobdeck.tui.actions import Action
 
 
 async def click(deck: Deck, text: str, *, times: int = 1, skip: int = 0) -> None:

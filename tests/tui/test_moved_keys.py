@@ -15,30 +15,30 @@ from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
-import tui
-from core.errors import ConfigurationError
-from core.model import Processing, Status
+import jobdeck.tui
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.model import Processing, Status
+from jobdeck.tui import keymap
+from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
+from jobdeck.tui.dialog_keys import DIALOG_KEYS, TYPED_IN
+from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.confirm import Confirm, resume_question
+from jobdeck.tui.screens.create_job import CreateJob
+from jobdeck.tui.screens.help import Help
+from jobdeck.tui.screens.leave import Leave
+from jobdeck.tui.screens.palette import Palette
+from jobdeck.tui.screens.pause import Pause
+from jobdeck.tui.screens.payload import PayloadEditor
+from jobdeck.tui.screens.picker import Picker, among
+from jobdeck.tui.screens.quick_sync import QuickSyncDialog
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed
-from tui import keymap
-from tui.actions import ACTIONS, ALL, BY_ID, key_name
-from tui.dialog_keys import DIALOG_KEYS, TYPED_IN
-from tui.screens.acting import Acting
-from tui.screens.confirm import Confirm, resume_question
-from tui.screens.create_job import CreateJob
-from tui.screens.help import Help
-from tui.screens.leave import Leave
-from tui.screens.palette import Palette
-from tui.screens.pause import Pause
-from tui.screens.payload import PayloadEditor
-from tui.screens.picker import Picker, among
-from tui.screens.quick_sync import QuickSyncDialog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from tui.actions import Scope
+    from jobdeck.tui.actions import Scope
 
 TABS = dict(zip([action.id for action in ACTIONS if action.id.startswith("tab.")], "!@#$%&", strict=True))
 FREE = (
@@ -323,8 +323,8 @@ async def test_a_tab_is_called_by_the_key_it_was_moved_to() -> None:
 
 def classes() -> Iterator[type]:
     """Every class of the dashboard."""
-    for module in pkgutil.walk_packages(tui.__path__, "tui."):
-        if module.name != "tui.__main__":
+    for module in pkgutil.walk_packages(jobdeck.tui.__path__, "jobdeck.tui."):
+        if module.name != "jobdeck.tui.__main__":
             for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
                 if found.__module__ == module.name:
                     yield found

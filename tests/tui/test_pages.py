@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from core.errors import Refused
-from core.model import Processing
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import Processing
+from jobdeck.tui.actions import ACTIONS, NO_KEY, PAGES, bindings
+from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.dashboard import Dashboard
 from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
-from tui.actions import ACTIONS, NO_KEY, PAGES, bindings
-from tui.screens.acting import Acting
-from tui.screens.dashboard import Dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

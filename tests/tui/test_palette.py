@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core import settings
-from core.errors import ConfigurationError
+from jobdeck.core import settings
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.tui import keymap
+from jobdeck.tui.actions import ACTIONS
+from jobdeck.tui.pane import Pane
+from jobdeck.tui.screens.palette import LEFT_OUT, NEW, matching
 from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, failed
-from tui import keymap
-from tui.actions import ACTIONS
-from tui.pane import Pane
-from tui.screens.palette import LEFT_OUT, NEW, matching
 
 if TYPE_CHECKING:
     from pathlib import Path

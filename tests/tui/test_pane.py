@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobdeck.tui.pane import Entry, Pane, entry
 from tests.tui.fake import FakeBackend
 from tests.tui.support import make_app
-from tui.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

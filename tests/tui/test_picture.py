@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobdeck.tui import playbook_text
 from tests.tui.picture import FOLDER, PICTURES, draw
-from tui import playbook_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from core import bulk, queue
-from core.cli import main
-from core.model import NewJob
-from core.settings import Settings
+from jobdeck.core import bulk, queue
+from jobdeck.core.cli import main
+from jobdeck.core.model import NewJob
+from jobdeck.core.settings import Settings
 from tests.core.cli_support import environment
 from tests.tui.live import live
 
@@ -318,7 +318,7 @@ async def test_quick_sync_and_its_command(settings: Settings, conn: Connection, 
 async def test_a_quick_sync_without_its_handlers_is_greyed_with_the_reason(
     settings: Settings, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core import registry  # noqa: PLC0415 -- here only
+    from jobdeck.core import registry  # noqa: PLC0415 -- here only
 
     known = registry.load([HANDLERS])
     few = registry.Registry(one for one in known if one.task_type.startswith("cli_"))

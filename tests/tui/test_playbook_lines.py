@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from core import queue
-from core.model import NewJob
-from core.sandbox import sample
-from core.settings import Settings
+from jobdeck.core import queue
+from jobdeck.core.model import NewJob
+from jobdeck.core.sandbox import sample
+from jobdeck.core.settings import Settings
+from jobdeck.tui import playbook_text
 from tests.core.cli_support import environment
 from tests.door.support import opened
 from tests.tui.live import live
 from tests.tui.support import SMALL
 from tests.tui.test_playbook_acting import again, jobs, run, statuses
-from tui import playbook_text
 
 Connection = psycopg.Connection[Any]
 HANDLERS = "tests.core.cli_jobs"

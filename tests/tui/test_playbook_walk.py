@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from core import queue, registry
-from core.model import NewJob, Verdict
-from core.registry import Done, JobContext, JobType, NoArguments, Registry
-from core.settings import Settings
+from jobdeck.core import queue, registry
+from jobdeck.core.model import NewJob, Verdict
+from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Registry
+from jobdeck.core.settings import Settings
+from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.backend import LiveBackend
+from jobdeck.tui.format import short_id
 from tests.tui.support import LARGE
-from tui.app import JobdeckApp, Options
-from tui.backend import LiveBackend
-from tui.format import short_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

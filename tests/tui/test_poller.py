@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from core.errors import JobdeckError, SchemaMismatch
-from core.model import Filter, Status
+from jobdeck.core.errors import JobdeckError, SchemaMismatch
+from jobdeck.core.model import Filter, Status
+from jobdeck.tui.poller import LONGEST_RETRY, Link, LinkState, Poller
+from jobdeck.tui.view import LONGEST_PAGE, Request
 from tests.tui.fake import Clock, FakeBackend, lost
-from tui.poller import LONGEST_RETRY, Link, LinkState, Poller
-from tui.view import LONGEST_PAGE, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
 
-    from tui.view import View
+    from jobdeck.tui.view import View
 
 
 class Later:

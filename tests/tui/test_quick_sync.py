@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.model import Status
+from jobdeck.core.model import Status
 from tests.tui.fake import FakeBackend, lost, make_job
 from tests.tui.support import LARGE, dashboard
 

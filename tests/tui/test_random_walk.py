@@ -9,19 +9,19 @@ from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from textual import events
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.format import plural, short_id
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.support import dashboard
 from tests.tui.test_acting import ALLOWED
-from tui.format import plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.model import Job
+    from jobdeck.core.model import Job
+    from jobdeck.tui.view import Request, View
     from tests.tui.support import Deck
-    from tui.view import Request, View
 
 MOVES: Final = ("j", "k", "g", "G", "ctrl+d", "ctrl+u")
 MARKS: Final = ("space", "v", "a", "u", "escape")

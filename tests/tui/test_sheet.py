@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from jobdeck.tui.sheet import Sheet
 from tests.tui.fake import FakeBackend
 from tests.tui.support import LARGE, SMALL, make_app
-from tui.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.model import Processing
+from jobdeck.core.model import Processing
 from tests.tui.fake import NOW, lost, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, make_app

@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 from rich.cells import cell_len
 
-from core.model import Counts, Processing, Status
+from jobdeck.core.model import Counts, Processing, Status
+from jobdeck.tui.format import fit, middle
+from jobdeck.tui.ink import Line
+from jobdeck.tui.view import LONGEST_PAGE, PAGE
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
-from tui.format import fit, middle
-from tui.ink import Line
-from tui.view import LONGEST_PAGE, PAGE
 
 LONG = "MetaCTF is being moved to another region and every answer until four in the morning may be wrong or missing"
 

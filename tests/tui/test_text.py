@@ -11,16 +11,28 @@ import pytest
 from rich.cells import cell_len
 from textual.color import Color
 
-from core.model import RunOutcome, Status
+from jobdeck.core.model import RunOutcome, Status
+from jobdeck.tui import detail_text
+from jobdeck.tui.columns import Moment, cell, layout
+from jobdeck.tui.format import (
+    age,
+    due,
+    duration,
+    fit,
+    job_json,
+    middle,
+    one_line,
+    payload_summary,
+    seconds,
+    sparkline,
+    wrapped,
+)
+from jobdeck.tui.themes import THEMES
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
-from tui import detail_text
-from tui.columns import Moment, cell, layout
-from tui.format import age, due, duration, fit, job_json, middle, one_line, payload_summary, seconds, sparkline, wrapped
-from tui.themes import THEMES
 
 if TYPE_CHECKING:
-    from core.model import Job
+    from jobdeck.core.model import Job
 
 
 @pytest.mark.parametrize(("value", "text"), [

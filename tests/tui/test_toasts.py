@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from jobdeck.tui.format import within
 from tests.tui.support import LARGE, SMALL, dashboard, failed
-from tui.format import within
 
 
 @given(st.lists(st.text(alphabet="ab漢 ", max_size=900), min_size=1, max_size=8))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.errors import DatabaseUnreachable
-from core.model import Processing, Status
+from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.core.model import Processing, Status
+from jobdeck.tui.actions import NO_ANSWER
+from jobdeck.tui.running import sentence
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
-from tui.actions import NO_ANSWER
-from tui.running import sentence
 
 if TYPE_CHECKING:
-    from core.reports import CronReport
+    from jobdeck.core.reports import CronReport
 
 ADVICE = (
     "The database at db-primary.internal.example.org:5432/production does not answer (connection refused). "

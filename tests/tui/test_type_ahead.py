@@ -10,14 +10,14 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from core.model import Status
+from jobdeck.core.model import Status
+from jobdeck.tui.form_widgets import PickField
+from jobdeck.tui.type_ahead import TypeAhead
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import Deck, dashboard, failed, make_app
-from tui.form_widgets import PickField
-from tui.type_ahead import TypeAhead
 
 if TYPE_CHECKING:
-    from tui.app import JobdeckApp
+    from jobdeck.tui.app import JobdeckApp
 
 NAMES = {"\r": "enter", "\x1b": "escape", " ": "space", ",": "comma", ":": "colon", "/": "slash", "\t": "tab"}
 

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.screen import Screen
 
-from core.redact import scrub
-from tui import hits
-from tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
-from tui.clipboard import copy, is_copied
-from tui.format import job_json, plural
-from tui.screens.confirm import Confirm, Question, job_question, resume_question
-from tui.screens.help import Help
-from tui.screens.palette import NEW, Palette
-from tui.screens.pause import Pause, PauseAnswer
+from jobdeck.core.redact import scrub
+from jobdeck.tui import hits
+from jobdeck.tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
+from jobdeck.tui.clipboard import copy, is_copied
+from jobdeck.tui.format import job_json, plural
+from jobdeck.tui.screens.confirm import Confirm, Question, job_question, resume_question
+from jobdeck.tui.screens.help import Help
+from jobdeck.tui.screens.palette import NEW, Palette
+from jobdeck.tui.screens.pause import Pause, PauseAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from core.model import Job
-    from tui.app import JobdeckApp
-    from tui.ink import Line
-    from tui.view import Verb
+    from jobdeck.core.model import Job
+    from jobdeck.tui.app import JobdeckApp
+    from jobdeck.tui.ink import Line
+    from jobdeck.tui.view import Verb
 
 
 class Acting(Screen[None]):
@@ -76,7 +76,7 @@ class Acting(Screen[None]):
 
     def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
         """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
-        from tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
         here = self.deck.screen
 

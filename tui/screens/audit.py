@@ -5,21 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from core.reports import AuditReport
-from core.timeparse import format_duration
-from tui import audit_text
-from tui.actions import bindings
-from tui.screens.page import ListPage
+from jobdeck.core.reports import AuditReport
+from jobdeck.core.timeparse import format_duration
+from jobdeck.tui import audit_text
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.binding import BindingType
 
-    from tui.actions import Scope
-    from tui.ink import Span
-    from tui.pane import Entry
-    from tui.view import Backend
+    from jobdeck.tui.actions import Scope
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.view import Backend
 
 PERIODS: Final = (timedelta(hours=8), timedelta(hours=24), timedelta(days=7), timedelta(hours=1))
 

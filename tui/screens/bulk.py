@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.content import Content
 
-from tui import bulk
-from tui.actions import bindings
-from tui.clipboard import copy
-from tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
-from tui.pane import entry
-from tui.screens.confirm import Confirm, Question, needed_word
-from tui.screens.page import ListPage
+from jobdeck.tui import bulk
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.clipboard import copy
+from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
+from jobdeck.tui.pane import entry
+from jobdeck.tui.screens.confirm import Confirm, Question, needed_word
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from textual.binding import BindingType
 
-    from core.bulk_model import Bulk, BulkAnswer
-    from tui.actions import Scope, Situation
-    from tui.ink import Span
-    from tui.pane import Entry
-    from tui.view import Backend
+    from jobdeck.core.bulk_model import Bulk, BulkAnswer
+    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.view import Backend
 
 TYPE_WIDTH: Final = 34
 IDLE: Final = timedelta(seconds=10)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from tui.format import one_line, plural, short_id
-from tui.screens.confirm import FIRST, Confirm, Question, needed_word
-from tui.twins import PURGE, cleanup_twin
+from jobdeck.tui.format import one_line, plural, short_id
+from jobdeck.tui.screens.confirm import FIRST, Confirm, Question, needed_word
+from jobdeck.tui.twins import PURGE, cleanup_twin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from core.model import ActionResult
-    from tui.app import JobdeckApp
+    from jobdeck.core.model import ActionResult
+    from jobdeck.tui.app import JobdeckApp
 
 
 def ask_to_clean_up(deck: JobdeckApp) -> None:

@@ -9,14 +9,14 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Input, Static
 
-from core.model import Status
-from tui.actions import BY_ID, breakdown
-from tui.bulk import again, plural_of
-from tui.bulk import number as spaced
-from tui.dialog_keys import bindings
-from tui.format import age, badge, count, fit, one_line, plural, short_id
-from tui.screens.dialog import Dialog
-from tui.twins import NAMED, RESUME, twin
+from jobdeck.core.model import Status
+from jobdeck.tui.actions import BY_ID, breakdown
+from jobdeck.tui.bulk import again, plural_of
+from jobdeck.tui.bulk import number as spaced
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
+from jobdeck.tui.screens.dialog import Dialog
+from jobdeck.tui.twins import NAMED, RESUME, twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key
 
-    from core.bulk_model import Bulk, Choice
-    from core.model import Job, Processing
-    from tui.view import Verb
+    from jobdeck.core.bulk_model import Bulk, Choice
+    from jobdeck.core.model import Job, Processing
+    from jobdeck.tui.view import Verb
 
 FIRST: Final = 6
 MANY: Final = 25

@@ -10,28 +10,28 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Button, Input
 
-from core.errors import JobdeckError
-from core.model import Enqueued
-from tui import form_text
-from tui.clipboard import copy
-from tui.dialog_keys import bindings
-from tui.form import Form
-from tui.form_body import JSON, FormBody
-from tui.form_lookup import Lookup
-from tui.form_widgets import Twin
-from tui.format import one_line, short_id
-from tui.ink import Line
-from tui.operations import failure
-from tui.screens.dialog import Dialog
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Enqueued
+from jobdeck.tui import form_text
+from jobdeck.tui.clipboard import copy
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form import Form
+from jobdeck.tui.form_body import JSON, FormBody
+from jobdeck.tui.form_lookup import Lookup
+from jobdeck.tui.form_widgets import Twin
+from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.ink import Line
+from jobdeck.tui.operations import failure
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import DescendantFocus, Resize
 
-    from core.creating import Wanted
-    from core.model import ActionResult, Job, Json
-    from tui.creating import Creating, Rehearsal
+    from jobdeck.core.creating import Wanted
+    from jobdeck.core.model import ActionResult, Job, Json
+    from jobdeck.tui.creating import Creating, Rehearsal
 
 WIDE: Final = 130
 FIRST_TYPE: Final = "game_platform_sync"

@@ -8,13 +8,13 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from core.reports import CronReport
-from tui import health_text
-from tui.actions import bindings
-from tui.ink import Line
-from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
-from tui.screens.dialog import add_cross, leaves
-from tui.screens.page import ListPage
+from jobdeck.core.reports import CronReport
+from jobdeck.tui import health_text
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.ink import Line
+from jobdeck.tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from jobdeck.tui.screens.dialog import add_cross, leaves
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Click
 
-    from tui.actions import Scope
-    from tui.ink import Span
-    from tui.pane import Entry
-    from tui.view import Backend
+    from jobdeck.tui.actions import Scope
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.view import Backend
 
 
 class CronHealth(ListPage[CronReport], ModalScreen[None]):

@@ -9,19 +9,19 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
-from core.model import Filter
-from tui import key_line, status_bar
-from tui.actions import ON_MANY, bindings
-from tui.columns import Moment
-from tui.filter_bar import FilterBar
-from tui.format import one_line, plural, seconds, short_id
-from tui.ink import Line, let_go
-from tui.job_table import Gone, JobTable
-from tui.poller import LinkState
-from tui.reason import Reason
-from tui.screens.cleanup import ask_to_clean_up, ask_to_purge
-from tui.screens.confirm import Confirm, choice_question
-from tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
+from jobdeck.core.model import Filter
+from jobdeck.tui import key_line, status_bar
+from jobdeck.tui.actions import ON_MANY, bindings
+from jobdeck.tui.columns import Moment
+from jobdeck.tui.filter_bar import FilterBar
+from jobdeck.tui.format import one_line, plural, seconds, short_id
+from jobdeck.tui.ink import Line, let_go
+from jobdeck.tui.job_table import Gone, JobTable
+from jobdeck.tui.poller import LinkState
+from jobdeck.tui.reason import Reason
+from jobdeck.tui.screens.cleanup import ask_to_clean_up, ask_to_purge
+from jobdeck.tui.screens.confirm import Confirm, choice_question
+from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from core.model import Job
-    from tui.actions import Scope, Situation
-    from tui.creating import Found
-    from tui.ink import Span
-    from tui.view import Verb, View
+    from jobdeck.core.model import Job
+    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.creating import Found
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.view import Verb, View
 
 LEAST: Final = (60, 12)
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
@@ -340,7 +340,7 @@ class Dashboard(Listing):
         self.draw_foot()
 
     def _open_quick_sync(self) -> None:
-        from tui.screens.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
 
         self.deck.push_screen(QuickSyncDialog(self.deck.reach().creating))
 

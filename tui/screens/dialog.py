@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.dialog_keys import BY_ID
+from jobdeck.tui.dialog_keys import BY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.screen import Screen
 
-    from tui.app import JobdeckApp
+    from jobdeck.tui.app import JobdeckApp
 
 T = TypeVar("T")
 CROSS: Final = "✕"

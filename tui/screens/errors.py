@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.content import Content
 
-from core.errors import JobdeckError
-from core.reports import ErrorReport
-from tui import errors_text, playbook_text
-from tui.actions import bindings
-from tui.canary import Canary
-from tui.format import fit, one_line, plural, short_id
-from tui.ink import Line
-from tui.pane import Entry, Pane, entry
-from tui.reason import Reason
-from tui.screens.confirm import job_question
-from tui.screens.page import ListPage
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.reports import ErrorReport
+from jobdeck.tui import errors_text, playbook_text
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.canary import Canary
+from jobdeck.tui.format import fit, one_line, plural, short_id
+from jobdeck.tui.ink import Line
+from jobdeck.tui.pane import Entry, Pane, entry
+from jobdeck.tui.reason import Reason
+from jobdeck.tui.screens.confirm import job_question
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from core.model import Job
-    from core.reports import ErrorTrend
-    from tui.actions import Scope, Situation
-    from tui.ink import Span
-    from tui.view import Backend
+    from jobdeck.core.model import Job
+    from jobdeck.core.reports import ErrorTrend
+    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.view import Backend
 
 MOST = 1000
 """How many jobs of one group are retried at a time."""

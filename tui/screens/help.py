@@ -9,9 +9,9 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, unavailable
-from tui.dialog_keys import bindings
-from tui.screens.dialog import Dialog
+from jobdeck.tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, unavailable
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

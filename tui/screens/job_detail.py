@@ -8,14 +8,14 @@ from uuid import UUID
 
 from rich.cells import cell_len
 
-from tui import detail_text, playbook_text, status_bar
-from tui.actions import bindings
-from tui.format import middle, short_id
-from tui.ink import Line
-from tui.reason import Reason
-from tui.screens.page import Page
-from tui.screens.payload import PayloadEditor
-from tui.sheet import GAP, ROOMY, Sheet
+from jobdeck.tui import detail_text, playbook_text, status_bar
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.format import middle, short_id
+from jobdeck.tui.ink import Line
+from jobdeck.tui.reason import Reason
+from jobdeck.tui.screens.page import Page
+from jobdeck.tui.screens.payload import PayloadEditor
+from jobdeck.tui.sheet import GAP, ROOMY, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from core.model import Job, JobDetail, Json
-    from core.reports import Recipients
-    from tui.actions import Scope, Situation
-    from tui.ink import Span
-    from tui.view import Backend
+    from jobdeck.core.model import Job, JobDetail, Json
+    from jobdeck.core.reports import Recipients
+    from jobdeck.tui.actions import Scope, Situation
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.view import Backend
 
 RECIPIENTS_EVERY = 10.0
 LAST = 1_000_000

@@ -8,9 +8,9 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Static
 
-from tui.dialog_keys import bindings
-from tui.format import plural
-from tui.screens.dialog import Dialog
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import plural
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
 
-from core.model import Counts, Status
-from tui import status_bar
-from tui.bulk import number
-from tui.filter_bar import FilterBar
-from tui.format import one_line, plural
-from tui.job_table import JobTable
-from tui.screens.acting import Acting
-from tui.view import LONGEST_PAGE, PAGE, SORTS
+from jobdeck.core.model import Counts, Status
+from jobdeck.tui import status_bar
+from jobdeck.tui.bulk import number
+from jobdeck.tui.filter_bar import FilterBar
+from jobdeck.tui.format import one_line, plural
+from jobdeck.tui.job_table import JobTable
+from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.view import LONGEST_PAGE, PAGE, SORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from core.model import Job
-    from tui.view import Request
+    from jobdeck.core.model import Job
+    from jobdeck.tui.view import Request
 
 NEAR_END: Final = 50
 NOTICED_FOR: Final = 10.0

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from tui.actions import bindings
-from tui.format import JOINERS, plural, wrapped
-from tui.pane import Pane, entry
-from tui.screens.page import ListPage
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.format import JOINERS, plural, wrapped
+from jobdeck.tui.pane import Pane, entry
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.binding import BindingType
 
-    from tui.actions import Scope
-    from tui.ink import Span
-    from tui.pane import Entry
-    from tui.view import Backend
+    from jobdeck.tui.actions import Scope
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.view import Backend
 
 INKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 TIME_WIDTH = len("2026-07-04T")

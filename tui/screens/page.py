@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.cells import cell_len
 
-from core.errors import JobdeckError
-from tui import key_line, status_bar
-from tui.actions import BY_ID
-from tui.format import one_line, seconds
-from tui.ink import Line
-from tui.pane import Entry, Pane
-from tui.poller import LinkState
-from tui.reason import Reason
-from tui.screens.acting import Acting
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui import key_line, status_bar
+from jobdeck.tui.actions import BY_ID
+from jobdeck.tui.format import one_line, seconds
+from jobdeck.tui.ink import Line
+from jobdeck.tui.pane import Entry, Pane
+from jobdeck.tui.poller import LinkState
+from jobdeck.tui.reason import Reason
+from jobdeck.tui.screens.acting import Acting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.events import Resize
 
-    from core.model import Job
-    from tui.ink import Span
-    from tui.view import Backend
+    from jobdeck.core.model import Job
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.view import Backend
 
 T = TypeVar("T")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tui.screens.audit import Audit
-from tui.screens.bulk import BulkPage
-from tui.screens.cron_health import CronHealth
-from tui.screens.errors import Errors
-from tui.screens.log import Log
-from tui.screens.playbook import Playbook
-from tui.screens.workers import Workers
+from jobdeck.tui.screens.audit import Audit
+from jobdeck.tui.screens.bulk import BulkPage
+from jobdeck.tui.screens.cron_health import CronHealth
+from jobdeck.tui.screens.errors import Errors
+from jobdeck.tui.screens.log import Log
+from jobdeck.tui.screens.playbook import Playbook
+from jobdeck.tui.screens.workers import Workers
 
 if TYPE_CHECKING:
-    from tui.screens.page import ListPage
+    from jobdeck.tui.screens.page import ListPage
 
 PAGES: Final[dict[str, type[ListPage[Any]]]] = {
     "health": CronHealth,

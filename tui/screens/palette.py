@@ -9,12 +9,12 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
-from tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
-from tui.dialog_keys import bindings
-from tui.format import fit
-from tui.ink import Line
-from tui.pane import Entry, Pane, entry
-from tui.screens.dialog import Dialog
+from jobdeck.tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import fit
+from jobdeck.tui.ink import Line
+from jobdeck.tui.pane import Entry, Pane, entry
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from core.registry import JobType
+    from jobdeck.core.registry import JobType
 
 NEW = "job.new "
 """What an answer begins with that is to create a job of the task type behind it."""

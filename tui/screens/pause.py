@@ -10,13 +10,13 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Input, Static
 
-from core.errors import UsageError
-from core.timeparse import parse_ahead
-from tui.dialog_keys import bindings
-from tui.form_widgets import Twin
-from tui.format import age, count
-from tui.screens.dialog import Dialog, Hint
-from tui.twins import pause_twin
+from jobdeck.core.errors import UsageError
+from jobdeck.core.timeparse import parse_ahead
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form_widgets import Twin
+from jobdeck.tui.format import age, count
+from jobdeck.tui.screens.dialog import Dialog, Hint
+from jobdeck.tui.twins import pause_twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

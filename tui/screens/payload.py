@@ -9,21 +9,21 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Static, TextArea
 
-from core.errors import JobdeckError
-from core.model import Json, Status
-from core.redact import harmless_json
-from tui.dialog_keys import bindings
-from tui.form_widgets import Editor, Twin
-from tui.format import one_line, short_id
-from tui.screens.dialog import Dialog
-from tui.twins import twin_with_payload
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Json, Status
+from jobdeck.core.redact import harmless_json
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form_widgets import Editor, Twin
+from jobdeck.tui.format import one_line, short_id
+from jobdeck.tui.screens.dialog import Dialog
+from jobdeck.tui.twins import twin_with_payload
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
-    from core.model import Job
-    from tui.app import JobdeckApp
+    from jobdeck.core.model import Job
+    from jobdeck.tui.app import JobdeckApp
 
 
 class PayloadEditor(Dialog[Json | None]):

@@ -8,13 +8,13 @@ from rich.cells import cell_len
 from textual.containers import Vertical
 from textual.content import Content
 
-from tui.creating import Found
-from tui.dialog_keys import bindings
-from tui.form_widgets import OneLine
-from tui.format import fit, one_line
-from tui.ink import Line
-from tui.pane import Entry, Pane, entry
-from tui.screens.dialog import Dialog
+from jobdeck.tui.creating import Found
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form_widgets import OneLine
+from jobdeck.tui.format import fit, one_line
+from jobdeck.tui.ink import Line
+from jobdeck.tui.pane import Entry, Pane, entry
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from tui.creating import Fetch
+    from jobdeck.tui.creating import Fetch
 
 
 def among(choices: Sequence[Found]) -> Fetch:

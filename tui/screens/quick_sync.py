@@ -9,11 +9,11 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from tui.dialog_keys import bindings
-from tui.format import fit, one_line, short_id
-from tui.operations import failure
-from tui.pane import Entry, Pane, entry
-from tui.screens.dialog import Dialog
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import fit, one_line, short_id
+from jobdeck.tui.operations import failure
+from jobdeck.tui.pane import Entry, Pane, entry
+from jobdeck.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from core.model import Enqueued
-    from tui.creating import Creating, QuickSync
+    from jobdeck.core.model import Enqueued
+    from jobdeck.tui.creating import Creating, QuickSync
 
 LABEL: Final = 17
 

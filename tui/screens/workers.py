@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from core.reports import Fleet
-from tui import fleet_text
-from tui.actions import bindings
-from tui.screens.page import ListPage
+from jobdeck.core.reports import Fleet
+from jobdeck.tui import fleet_text
+from jobdeck.tui.actions import bindings
+from jobdeck.tui.screens.page import ListPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.binding import BindingType
 
-    from tui.actions import Scope
-    from tui.ink import Span
-    from tui.pane import Entry
-    from tui.view import Backend
+    from jobdeck.tui.actions import Scope
+    from jobdeck.tui.ink import Span
+    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.view import Backend
 
 
 class Workers(ListPage[Fleet]):
