@@ -29,8 +29,8 @@ from psycopg import sql
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jobdeck.core.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
 from jobdeck.core.model import Filter, Status  # noqa: E402 -- the same
+from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
 from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
 from jobdeck.core.settings import Settings  # noqa: E402 -- the same
 from jobdeck.tui.backend import LiveBackend  # noqa: E402 -- the same

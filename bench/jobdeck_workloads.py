@@ -18,8 +18,8 @@ import peer_jobdeck as peer
 import psycopg
 
 from jobdeck.core import desk, insights, queue
-from jobdeck.core.database import Database
 from jobdeck.core.model import Filter, NewJob
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Done, Registry, job, load
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import psycopg
 
 from jobdeck.core import queue
-from jobdeck.core.database import Database, install_schema
 from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.database import Database, install_schema
 from jobdeck.core.registry import Payload, Registry, job, load
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker

@@ -14,8 +14,8 @@ from jobdeck.core.errors import InvalidPayload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobdeck.core.database import Connection
     from jobdeck.core.model import Job, Json
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core import queue
 from jobdeck.core.flood import Flood
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jobdeck.core.listener import Listener
     from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.postgres.listener import Listener
     from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)

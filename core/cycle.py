@@ -14,9 +14,9 @@ from jobdeck.core.digest_words import PAUSED
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.finisher import Finisher
 from jobdeck.core.heartbeat import Heartbeat
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
 from jobdeck.core.tally import result_of
 from jobdeck.core.upkeep import reap, report
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.database import Connection
     from jobdeck.core.model import ClaimedJob, Json, Processing
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.creating import Wanted
-    from jobdeck.core.database import Connection
     from jobdeck.core.model import Job
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jobdeck.core import queue as job_queue
-from jobdeck.core.link import FAILURES, LOST, Link
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
+from jobdeck.core.postgres.reconnecting import FAILURES, LOST, Link
 from jobdeck.core.redact import safe_error
 from jobdeck.core.runner import NOT_STORED
 

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from jobdeck.core import queue
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
 from jobdeck.core.run_context import Stop
 

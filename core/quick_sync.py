@@ -8,8 +8,8 @@ from jobdeck.core import desk
 from jobdeck.core.commands import new_jobs
 
 if TYPE_CHECKING:
-    from jobdeck.core.database import Connection
     from jobdeck.core.model import Enqueued
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.registry import Registry
 
 

@@ -11,8 +11,8 @@ from jobdeck.core.model import ClaimedJob
 from jobdeck.core.run_context import RunContext, RunResources
 
 if TYPE_CHECKING:
-    from jobdeck.core.database import Connection, Database
     from jobdeck.core.model import Json
+    from jobdeck.core.postgres.database import Connection, Database
     from jobdeck.core.registry import JobContext, JobType
     from jobdeck.core.settings import Settings
 

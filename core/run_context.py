@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core import queue
 from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
+from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.redact import safe_error
 from jobdeck.core.run_log import LogBuffer, RunLogger, handler_logger
-from jobdeck.core.stored import storable
 
 if TYPE_CHECKING:
     import logging
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.clients import Clients
-    from jobdeck.core.database import Database
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.settings import Settings
 
 CHECKPOINT_BYTES = 1024 * 1024

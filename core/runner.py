@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
 from jobdeck.core.model import FinishedRun, RunOutcome
+from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, redact, safe_error
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.run_context import CHECKPOINT_BYTES, RunContext, RunResources, Stop
 from jobdeck.core.run_log import install, running
-from jobdeck.core.stored import NotStorableError, fitted, storable
 
 if TYPE_CHECKING:
     import threading

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from jobdeck.core.address import Address
 from jobdeck.core.errors import Refused, SchemaMismatch
+from jobdeck.core.postgres.address import Address
 from jobdeck.core.redact import clean
 
 Connection = psycopg.Connection[Any]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
 
     from jobdeck.core.alerts import Alerts
-    from jobdeck.core.database import Database
     from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

@@ -12,8 +12,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from jobdeck.core import bulk, queue, worker_record
-from jobdeck.core.link import FAILURES
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.redact import safe_error
 from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from jobdeck.core.tally import Totals
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from jobdeck.core.database import Connection
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue import Reaped
     from jobdeck.core.station import Station
 

@@ -28,8 +28,8 @@ from jobdeck.core.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.database import Database
     from jobdeck.core.model import CycleResult
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from jobdeck.core import database, desk, evidence, insights, queue, registry
+from jobdeck.core import desk, evidence, insights, queue, registry
 from jobdeck.core.admission import admit_change
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Status
+from jobdeck.core.postgres import database
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker import Worker
 from jobdeck.tui.live_bulk import LiveBulk
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from jobdeck.core.database import Database
     from jobdeck.core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.core.settings import Settings

@@ -79,8 +79,8 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
     Raises:
         EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
     """
-    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.embedded import state_folder  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
     from jobdeck.core.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
@@ -166,7 +166,7 @@ def _misspelt(now: datetime) -> NewJob:
 
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
-    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS

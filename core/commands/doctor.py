@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.database import Database
-    from jobdeck.core.diagnosis import Diagnosis
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.postgres.inspection import Diagnosis
     from jobdeck.core.settings import Settings
 
 SKEW_SECONDS: Final = (5.0, 60.0)
@@ -35,7 +35,7 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 def doctor(session: Session) -> int | None:
     """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
     from jobdeck.core.commands.messaging_findings import messaging_findings  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,
@@ -68,7 +68,7 @@ def vendor_findings(settings: Settings) -> list[Finding]:
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     found = database.probe()
     yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
@@ -81,7 +81,7 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
             "A pooler is in between: no LISTEN, no prepared statements. Workers poll; connect them directly.",
         )  # fmt: skip
     before = datetime.now(UTC)
-    moment = diagnosis.clock(conn)
+    moment = inspection.clock(conn)
     after = datetime.now(UTC)
     skew = max((before - moment).total_seconds(), (moment - after).total_seconds(), 0.0)
     yield Finding(
@@ -91,12 +91,12 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
 
 
 def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
-    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     listener = database.listen(CHANNEL)
     try:
         listener.wait(0)
-        diagnosis.notify(conn, CHANNEL)
+        inspection.notify(conn, CHANNEL)
         heard = bool(listener.wait(NOTIFY_SECONDS))
     finally:
         listener.close()
@@ -107,7 +107,8 @@ def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core import diagnosis, insights, schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import insights, schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     try:
         schema.check_schema(conn)
@@ -115,7 +116,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         yield Finding("schema", Verdict.CRITICAL, str(error))
         return
     yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
-    found = diagnosis.diagnose(conn)
+    found = inspection.diagnose(conn)
     may = insights.permissions(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
     yield Finding(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from jobdeck.core.database import Database
     from jobdeck.core.model import Enqueued, Json, NewJob
+    from jobdeck.core.postgres.database import Database
 
 PRIORITIES = click.IntRange(-100, 100)
 ATTEMPTS = click.IntRange(1, 1000)

@@ -67,7 +67,7 @@ def _unforeseen(error: Exception) -> str:
 
 def _logged(error: Exception) -> Path | None:
     from jobdeck.core import logs  # noqa: PLC0415 -- only what nobody foresaw needs it
-    from jobdeck.core.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
+    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
 
     try:
         settings = configuration.load()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.database import Database
     from jobdeck.core.model import Json
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 
@@ -64,7 +64,7 @@ class Session:
     @cached_property
     def actor(self) -> str:
         """Who is asking, as the audit records it."""
-        from jobdeck.core.database import actor  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.postgres.database import actor  # noqa: PLC0415 -- imported on first use
 
         return actor()
 
@@ -79,7 +79,7 @@ class Session:
         """
         from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
 
-        from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.schema import check_schema  # noqa: PLC0415 -- imported on first use
 
         with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:
@@ -106,15 +106,15 @@ class Session:
 
 def _denied(database: Database, said: str) -> str:
     """What the role lacks, and who has it."""
-    from jobdeck.core import diagnosis  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     with database.connection() as conn:
-        found = diagnosis.denial(conn, said)
+        found = inspection.denial(conn, said)
     needs = "`jobdeck doctor` says what it may do"
     if found.holders is not None:
         holders = " or ".join(found.holders)
         needs = f"It takes a member of {holders}" if holders else "No group may; it takes the owner of the tables"
-    groups = " and ".join(found.groups) or f"none of {', '.join(diagnosis.ROLES)}"
+    groups = " and ".join(found.groups) or f"none of {', '.join(inspection.ROLES)}"
     return f"The database role {found.role} may not do this ({said}). {needs}; it is a member of {groups}."
 
 

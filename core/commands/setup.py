@@ -14,7 +14,7 @@ from jobdeck.core.errors import SchemaMismatch
 def init(session: Session, roles: bool, dry_run: bool) -> None:
     """Install or upgrade the schema; safe to repeat, and over the original application's tables."""
     from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck cli") as database,

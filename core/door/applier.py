@@ -8,13 +8,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core import outbox
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.database import Database
+    from jobdeck.core.postgres.database import Database
 
 log = logging.getLogger(__name__)
 

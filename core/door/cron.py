@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.door.calls import Answer, Declined
 from jobdeck.core.health import typical_seconds
-from jobdeck.core.link import FAILURES
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
+from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker import Budget, Worker
 
 if TYPE_CHECKING:
-    from jobdeck.core.database import Database
     from jobdeck.core.door.calls import Call
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

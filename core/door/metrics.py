@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core import health, insights
 from jobdeck.core.door.calls import Answer, Declined
 from jobdeck.core.door.counters import BUCKETS
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.database import Database
     from jobdeck.core.door.calls import Call
     from jobdeck.core.door.counters import Counters
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -9,15 +9,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core import worker_record
-from jobdeck.core.link import FAILURES
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.link import Link
+    from jobdeck.core.postgres.reconnecting import Link
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from jobdeck.core.sentinel import timeouts_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.database import Database
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 

@@ -7,8 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.link import FAILURES, Link
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
 from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobdeck.core.alerts import Alerts
-    from jobdeck.core.database import Database
     from jobdeck.core.door.refusals import Refusals
+    from jobdeck.core.postgres.database import Database
 
 log = logging.getLogger(__name__)
 

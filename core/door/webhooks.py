@@ -18,16 +18,16 @@ from jobdeck.core import outbox
 from jobdeck.core.clients import email_events, sms_events
 from jobdeck.core.door.calls import Answer, Declined
 from jobdeck.core.errors import ConfigurationError, JobdeckError
-from jobdeck.core.link import LOST
 from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.database import Database
     from jobdeck.core.door.calls import Call
     from jobdeck.core.door.counters import Counters
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]

@@ -145,7 +145,7 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
 FORGETFUL = """
 import sys
 from jobdeck.core import registry
-from jobdeck.core.database import Database
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from jobdeck.core import schema
 from jobdeck.core.cli import COMMANDS, main
-from jobdeck.core.diagnosis import ROLES
+from jobdeck.core.postgres.inspection import ROLES
 from tests.core.cli_support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import diagnosis
+from jobdeck.core.postgres import inspection
 from tests.core.test_roles import People
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_who_has_the_right_is_read_from_the_database(
     with psycopg.connect(url, autocommit=True) as conn:
         with pytest.raises(psycopg.Error) as refused:
             conn.execute(statement.encode())
-        found = diagnosis.denial(conn, str(refused.value))
+        found = inspection.denial(conn, str(refused.value))
     assert (found.role, found.holders) == (role, holders)
     assert group in found.groups
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core.diagnosis import ROLES
+from jobdeck.core.postgres.inspection import ROLES
 
 if TYPE_CHECKING:
     from tests.core.cli_support import Jobdeck
@@ -97,5 +97,5 @@ def test_the_vendors_configuration_is_judged_without_telling_secrets(
 
 
 def test_a_pooler_is_noticed(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobdeck.core.database.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
+    monkeypatch.setattr("jobdeck.core.postgres.database.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
     assert verdicts(jobdeck)["pooler"][0] in {"ok", "warning"}

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from jobdeck.core import desk, insights, queue, quick_sync, registry
 from jobdeck.core.creating import Wanted, changes, edit_twin, enqueue_twin, new_job
-from jobdeck.core.database import Database
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, Job, NewJob, Status
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import choices
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.rehearsal import effects

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import database as database_module
 from jobdeck.core import evidence, insights, queue
 from jobdeck.core.asking import ask, one_moment
-from jobdeck.core.database import (
+from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
+from jobdeck.core.model import Filter, NewJob
+from jobdeck.core.postgres import database as database_module
+from jobdeck.core.postgres.binaries import server_account
+from jobdeck.core.postgres.database import (
     Database,
     actor,
     check_schema,
@@ -28,9 +31,6 @@ from jobdeck.core.database import (
     schema_text,
     schema_version,
 )
-from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
-from jobdeck.core.model import Filter, NewJob
-from jobdeck.core.postgres_binaries import server_account
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import scratch_folder
@@ -422,7 +422,7 @@ def test_the_actor_is_the_account_and_where_it_came_from(
 
 
 def test_importing_the_module_loads_no_more_than_psycopg() -> None:
-    script = "import sys, jobdeck.core.database; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    script = "import sys, jobdeck.core.postgres.database; print(sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     for heavy in ("pydantic", "textual", "httpx", "sentry_sdk", "click", "psycopg_pool"):
         assert f"'{heavy}'" not in loaded

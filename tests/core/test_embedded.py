@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import postgres_binaries
-from jobdeck.core.database import Database, open_database
-from jobdeck.core.embedded import LEAVING, EmbeddedPostgres
 from jobdeck.core.errors import EmbeddedPostgresError
-from jobdeck.core.postgres_binaries import find_binaries, run_tool, server_account, wheel_folders
+from jobdeck.core.postgres import binaries
+from jobdeck.core.postgres.binaries import find_binaries, run_tool, server_account, wheel_folders
+from jobdeck.core.postgres.database import Database, open_database
+from jobdeck.core.postgres.embedded import LEAVING, EmbeddedPostgres
 from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
 
@@ -308,7 +308,7 @@ def test_the_server_is_given_no_secret_of_the_environment(state: Path, monkeypat
 
 def test_without_the_wheel_the_systems_postgres_serves(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as without_wheel:
-        without_wheel.setattr(postgres_binaries, "WHEEL_MODULE", "no_such_module")
+        without_wheel.setattr(binaries, "WHEEL_MODULE", "no_such_module")
         try:
             system = find_binaries(server_account(), scratch / "copies")
         except EmbeddedPostgresError:
@@ -321,8 +321,8 @@ def test_without_the_wheel_the_systems_postgres_serves(scratch: Path, monkeypatc
 
 
 def test_with_no_postgres_at_all_the_error_names_the_way_out(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_binaries, "WHEEL_MODULE", "no_such_module")
-    monkeypatch.setattr(postgres_binaries, "SYSTEM_FOLDERS", ())
+    monkeypatch.setattr(binaries, "WHEEL_MODULE", "no_such_module")
+    monkeypatch.setattr(binaries, "SYSTEM_FOLDERS", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EmbeddedPostgresError, match="DATABASE_URL"):
         EmbeddedPostgres.open(scratch / "state")
@@ -407,7 +407,7 @@ def test_a_foreign_client_keeps_the_server_up(state: Path) -> None:
 @needs_root
 def test_an_ordinary_user_has_a_server_of_his_own(scratch: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    account = postgres_binaries.Account("nobody", nobody.pw_uid, nobody.pw_gid)
+    account = binaries.Account("nobody", nobody.pw_uid, nobody.pw_gid)
     programs = find_binaries(server_account(), scratch / "copies")
     try:
         run_tool([programs.folder / "postgres", "--version"], account)

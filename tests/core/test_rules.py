@@ -21,12 +21,11 @@ READ_ROOMS = (
     "core/pages.py",
     "core/health.py",
     "core/history.py",
-    "core/diagnosis.py",
     "core/evidence.py",
     "core/trigger_health.py",
 )
 SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
-CONNECTION_ROOMS = ("core/database.py", "core/pool.py", "core/listener.py", "core/schema.py", "core/embedded.py")
+CONNECTION_ROOMS = ("core/postgres/", "core/schema.py")
 EXECUTING = {"execute", "executemany", "copy", "stream"}
 SQL_SHAPE = re.compile(
     r"\b(select\s.*\bfrom\s|select\s+\w+\(|insert\s+into\s|update\s+\w+\s+set\s|delete\s+from\s|create\s+(table|index|or)\s"

@@ -15,9 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobdeck.core import queue
-from jobdeck.core.database import Database
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Continue, Done, Registry
 from jobdeck.core.run_context import RunContext, RunResources, Stop
 from jobdeck.core.run_log import message_of

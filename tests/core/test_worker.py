@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobdeck.core import heartbeat, insights, queue
-from jobdeck.core.database import Database
 from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.run_context import RunContext
 from jobdeck.core.slots import Slots

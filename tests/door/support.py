@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.database import Database
 from jobdeck.core.door.server import CONNECTIONS, Door, Limits
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.sandbox.sendgrid import SendGrid
 from jobdeck.core.sandbox.twilio import TOKEN

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobdeck.core import outbox
-from jobdeck.core.database import Database
 from jobdeck.core.door import applier
 from jobdeck.core.door.lanes import Lane
+from jobdeck.core.postgres.database import Database
 from tests.door.support import waiting
 from tests.door.test_precedence import T0, Campaign, form
 from tests.support.queue import value

@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core import outbox, registry
-from jobdeck.core.database import Database
 from jobdeck.core.outbox import Policy
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.rehearsal import effects
 from jobdeck.core.sandbox.server import Sandbox
 from tests.core.cli_support import environment, runner

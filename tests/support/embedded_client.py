@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobdeck.core.embedded import EmbeddedPostgres
+from jobdeck.core.postgres.embedded import EmbeddedPostgres
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from jobdeck.core.postgres_binaries import server_account
+from jobdeck.core.postgres.binaries import server_account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from jobdeck.core.postgres_binaries import Account, Binaries, find_binaries, run_tool, server_account
+from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
 
 ROLE = "jobdeck"
 MEMORY = Path("/dev/shm")  # noqa: S108 -- every folder in it is made by mkdtemp

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from jobdeck.core import desk
-from jobdeck.core.database import Database
 from jobdeck.core.model import ClaimedJob, Job, NewJob
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker

@@ -353,7 +353,7 @@ def test_nobody_listening_is_unreachable_and_later_it_connects(
     opened = SimpleNamespace(url="postgresql://nobody@127.0.0.1:1/none")
 
     def open_database(_settings: Settings, **options: Any) -> Any:
-        from jobdeck.core.database import Database  # noqa: PLC0415 -- here only
+        from jobdeck.core.postgres.database import Database  # noqa: PLC0415 -- here only
 
         database = Database(opened.url, application_name=options["application_name"])
         database.probe()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.database import Database
 from jobdeck.core.model import CycleResult, Filter
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS
 from jobdeck.tui.backend import LiveBackend

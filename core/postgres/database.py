@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg.types.json import set_json_loads
 
-from jobdeck.core.address import Address
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
-from jobdeck.core.listener import Listener
-from jobdeck.core.pool import Pool
+from jobdeck.core.postgres.address import Address
+from jobdeck.core.postgres.jsonb import read
+from jobdeck.core.postgres.listener import Listener
+from jobdeck.core.postgres.pool import Pool
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
-from jobdeck.core.stored import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -272,7 +272,7 @@ def open_database(
 
     if sys.platform == "win32":
         raise ConfigurationError("On Windows Jobdeck starts no Postgres of its own. Set DATABASE_URL to one.")
-    from jobdeck.core.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
 
     with EmbeddedPostgres.open(settings.state_dir) as server:
         with server.connect() as connection:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from jobdeck.core.cluster import Cluster
 from jobdeck.core.errors import EmbeddedPostgresError
+from jobdeck.core.postgres.cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 
 from jobdeck.core.errors import EmbeddedPostgresError
-from jobdeck.core.postgres_binaries import Account, Binaries, find_binaries, run_tool, server_account
+from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
 from jobdeck.core.redact import clean
 
 ROLE = "jobdeck"

@@ -15,7 +15,7 @@ from jobdeck.core.redact import safe_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.database import Database
+    from jobdeck.core.postgres.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Connections to Postgres, and the Postgres that Jobdeck starts itself."""
