@@ -17,9 +17,10 @@ import common
 import peer_jobdeck as peer
 import psycopg
 
-from jobdeck.core import desk, insights, queue
+from jobdeck.core import desk, queue
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Done, Registry, job, load
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker
@@ -373,7 +374,7 @@ def snapshot(args):
             times = []
             for _ in range(args.jobs):
                 began = time.monotonic()
-                insights.snapshot(connection, Filter())
+                read_jobs.snapshot(connection, Filter())
                 times.append(1000 * (time.monotonic() - began))
             figures[jobs] = statistics.median(times)
     emit(

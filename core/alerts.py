@@ -13,9 +13,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from jobdeck.core import alert_events, history, insights
+from jobdeck.core import alert_events
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error, scrub
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class Alerts:
         told = []
         for job_id in jobs[:LOST_TOLD]:
             runs, _ = history.runs(conn, job_id=job_id, outcome=RunOutcome.LOST, limit=1)
-            told += [alert_events.lost(run, insights.job(conn, job_id), worker, self._environment) for run in runs]
+            told += [alert_events.lost(run, read_jobs.job(conn, job_id), worker, self._environment) for run in runs]
         if len(jobs) > LOST_TOLD:
             told.append(alert_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))
         return told
@@ -132,7 +134,7 @@ class Alerts:
         told = []
         for _ in range(len(self._check_ins)):
             run = self._check_ins.popleft()
-            job = insights.job(conn, UUID(run.job_id))
+            job = read_jobs.job(conn, UUID(run.job_id))
             if job is not None and job.recurrence_interval_minutes:
                 told.append(
                     alert_events.check_in(

@@ -16,8 +16,8 @@ from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.bulk_model import Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.errors import Refused, UsageError
-from jobdeck.core.filters import format_filter
-from jobdeck.core.rows import job_from
+from jobdeck.core.read.filters import format_filter
+from jobdeck.core.read.rows import job_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from jobdeck.core.model import CycleResult
-    from jobdeck.core.reports import Digest
+    from jobdeck.core.read.report_types import Digest
 
 PAUSED: Final = "Processing is paused."
 """What a cycle says of a pause that no reason was given for."""

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
-from jobdeck.core.asking import ask
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, Finished, FinishedRun, NewJob, Renewed, RunOutcome, Status, Ticket
-from jobdeck.core.rows import Row, processing_from, result_from
+from jobdeck.core.read.batch import ask
+from jobdeck.core.read.rows import Row, processing_from, result_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.asking import Asked
     from jobdeck.core.model import ActionResult, Json, Processing
+    from jobdeck.core.read.batch import Asked
 
 Connection = psycopg.Connection[Any]
 Lane = tuple[str, int]

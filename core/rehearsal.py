@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
-from jobdeck.core import evidence
 from jobdeck.core.model import ClaimedJob
+from jobdeck.core.read import reports
 from jobdeck.core.run_context import RunContext, RunResources
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Rehearsal(RunContext):
 def _rehearsal(
     conn: Connection, job_type: JobType, payload: Json, settings: Settings, database: Database
 ) -> JobContext:
-    now = evidence.clock(conn)
+    now = reports.clock(conn)
     job = ClaimedJob(
         uuid4(), 0, job_type.task_type, payload, 1, job_type.max_attempts, now, now, is_recurring=False,
         checkpoint=None, cycle=0,

@@ -9,10 +9,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.health import clear_alarm, health, raise_alarm
 from jobdeck.core.logs import event
 from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.reconnecting import LOST
+from jobdeck.core.read.health import clear_alarm, health, raise_alarm
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:

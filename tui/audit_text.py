@@ -10,7 +10,7 @@ from jobdeck.tui.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from jobdeck.core.model import AuditEntry
-    from jobdeck.core.reports import AuditReport, Digest
+    from jobdeck.core.read.report_types import AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from jobdeck.core import desk, evidence, insights, queue, registry
+from jobdeck.core import desk, queue, registry
 from jobdeck.core.admission import admit_change
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Status
 from jobdeck.core.postgres import database
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker import Worker
 from jobdeck.tui.live_bulk import LiveBulk
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.core.registry import JobType, Registry
-    from jobdeck.core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker import CycleProgress
     from jobdeck.tui.view import Request, Verb
@@ -91,8 +93,8 @@ class LiveBackend:
         session = self._opened()
         with self._connection() as conn:
             if request.glance:
-                return View(session, insights.glance(conn), self.worker())
-            snapshot = insights.snapshot(
+                return View(session, read_jobs.glance(conn), self.worker())
+            snapshot = read_jobs.snapshot(
                 conn, request.filter, sort=request.sort, descending=request.descending, limit=request.limit
             )
         return View(session, snapshot, self.worker())
@@ -100,17 +102,17 @@ class LiveBackend:
     def detail(self, job_id: UUID) -> JobDetail | None:
         """Reads one job with its history; None when it is nowhere."""
         with self._connection() as conn:
-            return insights.detail(conn, job_id)
+            return read_jobs.detail(conn, job_id)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         """Reads whom a job wrote to; None where it wrote to nobody."""
         with self._connection() as conn:
-            return evidence.recipients(conn, job_id)
+            return reports.recipients(conn, job_id)
 
     def cron(self) -> CronReport:
         """Reads Cron Health."""
         with self._connection() as conn:
-            return evidence.cron(conn, timeouts=self.timeouts())
+            return reports.cron(conn, timeouts=self.timeouts())
 
     def timeouts(self) -> Mapping[str, float]:
         """How many seconds each known task type may run."""
@@ -119,22 +121,22 @@ class LiveBackend:
     def errors(self, watched: Sequence[UUID]) -> ErrorReport:
         """Reads the groups of errors, and where the watched jobs stand."""
         with self._connection() as conn:
-            return evidence.errors(conn, watched)
+            return reports.errors(conn, watched)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         """Reads the jobs that stand where an error of this group put them."""
         with self._connection() as conn:
-            return evidence.alike(conn, task_type, fingerprint)
+            return reports.alike(conn, task_type, fingerprint)
 
     def fleet(self) -> Fleet:
         """Reads the workers and what they run."""
         with self._connection() as conn:
-            return evidence.fleet(conn)
+            return reports.fleet(conn)
 
     def audit(self, since: timedelta) -> AuditReport:
         """Reads what operators did, and the digest of the time."""
         with self._connection() as conn:
-            return evidence.audit(conn, since)
+            return reports.audit(conn, since)
 
     def reveal(self, job_id: UUID) -> None:
         """Puts on record that a job's personal data is looked at."""
@@ -193,7 +195,7 @@ class LiveBackend:
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
         """Pauses processing: for good, for a while, or until a time."""
         with self._connection("to pause processing") as conn:
-            resume_at = evidence.clock(conn) + until if isinstance(until, timedelta) else until
+            resume_at = reports.clock(conn) + until if isinstance(until, timedelta) else until
             return queue.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
 
     def resume(self) -> Processing:
@@ -283,7 +285,7 @@ class LiveBackend:
                 )
             with self._database.connection() as conn:
                 database.check_schema(conn)
-                permissions = insights.permissions(conn)
+                permissions = read_jobs.permissions(conn)
         embedded = self._settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
-    from jobdeck.core.reports import Recipients
+    from jobdeck.core.read.report_types import Recipients
     from jobdeck.tui.ink import Span
 
 COLOURS = {

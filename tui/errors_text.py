@@ -10,7 +10,7 @@ from jobdeck.tui.pane import BLANK, Entry, entry
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.reports import ErrorTrend
+    from jobdeck.core.read.report_types import ErrorTrend
     from jobdeck.tui.canary import Canary
     from jobdeck.tui.ink import Span
 

@@ -9,7 +9,7 @@ from textual.containers import Horizontal
 from textual.message import Message
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.filters import completions, parse_filter
+from jobdeck.core.read.filters import completions, parse_filter
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.coach_finder import CoachFinder, naming
 from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Job, Worker
-    from jobdeck.core.reports import Fleet
+    from jobdeck.core.read.report_types import Fleet
     from jobdeck.tui.ink import Span
 
 ROOMY = 110

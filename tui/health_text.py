@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
-from jobdeck.core.reports import SCHEDULED, CronReport, left_lying, overdue_by
+from jobdeck.core.read.report_types import SCHEDULED, CronReport, left_lying, overdue_by
 from jobdeck.tui.columns import lease_left
 from jobdeck.tui.format import (
     DASH,

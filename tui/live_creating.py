@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import desk, evidence, quick_sync, rehearsal
+from jobdeck.core import desk, quick_sync, rehearsal
 from jobdeck.core.commands.new_jobs import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.creating import changes
 from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.programme import choices
+from jobdeck.core.read import reports
 from jobdeck.tui.creating import QUICK_SYNCS, Found, Rehearsal
 from jobdeck.tui.format import age, plural
 
@@ -41,7 +42,7 @@ class LiveCreating:
         with self._link.reach(f"to look for a {kind}") as conn:
             if kind == "coach":
                 return tuple(_coach(one) for one in choices.coaches(conn, text))
-            now = evidence.clock(conn)
+            now = reports.clock(conn)
             return tuple(
                 Found(
                     str(one.id),

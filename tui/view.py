@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Processing,
         Snapshot,
     )
-    from jobdeck.core.reports import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.tui.bulk import Bulks
     from jobdeck.tui.creating import Creating
 

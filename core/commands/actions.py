@@ -16,7 +16,7 @@ from jobdeck.core.commands.enqueue import ATTEMPTS, PRIORITIES
 from jobdeck.core.commands.new_jobs import parse_object
 from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, Refused, UsageError
-from jobdeck.core.filters import parse_filter
+from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
@@ -155,16 +155,17 @@ def edit(
     session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
 ) -> int | None:
     """Change the payload or the schedule of a job that is not running."""
-    from jobdeck.core import evidence, insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.admission import admit_change  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs, reports  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
         raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
     with session.connection() as conn:
-        job = insights.job(conn, insights.resolve_id(conn, wanted))
+        job = jobs.job(conn, jobs.resolve_id(conn, wanted))
         if job is None:
             raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
-        made = _changes(session, job, given, evidence.clock(conn))
+        made = _changes(session, job, given, reports.clock(conn))
         admit_change(conn, session.registry, job, made, settings=session.settings)
         result = queue.edit(
             conn,
@@ -234,11 +235,11 @@ def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
         UsageError: one is no id or names several jobs, or the standard input cannot be read as ids.
         JobNotFound: one names none.
     """
-    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if INPUT in texts:
         texts = _ids_from_input(texts)
-    return list(dict.fromkeys(_whole_id(text) or insights.resolve_id(conn, text) for text in texts))
+    return list(dict.fromkeys(_whole_id(text) or jobs.resolve_id(conn, text) for text in texts))
 
 
 def _ids_from_input(given: Sequence[str]) -> list[str]:
@@ -264,9 +265,9 @@ def _whole_id(text: str) -> UUID | None:
 
 
 def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
-    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
-    return insights.find_ids(conn, parse_filter(expression), limit=MOST + 1)
+    return jobs.find_ids(conn, parse_filter(expression), limit=MOST + 1)
 
 
 def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:

@@ -10,7 +10,7 @@ from jobdeck.core.commands import output
 from jobdeck.core.commands.actions import confirm
 from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused
-from jobdeck.core.filters import parse_filter
+from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
     import psycopg

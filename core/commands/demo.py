@@ -107,7 +107,8 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:
     """Enqueues what the demo shows, as far as the task types are there; a second time doubles nothing."""
-    from jobdeck.core import insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     now, _ = queue.next_due(conn, [])
     jobs = [
@@ -120,7 +121,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
     jobs += _once(registry, now)
     if SYNC in registry:
         jobs += _coach_syncs(registry, now)
-        failed = insights.page(conn, Filter(status=Status.FAILED, task_type=SYNC)).jobs
+        failed = read_jobs.page(conn, Filter(status=Status.FAILED, task_type=SYNC)).jobs
         jobs += [] if any(job.dedupe_key == MISSPELT for job in failed) else [_misspelt(now)]
     with conn.transaction():
         for job in jobs:

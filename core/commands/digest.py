@@ -13,17 +13,17 @@ from jobdeck.core.timeparse import parse_duration
 
 if TYPE_CHECKING:
     from jobdeck.core.model import AuditEntry
-    from jobdeck.core.reports import Digest
+    from jobdeck.core.read.report_types import Digest
 
 
 @command("digest")
 @click.option("--since", metavar="DURATION", default="8h", help="How far back to look.")
 def digest(session: Session, since: str) -> None:
     """What finished and failed, who did what, pauses, triggers and errors of a shift."""
-    from jobdeck.core import evidence  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        told = evidence.digest(conn, parse_duration(since, what="duration of --since"))
+        told = reports.digest(conn, parse_duration(since, what="duration of --since"))
     data = output.plain(told)
     for shown, trend in zip(data["errors"], told.errors, strict=True):
         shown["new"] = told.is_new(trend)

@@ -107,8 +107,9 @@ def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core import insights, schema  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     try:
         schema.check_schema(conn)
@@ -117,7 +118,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         return
     yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
     found = inspection.diagnose(conn)
-    may = insights.permissions(conn)
+    may = jobs.permissions(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
     yield Finding(
         "rights",

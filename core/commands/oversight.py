@@ -37,7 +37,7 @@ def status(session: Session) -> None:
 @command("health")
 def health(session: Session) -> int | None:
     """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
-    from jobdeck.core.health import health as judge  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.health import health as judge  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.sentinel import timeouts_of  # noqa: PLC0415 -- imported on first use
 
     timeouts = timeouts_of(session.registry)
@@ -57,7 +57,7 @@ def health(session: Session) -> int | None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100)
 def errors(session: Session, since: str, limit: int) -> None:
     """Failed runs, grouped by task type and by what the error looks like."""
-    from jobdeck.core import history  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         groups = history.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
@@ -83,20 +83,20 @@ def errors(session: Session, since: str, limit: int) -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=200)
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
     """Who did what, newest first."""
-    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
-        job_id = insights.resolve_id(conn, wanted) if wanted else None
+        job_id = jobs.resolve_id(conn, wanted) if wanted else None
         entries = history.audit(conn, job_id=job_id, since=age, limit=limit)
     session.answer({"audit": entries}, audit_table(entries) if entries else ["Nothing was done."])
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     """Reads the status and prints it."""
-    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
-    seen = insights.snapshot(conn, Filter(), limit=1)
+    seen = jobs.snapshot(conn, Filter(), limit=1)
     recent, _ = history.runs(conn, limit=RECENT_RUNS)
     session.answer(_status_json(seen, recent), _status_lines(seen, recent))
 

@@ -33,14 +33,15 @@ def pause(
     dry_run: bool,
 ) -> None:
     """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
-    from jobdeck.core import evidence, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
         raise UsageError("Say either --until or --for.")
     if task_type:
         session.registry.require(task_type)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        now = evidence.clock(conn)
+        now = reports.clock(conn)
         resume_at = _resume_at(until, lasting, now)
         switched = queue.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
     what = f"Processing of {task_type}" if task_type else "Processing"

@@ -10,8 +10,8 @@ import click
 from jobdeck.core.commands import output
 from jobdeck.core.commands.session import Session, command
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.filters import parse_filter
 from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,11 +39,11 @@ def words(values: type[StrEnum]) -> click.Choice[str]:
 @click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
-    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     wanted = _narrowed(parse_filter(expression or ""), given)
     with session.connection() as conn:
-        page = insights.page(
+        page = read_jobs.page(
             conn, wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
         )
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
@@ -56,13 +56,14 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 @click.option("--reveal", is_flag=True, help="Show personal data as it is. That you looked is put on record.")
 def job(session: Session, wanted: str, reveal: bool) -> None:
     """Show one job: its facts, payload, runs and what operators did to it."""
-    from jobdeck.core import insights, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        job_id = insights.resolve_id(conn, wanted)
+        job_id = read_jobs.resolve_id(conn, wanted)
         if reveal:
             queue.reveal(conn, job_id, actor=session.actor)
-        found = insights.detail(conn, job_id)
+        found = read_jobs.detail(conn, job_id)
     if found is None:
         raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")
     data = {
@@ -91,12 +92,13 @@ def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
     """List runs, newest first; they outlive their jobs."""
-    from jobdeck.core import history, insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found, following = history.runs(
             conn,
-            job_id=insights.resolve_id(conn, wanted) if wanted else None,
+            job_id=read_jobs.resolve_id(conn, wanted) if wanted else None,
             task_type=task_type,
             outcome=RunOutcome(outcome) if outcome else None,
             limit=limit,
@@ -111,11 +113,11 @@ def runs(
 @click.argument("wanted", metavar="ID")
 def why(session: Session, wanted: str) -> None:
     """Say for each clause of the claim whether a job meets it, with the evidence."""
-    from jobdeck.core import insights  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        job_id = insights.resolve_id(conn, wanted)
-        clauses = insights.why(conn, job_id)
+        job_id = read_jobs.resolve_id(conn, wanted)
+        clauses = read_jobs.why(conn, job_id)
     if not clauses:
         raise JobNotFound(f"Job {job_id} is not in the queue. What it did: `jobdeck runs --job {job_id}`.")
     holds = all(clause.holds for clause in clauses)

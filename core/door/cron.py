@@ -15,10 +15,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.door.calls import Answer, Declined
-from jobdeck.core.health import typical_seconds
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES
+from jobdeck.core.read.health import typical_seconds
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker import Budget, Worker
 

@@ -8,12 +8,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core import health, insights
 from jobdeck.core.door.calls import Answer, Declined
 from jobdeck.core.door.counters import BUCKETS
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.read import health, jobs
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ class Metrics:
 
 
 def _is_there(conn: psycopg.Connection[Any]) -> bool:
-    return bool(insights.permissions(conn).role)
+    return bool(jobs.permissions(conn).role)
 
 
 def _read(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str, list[Sample]]]:
     """All that the database knows, as families of samples."""
-    seen = insights.snapshot(conn, Filter(), limit=1)
+    seen = jobs.snapshot(conn, Filter(), limit=1)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
     trigger = judged.last_trigger

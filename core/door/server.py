@@ -25,8 +25,8 @@ from jobdeck.core.door.protocol import HEADER_SECONDS, MOST_CONNECTIONS, Gate
 from jobdeck.core.door.refusals import ELSEWHERE, Refusals
 from jobdeck.core.door.watcher import Watcher
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.core.health import expect_trigger
 from jobdeck.core.logs import event
+from jobdeck.core.read.health import expect_trigger
 from jobdeck.core.sentinel import timeouts_of
 
 if TYPE_CHECKING:

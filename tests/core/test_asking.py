@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from psycopg.pq import Trace, TransactionStatus
 
-from jobdeck.core import evidence, insights, queue
-from jobdeck.core.asking import ask, one_moment, rows
-from jobdeck.core.health import health
+from jobdeck.core import queue
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.read import jobs, reports
+from jobdeck.core.read.batch import ask, one_moment, rows
+from jobdeck.core.read.health import health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,15 +24,15 @@ Connection = psycopg.Connection[Any]
 COUNT = "SELECT count(*) AS n FROM job_queue"
 INSERT = "INSERT INTO job_queue (task_type) VALUES ('alpha')"
 READINGS: dict[str, Callable[[Connection], object]] = {
-    "first screen": lambda conn: insights.snapshot(conn, Filter()),
-    "pending": lambda conn: insights.snapshot(conn, Filter(status=Status.PENDING), sort="created"),
-    "glance": insights.glance,
-    "job": lambda conn: insights.detail(conn, UUID(int=7)),
+    "first screen": lambda conn: jobs.snapshot(conn, Filter()),
+    "pending": lambda conn: jobs.snapshot(conn, Filter(status=Status.PENDING), sort="created"),
+    "glance": jobs.glance,
+    "job": lambda conn: jobs.detail(conn, UUID(int=7)),
     "health": health,
-    "cron health": lambda conn: evidence.cron(conn, timeouts={"alpha": 60.0}),
-    "errors": lambda conn: evidence.errors(conn, [UUID(int=7), UUID(int=8)]),
-    "workers": evidence.fleet,
-    "audit": lambda conn: evidence.audit(conn, timedelta(hours=8)),
+    "cron health": lambda conn: reports.cron(conn, timeouts={"alpha": 60.0}),
+    "errors": lambda conn: reports.errors(conn, [UUID(int=7), UUID(int=8)]),
+    "workers": reports.fleet,
+    "audit": lambda conn: reports.audit(conn, timedelta(hours=8)),
 }
 
 
@@ -126,5 +127,5 @@ def test_jobs_and_their_counts_agree_while_others_come_and_go(conn: Connection, 
             other.execute("DELETE FROM job_queue")
         else:
             queue.enqueue(other, NewJob("alpha"), actor="a producer")
-        seen = insights.snapshot(conn, Filter())
+        seen = jobs.snapshot(conn, Filter())
         assert seen.counts.pending == len(seen.page.jobs)

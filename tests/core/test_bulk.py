@@ -14,8 +14,8 @@ from psycopg import sql
 from jobdeck.core import bulk, queue
 from jobdeck.core.bulk_model import Bulk, Share
 from jobdeck.core.errors import Refused, UsageError
-from jobdeck.core.filters import parse_filter
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.read.filters import parse_filter
 from tests.core.test_roles import People
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
 from tests.support.working import until, working

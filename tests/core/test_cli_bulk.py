@@ -8,8 +8,8 @@ import pytest
 
 from jobdeck.core import bulk, queue
 from jobdeck.core.commands import actions
-from jobdeck.core.filters import parse_filter
 from jobdeck.core.model import NewJob
+from jobdeck.core.read.filters import parse_filter
 from tests.core.cli_support import Jobdeck, everything
 from tests.support.queue import audit_rows
 

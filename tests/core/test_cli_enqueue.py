@@ -11,11 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import desk, insights, registry
+from jobdeck.core import desk, registry
 from jobdeck.core import settings as configuration
 from jobdeck.core.commands import new_jobs
 from jobdeck.core.creating import Wanted
 from jobdeck.core.errors import InvalidPayload
+from jobdeck.core.read import jobs
 from tests.core.cli_support import HANDLERS, Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def test_a_job_is_not_changed_to_what_would_be_refused(
     made = jobdeck("enqueue", DISPATCH, "--payload", json.dumps({"campaignId": CAMPAIGN}), "--json").data["id"]
     before, wrong = everything(conn), {"campaignId": NOBODY}
     jobdeck("edit", made, "--payload", json.dumps(wrong)).refused(1, "campaignId", "no such campaign")
-    job = insights.job(conn, UUID(made))
+    job = jobs.job(conn, UUID(made))
     assert job is not None
     with pytest.raises(InvalidPayload):
         desk.edit(conn, registry.load(), job, Wanted(DISPATCH, wrong), settings=configuration.load(), actor="test")

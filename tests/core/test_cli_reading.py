@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import insights, queue
+from jobdeck.core import queue
 from jobdeck.core.commands.reading import SORTS
 from jobdeck.core.model import Job, NewJob, Run
+from jobdeck.core.read import jobs
 from tests.core.cli_support import Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
         "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
     ).fetchone()
     assert untold is not None
-    enqueued = insights.job(conn, told)
+    enqueued = jobs.job(conn, told)
     assert enqueued is not None
     assert enqueued.created_at is not None
     assert jobdeck("run-worker", "--json").data["succeeded"] == 2
@@ -119,7 +120,7 @@ def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None
 
 
 def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    assert SORTS == insights.SORTS
+    assert SORTS == jobs.SORTS
     add(conn)
     for order in SORTS:
         assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1

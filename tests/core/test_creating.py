@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import desk, insights, queue, quick_sync, registry
+from jobdeck.core import desk, queue, quick_sync, registry
 from jobdeck.core.creating import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, Job, NewJob, Status
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import choices
+from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.rehearsal import effects
 from jobdeck.core.settings import Settings
@@ -190,13 +191,13 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
     again = quick_sync.enqueue(conn, known, "full", actor="test")
     assert [one.created for one in again] == [False, False]
     assert [one.job.id for one in again] == [first.job.id, second.job.id]
-    assert len(insights.find_ids(conn, Filter())) == 2
+    assert len(jobs.find_ids(conn, Filter())) == 2
 
 
 def test_a_quick_sync_that_cannot_be_had_queues_nothing(conn: Connection) -> None:
     with pytest.raises(UnknownTaskType):
         quick_sync.enqueue(conn, TYPES, "full", actor="test")
-    assert insights.find_ids(conn, Filter()) == []
+    assert jobs.find_ids(conn, Filter()) == []
 
 
 class Writing(Payload):

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import evidence, insights, queue
-from jobdeck.core.asking import ask, one_moment
+from jobdeck.core import queue
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres import database as database_module
@@ -31,6 +30,8 @@ from jobdeck.core.postgres.database import (
     schema_text,
     schema_version,
 )
+from jobdeck.core.read import jobs, reports
+from jobdeck.core.read.batch import ask, one_moment
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import scratch_folder
@@ -276,9 +277,9 @@ def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_th
         ):
             for number in range(1, 11):
                 queue.enqueue(writer, NewJob("alpha"), actor="a producer")
-                seen = insights.snapshot(reader, Filter())
+                seen = jobs.snapshot(reader, Filter())
                 assert seen.counts.pending == len(seen.page.jobs) == number
-                assert len(evidence.cron(reader).overdue) == 0
+                assert len(reports.cron(reader).overdue) == 0
                 with pytest.raises(psycopg.errors.UndefinedTable), one_moment(reader):
                     ask(reader, "SELECT FROM nowhere", read=list)
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core import history, insights, queue, worker_record
+from jobdeck.core import queue, worker_record
 from jobdeck.core.model import NewJob, RunOutcome
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -174,21 +176,21 @@ class TestWorkerRuns:
 class TestWorkers:
     def test_a_worker_is_listed_while_it_reports_and_until_it_is_removed(self, conn: Connection) -> None:
         announce(conn, types=["beta", "alpha"], running=2)
-        (worker,) = insights.workers(conn)
+        (worker,) = read_jobs.workers(conn)
         assert (worker.id, worker.host, worker.pid, worker.mode, worker.version, worker.concurrency) == (
             WORKER, "host-1", 42, "headless", "0.1.0", 4,
         )  # fmt: skip
         assert (worker.task_types, worker.running, worker.alive) == (("beta", "alpha"), 2, True)
         advance(conn, timedelta(seconds=119))
-        assert insights.workers(conn)[0].alive
+        assert read_jobs.workers(conn)[0].alive
         advance(conn, timedelta(seconds=2))
-        assert not insights.workers(conn)[0].alive
+        assert not read_jobs.workers(conn)[0].alive
         announce(conn, running=1)
-        (worker,) = insights.workers(conn)
+        (worker,) = read_jobs.workers(conn)
         assert (worker.alive, worker.running) == (True, 1)
         assert worker.heartbeat_at - worker.started_at >= timedelta(seconds=120)
         worker_record.remove_worker(conn, WORKER)
-        assert insights.workers(conn) == []
+        assert read_jobs.workers(conn) == []
 
 
 class TestThroughput:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.filters import completions, format_filter, parse_filter
 from jobdeck.core.model import Filter, RunOutcome, Status
+from jobdeck.core.read.filters import completions, format_filter, parse_filter
 
 TYPES = ("game_platform_profile_refresh", "game_platform_sync", "sms_digest_processor")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from jobdeck.core import queue, worker_record
-from jobdeck.core.health import health
 from jobdeck.core.model import Verdict
+from jobdeck.core.read.health import health
 from tests.support.queue import (
     ACTOR,
     WORKER,

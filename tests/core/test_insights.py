@@ -11,9 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import history, insights, queue, worker_record
+from jobdeck.core import queue, worker_record
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import Counts, Filter, NewJob, RunOutcome, Status
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -48,7 +50,7 @@ def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> lis
     found: list[Job] = []
     after = None
     for _ in range(100):
-        page = insights.page(conn, wanted, limit=limit, after=after, **order)
+        page = read_jobs.page(conn, wanted, limit=limit, after=after, **order)
         assert len(page.jobs) <= limit
         found += page.jobs
         after = page.next
@@ -59,7 +61,7 @@ def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> lis
 
 
 def ids(conn: Connection, wanted: Filter, **order: Any) -> list[UUID]:
-    return [job.id for job in insights.page(conn, wanted, **order).jobs]
+    return [job.id for job in read_jobs.page(conn, wanted, **order).jobs]
 
 
 def created(jobs: Iterable[Job]) -> list[datetime]:
@@ -113,7 +115,7 @@ KEYS: dict[str, Callable[[Job], Any]] = {
 
 class TestOrder:
     @DIRECTIONS
-    @pytest.mark.parametrize("sort", insights.SORTS)
+    @pytest.mark.parametrize("sort", read_jobs.SORTS)
     def test_pages_of_every_tab_leave_none_out_and_repeat_none(
         self, full: Connection, sort: str, descending: bool
     ) -> None:
@@ -124,7 +126,7 @@ class TestOrder:
             """
             wanted = {job_id for (job_id,) in full.execute(stored, {"tab": tab}).fetchall()}
             assert len(wanted) >= 7
-            whole = insights.page(full, Filter(status=tab), sort=sort, descending=descending).jobs
+            whole = read_jobs.page(full, Filter(status=tab), sort=sort, descending=descending).jobs
             for limit in (3, 7):
                 paged = all_pages(full, Filter(status=tab), limit, sort=sort, descending=descending)
                 assert [job.id for job in paged] == [job.id for job in whole]
@@ -135,16 +137,16 @@ class TestOrder:
                 assert keys == sorted(keys, reverse=descending)
 
     def test_the_natural_order_of_a_tab_is_what_one_looks_for_there(self, full: Connection) -> None:
-        everything = insights.page(full, Filter()).jobs
+        everything = read_jobs.page(full, Filter()).jobs
         assert created(everything) == sorted(created(everything), reverse=True)
-        pending = insights.page(full, Filter(status=Status.PENDING)).jobs
+        pending = read_jobs.page(full, Filter(status=Status.PENDING)).jobs
         assert [job.run_at for job in pending] == sorted(job.run_at for job in pending)
-        running = insights.page(full, Filter(status=Status.RUNNING)).jobs
+        running = read_jobs.page(full, Filter(status=Status.RUNNING)).jobs
         starts = [job.started_at for job in running if job.started_at]
         assert len(starts) == 7
         assert starts == sorted(starts)
         for tab in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
-            ends = [job.completed_at for job in insights.page(full, Filter(status=tab)).jobs if job.completed_at]
+            ends = [job.completed_at for job in read_jobs.page(full, Filter(status=tab)).jobs if job.completed_at]
             assert len(ends) >= 7
             assert ends == sorted(ends, reverse=True)
 
@@ -201,27 +203,27 @@ class TestOrder:
         for _ in range(3):
             add(conn)
         for descending in (True, False):
-            listed = insights.page(conn, Filter(), sort="created", descending=descending).jobs
+            listed = read_jobs.page(conn, Filter(), sort="created", descending=descending).jobs
             assert created(listed) == sorted(created(listed), reverse=descending)
             assert len(listed) == 33
 
     def test_a_list_goes_on_where_it_was_though_jobs_come_and_go(self, conn: Connection) -> None:
         jobs = [add(conn) for _ in range(12)]
-        first = insights.page(conn, Filter(), limit=4)
+        first = read_jobs.page(conn, Filter(), limit=4)
         add(conn)
         queue.delete(conn, [first.jobs[-1].id], actor=ACTOR)
-        second = insights.page(conn, Filter(), limit=4, after=first.next)
+        second = read_jobs.page(conn, Filter(), limit=4, after=first.next)
         assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
 
     def test_an_unknown_order_is_refused(self, conn: Connection) -> None:
         with pytest.raises(UsageError, match="no order by size"):
-            insights.page(conn, Filter(), sort="size")
+            read_jobs.page(conn, Filter(), sort="size")
 
     @pytest.mark.parametrize("sort", ["natural", "updated"])
     @pytest.mark.parametrize("cursor", ["x", "%%%", "bm9wZQ", "e30", "WzFd", "ünïcode"])
     def test_what_is_no_cursor_is_refused(self, conn: Connection, cursor: str, sort: str) -> None:
         with pytest.raises(UsageError, match="no cursor"):
-            insights.page(conn, Filter(), sort=sort, after=cursor)
+            read_jobs.page(conn, Filter(), sort=sort, after=cursor)
 
     @pytest.mark.parametrize(
         ("sort", "forged"),
@@ -236,7 +238,7 @@ class TestOrder:
     def test_a_cursor_that_was_made_up_is_refused(self, conn: Connection, sort: str, forged: dict[str, Any]) -> None:
         cursor = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode()
         with pytest.raises(UsageError, match="no cursor"):
-            insights.page(conn, Filter(status=Status.PENDING), sort=sort, after=cursor)
+            read_jobs.page(conn, Filter(status=Status.PENDING), sort=sort, after=cursor)
 
     @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "9" * 40])
     def test_what_is_no_cursor_of_runs_is_refused(self, conn: Connection, cursor: str) -> None:
@@ -291,7 +293,7 @@ class TestFilters:
 
     def test_filters_are_joined_in_every_tab_and_paged(self, full: Connection) -> None:
         for tab in TABS:
-            whole = insights.page(full, Filter(status=tab)).jobs
+            whole = read_jobs.page(full, Filter(status=tab)).jobs
             kinds = {job.task_type for job in whole}
             for kind in kinds:
                 wanted = Filter(status=tab, task_type=kind, search=kind[:3], attempts_at_least=0)
@@ -301,7 +303,7 @@ class TestFilters:
     def test_a_removed_success_is_listed_as_the_job_it_was(self, conn: Connection) -> None:
         job = add(conn, payload={"n": 1}, priority=5)
         run_once(conn, output={"sent": 3})
-        (listed,) = insights.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        (listed,) = read_jobs.page(conn, Filter(status=Status.SUCCEEDED)).jobs
         assert (listed.id, listed.task_type, listed.payload, listed.status) == (
             job.id, "alpha", {"n": 1}, Status.SUCCEEDED,
         )  # fmt: skip
@@ -309,13 +311,13 @@ class TestFilters:
             True, {"sent": 3}, RunOutcome.SUCCEEDED, 1,
         )  # fmt: skip
         assert listed.completed_at is not None
-        assert insights.job(conn, job.id) == listed
+        assert read_jobs.job(conn, job.id) == listed
         assert ids(conn, Filter()) == []
 
     def test_of_a_removed_success_nothing_is_made_up(self, conn: Connection) -> None:
         job = add(conn, max_attempts=5, priority=5, run_at=now(conn) - timedelta(hours=1))
         run_once(conn)
-        (listed,) = insights.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        (listed,) = read_jobs.page(conn, Filter(status=Status.SUCCEEDED)).jobs
         assert (listed.attempts, listed.max_attempts, listed.priority, listed.created_by) == (1, None, None, None)
         assert listed.created_at is not None
         assert job.created_at is not None
@@ -335,8 +337,8 @@ class TestFilters:
         run_once(conn)
         add(conn)
         run_once(conn)
-        for sort in insights.SORTS:
-            page = insights.page(conn, Filter(status=Status.SUCCEEDED), sort=sort).jobs
+        for sort in read_jobs.SORTS:
+            page = read_jobs.page(conn, Filter(status=Status.SUCCEEDED), sort=sort).jobs
             assert {job.created_at is None for job in page if job.id == job_id} == {True}
         assert ids(conn, Filter(status=Status.SUCCEEDED), sort="created")[-1] == job_id
 
@@ -350,24 +352,24 @@ class TestFilters:
 
     def test_ids_are_found_for_an_action_on_all_and_removed_ones_are_not(self, full: Connection) -> None:
         for tab in TABS:
-            wanted = [job.id for job in insights.page(full, Filter(status=tab)).jobs if not job.removed]
-            assert insights.find_ids(full, Filter(status=tab)) == wanted
-        assert len(insights.find_ids(full, Filter(), limit=5)) == 5
+            wanted = [job.id for job in read_jobs.page(full, Filter(status=tab)).jobs if not job.removed]
+            assert read_jobs.find_ids(full, Filter(status=tab)) == wanted
+        assert len(read_jobs.find_ids(full, Filter(), limit=5)) == 5
 
 
 class TestCounts:
     def test_each_status_is_counted_exactly(self, full: Connection) -> None:
-        counted = insights.counts(full)
+        counted = read_jobs.counts(full)
         stored = {
             row["status"]: row["n"] for row in rows(full, "SELECT status, count(*) AS n FROM job_queue GROUP BY 1")
         }
         assert {status: getattr(counted, status) for status in stored} == stored
         assert counted.removed == value(full, "SELECT count(*) FROM job_runs WHERE removed") == 7
         for tab in TABS:
-            assert counted.of(tab) == len(insights.page(full, Filter(status=tab)).jobs)
+            assert counted.of(tab) == len(read_jobs.page(full, Filter(status=tab)).jobs)
 
     def test_nothing_is_zero(self, conn: Connection) -> None:
-        assert insights.counts(conn) == Counts()
+        assert read_jobs.counts(conn) == Counts()
 
     def test_more_than_ten_thousand_is_said_as_more(self, conn: Connection) -> None:
         conn.execute(
@@ -376,20 +378,20 @@ class TestCounts:
             SELECT 'alpha', CASE WHEN n <= 10000 THEN 'failed' ELSE 'pending' END FROM generate_series(1, 22000) AS n
             """
         )
-        counted = insights.counts(conn)
+        counted = read_jobs.counts(conn)
         assert (counted.failed, counted.pending) == (Counts.LIMIT, Counts.LIMIT + 1)
-        page = insights.page(conn, Filter(status=Status.PENDING), limit=100)
+        page = read_jobs.page(conn, Filter(status=Status.PENDING), limit=100)
         assert len(page.jobs) == 100
-        page = insights.page(conn, Filter(status=Status.PENDING), sort="created", limit=100)
+        page = read_jobs.page(conn, Filter(status=Status.PENDING), sort="created", limit=100)
         assert len(page.jobs) == 100
 
     def test_what_falls_below_ten_thousand_is_exact_at_once(self, conn: Connection) -> None:
         conn.execute(
             "INSERT INTO job_queue (task_type, status) SELECT 'alpha', 'failed' FROM generate_series(1, 40000)"
         )
-        assert insights.counts(conn).failed == Counts.LIMIT + 1
+        assert read_jobs.counts(conn).failed == Counts.LIMIT + 1
         conn.execute("DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue LIMIT 30001)")
-        assert insights.counts(conn).failed == Counts.LIMIT - 1
+        assert read_jobs.counts(conn).failed == Counts.LIMIT - 1
 
     @pytest.mark.parametrize("most", [1, 63, 1000, 3999, 4000, 4001, 100_000])
     def test_counting_stops_at_the_limit_given_and_never_before(self, most: int, conn: Connection) -> None:
@@ -423,7 +425,7 @@ class TestOneJob:
             conn, payload={"n": 1}, run_at=at + timedelta(hours=1), priority=3, max_attempts=4, dedupe_key="d",
             concurrency_key="c", recurrence_interval_minutes=60, expires_at=at + timedelta(days=1),
         )  # fmt: skip
-        job = insights.job(conn, made.id)
+        job = read_jobs.job(conn, made.id)
         assert job == made
         stored = job_row(conn, made.id)
         for name in (
@@ -437,7 +439,7 @@ class TestOneJob:
         claimed = claim_one(conn)
         queue.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
         queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
-        job = insights.job(conn, claimed.id)
+        job = read_jobs.job(conn, claimed.id)
         assert job is not None
         assert (job.status, job.locked_by, job.run_token, job.progress, job.checkpoint) == (
             Status.RUNNING, WORKER, claimed.run_token, {"done": 2}, {"at": 2},
@@ -449,7 +451,7 @@ class TestOneJob:
         late = add(conn, run_at=now(conn) - timedelta(seconds=90))
         later = add(conn, run_at=now(conn) + timedelta(seconds=90))
         waiting = add(conn, run_at=now(conn) - timedelta(seconds=90), blocked_by=later.id)
-        told = {job.id: job.overdue_seconds for job in insights.page(conn, Filter()).jobs}
+        told = {job.id: job.overdue_seconds for job in read_jobs.page(conn, Filter()).jobs}
         assert told[late.id] == pytest.approx(90, abs=30)
         assert (told[later.id], told[waiting.id]) == (None, None)
 
@@ -457,7 +459,7 @@ class TestOneJob:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
         queue.retry(conn, [job.id], actor=ACTOR)
-        detail = insights.detail(conn, job.id)
+        detail = read_jobs.detail(conn, job.id)
         assert detail is not None
         assert detail.job.id == job.id
         assert [run.outcome for run in detail.runs] == [RunOutcome.FAILED]
@@ -468,11 +470,11 @@ class TestOneJob:
     def test_detail_of_a_success_that_left_and_of_nothing(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn)
-        detail = insights.detail(conn, job.id)
+        detail = read_jobs.detail(conn, job.id)
         assert detail is not None
         assert (detail.job.removed, len(detail.runs), detail.why) == (True, 1, ())
-        assert insights.detail(conn, uuid.uuid4()) is None
-        assert insights.job(conn, uuid.uuid4()) is None
+        assert read_jobs.detail(conn, uuid.uuid4()) is None
+        assert read_jobs.job(conn, uuid.uuid4()) is None
 
     def test_an_id_is_found_by_how_it_begins(self, conn: Connection) -> None:
         one, other = (
@@ -480,43 +482,43 @@ class TestOneJob:
             uuid.UUID("aaaa2222-0000-4000-8000-000000000002"),
         )
         conn.execute("INSERT INTO job_queue (id, task_type) VALUES (%s, 'alpha'), (%s, 'alpha')", (one, other))
-        assert insights.resolve_id(conn, "aaaa1") == one
-        assert insights.resolve_id(conn, " AAAA2222-00 ") == other
-        assert insights.resolve_id(conn, str(one)) == one
+        assert read_jobs.resolve_id(conn, "aaaa1") == one
+        assert read_jobs.resolve_id(conn, " AAAA2222-00 ") == other
+        assert read_jobs.resolve_id(conn, str(one)) == one
         with pytest.raises(UsageError, match="More than one") as told:
-            insights.resolve_id(conn, "aaaa")
+            read_jobs.resolve_id(conn, "aaaa")
         assert str(one) in str(told.value)
         assert str(other) in str(told.value)
         with pytest.raises(JobNotFound):
-            insights.resolve_id(conn, "bbbb")
+            read_jobs.resolve_id(conn, "bbbb")
         for text in ("", "aaa", "xyzw", "aaaa%", str(one) + "0"):
             with pytest.raises(UsageError, match="no job id"):
-                insights.resolve_id(conn, text)
+                read_jobs.resolve_id(conn, text)
 
     def test_the_id_of_a_success_that_left_is_found_too(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn)
-        assert insights.resolve_id(conn, str(job.id)[:23]) == job.id
+        assert read_jobs.resolve_id(conn, str(job.id)[:23]) == job.id
 
 
 class TestSnapshot:
     def test_it_is_one_moment_of_everything_and_changes_nothing(self, full: Connection) -> None:
         with changes_nothing(full):
-            shown = insights.snapshot(full, Filter(status=Status.FAILED), limit=3)
+            shown = read_jobs.snapshot(full, Filter(status=Status.FAILED), limit=3)
         assert len(shown.page.jobs) == 3
         assert shown.page.next is not None
-        assert shown.counts == insights.counts(full)
+        assert shown.counts == read_jobs.counts(full)
         assert shown.processing.enabled
         assert shown.workers == ()
         assert shown.health.findings
         assert abs(shown.at - now(full)) < timedelta(minutes=5)
 
     def test_an_empty_queue_has_one_too(self, conn: Connection) -> None:
-        shown = insights.snapshot(conn, Filter())
+        shown = read_jobs.snapshot(conn, Filter())
         assert (shown.page.jobs, shown.page.next, shown.counts) == ((), None, Counts())
 
     def test_permissions_of_the_owner_are_all(self, conn: Connection) -> None:
-        told = insights.permissions(conn)
+        told = read_jobs.permissions(conn)
         assert (told.view, told.operate, told.work) == (True, True, True)
         assert told.role == value(conn, "SELECT current_user::text")
 
@@ -534,7 +536,7 @@ class TestWhy:
 
     @staticmethod
     def false_clauses(conn: Connection, job_id: UUID) -> dict[str, str]:
-        clauses = insights.why(conn, job_id)
+        clauses = read_jobs.why(conn, job_id)
         assert [clause.name for clause in clauses] == [
             "status", "processing", "type open", "worker", "due", "unexpired", "unblocked", "key free",
         ]  # fmt: skip
@@ -657,4 +659,4 @@ class TestWhy:
         assert list(self.false_clauses(conn, job_id)) == ["status"]
 
     def test_a_job_that_is_gone_has_no_clauses(self, conn: Connection) -> None:
-        assert insights.why(conn, uuid.uuid4()) == []
+        assert read_jobs.why(conn, uuid.uuid4()) == []

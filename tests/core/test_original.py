@@ -11,9 +11,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import history, insights, queue
-from jobdeck.core.health import health
+from jobdeck.core import queue
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.read import history, jobs
+from jobdeck.core.read.health import health
 from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
 from tests.support.queue import (
@@ -254,7 +255,7 @@ class TestRowsLeftBehind:
             (Status.FAILED, ["failed"]),
             (Status.CANCELLED, ["cancelled", "cancelled_series"]),
         ]:
-            listed = insights.page(conn, Filter(status=tab), limit=50).jobs
+            listed = jobs.page(conn, Filter(status=tab), limit=50).jobs
             assert set(kinds) <= {job.task_type for job in listed}
         for kind in ("succeeded", "failed", "cancelled"):
             row = one(conn, kind)

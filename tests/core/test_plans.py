@@ -16,10 +16,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import evidence, history, insights, queue, worker_record
+from jobdeck.core import queue, worker_record
 from jobdeck.core.errors import EmbeddedPostgresError, JobNotFound, UsageError
-from jobdeck.core.health import health
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core.read import history, reports
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.health import health
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
@@ -193,13 +195,13 @@ def _enqueue_behind(conn: Connection, held: list[tuple[UUID, int]]) -> None:
 
 def _find_by_prefix(conn: Connection) -> None:
     with suppress(JobNotFound, UsageError):
-        insights.resolve_id(conn, str(CROWD)[:30])
+        read_jobs.resolve_id(conn, str(CROWD)[:30])
 
 
 def _page(status: Status | None, *, second: bool = False) -> Operation:
     def call(conn: Connection) -> object:
-        found = insights.page(conn, Filter(status=status), limit=50)
-        return insights.page(conn, Filter(status=status), limit=50, after=found.next) if second else found
+        found = read_jobs.page(conn, Filter(status=status), limit=50)
+        return read_jobs.page(conn, Filter(status=status), limit=50, after=found.next) if second else found
 
     return Operation(call, reads=True)
 
@@ -239,26 +241,26 @@ OPERATIONS: Final = {
         lambda conn: queue.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
     "open a worker run": Operation(lambda conn: worker_record.open_worker_run(conn, source="cli", worker_id=WORKER)),
-    "counts": Operation(insights.counts, reads=True),
+    "counts": Operation(read_jobs.counts, reads=True),
     "health": Operation(health, reads=True),
-    "why": Operation(lambda conn: insights.why(conn, CROWD), reads=True),
-    "detail": Operation(lambda conn: insights.detail(conn, CROWD), reads=True),
-    "detail of what left the queue": Operation(lambda conn: insights.detail(conn, REMOVED), reads=True),
+    "why": Operation(lambda conn: read_jobs.why(conn, CROWD), reads=True),
+    "detail": Operation(lambda conn: read_jobs.detail(conn, CROWD), reads=True),
+    "detail of what left the queue": Operation(lambda conn: read_jobs.detail(conn, REMOVED), reads=True),
     "newest runs": Operation(history.runs, entries=60, blocks=40, reads=True),
     "errors of a week": Operation(
         lambda conn: history.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
     ),
-    "cron health": Operation(evidence.cron, reads=True, entries=8000, blocks=9000),
-    "errors over time": Operation(evidence.errors, reads=True, entries=70_000, blocks=150_000),
+    "cron health": Operation(reports.cron, reads=True, entries=8000, blocks=9000),
+    "errors over time": Operation(reports.errors, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(
-        lambda conn: evidence.alike(conn, "crowd", "0123456789ab"), entries=70_000, blocks=150_000, reads=True
+        lambda conn: reports.alike(conn, "crowd", "0123456789ab"), entries=70_000, blocks=150_000, reads=True
     ),
-    "workers and what nobody runs": Operation(evidence.fleet, reads=True),
+    "workers and what nobody runs": Operation(reports.fleet, reads=True),
     "audit and digest of a shift": Operation(
-        lambda conn: evidence.audit(conn, timedelta(hours=8)), entries=170_000, blocks=170_000, reads=True, growth=6
+        lambda conn: reports.audit(conn, timedelta(hours=8)), entries=170_000, blocks=170_000, reads=True, growth=6
     ),
     "detail of what is in the trash": Operation(
-        lambda conn: insights.detail(conn, UUID("00000000-0000-7000-8009-000000000001")), reads=True
+        lambda conn: read_jobs.detail(conn, UUID("00000000-0000-7000-8009-000000000001")), reads=True
     ),
     "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
     **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},

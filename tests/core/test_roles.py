@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import evidence, history, insights, queue, worker_record
-from jobdeck.core.health import health
+from jobdeck.core import queue, worker_record
 from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
 from jobdeck.core.programme import choices
+from jobdeck.core.read import history, jobs, reports
+from jobdeck.core.read.health import health
 from jobdeck.core.schema import check_schema, install_schema
 from tests.core.test_original import ORIGINAL
 from tests.support.catalog import catalog
@@ -159,27 +160,27 @@ class TestViewer:
     def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
         job = add(owner)
         claim_one(owner)
-        shown = insights.snapshot(viewer, Filter())
+        shown = jobs.snapshot(viewer, Filter())
         assert [listed.id for listed in shown.page.jobs] == [job.id]
         assert shown.processing.enabled
         assert health(viewer).findings
-        assert insights.detail(viewer, job.id) is not None
-        assert len(insights.why(viewer, job.id)) == 8
+        assert jobs.detail(viewer, job.id) is not None
+        assert len(jobs.why(viewer, job.id)) == 8
         history.runs(viewer)
         history.ask_worker_runs(viewer)()
         history.errors(viewer, since=DAY)
-        evidence.cron(viewer)
-        evidence.errors(viewer, [job.id])
-        evidence.alike(viewer, "alpha", "0")
-        evidence.fleet(viewer)
-        evidence.audit(viewer, DAY)
-        evidence.recipients(viewer, job.id)
-        assert insights.resolve_id(viewer, str(job.id)) == job.id
+        reports.cron(viewer)
+        reports.errors(viewer, [job.id])
+        reports.alike(viewer, "alpha", "0")
+        reports.fleet(viewer)
+        reports.audit(viewer, DAY)
+        reports.recipients(viewer, job.id)
+        assert jobs.resolve_id(viewer, str(job.id)) == job.id
         check_schema(viewer)
-        told = insights.permissions(viewer)
+        told = jobs.permissions(viewer)
         assert (told.view, told.operate, told.work) == (True, False, False)
         for tab in Status:
-            insights.page(viewer, Filter(status=tab), sort="updated")
+            jobs.page(viewer, Filter(status=tab), sort="updated")
 
     def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
         self, owner: Connection, viewer: Connection
@@ -199,20 +200,20 @@ class TestViewer:
         deleted = add(owner, "epsilon", payload=SECRET)
         queue.delete(owner, [deleted.id], actor=ACTOR)
 
-        seen = insights.job(viewer, again.id)
+        seen = jobs.job(viewer, again.id)
         assert seen is not None
         assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
         for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
-            assert_names_nobody(insights.detail(viewer, job_id))
+            assert_names_nobody(jobs.detail(viewer, job_id))
         assert_names_nobody(history.audit(viewer), history.runs(viewer))
         (edited,) = history.audit(viewer, job_id=waiting.id)
         assert edited.before is not None
         assert edited.after is not None
         assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
         for tab in (None, *Status):
-            assert_names_nobody(insights.page(viewer, Filter(status=tab)))
-        assert insights.page(viewer, Filter(search="ada@example.org")).jobs == ()
-        assert len(insights.page(owner, Filter(search="ada@example.org")).jobs) == 3
+            assert_names_nobody(jobs.page(viewer, Filter(status=tab)))
+        assert jobs.page(viewer, Filter(search="ada@example.org")).jobs == ()
+        assert len(jobs.page(owner, Filter(search="ada@example.org")).jobs) == 3
 
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
@@ -248,10 +249,10 @@ class TestOperator:
 
     def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
         job = add(owner, payload=SECRET)
-        seen = insights.job(operator, job.id)
+        seen = jobs.job(operator, job.id)
         assert seen is not None
         assert seen.payload == SECRET
-        told = insights.permissions(operator)
+        told = jobs.permissions(operator)
         assert (told.view, told.operate, told.work) == (True, True, False)
 
     def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
@@ -317,7 +318,7 @@ class TestWorker:
         run_id = worker_record.open_worker_run(worker, source="worker", worker_id="w")
         worker_record.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
         assert history.ask_worker_runs(worker)()[0].succeeded == 1
-        told = insights.permissions(worker)
+        told = jobs.permissions(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
@@ -435,7 +436,7 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
                 with people.sign_in(empty_database_url, group) as conn:
                     assert queue.processing(conn).enabled
                     assert len(history.ask_worker_runs(conn)()) == 2
-                    assert insights.counts(conn) == insights.counts(owner)
+                    assert jobs.counts(conn) == jobs.counts(owner)
             with people.sign_in(empty_database_url, "job_worker") as conn:
                 assert len(claim(conn, ["due"])) == 1
             with people.sign_in(empty_database_url, "job_viewer") as conn, pytest.raises(DENIED):

@@ -15,15 +15,7 @@ from jobdeck.core.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE_ROOMS = ("core/queue.py", "core/worker_record.py", "core/bulk.py", "core/outbox.py", "core/programme/")
-READ_ROOMS = (
-    "core/asking.py",
-    "core/insights.py",
-    "core/pages.py",
-    "core/health.py",
-    "core/history.py",
-    "core/evidence.py",
-    "core/trigger_health.py",
-)
+READ_ROOMS = ("core/read/",)
 SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
 CONNECTION_ROOMS = ("core/postgres/", "core/schema.py")
 EXECUTING = {"execute", "executemany", "copy", "stream"}

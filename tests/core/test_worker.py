@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import heartbeat, insights, queue
+from jobdeck.core import heartbeat, queue
 from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.run_context import RunContext
 from jobdeck.core.slots import Slots
@@ -154,7 +155,7 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
     with working(database_url, job_type("fine", lambda _p, _c: None)):
         until(lambda: sorted(outcomes(conn)) == ["failed", "succeeded"], "both outcomes")
     with Database(database_url, application_name="test") as database, database.connection() as looking:
-        (failed,) = insights.page(looking, Filter(status=Status.FAILED)).jobs
+        (failed,) = read_jobs.page(looking, Filter(status=Status.FAILED)).jobs
     assert failed.id != other.id
     assert "cannot be read" in str(failed.payload)
     assert "payload does not fit" in (failed.last_error or "")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from jobdeck.core import queue, sentinel
 from jobdeck.core.alert_events import fingerprint
 from jobdeck.core.alerts import LOST_TOLD, Alerts
-from jobdeck.core.health import expect_trigger
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.read.health import expect_trigger
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.sentinel import Outage, Sentinel
 from jobdeck.core.worker import Worker

@@ -11,8 +11,8 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.health import health
 from jobdeck.core.model import Verdict
+from jobdeck.core.read.health import health
 from jobdeck.core.registry import Done
 from jobdeck.core.sentinel import Sentinel
 from tests.core.cli_support import environment, runner

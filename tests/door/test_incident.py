@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core import history, registry
-from jobdeck.core.health import health
+from jobdeck.core import registry
 from jobdeck.core.model import Verdict
+from jobdeck.core.read import history
+from jobdeck.core.read.health import health
 from jobdeck.core.sandbox.server import Sandbox
 from jobdeck.core.settings import Settings
 from tests.core.test_alerts import receiving

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import history, outbox, queue
+from jobdeck.core import outbox, queue
 from jobdeck.core.programme import messaging_audience
+from jobdeck.core.read import history
 from tests.core.test_roles import GROUPS, People
 from tests.support.queue import add, digest, value
 

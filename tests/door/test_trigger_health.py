@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core import queue, worker_record
-from jobdeck.core.health import expect_trigger, health
 from jobdeck.core.model import Verdict
+from jobdeck.core.read.health import expect_trigger, health
 from tests.door.support import opened, pass_time
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
 from tests.support.working import until

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import dict_row
 
-from jobdeck.core.insights import counts
 from jobdeck.core.model import Json, RunOutcome
+from jobdeck.core.read.jobs import counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -26,7 +26,7 @@ from jobdeck.core.model import (
     Worker,
     WorkerRun,
 )
-from jobdeck.core.reports import (
+from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
     CronReport,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
-from jobdeck.core.filters import format_filter
+from jobdeck.core.read.filters import format_filter
 from jobdeck.tui.view import Request
 
 if TYPE_CHECKING:

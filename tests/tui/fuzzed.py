@@ -27,7 +27,7 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.reports import Recipient, Recipients
+from jobdeck.core.read.report_types import Recipient, Recipients
 from jobdeck.tui.creating import Found, Rehearsal
 from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes

@@ -21,7 +21,7 @@ from jobdeck.core.model import (
     Worker,
     WorkerRun,
 )
-from jobdeck.core.reports import ErrorTrend
+from jobdeck.core.read.report_types import ErrorTrend
 from jobdeck.tui.view import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
 

@@ -25,8 +25,8 @@ from textual.widgets import Static
 
 from jobdeck.core import bulk, queue
 from jobdeck.core.cli import main
-from jobdeck.core.filters import parse_filter
 from jobdeck.core.model import NewJob
+from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID
 from tests.core.cli_support import HANDLERS, environment, started

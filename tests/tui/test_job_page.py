@@ -12,7 +12,7 @@ import pytest
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import AuditEntry, Clause, JobDetail, Run, RunOutcome, Status
-from jobdeck.core.reports import Recipient, Recipients
+from jobdeck.core.read.report_types import Recipient, Recipients
 from jobdeck.tui import detail_text
 from jobdeck.tui.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes

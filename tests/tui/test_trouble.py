@@ -15,7 +15,7 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed
 
 if TYPE_CHECKING:
-    from jobdeck.core.reports import CronReport
+    from jobdeck.core.read.report_types import CronReport
 
 ADVICE = (
     "The database at db-primary.internal.example.org:5432/production does not answer (connection refused). "

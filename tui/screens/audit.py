@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from jobdeck.core.reports import AuditReport
+from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.timeparse import format_duration
 from jobdeck.tui import audit_text
 from jobdeck.tui.actions import bindings

@@ -8,7 +8,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from jobdeck.core.reports import CronReport
+from jobdeck.core.read.report_types import CronReport
 from jobdeck.tui import health_text
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.ink import Line

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.reports import ErrorReport
+from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.tui import errors_text, playbook_text
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.canary import Canary
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.core.model import Job
-    from jobdeck.core.reports import ErrorTrend
+    from jobdeck.core.read.report_types import ErrorTrend
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.ink import Span
     from jobdeck.tui.view import Backend

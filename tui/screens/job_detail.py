@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.core.model import Job, JobDetail, Json
-    from jobdeck.core.reports import Recipients
+    from jobdeck.core.read.report_types import Recipients
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.ink import Span
     from jobdeck.tui.view import Backend

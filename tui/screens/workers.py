@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.core.reports import Fleet
+from jobdeck.core.read.report_types import Fleet
 from jobdeck.tui import fleet_text
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage

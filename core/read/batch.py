@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from jobdeck.core.rows import Row
+    from jobdeck.core.read.rows import Row
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]

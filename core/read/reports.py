@@ -1,6 +1,6 @@
 """The evidence behind the verdict: the trigger's history, errors over time, workers, a shift. Changes nothing.
 
-Like `jobdeck.core.insights` it reads through views, and what it reads is bounded: by an index, a time and a limit.
+Like `jobdeck.core.read.jobs` it reads through views, and what it reads is bounded: by an index, a time and a limit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from jobdeck.core import history, insights
-from jobdeck.core.asking import ask, one_moment
-from jobdeck.core.asking import rows as _rows
-from jobdeck.core.health import TICK, ask_health
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import ask_processing
-from jobdeck.core.reports import (
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.batch import ask, one_moment
+from jobdeck.core.read.batch import rows as _rows
+from jobdeck.core.read.health import TICK, ask_health
+from jobdeck.core.read.report_types import (
     HOURS,
     ActionCount,
     AuditReport,
@@ -31,15 +32,15 @@ from jobdeck.core.reports import (
     TriggerCount,
     overdue_by,
 )
-from jobdeck.core.rows import Row, job_from
+from jobdeck.core.read.rows import Row, job_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.asking import Asked
     from jobdeck.core.model import Job
+    from jobdeck.core.read.batch import Asked
 
 Connection = psycopg.Connection[Any]
 
@@ -54,7 +55,7 @@ COUNTED: Final = timedelta(days=1)
 
 def clock(conn: Connection) -> datetime:
     """The database's time."""
-    return insights.ask_clock(conn)()
+    return read_jobs.ask_clock(conn)()
 
 
 def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> CronReport:
@@ -63,10 +64,10 @@ def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> Cr
     With `timeouts`, in seconds by task type, runs that have used up most of theirs weigh in the verdict.
     """
     with one_moment(conn):
-        clocked, expected = insights.ask_clock(conn), _ask_tick(conn)
-        due = insights.ask_page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED)
+        clocked, expected = read_jobs.ask_clock(conn), _ask_tick(conn)
+        due = read_jobs.ask_page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED)
         judged, switch = ask_health(conn, timeouts=timeouts), ask_processing(conn)
-        triggers, workers = history.ask_worker_runs(conn, limit=TRIGGERS), insights.ask_workers(conn)
+        triggers, workers = history.ask_worker_runs(conn, limit=TRIGGERS), read_jobs.ask_workers(conn)
         running, series = _ask_running(conn), _ask_series(conn)
     at, tick = clocked(), expected()
     return CronReport(
@@ -167,8 +168,8 @@ def _trends(rows: list[Row]) -> tuple[ErrorTrend, ...]:
 def errors(conn: Connection, watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> ErrorReport:
     """The groups, and where the watched jobs stand; a watched job that is nowhere is left out."""
     with one_moment(conn):
-        clocked, groups = insights.ask_clock(conn), ask_trends(conn, since=since)
-        asked = [insights.ask_job(conn, job_id) for job_id in watched]
+        clocked, groups = read_jobs.ask_clock(conn), ask_trends(conn, since=since)
+        asked = [read_jobs.ask_job(conn, job_id) for job_id in watched]
     found = (answer() for answer in asked)
     return ErrorReport(clocked(), groups(), tuple(job for job in found if job is not None))
 
@@ -222,7 +223,7 @@ FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
 def fleet(conn: Connection) -> Fleet:
     """The workers, what they run, and the task types that wait though no live worker handles them."""
     with one_moment(conn):
-        clocked, heard_of, running = insights.ask_clock(conn), insights.ask_workers(conn), _ask_running(conn)
+        clocked, heard_of, running = read_jobs.ask_clock(conn), read_jobs.ask_workers(conn), _ask_running(conn)
         waiting = ask(conn, _WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
     workers = tuple(heard_of())
     handled = {task_type for worker in workers if worker.alive for task_type in worker.task_types}
@@ -239,11 +240,11 @@ def digest(conn: Connection, since: timedelta) -> Digest:
 def ask_digest(conn: Connection, since: timedelta) -> Asked[Digest]:
     """Asks what a shift was like."""
     counted = min(since, COUNTED)
-    clocked = insights.ask_clock(conn)
+    clocked = read_jobs.ask_clock(conn)
     finished = ask(conn, _FINISHED, {"since": counted}, read=lambda rows: rows[0])
     audit, judged, switch = history.ask_audit(conn, since=since, limit=10_000), ask_health(conn), ask_processing(conn)
     jobs, triggers, groups = (
-        insights.ask_counts(conn),
+        read_jobs.ask_counts(conn),
         _ask_triggers(conn, since),
         ask_trends(conn, since=max(since, WEEK)),
     )

@@ -2,7 +2,7 @@
 
 Thresholds are those of the specification of the queue, section 8.7. They count in the interval at which a scheduler is
 expected to call, 5 minutes unless the database says otherwise. Signals of a scheduler are judged in
-`jobdeck.core.trigger_health`, and only where one has ever called.
+`jobdeck.core.read.scheduler_health`, and only where one has ever called.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core import trigger_health
-from jobdeck.core.asking import ask, one_moment
 from jobdeck.core.model import Finding, Health, Verdict, WorkerRun
+from jobdeck.core.read import scheduler_health
+from jobdeck.core.read.batch import ask, one_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
-    from jobdeck.core.asking import Asked
-    from jobdeck.core.rows import Row
+    from jobdeck.core.read.batch import Asked
+    from jobdeck.core.read.rows import Row
 
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
@@ -118,7 +118,7 @@ def ask_health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] |
     rates = ask(conn, _RATES, read=lambda rows: tuple(row["finished"] for row in rows))
     trigger = ask(conn, _LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None)
     late = ask(conn, _LATE_SERIES, read=_only)
-    calls = ask(conn, trigger_health.CALLS, read=_only)
+    calls = ask(conn, scheduler_health.CALLS, read=_only)
     running = ask(conn, _RUNNING, read=list) if timeouts else list
 
     def answer() -> Health:
@@ -152,7 +152,7 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
         *_late_series(facts, late),
         *_silent(facts),
         *_long_runs(running, timeouts),
-        *trigger_health.judge(facts, calls),
+        *scheduler_health.judge(facts, calls),
     ]
     findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
     return findings
@@ -191,7 +191,7 @@ def clear_alarm(conn: psycopg.Connection[Any], name: str) -> datetime | None:
 
 
 def _ago(at: datetime, since: datetime) -> str:
-    return trigger_health.span(at - since)
+    return scheduler_health.span(at - since)
 
 
 def _switch(facts: dict[str, Any]) -> Finding:
@@ -212,11 +212,11 @@ def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     if last_seen is None:
         return Finding("workers", Verdict.CRITICAL, "No worker has ever been heard of, and no trigger has run.")
     if called and at - called <= 2 * tick:
-        every = f"called {_ago(at, called)} ago and is expected every {trigger_health.span(tick)}"
+        every = f"called {_ago(at, called)} ago and is expected every {scheduler_health.span(tick)}"
         return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker stands.")
     silent = at - last_seen
     if silent <= 2 * tick:
-        usual = f"{trigger_health.span(2 * tick)} without one are nothing unusual"
+        usual = f"{scheduler_health.span(2 * tick)} without one are nothing unusual"
         return Finding("workers", Verdict.OK, f"The last sign of a worker was {_ago(at, last_seen)} ago; {usual}.")
     words = f"No worker is alive and none has given a sign for {_ago(at, last_seen)}."
     return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)

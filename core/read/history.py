@@ -1,6 +1,6 @@
 """What has happened: runs, cycles of workers, errors in groups, what operators did. Changes nothing.
 
-Like `jobdeck.core.insights` it reads through views, newest first and no more than it is asked for.
+Like `jobdeck.core.read.jobs` it reads through views, newest first and no more than it is asked for.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from jobdeck.core.asking import ask
-from jobdeck.core.asking import rows as _rows
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import AuditEntry, ErrorGroup, Run, RunOutcome, WorkerRun
-from jobdeck.core.pages import NO_CURSOR
-from jobdeck.core.rows import Row, run_from
+from jobdeck.core.read.batch import ask
+from jobdeck.core.read.batch import rows as _rows
+from jobdeck.core.read.job_lists import NO_CURSOR
+from jobdeck.core.read.rows import Row, run_from
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from jobdeck.core.asking import Asked
+    from jobdeck.core.read.batch import Asked
 
 Connection = psycopg.Connection[Any]
 

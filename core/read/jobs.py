@@ -13,11 +13,7 @@ from uuid import UUID
 
 import psycopg
 
-from jobdeck.core.asking import ask, one_moment
-from jobdeck.core.asking import rows as _rows
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.health import ask_health
-from jobdeck.core.history import ask_audit, ask_runs
 from jobdeck.core.model import (
     Clause,
     Counts,
@@ -31,15 +27,19 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.pages import NO_CURSOR, STATEMENTS, WINDOW
 from jobdeck.core.queue import ask_processing
-from jobdeck.core.rows import Row, job_from
+from jobdeck.core.read.batch import ask, one_moment
+from jobdeck.core.read.batch import rows as _rows
+from jobdeck.core.read.health import ask_health
+from jobdeck.core.read.history import ask_audit, ask_runs
+from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.rows import Row, job_from
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.asking import Asked
     from jobdeck.core.model import Json
+    from jobdeck.core.read.batch import Asked
 
 Connection = psycopg.Connection[Any]
 

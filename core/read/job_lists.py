@@ -1,4 +1,4 @@
-"""The lists of jobs, one statement for each status tab; `jobdeck.core.insights` runs them.
+"""The lists of jobs, one statement for each status tab; `jobdeck.core.read.jobs` runs them.
 
 Each reads its tab's natural order from an index and stops at `window`, then puts what it found in the order
 asked for. The natural order goes on behind `after_key` and `after_id`; any other is paged through by `skip`.
