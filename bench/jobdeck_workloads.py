@@ -17,9 +17,9 @@ import common
 import peer_jobdeck as peer
 import psycopg
 
-from jobdeck.core import desk, queue
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Done, Registry, job, load
 from jobdeck.core.settings import Settings
@@ -64,7 +64,7 @@ def fill(connection, kind, n):
     early = {"in": "-1 hour", "priority": 5, "n": n}
     if kind == "paused":
         connection.execute(_PLAIN, {"type": "paused_noop", **early})
-        queue.pause(connection, reason="bench", actor=ACTOR, task_type="paused_noop")
+        operator.pause(connection, reason="bench", actor=ACTOR, task_type="paused_noop")
     elif kind == "unhandled":
         connection.execute(_PLAIN, {"type": "unhandled_noop", **early})
     elif kind == "future":
@@ -75,7 +75,7 @@ def fill(connection, kind, n):
         connection.execute(_HISTORY, {"n": n})
     elif kind == "keyed":
         hold(connection, concurrency_key="busy")
-        queue.enqueue_many(
+        producer.enqueue_many(
             connection, [NewJob("noop", {"seq": 0}, concurrency_key="busy", priority=5)] * n, actor=ACTOR
         )
     elif kind == "blocked":
@@ -85,8 +85,8 @@ def fill(connection, kind, n):
 
 def hold(connection, **facts):
     """A job that another worker runs for the whole measurement."""
-    found = desk.enqueue(connection, NewJob("held_noop", {"seq": 0}, **facts), actor=ACTOR).job
-    queue.claim(connection, "holder", ["held_noop"], 1, 3600)
+    found = service.enqueue(connection, NewJob("held_noop", {"seq": 0}, **facts), actor=ACTOR).job
+    leases.claim(connection, "holder", ["held_noop"], 1, 3600)
     return found.id
 
 
@@ -130,9 +130,9 @@ def worker(database, registry=None, **settings):
 
 def enqueue(connection, n, first=1, **facts):
     """Enqueues n no-op jobs."""
-    for start in range(first, first + n, queue.BULK):
-        numbers = range(start, min(start + queue.BULK, first + n))
-        queue.enqueue_many(connection, [NewJob("noop", {"seq": seq}, **facts) for seq in numbers], actor=ACTOR)
+    for start in range(first, first + n, producer.BULK):
+        numbers = range(start, min(start + producer.BULK, first + n))
+        producer.enqueue_many(connection, [NewJob("noop", {"seq": seq}, **facts) for seq in numbers], actor=ACTOR)
 
 
 def drain_rate(connection, database, counter, n):
@@ -156,7 +156,7 @@ def pickup_p95(connection, database, counter, n=100):
     with worker(database):
         time.sleep(1)
         for seq in range(1, n + 1):
-            queue.enqueue(connection, NewJob("noop", {"seq": seq}), actor=ACTOR)
+            producer.enqueue(connection, NewJob("noop", {"seq": seq}), actor=ACTOR)
             committed = time.monotonic()
             time.sleep(0.03)
             while seq not in counter.started:
@@ -287,7 +287,7 @@ def payloads(args):
         plain = drain_rate(connection, database, counter, args.jobs)
         for kind, payload in (("large", {"text": TEXT}), ("heavy", {})):
             jobs = [NewJob(f"{kind}_noop", {"seq": seq} | payload) for seq in range(1, args.jobs + 1)]
-            queue.enqueue_many(connection, jobs, actor=ACTOR)
+            producer.enqueue_many(connection, jobs, actor=ACTOR)
             rate = run_all(connection, database, counter, args.jobs, args.jobs)
             emit(f"payload_{kind}", jobs=args.jobs, rate=rate, noop_rate=plain, ratio=rate / plain)
 
@@ -303,9 +303,9 @@ def mixed(args):
             kind = "failing_noop" if seq % 20 == 0 else "noop"
             key = f"key {seq // 10 % 10}" if seq % 10 == 1 else None
             jobs.append(NewJob(kind, {"seq": seq}, concurrency_key=key))
-        queue.enqueue_many(connection, jobs, actor=ACTOR)
+        producer.enqueue_many(connection, jobs, actor=ACTOR)
         for seq in range(args.jobs // 50):
-            queue.enqueue(connection, NewJob("noop", {"seq": seq}, recurrence_interval_minutes=60), actor=ACTOR)
+            producer.enqueue(connection, NewJob("noop", {"seq": seq}, recurrence_interval_minutes=60), actor=ACTOR)
         total = args.jobs + args.jobs // 50
         rate = run_all(connection, database, counter, total, total)
     emit("mixed", jobs=total, rate=rate, noop_rate=plain, ratio=rate / plain)
@@ -340,7 +340,7 @@ def growth(args):
     ):
         workers.go()
         for done in range(part, args.jobs + 1, part):
-            queue.enqueue_many(connection, jobs, actor=ACTOR)
+            producer.enqueue_many(connection, jobs, actor=ACTOR)
             workers.wait(lambda done=done: sum(tally.runs) >= done, interval=0.05)
             readings.append(workers.rss_mb())
     emit("growth", jobs=args.jobs, rss_mb=readings[-1], first_rss_mb=readings[0], readings=readings)
@@ -353,7 +353,7 @@ def start(args):
     peer.Noop.handler = counter
     with common.fresh_database(peer) as database, common.connect(database) as connection:
         for seq in range(1, args.jobs + 1):
-            queue.enqueue(connection, NewJob("noop", {"seq": seq}), actor=ACTOR)
+            producer.enqueue(connection, NewJob("noop", {"seq": seq}), actor=ACTOR)
             began = time.monotonic()
             with worker(database):
                 while seq not in counter.started:

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import psycopg
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database, install_schema
+from jobdeck.core.queue import producer as queue_producer
 from jobdeck.core.registry import Payload, Registry, job, load
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker
@@ -79,10 +79,10 @@ async def producer(url):
     with psycopg.connect(url, autocommit=True) as connection:
 
         async def one(seq):
-            queue.enqueue(connection, new(seq), actor="bench")
+            queue_producer.enqueue(connection, new(seq), actor="bench")
 
         async def many(sequence):
-            queue.enqueue_many(connection, map(new, sequence), actor="bench")
+            queue_producer.enqueue_many(connection, map(new, sequence), actor="bench")
 
         yield one, many
 

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobdeck.core import queue
 from jobdeck.core.flood import Flood
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -119,11 +119,11 @@ class Claimer:
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
 
-    def _claim(self, limit: int, fronts: Mapping[queue.Lane, queue.Front] | None, now: float) -> list[ClaimedJob]:
+    def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None, now: float) -> list[ClaimedJob]:
         station = self._station
         lease = station.settings.lease_seconds
         jobs = self._link.run(
-            lambda conn: queue.claim(conn, station.worker_id, station.task_types, limit, lease, fronts)
+            lambda conn: leases.claim(conn, station.worker_id, station.task_types, limit, lease, fronts)
         )
         full = len(jobs) == limit
         self._flood.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
@@ -141,7 +141,7 @@ class Claimer:
 
     def _pause(self) -> float:
         """How long nothing will be due, as far as the database knows; jittered, so that workers do not poll in step."""
-        now, due = self._link.run(lambda conn: queue.next_due(conn, self._station.task_types))
+        now, due = self._link.run(lambda conn: leases.next_due(conn, self._station.task_types))
         idle = IDLE_SECONDS if self._listener is not None and self._listener.connected else DEAF_SECONDS
         idle *= random.uniform(0.9, 1.0)  # noqa: S311 -- no secret depends on it
         if due is None:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.digest_words import PAUSED
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.finisher import Finisher
@@ -17,6 +16,8 @@ from jobdeck.core.heartbeat import Heartbeat
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.queue import leases, presence
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.tally import result_of
 from jobdeck.core.upkeep import reap, report
@@ -133,9 +134,7 @@ class Cycle:
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
         report(conn, self._station, "cycle")
         reap(conn, self._station)
-        return worker_record.open_worker_run(
-            conn, source=source, worker_id=self._station.worker_id, http_method=http_method
-        )
+        return presence.open_worker_run(conn, source=source, worker_id=self._station.worker_id, http_method=http_method)
 
     def _guarded(self) -> CycleResult:
         self._station.slots.start()
@@ -157,7 +156,7 @@ class Cycle:
             sent = time.monotonic()
             jobs = self._claim(task_types)
             if not jobs:
-                processing = self._link.run(queue.processing)
+                processing = self._link.run(read_jobs.processing)
                 if not processing.enabled:
                     return self._result("paused", _why(processing))
                 break
@@ -170,7 +169,7 @@ class Cycle:
     def _claim(self, task_types: Sequence[str]) -> list[ClaimedJob]:
         station = self._station
         return self._link.run(
-            lambda conn: queue.claim(conn, station.worker_id, task_types, 1, station.settings.lease_seconds)
+            lambda conn: leases.claim(conn, station.worker_id, task_types, 1, station.settings.lease_seconds)
         )
 
     def _report_one(self) -> None:
@@ -210,7 +209,7 @@ class Cycle:
         failed = result.status == "error"
         try:
             self._link.run(
-                lambda conn: worker_record.close_worker_run(
+                lambda conn: presence.close_worker_run(
                     conn,
                     opened,
                     status=result.status,
@@ -224,7 +223,7 @@ class Cycle:
                     http_status=(500 if failed else 200) if http_method else None,
                 )
             )
-            self._link.run(lambda conn: worker_record.remove_worker(conn, self._station.worker_id))
+            self._link.run(lambda conn: presence.remove_worker(conn, self._station.worker_id))
             self._link.run(self._station.alerts.send_check_ins)
         except FAILURES as error:
             event(log, logging.ERROR, "the record of a cycle could not be closed", error=safe_error(str(error)))

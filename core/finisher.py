@@ -10,10 +10,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jobdeck.core import queue as job_queue
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.postgres.reconnecting import FAILURES, LOST, Link
+from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.runner import NOT_STORED
 
@@ -152,7 +152,7 @@ class Finisher:
         while True:
             try:
                 return self._link.run(
-                    lambda conn: job_queue.finish(
+                    lambda conn: leases.finish(
                         conn,
                         station.worker_id,
                         runs,

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jobdeck.core.model import ClaimedJob
-    from jobdeck.core.queue import Front, Lane
+    from jobdeck.core.queue.leases import Front, Lane
 
 
 class Flood:

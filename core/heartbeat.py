@@ -7,9 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobdeck.core import queue
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
+from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.run_context import Stop
 
@@ -93,7 +93,7 @@ class Heartbeat:
         progress = [(context, context.news()) for context in contexts]
         try:
             renewed = self._link.run(
-                lambda conn: queue.heartbeat(
+                lambda conn: leases.heartbeat(
                     conn,
                     self._station.worker_id,
                     [(context.job.id, context.job.run_token, news) for context, news in progress],

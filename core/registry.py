@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.admission import Admission
     from jobdeck.core.clients import Clients
     from jobdeck.core.model import ClaimedJob
+    from jobdeck.core.postgres.database import Connection
     from jobdeck.core.settings import Settings
 
-    Admit = Callable[[Any, Admission], Mapping[str, str]]
+    Admit = Callable[[Any, "Admission"], Mapping[str, str]]
 
 Json = dict[str, Any]
 Concurrency = Literal["type", "coach"] | None
@@ -96,6 +96,15 @@ class JobContext(Protocol):
 
     def raise_if_cancelled(self) -> None:
         """Raises `Cancelled` or `TimedOut` where `cancelled` would be true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a job that is to be enqueued is judged by, beside its payload."""
+
+    conn: Connection
+    settings: Settings
+    recurring: bool
 
 
 F = TypeVar("F", bound="Callable[..., Outcome]")

@@ -8,9 +8,9 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
 from jobdeck.core.postgres.jsonb import storable
+from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.run_log import LogBuffer, RunLogger, handler_logger
 
@@ -149,7 +149,7 @@ class RunContext:
         """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
         with self._resources.connection() as conn:
-            held = queue.save_checkpoint(conn, self.job.id, self.job.run_token, kept)
+            held = leases.save_checkpoint(conn, self.job.id, self.job.run_token, kept)
         if not held:
             self.stop = Stop.LOST
             raise LeaseLost(self._lost())

@@ -11,9 +11,9 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from jobdeck.core import bulk, queue, worker_record
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
+from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.redact import safe_error
 from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from jobdeck.core.tally import Totals
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.queue import Reaped
+    from jobdeck.core.queue.leases import Reaped
     from jobdeck.core.station import Station
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ LONGEST_PAUSE = 30.0
 
 def report(conn: Connection, station: Station, mode: str) -> None:
     """Writes the worker's own row."""
-    worker_record.report_worker(
+    presence.report_worker(
         conn,
         worker_id=station.worker_id,
         host=socket.gethostname(),
@@ -60,7 +60,7 @@ def _version() -> str:
 
 def reap(conn: Connection, station: Station) -> Reaped:
     """One pass of the reaper; says aloud which runs it gave up."""
-    reaped = queue.reap(
+    reaped = leases.reap(
         conn,
         station.worker_id,
         retry_base=station.settings.retry_base_seconds,
@@ -153,7 +153,7 @@ class Upkeep:
         if self._window is not None and now >= self._window_end:
             self._close_window(conn)
         if self._window is None and self._station.tally.totals() != self._counted:
-            self._window = worker_record.open_worker_run(conn, source=self._source, worker_id=self._station.worker_id)
+            self._window = presence.open_worker_run(conn, source=self._source, worker_id=self._station.worker_id)
             self._window_end = now + WINDOW_SECONDS
             telling = True
         if self._window is not None and telling:
@@ -163,7 +163,7 @@ class Upkeep:
         totals = self._station.tally.totals()
         if totals != self._told:
             done = totals.since(self._counted)
-            worker_record.note_worker_run(
+            presence.note_worker_run(
                 conn,
                 window,
                 claimed=done.claimed,
@@ -178,7 +178,7 @@ class Upkeep:
             return
         totals = self._station.tally.totals()
         done = totals.since(self._counted)
-        worker_record.close_worker_run(
+        presence.close_worker_run(
             conn,
             self._window,
             status="ok",
@@ -198,6 +198,6 @@ class Upkeep:
             with self._station.database.connection() as conn:
                 self._keep_window(conn, time.monotonic())
                 self._close_window(conn)
-                worker_record.remove_worker(conn, self._station.worker_id)
+                presence.remove_worker(conn, self._station.worker_id)
         except FAILURES as error:
             event(log, logging.WARNING, "the worker could not sign off", error=safe_error(str(error)))

@@ -16,8 +16,8 @@ from jobdeck.tui.format import plural, short_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jobdeck.core.bulk_model import Choice
     from jobdeck.core.model import Job
+    from jobdeck.core.queue.bulk_model import Choice
 
 Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk"]
 LIST: Final[frozenset[Scope]] = frozenset({"list"})

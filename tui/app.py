@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
-    from jobdeck.core.bulk_model import Bulk
     from jobdeck.core.model import Job
+    from jobdeck.core.queue.bulk_model import Bulk
     from jobdeck.tui.canary import Canary
     from jobdeck.tui.poller import Background
     from jobdeck.tui.view import Backend, View

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from jobdeck.core import desk, queue, registry
-from jobdeck.core.admission import admit_change
+from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Status
 from jobdeck.core.postgres import database
+from jobdeck.core.queue import operator, service
+from jobdeck.core.queue.requests import admit_change
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
@@ -141,7 +142,7 @@ class LiveBackend:
     def reveal(self, job_id: UUID) -> None:
         """Puts on record that a job's personal data is looked at."""
         with self._connection("to reveal") as conn:
-            queue.reveal(conn, job_id, actor=self._actor)
+            operator.reveal(conn, job_id, actor=self._actor)
 
     def check_payload(self, task_type: str, payload: Json) -> None:
         """Finds out whether a payload fits its type.
@@ -167,41 +168,41 @@ class LiveBackend:
             with conn.transaction():
                 made: Json = {"payload": known.dump(parsed)}
                 admit_change(conn, self._types(), job, made, settings=self._settings)
-                edited = queue.edit(conn, job.id, changes=made, actor=self._actor, version=job.version)
-                return queue.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
+                edited = operator.edit(conn, job.id, changes=made, actor=self._actor, version=job.version)
+                return operator.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
         """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
         with self._connection("to clean up") as conn:
-            return queue.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
+            return operator.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
 
     def purge(self, *, dry_run: bool) -> int:
         """Removes old succeeded and cancelled jobs, or counts them."""
         with self._connection("to purge") as conn:
-            return queue.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
+            return operator.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         """Does one thing to exactly these jobs, each in the version that was seen."""
         with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
             actor = self._actor
             if verb == "restore":
-                return queue.restore(conn, [job.id for job in jobs], actor=actor)
+                return operator.restore(conn, [job.id for job in jobs], actor=actor)
             if verb == "retry":
                 copies = [self._run_again(conn, job) for job in jobs if job.removed]
                 jobs = [job for job in jobs if not job.removed]
-                return copies + (self._change(queue.retry, conn, jobs) if jobs else [])
-            return self._change(queue.cancel if verb == "cancel" else queue.delete, conn, jobs)
+                return copies + (self._change(operator.retry, conn, jobs) if jobs else [])
+            return self._change(operator.cancel if verb == "cancel" else operator.delete, conn, jobs)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
         """Pauses processing: for good, for a while, or until a time."""
         with self._connection("to pause processing") as conn:
             resume_at = reports.clock(conn) + until if isinstance(until, timedelta) else until
-            return queue.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
+            return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
 
     def resume(self) -> Processing:
         """Resumes processing."""
         with self._connection("to resume processing") as conn:
-            return queue.resume(conn, actor=self._actor)
+            return operator.resume(conn, actor=self._actor)
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
         """Runs one cycle of up to five jobs here."""
@@ -309,7 +310,7 @@ class LiveBackend:
         return call(conn, list(versions), actor=self._actor, versions=versions)
 
     def _run_again(self, conn: Any, job: Job) -> ActionResult:
-        return desk.run_again(conn, self._types(), job, settings=self._settings, actor=self._actor)
+        return service.run_again(conn, self._types(), job, settings=self._settings, actor=self._actor)
 
     @contextmanager
     def _connection(self, doing: str = "to read") -> Iterator[Any]:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from jobdeck.core.model import Filter, Job
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
 
 BulkCommand = Literal["go-on", "stop", "undo"]
 PAST: Final = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored"}

@@ -15,8 +15,8 @@ from jobdeck.tui.format import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.bulk_model import Bulk, BulkVerb, Choice
     from jobdeck.core.model import Filter, Job
+    from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice
     from jobdeck.tui.operations import Severity
     from jobdeck.tui.poller import Background
     from jobdeck.tui.view import Backend

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.creating import Wanted
     from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import JobType
 
 Searched = Literal["coach", "campaign"]

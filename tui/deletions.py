@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobdeck.core.bulk_model import Bulk
+from jobdeck.core.queue.bulk_model import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

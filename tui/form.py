@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.commands.new_jobs import parse_object
-from jobdeck.core.creating import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.errors import UsageError
+from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
 from jobdeck.core.redact import harmless_json
 from jobdeck.core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
 from jobdeck.tui import form_fields

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import bulk
 from jobdeck.core.errors import Refused
+from jobdeck.core.queue import bulk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from jobdeck.core.model import Filter, Job
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from jobdeck.tui.live_link import Link
 
 PART: Final = 1_000

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import desk, quick_sync, rehearsal
-from jobdeck.core.commands.new_jobs import QUICK_SYNCS as TYPES_OF
-from jobdeck.core.creating import changes
+from jobdeck.core import quick_sync, rehearsal
 from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.programme import choices
+from jobdeck.core.queue import service
+from jobdeck.core.queue.requests import changes
+from jobdeck.core.quick_sync import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.read import reports
 from jobdeck.tui.creating import QUICK_SYNCS, Found, Rehearsal
 from jobdeck.tui.format import age, plural
@@ -17,8 +18,8 @@ from jobdeck.tui.format import age, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.creating import Wanted
     from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.tui.creating import QuickSync, Searched
     from jobdeck.tui.live_link import Link
@@ -55,7 +56,9 @@ class LiveCreating:
     def create(self, wanted: Wanted) -> Enqueued:
         """Enqueues the job."""
         with self._link.reach("to enqueue a job") as conn:
-            return desk.create(conn, self._link.known(), wanted, settings=self._link.settings, actor=self._link.who())
+            return service.create(
+                conn, self._link.known(), wanted, settings=self._link.settings, actor=self._link.who()
+            )
 
     def changes(self, job: Job, wanted: Wanted) -> Json:
         """What an edit would change; empty where nothing."""
@@ -64,7 +67,7 @@ class LiveCreating:
     def edit(self, job: Job, wanted: Wanted) -> ActionResult:
         """Changes the job, in the version that was seen."""
         with self._link.reach("to edit a job") as conn:
-            return desk.edit(
+            return service.edit(
                 conn, self._link.known(), job, wanted, settings=self._link.settings, actor=self._link.who()
             )
 
@@ -72,7 +75,7 @@ class LiveCreating:
         """Says what would come of it, and changes nothing."""
         registry = self._link.known()
         with self._link.reach("to try it") as conn:
-            answer = desk.rehearse(conn, registry, wanted, job, settings=self._link.settings, actor=self._link.who())
+            answer = service.rehearse(conn, registry, wanted, job, settings=self._link.settings, actor=self._link.who())
         said = Rehearsal(answer.message, answer.ok)
         known = registry.get(wanted.task_type)
         if known is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from jobdeck.core.bulk_model import Bulk
 from jobdeck.core.digest_words import cycle_words
 from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
+from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.bulk import PAST
 from jobdeck.tui.bulk_driver import BulkDriver

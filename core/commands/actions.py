@@ -1,6 +1,6 @@
 """Commands that act on jobs, with an answer per id: `retry`, `cancel`, `delete`, `restore`, `edit`.
 
-More jobs than one statement should take, and those of an earlier bulk action, go through `jobdeck.core.bulk`.
+More jobs than one statement should take, and those of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import click
 
 from jobdeck.core.commands import output
 from jobdeck.core.commands.enqueue import ATTEMPTS, PRIORITIES
-from jobdeck.core.commands.new_jobs import parse_object
 from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, Refused, UsageError
+from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
 
@@ -74,11 +74,11 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
     """Make jobs due now: a pending one runs at once, an ended one runs again."""
-    from jobdeck.core import desk, queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator, service  # noqa: PLC0415 -- imported on first use
 
     def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
         # A filter finds what is in the queue; of what has left it, only somebody who knows the id asks.
-        copies = desk.retry_removed(
+        copies = service.retry_removed(
             conn,
             session.registry,
             ids if given["ids"] else (),
@@ -89,7 +89,7 @@ def retry(session: Session, **given: Any) -> int | None:
         )
         answers = {one.job_id: one for one in copies}
         left = [one for one in ids if one not in answers]
-        answers |= {one.job_id: one for one in queue.retry(conn, left, **asked)} if left else {}
+        answers |= {one.job_id: one for one in operator.retry(conn, left, **asked)} if left else {}
         return [answers[one] for one in ids]
 
     return _act(session, "retry", again, **given)
@@ -99,18 +99,18 @@ def retry(session: Session, **given: Any) -> int | None:
 @_action_options
 def cancel(session: Session, **given: Any) -> int | None:
     """Cancel jobs: pending ones at once, running ones by asking their handlers."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
-    return _act(session, "cancel", queue.cancel, **given)
+    return _act(session, "cancel", operator.cancel, **given)
 
 
 @command("delete")
 @_action_options
 def delete(session: Session, **given: Any) -> int | None:
     """Delete jobs; `restore` brings them back for 7 days. Needs --yes."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
-    return _act(session, "delete", queue.delete, **given)
+    return _act(session, "delete", operator.delete, **given)
 
 
 @command("restore")
@@ -123,7 +123,7 @@ def restore(
     session: Session, ids: tuple[str, ...], again: str | None, reason: str | None, dry_run: bool, yes: bool
 ) -> int | None:
     """Bring deleted jobs back from the trash."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     if bool(ids) == bool(again):
         raise UsageError("Say which jobs to restore: ids, or --bulk.")
@@ -136,7 +136,7 @@ def restore(
             )
         found = resolved(conn, ids)
         confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
-        results = queue.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)
+        results = operator.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)
     return answer_results(session, results, dry_run=dry_run)
 
 
@@ -155,8 +155,8 @@ def edit(
     session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
 ) -> int | None:
     """Change the payload or the schedule of a job that is not running."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.admission import admit_change  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.requests import admit_change  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs, reports  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
@@ -167,7 +167,7 @@ def edit(
             raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
         made = _changes(session, job, given, reports.clock(conn))
         admit_change(conn, session.registry, job, made, settings=session.settings)
-        result = queue.edit(
+        result = operator.edit(
             conn,
             job.id,
             changes=made,
@@ -285,7 +285,7 @@ def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
 
 
 def _changes(session: Session, job: Job, given: dict[str, Any], now: datetime) -> Json:
-    from jobdeck.core.creating import new_payload  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.requests import new_payload  # noqa: PLC0415 -- imported on first use
 
     changes: Json = {name: given[name] for name in ("priority", "max_attempts") if given[name] is not None}
     if given["payload"] is not None:

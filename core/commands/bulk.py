@@ -15,8 +15,8 @@ from jobdeck.core.read.filters import parse_filter
 if TYPE_CHECKING:
     import psycopg
 
-    from jobdeck.core.bulk_model import Bulk, BulkAnswer, Choice
     from jobdeck.core.model import Json
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
 
 ANSWERS = 1000
 
@@ -26,7 +26,7 @@ def act_in_bulk(
     reason: str | None, dry_run: bool, yes: bool,
 ) -> int | None:  # fmt: skip
     """Freezes the jobs, asks for `--yes`, and acts on them batch by batch; what is left of it, workers finish."""
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     if again:
         choice = bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
@@ -57,7 +57,7 @@ def _told(session: Session, choice: Choice, verb: str) -> None:
 def _carried_out(
     session: Session, conn: psycopg.Connection[Any], choice: Choice, verb: Any, reason: str | None
 ) -> int | None:
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     now = bulk.start(conn, choice.bulk.id, verb, actor=session.actor, reason=reason)
     output.note(f"Bulk action {now.id}: {verb} {now.total} jobs. If this command ends early, a worker goes on with it.")
@@ -65,7 +65,7 @@ def _carried_out(
 
 
 def _to_its_end(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     while now.state == "running":
         now = bulk.step(conn, now.id, driver=session.actor)
@@ -107,7 +107,7 @@ def _sentence(found: Bulk) -> str:
 @click.option("--limit", type=click.IntRange(1, 1000), default=20)
 def listed(session: Session, limit: int) -> None:
     """List bulk actions, newest first."""
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = bulk.newest(conn, limit=limit)
@@ -126,7 +126,7 @@ def listed(session: Session, limit: int) -> None:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=ANSWERS)
 def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
     """Show how far a bulk action is, and the answer for each job."""
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = _found(conn, wanted)
@@ -162,7 +162,7 @@ def go_on(session: Session, wanted: str, dry_run: bool) -> int | None:
 @dry_run_option
 def stop(session: Session, wanted: str, dry_run: bool) -> None:
     """End a bulk action with what is done so far."""
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         found = _found(conn, wanted)
@@ -178,7 +178,7 @@ def stop(session: Session, wanted: str, dry_run: bool) -> None:
 @yes_option
 def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
     """Bring back what a bulk deletion deleted."""
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = _found(conn, wanted)
@@ -198,7 +198,7 @@ def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
 
 
 def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
-    from jobdeck.core import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     found = bulk.find(conn, bulk.resolve(conn, wanted))
     if found is None:

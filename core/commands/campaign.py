@@ -9,9 +9,9 @@ from uuid import UUID
 import click
 
 from jobdeck.core.commands import output, receipts
-from jobdeck.core.commands.new_jobs import draft
 from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.queue.requests import draft
 from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ def _create(
 
 
 def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID, *, allowed: bool) -> Ticket:
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
 
     payload: Json = {"campaignId": str(campaign_id)} | ({"allowWithoutUnsubscribe": True} if allowed else {})
     job = draft(session.registry, TASK_TYPE, payload)._replace(dedupe_key=f"campaign:{campaign_id}")
-    return queue.enqueue(conn, job, actor=session.actor)
+    return producer.enqueue(conn, job, actor=session.actor)
 
 
 def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:

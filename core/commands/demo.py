@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from pydantic import SecretStr
 
-from jobdeck.core.commands.new_jobs import SYNC, TOTALS, draft
 from jobdeck.core.commands.oversight import answer_status
 from jobdeck.core.commands.session import Session, command
 from jobdeck.core.commands.signals import Stop, stop_signals
 from jobdeck.core.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue.requests import draft
+from jobdeck.core.quick_sync import SYNC, TOTALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,10 +108,10 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:
     """Enqueues what the demo shows, as far as the task types are there; a second time doubles nothing."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import leases, producer  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
-    now, _ = queue.next_due(conn, [])
+    now, _ = leases.next_due(conn, [])
     jobs = [
         draft(registry, task_type, {})._replace(
             recurrence_interval_minutes=minutes, dedupe_key=f"demo:every:{task_type}"
@@ -125,7 +126,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
         jobs += [] if any(job.dedupe_key == MISSPELT for job in failed) else [_misspelt(now)]
     with conn.transaction():
         for job in jobs:
-            queue.enqueue(conn, job, actor=ACTOR)
+            producer.enqueue(conn, job, actor=ACTOR)
 
 
 def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobdeck.core.commands import output
-from jobdeck.core.commands.new_jobs import QUICK_SYNCS, Schedule, draft, parse_object, scheduled
 from jobdeck.core.commands.session import Session, command, dry_run_option
 from jobdeck.core.errors import InvalidPayload, JobFailure, UsageError
+from jobdeck.core.queue.requests import Schedule, draft, parse_object, scheduled
+from jobdeck.core.quick_sync import QUICK_SYNCS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,8 +75,8 @@ def enqueue(
     **given: Any,
 ) -> None:
     """Enqueue one job of TYPE and print it."""
-    from jobdeck.core import desk  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.admission import admit  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
@@ -85,7 +86,7 @@ def enqueue(
             now = reports.clock(conn)
             new = options.applied(drafted, Schedule(options.at, every, lasting), now)
             admit(conn, session.registry, task_type, [new.payload], recurring=bool(every), settings=session.settings)
-            enqueued = desk.enqueue(conn, new, actor=session.actor)
+            enqueued = service.enqueue(conn, new, actor=session.actor)
         effects = _effects(session, database, new) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
@@ -103,8 +104,8 @@ def enqueue_many(
     session: Session, task_type: str, source: str | None, count: int | None, dry_run: bool, **given: Any
 ) -> None:
     """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.admission import admit  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
@@ -118,7 +119,7 @@ def enqueue_many(
         admit(conn, session.registry, task_type, payloads, recurring=False, settings=session.settings)
         schedule = Schedule(options.at)
         jobs = [options.applied(job, schedule, now) for job in drafts]
-        ids = queue.enqueue_many(conn, jobs, actor=session.actor)
+        ids = producer.enqueue_many(conn, jobs, actor=session.actor)
     verb = "Would enqueue" if dry_run else "Enqueued"
     data = {"enqueued": len(ids), "skipped": len(jobs) - len(ids), "ids": ids, "dry_run": dry_run}
     session.answer(data, [f"{verb} {len(ids)} jobs of {task_type}."])

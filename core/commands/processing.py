@@ -33,7 +33,7 @@ def pause(
     dry_run: bool,
 ) -> None:
     """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
@@ -43,7 +43,7 @@ def pause(
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         now = reports.clock(conn)
         resume_at = _resume_at(until, lasting, now)
-        switched = queue.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
+        switched = operator.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
     what = f"Processing of {task_type}" if task_type else "Processing"
     until_text = f" until {output.when(resume_at)}" if resume_at else ""
     _answer(session, switched, f"{what} {'would be' if dry_run else 'is'} paused{until_text}.")
@@ -54,11 +54,12 @@ def pause(
 @dry_run_option
 def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     """Let workers claim again; nothing that was missed is replayed."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        before = queue.processing(conn)
-        switched = queue.resume(conn, actor=session.actor, task_type=task_type)
+        before = jobs.processing(conn)
+        switched = operator.resume(conn, actor=session.actor, task_type=task_type)
     paused = {pause.task_type for pause in before.paused_types}
     was_on = task_type not in paused if task_type else before.enabled
     what = f"Processing of {task_type}" if task_type else "Processing"
@@ -75,14 +76,14 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 
     With ids, only those of them.
     """
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.model import ActionResult  # noqa: PLC0415 -- the same
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
         asked = resolved(conn, ids)
-        results = queue.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking, ids=asked or None)
+        results = operator.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking, ids=asked or None)
     if results and looking and not dry_run:
         output.note(f"Nothing was changed. Repeat with --yes to mark {len(results)} of them failed.")
     stuck = {result.job_id for result in results}
@@ -97,12 +98,12 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
     """Count old succeeded and cancelled jobs; with --yes remove them."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
-        count = queue.purge(conn, older_than=age, dry_run=looking)
+        count = operator.purge(conn, older_than=age, dry_run=looking)
     if count and looking and not dry_run:
         output.note("Nothing was changed. Repeat with --yes to remove them.")
     verb = "would be removed" if looking else "removed"

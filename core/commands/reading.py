@@ -56,13 +56,13 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 @click.option("--reveal", is_flag=True, help="Show personal data as it is. That you looked is put on record.")
 def job(session: Session, wanted: str, reveal: bool) -> None:
     """Show one job: its facts, payload, runs and what operators did to it."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
         if reveal:
-            queue.reveal(conn, job_id, actor=session.actor)
+            operator.reveal(conn, job_id, actor=session.actor)
         found = read_jobs.detail(conn, job_id)
     if found is None:
         raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")

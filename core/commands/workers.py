@@ -55,13 +55,13 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 @dry_run_option
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another."""
-    from jobdeck.core import queue  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import leases  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.health import expect_trigger  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
         with session.connection() as conn, conn.transaction(force_rollback=True):
-            jobs = queue.claim(conn, "dry run", session.registry.names, limit, session.settings.lease_seconds)
+            jobs = leases.claim(conn, "dry run", session.registry.names, limit, session.settings.lease_seconds)
         _answer_dry(session, jobs)
         return None
     logs.configure(session.settings, console=True)

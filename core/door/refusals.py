@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import worker_record
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
+from jobdeck.core.queue import presence
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -64,10 +64,10 @@ class Refusals:
     def _keep(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
         words = told(counts)
         if self._row is None:
-            self._row = worker_record.open_worker_run(conn, source=SOURCE, worker_id=self._name)
+            self._row = presence.open_worker_run(conn, source=SOURCE, worker_id=self._name)
             self._began = time.monotonic()
             event(log, logging.WARNING, "calls are being refused", told=words)
-        worker_record.close_worker_run(
+        presence.close_worker_run(
             conn,
             self._row,
             status="refused",

@@ -12,20 +12,21 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core import outbox, queue, rendering
+from jobdeck.core import outbox, rendering
 from jobdeck.core.clients.email import Email
 from jobdeck.core.clients.messaging_errors import PayloadRefused, ProviderConfigError, SettingMissing
 from jobdeck.core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
 from jobdeck.core.programme import messaging_campaigns as campaigns
 from jobdeck.core.programme.messaging_batches import PROVIDER, Batches
+from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from jobdeck.core.admission import Admission
     from jobdeck.core.clients.email import EmailClient
     from jobdeck.core.programme.messaging_campaigns import Mailed, Start
+    from jobdeck.core.registry import Admission
     from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
@@ -242,7 +243,7 @@ class _Dispatch:
         return self._batches.size if most is None else min(self._batches.size, most - self._batches.taken)
 
     def _processing(self) -> bool:
-        switch = queue.processing(self._ctx.db)
+        switch = jobs.processing(self._ctx.db)
         return switch.enabled and all(one.task_type != self._ctx.job.task_type for one in switch.paused_types)
 
     def _next(self) -> list[Mailed]:

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.admission import Admission
     from jobdeck.core.clients.email import Email
     from jobdeck.core.clients.email_answers import Sent
     from jobdeck.core.clients.sms import Sms
     from jobdeck.core.outbox import Claimed, Decision
     from jobdeck.core.programme.messaging_digest import Candidate
+    from jobdeck.core.registry import Admission
     from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]

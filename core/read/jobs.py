@@ -23,17 +23,17 @@ from jobdeck.core.model import (
     JobDetail,
     Page,
     Permissions,
+    Processing,
     Snapshot,
     Verdict,
     Worker,
 )
-from jobdeck.core.queue import ask_processing
 from jobdeck.core.read.batch import ask, one_moment
 from jobdeck.core.read.batch import rows as _rows
 from jobdeck.core.read.health import ask_health
 from jobdeck.core.read.history import ask_audit, ask_runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
-from jobdeck.core.read.rows import Row, job_from
+from jobdeck.core.read.rows import Row, job_from, processing_from
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -195,6 +195,22 @@ def ask_counts(conn: Connection) -> Asked[Counts]:
         {"most": Counts.LIMIT + 1},
         read=read,
     )
+
+
+def processing(conn: Connection) -> Processing:
+    """The processing switch as it stands."""
+    return ask_processing(conn)()
+
+
+def ask_processing(conn: Connection) -> Asked[Processing]:
+    """Asks for the processing switch as it stands."""
+    settings = ask(conn, "SELECT * FROM job_queue_settings WHERE id = 1", read=list)
+    pauses = ask(
+        conn,
+        "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
+        read=list,
+    )
+    return lambda: processing_from(next(iter(settings()), None), pauses())
 
 
 def workers(conn: Connection) -> list[Worker]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from jobdeck.core.model import Filter, Status
-from jobdeck.core.queue import ask_processing
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import ask, one_moment
 from jobdeck.core.read.batch import rows as _rows
 from jobdeck.core.read.health import TICK, ask_health
+from jobdeck.core.read.jobs import ask_processing
 from jobdeck.core.read.report_types import (
     HOURS,
     ActionCount,

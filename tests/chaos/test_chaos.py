@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, until, working
 
@@ -96,7 +96,7 @@ def recorded(conn: psycopg.Connection[Any], outcome: str, of: set[int]) -> bool:
 def test_three_workers_of_which_one_is_killed_and_one_stalls_run_every_job_once(
     database_url: str, conn: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    ids = queue.enqueue_many(conn, [NewJob("chaos_nap") for _ in range(JOBS)], actor=ACTOR)
+    ids = producer.enqueue_many(conn, [NewJob("chaos_nap") for _ in range(JOBS)], actor=ACTOR)
     with processes(database_url, tmp_path, 3) as (killed, stalled, steady):
         until(lambda: all(len(worker.holds(conn)) >= 4 for worker in (killed, stalled, steady)), "work for all three")
         killed.signal(signal.SIGKILL)
@@ -190,7 +190,7 @@ def test_a_worker_outlives_a_restart_of_the_database(database_url: str, postgres
         name = sql.Identifier(before.info.dbname)
         before.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
     with psycopg.connect(database_url, autocommit=True) as before:
-        queue.enqueue_many(before, [NewJob("work", {"number": number}) for number in range(200)], actor=ACTOR)
+        producer.enqueue_many(before, [NewJob("work", {"number": number}) for number in range(200)], actor=ACTOR)
     seen: list[int] = []
 
     def work(params: Any, _ctx: Any) -> Done:

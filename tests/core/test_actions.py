@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, NewJob, Status
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 ACTIONS: dict[str, Callable[..., list[ActionResult]]] = {
-    "retry": queue.retry,
-    "cancel": queue.cancel,
-    "delete": queue.delete,
+    "retry": operator.retry,
+    "cancel": operator.cancel,
+    "delete": operator.delete,
 }
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 KINDS = pytest.mark.parametrize("recurring", [False, True], ids=["one-time", "recurring"])
@@ -89,7 +89,7 @@ def act(conn: Connection, action: str, job_id: UUID, **fields: Any) -> ActionRes
     """One action on one job."""
     if action == "edit":
         version = (fields.pop("versions", None) or {}).get(job_id)
-        return queue.edit(conn, job_id, changes={"priority": 9}, actor=ACTOR, version=version, **fields)
+        return operator.edit(conn, job_id, changes={"priority": 9}, actor=ACTOR, version=version, **fields)
     (result,) = ACTIONS[action](conn, [job_id], actor=ACTOR, **fields)
     return result
 
@@ -170,14 +170,14 @@ class TestTable:
         moved()
         finish_one(conn, claimed, "failed")
         moved()
-        queue.cancel(conn, [job_id], actor=ACTOR)
+        operator.cancel(conn, [job_id], actor=ACTOR)
         moved()
-        queue.edit(conn, job_id, changes={"priority": 1}, actor=ACTOR)
+        operator.edit(conn, job_id, changes={"priority": 1}, actor=ACTOR)
         moved()
-        queue.retry(conn, [job_id], actor=ACTOR)
+        operator.retry(conn, [job_id], actor=ACTOR)
         moved()
-        queue.delete(conn, [job_id], actor=ACTOR)
-        queue.restore(conn, [job_id], actor=ACTOR)
+        operator.delete(conn, [job_id], actor=ACTOR)
+        operator.restore(conn, [job_id], actor=ACTOR)
         moved()
         claim_one(conn)
         moved()
@@ -191,7 +191,7 @@ class TestRetry:
         job = add(conn)
         run_once(conn, outcome="failed", retry_after=3600.0, error="It broke.")
         assert claim(conn) == []
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         row = job_row(conn, job.id)
         assert (row["attempts"], row["status"], row["last_error"]) == (1, "pending", None)
         assert claim_one(conn).attempt == 2
@@ -200,7 +200,7 @@ class TestRetry:
     def test_a_finished_job_starts_again_with_no_attempts_used(self, conn: Connection, status: str) -> None:
         job_id = in_state(conn, status)
         before = now(conn)
-        queue.retry(conn, [job_id], actor=ACTOR)
+        operator.retry(conn, [job_id], actor=ACTOR)
         row = job_row(conn, job_id)
         assert (row["status"], row["attempts"], row["last_error"], row["completed_at"]) == ("pending", 0, None, None)
         assert before <= row["run_at"] <= now(conn)
@@ -210,31 +210,31 @@ class TestRetry:
         series = add(conn, recurrence_interval_minutes=60)
         run_once(conn)
         slot = job_row(conn, series.id)["run_at"]
-        queue.retry(conn, [series.id], actor=ACTOR)
+        operator.retry(conn, [series.id], actor=ACTOR)
         assert run_once(conn).run_at == slot
 
     def test_retry_erases_no_history(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")
         history = run_rows(conn, job_id)
-        queue.retry(conn, [job_id], actor=ACTOR)
+        operator.retry(conn, [job_id], actor=ACTOR)
         assert run_rows(conn, job_id) == history
         assert len(history) == 1
 
     def test_the_checkpoint_is_kept_so_that_the_work_goes_on_where_it_stopped(self, conn: Connection) -> None:
         job = add(conn)
         claimed = claim_one(conn)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 9})
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 9})
         finish_one(conn, claimed, "failed", permanent=True)
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         assert claim_one(conn).checkpoint == {"at": 9}
 
     def test_a_success_that_left_the_queue_is_enqueued_as_a_copy(self, conn: Connection) -> None:
         job = add(conn, payload={"coachId": None, "n": 3})
         run_once(conn)
         with changes_nothing(conn):
-            (told,) = queue.retry(conn, [job.id], actor=ACTOR, dry_run=True)
+            (told,) = operator.retry(conn, [job.id], actor=ACTOR, dry_run=True)
         assert told.ok
-        (result,) = queue.retry(conn, [job.id], actor=ACTOR, reason="again")
+        (result,) = operator.retry(conn, [job.id], actor=ACTOR, reason="again")
         assert result.ok
         copy = claim_one(conn)
         assert copy.id != job.id
@@ -249,18 +249,18 @@ class TestRetry:
         run_once(conn, outcome=status, permanent=True)
         holder = add(conn, dedupe_key="sync")
         with changes_nothing(conn):
-            (result,) = queue.retry(conn, [job.id], actor=ACTOR)
+            (result,) = operator.retry(conn, [job.id], actor=ACTOR)
         assert not result.ok
         assert str(holder.id) in result.message
         run_once(conn)
-        assert queue.retry(conn, [job.id], actor=ACTOR)[0].ok
+        assert operator.retry(conn, [job.id], actor=ACTOR)[0].ok
 
     def test_of_two_with_one_dedupe_key_in_one_call_the_first_is_retried(self, conn: Connection) -> None:
         ids = []
         for _ in range(2):
             ids.append(add(conn, dedupe_key="sync").id)
             run_once(conn, outcome="failed", permanent=True)
-        results = queue.retry(conn, ids, actor=ACTOR)
+        results = operator.retry(conn, ids, actor=ACTOR)
         assert [result.ok for result in results] == [True, False]
 
     def test_two_retries_at_once_with_one_dedupe_key_are_each_answered(
@@ -271,7 +271,7 @@ class TestRetry:
             ids.append(add(conn, dedupe_key="sync").id)
             run_once(conn, outcome="failed", permanent=True)
         with conn.transaction():
-            assert queue.retry(conn, [ids[0]], actor=ACTOR)[0].ok
+            assert operator.retry(conn, [ids[0]], actor=ACTOR)[0].ok
             with psycopg.connect(database_url, autocommit=True) as other:
                 waiting = Waiting(other, ids[1])
                 waits_for_a_lock(conn, other.info.backend_pid)
@@ -287,11 +287,11 @@ class TestRetry:
             "INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed') RETURNING id",
         )
         with changes_nothing(conn):
-            (result,) = queue.retry(conn, [job_id], actor=ACTOR)
+            (result,) = operator.retry(conn, [job_id], actor=ACTOR)
         assert not result.ok
         assert "interval" in result.message
-        assert queue.edit(conn, job_id, changes={"recurrence_interval_minutes": 5}, actor=ACTOR).ok
-        assert queue.retry(conn, [job_id], actor=ACTOR)[0].ok
+        assert operator.edit(conn, job_id, changes={"recurrence_interval_minutes": 5}, actor=ACTOR).ok
+        assert operator.retry(conn, [job_id], actor=ACTOR)[0].ok
         assert claim_one(conn).is_recurring
 
     def test_a_job_whose_end_has_passed_is_run_all_the_same(self, conn: Connection) -> None:
@@ -299,7 +299,7 @@ class TestRetry:
         advance(conn, timedelta(minutes=2))
         reap(conn)
         assert job_row(conn, job.id)["status"] == "cancelled"
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         assert claim_one(conn).id == job.id
 
 
@@ -312,8 +312,8 @@ class TestRetryOfAJobThatWaits:
     def test_it_waits_again_for_one_that_was_retried(self, conn: Connection) -> None:
         first, second = self.pair(conn)
         run_once(conn, ["first"], "failed", permanent=True)
-        queue.retry(conn, [first], actor=ACTOR)
-        (result,) = queue.retry(conn, [second], actor=ACTOR)
+        operator.retry(conn, [first], actor=ACTOR)
+        (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert result.ok
         assert str(first) in result.message
         reap(conn)
@@ -323,9 +323,9 @@ class TestRetryOfAJobThatWaits:
 
     def test_it_is_free_when_the_other_has_succeeded_meanwhile(self, conn: Connection) -> None:
         first, second = self.pair(conn)
-        queue.cancel(conn, [second], actor=ACTOR)
+        operator.cancel(conn, [second], actor=ACTOR)
         run_once(conn, ["first"])
-        (result,) = queue.retry(conn, [second], actor=ACTOR)
+        (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert result.ok
         assert claim_one(conn).id == second
         assert not is_queued(conn, first)
@@ -334,13 +334,13 @@ class TestRetryOfAJobThatWaits:
     def test_it_is_refused_while_the_other_can_not_succeed(self, conn: Connection, how: str) -> None:
         first, second = self.pair(conn)
         if how == "deleted":
-            queue.delete(conn, [first], actor=ACTOR)
+            operator.delete(conn, [first], actor=ACTOR)
         else:
             run_once(conn, ["first"], how, permanent=True)
         assert job_row(conn, second)["status"] == "cancelled"
         with changes_nothing(conn):
-            (result,) = queue.retry(conn, [second], actor=ACTOR)
-            (told,) = queue.retry(conn, [second], actor=ACTOR, dry_run=True)
+            (result,) = operator.retry(conn, [second], actor=ACTOR)
+            (told,) = operator.retry(conn, [second], actor=ACTOR, dry_run=True)
         assert (result.ok, told.ok) == (False, False)
         assert str(first) in result.message
 
@@ -354,7 +354,7 @@ class Waiting:
 
         def run() -> None:
             try:
-                self.results = queue.retry(link, [job_id], actor=ACTOR)
+                self.results = operator.retry(link, [job_id], actor=ACTOR)
             except Exception as error:  # noqa: BLE001 -- shown by the test
                 self.error = error
 
@@ -374,7 +374,7 @@ class TestCancel:
     @KINDS
     def test_a_pending_job_is_cancelled_at_once(self, conn: Connection, recurring: bool) -> None:
         job_id = in_state(conn, "pending", recurring=recurring)
-        queue.cancel(conn, [job_id], actor=ACTOR)
+        operator.cancel(conn, [job_id], actor=ACTOR)
         row = job_row(conn, job_id)
         assert (row["status"], row["last_outcome"], row["completed_at"]) == (
             "cancelled", "cancelled", row["updated_at"],
@@ -385,26 +385,26 @@ class TestCancel:
     def test_a_running_job_is_asked_and_goes_on_running_until_its_handler_stops(self, conn: Connection) -> None:
         job_id = in_state(conn, "running")
         before = job_row(conn, job_id)
-        (result,) = queue.cancel(conn, [job_id], actor=ACTOR)
+        (result,) = operator.cancel(conn, [job_id], actor=ACTOR)
         row = job_row(conn, job_id)
         assert (result.ok, result.status) == (True, Status.RUNNING)
         assert (row["status"], row["run_token"]) == ("running", before["run_token"])
         assert row["cancel_requested_at"] is not None
         assert ACTOR in row["cancel_requested_by"]
         with changes_nothing(conn):
-            (again,) = queue.cancel(conn, [job_id], actor=ACTOR)
+            (again,) = operator.cancel(conn, [job_id], actor=ACTOR)
         assert not again.ok
 
     def test_a_running_jobs_worker_is_told_over_the_channel(self, conn: Connection, database_url: str) -> None:
         job_id = in_state(conn, "running")
         with psycopg.connect(database_url, autocommit=True) as listener:
             listener.execute("LISTEN job_queue")
-            queue.cancel(conn, [job_id], actor=ACTOR)
+            operator.cancel(conn, [job_id], actor=ACTOR)
             assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["cancel"]
 
     def test_a_failed_job_is_dismissed_and_remembers_how_it_ended(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")
-        queue.cancel(conn, [job_id], actor=ACTOR)
+        operator.cancel(conn, [job_id], actor=ACTOR)
         row = job_row(conn, job_id)
         assert (row["status"], row["last_outcome"], row["last_error"]) == ("cancelled", "failed", "It broke.")
 
@@ -415,7 +415,7 @@ class TestCancel:
             job = add(conn)
             claimed = claim_one(conn)
             (result,), answer = Parallel(database_url)(
-                partial(queue.cancel, ids=[job.id], actor=ACTOR), partial(finish_one, claimed=claimed)
+                partial(operator.cancel, ids=[job.id], actor=ACTOR), partial(finish_one, claimed=claimed)
             )
             if result.ok:
                 assert job_row(conn, job.id)["status"] == "cancelled"
@@ -430,11 +430,11 @@ class TestDeleteAndRestore:
     def test_a_deleted_job_comes_back_as_it_was(self, conn: Connection, status: str, recurring: bool) -> None:
         job_id = in_state(conn, status, recurring=recurring)
         before = job_row(conn, job_id)
-        queue.delete(conn, [job_id], actor=ACTOR, reason="by mistake")
+        operator.delete(conn, [job_id], actor=ACTOR, reason="by mistake")
         (trashed,) = rows(conn, "SELECT * FROM job_trash")
         assert (trashed["job_id"], trashed["reason"]) == (job_id, "by mistake")
         assert ACTOR in trashed["deleted_by"]
-        (result,) = queue.restore(conn, [job_id], actor=ACTOR, reason="undo")
+        (result,) = operator.restore(conn, [job_id], actor=ACTOR, reason="undo")
         assert (result.ok, result.status, result.version) == (True, Status(status), before["version"] + 1)
         after = job_row(conn, job_id)
         assert_same_job(before, after)
@@ -443,27 +443,27 @@ class TestDeleteAndRestore:
 
     def test_a_restored_job_runs(self, conn: Connection) -> None:
         job = add(conn, payload={"big": 12345678901234567890, "text": 'ü \\ "q"'}, concurrency_key="k")
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         assert claim(conn) == []
-        queue.restore(conn, [job.id], actor=ACTOR)
+        operator.restore(conn, [job.id], actor=ACTOR)
         assert claim_one(conn).payload == {"big": 12345678901234567890, "text": 'ü \\ "q"'}
 
     def test_a_dry_run_of_restore_changes_nothing(self, conn: Connection) -> None:
         job = add(conn)
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         with changes_nothing(conn):
-            (told,) = queue.restore(conn, [job.id], actor=ACTOR, dry_run=True)
+            (told,) = operator.restore(conn, [job.id], actor=ACTOR, dry_run=True)
         assert told.ok
 
     def test_what_is_not_in_the_trash_is_answered(self, conn: Connection) -> None:
         job = add(conn)
         with changes_nothing(conn):
-            results = queue.restore(conn, [job.id, uuid.uuid4()], actor=ACTOR)
+            results = operator.restore(conn, [job.id, uuid.uuid4()], actor=ACTOR)
         assert [result.ok for result in results] == [False, False]
 
     def test_other_actions_on_a_deleted_job_say_that_it_is_in_the_trash(self, conn: Connection) -> None:
         job = add(conn)
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         for action in ("retry", "cancel", "delete"):
             result = act(conn, action, job.id)
             assert not result.ok
@@ -471,20 +471,20 @@ class TestDeleteAndRestore:
 
     def test_a_restore_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection) -> None:
         job = add(conn, dedupe_key="sync")
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         holder = add(conn, dedupe_key="sync")
         with changes_nothing(conn):
-            (result,) = queue.restore(conn, [job.id], actor=ACTOR)
+            (result,) = operator.restore(conn, [job.id], actor=ACTOR)
         assert not result.ok
         assert str(holder.id) in result.message
 
     def test_deleted_twice_is_restored_as_it_was_last(self, conn: Connection) -> None:
         job = add(conn)
-        queue.delete(conn, [job.id], actor=ACTOR)
-        queue.restore(conn, [job.id], actor=ACTOR)
-        queue.edit(conn, job.id, changes={"priority": 4}, actor=ACTOR)
-        queue.delete(conn, [job.id], actor=ACTOR)
-        queue.restore(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
+        operator.restore(conn, [job.id], actor=ACTOR)
+        operator.edit(conn, job.id, changes={"priority": 4}, actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
+        operator.restore(conn, [job.id], actor=ACTOR)
         assert job_row(conn, job.id)["priority"] == 4
 
 
@@ -512,7 +512,7 @@ class TestEdit:
             "priority": -7,
             "max_attempts": 2,
         }
-        result = queue.edit(conn, job_id, changes=changes, actor=ACTOR)
+        result = operator.edit(conn, job_id, changes=changes, actor=ACTOR)
         row = job_row(conn, job_id)
         assert (result.ok, result.version) == (True, row["version"])
         assert (row["status"], row["payload"], row["priority"], row["max_attempts"]) == (status, {"n": 2}, -7, 2)
@@ -521,19 +521,19 @@ class TestEdit:
 
     def test_a_series_becomes_a_one_time_job_when_its_interval_is_taken_away(self, conn: Connection) -> None:
         series = add(conn, recurrence_interval_minutes=60)
-        queue.edit(conn, series.id, changes={"recurrence_interval_minutes": None}, actor=ACTOR)
+        operator.edit(conn, series.id, changes={"recurrence_interval_minutes": None}, actor=ACTOR)
         assert run_once(conn).status is None
         assert not is_queued(conn, series.id)
 
     def test_a_new_interval_keeps_the_anchor_unless_the_time_is_changed_too(self, conn: Connection) -> None:
         at = now(conn)
         series = add(conn, recurrence_interval_minutes=60, run_at=at)
-        queue.edit(conn, series.id, changes={"recurrence_interval_minutes": 10}, actor=ACTOR)
+        operator.edit(conn, series.id, changes={"recurrence_interval_minutes": 10}, actor=ACTOR)
         assert run_once(conn).run_at == at + timedelta(minutes=10)
 
     def test_an_end_is_taken_away_by_null(self, conn: Connection) -> None:
         job = add(conn, expires_at=now(conn) + timedelta(days=1))
-        queue.edit(conn, job.id, changes={"expires_at": None}, actor=ACTOR)
+        operator.edit(conn, job.id, changes={"expires_at": None}, actor=ACTOR)
         assert job_row(conn, job.id)["expires_at"] is None
 
     @pytest.mark.parametrize(
@@ -556,7 +556,7 @@ class TestEdit:
     def test_what_is_not_acceptable_is_refused(self, conn: Connection, changes: dict[str, Any]) -> None:
         job = add(conn)
         with changes_nothing(conn):
-            result = queue.edit(conn, job.id, changes=changes, actor=ACTOR)
+            result = operator.edit(conn, job.id, changes=changes, actor=ACTOR)
         assert not result.ok
         assert result.version == job.version
 
@@ -577,20 +577,20 @@ class TestEdit:
     ) -> None:
         job = add(conn)
         with changes_nothing(conn), pytest.raises(Refused, match="cannot be stored"):
-            queue.edit(conn, job.id, changes=changes, actor=ACTOR)
+            operator.edit(conn, job.id, changes=changes, actor=ACTOR)
 
     @pytest.mark.parametrize("payload", [{"text": "\0"}, {"n": float("inf")}, {"text": "\ud800"}], ids=repr)
     def test_enqueue_refuses_what_the_database_cannot_store(self, conn: Connection, payload: dict[str, Any]) -> None:
         with changes_nothing(conn):
             with pytest.raises(Refused, match="cannot be stored"):
-                queue.enqueue(conn, NewJob("alpha", payload), actor=ACTOR)
+                producer.enqueue(conn, NewJob("alpha", payload), actor=ACTOR)
             with pytest.raises(Refused, match="cannot be stored"):
-                queue.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", payload)], actor=ACTOR)
+                producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", payload)], actor=ACTOR)
 
     def test_the_audit_keeps_the_old_and_the_new_of_what_was_changed_and_no_more(self, conn: Connection) -> None:
         job = add(conn, payload={"n": 1})
-        queue.edit(conn, job.id, changes={"priority": 5}, actor=ACTOR)
-        queue.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
+        operator.edit(conn, job.id, changes={"priority": 5}, actor=ACTOR)
+        operator.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
         first, second = audit_rows(conn, "edit")
         assert (first["before"]["priority"], first["after"]["priority"]) == (0, 5)
         assert "payload" not in first["before"] | first["after"]
@@ -602,34 +602,34 @@ class TestBulk:
         ids = {status: in_state(conn, status, task_type=f"t-{status}") for status in STATES}
         nowhere = uuid.uuid4()
         asked = [ids["running"], nowhere, ids["failed"], ids["pending"], ids["succeeded"], ids["cancelled"]]
-        results = queue.delete(conn, asked, actor=ACTOR)
+        results = operator.delete(conn, asked, actor=ACTOR)
         assert [result.job_id for result in results] == asked
         assert [result.ok for result in results] == [False, False, True, True, True, True]
         assert len(audit_rows(conn, "delete")) == 4
 
     def test_an_id_asked_twice_is_done_and_answered_once(self, conn: Connection) -> None:
         job = add(conn)
-        results = queue.cancel(conn, [job.id, job.id], actor=ACTOR)
+        results = operator.cancel(conn, [job.id, job.id], actor=ACTOR)
         assert [result.ok for result in results] == [True]
         assert len(audit_rows(conn)) == 1
 
     def test_versions_are_those_of_their_own_job(self, conn: Connection) -> None:
         one, other = add(conn), add(conn)
-        queue.edit(conn, other.id, changes={"priority": 1}, actor=ACTOR)
-        results = queue.cancel(
+        operator.edit(conn, other.id, changes={"priority": 1}, actor=ACTOR)
+        results = operator.cancel(
             conn, [other.id, one.id], actor=ACTOR, versions={one.id: one.version, other.id: other.version}
         )
         assert [(result.job_id, result.ok) for result in results] == [(other.id, False), (one.id, True)]
 
     def test_none_is_nothing(self, conn: Connection) -> None:
         with changes_nothing(conn):
-            assert queue.retry(conn, [], actor=ACTOR) == []
-            assert queue.restore(conn, [], actor=ACTOR) == []
+            assert operator.retry(conn, [], actor=ACTOR) == []
+            assert operator.restore(conn, [], actor=ACTOR) == []
 
     def test_many_are_done_in_one_call(self, conn: Connection) -> None:
-        ids = queue.enqueue_many(conn, [NewJob("alpha") for _ in range(500)], actor=ACTOR)
-        assert all(result.ok for result in queue.delete(conn, ids, actor=ACTOR))
-        assert all(result.ok for result in queue.restore(conn, ids, actor=ACTOR))
+        ids = producer.enqueue_many(conn, [NewJob("alpha") for _ in range(500)], actor=ACTOR)
+        assert all(result.ok for result in operator.delete(conn, ids, actor=ACTOR))
+        assert all(result.ok for result in operator.restore(conn, ids, actor=ACTOR))
         assert len(claim(conn, limit=1000)) == 500
 
     def test_an_action_that_is_none_is_refused(self, conn: Connection) -> None:
@@ -640,7 +640,7 @@ class TestBulk:
 class TestAudit:
     def test_it_says_who_did_what_to_which_job_and_why(self, conn: Connection) -> None:
         job = add(conn)
-        queue.cancel(conn, [job.id], actor=ACTOR, reason="not needed")
+        operator.cancel(conn, [job.id], actor=ACTOR, reason="not needed")
         (entry,) = audit_rows(conn)
         role = value(conn, "SELECT session_user::text")
         assert entry["actor"] == f"{ACTOR} ({role})"
@@ -649,11 +649,11 @@ class TestAudit:
         assert entry["after"]["version"] == entry["before"]["version"] + 1
 
     def test_an_actor_without_a_name_is_the_role_alone(self, conn: Connection) -> None:
-        queue.cancel(conn, [add(conn).id], actor="  ")
+        operator.cancel(conn, [add(conn).id], actor="  ")
         assert audit_rows(conn)[0]["actor"] == f"({value(conn, 'SELECT session_user::text')})"
 
     def test_what_is_refused_is_not_on_record(self, conn: Connection) -> None:
-        queue.delete(conn, [in_state(conn, "running")], actor=ACTOR)
+        operator.delete(conn, [in_state(conn, "running")], actor=ACTOR)
         assert audit_rows(conn) == []
 
 
@@ -665,9 +665,9 @@ class TestCleanup:
         alive = add(conn)
         claim_one(conn)
         with changes_nothing(conn):
-            (told,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
+            (told,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
         assert (told.job_id, told.ok, told.status) == (stuck.id, True, Status.RUNNING)
-        (result,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
+        (result,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
         assert (result.job_id, result.ok, result.status) == (stuck.id, True, Status.FAILED)
         row = job_row(conn, stuck.id)
         assert (row["status"], row["attempts"]) == ("failed", 1)
@@ -685,13 +685,13 @@ class TestCleanup:
         claim_one(conn)
         advance(conn, timedelta(minutes=10))
         with changes_nothing(conn):
-            assert queue.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False) == []
+            assert operator.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False) == []
 
     def test_a_stuck_series_goes_on_at_its_next_slot(self, conn: Connection) -> None:
         series = add(conn, recurrence_interval_minutes=60)
         claim_one(conn)
         advance(conn, timedelta(hours=5))
-        (result,) = queue.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False)
+        (result,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False)
         assert (result.ok, result.status) == (True, Status.PENDING)
         row = job_row(conn, series.id)
         assert (row["consecutive_failures"], row["attempts"]) == (1, 0)
@@ -718,9 +718,9 @@ class TestPurge:
             """,
         )
         fortnight = timedelta(days=14)
-        assert queue.purge(conn, older_than=fortnight, dry_run=True) == count
-        assert queue.purge(conn, older_than=fortnight, dry_run=False) == count
-        assert queue.purge(conn, older_than=fortnight, dry_run=False) == 0
+        assert operator.purge(conn, older_than=fortnight, dry_run=True) == count
+        assert operator.purge(conn, older_than=fortnight, dry_run=False) == count
+        assert operator.purge(conn, older_than=fortnight, dry_run=False) == 0
         assert all(is_queued(conn, job_id) for job_id in [*kept, failed])
 
     def test_the_playbooks_call_works_and_defaults_to_a_fortnight(self, conn: Connection) -> None:

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.pq import Trace, TransactionStatus
 
-from jobdeck.core import queue
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import ask, one_moment, rows
 from jobdeck.core.read.health import health
@@ -126,6 +126,6 @@ def test_jobs_and_their_counts_agree_while_others_come_and_go(conn: Connection, 
         if number_ % 3 == 2:
             other.execute("DELETE FROM job_queue")
         else:
-            queue.enqueue(other, NewJob("alpha"), actor="a producer")
+            producer.enqueue(other, NewJob("alpha"), actor="a producer")
         seen = jobs.snapshot(conn, Filter())
         assert seen.counts.pending == len(seen.page.jobs)

@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import bulk, queue
-from jobdeck.core.bulk_model import Bulk, Share
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue import bulk, leases, producer
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.queue.bulk_model import Bulk, Share
 from jobdeck.core.read.filters import parse_filter
 from tests.core.test_roles import People
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import BulkVerb, Choice
+    from jobdeck.core.queue.bulk_model import BulkVerb, Choice
     from tests.support.postgres import PostgresServer
 
 SOON = timedelta(seconds=11)
@@ -59,7 +60,7 @@ def statuses(conn: Connection) -> dict[UUID, str]:
 def test_a_choice_names_how_many_of_what_and_the_first_of_them(conn: Connection) -> None:
     jobs = [add(conn, kind) for kind in ("alpha", "alpha", "beta")]
     add(conn, "gamma")
-    queue.cancel(conn, [jobs[2].id], actor=ACTOR)
+    queue_operator.cancel(conn, [jobs[2].id], actor=ACTOR)
     choice = chosen(conn, "type:a")
     assert choice.bulk.total == 4
     choice = chosen(conn, "type:alpha")
@@ -115,9 +116,9 @@ def test_an_action_is_done_to_what_was_chosen_and_to_nothing_that_came_later(con
 def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone(conn: Connection) -> None:
     jobs = sorted(add(conn).id for _ in range(4))
     choice = chosen(conn)
-    claim_one_of = queue.claim(conn, "w", ["alpha"], 1, 60)[0].id
+    claim_one_of = leases.claim(conn, "w", ["alpha"], 1, 60)[0].id
     gone = next(job for job in jobs if job != claim_one_of)
-    queue.delete(conn, [gone], actor="somebody else")
+    queue_operator.delete(conn, [gone], actor="somebody else")
     ended = carried_out(conn, choice, "delete")
     assert ended.refused == 2
     answers = bulk.answers(conn, ended.id)
@@ -133,7 +134,7 @@ def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone(conn: Co
 def test_a_job_that_changed_since_it_was_chosen_is_not_touched(conn: Connection) -> None:
     job = add(conn)
     choice = chosen(conn)
-    queue.edit(conn, job.id, changes={"priority": 5}, actor="somebody else")
+    queue_operator.edit(conn, job.id, changes={"priority": 5}, actor="somebody else")
     ended = carried_out(conn, choice, "cancel")
     assert ended.refused == 1
     assert job_row(conn, job.id)["status"] == "pending"
@@ -277,7 +278,7 @@ def test_stopping_leaves_the_rest_as_it_was_and_says_who_stopped_it(conn: Connec
 def test_a_bulk_delete_can_be_taken_back(conn: Connection) -> None:
     jobs = {add(conn).id for _ in range(3)}
     running = add(conn, "beta").id
-    queue.claim(conn, "w", ["beta"], 1, 60)
+    leases.claim(conn, "w", ["beta"], 1, 60)
     deleted = carried_out(conn, chosen(conn), "delete")
     assert (deleted.done, deleted.refused) == (4, 1)
     again = bulk.choose_again(conn, deleted.id, "done", actor=ACTOR)
@@ -343,7 +344,7 @@ def test_a_bulk_action_is_found_by_the_end_of_its_id(conn: Connection) -> None:
 
 
 def test_ten_thousand_jobs_and_more_are_acted_on(conn: Connection) -> None:
-    queue.enqueue_many(conn, [NewJob("alpha")] * 10_500, actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("alpha")] * 10_500, actor=ACTOR)
     choice = chosen(conn, "type:alpha")
     assert choice.bulk.total == 10_500
     ended = carried_out(conn, choice, "delete", limit=bulk.BATCH)
@@ -390,7 +391,7 @@ def test_only_an_operator_chooses_and_begins(
 
 
 def test_a_standing_worker_finishes_what_was_left_unfinished(conn: Connection, database_url: str) -> None:
-    queue.enqueue_many(conn, [NewJob("alpha")] * (2 * bulk.BATCH + 1), actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("alpha")] * (2 * bulk.BATCH + 1), actor=ACTOR)
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     advance_only_bulk(conn)

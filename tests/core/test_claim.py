@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
     LEASE,
@@ -49,7 +49,7 @@ def test_a_claimed_job_is_running_under_a_token_of_its_own(conn: Connection) -> 
 
 
 def test_tokens_rise_with_each_claim(conn: Connection) -> None:
-    queue.enqueue_many(conn, [NewJob("alpha")] * 5, actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("alpha")] * 5, actor=ACTOR)
     tokens = [claim(conn, limit=1)[0].run_token for _ in range(5)]
     assert tokens == sorted(set(tokens))
 
@@ -89,7 +89,7 @@ def test_recurring_and_one_time_jobs_compete_on_equal_terms(conn: Connection) ->
 @pytest.mark.parametrize("limit", [1, 3, 7])
 def test_no_more_are_taken_than_asked_for(conn: Connection, limit: int) -> None:
     for kind in ("alpha", "beta"):
-        queue.enqueue_many(conn, [NewJob(kind)] * 5, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob(kind)] * 5, actor=ACTOR)
     assert len(claim(conn, ["alpha", "beta"], limit=limit)) == limit
     assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == limit
 
@@ -136,7 +136,7 @@ def test_an_attempt_beyond_the_limit_is_run_when_an_operator_asks_for_it(conn: C
 
 
 def test_two_workers_never_hold_the_same_job(conn: Connection, database_url: str) -> None:
-    queue.enqueue_many(conn, [NewJob("alpha")] * 200, actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("alpha")] * 200, actor=ACTOR)
 
     def take(worker: str, link: Connection) -> list[UUID]:
         taken: list[UUID] = []
@@ -181,32 +181,32 @@ class TestNextDue:
         add(conn, "alpha", run_at=at + timedelta(hours=2))
         add(conn, "alpha", priority=9, run_at=at + timedelta(hours=3))
         add(conn, "beta", run_at=at + timedelta(hours=1))
-        told, due = queue.next_due(conn, ["alpha"])
+        told, due = leases.next_due(conn, ["alpha"])
         assert at <= told <= now(conn)
         assert due == at + timedelta(hours=2)
-        assert queue.next_due(conn, ["alpha", "beta"])[1] == at + timedelta(hours=1)
+        assert leases.next_due(conn, ["alpha", "beta"])[1] == at + timedelta(hours=1)
 
     def test_it_may_have_passed(self, conn: Connection) -> None:
         job = add(conn, run_at=now(conn) - timedelta(hours=1))
-        assert queue.next_due(conn, ["alpha"])[1] == job.run_at
+        assert leases.next_due(conn, ["alpha"])[1] == job.run_at
 
     def test_nothing_is_in_sight_when_nothing_could_be_claimed(self, conn: Connection) -> None:
-        assert queue.next_due(conn, ["alpha"])[1] is None
+        assert leases.next_due(conn, ["alpha"])[1] is None
         job = add(conn, "beta")
         add(conn, blocked_by=job.id)
         add(conn, concurrency_key="k")
         add(conn, concurrency_key="k")
         claim_one(conn)
-        assert queue.next_due(conn, ["alpha"])[1] is None
-        assert queue.next_due(conn, [])[1] is None
+        assert leases.next_due(conn, ["alpha"])[1] is None
+        assert leases.next_due(conn, [])[1] is None
 
     def test_nothing_is_in_sight_while_processing_or_the_type_is_paused(self, conn: Connection) -> None:
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
-        assert queue.next_due(conn, ["alpha"])[1] is None
-        queue.resume(conn, actor=ACTOR, task_type="alpha")
-        queue.pause(conn, reason=None, actor=ACTOR)
-        assert queue.next_due(conn, ["alpha"])[1] is None
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        assert leases.next_due(conn, ["alpha"])[1] is None
+        operator.resume(conn, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR)
+        assert leases.next_due(conn, ["alpha"])[1] is None
 
 
 class TestHeartbeat:
@@ -216,7 +216,7 @@ class TestHeartbeat:
         first, second = claim(conn)
         advance(conn, timedelta(seconds=40))
         before = now(conn)
-        answers = queue.heartbeat(
+        answers = leases.heartbeat(
             conn, WORKER, [(first.id, first.run_token, {"done": 3}), (second.id, second.run_token, None)], 60
         )
         assert {(answer.job_id, answer.run_token) for answer in answers} == {
@@ -226,21 +226,21 @@ class TestHeartbeat:
         for job in (first, second):
             assert job_row(conn, job.id)["lease_expires_at"] >= before + timedelta(seconds=60)
         assert job_row(conn, first.id)["progress"] == {"done": 3}
-        queue.heartbeat(conn, WORKER, [(first.id, first.run_token, None)], 60)
+        leases.heartbeat(conn, WORKER, [(first.id, first.run_token, None)], 60)
         assert job_row(conn, first.id)["progress"] == {"done": 3}
 
     def test_it_carries_a_request_to_cancel(self, conn: Connection) -> None:
         job = add(conn)
         claimed = claim_one(conn)
-        queue.cancel(conn, [job.id], actor=ACTOR)
-        (answer,) = queue.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, None)], 60)
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        (answer,) = leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, None)], 60)
         assert (answer.alive, answer.cancel_requested) == (True, True)
 
     def test_a_token_that_holds_nothing_is_answered_with_not_alive_and_changes_nothing(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
         with changes_nothing(conn):
-            (answer,) = queue.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token + 999, {"x": 1})], 60)
+            (answer,) = leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token + 999, {"x": 1})], 60)
         assert (answer.alive, answer.cancel_requested) == (False, False)
 
     def test_a_lost_run_is_not_alive_though_the_same_worker_runs_the_job_again(self, conn: Connection) -> None:
@@ -251,19 +251,19 @@ class TestHeartbeat:
         fresh = claim_one(conn)
         held = [(stale.id, stale.run_token, {"from": "stale"}), (fresh.id, fresh.run_token, {"from": "fresh"})]
         for order in (held, held[::-1]):
-            answers = {answer.run_token: answer.alive for answer in queue.heartbeat(conn, WORKER, order, 60)}
+            answers = {answer.run_token: answer.alive for answer in leases.heartbeat(conn, WORKER, order, 60)}
             assert answers == {stale.run_token: False, fresh.run_token: True}
             assert job_row(conn, fresh.id)["progress"] == {"from": "fresh"}
 
     def test_nothing_held_is_nothing_answered(self, conn: Connection) -> None:
-        assert queue.heartbeat(conn, WORKER, [], 60) == []
+        assert leases.heartbeat(conn, WORKER, [], 60) == []
 
 
 class TestCheckpoint:
     def test_it_is_kept_at_once_and_given_to_the_next_run(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
-        assert queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 7})
+        assert leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 7})
         finish_one(conn, claimed, "failed", retry_after=0)
         assert claim_one(conn).checkpoint == {"at": 7}
 
@@ -271,7 +271,7 @@ class TestCheckpoint:
         add(conn)
         claimed = claim_one(conn)
         with changes_nothing(conn):
-            assert not queue.save_checkpoint(conn, claimed.id, claimed.run_token + 1, {"at": 7})
+            assert not leases.save_checkpoint(conn, claimed.id, claimed.run_token + 1, {"at": 7})
         finish_one(conn, claimed, "released")
         with changes_nothing(conn):
-            assert not queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 7})
+            assert not leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 7})

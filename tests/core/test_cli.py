@@ -261,12 +261,14 @@ def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unkn
     def severed(connection: psycopg.Connection[Any], **_: Any) -> None:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    monkeypatch.setattr("jobdeck.core.queue.pause", severed)
+    monkeypatch.setattr("jobdeck.core.queue.operator.pause", severed)
     before = everything(conn)
     jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
     assert everything(conn) == before
 
 
 def test_a_value_that_the_database_cannot_take_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobdeck.core.queue.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz"))
+    monkeypatch.setattr(
+        "jobdeck.core.queue.operator.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz")
+    )
     jobdeck("pause").refused(2, "cannot take", "soon")

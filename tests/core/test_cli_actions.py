@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, producer
 from tests.core.cli_support import Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job_id
+    return producer.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job_id
 
 
 def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
@@ -49,7 +49,7 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
 
 def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn)
-    queue.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     before = everything(conn)
     for verb in ("retry", "delete"):
         ran = jobdeck(verb, str(job), "--yes", "--json")
@@ -235,7 +235,7 @@ def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
     kept = "SELECT concurrency_key, max_attempts FROM job_queue"
     [usual] = conn.execute(kept).fetchall()
     assert usual[0] is not None
-    [job] = queue.claim(conn, "a worker", ["game_platform_sync"], 1, 60)
+    [job] = leases.claim(conn, "a worker", ["game_platform_sync"], 1, 60)
     conn.execute(
         """
         SELECT job_queue_finish('a worker', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import bulk, queue
 from jobdeck.core.commands import actions
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import bulk, leases, producer
 from jobdeck.core.read.filters import parse_filter
 from tests.core.cli_support import Jobdeck, everything
 from tests.support.queue import audit_rows
@@ -27,7 +27,7 @@ def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(conn: Connection, number: int = 5) -> list[UUID]:
-    return [queue.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job_id for _ in range(number)]
+    return [producer.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job_id for _ in range(number)]
 
 
 def statuses(conn: Connection) -> list[str]:
@@ -56,7 +56,7 @@ def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdec
 
 def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = fill(conn)
-    (claimed,) = queue.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     ran = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json")
     assert ran.code == 1
     assert [answer["id"] for answer in ran.data["results"]] == [str(claimed.id)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobdeck.core import queue, worker_record
+from jobdeck.core.queue import operator, presence
 from tests.support.queue import ACTOR, Connection, add, advance, run_once
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ def shift(conn: Connection) -> None:
     run_once(conn)
     failed = add(conn, max_attempts=1)
     run_once(conn, outcome="failed", error="MetaCTF answered 503", error_kind="vendor")
-    queue.retry(conn, [failed.id], actor=ACTOR)
-    queue.pause(conn, reason="vendor is down", actor=ACTOR)
-    run_id = worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
-    worker_record.close_worker_run(
+    operator.retry(conn, [failed.id], actor=ACTOR)
+    operator.pause(conn, reason="vendor is down", actor=ACTOR)
+    run_id = presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+    presence.close_worker_run(
         conn, run_id, status="error", claimed=0, succeeded=0, failed=0, released=0, http_status=500, error="boom"
     )
 
@@ -42,7 +42,7 @@ def test_partial_and_continued_runs_are_told_apart_from_those_that_succeeded(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
     shift(conn)
-    queue.resume(conn, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     for outcome in ("partial", "partial", "continued"):
         conn.execute("DELETE FROM job_queue")
         add(conn)
@@ -86,5 +86,5 @@ def test_hostile_names_come_out_harmless(
     jobdeck: Jobdeck, conn: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del capsys
-    queue.pause(conn, reason="a\x1b]52;c;x\x07b", actor="eve\x1b[31m")
+    operator.pause(conn, reason="a\x1b]52;c;x\x07b", actor="eve\x1b[31m")
     assert "\x1b" not in jobdeck("digest").out

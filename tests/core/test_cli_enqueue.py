@@ -11,11 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import desk, registry
+from jobdeck.core import quick_sync, registry
 from jobdeck.core import settings as configuration
-from jobdeck.core.commands import new_jobs
-from jobdeck.core.creating import Wanted
 from jobdeck.core.errors import InvalidPayload
+from jobdeck.core.queue import service
+from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from tests.core.cli_support import HANDLERS, Jobdeck, everything
 
@@ -167,11 +167,11 @@ def assert_refused_everywhere(
         jobdeck(*arguments, task_type, "--payload", given).refused(1, task_type, *words)
     known, wanted = registry.load(), Wanted(task_type, payload)
     with pytest.raises(InvalidPayload) as caught:
-        desk.create(conn, known, wanted, settings=configuration.load(), actor="test")
+        service.create(conn, known, wanted, settings=configuration.load(), actor="test")
     assert [word for word in words if word not in str(caught.value)] == []
     assert set(caught.value.problems) & {words[0], "payload"}
     with pytest.raises(InvalidPayload):
-        desk.rehearse(conn, known, wanted, None, settings=configuration.load(), actor="test")
+        service.rehearse(conn, known, wanted, None, settings=configuration.load(), actor="test")
     assert everything(conn) == before
 
 
@@ -209,7 +209,7 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(
     jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", everyone).refused(1, "force", "coachId")
     wanted = Wanted("sms_digest_processor", {"force": True}, every=60)
     with pytest.raises(InvalidPayload, match="force"):
-        desk.create(conn, registry.load(), wanted, settings=configuration.load(), actor="test")
+        service.create(conn, registry.load(), wanted, settings=configuration.load(), actor="test")
     assert everything(conn) == before
     assert jobdeck("enqueue", "sms_digest_processor", "--every", "1h", "--payload", one).code == 0
     made = jobdeck("enqueue", "sms_digest_processor", "--payload", everyone, "--json").data["id"]
@@ -244,7 +244,7 @@ def test_a_job_is_not_changed_to_what_would_be_refused(
     job = jobs.job(conn, UUID(made))
     assert job is not None
     with pytest.raises(InvalidPayload):
-        desk.edit(conn, registry.load(), job, Wanted(DISPATCH, wrong), settings=configuration.load(), actor="test")
+        service.edit(conn, registry.load(), job, Wanted(DISPATCH, wrong), settings=configuration.load(), actor="test")
     assert everything(conn) == before
 
 
@@ -308,7 +308,9 @@ def test_a_quick_sync_that_is_none_lists_those_there_are(jobdeck: Jobdeck) -> No
 def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = [replace(JOB_TYPES.require("cli_echo"), task_type=task_type) for task_type in new_jobs.QUICK_SYNCS["full"]]
+    named = [
+        replace(JOB_TYPES.require("cli_echo"), task_type=task_type) for task_type in quick_sync.QUICK_SYNCS["full"]
+    ]
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry(named))
     before = everything(conn)
     assert jobdeck("quick-sync", "full", "--dry-run").code == 0

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.read import jobs
 from tests.core.cli_support import Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def enabled(conn: psycopg.Connection[Any]) -> bool:
-    return queue.processing(conn).enabled
+    return jobs.processing(conn).enabled
 
 
 def test_pause_and_resume_turn_the_switch(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
@@ -50,7 +51,7 @@ def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]
     before = everything(conn)
     assert "would be" in jobdeck("pause", "--reason", "x", "--dry-run").out
     assert everything(conn) == before
-    queue.pause(conn, reason="x", actor="test")
+    operator.pause(conn, reason="x", actor="test")
     before = everything(conn)
     assert "would be" in jobdeck("resume", "--dry-run").out
     assert everything(conn) == before
@@ -80,14 +81,14 @@ def test_bad_input_turns_and_removes_nothing(
 def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    stuck = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
-    queue.claim(conn, "a worker that died", ["cli_echo"], 1, 60)
+    stuck = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    leases.claim(conn, "a worker that died", ["cli_echo"], 1, 60)
     assert jobdeck("cleanup").out == "No stuck jobs.\n"
     conn.execute(
         "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
     )
-    queue.enqueue(conn, NewJob("cli_echo"), actor="test")
-    [healthy] = queue.claim(conn, "a worker that lives", ["cli_echo"], 1, 60)
+    producer.enqueue(conn, NewJob("cli_echo"), actor="test")
+    [healthy] = leases.claim(conn, "a worker that lives", ["cli_echo"], 1, 60)
     before = everything(conn)
     listed = jobdeck("cleanup", "--json")
     assert [found["id"] for found in listed.data["results"]] == [str(stuck)]
@@ -103,9 +104,9 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(
 def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    one, other, waiting = (queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(3))
+    one, other, waiting = (producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(3))
     conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (waiting,))
-    queue.claim(conn, "a worker that died", ["cli_echo"], 2, 60)
+    leases.claim(conn, "a worker that died", ["cli_echo"], 2, 60)
     conn.execute(
         "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
         " WHERE status = 'running'"
@@ -128,9 +129,9 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
 def test_purge_counts_old_jobs_and_with_yes_removes_them(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], count: int
 ) -> None:
-    kept = queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
-    old = [queue.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(count)]
-    queue.cancel(conn, old, actor="test")
+    kept = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    old = [producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id for _ in range(count)]
+    operator.cancel(conn, old, actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '20 days' WHERE status = 'cancelled'")
     before = everything(conn)
     looked = jobdeck("purge", "--json").data

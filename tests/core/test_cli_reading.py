@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.commands.reading import SORTS
 from jobdeck.core.model import Job, NewJob, Run
+from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs
 from tests.core.cli_support import Jobdeck, everything
 
@@ -25,7 +25,7 @@ CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) !=
 
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
+    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
@@ -48,7 +48,7 @@ def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Con
 def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     red, blue = add(conn, message="red"), add(conn, message="blue")
     other = add(conn, "from_elsewhere")
-    queue.cancel(conn, [blue], actor="test")
+    operator.cancel(conn, [blue], actor="test")
 
     def ids(*arguments: str) -> set[str]:
         return {job["id"] for job in jobdeck("jobs", "--json", *arguments).data["jobs"]}
@@ -129,7 +129,7 @@ def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.
 def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn, HOSTILE, message=HOSTILE)
     conn.execute("UPDATE job_queue SET status = 'failed', last_error = %s, dedupe_key = %s", [HOSTILE, HOSTILE])
-    queue.pause(conn, reason=HOSTILE, actor=HOSTILE)
+    operator.pause(conn, reason=HOSTILE, actor=HOSTILE)
     for arguments in (["jobs"], ["job", str(job)], ["why", str(job)], ["status"], ["audit"], ["health"]):
         shown = jobdeck(*arguments)
         assert shown.code in {0, 4}
@@ -154,7 +154,7 @@ def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psyco
 def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn, "cli_refuse", reason="the field is wet")
     assert jobdeck("run-worker").code == 0
-    queue.retry(conn, [job], actor="someone", reason="dry again")
+    operator.retry(conn, [job], actor="someone", reason="dry again")
     data = jobdeck("job", str(job), "--json").data
     assert {found.name for found in fields(Job)} <= data.keys()
     [run] = data["runs"]
@@ -196,7 +196,7 @@ def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> 
 
 def test_why_says_for_each_clause_whether_it_holds(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn)
-    queue.pause(conn, reason="lunch", actor="someone")
+    operator.pause(conn, reason="lunch", actor="someone")
     answer = jobdeck("why", str(job), "--json").data
     assert (answer["id"], answer["claimable"]) == (str(job), False)
     assert "lunch" in json.dumps(answer["clauses"])
@@ -221,8 +221,8 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
     add(conn, "cli_refuse")
     assert jobdeck("run-worker").code == 0
     add(conn)
-    queue.pause(conn, reason="lunch", actor="someone")
-    queue.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
+    operator.pause(conn, reason="lunch", actor="someone")
+    operator.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
     data = jobdeck("status", "--json").data
     assert data["counts"] == {
         "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "total": 2
@@ -262,13 +262,13 @@ def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psyco
     assert jobdeck("health").code == 4
     worst = ran.data["findings"][0]["evidence"]
     assert f"critical: {worst}" in jobdeck("status").out
-    queue.pause(conn, reason="lunch", actor="someone")
+    operator.pause(conn, reason="lunch", actor="someone")
     assert jobdeck("health", "--json").data["verdict"] != "ok"
 
 
 def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn)
-    queue.cancel(conn, [job], actor="someone@local", reason="not now")
+    operator.cancel(conn, [job], actor="someone@local", reason="not now")
     [entry] = jobdeck("audit", "--job", str(job), "--since", "1h", "--json").data["audit"]
     assert (entry["actor"].split()[0], entry["action"], entry["reason"]) == ("someone@local", "cancel", "not now")
     assert "not now" in jobdeck("audit").out

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import operator, producer
 from tests.core.cli_support import Jobdeck, everything, finish, ran_alone, started
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
+    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
 
 
 def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
@@ -40,7 +40,7 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
 
 def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     add(conn)
-    queue.pause(conn, reason="lunch", actor="someone")
+    operator.pause(conn, reason="lunch", actor="someone")
     result = jobdeck("run-worker", "--json").data
     assert (result["status"], result["processed"]) == ("paused", 0)
     assert "lunch" in result["message"]
@@ -51,7 +51,7 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], reason: str | None, told: str
 ) -> None:
     add(conn)
-    queue.pause(conn, reason=reason, actor="someone")
+    operator.pause(conn, reason=reason, actor="someone")
     out = jobdeck("run-worker").out
     assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` lets it go on." in out
     assert "processed 0" not in out
@@ -73,7 +73,7 @@ def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
 def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for _ in range(20):
         add(conn)
-    future = queue.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
+    future = producer.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
     done = jobdeck("worker", "--drain", "--concurrency", "2", "--json").data
     assert (done["claimed"], done["succeeded"], done["failed"]) == (20, 20, 0)
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [(future,)]

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import desk, queue, quick_sync, registry
-from jobdeck.core.creating import Wanted, changes, edit_twin, enqueue_twin, new_job
+from jobdeck.core import quick_sync, registry
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, Job, NewJob, Status
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import choices
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.queue import service
+from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.rehearsal import effects
@@ -123,7 +125,7 @@ WANTED = [
 @pytest.mark.parametrize("wanted", WANTED, ids=range(len(WANTED)))
 def test_the_command_twin_enqueues_the_same(jobdeck: Jobdeck, conn: Connection, wanted: Wanted) -> None:
     known = registry.load(["tests.core.cli_jobs"])
-    desk.create(conn, known, wanted, settings=SETTINGS, actor="test")
+    service.create(conn, known, wanted, settings=SETTINGS, actor="test")
     (expected,) = rows(conn)
     conn.execute("DELETE FROM job_queue")
     ran = jobdeck(*shlex.split(enqueue_twin(wanted))[1:])
@@ -148,12 +150,12 @@ def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, co
         conn.execute("DELETE FROM job_queue")
         new = NewJob("cli_echo", {"message": "x"}, max_attempts=3, recurrence_interval_minutes=15,
                      expires_at=datetime(2030, 1, 1, tzinfo=UTC))  # fmt: skip
-        return desk.enqueue(conn, new, actor="test").job
+        return service.enqueue(conn, new, actor="test").job
 
     first = series()
     made = changes(known, first, wanted, first.run_at)
     assert made
-    assert desk.edit(conn, known, first, wanted, settings=SETTINGS, actor="test").ok
+    assert service.edit(conn, known, first, wanted, settings=SETTINGS, actor="test").ok
     expected = rows(conn)
     second = series()
     ran = jobdeck(*shlex.split(edit_twin(second, wanted, changes(known, second, wanted, second.run_at)))[1:])
@@ -162,23 +164,23 @@ def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, co
 
 
 def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection) -> None:
-    seen = desk.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
-    queue.edit(conn, seen.id, changes={"priority": 9}, actor="somebody else")
-    answer = desk.edit(conn, TYPES, seen, Wanted("cli_echo", {"message": "y"}), settings=SETTINGS, actor="test")
+    seen = service.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
+    queue_operator.edit(conn, seen.id, changes={"priority": 9}, actor="somebody else")
+    answer = service.edit(conn, TYPES, seen, Wanted("cli_echo", {"message": "y"}), settings=SETTINGS, actor="test")
     assert not answer.ok
     assert "changed meanwhile" in answer.message
 
 
 def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
-    held = desk.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
+    held = service.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
     before = everything(conn)
-    assert desk.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
-    there = desk.rehearse(conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test")
+    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
+    there = service.rehearse(conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test")
     assert not there.ok
     assert str(held.id) in there.message
-    assert desk.rehearse(conn, TYPES, Wanted("cli_echo", {"message": "y"}), held, settings=SETTINGS, actor="test").ok
+    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {"message": "y"}), held, settings=SETTINGS, actor="test").ok
     with pytest.raises(InvalidPayload):
-        desk.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
+        service.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
     assert everything(conn) == before
 
 
@@ -251,7 +253,7 @@ def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connecti
 
 def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobdeck: Jobdeck, conn: Connection) -> None:
     new = NewJob("cli_echo", {}, recurrence_interval_minutes=15, expires_at=datetime(2030, 1, 1, tzinfo=UTC))
-    series = desk.enqueue(conn, new, actor="test").job
+    series = service.enqueue(conn, new, actor="test").job
     assert jobdeck("edit", str(series.id), "--for", "forever").code == 0
     assert conn.execute("SELECT expires_at FROM job_queue").fetchone() == (None,)
     assert jobdeck("edit", str(series.id), "--every", "off").code == 0
@@ -275,11 +277,13 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
 ) -> None:
     people(conn)
     known = registry.load()
-    made = desk.create(operator, known, Wanted("game_platform_sync", {}, every=15), settings=SETTINGS, actor="test").job
-    assert desk.edit(
+    made = service.create(
+        operator, known, Wanted("game_platform_sync", {}, every=15), settings=SETTINGS, actor="test"
+    ).job
+    assert service.edit(
         operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), settings=SETTINGS, actor="test"
     ).ok
-    assert desk.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
+    assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
     assert len(quick_sync.enqueue(operator, known, "full", actor="test")) == 2
     assert [one.name for one in choices.coaches(operator)] == ["Amara Kim", "Bo Lind"]
     assert choices.campaigns(operator) == []

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import moment
 from tests.support.queue_model import broken_promises, dangling, install_clock, read
 
@@ -78,23 +78,23 @@ class Crowd:
             for _ in range(die.randint(1, 5))
         ]  # fmt: skip
         if die.random() < 0.5:
-            self.ids += queue.enqueue_many(conn, new, actor=ACTOR)
+            self.ids += producer.enqueue_many(conn, new, actor=ACTOR)
             return
         for job in new:
             blockers = self.some(die, 1) if die.random() < 0.4 else []
             minutes = die.choice((None, None, 15))
             blocked_by = blockers[0] if blockers else None
             with suppress(Refused):
-                enqueued = queue.enqueue(
+                enqueued = producer.enqueue(
                     conn, job._replace(blocked_by=blocked_by, recurrence_interval_minutes=minutes), actor=ACTOR
                 )
                 self.ids += [enqueued.job_id] if enqueued.created else []
 
     def work(self, conn: psycopg.Connection[Any], die: Random) -> None:
         worker = die.choice(WORKERS)
-        jobs = queue.claim(conn, worker, die.sample(TYPES, die.randint(1, 3)), die.randint(1, 8), LEASE)
+        jobs = leases.claim(conn, worker, die.sample(TYPES, die.randint(1, 3)), die.randint(1, 8), LEASE)
         self.claimed += [(job.id, job.run_token) for job in jobs]
-        queue.heartbeat(conn, worker, [(job.id, job.run_token, None) for job in jobs], LEASE)
+        leases.heartbeat(conn, worker, [(job.id, job.run_token, None) for job in jobs], LEASE)
         ways = ("succeeded", "succeeded", "failed", "failed", "continued", "released", "partial", "cancelled")
         runs = [
             FinishedRun(
@@ -106,9 +106,9 @@ class Crowd:
         kept = [run for run in runs if die.random() < 0.85]
         self.late += [run for run in runs if run not in kept]
         kept += die.sample(self.late, min(len(self.late), 2))
-        self.insist(lambda: queue.finish(conn, worker, kept, retry_base=BASE, retry_cap=CAP))
+        self.insist(lambda: leases.finish(conn, worker, kept, retry_base=BASE, retry_cap=CAP))
         if die.random() < 0.2:
-            self.insist(lambda: queue.reap(conn, worker, retry_base=BASE, retry_cap=CAP))
+            self.insist(lambda: leases.reap(conn, worker, retry_base=BASE, retry_cap=CAP))
 
     def insist(self, call: Callable[[], object]) -> None:
         """Sends a worker's statement again when the database has undone it to end a deadlock, as its link does."""
@@ -127,11 +127,13 @@ class Crowd:
             return
         what = die.choice(("retry", "retry", "cancel", "delete", "restore", "edit"))
         if what == "edit":
-            queue.edit(conn, ids[0], changes={"priority": die.randint(-5, 5)}, actor=ACTOR)
+            operator.edit(conn, ids[0], changes={"priority": die.randint(-5, 5)}, actor=ACTOR)
         elif what == "restore":
-            queue.restore(conn, ids, actor=ACTOR)
+            operator.restore(conn, ids, actor=ACTOR)
         else:
-            {"retry": queue.retry, "cancel": queue.cancel, "delete": queue.delete}[what](conn, ids, actor=ACTOR)
+            {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[what](
+                conn, ids, actor=ACTOR
+            )
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("STATE_MACHINE_SEEDS", "3"))))
@@ -144,7 +146,7 @@ def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
         crowd.round(number)
         assert not broken_promises(conn, read(conn))
         conn.execute("SELECT move_clock(%s)", (timedelta(seconds=61),))
-        queue.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
+        leases.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
         assert not _problems_at_rest(conn, crowd)
 
     _run_everything(conn)
@@ -156,11 +158,11 @@ def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
 def _run_everything(conn: psycopg.Connection[Any]) -> None:
     """Lets one worker succeed with whatever can still be run."""
     for _ in range(40):
-        while jobs := queue.claim(conn, "worker-a", TYPES, 100, LEASE):
+        while jobs := leases.claim(conn, "worker-a", TYPES, 100, LEASE):
             runs = [FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, *moment(job)) for job in jobs]
-            queue.finish(conn, "worker-a", runs, retry_base=BASE, retry_cap=CAP)
+            leases.finish(conn, "worker-a", runs, retry_base=BASE, retry_cap=CAP)
         conn.execute("SELECT move_clock(%s)", (timedelta(hours=2),))
-        queue.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
+        leases.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
     left = [row for row in read(conn).jobs.values() if row["status"] == "pending" and not row["is_recurring"]]
     stuck = [row for row in left if row["blocked_by"] is None]
     assert not stuck, stuck

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres import database as database_module
@@ -30,6 +29,7 @@ from jobdeck.core.postgres.database import (
     schema_text,
     schema_version,
 )
+from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import ask, one_moment
 from jobdeck.core.settings import Settings
@@ -276,7 +276,7 @@ def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_th
             other.connection() as writer,
         ):
             for number in range(1, 11):
-                queue.enqueue(writer, NewJob("alpha"), actor="a producer")
+                producer.enqueue(writer, NewJob("alpha"), actor="a producer")
                 seen = jobs.snapshot(reader, Filter())
                 assert seen.counts.pending == len(seen.page.jobs) == number
                 assert len(reports.cron(reader).overdue) == 0

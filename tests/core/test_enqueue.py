@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from jobdeck.core import desk, queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Status
+from jobdeck.core.queue import producer, service
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -> None:
     before = now(conn)
-    answer = desk.enqueue(
+    answer = service.enqueue(
         conn,
         NewJob("alpha", {"n": 1}, priority=7, dedupe_key="d", concurrency_key="c", max_attempts=3),
         actor=ACTOR,
@@ -87,7 +87,7 @@ def test_what_is_not_acceptable_is_refused_with_a_sentence(
     conn: Connection, fields: dict[str, Any], words: str
 ) -> None:
     with changes_nothing(conn), pytest.raises(Refused, match=words):
-        desk.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
+        service.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
 
 
 def test_ids_rise_with_time_so_that_equals_run_first_in_first_out(conn: Connection) -> None:
@@ -117,7 +117,7 @@ def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn
 def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN job_queue")
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
         payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
         payloads += [notice.payload for notice in listener.notifies(timeout=0)]
     assert payloads == [""]
@@ -149,7 +149,7 @@ class TestBlockers:
 
 class TestBulk:
     def test_ten_thousand_jobs_run_in_the_order_given(self, conn: Connection) -> None:
-        ids = queue.enqueue_many(conn, [NewJob("alpha", {"n": n}) for n in range(10_000)], actor=ACTOR)
+        ids = producer.enqueue_many(conn, [NewJob("alpha", {"n": n}) for n in range(10_000)], actor=ACTOR)
         assert len(ids) == len(set(ids)) == 10_000
         assert ids == sorted(ids)
         stored = conn.execute("SELECT payload ->> 'n' FROM job_queue ORDER BY id").fetchall()
@@ -157,21 +157,21 @@ class TestBulk:
 
     def test_their_ids_are_as_those_of_single_jobs_and_told_apart_by_their_ends(self, conn: Connection) -> None:
         before = add(conn).id
-        ids = queue.enqueue_many(conn, [NewJob("alpha")] * 3000, actor=ACTOR)
+        ids = producer.enqueue_many(conn, [NewJob("alpha")] * 3000, actor=ACTOR)
         assert before < ids[0]
         assert ids[-1] < add(conn).id
         assert {(job_id.version, job_id.variant) for job_id in ids} == {(7, uuid.RFC_4122)}
         assert len({job_id.hex[-8:] for job_id in ids}) > 2990
 
     def test_more_than_one_statements_worth_is_one_transaction(self, conn: Connection) -> None:
-        jobs = [NewJob("alpha") for _ in range(queue.BULK)] + [NewJob("alpha", priority=900)]
+        jobs = [NewJob("alpha") for _ in range(producer.BULK)] + [NewJob("alpha", priority=900)]
         with pytest.raises(Refused):
-            queue.enqueue_many(conn, jobs, actor=ACTOR)
+            producer.enqueue_many(conn, jobs, actor=ACTOR)
         assert value(conn, "SELECT count(*) FROM job_queue") == 0
 
     def test_each_job_keeps_its_own_fields(self, conn: Connection) -> None:
         later = now(conn) + timedelta(hours=2)
-        ids = queue.enqueue_many(
+        ids = producer.enqueue_many(
             conn,
             [
                 NewJob("alpha", {"a": 1}, priority=3, max_attempts=0),
@@ -190,13 +190,13 @@ class TestBulk:
     def test_taken_dedupe_keys_are_left_out_of_the_answer(self, conn: Connection) -> None:
         add(conn, dedupe_key="taken")
         jobs = [NewJob("alpha", dedupe_key=key) for key in ("taken", "free", "free", None)]
-        assert len(queue.enqueue_many(conn, jobs, actor=ACTOR)) == 2
+        assert len(producer.enqueue_many(conn, jobs, actor=ACTOR)) == 2
         assert [row["dedupe_key"] for row in rows(conn, "SELECT dedupe_key FROM job_queue ORDER BY id")] == [
             "taken", "free", None,
         ]  # fmt: skip
 
     def test_none_is_nothing(self, conn: Connection) -> None:
-        assert queue.enqueue_many(conn, [], actor=ACTOR) == []
+        assert producer.enqueue_many(conn, [], actor=ACTOR) == []
 
     def test_what_cannot_be_enqueued_in_bulk_is_refused_and_not_left_out(self, conn: Connection) -> None:
         blocker = add(conn)
@@ -208,39 +208,39 @@ class TestBulk:
         ]
         for fields in special:
             with changes_nothing(conn), pytest.raises(Refused, match="in bulk"):
-                queue.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", **fields)], actor=ACTOR)
+                producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", **fields)], actor=ACTOR)
 
     @pytest.mark.parametrize("fields", [{"priority": 101}, {"priority": -101}, {"task_type": " "}])
     def test_what_a_single_enqueue_refuses_is_refused_in_bulk(self, conn: Connection, fields: dict[str, Any]) -> None:
         jobs = [NewJob("alpha"), NewJob(**({"task_type": "alpha"} | fields))]
         with changes_nothing(conn), pytest.raises(Refused, match="a task type and a priority between -100 and 100"):
-            queue.enqueue_many(conn, jobs, actor=ACTOR)
+            producer.enqueue_many(conn, jobs, actor=ACTOR)
 
 
 class TestDedupe:
     def test_enqueueing_again_answers_with_the_job_that_is_there(self, conn: Connection) -> None:
         first = add(conn, payload={"n": 1}, dedupe_key="sync")
-        again = desk.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
+        again = service.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
         assert not again.created
         assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, ACTOR)
 
     def test_a_running_job_holds_its_key_and_a_finished_one_does_not(self, conn: Connection) -> None:
         first = add(conn, dedupe_key="sync")
         claimed = claim_one(conn)
-        held = desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        held = service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (held.created, held.job.id, held.job.status) == (False, first.id, Status.RUNNING)
         finish_one(conn, claimed)
-        assert desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+        assert service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_failed_job_does_not_hold_its_key(self, conn: Connection) -> None:
         add(conn, dedupe_key="sync")
         finish_one(conn, claim_one(conn), "failed", permanent=True)
-        assert desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
+        assert service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_series_holds_its_key_for_ever(self, conn: Connection) -> None:
         series = add(conn, dedupe_key="sync", recurrence_interval_minutes=5)
         finish_one(conn, claim_one(conn))
-        again = desk.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
+        again = service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (again.created, again.job.id) == (False, series.id)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.model import NewJob, RunOutcome
+from jobdeck.core.queue import operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import (
@@ -38,7 +38,7 @@ WEEK = timedelta(days=7)
 
 
 def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",), running: int = 0) -> None:
-    worker_record.report_worker(
+    presence.report_worker(
         conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
         task_types=types, running=running,
     )  # fmt: skip
@@ -62,7 +62,7 @@ class TestRuns:
     def test_a_run_keeps_the_payload_it_ran_with(self, conn: Connection) -> None:
         job = add(conn, payload={"n": 1})
         run_once(conn, outcome="failed", permanent=True)
-        queue.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
+        operator.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
         assert run_rows(conn, job.id)[0]["payload"] == {"n": 1}
 
     def test_rows_of_the_past_are_never_changed(self, conn: Connection) -> None:
@@ -71,9 +71,9 @@ class TestRuns:
         first = run_rows(conn, job.id)
         claim_one(conn)
         lose(conn)
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         run_once(conn, outcome="failed", permanent=True)
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         after = run_rows(conn, job.id)
         assert len(after) == 3
         moved = {"due_at", "started_at", "finished_at"}
@@ -84,7 +84,7 @@ class TestRuns:
     def test_the_history_outlives_its_job(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         assert len(history.runs(conn, job_id=job.id)[0]) == 1
 
     def test_runs_are_found_by_type_and_outcome_newest_first(self, conn: Connection) -> None:
@@ -97,7 +97,7 @@ class TestRuns:
         assert [run.task_type for run in history.runs(conn, outcome=RunOutcome.PARTIAL)[0]] == ["beta"]
 
     def test_pages_of_runs_leave_none_out(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(23)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(23)], actor=ACTOR)
         finish(conn, *[report(job) for job in claim(conn, limit=23)])
         tokens: list[int] = []
         cursor = None
@@ -115,7 +115,7 @@ class TestRuns:
             late = claim_one(conn)
             lose(conn)
             finish_one(conn, late)
-            queue.cancel(conn, [job.id], actor=ACTOR)
+            operator.cancel(conn, [job.id], actor=ACTOR)
         seen: list[tuple[int, str]] = []
         cursor = None
         while True:
@@ -140,11 +140,11 @@ class TestWorkerRuns:
         for _ in range(3):
             add(conn)
         add(conn, run_at=now(conn) + timedelta(hours=1))
-        run_id = worker_record.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
+        run_id = presence.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
         (opened,) = history.ask_worker_runs(conn)()
         assert (opened.id, opened.source, opened.http_method, opened.worker_id) == (run_id, source, "POST", WORKER)
         assert (opened.completed_at, opened.status, opened.due_before) == (None, None, 3)
-        worker_record.close_worker_run(
+        presence.close_worker_run(
             conn, run_id, status="ok", claimed=5, succeeded=2, failed=1, released=2, message="did some",
             error="one broke", results=[{"id": "x", "status": "failed"}], http_status=200,
         )  # fmt: skip
@@ -162,14 +162,14 @@ class TestWorkerRuns:
         )
 
     def test_they_are_listed_newest_first_and_no_more_than_asked(self, conn: Connection) -> None:
-        ids = [worker_record.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
+        ids = [presence.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
         assert [run.id for run in history.ask_worker_runs(conn, limit=3)()] == ids[:1:-1]
 
     def test_how_many_are_due_counts_every_type_and_stops_at_a_thousand(self, conn: Connection) -> None:
         jobs = [NewJob(kind) for kind in ("alpha", "beta", "unheard_of") for _ in range(400)]
-        queue.enqueue_many(conn, jobs[:500], actor=ACTOR)
+        producer.enqueue_many(conn, jobs[:500], actor=ACTOR)
         assert value(conn, "SELECT job_queue_due_count()") == 500
-        queue.enqueue_many(conn, jobs[500:], actor=ACTOR)
+        producer.enqueue_many(conn, jobs[500:], actor=ACTOR)
         assert value(conn, "SELECT job_queue_due_count()") == 1000
 
 
@@ -189,7 +189,7 @@ class TestWorkers:
         (worker,) = read_jobs.workers(conn)
         assert (worker.alive, worker.running) == (True, 1)
         assert worker.heartbeat_at - worker.started_at >= timedelta(seconds=120)
-        worker_record.remove_worker(conn, WORKER)
+        presence.remove_worker(conn, WORKER)
         assert read_jobs.workers(conn) == []
 
 
@@ -217,12 +217,12 @@ class TestThroughput:
         assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "reaper"}
 
     def test_a_batch_of_successes_is_counted_whole(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
         finish(conn, *[report(job) for job in claim(conn, limit=50)])
         assert value(conn, "SELECT sum(succeeded) FROM job_throughput") == 50
 
     def test_of_a_batch_in_which_not_all_succeeded_the_partial_runs_are_counted_once(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(6)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(6)], actor=ACTOR)
         outcomes = ("succeeded", "partial", "partial", "continued", "failed", "partial")
         jobs = claim(conn, limit=6)
         finish(conn, *[report(job, outcome, checkpoint={}) for job, outcome in zip(jobs, outcomes, strict=True)])
@@ -289,9 +289,9 @@ class TestErrorGroups:
 
 def test_the_audit_is_read_newest_first_by_job_and_time(conn: Connection) -> None:
     one, other = add(conn), add(conn)
-    queue.cancel(conn, [one.id], actor=ACTOR, reason="first")
+    operator.cancel(conn, [one.id], actor=ACTOR, reason="first")
     advance(conn, timedelta(days=2))
-    queue.delete(conn, [one.id, other.id], actor=ACTOR)
+    operator.delete(conn, [one.id, other.id], actor=ACTOR)
     assert [(entry.action, entry.job_id) for entry in history.audit(conn)] == [
         ("delete", other.id), ("delete", one.id), ("cancel", one.id),
     ]  # fmt: skip

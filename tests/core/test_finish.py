@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.queue import leases, operator
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -87,7 +87,7 @@ class TestSuccess:
         job = series(conn)
         finish_one(conn, claim_one(conn), "failed", retry_after=0, error="first try")
         claimed = claim_one(conn)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
         answer = finish_one(conn, claimed, outcome, output={"sent": 3})
         assert (answer.recorded, answer.status) == (RunOutcome(outcome), Status.PENDING)
         assert answer.run_at == job.run_at + timedelta(minutes=15)
@@ -195,7 +195,7 @@ class TestBothAlike:
     def test_the_checkpoint_outlives_a_failed_attempt(self, conn: Connection, recurring: bool) -> None:
         self.job(conn, recurring)
         claimed = claim_one(conn)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 5})
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 5})
         finish_one(conn, claimed, "failed", retry_after=0)
         assert claim_one(conn).checkpoint == {"at": 5}
 
@@ -216,7 +216,7 @@ class TestBothAlike:
     ) -> None:
         job = self.job(conn, recurring)
         claimed = claim_one(conn)
-        queue.cancel(conn, [job.id], actor=ACTOR)
+        operator.cancel(conn, [job.id], actor=ACTOR)
         answer = finish_one(conn, claimed, outcome, checkpoint={}, error="Its own words.")
         assert (answer.recorded, answer.status) == (RunOutcome.CANCELLED, Status.CANCELLED)
         row = job_row(conn, job.id)
@@ -238,7 +238,7 @@ class TestBothAlike:
     def test_a_request_to_cancel_wins_over_a_lost_lease(self, conn: Connection, recurring: bool) -> None:
         job = self.job(conn, recurring)
         claim_one(conn)
-        queue.cancel(conn, [job.id], actor=ACTOR)
+        operator.cancel(conn, [job.id], actor=ACTOR)
         assert lose(conn).lost == 1
         assert job_row(conn, job.id)["status"] == "cancelled"
         assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost"]
@@ -267,7 +267,7 @@ class TestFailedForGood:
     def test_a_series_goes_on_at_its_next_slot_and_counts_the_cycle(self, conn: Connection, how: str) -> None:
         job = series(conn, max_attempts=5 if how == "permanent" else 1)
         claimed = claim_one(conn)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 1})
         answer = finish_one(conn, claimed, "failed", permanent=how == "permanent", error="No.")
         assert (answer.recorded, answer.status) == (RunOutcome.FAILED, Status.PENDING)
         assert answer.run_at == job.run_at + timedelta(minutes=15)

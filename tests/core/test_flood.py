@@ -8,9 +8,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.flood import Flood
 from jobdeck.core.model import ClaimedJob, NewJob
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 
@@ -23,7 +23,7 @@ def given(number: int, task_type: str = "alpha", priority: int = 0) -> ClaimedJo
     return ClaimedJob(UUID(int=number), number, task_type, {}, 1, 5, due, due, False, None, 0, priority)
 
 
-def fronts(jobs: list[ClaimedJob]) -> dict[queue.Lane, queue.Front]:
+def fronts(jobs: list[ClaimedJob]) -> dict[leases.Lane, leases.Front]:
     """How far the lanes of a claim have been claimed."""
     return {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs}
 
@@ -41,7 +41,7 @@ class TestTheClaim:
         assert [job.id for job in claim(conn)] == [urgent.id, early.id]
 
     def test_goes_by_id_among_jobs_that_are_due_at_the_same_time(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha", run_at=now(conn))] * 5, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha", run_at=now(conn))] * 5, actor=ACTOR)
         taken = claim(conn, limit=2)
         taken += claim(conn, limit=2, fronts=fronts(taken))
         taken += claim(conn, limit=2, fronts=fronts(taken))
@@ -57,24 +57,24 @@ class TestTheClaim:
         assert [(job.task_type, job.priority) for job in more] == [("alpha", 1), ("alpha", 1), ("beta", 0)]
 
     def test_takes_nothing_of_a_type_that_was_paused_meanwhile_nor_while_all_is(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha")] * 3, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha")] * 3, actor=ACTOR)
         first = claim(conn, limit=1)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         assert claim(conn, fronts=fronts(first)) == []
-        queue.resume(conn, actor=ACTOR, task_type="alpha")
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR)
         assert claim(conn, fronts=fronts(first)) == []
-        queue.resume(conn, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
         assert len(claim(conn, fronts=fronts(first))) == 2
 
     def test_takes_nothing_of_a_type_that_was_not_asked_for(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha")] * 2, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha")] * 2, actor=ACTOR)
         assert claim(conn, ["beta"], fronts=fronts(claim(conn, limit=1))) == []
 
     def test_takes_one_of_a_key_as_any_claim_does(self, conn: Connection) -> None:
         at = now(conn) - timedelta(hours=1)
         front = fronts([*claim(conn), given(1)]) | {("alpha", 0): (at, UUID(int=0))}
-        queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="coach 1")] * 3, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="coach 1")] * 3, actor=ACTOR)
         assert len(claim(conn, fronts=front)) == 1
         assert claim(conn, fronts=front) == []
 
@@ -83,10 +83,10 @@ class TestTheClaim:
     ) -> None:
         with psycopg.connect(database_url) as old:
             old.execute("SELECT txid_current()")
-            queue.enqueue_many(conn, [NewJob("alpha")] * 2000, actor=ACTOR)
+            producer.enqueue_many(conn, [NewJob("alpha")] * 2000, actor=ACTOR)
             done = claim(conn, limit=2000)
             finish(conn, *[report(job) for job in done])
-            queue.enqueue_many(conn, [NewJob("alpha")] * 10, actor=ACTOR)
+            producer.enqueue_many(conn, [NewJob("alpha")] * 10, actor=ACTOR)
 
             onwards = cost_of(conn, lambda conn: claim(conn, limit=5, fronts=fronts(done)))
             anywhere = cost_of(conn, lambda conn: claim(conn, limit=5))

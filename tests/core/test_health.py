@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.model import Verdict
+from jobdeck.core.queue import operator, presence
 from jobdeck.core.read.health import health
 from tests.support.queue import (
     ACTOR,
@@ -32,7 +32,7 @@ SECOND = timedelta(seconds=1)
 
 
 def announce(conn: Connection) -> None:
-    worker_record.report_worker(
+    presence.report_worker(
         conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
         running=0,
     )  # fmt: skip
@@ -40,8 +40,8 @@ def announce(conn: Connection) -> None:
 
 def tick(conn: Connection, *, source: str = "cron_http", status: str = "ok") -> None:
     """One cycle that a scheduler set going, opened and closed now."""
-    run_id = worker_record.open_worker_run(conn, source=source, worker_id="cycle-1")
-    worker_record.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
+    run_id = presence.open_worker_run(conn, source=source, worker_id="cycle-1")
+    presence.close_worker_run(conn, run_id, status=status, claimed=0, succeeded=0, failed=0, released=0)
 
 
 def finding(conn: Connection, signal: str) -> Finding:
@@ -63,16 +63,16 @@ def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None
 
 def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> None:
     announce(conn)
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     assert health(conn).verdict is Verdict.PAUSED
     series = add(conn, recurrence_interval_minutes=60)
-    queue.resume(conn, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     run_once(conn, outcome="failed", permanent=True)
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     told = health(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.WARNING, "recurring jobs")
-    queue.delete(conn, [series.id], actor=ACTOR)
-    worker_record.remove_worker(conn, WORKER)
+    operator.delete(conn, [series.id], actor=ACTOR)
+    presence.remove_worker(conn, WORKER)
     told = health(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.CRITICAL, "workers")
 
@@ -80,7 +80,7 @@ def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> N
 class TestProcessing:
     def test_paused_is_neutral_and_says_who_and_why(self, conn: Connection) -> None:
         announce(conn)
-        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        operator.pause(conn, reason="vendor is down", actor=ACTOR)
         found = finding(conn, "processing")
         assert found.verdict is Verdict.PAUSED
         assert "vendor is down" in found.evidence
@@ -88,7 +88,7 @@ class TestProcessing:
         assert found.since is not None
 
     def test_a_pause_whose_time_is_up_is_none(self, conn: Connection) -> None:
-        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + MINUTE)
+        operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + MINUTE)
         advance(conn, 2 * MINUTE)
         assert finding(conn, "processing").verdict is Verdict.OK
 
@@ -201,16 +201,16 @@ class TestDueJobs:
     def test_lateness_is_neutral_while_paused(self, conn: Connection) -> None:
         announce(conn)
         add(conn, run_at=now(conn) - timedelta(hours=1))
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
         assert finding(conn, "due jobs").verdict is Verdict.PAUSED
         assert health(conn).verdict is Verdict.PAUSED
 
     def test_jobs_of_a_paused_type_are_not_late(self, conn: Connection) -> None:
         announce(conn)
         add(conn, run_at=now(conn) - timedelta(hours=1))
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         assert finding(conn, "due jobs").verdict is Verdict.OK
-        queue.resume(conn, actor=ACTOR, task_type="alpha")
+        operator.resume(conn, actor=ACTOR, task_type="alpha")
         assert finding(conn, "due jobs").verdict is Verdict.CRITICAL
 
     def test_jobs_that_wait_for_another_or_behind_a_key_are_not_late(self, conn: Connection) -> None:
@@ -308,7 +308,7 @@ class TestRecurringJobs:
     def test_that_there_is_none_is_said(self, conn: Connection) -> None:
         add(conn)
         ended = add(conn, recurrence_interval_minutes=5)
-        queue.cancel(conn, [ended.id], actor=ACTOR)
+        operator.cancel(conn, [ended.id], actor=ACTOR)
         assert finding(conn, "recurring jobs").evidence == "There is none."
         add(conn, recurrence_interval_minutes=5)
         assert finding(conn, "recurring jobs").evidence == "None failed in its last cycle."
@@ -349,7 +349,7 @@ class TestRecurringJobs:
 class TestCycles:
     def test_an_open_cycle_older_than_its_budget_has_crashed(self, conn: Connection) -> None:
         announce(conn)
-        worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
         advance(conn, 15 * MINUTE - 5 * SECOND)
         assert finding(conn, "cycles").verdict is Verdict.OK
         advance(conn, 10 * SECOND)
@@ -357,7 +357,7 @@ class TestCycles:
 
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)
-        worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
+        presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
         advance(conn, timedelta(days=1, minutes=1))
         assert finding(conn, "cycles").verdict is Verdict.OK
 

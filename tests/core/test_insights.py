@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import Counts, Filter, NewJob, RunOutcome, Status
+from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import (
@@ -167,7 +167,7 @@ class TestOrder:
         assert [job.run_at for job in paged] == sorted(job.run_at for job in paged)
 
     def test_a_long_run_that_ended_last_is_listed_first(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(30)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(30)], actor=ACTOR)
         claimed = claim(conn, limit=30)
         finish(
             conn,
@@ -211,7 +211,7 @@ class TestOrder:
         jobs = [add(conn) for _ in range(12)]
         first = read_jobs.page(conn, Filter(), limit=4)
         add(conn)
-        queue.delete(conn, [first.jobs[-1].id], actor=ACTOR)
+        operator.delete(conn, [first.jobs[-1].id], actor=ACTOR)
         second = read_jobs.page(conn, Filter(), limit=4, after=first.next)
         assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
 
@@ -437,8 +437,8 @@ class TestOneJob:
     def test_a_running_job_shows_its_worker_lease_and_progress(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
-        queue.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
+        leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
         job = read_jobs.job(conn, claimed.id)
         assert job is not None
         assert (job.status, job.locked_by, job.run_token, job.progress, job.checkpoint) == (
@@ -458,7 +458,7 @@ class TestOneJob:
     def test_detail_joins_runs_reasons_and_audit(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         detail = read_jobs.detail(conn, job.id)
         assert detail is not None
         assert detail.job.id == job.id
@@ -528,7 +528,7 @@ class TestWhy:
 
     @staticmethod
     def claimable(conn: Connection, **fields: Any) -> UUID:
-        worker_record.report_worker(
+        presence.report_worker(
             conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
             task_types=["alpha"], running=0,
         )  # fmt: skip
@@ -562,7 +562,7 @@ class TestWhy:
 
     def test_processing(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
-        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        operator.pause(conn, reason="vendor is down", actor=ACTOR)
         told = self.false_clauses(conn, job_id)
         assert list(told) == ["processing"]
         assert "vendor is down" in told["processing"]
@@ -579,14 +579,14 @@ class TestWhy:
 
     def test_processing_whose_pause_is_over(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + timedelta(seconds=30))
+        operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + timedelta(seconds=30))
         advance(conn, timedelta(seconds=31))
         assert self.false_clauses(conn, job_id) == {}
         assert claim_one(conn).id == job_id
 
     def test_type_open(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
-        queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
         told = self.false_clauses(conn, job_id)
         assert list(told) == ["type open"]
         assert "quota" in told["type open"]

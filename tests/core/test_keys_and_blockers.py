@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob, Status
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -114,18 +114,18 @@ class TestConcurrencyKeys:
     def test_a_job_that_comes_due_before_the_first_of_its_line_runs_first(self, conn: Connection) -> None:
         add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=2))
         sooner = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
-        assert queue.next_due(conn, ["alpha"])[1] == sooner.run_at
+        assert leases.next_due(conn, ["alpha"])[1] == sooner.run_at
         advance(conn, timedelta(minutes=61))
         assert claim_one(conn).id == sooner.id
 
     def test_a_long_line_stands_outside_the_index_that_claims_read(self, conn: Connection) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(500)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(500)], actor=ACTOR)
         assert heads(conn) == 1
         assert len(claim(conn, limit=50)) == 1
         assert heads(conn) == 0
 
     def test_a_whole_line_is_served_one_after_another(self, conn: Connection) -> None:
-        ids = queue.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(40)], actor=ACTOR)
+        ids = producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(40)], actor=ACTOR)
         served = []
         for _ in ids:
             running = claim_one(conn)
@@ -139,19 +139,19 @@ class TestConcurrencyKeys:
         first = add(conn, concurrency_key="k")
         second = add(conn, concurrency_key="k")
         if action == "cancel":
-            queue.cancel(conn, [first.id], actor=ACTOR)
+            operator.cancel(conn, [first.id], actor=ACTOR)
         elif action == "delete":
-            queue.delete(conn, [first.id], actor=ACTOR)
+            operator.delete(conn, [first.id], actor=ACTOR)
         else:
             later = (now(conn) + timedelta(hours=1)).isoformat()
-            queue.edit(conn, first.id, changes={"run_at": later}, actor=ACTOR)
+            operator.edit(conn, first.id, changes={"run_at": later}, actor=ACTOR)
         assert claim_one(conn).id == second.id
 
     def test_run_now_of_a_job_behind_a_busy_key_says_so_and_waits(self, conn: Connection) -> None:
         add(conn, concurrency_key="k")
         second = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
         running = claim_one(conn)
-        (result,) = queue.retry(conn, [second.id], actor=ACTOR)
+        (result,) = operator.retry(conn, [second.id], actor=ACTOR)
         assert result.ok
         assert "concurrency key" in result.message
         assert claim(conn) == []
@@ -160,10 +160,10 @@ class TestConcurrencyKeys:
 
     def test_a_restored_job_stands_in_line_again(self, conn: Connection) -> None:
         job = add(conn, concurrency_key="k")
-        queue.delete(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
         add(conn, concurrency_key="k")
         running = claim_one(conn)
-        queue.restore(conn, [job.id], actor=ACTOR)
+        operator.restore(conn, [job.id], actor=ACTOR)
         assert claim(conn) == []
         finish_one(conn, running)
         assert claim_one(conn).id == job.id
@@ -226,7 +226,7 @@ class TestConcurrencyKeysUnderContention:
 
     def test_workers_at_once_never_run_two_of_a_key_and_serve_all(self, conn: Connection, database_url: str) -> None:
         jobs = [NewJob("alpha", concurrency_key=f"k{number % 5}") for number in range(60)]
-        queue.enqueue_many(conn, jobs, actor=ACTOR)
+        producer.enqueue_many(conn, jobs, actor=ACTOR)
 
         def work(link: Connection) -> list[int]:
             together = []
@@ -298,9 +298,9 @@ class TestBlockers:
         second = add(conn, blocked_by=first.id)
         third = add(conn, blocked_by=second.id)
         if how == "cancel":
-            queue.cancel(conn, [first.id], actor=ACTOR)
+            operator.cancel(conn, [first.id], actor=ACTOR)
         elif how == "delete":
-            queue.delete(conn, [first.id], actor=ACTOR)
+            operator.delete(conn, [first.id], actor=ACTOR)
         elif how == "lost":
             claim_one(conn, ["beta"])
             lose(conn)
@@ -353,9 +353,9 @@ class TestBlockers:
                 thread.start()
                 waits_for_a_lock(conn, other.info.backend_pid, unless=lambda: not thread.is_alive())
                 if action == "cancel":
-                    assert queue.cancel(conn, [second.id], actor=ACTOR)[0].ok
+                    assert operator.cancel(conn, [second.id], actor=ACTOR)[0].ok
                 else:
-                    assert queue.edit(conn, second.id, changes={"priority": 1}, actor=ACTOR).ok
+                    assert operator.edit(conn, second.id, changes={"priority": 1}, actor=ACTOR).ok
             thread.join(timeout=30)
         assert [answer.recorded.value for answer in answers] == [outcome]
         reap(conn)
@@ -370,7 +370,7 @@ class TestDedupeUnderContention:
     def test_enqueues_at_once_make_one_job_and_all_answer_with_it(self, database_url: str) -> None:
         for number in range(10):
             new = NewJob("alpha", dedupe_key=f"sync-{number}")
-            answers: list[Ticket] = Parallel(database_url)(*[partial(queue.enqueue, new=new, actor=ACTOR)] * 4)
+            answers: list[Ticket] = Parallel(database_url)(*[partial(producer.enqueue, new=new, actor=ACTOR)] * 4)
             assert len({answer.job_id for answer in answers}) == 1
             assert sum(answer.created for answer in answers) == 1
 
@@ -381,7 +381,7 @@ class TestDedupeUnderContention:
         answers: list[Ticket] = []
         new = NewJob("alpha", dedupe_key="sync")
         with psycopg.connect(database_url, autocommit=True) as other:
-            thread = threading.Thread(target=lambda: answers.append(queue.enqueue(other, new, actor=ACTOR)))
+            thread = threading.Thread(target=lambda: answers.append(producer.enqueue(other, new, actor=ACTOR)))
             with conn.transaction(force_rollback=taken_back):
                 first = add(conn, dedupe_key="sync")
                 thread.start()
@@ -393,7 +393,9 @@ class TestDedupeUnderContention:
 
     def test_bulk_enqueues_at_once_share_their_keys_out(self, conn: Connection, database_url: str) -> None:
         jobs = [NewJob("alpha", dedupe_key=f"d{number}") for number in range(300)]
-        shares = Parallel(database_url)(*[lambda link: queue.enqueue_many(link, jobs, actor=ACTOR) for _ in range(3)])
+        shares = Parallel(database_url)(
+            *[lambda link: producer.enqueue_many(link, jobs, actor=ACTOR) for _ in range(3)]
+        )
         ids = [job_id for share in shares for job_id in share]
         assert len(ids) == len(set(ids)) == 300
         assert value(conn, "SELECT count(*) FROM job_queue") == 300
@@ -405,7 +407,7 @@ class TestDedupeUnderContention:
             new = NewJob("beta", dedupe_key=f"sync-{number}")
             _, answer = Parallel(database_url)(
                 partial(finish_one, claimed=running),
-                partial(queue.enqueue, new=new, actor=ACTOR),
+                partial(producer.enqueue, new=new, actor=ACTOR),
             )
             assert answer.created or answer.job_id == running.id
             assert not is_queued(conn, running.id)
@@ -430,10 +432,10 @@ def test_operators_workers_and_producers_at_once_break_nothing(conn: Connection,
     def operate(link: Connection) -> None:
         for _ in range(30):
             ids = [row["id"] for row in rows(link, "SELECT id FROM job_queue ORDER BY random() LIMIT 4")]
-            queue.cancel(link, ids[:1], actor=ACTOR)
-            queue.retry(link, ids[1:2], actor=ACTOR)
-            queue.delete(link, ids[2:3], actor=ACTOR)
-            queue.restore(link, ids[2:3], actor=ACTOR)
+            operator.cancel(link, ids[:1], actor=ACTOR)
+            operator.retry(link, ids[1:2], actor=ACTOR)
+            operator.delete(link, ids[2:3], actor=ACTOR)
+            operator.restore(link, ids[2:3], actor=ACTOR)
 
     Parallel(database_url)(produce, work, work, operate)
     assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0

@@ -11,9 +11,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import Filter, Status
-from jobdeck.core.read import history, jobs
+from jobdeck.core.queue import operator
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.health import health
 from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
@@ -56,7 +57,7 @@ def old(empty_database_url: str) -> Iterator[Connection]:
 def installed(old: Connection) -> Connection:
     """The same after installation."""
     install_schema(old)
-    queue.resume(old, actor=ACTOR)
+    operator.resume(old, actor=ACTOR)
     return old
 
 
@@ -138,12 +139,12 @@ class TestInstallation:
 
     def test_the_missing_settings_row_is_put_there(self, old: Connection) -> None:
         install_schema(old)
-        assert queue.processing(old).enabled
+        assert read_jobs.processing(old).enabled
 
     def test_a_pause_of_the_original_holds(self, old: Connection) -> None:
         old.execute("INSERT INTO job_queue_settings (processing_enabled, paused_reason) VALUES (false, 'vendor')")
         install_schema(old)
-        switch = queue.processing(old)
+        switch = read_jobs.processing(old)
         assert (switch.enabled, switch.paused_reason) == (False, "vendor")
         assert claim(old, ["due"]) == []
         assert health(old).verdict in {"paused", "critical"}
@@ -219,7 +220,7 @@ class TestRowsLeftBehind:
     def test_run_now_of_a_series_that_failed_is_immediate(self, installed: Connection) -> None:
         conn = installed
         series = one(conn, "series")
-        (result,) = queue.retry(conn, [series["id"]], actor=ACTOR)
+        (result,) = operator.retry(conn, [series["id"]], actor=ACTOR)
         assert result.ok
         assert claim_one(conn, ["series"]).id == series["id"]
 
@@ -235,13 +236,13 @@ class TestRowsLeftBehind:
         row = one(conn, kind)
         assert row["status"] == "failed"
         assert "no interval" in row["last_error"]
-        assert queue.edit(conn, row["id"], changes={"recurrence_interval_minutes": 30}, actor=ACTOR).ok
-        assert queue.retry(conn, [row["id"]], actor=ACTOR)[0].ok
+        assert operator.edit(conn, row["id"], changes={"recurrence_interval_minutes": 30}, actor=ACTOR).ok
+        assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
         assert run_once(conn, [kind]).status is Status.PENDING
 
     def test_a_cancelled_series_can_be_started_again(self, installed: Connection) -> None:
         conn = installed
-        (result,) = queue.retry(conn, [one(conn, "cancelled_series")["id"]], actor=ACTOR)
+        (result,) = operator.retry(conn, [one(conn, "cancelled_series")["id"]], actor=ACTOR)
         assert result.ok
         answer = run_once(conn, ["cancelled_series"])
         assert answer.status is Status.PENDING
@@ -255,13 +256,13 @@ class TestRowsLeftBehind:
             (Status.FAILED, ["failed"]),
             (Status.CANCELLED, ["cancelled", "cancelled_series"]),
         ]:
-            listed = jobs.page(conn, Filter(status=tab), limit=50).jobs
+            listed = read_jobs.page(conn, Filter(status=tab), limit=50).jobs
             assert set(kinds) <= {job.task_type for job in listed}
         for kind in ("succeeded", "failed", "cancelled"):
             row = one(conn, kind)
-            assert queue.delete(conn, [row["id"]], actor=ACTOR)[0].ok
-            assert queue.restore(conn, [row["id"]], actor=ACTOR)[0].ok
-            assert queue.retry(conn, [row["id"]], actor=ACTOR)[0].ok
+            assert operator.delete(conn, [row["id"]], actor=ACTOR)[0].ok
+            assert operator.restore(conn, [row["id"]], actor=ACTOR)[0].ok
+            assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
             claimed = claim_one(conn, [kind])
             assert (claimed.id, claimed.attempt) == (row["id"], 1)
             finish_one(conn, claimed)
@@ -324,8 +325,8 @@ class TestProducers:
         conn.execute("UPDATE job_queue_settings SET processing_enabled = false, paused_reason = 'by the old page'")
         conn.execute("RESET ROLE")
         assert claim(conn, ["fresh", "inserted"]) == []
-        assert queue.processing(conn).paused_reason == "by the old page"
-        queue.resume(conn, actor=ACTOR)
+        assert read_jobs.processing(conn).paused_reason == "by the old page"
+        operator.resume(conn, actor=ACTOR)
         assert len(claim(conn, ["fresh", "inserted"])) == 2
 
     @pytest.mark.parametrize(

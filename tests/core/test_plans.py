@@ -16,9 +16,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.errors import EmbeddedPostgresError, JobNotFound, UsageError
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.health import health
@@ -43,12 +43,12 @@ EVERY_TYPE: Final = ("alpha", "beta", "crowd", "gamma", "later", "nothing of thi
 
 
 def test_the_counters_see_a_table_read_from_end_to_end_and_inside_functions(conn: Connection) -> None:
-    queue.enqueue_many(conn, [NewJob("alpha")] * 50, actor="a producer")
+    producer.enqueue_many(conn, [NewJob("alpha")] * 50, actor="a producer")
     conn.execute("CREATE FUNCTION look() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM job_queue'")
 
     assert cost_of(conn, lambda conn: conn.execute("SELECT look()")).whole_tables == ["job_queue"]
     assert (
-        cost_of(conn, lambda conn: queue.claim(conn, WORKER, ["alpha"], 10, LEASE)).entries["job_queue_claimable"] > 9
+        cost_of(conn, lambda conn: leases.claim(conn, WORKER, ["alpha"], 10, LEASE)).entries["job_queue_claimable"] > 9
     )
 
 
@@ -151,46 +151,46 @@ def _last_in_line(conn: Connection) -> tuple[Any, ...]:
 
 
 def _claim(limit: int, *types: str) -> Callable[[Connection], object]:
-    return lambda conn: queue.claim(conn, WORKER, types, limit, LEASE)
+    return lambda conn: leases.claim(conn, WORKER, types, limit, LEASE)
 
 
 def _claim_while_paused(conn: Connection) -> None:
-    queue.pause(conn, reason=None, actor="mara", task_type="crowd")
-    queue.claim(conn, WORKER, EVERY_TYPE, 10, LEASE)
+    operator.pause(conn, reason=None, actor="mara", task_type="crowd")
+    leases.claim(conn, WORKER, EVERY_TYPE, 10, LEASE)
 
 
 def _finish(outcome: str) -> Callable[..., object]:
     def call(conn: Connection, held: list[tuple[UUID, int]]) -> object:
         began = FIRST.timestamp()
         runs = [FinishedRun(job_id, token, RunOutcome(outcome), began, began) for job_id, token in held]
-        return queue.finish(conn, WORKER, runs, **RETRIES)
+        return leases.finish(conn, WORKER, runs, **RETRIES)
 
     return call
 
 
 def _heartbeat(conn: Connection, held: list[tuple[UUID, int]]) -> object:
-    return queue.heartbeat(conn, WORKER, [(job_id, token, {"done": 1}) for job_id, token in held], LEASE)
+    return leases.heartbeat(conn, WORKER, [(job_id, token, {"done": 1}) for job_id, token in held], LEASE)
 
 
 def _checkpoint(conn: Connection, held: list[tuple[UUID, int]]) -> None:
     for job_id, token in held:
-        queue.save_checkpoint(conn, job_id, token, {"page": 2})
+        leases.save_checkpoint(conn, job_id, token, {"page": 2})
 
 
 def _reap(conn: Connection) -> object:
     conn.execute("UPDATE job_queue_settings SET pruned_at = now() - interval '1 hour'")
-    return queue.reap(conn, WORKER, **RETRIES)
+    return leases.reap(conn, WORKER, **RETRIES)
 
 
 def _enqueue(*jobs: NewJob) -> Callable[[Connection], object]:
     if len(jobs) == 1:
-        return lambda conn: queue.enqueue(conn, jobs[0], actor="a producer")
-    return lambda conn: queue.enqueue_many(conn, jobs, actor="a producer")
+        return lambda conn: producer.enqueue(conn, jobs[0], actor="a producer")
+    return lambda conn: producer.enqueue_many(conn, jobs, actor="a producer")
 
 
 def _enqueue_behind(conn: Connection, held: list[tuple[UUID, int]]) -> None:
     for job_id, _ in held:
-        queue.enqueue(conn, NewJob("beta", blocked_by=job_id), actor="a producer")
+        producer.enqueue(conn, NewJob("beta", blocked_by=job_id), actor="a producer")
 
 
 def _find_by_prefix(conn: Connection) -> None:
@@ -214,7 +214,7 @@ OPERATIONS: Final = {
     "claim what waits behind a busy key, or for another job": Operation(_claim(100, "alpha"), entries=20, blocks=60),
     "claim what is due tomorrow": Operation(_claim(100, "later"), entries=20, blocks=60),
     "claim beside a crowd of a paused type": Operation(_claim_while_paused, entries=120, blocks=500),
-    "next due": Operation(lambda conn: queue.next_due(conn, EVERY_TYPE), entries=60, blocks=150),
+    "next due": Operation(lambda conn: leases.next_due(conn, EVERY_TYPE), entries=60, blocks=150),
     "heartbeat of a hundred": Operation(_heartbeat, given=_held(100)),
     "checkpoint": Operation(_checkpoint, given=_held(1), blocks=100),
     "finish a hundred successes": Operation(_finish("succeeded"), given=_held(100)),
@@ -230,17 +230,17 @@ OPERATIONS: Final = {
     "enqueue a hundred": Operation(
         _enqueue(*(NewJob("beta", dedupe_key=str(n), concurrency_key="idle") for n in range(100))), entries=600
     ),
-    "retry": Operation(lambda conn: queue.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
+    "retry": Operation(lambda conn: operator.retry(conn, [FAILED], actor="mara"), entries=20, blocks=150),
     "run now in a long line": Operation(
-        lambda conn, ids: queue.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=200
+        lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=200
     ),
-    "run again what left the queue": Operation(lambda conn: queue.retry(conn, [REMOVED], actor="mara"), 20, 150),
-    "cancel": Operation(lambda conn: queue.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
-    "delete": Operation(lambda conn: queue.delete(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "run again what left the queue": Operation(lambda conn: operator.retry(conn, [REMOVED], actor="mara"), 20, 150),
+    "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "delete": Operation(lambda conn: operator.delete(conn, [CROWD], actor="mara"), entries=20, blocks=150),
     "edit": Operation(
-        lambda conn: queue.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
+        lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
-    "open a worker run": Operation(lambda conn: worker_record.open_worker_run(conn, source="cli", worker_id=WORKER)),
+    "open a worker run": Operation(lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER)),
     "counts": Operation(read_jobs.counts, reads=True),
     "health": Operation(health, reads=True),
     "why": Operation(lambda conn: read_jobs.why(conn, CROWD), reads=True),
@@ -305,7 +305,7 @@ def test_a_key_that_many_jobs_came_first_for_costs_claims_nothing_once_one_of_th
         SELECT 'alpha', 'busy', now() - n * interval '1 s' FROM generate_series(1, 20000) AS n
         """
     )
-    assert len(queue.claim(conn, WORKER, ["alpha"], 100, LEASE)) == 1
+    assert len(leases.claim(conn, WORKER, ["alpha"], 100, LEASE)) == 1
 
     assert cost_of(conn, _claim(100, "alpha")).rows < 20
 
@@ -326,6 +326,6 @@ def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minu
         SELECT 'alpha', now() - interval '1 hour', now() - interval '1 s' FROM generate_series(1, 50000) AS n
         """
     )
-    expired = [queue.reap(conn, WORKER, **RETRIES).expired for _ in range(12)]
+    expired = [leases.reap(conn, WORKER, **RETRIES).expired for _ in range(12)]
 
     assert sum(expired) == 50_000

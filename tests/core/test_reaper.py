@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.model import NewJob, RunOutcome, Status
+from jobdeck.core.queue import leases, operator, presence, producer
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -35,7 +35,7 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from jobdeck.core.queue import Reaped
+    from jobdeck.core.queue.leases import Reaped
 
 DAY = timedelta(days=1)
 
@@ -46,14 +46,14 @@ class TestLostRuns:
         claimed = claim_one(conn)
         for _ in range(5):
             advance(conn, timedelta(seconds=LEASE - 20))
-            assert queue.heartbeat(conn, "worker-1", [(claimed.id, claimed.run_token, None)], LEASE)[0].alive
+            assert leases.heartbeat(conn, "worker-1", [(claimed.id, claimed.run_token, None)], LEASE)[0].alive
             assert reap(conn).lost == 0
         assert finish_one(conn, claimed).recorded is RunOutcome.SUCCEEDED
 
     def test_an_expired_lease_is_a_lost_run_that_counts_as_an_attempt(self, conn: Connection) -> None:
         job = add(conn)
         claimed = claim_one(conn, worker="worker-a")
-        queue.heartbeat(conn, "worker-a", [(claimed.id, claimed.run_token, {"done": 4})], LEASE)
+        leases.heartbeat(conn, "worker-a", [(claimed.id, claimed.run_token, {"done": 4})], LEASE)
         assert lose(conn).lost == 1
         at = now(conn)
         row = job_row(conn, job.id)
@@ -97,13 +97,13 @@ class TestLostRuns:
     def test_the_checkpoint_of_a_lost_run_is_kept(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)
-        queue.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 3})
+        leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 3})
         lose(conn)
         advance(conn, timedelta(minutes=1))
         assert claim_one(conn).checkpoint == {"at": 3}
 
     def test_reapers_at_once_take_each_run_back_once(self, conn: Connection, database_url: str) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha") for _ in range(60)], actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(60)], actor=ACTOR)
         claim(conn, limit=60)
         advance(conn, timedelta(minutes=5))
         passes: list[Reaped] = Parallel(database_url)(reap, reap, reap)
@@ -122,7 +122,7 @@ class TestLostRuns:
             if done.lost:
                 assert answer.recorded is RunOutcome.ABANDONED
                 assert [run["outcome"] for run in run_rows(conn, job.id)] == ["lost", "abandoned"]
-                queue.delete(conn, [job.id], actor=ACTOR)
+                operator.delete(conn, [job.id], actor=ACTOR)
             else:
                 assert answer.recorded is RunOutcome.SUCCEEDED
                 assert not is_queued(conn, job.id)
@@ -132,7 +132,7 @@ class TestLostRuns:
         add(conn, "beta", recurrence_interval_minutes=5, expires_at=now(conn) + DAY)
         reap(conn)
         with changes_nothing(conn):
-            assert reap(conn) == queue.Reaped(0, 0, 0, 0)
+            assert reap(conn) == leases.Reaped(0, 0, 0, 0)
 
 
 class TestEnds:
@@ -145,7 +145,7 @@ class TestEnds:
         row = job_row(conn, series.id)
         assert (row["status"], row["last_error"]) == ("succeeded", None)
         assert row["completed_at"] is not None
-        assert queue.next_due(conn, ["alpha"])[1] is None
+        assert leases.next_due(conn, ["alpha"])[1] is None
         assert reap(conn).expired == 0
 
     def test_a_series_that_failed_last_is_failed(self, conn: Connection) -> None:
@@ -171,7 +171,7 @@ class TestEnds:
         series = add(conn, run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=1))
         claimed = claim_one(conn)
         advance(conn, timedelta(minutes=2))
-        queue.heartbeat(conn, "worker-1", [(claimed.id, claimed.run_token, None)], LEASE)
+        leases.heartbeat(conn, "worker-1", [(claimed.id, claimed.run_token, None)], LEASE)
         assert reap(conn).expired == 0
         assert finish_one(conn, claimed).status is Status.SUCCEEDED
         assert job_row(conn, series.id)["status"] == "succeeded"
@@ -252,10 +252,10 @@ class TestRetention:
         job = add(conn)
         run_once(conn)
         add(conn, "beta")
-        queue.delete(conn, [add(conn).id], actor=ACTOR)
-        run_id = worker_record.open_worker_run(conn, source="manual", worker_id="w")
-        worker_record.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
-        worker_record.report_worker(
+        operator.delete(conn, [add(conn).id], actor=ACTOR)
+        run_id = presence.open_worker_run(conn, source="manual", worker_id="w")
+        presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
+        presence.report_worker(
             conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
             running=0,
         )  # fmt: skip
@@ -336,6 +336,6 @@ def test_the_delay_after_a_lost_run_has_the_cap_given(conn: Connection) -> None:
         claim_one(conn)
         advance(conn, timedelta(seconds=LEASE + 1))
         at = now(conn)
-        queue.reap(conn, "reaper", retry_base=1000.0, retry_cap=4.0)
+        leases.reap(conn, "reaper", retry_base=1000.0, retry_cap=4.0)
         assert job_row(conn, job.id)["run_at"] - at <= timedelta(seconds=4) + (now(conn) - at)
         advance(conn, timedelta(seconds=5))

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from jobdeck.core import desk, queue, worker_record
 from jobdeck.core.model import NewJob, Status, Verdict
+from jobdeck.core.queue import operator, presence, service
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.report_types import left_lying
 from tests.support.queue import (
@@ -35,15 +35,15 @@ HOUR = timedelta(hours=1)
 
 
 def announce(conn: Connection, worker_id: str = WORKER, *, types: Sequence[str] = ("alpha",)) -> None:
-    worker_record.report_worker(
+    presence.report_worker(
         conn, worker_id=worker_id, host="host-1", pid=42, mode="headless", version="0.1.0", concurrency=4,
         task_types=types, running=0,
     )  # fmt: skip
 
 
 def trigger(conn: Connection, *, claimed: int = 0, status: str = "ok", http_status: int | None = 200) -> None:
-    run_id = worker_record.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
-    worker_record.close_worker_run(
+    run_id = presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1", http_method="GET")
+    presence.close_worker_run(
         conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http_status
     )
 
@@ -140,7 +140,7 @@ class TestErrors:
         job = add(conn, max_attempts=9)
         fail(conn, "boom")
         assert reports.ask_trends(conn)()[0].waiting == 1
-        queue.retry(conn, [job.id], actor=ACTOR)
+        operator.retry(conn, [job.id], actor=ACTOR)
         (trend,) = reports.ask_trends(conn)()
         assert (trend.failed, trend.waiting) == (0, 0)
 
@@ -160,7 +160,7 @@ class TestErrors:
             fail(conn, "boom")
         done = add(conn, max_attempts=1)
         fail(conn, "boom")
-        queue.retry(conn, [done.id], actor=ACTOR)
+        operator.retry(conn, [done.id], actor=ACTOR)
         run_once(conn)
         other = add(conn, max_attempts=1)
         fail(conn, "another way")
@@ -201,9 +201,9 @@ class TestDigest:
         run_once(conn)
         failing = add(conn, max_attempts=1)
         fail(conn, "boom")
-        queue.retry(conn, [failing.id], actor=ACTOR)
-        queue.cancel(conn, [failing.id], actor="bo@local")
-        queue.pause(conn, reason="vendor is down", actor=ACTOR)
+        operator.retry(conn, [failing.id], actor=ACTOR)
+        operator.cancel(conn, [failing.id], actor="bo@local")
+        operator.pause(conn, reason="vendor is down", actor=ACTOR)
         trigger(conn)
         trigger(conn, status="error", http_status=500)
         told = reports.digest(conn, 8 * HOUR)
@@ -220,8 +220,8 @@ class TestDigest:
     def test_what_came_before_the_shift_is_not_in_it_and_an_error_of_old_is_not_new(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         fail(conn, "boom")
-        queue.pause(conn, reason=None, actor=ACTOR)
-        queue.resume(conn, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
         add(conn, "beta", max_attempts=1)
         fail(conn, "of old", task_type="beta")
         advance(conn, 9 * HOUR)
@@ -238,7 +238,7 @@ class TestDigest:
 
     def test_the_audit_comes_with_the_digest_of_the_same_time(self, conn: Connection) -> None:
         job = add(conn)
-        queue.cancel(conn, [job.id], actor=ACTOR)
+        operator.cancel(conn, [job.id], actor=ACTOR)
         told = reports.audit(conn, HOUR)
         assert [entry.action for entry in told.entries] == ["cancel"]
         assert [one.action for one in told.digest.actions] == ["cancel"]
@@ -248,7 +248,7 @@ class TestTrash:
     def test_a_deleted_job_is_told_as_it_was_with_its_history_and_who_deleted_it(self, conn: Connection) -> None:
         job = add(conn, max_attempts=1, payload={"coachId": None})
         fail(conn, "boom")
-        queue.delete(conn, [job.id], actor=ACTOR, reason="obsolete")
+        operator.delete(conn, [job.id], actor=ACTOR, reason="obsolete")
         told = jobs.detail(conn, job.id)
         assert told is not None
         assert told.in_trash
@@ -259,8 +259,8 @@ class TestTrash:
 
     def test_a_restored_job_is_in_the_queue_again(self, conn: Connection) -> None:
         job = add(conn)
-        queue.delete(conn, [job.id], actor=ACTOR)
-        queue.restore(conn, [job.id], actor=ACTOR)
+        operator.delete(conn, [job.id], actor=ACTOR)
+        operator.restore(conn, [job.id], actor=ACTOR)
         told = jobs.detail(conn, job.id)
         assert told is not None
         assert not told.in_trash
@@ -268,7 +268,7 @@ class TestTrash:
 
 def test_looking_at_personal_data_is_on_record(conn: Connection) -> None:
     job = add(conn)
-    queue.reveal(conn, job.id, actor=ACTOR)
+    operator.reveal(conn, job.id, actor=ACTOR)
     (row,) = audit_rows(conn, "reveal")
     assert row["job_id"] == job.id
     assert row["actor"].startswith(ACTOR)
@@ -278,9 +278,9 @@ def test_a_cleanup_touches_only_the_stuck_jobs_that_were_named(conn: Connection)
     shown, other = add(conn, max_attempts=1), add(conn, max_attempts=1)
     claim(conn)
     advance(conn, HOUR)
-    listed = queue.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=True)
+    listed = operator.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=True)
     assert {result.job_id for result in listed} == {shown.id, other.id}
-    done = queue.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=False, ids=[shown.id])
+    done = operator.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=False, ids=[shown.id])
     assert [result.job_id for result in done] == [shown.id]
     assert (job_row(conn, shown.id)["status"], job_row(conn, other.id)["status"]) == ("failed", "running")
 
@@ -290,7 +290,7 @@ class TestRecipients:
         assert reports.recipients(conn, add(conn).id) is None
 
     def test_whom_a_job_left_out_is_told_with_the_reason(self, conn: Connection) -> None:
-        job = desk.enqueue(conn, NewJob("alpha"), actor=ACTOR).job
+        job = service.enqueue(conn, NewJob("alpha"), actor=ACTOR).job
         conn.execute(
             "INSERT INTO outbox_left_out (job_id, kind, channel, recipient_ref, reason)"
             " VALUES (%s, 'unread_alert', 'email', %s, 'no_channel')",

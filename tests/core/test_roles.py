@@ -10,10 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
 from jobdeck.core.programme import choices
-from jobdeck.core.read import history, jobs, reports
+from jobdeck.core.queue import leases, presence, producer
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.read import history, reports
+from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.health import health
 from jobdeck.core.schema import check_schema, install_schema
 from tests.core.test_original import ORIGINAL
@@ -117,23 +119,23 @@ def worker(people: People, database_url: str) -> Iterator[Connection]:
 def act_calls() -> dict[str, Callable[[Connection, Any], object]]:
     """What an operator may call."""
     return {
-        "retry": lambda conn, job: queue.retry(conn, [job.id], actor=ACTOR),
-        "cancel": lambda conn, job: queue.cancel(conn, [job.id], actor=ACTOR),
-        "delete": lambda conn, job: queue.delete(conn, [job.id], actor=ACTOR),
-        "restore": lambda conn, job: queue.restore(conn, [job.id], actor=ACTOR),
-        "edit": lambda conn, job: queue.edit(conn, job.id, changes={"priority": 1}, actor=ACTOR),
-        "pause": lambda conn, _: queue.pause(conn, reason=None, actor=ACTOR),
-        "resume": lambda conn, _: queue.resume(conn, actor=ACTOR),
-        "cleanup": lambda conn, _: queue.cleanup(conn, actor=ACTOR, older_than=DAY, dry_run=False),
-        "purge": lambda conn, _: queue.purge(conn, older_than=DAY, dry_run=False),
-        "reveal": lambda conn, job: queue.reveal(conn, job.id, actor=ACTOR),
+        "retry": lambda conn, job: queue_operator.retry(conn, [job.id], actor=ACTOR),
+        "cancel": lambda conn, job: queue_operator.cancel(conn, [job.id], actor=ACTOR),
+        "delete": lambda conn, job: queue_operator.delete(conn, [job.id], actor=ACTOR),
+        "restore": lambda conn, job: queue_operator.restore(conn, [job.id], actor=ACTOR),
+        "edit": lambda conn, job: queue_operator.edit(conn, job.id, changes={"priority": 1}, actor=ACTOR),
+        "pause": lambda conn, _: queue_operator.pause(conn, reason=None, actor=ACTOR),
+        "resume": lambda conn, _: queue_operator.resume(conn, actor=ACTOR),
+        "cleanup": lambda conn, _: queue_operator.cleanup(conn, actor=ACTOR, older_than=DAY, dry_run=False),
+        "purge": lambda conn, _: queue_operator.purge(conn, older_than=DAY, dry_run=False),
+        "reveal": lambda conn, job: queue_operator.reveal(conn, job.id, actor=ACTOR),
     }
 
 
 def enqueue_calls() -> dict[str, Callable[[Connection, Any], object]]:
     return {
-        "enqueue": lambda conn, _: queue.enqueue(conn, NewJob("alpha"), actor=ACTOR),
-        "enqueue_many": lambda conn, _: queue.enqueue_many(conn, [NewJob("alpha")], actor=ACTOR),
+        "enqueue": lambda conn, _: producer.enqueue(conn, NewJob("alpha"), actor=ACTOR),
+        "enqueue_many": lambda conn, _: producer.enqueue_many(conn, [NewJob("alpha")], actor=ACTOR),
         "old enqueue": lambda conn, _: conn.execute("SELECT job_queue_enqueue('alpha')"),
     }
 
@@ -142,17 +144,17 @@ def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
     """What a worker may call."""
     return {
         "claim": lambda conn, _: claim(conn),
-        "next_due": lambda conn, _: queue.next_due(conn, ["alpha"]),
-        "heartbeat": lambda conn, job: queue.heartbeat(conn, "w", [(job.id, 1, None)], 60),
-        "checkpoint": lambda conn, job: queue.save_checkpoint(conn, job.id, 1, {}),
-        "finish": lambda conn, job: queue.finish(
+        "next_due": lambda conn, _: leases.next_due(conn, ["alpha"]),
+        "heartbeat": lambda conn, job: leases.heartbeat(conn, "w", [(job.id, 1, None)], 60),
+        "checkpoint": lambda conn, job: leases.save_checkpoint(conn, job.id, 1, {}),
+        "finish": lambda conn, job: leases.finish(
             conn, "w", [report(claimed(id=job.id))], retry_base=BASE, retry_cap=CAP
         ),
         "reap": lambda conn, _: reap(conn),
-        "report": lambda conn, _: worker_record.report_worker(
+        "report": lambda conn, _: presence.report_worker(
             conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=[], running=0
         ),
-        "remove": lambda conn, _: worker_record.remove_worker(conn, "w"),
+        "remove": lambda conn, _: presence.remove_worker(conn, "w"),
     }
 
 
@@ -160,12 +162,12 @@ class TestViewer:
     def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
         job = add(owner)
         claim_one(owner)
-        shown = jobs.snapshot(viewer, Filter())
+        shown = read_jobs.snapshot(viewer, Filter())
         assert [listed.id for listed in shown.page.jobs] == [job.id]
         assert shown.processing.enabled
         assert health(viewer).findings
-        assert jobs.detail(viewer, job.id) is not None
-        assert len(jobs.why(viewer, job.id)) == 8
+        assert read_jobs.detail(viewer, job.id) is not None
+        assert len(read_jobs.why(viewer, job.id)) == 8
         history.runs(viewer)
         history.ask_worker_runs(viewer)()
         history.errors(viewer, since=DAY)
@@ -175,45 +177,45 @@ class TestViewer:
         reports.fleet(viewer)
         reports.audit(viewer, DAY)
         reports.recipients(viewer, job.id)
-        assert jobs.resolve_id(viewer, str(job.id)) == job.id
+        assert read_jobs.resolve_id(viewer, str(job.id)) == job.id
         check_schema(viewer)
-        told = jobs.permissions(viewer)
+        told = read_jobs.permissions(viewer)
         assert (told.view, told.operate, told.work) == (True, False, False)
         for tab in Status:
-            jobs.page(viewer, Filter(status=tab), sort="updated")
+            read_jobs.page(viewer, Filter(status=tab), sort="updated")
 
     def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
         self, owner: Connection, viewer: Connection
     ) -> None:
         waiting = add(owner, "beta", payload=SECRET)
-        queue.edit(owner, waiting.id, changes={"payload": SECRET | {"count": 4}}, actor=ACTOR)
+        queue_operator.edit(owner, waiting.id, changes={"payload": SECRET | {"count": 4}}, actor=ACTOR)
         gone = add(owner, payload=SECRET)
         claimed = claim_one(owner)
         finish_one(owner, claimed, output={"sent_to": "ada@example.org"}, log="wrote to ada@example.org")
         again = add(owner, "gamma", payload=SECRET)
         running = claim_one(owner, ["gamma"])
-        queue.save_checkpoint(owner, running.id, running.run_token, {"last": "ada@example.org"})
+        leases.save_checkpoint(owner, running.id, running.run_token, {"last": "ada@example.org"})
         finish_one(owner, running, "failed", log="wrote to ada@example.org", permanent=True)
         told = add(owner, "delta", payload=SECRET)
         follows = claim_one(owner, ["delta"])
-        queue.heartbeat(owner, "worker-1", [(told.id, follows.run_token, {"log": ["wrote to ada@example.org"]})], 60)
+        leases.heartbeat(owner, "worker-1", [(told.id, follows.run_token, {"log": ["wrote to ada@example.org"]})], 60)
         deleted = add(owner, "epsilon", payload=SECRET)
-        queue.delete(owner, [deleted.id], actor=ACTOR)
+        queue_operator.delete(owner, [deleted.id], actor=ACTOR)
 
-        seen = jobs.job(viewer, again.id)
+        seen = read_jobs.job(viewer, again.id)
         assert seen is not None
         assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
         for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
-            assert_names_nobody(jobs.detail(viewer, job_id))
+            assert_names_nobody(read_jobs.detail(viewer, job_id))
         assert_names_nobody(history.audit(viewer), history.runs(viewer))
         (edited,) = history.audit(viewer, job_id=waiting.id)
         assert edited.before is not None
         assert edited.after is not None
         assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
         for tab in (None, *Status):
-            assert_names_nobody(jobs.page(viewer, Filter(status=tab)))
-        assert jobs.page(viewer, Filter(search="ada@example.org")).jobs == ()
-        assert len(jobs.page(owner, Filter(search="ada@example.org")).jobs) == 3
+            assert_names_nobody(read_jobs.page(viewer, Filter(status=tab)))
+        assert read_jobs.page(viewer, Filter(search="ada@example.org")).jobs == ()
+        assert len(read_jobs.page(owner, Filter(search="ada@example.org")).jobs) == 3
 
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
@@ -236,7 +238,7 @@ class TestOperator:
         (act_calls() | enqueue_calls())[call](operator, job)
 
     def test_the_audit_names_the_role_that_signed_in(self, owner: Connection, operator: Connection) -> None:
-        queue.cancel(operator, [add(owner).id], actor=ACTOR)
+        queue_operator.cancel(operator, [add(owner).id], actor=ACTOR)
         role = value(operator, "SELECT session_user::text")
         assert history.audit(operator)[0].actor == f"{ACTOR} ({role})"
         assert role.startswith("test_job_operator")
@@ -249,10 +251,10 @@ class TestOperator:
 
     def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
         job = add(owner, payload=SECRET)
-        seen = jobs.job(operator, job.id)
+        seen = read_jobs.job(operator, job.id)
         assert seen is not None
         assert seen.payload == SECRET
-        told = jobs.permissions(operator)
+        told = read_jobs.permissions(operator)
         assert (told.view, told.operate, told.work) == (True, True, False)
 
     def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
@@ -309,16 +311,16 @@ class TestWorker:
         second = add(owner, "beta", blocked_by=first.id)
         claimed = claim_one(worker)
         assert claimed.payload == SECRET
-        assert queue.heartbeat(worker, "w", [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
+        assert leases.heartbeat(worker, "w", [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
         assert finish_one(worker, claimed).recorded is RunOutcome.SUCCEEDED
         claimed = claim_one(worker, ["beta"])
         assert claimed.id == second.id
         assert finish_one(worker, claimed, "failed", permanent=True).status is Status.FAILED
         reap(worker)
-        run_id = worker_record.open_worker_run(worker, source="worker", worker_id="w")
-        worker_record.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
+        run_id = presence.open_worker_run(worker, source="worker", worker_id="w")
+        presence.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
         assert history.ask_worker_runs(worker)()[0].succeeded == 1
-        told = jobs.permissions(worker)
+        told = read_jobs.permissions(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
@@ -434,9 +436,9 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
         try:
             for group in GROUPS:
                 with people.sign_in(empty_database_url, group) as conn:
-                    assert queue.processing(conn).enabled
+                    assert read_jobs.processing(conn).enabled
                     assert len(history.ask_worker_runs(conn)()) == 2
-                    assert jobs.counts(conn) == jobs.counts(owner)
+                    assert read_jobs.counts(conn) == read_jobs.counts(owner)
             with people.sign_in(empty_database_url, "job_worker") as conn:
                 assert len(claim(conn, ["due"])) == 1
             with people.sign_in(empty_database_url, "job_viewer") as conn, pytest.raises(DENIED):

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
 from jobdeck.core.run_context import RunContext, RunResources, Stop
 from jobdeck.core.run_log import message_of
@@ -421,7 +421,7 @@ def test_a_connection_lost_by_a_handler_costs_only_that_run(database_url: str) -
 
 def test_a_checkpoint_is_kept_at_once_and_only_by_its_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
     enqueue(conn, "test")
-    (job,) = queue.claim(conn, "w", ["test"], 1, 60)
+    (job,) = leases.claim(conn, "w", ["test"], 1, 60)
 
     def handler(params: Any, ctx: Any) -> None:
         ctx.save_checkpoint({"cursor": "a\x00b"})

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from psycopg.types.json import Jsonb
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,
@@ -107,7 +107,7 @@ class Given:
     worker: str
 
 
-def is_behind(row: Row, fronts: Mapping[queue.Lane, queue.Front]) -> bool:
+def is_behind(row: Row, fronts: Mapping[leases.Lane, leases.Front]) -> bool:
     """Whether a claim from these fronts onwards comes to a job; one without fronts comes to all."""
     front = fronts.get((row["task_type"], row["priority"]))
     return not fronts or (front is not None and (row["run_at"], row["id"]) > front)
@@ -128,7 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.known: list[UUID] = []
         self.given: list[Given] = []
         self.batches: list[list[FinishedRun]] = []
-        self.fronts: dict[queue.Lane, queue.Front] = {}
+        self.fronts: dict[leases.Lane, leases.Front] = {}
 
     # What every step ends with
 
@@ -146,7 +146,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Whether a claim of everything takes what can be claimed, and what `why` says can be."""
         with self.conn.transaction(force_rollback=True):
             promised = {row[0] for row in self.conn.execute(WHY)}
-            taken = {job.id for job in queue.claim(self.conn, "probe", TYPES, 1000, LEASE)}
+            taken = {job.id for job in leases.claim(self.conn, "probe", TYPES, 1000, LEASE)}
         rows = reading.claimable(at=reading.at, busy=reading.busy_keys())
         free = {job_id for job_id, row in rows.items() if row["concurrency_key"] is None}
         keyed = {job_id: row for job_id, row in rows.items() if row["concurrency_key"] is not None}
@@ -206,7 +206,7 @@ class QueueMachine(RuleBasedStateMachine):
             if new.dedupe_key and row["dedupe_key"] == new.dedupe_key and row["status"] in ACTIVE
         ]
         try:
-            enqueued = queue.enqueue(self.conn, new, actor=ACTOR)
+            enqueued = producer.enqueue(self.conn, new, actor=ACTOR)
         except Refused:
             assert new.blocked_by is not None, "a job was refused that waits for none"
             blocker = self.now.jobs.get(new.blocked_by)
@@ -246,7 +246,7 @@ class QueueMachine(RuleBasedStateMachine):
             if job.dedupe_key is None or job.dedupe_key not in taken:
                 expected.append(job)
                 taken.add(job.dedupe_key)
-        ids = queue.enqueue_many(self.conn, jobs, actor=ACTOR)
+        ids = producer.enqueue_many(self.conn, jobs, actor=ACTOR)
         after = read(self.conn)
         assert len(ids) == len(expected)
         for job_id, job in zip(ids, expected, strict=True):
@@ -361,10 +361,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.resume(name)
 
     def claim_some(
-        self, worker: str, types: set[str], limit: int, fronts: Mapping[queue.Lane, queue.Front] = MappingProxyType({})
+        self,
+        worker: str,
+        types: set[str],
+        limit: int,
+        fronts: Mapping[leases.Lane, leases.Front] = MappingProxyType({}),
     ) -> None:
         """Claims, anywhere or from some fronts onwards, and compares what was given out with what could be."""
-        claimed = queue.claim(self.conn, worker, sorted(types), limit, LEASE, fronts)
+        claimed = leases.claim(self.conn, worker, sorted(types), limit, LEASE, fronts)
         after = read(self.conn)
         draft = Draft(self.now)
         possible = self.now.claimable(at=after.at, busy=self.now.busy_keys())
@@ -410,7 +414,7 @@ class QueueMachine(RuleBasedStateMachine):
         held = [(given.job_id, given.token, progress) for given in self.given if given.worker == worker]
         if foreign and held:
             held.append((held[0][0], held[-1][1] + 1000, {"done": 99}))
-        renewed = queue.heartbeat(self.conn, worker, held, LEASE)
+        renewed = leases.heartbeat(self.conn, worker, held, LEASE)
         after = read(self.conn)
         draft = Draft(self.now)
         for job_id, token, _ in held:
@@ -431,7 +435,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         given = self.given[-1 - place % len(self.given)]
         draft = Draft(self.now)
-        kept = queue.save_checkpoint(self.conn, given.job_id, given.token, {"page": place})
+        kept = leases.save_checkpoint(self.conn, given.job_id, given.token, {"page": place})
         assert kept == self.now.holds(given.job_id, given.token)
         if kept:
             draft.alter(given.job_id, {"checkpoint": {"page": place}}, version=0)
@@ -478,7 +482,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def finish_batch(self, batch: list[FinishedRun], *, times: int = 1) -> None:
         """Reports runs, of which some may hold their jobs and some not."""
-        answers = queue.finish(self.conn, "worker-a", batch * times, retry_base=BASE, retry_cap=CAP)
+        answers = leases.finish(self.conn, "worker-a", batch * times, retry_base=BASE, retry_cap=CAP)
         after = read(self.conn)
         draft = Draft(self.now)
         fates_met: dict[UUID, Fate] = {}
@@ -532,7 +536,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def reap(self, worker: str) -> None:
-        reaped = queue.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
+        reaped = leases.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
         after = read(self.conn)
         draft = Draft(self.now)
         met = {
@@ -551,7 +555,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.step(draft, after=after)
         assert not dangling(after), "a job waits for one that is over, and the reaper left it so"
         assert not self.claim_problems(after, lines_move=True)
-        queue.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
+        leases.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
         assert read(self.conn).jobs == after.jobs, "the reaper came twice and the second time changed a job"
 
     def end_of_time(self, row: Row) -> Change | None:
@@ -593,7 +597,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         ids = [job_id for place in places if (job_id := self.job_at(place))]
         versions = self.versions(ids, seen)
-        do: Callable[..., list[ActionResult]] = getattr(queue, action)
+        do: Callable[..., list[ActionResult]] = getattr(operator, action)
         answers = do(self.conn, ids, actor=ACTOR, versions=versions, dry_run=dry_run)
         after = read(self.conn)
         draft = Draft(self.now)
@@ -686,7 +690,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         trash = sorted(self.now.trash)
         ids = sorted({trash[place % len(trash)] for place in places} | {uuid4()})
-        answers = queue.restore(self.conn, ids, actor=ACTOR, dry_run=dry_run)
+        answers = operator.restore(self.conn, ids, actor=ACTOR, dry_run=dry_run)
         after = read(self.conn)
         draft = Draft(self.now)
         active = {row["dedupe_key"] for row in self.now.jobs.values() if row["status"] in ACTIVE} - {None}
@@ -727,7 +731,7 @@ class QueueMachine(RuleBasedStateMachine):
         wanted |= {"recurrence_interval_minutes": interval} if interval != "keep" else {}
         changes = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in wanted.items()}
         version = (self.versions([job_id], seen) or {}).get(job_id)
-        answer = queue.edit(self.conn, job_id, changes=changes, actor=ACTOR, version=version, dry_run=dry_run)
+        answer = operator.edit(self.conn, job_id, changes=changes, actor=ACTOR, version=version, dry_run=dry_run)
         row = self.now.jobs.get(job_id)
         sound = numbers.get("priority", 0) <= 100 and numbers.get("max_attempts", 1) >= 1
         possible = row is not None and row["status"] not in {"running", "succeeded"} and bool(changes) and sound
@@ -752,7 +756,7 @@ class QueueMachine(RuleBasedStateMachine):
     def pause(self, task_type: str | None, resume_in: float | None) -> None:
         draft = Draft(self.now)
         try:
-            queue.pause(self.conn, reason="a test", actor=ACTOR, resume_at=self.at(resume_in), task_type=task_type)
+            operator.pause(self.conn, reason="a test", actor=ACTOR, resume_at=self.at(resume_in), task_type=task_type)
         except Refused:
             assert resume_in is not None
             assert resume_in < 0
@@ -768,7 +772,7 @@ class QueueMachine(RuleBasedStateMachine):
     def resume(self, task_type: str | None) -> None:
         draft = Draft(self.now)
         try:
-            queue.resume(self.conn, actor=ACTOR, task_type=task_type)
+            operator.resume(self.conn, actor=ACTOR, task_type=task_type)
         except Refused:
             assert task_type is not None
             assert task_type not in self.now.pauses
@@ -783,11 +787,11 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.conn.execute("DELETE FROM job_queue_settings")
         self.step(Draft(self.now))
-        assert not queue.claim(self.conn, "worker-a", TYPES, 100, LEASE)
+        assert not leases.claim(self.conn, "worker-a", TYPES, 100, LEASE)
 
     @rule(older=st.sampled_from((0, 120)), dry_run=st.booleans())
     def clean_up(self, older: int, *, dry_run: bool) -> None:
-        answers = queue.cleanup(self.conn, actor=ACTOR, older_than=timedelta(seconds=older), dry_run=dry_run)
+        answers = operator.cleanup(self.conn, actor=ACTOR, older_than=timedelta(seconds=older), dry_run=dry_run)
         after = read(self.conn)
         stuck = {
             row["id"]
@@ -813,7 +817,7 @@ class QueueMachine(RuleBasedStateMachine):
             for row in self.now.jobs.values()
             if row["status"] in {"succeeded", "cancelled"} and row["completed_at"] < self.now.at - timedelta(days=days)
         }
-        assert queue.purge(self.conn, older_than=timedelta(days=days), dry_run=dry_run) == len(old)
+        assert operator.purge(self.conn, older_than=timedelta(days=days), dry_run=dry_run) == len(old)
         draft = Draft(self.now)
         draft.gone |= set() if dry_run else old
         self.step(draft)

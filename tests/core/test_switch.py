@@ -7,9 +7,10 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Status
+from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.read import jobs
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -31,7 +32,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def test_a_fresh_installation_is_on(conn: Connection) -> None:
-    switch = queue.processing(conn)
+    switch = jobs.processing(conn)
     assert switch.enabled
     assert (switch.paused_reason, switch.paused_by, switch.paused_at, switch.resume_at, switch.paused_types) == (
         None, None, None, None, (),
@@ -41,7 +42,7 @@ def test_a_fresh_installation_is_on(conn: Connection) -> None:
 def test_pausing_stops_claims_everywhere_and_says_who_when_and_why(conn: Connection) -> None:
     add(conn)
     before = now(conn)
-    switch = queue.pause(conn, reason="vendor is down", actor=ACTOR)
+    switch = operator.pause(conn, reason="vendor is down", actor=ACTOR)
     assert not switch.enabled
     assert switch.paused_reason == "vendor is down"
     assert switch.paused_by is not None
@@ -54,8 +55,8 @@ def test_pausing_stops_claims_everywhere_and_says_who_when_and_why(conn: Connect
 
 def test_resuming_lets_claims_go_on_and_forgets_the_pause(conn: Connection) -> None:
     add(conn)
-    queue.pause(conn, reason="vendor is down", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
-    switch = queue.resume(conn, actor=ACTOR)
+    operator.pause(conn, reason="vendor is down", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
+    switch = operator.resume(conn, actor=ACTOR)
     assert switch.enabled
     assert (switch.paused_reason, switch.paused_by, switch.paused_at, switch.resume_at) == (None, None, None, None)
     assert len(claim(conn)) == 1
@@ -64,22 +65,22 @@ def test_resuming_lets_claims_go_on_and_forgets_the_pause(conn: Connection) -> N
 def test_while_paused_running_jobs_finish_and_operators_and_producers_go_on(conn: Connection) -> None:
     first, second = add(conn, priority=1), add(conn)
     running = claim(conn, limit=1)[0]
-    queue.pause(conn, reason=None, actor=ACTOR)
-    assert queue.heartbeat(conn, "worker-1", [(running.id, running.run_token, None)], 60)[0].alive
-    assert queue.save_checkpoint(conn, running.id, running.run_token, {"at": 1})
+    operator.pause(conn, reason=None, actor=ACTOR)
+    assert leases.heartbeat(conn, "worker-1", [(running.id, running.run_token, None)], 60)[0].alive
+    assert leases.save_checkpoint(conn, running.id, running.run_token, {"at": 1})
     assert finish_one(conn, running).status is None
     assert running.id == first.id
-    assert queue.enqueue(conn, NewJob("alpha"), actor=ACTOR).created
-    assert queue.retry(conn, [second.id], actor=ACTOR)[0].ok
-    assert queue.edit(conn, second.id, changes={"priority": 3}, actor=ACTOR).ok
-    assert queue.cancel(conn, [second.id], actor=ACTOR)[0].ok
+    assert producer.enqueue(conn, NewJob("alpha"), actor=ACTOR).created
+    assert operator.retry(conn, [second.id], actor=ACTOR)[0].ok
+    assert operator.edit(conn, second.id, changes={"priority": 3}, actor=ACTOR).ok
+    assert operator.cancel(conn, [second.id], actor=ACTOR)[0].ok
     assert claim(conn) == []
 
 
 def test_a_lost_run_is_taken_back_while_paused_and_waits(conn: Connection) -> None:
     job = add(conn)
     claim_one(conn)
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     advance(conn, 10 * MINUTE)
     assert reap(conn).lost == 1
     assert job_row(conn, job.id)["status"] == "pending"
@@ -90,9 +91,9 @@ def test_a_lost_run_is_taken_back_while_paused_and_waits(conn: Connection) -> No
 def test_resume_replays_nothing_each_series_runs_once(conn: Connection) -> None:
     for interval in (5, 15):
         add(conn, recurrence_interval_minutes=interval)
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     advance(conn, timedelta(hours=3))
-    queue.resume(conn, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     claimed = claim(conn)
     assert len(claimed) == 2
     for job in claimed:
@@ -101,8 +102,8 @@ def test_resume_replays_nothing_each_series_runs_once(conn: Connection) -> None:
 
 
 def test_a_pause_replaces_the_one_before(conn: Connection) -> None:
-    queue.pause(conn, reason="first", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
-    switch = queue.pause(conn, reason=None, actor="other@local")
+    operator.pause(conn, reason="first", actor=ACTOR, resume_at=now(conn) + timedelta(hours=1))
+    switch = operator.pause(conn, reason=None, actor="other@local")
     assert (switch.paused_reason, switch.resume_at) == (None, None)
     assert switch.paused_by is not None
     assert switch.paused_by.startswith("other@local")
@@ -111,7 +112,7 @@ def test_a_pause_replaces_the_one_before(conn: Connection) -> None:
 class TestAutomaticResume:
     def test_claims_go_on_at_the_time_given_without_anybody_to_turn_the_switch(self, conn: Connection) -> None:
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
+        operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
         assert claim(conn) == []
         advance(conn, 9 * MINUTE)
         assert claim(conn) == []
@@ -119,11 +120,11 @@ class TestAutomaticResume:
         assert len(claim(conn)) == 1
 
     def test_the_reaper_turns_the_switch_and_puts_it_on_record(self, conn: Connection) -> None:
-        queue.pause(conn, reason="lunch", actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
+        operator.pause(conn, reason="lunch", actor=ACTOR, resume_at=now(conn) + 10 * MINUTE)
         assert reap(conn).resumed == 0
         advance(conn, 11 * MINUTE)
         assert reap(conn).resumed == 1
-        switch = queue.processing(conn)
+        switch = jobs.processing(conn)
         assert switch.enabled
         assert (switch.paused_reason, switch.resume_at) == (None, None)
         assert "automatic" in audit_rows(conn, "resume")[-1]["actor"]
@@ -131,49 +132,49 @@ class TestAutomaticResume:
 
     def test_a_type_goes_on_at_its_time_as_well(self, conn: Connection) -> None:
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha", resume_at=now(conn) + 10 * MINUTE)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="beta")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha", resume_at=now(conn) + 10 * MINUTE)
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="beta")
         advance(conn, 11 * MINUTE)
         assert len(claim(conn)) == 1
         assert reap(conn).resumed == 1
-        assert [pause.task_type for pause in queue.processing(conn).paused_types] == ["beta"]
+        assert [pause.task_type for pause in jobs.processing(conn).paused_types] == ["beta"]
         assert audit_rows(conn, "resume")[-1]["after"] == {"task_type": "alpha"}
 
     def test_a_time_that_has_passed_is_refused(self, conn: Connection) -> None:
         for task_type in (None, "alpha"):
             with changes_nothing(conn), pytest.raises(Refused, match="passed already"):
-                queue.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) - MINUTE, task_type=task_type)
+                operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) - MINUTE, task_type=task_type)
 
 
 class TestOneType:
     def test_its_jobs_wait_and_all_others_run(self, conn: Connection) -> None:
         add(conn, "alpha", priority=90)
         other = add(conn, "beta")
-        switch = queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+        switch = operator.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
         assert switch.enabled
         (pause,) = switch.paused_types
         assert (pause.task_type, pause.reason, pause.resume_at) == ("alpha", "quota", None)
         assert pause.paused_by is not None
         assert pause.paused_by.startswith(ACTOR)
         assert claim_one(conn, ["alpha", "beta"]).id == other.id
-        assert queue.resume(conn, actor=ACTOR, task_type="alpha").paused_types == ()
+        assert operator.resume(conn, actor=ACTOR, task_type="alpha").paused_types == ()
         assert len(claim(conn, ["alpha"])) == 1
 
     def test_the_pause_of_a_type_outlives_a_pause_of_everything(self, conn: Connection) -> None:
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
-        queue.pause(conn, reason=None, actor=ACTOR)
-        queue.resume(conn, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
         assert claim(conn) == []
 
     def test_pausing_again_replaces_the_reason(self, conn: Connection) -> None:
-        queue.pause(conn, reason="one", actor=ACTOR, task_type="alpha")
-        (pause,) = queue.pause(conn, reason="two", actor=ACTOR, task_type="alpha").paused_types
+        operator.pause(conn, reason="one", actor=ACTOR, task_type="alpha")
+        (pause,) = operator.pause(conn, reason="two", actor=ACTOR, task_type="alpha").paused_types
         assert pause.reason == "two"
 
     def test_resuming_one_that_is_not_paused_is_refused(self, conn: Connection) -> None:
         with changes_nothing(conn), pytest.raises(Refused, match="alpha is not paused"):
-            queue.resume(conn, actor=ACTOR, task_type="alpha")
+            operator.resume(conn, actor=ACTOR, task_type="alpha")
 
 
 class TestFailClosed:
@@ -181,8 +182,8 @@ class TestFailClosed:
         add(conn)
         conn.execute("DELETE FROM job_queue_settings")
         assert claim(conn) == []
-        assert queue.next_due(conn, ["alpha"])[1] is None
-        switch = queue.processing(conn)
+        assert leases.next_due(conn, ["alpha"])[1] is None
+        switch = jobs.processing(conn)
         assert not switch.enabled
         assert switch.paused_reason is not None
         assert "missing" in switch.paused_reason
@@ -190,13 +191,13 @@ class TestFailClosed:
     def test_resume_restores_a_missing_row(self, conn: Connection) -> None:
         add(conn)
         conn.execute("DELETE FROM job_queue_settings")
-        assert queue.resume(conn, actor=ACTOR).enabled
+        assert operator.resume(conn, actor=ACTOR).enabled
         assert len(claim(conn)) == 1
 
     def test_pause_restores_a_missing_row_as_off(self, conn: Connection) -> None:
         add(conn)
         conn.execute("DELETE FROM job_queue_settings")
-        switch = queue.pause(conn, reason="why", actor=ACTOR)
+        switch = operator.pause(conn, reason="why", actor=ACTOR)
         assert (switch.enabled, switch.paused_reason) == (False, "why")
         assert claim(conn) == []
 
@@ -226,17 +227,17 @@ def test_the_switch_is_read_again_by_each_claim(conn: Connection) -> None:
     for _ in range(3):
         add(conn)
     assert len(claim(conn, limit=1)) == 1
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     assert claim(conn, limit=1) == []
-    queue.resume(conn, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     assert len(claim(conn, limit=1)) == 1
 
 
 def test_pausing_and_resuming_are_on_record(conn: Connection) -> None:
-    queue.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
-    queue.resume(conn, actor=ACTOR, task_type="alpha")
-    queue.pause(conn, reason="all", actor=ACTOR)
-    queue.resume(conn, actor=ACTOR)
+    operator.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
+    operator.resume(conn, actor=ACTOR, task_type="alpha")
+    operator.pause(conn, reason="all", actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     entries = audit_rows(conn)
     assert [(entry["action"], entry["after"]["task_type"], entry["reason"]) for entry in entries] == [
         ("pause", "alpha", "quota"), ("resume", "alpha", None), ("pause", None, "all"), ("resume", None, None),
@@ -245,10 +246,10 @@ def test_pausing_and_resuming_are_on_record(conn: Connection) -> None:
 
 
 def test_resuming_wakes_idle_workers(conn: Connection, database_url: str) -> None:
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN job_queue")
-        queue.resume(conn, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
         assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
 
 
@@ -256,9 +257,9 @@ def test_a_series_goes_on_at_its_own_slots_after_a_pause(conn: Connection) -> No
     series = add(conn, recurrence_interval_minutes=15)
     run_once(conn)
     slot = job_row(conn, series.id)["run_at"]
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     advance(conn, timedelta(hours=1, minutes=2))
-    queue.resume(conn, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR)
     answer = run_once(conn)
     assert answer.status is Status.PENDING
     assert answer.run_at is not None

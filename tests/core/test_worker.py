@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import heartbeat, queue
+from jobdeck.core import heartbeat
 from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.run_context import RunContext
@@ -112,7 +113,7 @@ def gone(conn: Conn, job_id: UUID) -> bool:
 
 def test_every_job_is_run_once(database_url: str, conn: Conn) -> None:
     seen: list[int] = []
-    queue.enqueue_many(conn, [NewJob("count", {"number": number}) for number in range(3000)], actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("count", {"number": number}) for number in range(3000)], actor=ACTOR)
     drain(database_url, job_type("count", lambda params, _ctx: seen.append(params.number)))
     assert sorted(seen) == list(range(3000))
     assert counts(conn) == {}
@@ -274,7 +275,7 @@ def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values:
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("TRUNCATE job_queue, job_runs CASCADE")
         jobs = [NewJob("any", {"number": number}, max_attempts=1) for number in range(len(values))]
-        queue.enqueue_many(conn, jobs, actor=ACTOR)
+        producer.enqueue_many(conn, jobs, actor=ACTOR)
         with working(database_url, job_type("any", handler)) as worker:
             until(lambda: sum(counts(conn, "job_runs").values()) >= len(values), "a run of every job")
             assert worker.drain()
@@ -285,14 +286,14 @@ def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values:
 def test_a_report_that_the_database_refuses_fails_its_job_alone(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = queue.finish
+    real = leases.finish
 
     def refusing(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
         if any(run.output == {"number": 1} for run in runs):
             raise psycopg.errors.UntranslatableCharacter("unsupported Unicode escape sequence")
         return real(conn, worker_id, runs, **facts)
 
-    monkeypatch.setattr(queue, "finish", refusing)
+    monkeypatch.setattr(leases, "finish", refusing)
     jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
     drain(database_url, job_type("some", lambda params, _ctx: Done({"number": params.number})))
     assert [status_of(conn, job.id) for job in jobs] == [None, "failed", None]
@@ -307,7 +308,7 @@ def test_a_report_that_the_database_refuses_fails_its_job_alone(
 def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
     """Takes a job back as if its lease had ended; inside a transaction no heartbeat comes between."""
     conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = %s", (job_id,))
-    assert queue.reap(conn, "another", retry_base=retry_base, retry_cap=retry_base).lost == 1
+    assert leases.reap(conn, "another", retry_base=retry_base, retry_cap=retry_base).lost == 1
 
 
 def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, gate: Gate) -> None:
@@ -317,7 +318,7 @@ def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, co
         database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
         gate.wait_for(2)
-        assert all(answer.ok for answer in queue.cancel(conn, [once.id, series.id], actor=ACTOR))
+        assert all(answer.ok for answer in operator.cancel(conn, [once.id, series.id], actor=ACTOR))
         until(lambda: counts(conn) == {"cancelled": 2}, "the cancellation")
     assert outcomes(conn) == ["cancelled", "cancelled"]
 
@@ -339,7 +340,7 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
         database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
         gate.wait_for()
-        queue.cancel(conn, [job.id], actor=ACTOR)
+        operator.cancel(conn, [job.id], actor=ACTOR)
         listens.set()
         until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
     assert gate.told_to_stop.is_set()
@@ -350,7 +351,7 @@ def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(databa
     job = enqueue(conn, "stubborn")
     with working(database_url, job_type("stubborn", stubborn)):
         stubborn.wait_for()
-        queue.cancel(conn, [job.id], actor=ACTOR)
+        operator.cancel(conn, [job.id], actor=ACTOR)
         stubborn.opened.set()
         until(lambda: status_of(conn, job.id) == "cancelled")
 
@@ -415,10 +416,10 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
         stubborn.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
-            (again,) = queue.claim(conn, "another", ["shared"], 1, 60)
+            (again,) = leases.claim(conn, "another", ["shared"], 1, 60)
         at = again.claimed_at.timestamp()
         theirs = FinishedRun(job.id, again.run_token, RunOutcome.SUCCEEDED, at, at, output={"by": "another"})
-        queue.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
+        leases.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
         stubborn.opened.set()
         until(lambda: sorted(outcomes(conn, job.id)) == ["abandoned", "lost", "succeeded"], "the late record")
     assert status_of(conn, job.id) is None
@@ -449,7 +450,7 @@ def test_a_worker_that_cannot_renew_stops_its_handlers(
     def away(*_arguments: Any) -> Any:
         raise psycopg.OperationalError("could not receive data from server: Connection timed out")
 
-    monkeypatch.setattr(queue, "heartbeat", away)
+    monkeypatch.setattr(leases, "heartbeat", away)
     enqueue(conn, "gate")
     with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=1)):
         gate.wait_for()
@@ -644,7 +645,7 @@ def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
 def test_a_report_is_applied_once_when_its_answer_was_lost(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = queue.finish
+    real = leases.finish
     lost = iter([True, True])
 
     def cut(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
@@ -654,7 +655,7 @@ def test_a_report_is_applied_once_when_its_answer_was_lost(
             raise psycopg.OperationalError("server closed the connection unexpectedly")
         return answers
 
-    monkeypatch.setattr(queue, "finish", cut)
+    monkeypatch.setattr(leases, "finish", cut)
     once = enqueue(conn, "some")
     series = enqueue(conn, "some", recurrence_interval_minutes=15)
     with a_worker(database_url, job_type("some", lambda _p, _c: None)) as worker:
@@ -694,13 +695,13 @@ def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str,
 
 
 def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn: Conn) -> None:
-    queue.pause(conn, reason="maintenance", actor=ACTOR)
+    operator.pause(conn, reason="maintenance", actor=ACTOR)
     series = enqueue(conn, "some", recurrence_interval_minutes=1)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '3 hours' WHERE id = %s", (series.id,))
     with working(database_url, job_type("some", lambda _p, _c: None)) as worker:
         until(lambda: worker.status.connected)
         assert worker.status.claimed == 0
-        queue.resume(conn, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
         until(lambda: outcomes(conn) == ["succeeded"], "the run after resuming")
     assert outcomes(conn) == ["succeeded"]
 
@@ -749,7 +750,7 @@ def test_a_cycle_with_nothing_to_do_says_so(database_url: str) -> None:
 
 
 def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Conn) -> None:
-    queue.pause(conn, reason="the vendor is down", actor=ACTOR)
+    operator.pause(conn, reason="the vendor is down", actor=ACTOR)
     job = enqueue(conn, "some")
     result = cycle(database_url, job_type("some", lambda _p, _c: None))
     assert (result.status, result.processed, result.message) == ("paused", 0, "the vendor is down")
@@ -759,7 +760,7 @@ def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn:
 
 def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Conn) -> None:
     def pausing(params: Any, ctx: Any) -> None:
-        queue.pause(ctx.db, reason="enough", actor=ACTOR)
+        operator.pause(ctx.db, reason="enough", actor=ACTOR)
 
     for _ in range(3):
         enqueue(conn, "some")
@@ -782,7 +783,7 @@ def test_a_cycles_record_is_closed_when_it_breaks(
     def broken(*_arguments: Any, **_facts: Any) -> Any:
         raise psycopg.errors.UndefinedFunction("no such function job_queue_claim")
 
-    monkeypatch.setattr(queue, "claim", broken)
+    monkeypatch.setattr(leases, "claim", broken)
     result = cycle(database_url, job_type("some", lambda _p, _c: None))
     assert (result.status, result.processed) == ("error", 0)
     row = conn.execute("SELECT status, completed_at IS NOT NULL, error_message FROM job_worker_runs").fetchone()

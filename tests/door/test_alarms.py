@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import queue, sentinel
+from jobdeck.core import sentinel
 from jobdeck.core.alert_events import fingerprint
 from jobdeck.core.alerts import LOST_TOLD, Alerts
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import operator, producer
 from jobdeck.core.read.health import expect_trigger
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.sentinel import Outage, Sentinel
@@ -108,7 +109,7 @@ class TestSentinel:
         alerts = alerts_to(sentry)
         announce(conn)
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
         pass_time(conn, 30 * MINUTE)
         announce(conn)
         Sentinel(alerts, "host").look(conn)
@@ -179,7 +180,7 @@ class TestLostRuns:
     def test_a_fleet_that_went_down_is_told_in_figures(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
-        queue.enqueue_many(conn, [NewJob("alpha")] * 60, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("alpha")] * 60, actor=ACTOR)
         claim(conn, limit=60, worker="silent-1")
         advance(conn, 2 * MINUTE)
         with Database(database_url, application_name="test") as database:

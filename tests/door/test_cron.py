@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Done
 from tests.door.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, rows
@@ -116,7 +116,7 @@ class TestAnswers:
             (None, "", 5), ({"limit": 1}, "", 1), ({"limit": 10}, "", 10), ({"limit": 99}, "", 10),
             ({"limit": 0}, "", 5), ({"limit": -3}, "", 5), ({}, "", 5), ({"other": 1}, "", 5), (None, "?limit=2", 2),
         ]  # fmt: skip
-        queue.enqueue_many(conn, [NewJob("fine")] * 60, actor=ACTOR)
+        producer.enqueue_many(conn, [NewJob("fine")] * 60, actor=ACTOR)
         with opened(database_url) as door:
             for body, query, processed in asked:
                 assert door.run("POST", body, query).data["processed"] == processed, (body, query)
@@ -138,7 +138,7 @@ class TestAnswers:
         self, database_url: str, conn: Connection, body: dict[str, Any] | None
     ) -> None:
         job = enqueue(conn, "fine")
-        queue.pause(conn, reason="the vendor is down", actor=ACTOR)
+        operator.pause(conn, reason="the vendor is down", actor=ACTOR)
         with opened(database_url) as door:
             got = door.run("POST", body)
         assert got.status == 200
@@ -263,7 +263,7 @@ class TestEnding:
 
     def test_calls_bring_back_what_a_dead_worker_left_running(self, database_url: str, conn: Connection) -> None:
         job = enqueue(conn, "fine")
-        assert queue.claim(conn, "dead", ["fine"], 1, 60.0)
+        assert leases.claim(conn, "dead", ["fine"], 1, 60.0)
         pass_time(conn, timedelta(minutes=2))
         with opened(database_url) as door:
             assert door.run().data["processed"] == 1

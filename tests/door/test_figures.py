@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue
+from jobdeck.core.queue import operator
 from tests.door.support import METRICS, opened
 from tests.support.queue import ACTOR
 from tests.support.working import enqueue
@@ -50,7 +50,7 @@ def test_healthz_says_only_whether_it_and_its_database_answer(database_url: str)
 
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
-    queue.pause(conn, reason=None, actor=ACTOR)
+    operator.pause(conn, reason=None, actor=ACTOR)
     with opened(database_url) as door:
         door.run()
         door.call("GET", "/api/jobs/run")

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import outbox, queue
+from jobdeck.core import outbox
 from jobdeck.core.programme import messaging_audience
+from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
 from tests.core.test_roles import GROUPS, People
 from tests.support.queue import add, digest, value
@@ -251,9 +252,9 @@ def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
     job = add(conn)
     with people.sign_in(database_url, "job_operator") as operator:
         role = value(operator, "SELECT session_user::text")
-        queue.pause(operator, reason="a reason", actor=SOMEBODY_ELSE)
-        queue.resume(operator, actor=SOMEBODY_ELSE)
-        queue.cancel(operator, [job.id], actor=SOMEBODY_ELSE)
+        queue_operator.pause(operator, reason="a reason", actor=SOMEBODY_ELSE)
+        queue_operator.resume(operator, actor=SOMEBODY_ELSE)
+        queue_operator.cancel(operator, [job.id], actor=SOMEBODY_ELSE)
         outbox.reveal(operator, job_id=job.id, actor=SOMEBODY_ELSE, reason="a complaint")
         campaign = messaging_audience.create(
             operator, subject="s", body_markdown="m", body_html="h", audience="all", coach=None, actor=SOMEBODY_ELSE

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import desk, queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, producer, service
 from jobdeck.core.schema import install_schema
 from tests.core.cli_support import ROOT, Jobdeck, started
 from tests.core.test_roles import People
@@ -51,7 +51,7 @@ def call(where: tuple[str, int], path: str) -> int:
 def test_it_serves_until_a_signal_and_ends_in_order(
     database_url: str, conn: Connection, number: signal.Signals, code: int
 ) -> None:
-    queue.enqueue(conn, NewJob("cli_echo"), actor=ACTOR)
+    producer.enqueue(conn, NewJob("cli_echo"), actor=ACTOR)
     with started(*ARGUMENTS, DATABASE_URL=database_url, CRON_SECRET=SECRET, JOBDECK_LOG_FORMAT="json") as process:
         where = address(process)
         assert call(where, "/healthz") == 200
@@ -72,7 +72,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
 
 
 def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database_url: str, conn: Connection) -> None:
-    job = desk.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
+    job = service.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
     settings = {"DATABASE_URL": database_url, "CRON_SECRET": SECRET, "CRON_BUDGET_SECONDS": "0.2"}
     with started(*ARGUMENTS, **settings, JOBDECK_DRAIN_SECONDS="0") as process:
         assert call(address(process), "/api/jobs/run") == 200
@@ -112,7 +112,7 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
     people = People(postgres)
     try:
         url = database_url.replace("//jobdeck@", f"//{people._name('job_worker')}@")
-        queue.enqueue(conn, NewJob("fine"), actor=ACTOR)
+        producer.enqueue(conn, NewJob("fine"), actor=ACTOR)
         with opened(url, cron_interval_minutes=7) as door:
             assert door.run().data["succeeded"] == 1
             assert door.report([event("bounce")]).data["new"] == 1
@@ -141,8 +141,8 @@ class TestScheduledRuns:
 
 
 def test_health_names_runs_that_have_used_up_most_of_their_time(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = desk.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
-    queue.claim(conn, "w", ["cli_wait"], 1, 7200.0)
+    job = service.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
+    leases.claim(conn, "w", ["cli_wait"], 1, 7200.0)
     conn.execute("UPDATE job_queue SET started_at = now() - interval '99 days' WHERE id = %s", (job.id,))
     findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}
     assert "cli_wait the longest" in findings["long runs"]["evidence"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import queue, worker_record
 from jobdeck.core.model import Verdict
+from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.health import expect_trigger, health
 from tests.door.support import opened, pass_time
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
@@ -27,14 +27,14 @@ SECOND = timedelta(seconds=1)
 
 def call(conn: Connection, *, source: str = "cron_http", status: str = "ok", claimed: int = 0, http: int = 200) -> None:
     """One call of a scheduler, opened and closed now."""
-    run_id = worker_record.open_worker_run(conn, source=source, worker_id="cycle-1", http_method="GET")
-    worker_record.close_worker_run(
+    run_id = presence.open_worker_run(conn, source=source, worker_id="cycle-1", http_method="GET")
+    presence.close_worker_run(
         conn, run_id, status=status, claimed=claimed, succeeded=claimed, failed=0, released=0, http_status=http
     )
 
 
 def announce(conn: Connection, worker: str = "standing") -> None:
-    worker_record.report_worker(
+    presence.report_worker(
         conn, worker_id=worker, host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
         running=0,
     )  # fmt: skip
@@ -164,12 +164,12 @@ class TestLeftLying:
 
     def test_what_is_paused_is_not_left_lying(self, conn: Connection) -> None:
         add(conn)
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         for _ in range(3):
             call(conn)
         assert verdict(conn, "left lying") is None
-        queue.resume(conn, actor=ACTOR, task_type="alpha")
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR, task_type="alpha")
+        operator.pause(conn, reason=None, actor=ACTOR)
         for _ in range(3):
             call(conn, status="paused")
         assert verdict(conn, "left lying") is None
@@ -194,7 +194,7 @@ class TestStalled:
         assert verdict(conn, "claims") is None
         pass_time(conn, 20 * MINUTE)
         assert verdict(conn, "claims") is Verdict.CRITICAL
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
         assert verdict(conn, "claims") is None
 
     def test_a_long_run_that_was_claimed_long_ago_does_not_hide_it(self, conn: Connection) -> None:
@@ -217,9 +217,9 @@ class TestRest:
         found = finding(conn, "late series")
         assert found is not None
         assert found.evidence.startswith("2 past their slot, alpha the longest: 16m")
-        queue.pause(conn, reason=None, actor=ACTOR, task_type="beta")
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="beta")
         assert "1 past" in getattr(finding(conn, "late series"), "evidence", "")
-        queue.pause(conn, reason=None, actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
         assert verdict(conn, "late series") is Verdict.PAUSED
 
     def test_workers_that_fell_silent_are_named(self, conn: Connection) -> None:
@@ -237,7 +237,7 @@ class TestRest:
 
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
         add(conn)
-        queue.claim(conn, "w", ["alpha"], 1, 600.0)
+        leases.claim(conn, "w", ["alpha"], 1, 600.0)
         pass_time(conn, timedelta(seconds=79))
         assert finding(conn, "long runs", alpha=100.0) is None
         pass_time(conn, 3 * SECOND)

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 from psycopg import sql
 
-from jobdeck.core import outbox, queue, registry
+from jobdeck.core import outbox, registry
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from tests.core.outbox_support import let_leases_end, let_time_pass
 from tests.handlers.killing import Workers, wait_until
@@ -244,7 +245,7 @@ def work_through_a_kill(
     world: NoticeWorld, workers: Workers, new: NewJob, vendor: Any, number: int, moment: Literal["before", "after"]
 ) -> list[str]:
     """One job, whose worker is killed at a request and which another one finishes; returns how its runs ended."""
-    job = queue.enqueue(world.conn, new, actor="mara@local").job_id
+    job = producer.enqueue(world.conn, new, actor="mara@local").job_id
     killed = kill_at(vendor, workers, number, moment)
     workers.start()
     wait_until(killed, "the request")
@@ -257,7 +258,7 @@ def work_through_a_kill(
 
 def run_by_worker(world: NoticeWorld, url: str, task_type: str, payload: Json, **settings: Any) -> str:
     """One job as a worker runs it; returns how its run was recorded."""
-    job = queue.enqueue(world.conn, NewJob(task_type, payload, max_attempts=1), actor="mara@local").job_id
+    job = producer.enqueue(world.conn, NewJob(task_type, payload, max_attempts=1), actor="mara@local").job_id
     known = registry.load()
     with a_worker(url, known.require(task_type), settings=mail_settings(world.sandbox, **settings)) as worker:
         worker.run_cycle()

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from jobdeck.core import queue, registry
+from jobdeck.core import registry
 from jobdeck.core.clients.messaging_errors import (
     PayloadRefused,
     ProviderConfigError,
@@ -20,6 +20,7 @@ from jobdeck.core.clients.messaging_errors import (
 from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, PermanentError, RetryLater
 from jobdeck.core.handlers.competitor_announcement_dispatch import Params, preview
 from jobdeck.core.programme import messaging_campaigns
+from jobdeck.core.queue import operator
 from jobdeck.core.registry import Continue, Done
 
 if TYPE_CHECKING:
@@ -498,14 +499,14 @@ def test_the_processing_switch_is_obeyed_between_batches(mail: MailWorld, task_t
     original = context.save_checkpoint
 
     def pause_then_save(checkpoint: Any) -> None:
-        queue.pause(mail.conn, reason="trouble", actor="mara@local", task_type=task_type)
+        operator.pause(mail.conn, reason="trouble", actor="mara@local", task_type=task_type)
         original(checkpoint)
 
     context.save_checkpoint = pause_then_save  # type: ignore[method-assign]
     outcome = mail.dispatch(campaign, context, batchSize=20)
     assert outcome == Continue({"accepted": 20, "queued": 40}, output=outcome.output)
     assert mail.statuses(campaign) == {"unconfirmed": 20, "queued": 40}
-    queue.resume(mail.conn, actor="mara@local", task_type=task_type)
+    operator.resume(mail.conn, actor="mara@local", task_type=task_type)
     assert mail.dispatch(campaign, mail.context(job_id=context.job.id)).output["accepted"] == 60
     assert mail.sandbox.sendgrid.accepted.repeated() == []
 

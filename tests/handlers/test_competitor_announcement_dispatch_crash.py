@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import producer
 from tests.handlers.killing import job_is_gone, kill_at_request, wait_until, workers
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def enqueue(mail: MailWorld, campaign: UUID, **payload: Any) -> UUID:
     new = NewJob("competitor_announcement_dispatch", {"campaignId": str(campaign), **payload}, max_attempts=25)
-    return queue.enqueue(mail.conn, new, actor="mara@local").job_id
+    return producer.enqueue(mail.conn, new, actor="mara@local").job_id
 
 
 def judge(mail: MailWorld, campaign: UUID) -> set[str]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import queue, registry
+from jobdeck.core import registry
 from jobdeck.core.errors import Cancelled, InvalidPayload
 from jobdeck.core.handlers import message_read_receipts_backfill as backfill
 from jobdeck.core.model import NewJob
 from jobdeck.core.programme import messaging_read_receipts as receipts
+from jobdeck.core.queue import producer
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
@@ -164,7 +165,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(
     world: NoticeWorld, database_url: str, tmp_path: Path, done: int
 ) -> None:
     archived(world, 7)
-    job = queue.enqueue(world.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job_id
+    job = producer.enqueue(world.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job_id
     with workers(database_url, world.sandbox, tmp_path) as crew:
         with psycopg.connect(database_url) as holder:
             holder.execute(

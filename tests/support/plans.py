@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,9 +166,9 @@ def fill(conn: Connection, size: Size) -> None:
 def set_to_work(conn: Connection) -> None:
     """Lets a worker hold 1 200 jobs, one of them at the head of the line behind `busy`, and lose 50 others."""
     jobs = [NewJob("beta") for _ in range(2500)] + [NewJob("gamma") for _ in range(50)]
-    queue.enqueue_many(conn, jobs, actor="a producer")
-    queue.enqueue(conn, NewJob("alpha", concurrency_key="busy", run_at=FIRST), actor="a producer")
-    assert len(queue.claim(conn, WORKER, ["alpha"], 1, LEASE)) == 1
-    assert len(queue.claim(conn, WORKER, ["beta"], 1199, LEASE)) == 1199
-    assert len(queue.claim(conn, "a lost worker", ["gamma"], 50, LEASE)) == 50
+    producer.enqueue_many(conn, jobs, actor="a producer")
+    producer.enqueue(conn, NewJob("alpha", concurrency_key="busy", run_at=FIRST), actor="a producer")
+    assert len(leases.claim(conn, WORKER, ["alpha"], 1, LEASE)) == 1
+    assert len(leases.claim(conn, WORKER, ["beta"], 1199, LEASE)) == 1199
+    assert len(leases.claim(conn, "a lost worker", ["gamma"], 50, LEASE)) == 50
     conn.execute("UPDATE job_queue SET lease_expires_at = now() WHERE locked_by = 'a lost worker'")

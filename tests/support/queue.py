@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobdeck.core import desk, queue
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
+from jobdeck.core.queue import leases, service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ def advance(conn: Connection, delta: timedelta) -> None:
 
 def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
     """Enqueues one job."""
-    return desk.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
+    return service.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
 
 
 def job_row(conn: Connection, job_id: UUID) -> Row:
@@ -106,10 +106,10 @@ def claim(
     limit: int = 10,
     worker: str = WORKER,
     lease: float = LEASE,
-    fronts: Mapping[queue.Lane, queue.Front] | None = None,
+    fronts: Mapping[leases.Lane, leases.Front] | None = None,
 ) -> list[ClaimedJob]:
     """One claim."""
-    return queue.claim(conn, worker, types, limit, lease, fronts)
+    return leases.claim(conn, worker, types, limit, lease, fronts)
 
 
 def claim_one(conn: Connection, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:
@@ -138,7 +138,7 @@ def moment(claimed: ClaimedJob) -> tuple[float, float]:
 
 def finish(conn: Connection, *runs: FinishedRun, worker: str = WORKER) -> list[Finished]:
     """Reports runs in one batch."""
-    return queue.finish(conn, worker, runs, retry_base=BASE, retry_cap=CAP)
+    return leases.finish(conn, worker, runs, retry_base=BASE, retry_cap=CAP)
 
 
 def finish_one(conn: Connection, claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Finished:
@@ -155,12 +155,12 @@ def run_once(
     return finish_one(conn, claim_one(conn, types), outcome, **fields)
 
 
-def reap(conn: Connection, *, worker: str = "reaper") -> queue.Reaped:
+def reap(conn: Connection, *, worker: str = "reaper") -> leases.Reaped:
     """One pass of the reaper."""
-    return queue.reap(conn, worker, retry_base=BASE, retry_cap=CAP)
+    return leases.reap(conn, worker, retry_base=BASE, retry_cap=CAP)
 
 
-def lose(conn: Connection) -> queue.Reaped:
+def lose(conn: Connection) -> leases.Reaped:
     """Lets all leases run out, and reaps."""
     advance(conn, timedelta(seconds=LEASE + 1))
     return reap(conn)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from jobdeck.core import desk
 from jobdeck.core.model import ClaimedJob, Job, NewJob
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import service
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker import Worker
@@ -100,7 +100,7 @@ def working(url: str, *types: JobType, settings: Settings | None = None, **facts
 
 def enqueue(conn: psycopg.Connection[Any], task_type: str, **facts: Any) -> Job:
     """Enqueues one job."""
-    return desk.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
+    return service.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
 
 
 def outcomes(conn: psycopg.Connection[Any], job_id: UUID | None = None) -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core import bulk, queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import bulk, producer
 from tests.support.working import until, working
 from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jobdeck.core.bulk_model import Bulk
+    from jobdeck.core.queue.bulk_model import Bulk
 
 JOBDECK = ("-m", "tui")
 Connection = psycopg.Connection[Any]
@@ -35,7 +35,7 @@ def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture(params=["the line drops", "the shell is killed"])
 def unfinished(conn: Connection, database_url: str, environ: dict[str, str], request: pytest.FixtureRequest) -> Bulk:
     """A deletion of 12 000 jobs whose terminal hung up after 6 000: a lock on the next one held it there."""
-    queue.enqueue_many(conn, [NewJob("game_platform_sync")] * MANY, actor="test")
+    producer.enqueue_many(conn, [NewJob("game_platform_sync")] * MANY, actor="test")
     shell = SHELL if request.param == "the shell is killed" else ""
     with Terminal(JOBDECK, size=(120, 30), environ=environ, shell=shell) as terminal, held(database_url) as wall:
         terminal.wait_for("game_platform_sync")
@@ -139,7 +139,7 @@ def test_a_worker_goes_on_with_it_and_the_result_is_there_to_be_read(
 def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
     conn: Connection, environ: dict[str, str]
 ) -> None:
-    queue.enqueue(conn, NewJob("game_platform_sync"), actor="test")
+    producer.enqueue(conn, NewJob("game_platform_sync"), actor="test")
     with Terminal([*JOBDECK, "--mouse"], size=(120, 30), environ=environ) as terminal:
         terminal.wait_for("R run    C cancel  D delete  n new")
         assert b"\x1b[?1006h" in terminal.raw

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
+from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
 from jobdeck.core.read.filters import format_filter
 from jobdeck.tui.view import Request
 

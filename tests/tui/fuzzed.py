@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
-    from jobdeck.core.creating import Wanted
     from jobdeck.core.model import Filter, Job, Json
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.queue.requests import Wanted
     from jobdeck.tui.creating import Searched
     from jobdeck.tui.view import Request, Verb, View
 

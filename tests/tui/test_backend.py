@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from jobdeck.core import desk, queue, registry
+from jobdeck.core import registry
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue import operator, producer, service
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend import LiveBackend
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from jobdeck.core.admission import Admission
+    from jobdeck.core.registry import Admission
 
 
 Connection = psycopg.Connection[Any]
@@ -112,7 +113,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_the_first_view_connects_and_brings_session_and_snapshot(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         view = backend.view(ALL)
     assert [job.task_type for job in view.snapshot.page.jobs] == ["test_quick"]
@@ -150,7 +151,7 @@ def test_a_database_is_named_by_its_address_without_its_secrets(url: str | None,
 def test_every_order_of_every_tab_can_be_read(
     settings: Settings, conn: Connection, gate: Gate, sort: str, status: Status | None
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         page = backend.view(Request(Filter(status=status), sort=sort, descending=False)).snapshot.page
     assert len(page.jobs) == (status in {None, Status.PENDING})
@@ -160,10 +161,10 @@ def test_actions_answer_for_each_job_and_a_stale_version_changes_nothing(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
     for _ in range(2):
-        queue.enqueue(conn, NewJob("test_quick"), actor="a")
+        producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         seen = backend.view(ALL).snapshot.page.jobs
-        queue.edit(conn, seen[0].id, changes={"priority": 7}, actor="somebody else")
+        operator.edit(conn, seen[0].id, changes={"priority": 7}, actor="somebody else")
         results = {result.job_id: result for result in backend.act("cancel", seen)}
         assert not results[seen[0].id].ok
         assert results[seen[1].id].ok
@@ -171,7 +172,7 @@ def test_actions_answer_for_each_job_and_a_stale_version_changes_nothing(
 
 
 def test_a_delete_can_be_taken_back(settings: Settings, conn: Connection, gate: Gate) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         jobs = backend.view(ALL).snapshot.page.jobs
         assert backend.act("delete", jobs)[0].ok
@@ -194,7 +195,7 @@ def test_pause_keeps_reason_author_and_the_time_to_resume(settings: Settings, ga
 
 def test_a_cycle_runs_due_jobs_here_and_counts_them(settings: Settings, conn: Connection, gate: Gate) -> None:
     for task_type in ("test_quick", "test_quick", "test_fail"):
-        queue.enqueue(conn, NewJob(task_type, max_attempts=1), actor="a")
+        producer.enqueue(conn, NewJob(task_type, max_attempts=1), actor="a")
     said: list[str] = []
     with backend_of(settings) as backend:
         backend.view(ALL)
@@ -204,7 +205,7 @@ def test_a_cycle_runs_due_jobs_here_and_counts_them(settings: Settings, conn: Co
 
 
 def test_a_cycle_while_paused_runs_nothing_and_says_why(settings: Settings, conn: Connection, gate: Gate) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.pause("MetaCTF is down", None)
@@ -216,7 +217,7 @@ def test_a_cycle_while_paused_runs_nothing_and_says_why(settings: Settings, conn
 def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -234,7 +235,7 @@ def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
     settings: Settings, conn: Connection, asking: Gate, name: str, taken: bool
 ) -> None:
     asking.fails = False
-    queue.enqueue(conn, NewJob("test_asks", {"name": name}), actor="a")
+    producer.enqueue(conn, NewJob("test_asks", {"name": name}), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -248,7 +249,7 @@ def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
 def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
     settings: Settings, conn: Connection, asking: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_asks", {"name": "stranger"}, max_attempts=1), actor="a")
+    producer.enqueue(conn, NewJob("test_asks", {"name": "stranger"}, max_attempts=1), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -262,7 +263,7 @@ def test_a_failed_job_is_retried_unasked_and_with_another_payload_asked(
 
 
 def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = desk.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
+    job = service.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -276,7 +277,7 @@ def test_the_page_of_a_job_has_its_runs_and_clauses(settings: Settings, conn: Co
 def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_wait"), actor="a")
+    producer.enqueue(conn, NewJob("test_wait"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
         assert gate.started.wait(DEADLINE)
@@ -291,7 +292,7 @@ def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
 
 
 def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, conn: Connection, gate: Gate) -> None:
-    queue.enqueue(conn, NewJob("test_wait"), actor="a")
+    producer.enqueue(conn, NewJob("test_wait"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
         assert gate.started.wait(DEADLINE)
@@ -303,7 +304,7 @@ def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, con
 def test_closing_drains_the_worker_and_hands_back_what_does_not_end(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    job = desk.enqueue(conn, NewJob("test_wait"), actor="a").job
+    job = service.enqueue(conn, NewJob("test_wait"), actor="a").job
     hasty = settings.model_copy(update={"drain_seconds": 0.0})
     with backend_of(hasty, worker=True) as backend:
         backend.view(ALL)
@@ -330,7 +331,7 @@ def test_a_worker_on_a_shared_database_starts_only_when_asked(settings: Settings
 def test_read_only_starts_no_worker_and_the_server_refuses_changes(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings, read_only=True, worker=True) as backend:
         jobs = backend.view(ALL).snapshot.page.jobs
         assert backend.worker().state == "off"

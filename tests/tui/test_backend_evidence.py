@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core import desk, queue
 from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.tui.view import Request
 from tests.support.working import until
 from tests.tui.test_backend import ALL, Connection, Gate, backend_of, gate, settings
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
     """Jobs that have failed for good, all alike."""
-    ids = [queue.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job_id for _ in range(number)]
+    ids = [producer.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job_id for _ in range(number)]
     backend.view(ALL)
     backend.run_cycle(lambda _text: None)
     return ids
@@ -61,8 +61,8 @@ def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings,
 
 
 def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
-    queue.enqueue(conn, NewJob("test_wait"), actor="a")
-    queue.enqueue(conn, NewJob("unheard_of"), actor="a")
+    producer.enqueue(conn, NewJob("test_wait"), actor="a")
+    producer.enqueue(conn, NewJob("unheard_of"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
         assert gate.started.wait(30)
@@ -87,7 +87,7 @@ def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection,
 def test_a_glance_has_the_clock_and_the_switch_and_lists_nothing(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         at = backend.view(ALL).snapshot.at
         backend.pause("MetaCTF is down", None)
@@ -127,7 +127,7 @@ def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
     with backend_of(settings) as backend:
         fail(backend, conn)
         (seen,) = backend.view(ALL).snapshot.page.jobs
-        queue.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
+        operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
         result = backend.retry_with(seen, {})
         assert not result.ok
         assert "changed meanwhile" in result.message
@@ -137,7 +137,7 @@ def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
 def test_a_job_that_left_the_queue_runs_again_with_another_payload(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
@@ -150,8 +150,8 @@ def test_a_job_that_left_the_queue_runs_again_with_another_payload(
 def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
     settings: Settings, conn: Connection, gate: Gate
 ) -> None:
-    ids = [queue.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
-    queue.claim(conn, "dead worker", ["test_quick"], 2, 60)
+    ids = [producer.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
+    leases.claim(conn, "dead worker", ["test_quick"], 2, 60)
     conn.execute(
         "UPDATE job_queue SET started_at = now() - interval '1 hour', lease_expires_at = now() - interval '50 minutes'"
     )
@@ -165,8 +165,8 @@ def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
 
 
 def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = desk.enqueue(conn, NewJob("test_quick"), actor="a").job
-    queue.cancel(conn, [job.id], actor="a")
+    job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
+    operator.cancel(conn, [job.id], actor="a")
     with backend_of(settings) as backend:
         backend.view(ALL)
         assert backend.purge(dry_run=True) == 0
@@ -177,7 +177,7 @@ def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, 
 
 
 def test_a_job_that_wrote_to_nobody_has_no_recipients(settings: Settings, conn: Connection, gate: Gate) -> None:
-    job = desk.enqueue(conn, NewJob("test_quick"), actor="a").job
+    job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
     with backend_of(settings) as backend:
         backend.view(ALL)
         assert backend.recipients(job.id) is None
@@ -187,7 +187,7 @@ def test_a_job_that_wrote_to_nobody_has_no_recipients(settings: Settings, conn: 
 def test_read_only_refuses_what_would_change_anything(
     settings: Settings, conn: Connection, gate: Gate, what: str
 ) -> None:
-    queue.enqueue(conn, NewJob("test_quick"), actor="a")
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
     with backend_of(settings, read_only=True) as backend:
         (job,) = backend.view(ALL).snapshot.page.jobs
         calls: dict[str, Callable[[], object]] = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input
 
-from jobdeck.core.bulk_model import BulkAnswer
 from jobdeck.core.errors import DatabaseUnreachable, Refused
 from jobdeck.core.model import Status
+from jobdeck.core.queue.bulk_model import BulkAnswer
 from jobdeck.tui.bulk import number, progress, twin
 from jobdeck.tui.screens.bulk import answer_lines, reasons
 from jobdeck.tui.screens.confirm import Confirm
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import Bulk, Choice
+    from jobdeck.core.queue.bulk_model import Bulk, Choice
 
 
 def mixed() -> FakeBackend:

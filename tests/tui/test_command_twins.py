@@ -23,9 +23,9 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from textual.widgets import Static
 
-from jobdeck.core import bulk, queue
 from jobdeck.core.cli import main
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import BulkVerb
+    from jobdeck.core.queue.bulk_model import BulkVerb
     from jobdeck.tui.actions import Scope
     from tests.support.postgres import PostgresServer
     from tests.tui.live import Desk
@@ -64,13 +64,13 @@ def nothing(_conn: Connection) -> None:
 
 def fill(conn: Connection, number: int = 1, *, every: int | None = None, **facts: Any) -> None:
     for _ in range(number):
-        queue.enqueue(conn, NewJob("cli_echo", recurrence_interval_minutes=every, **facts), actor="test")
+        producer.enqueue(conn, NewJob("cli_echo", recurrence_interval_minutes=every, **facts), actor="test")
 
 
 def failed(conn: Connection, number: int = 1, **facts: Any) -> None:
     """Jobs that failed alike, and for good."""
     fill(conn, number, **facts)
-    for job in queue.claim(conn, "w", ["cli_echo"], 100, 60):
+    for job in leases.claim(conn, "w", ["cli_echo"], 100, 60):
         conn.execute(
             """
             SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['failed'], ARRAY[now()],
@@ -83,7 +83,7 @@ def failed(conn: Connection, number: int = 1, **facts: Any) -> None:
 def left_the_queue(conn: Connection, number: int = 1) -> None:
     """Jobs that succeeded and are in the history only."""
     fill(conn, number, payload={"message": "again"})
-    for job in queue.claim(conn, "w", ["cli_echo"], number, 60):
+    for job in leases.claim(conn, "w", ["cli_echo"], number, 60):
         conn.execute(
             """
             SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],
@@ -95,7 +95,7 @@ def left_the_queue(conn: Connection, number: int = 1) -> None:
 
 def stuck(conn: Connection, number: int = 2) -> None:
     fill(conn, number)
-    queue.claim(conn, "dead", ["cli_echo"], number, 60)
+    leases.claim(conn, "dead", ["cli_echo"], number, 60)
     conn.execute(
         "UPDATE job_queue SET started_at = now() - interval '2 h', lease_expires_at = now() - interval '1 h 50 min'"
     )
@@ -103,12 +103,12 @@ def stuck(conn: Connection, number: int = 2) -> None:
 
 def old(conn: Connection) -> None:
     fill(conn, 3)
-    queue.cancel(conn, [job for (job,) in conn.execute("SELECT id FROM job_queue").fetchall()], actor="test")
+    operator.cancel(conn, [job for (job,) in conn.execute("SELECT id FROM job_queue").fetchall()], actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '15 days'")
 
 
 def paused(conn: Connection) -> None:
-    queue.pause(conn, reason="vendor is down", actor="test")
+    operator.pause(conn, reason="vendor is down", actor="test")
 
 
 def begun(conn: Connection, *, verb: BulkVerb, steps: int) -> None:

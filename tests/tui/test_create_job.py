@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Button, TextArea
 
-from jobdeck.core.creating import Wanted
 from jobdeck.core.model import Status
+from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.form_rows import Row
 from jobdeck.tui.form_widgets import OneLine, PickField, Segments, Twin
 from jobdeck.tui.screens.create_job import CreateJob

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, model_validator
 
 from jobdeck.core import registry as job_types
-from jobdeck.core.commands.new_jobs import parse_object
-from jobdeck.core.creating import Wanted, changes
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued, Status
+from jobdeck.core.queue.requests import Wanted, changes, parse_object
 from jobdeck.core.registry import JobType, Payload
 from jobdeck.tui import form, form_text
 from jobdeck.tui.creating import Rehearsal

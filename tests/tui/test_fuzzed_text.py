@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.content import Content
 
-from jobdeck.core.creating import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload
 from jobdeck.core.model import ActionResult, Enqueued, Filter
+from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
 from jobdeck.tui import audit_text, detail_text, errors_text, fleet_text, form_text, health_text, status_bar, twins
 from jobdeck.tui.columns import CELLS, Column, Moment, cell

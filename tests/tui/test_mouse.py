@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 
-from jobdeck.core.creating import Wanted
 from jobdeck.core.model import Processing, Status
+from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.actions import ACTIONS, ALL, Situation
 from jobdeck.tui.form_rows import Row
 from jobdeck.tui.format import short_id

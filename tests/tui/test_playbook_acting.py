@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from jobdeck.core import bulk, queue
 from jobdeck.core.cli import main
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.settings import Settings
 from tests.core.cli_support import environment
 from tests.tui.live import live
@@ -31,12 +31,12 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def add(conn: Connection, task_type: str = "cli_echo", **facts: Any) -> UUID:
-    return queue.enqueue(conn, NewJob(task_type, **facts), actor="test").job_id
+    return producer.enqueue(conn, NewJob(task_type, **facts), actor="test").job_id
 
 
 def fail(conn: Connection, job_id: UUID) -> None:
     """Has a job fail for good."""
-    (claimed,) = [one for one in queue.claim(conn, "w", ["cli_echo"], 100, 60) if one.id == job_id]
+    (claimed,) = [one for one in leases.claim(conn, "w", ["cli_echo"], 100, 60) if one.id == job_id]
     conn.execute(
         """
         SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['failed'], ARRAY[now()], ARRAY[now()],
@@ -181,7 +181,7 @@ async def test_retry_a_failed_job(settings: Settings, conn: Connection) -> None:
         await desk.press("5", "R", "y")
         assert statuses(conn) == ["pending"]
         twin = desk.twin
-    queue.cancel(conn, [job], actor="test")
+    operator.cancel(conn, [job], actor="test")
     run(twin)
     assert statuses(conn) == ["pending"]
 
@@ -198,7 +198,7 @@ async def test_cancel_and_delete_and_undo(settings: Settings, conn: Connection) 
         await desk.press("u")
         assert statuses(conn) == ["cancelled"]
         restore = desk.twin
-    queue.retry(conn, [job], actor="test")
+    operator.retry(conn, [job], actor="test")
     run(cancel)
     assert statuses(conn) == ["cancelled"]
     assert delete.endswith(" --yes")

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from jobdeck.core import queue
 from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.sandbox import sample
 from jobdeck.core.settings import Settings
 from jobdeck.tui import playbook_text
@@ -46,7 +46,7 @@ def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def add(conn: Connection, task_type: str = "cli_echo", **facts: Any) -> None:
-    queue.enqueue(conn, NewJob(task_type, **facts), actor="test")
+    producer.enqueue(conn, NewJob(task_type, **facts), actor="test")
 
 
 @pytest.mark.parametrize("task_type", [*RECURRING, *ONE_TIME])
@@ -110,11 +110,11 @@ async def test_each_status_tab_lists_its_jobs(settings: Settings, conn: Connecti
     async with live(settings) as desk:
         await desk.press("w")
         add(conn, "cli_wait")
-        queue.claim(conn, "a worker", ["cli_wait"], 1, 60)
+        leases.claim(conn, "a worker", ["cli_wait"], 1, 60)
         add(conn, "game_platform_sync")
         add(conn, "game_platform_totals_sweep")
         cancelled = conn.execute("SELECT id FROM job_queue WHERE task_type = 'game_platform_totals_sweep'").fetchall()
-        queue.cancel(conn, [job for (job,) in cancelled], actor="test")
+        operator.cancel(conn, [job for (job,) in cancelled], actor="test")
         await desk.press("r")
         listed = {
             "1": "cli_refuse cli_wait game_platform_sync game_platform_totals_sweep",

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from jobdeck.core import queue, registry
+from jobdeck.core import registry
 from jobdeck.core.model import NewJob, Verdict
+from jobdeck.core.queue import leases, producer
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.read import jobs
 from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp, Options
@@ -98,7 +101,9 @@ async def desk(database_url: str, folder: Path, *, worker: bool = False) -> Asyn
 
 
 def enqueue(conn: Connection, number: int) -> list[UUID]:
-    return [queue.enqueue(conn, NewJob("game_platform_sync", max_attempts=1), actor="a").job_id for _ in range(number)]
+    return [
+        producer.enqueue(conn, NewJob("game_platform_sync", max_attempts=1), actor="a").job_id for _ in range(number)
+    ]
 
 
 def standing(conn: Connection) -> dict[str, int]:
@@ -123,8 +128,8 @@ async def test_incident_response_from_alert_to_stable(
         await operator.press("P")
         await operator.until("Pause Automatic Processing")
         await operator.press(*"vendor", "enter", "enter", "enter")
-        await operator.until(lambda: not queue.processing(conn).enabled)
-        assert queue.processing(conn).paused_reason == "vendor"
+        await operator.until(lambda: not jobs.processing(conn).enabled)
+        assert jobs.processing(conn).paused_reason == "vendor"
         # 4. Resolve the root cause, retry one job, re-enable processing, watch it.
         vendor.up.set()
         await operator.press("escape", "e")
@@ -164,7 +169,7 @@ async def test_incident_response_from_alert_to_stable(
 
 async def test_daily_monitoring(database_url: str, conn: Connection, tmp_path: Path, vendor: Vendor) -> None:
     vendor.up.set()
-    queue.enqueue(conn, NewJob("game_platform_sync", recurrence_interval_minutes=60), actor="a")
+    producer.enqueue(conn, NewJob("game_platform_sync", recurrence_interval_minutes=60), actor="a")
     async with desk(database_url, tmp_path, worker=True) as operator:
         # Recurring jobs are cycling, nothing is failed, Automatic Processing is on.
         await operator.until("↻ 60m")
@@ -194,8 +199,8 @@ async def test_daily_monitoring(database_url: str, conn: Connection, tmp_path: P
 
 async def test_cleanup(database_url: str, conn: Connection, tmp_path: Path, vendor: Vendor) -> None:
     stuck, old = enqueue(conn, 2)
-    queue.cancel(conn, [old], actor="a")
-    queue.claim(conn, "dead worker", ["game_platform_sync"], 1, 60)
+    queue_operator.cancel(conn, [old], actor="a")
+    leases.claim(conn, "dead worker", ["game_platform_sync"], 1, 60)
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '15 days' WHERE id = %s", (old,))
     conn.execute(
         "UPDATE job_queue SET started_at = now() - %s, lease_expires_at = now() - %s WHERE id = %s",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from textual.binding import BindingType
 
-    from jobdeck.core.bulk_model import Bulk, BulkAnswer
+    from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.ink import Span
     from jobdeck.tui.pane import Entry

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key
 
-    from jobdeck.core.bulk_model import Bulk, Choice
     from jobdeck.core.model import Job, Processing
+    from jobdeck.core.queue.bulk_model import Bulk, Choice
     from jobdeck.tui.view import Verb
 
 FIRST: Final = 6

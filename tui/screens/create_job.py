@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import DescendantFocus, Resize
 
-    from jobdeck.core.creating import Wanted
     from jobdeck.core.model import ActionResult, Job, Json
+    from jobdeck.core.queue.requests import Wanted
     from jobdeck.tui.creating import Creating, Rehearsal
 
 WIDE: Final = 130

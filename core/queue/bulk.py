@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from jobdeck.core.bulk_model import Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.read.filters import format_filter
 from jobdeck.core.read.rows import job_from
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.bulk_model import BulkVerb
     from jobdeck.core.model import Filter
+    from jobdeck.core.queue.bulk_model import BulkVerb
 
 Connection = psycopg.Connection[Any]
 

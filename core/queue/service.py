@@ -8,20 +8,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobdeck.core import queue
-from jobdeck.core.admission import admit, admit_change
-from jobdeck.core.creating import changes, new_job
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
+from jobdeck.core.queue import operator, producer
+from jobdeck.core.queue.requests import admit, admit_change, changes, new_job
 from jobdeck.core.read import jobs, reports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from jobdeck.core.creating import Wanted
     from jobdeck.core.model import Job
     from jobdeck.core.postgres.database import Connection
+    from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 
@@ -47,7 +46,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
             the queue meanwhile.
     """
     with conn.transaction():
-        ticket = queue.enqueue(conn, new, actor=actor)
+        ticket = producer.enqueue(conn, new, actor=actor)
         job = jobs.job(conn, ticket.job_id)
     if job is None:
         raise Refused("The job that holds the same dedupe key has just left the queue. Enqueue again.")
@@ -71,7 +70,7 @@ def edit(
     """
     made = changes(registry, job, wanted, reports.clock(conn))
     admit_change(conn, registry, job, made, settings=settings)
-    return queue.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
+    return operator.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
 
 
 def run_again(
@@ -89,7 +88,7 @@ def run_again(
             new = new._replace(max_attempts=known.max_attempts, concurrency_key=key)
         with conn.transaction():
             admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
-            copied = queue.copy(conn, job.id, new, actor=actor, reason=reason)
+            copied = operator.copy(conn, job.id, new, actor=actor, reason=reason)
     except Refused as refusal:
         return ActionResult(job.id, ok=False, message=str(refusal))
     return ActionResult(job.id, ok=True, message=f"Enqueued again as {copied}.", status=Status.PENDING)

@@ -1,0 +1,1 @@
+"""Writes to the queue: producers, leases of workers, actions of operators. Nothing else changes a job."""

@@ -1,0 +1,93 @@
+"""How jobs join the queue: thin, typed calls into the functions of `schema.sql`.
+
+Every function takes a psycopg connection and works inside the caller's transaction where there is one. What the
+database refuses with a sentence is raised as `Refused`; nothing is changed then.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import NewJob, Ticket
+from jobdeck.core.queue.calls import Connection, array, refusals, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from uuid import UUID
+
+    import psycopg
+
+BULK = 2_000
+_DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
+
+
+def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Ticket:
+    """Enqueues one job, or answers with the one that already holds its dedupe key.
+
+    Type and payload must have been validated by the registry.
+
+    Raises:
+        Refused: the interval, priority or blocker is not acceptable.
+    """
+    row = rows(
+        conn,
+        "SELECT job_id, created FROM job_queue_create(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
+            new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
+        ),
+    )[0]  # fmt: skip
+    return Ticket(**row)
+
+
+def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> list[UUID]:
+    """Enqueues one-time jobs, 2 000 to a statement, in one transaction; returns the ids of those created.
+
+    Jobs whose dedupe key is taken are left out. Bulk has no series, no blockers and no ends. What is read from
+    `jobs` while the database is busy with those before costs no time of its own.
+
+    Raises:
+        Refused: a job is recurring, waits for another or has an end, or its type or priority is not acceptable.
+    """
+    ids: list[UUID] = []
+    rest = iter(jobs)
+    with refusals(), conn.transaction(), conn.pipeline():
+        sent = []
+        while part := list(islice(rest, BULK)):
+            sent.append(_send_part(conn, part, actor))
+        for created in sent:
+            ids += [job_id for (job_id,) in created]
+    return ids
+
+
+def _send_part(conn: Connection, part: list[NewJob], actor: str) -> psycopg.Cursor[Any]:
+    task_types, payloads, *options = zip(*part, strict=True)
+    given = [_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)]
+    run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
+    if any(excluded):
+        raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
+    return conn.execute(
+        """
+        SELECT job_queue_create_many(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
+            %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
+        """,
+        (
+            _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
+            actor,
+        ),
+        binary=True,
+    )  # fmt: skip
+
+
+def _words(values: Sequence[str]) -> str | list[str]:
+    """An array of task types, at once where none of them needs quoting."""
+    plain = all(word.isidentifier() and word.upper() != "NULL" for word in set(values))
+    return array(values) if plain else list(values)
+
+
+def _unless_all(values: Sequence[Any], default: object) -> list[Any] | None:
+    """The values, or None where each is the default, which the database then fills in by itself."""
+    return None if values.count(default) == len(values) else list(values)
