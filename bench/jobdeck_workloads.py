@@ -23,7 +23,7 @@ from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Done, Registry, job, load
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 
 ACTOR = "bench"
 BACKLOG = 1_000_000

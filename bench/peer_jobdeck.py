@@ -15,7 +15,7 @@ from jobdeck.core.postgres.database import Database, install_schema
 from jobdeck.core.queue import producer as queue_producer
 from jobdeck.core.registry import Payload, Registry, job, load
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 
 NAME = "jobdeck"
 # Settings of the worker over its defaults; `handler_seconds` is how long each job takes.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.redact import clean, redact, scrub
-from jobdeck.core.run_log import message_of, running, traceback_of
+from jobdeck.core.worker.context import message_of, running, traceback_of
 
 if TYPE_CHECKING:
     from io import TextIOWrapper

@@ -22,7 +22,7 @@ from jobdeck.core.queue.requests import admit_change
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.live_bulk import LiveBulk
 from jobdeck.tui.live_creating import LiveCreating
 from jobdeck.tui.live_link import Link
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
-    from jobdeck.core.worker import CycleProgress
+    from jobdeck.core.worker.worker import CycleProgress
     from jobdeck.tui.view import Request, Verb
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import quick_sync, rehearsal
+from jobdeck.core import quick_sync
 from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.programme import choices
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import changes
 from jobdeck.core.quick_sync import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.read import reports
+from jobdeck.core.worker import preview
 from jobdeck.tui.creating import QUICK_SYNCS, Found, Rehearsal
 from jobdeck.tui.format import age, plural
 
@@ -83,7 +84,7 @@ class LiveCreating:
         try:
             with self._link.told("to read what a preview needs"):
                 settings, database = self._link.settings, self._link.pool()
-                found = rehearsal.effects(known, wanted.payload, settings=settings, database=database)
+                found = preview.effects(known, wanted.payload, settings=settings, database=database)
         except Refused as refusal:
             return replace(said, remark=f"{refusal} Connect as a member of job_worker to see what a run would do.")
         except JobdeckError as error:

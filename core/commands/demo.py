@@ -169,7 +169,7 @@ def _misspelt(now: datetime) -> NewJob:
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
     from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
     with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:

@@ -145,7 +145,7 @@ def _effects(session: Session, database: Database, new: NewJob) -> Json | None:
     """What a run would do, where the type can say so and this connection may look."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.rehearsal import effects  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.preview import effects  # noqa: PLC0415 -- imported on first use
 
     job_type = session.registry.require(new.task_type)
     try:

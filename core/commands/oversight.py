@@ -37,8 +37,8 @@ def status(session: Session) -> None:
 @command("health")
 def health(session: Session) -> int | None:
     """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
+    from jobdeck.core.alerts.alarms import timeouts_of  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.health import health as judge  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.sentinel import timeouts_of  # noqa: PLC0415 -- imported on first use
 
     timeouts = timeouts_of(session.registry)
     with session.connection() as conn:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import ClaimedJob, CycleResult
-    from jobdeck.core.worker import Worker
+    from jobdeck.core.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CONNECTIONS_BESIDE_HANDLERS = 3
 @click.option("--drain", is_flag=True, help="End when nothing is due.")
 def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
     """Run jobs until stopped. SIGTERM lets running jobs finish, then hands them back; a second one does so at once."""
-    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
@@ -57,7 +57,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
     """Run one cycle: up to --limit due jobs, one after another."""
     from jobdeck.core.queue import leases  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.health import expect_trigger  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.worker import Worker  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:
         with session.connection() as conn, conn.transaction(force_rollback=True):

@@ -20,7 +20,7 @@ from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.read.health import typical_seconds
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker import Budget, Worker
+from jobdeck.core.worker.worker import Budget, Worker
 
 if TYPE_CHECKING:
     from jobdeck.core.door.calls import Call

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import uvicorn
 
-from jobdeck.core.alerts import Alerts
+from jobdeck.core.alerts.alarms import timeouts_of
+from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.door import cron, metrics, webhooks
 from jobdeck.core.door.app import make_app
 from jobdeck.core.door.applier import Applier
@@ -27,7 +28,6 @@ from jobdeck.core.door.watcher import Watcher
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.logs import event
 from jobdeck.core.read.health import expect_trigger
-from jobdeck.core.sentinel import timeouts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,15 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.redact import safe_error
-from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.alerts.sentry import Alerts
     from jobdeck.core.door.refusals import Refusals
     from jobdeck.core.postgres.database import Database
 

@@ -147,7 +147,7 @@ import sys
 from jobdeck.core import registry
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 
 worker = Worker(Database(sys.argv[1], application_name="forgetful"), registry.load(["tests.chaos.jobs"]), Settings())
 worker.start()

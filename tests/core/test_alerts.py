@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.alerts import Alerts
+from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.registry import Done
 from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
@@ -175,8 +175,8 @@ def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: psycopg.Co
 
 def test_the_sdk_is_imported_only_where_a_dsn_is_set() -> None:
     code = (
-        "import sys; from jobdeck.core.alerts import Alerts; from jobdeck.core.settings import Settings; "
-        "Alerts(Settings()).close(); assert 'sentry_sdk' not in sys.modules; import jobdeck.core.worker; "
+        "import sys; from jobdeck.core.alerts.sentry import Alerts; from jobdeck.core.settings import Settings; "
+        "Alerts(Settings()).close(); assert 'sentry_sdk' not in sys.modules; import jobdeck.core.worker.worker; "
         "assert 'sentry_sdk' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

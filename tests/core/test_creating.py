@@ -23,8 +23,8 @@ from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
-from jobdeck.core.rehearsal import effects
 from jobdeck.core.settings import Settings
+from jobdeck.core.worker.preview import effects
 from tests.core.cli_jobs import Echo
 from tests.core.cli_support import Jobdeck, everything
 from tests.core.test_roles import People

@@ -8,9 +8,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from jobdeck.core.flood import Flood
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.worker.fetcher import Flood
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 

@@ -14,8 +14,8 @@ import pytest
 from jobdeck.core import logs
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.registry import Registry
-from jobdeck.core.run_context import RunResources
-from jobdeck.core.runner import Runner
+from jobdeck.core.worker.context import RunResources
+from jobdeck.core.worker.executor import Runner
 from tests.support.working import claimed, job_type, quick_settings
 
 if TYPE_CHECKING:

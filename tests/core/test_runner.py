@@ -19,9 +19,8 @@ from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
-from jobdeck.core.run_context import RunContext, RunResources, Stop
-from jobdeck.core.run_log import message_of
-from jobdeck.core.runner import Runner
+from jobdeck.core.worker.context import RunContext, RunResources, Stop, message_of
+from jobdeck.core.worker.executor import Runner
 from tests.support.working import claimed, enqueue, job_type, quick_settings, until
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import heartbeat
 from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
-from jobdeck.core.run_context import RunContext
-from jobdeck.core.slots import Slots
-from jobdeck.core.tally import Pace
+from jobdeck.core.worker import heartbeat
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.executor import Slots
+from jobdeck.core.worker.stats import Pace
 from tests.core.test_runner import ERRORS, JSON_LIKE, runner_of
 from tests.support.working import (
     ACTOR,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
-    from jobdeck.core.cycle import CycleProgress
+    from jobdeck.core.worker.oneshot import CycleProgress
 
 Conn = psycopg.Connection[Any]
 
@@ -240,8 +240,8 @@ def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Co
 def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting_for_a_poll(
     database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobdeck.core.claimer.NEAR_SECONDS", 3600.0)
-    monkeypatch.setattr("jobdeck.core.claimer.IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("jobdeck.core.worker.fetcher.NEAR_SECONDS", 3600.0)
+    monkeypatch.setattr("jobdeck.core.worker.fetcher.IDLE_SECONDS", 3600.0)
     running, most = [0], [0]
 
     def handler(params: Any, ctx: Any) -> None:
@@ -561,7 +561,7 @@ def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str,
 
 
 def test_draining_hands_back_what_will_not_stop(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobdeck.core.station.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     stubborn = Stubborn()
     job = enqueue(conn, "stubborn")
     with working(database_url, job_type("stubborn", stubborn)) as worker:

@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import sentinel
-from jobdeck.core.alert_events import fingerprint
-from jobdeck.core.alerts import LOST_TOLD, Alerts
+from jobdeck.core.alerts.alarms import Outage, Sentinel
+from jobdeck.core.alerts.sentry import LOST_TOLD, Alerts, alarms
+from jobdeck.core.alerts.sentry_events import fingerprint
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read.health import expect_trigger
 from jobdeck.core.registry import Done, Registry
-from jobdeck.core.sentinel import Outage, Sentinel
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time
 from tests.door.test_trigger_health import announce, call
@@ -145,7 +144,7 @@ class TestSentinel:
     def test_a_standing_worker_watches_too(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("jobdeck.core.upkeep.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.worker.maintenance.LOOK_SECONDS", 0.02)
         add(conn, "unheard_of")
         pass_time(conn, 20 * MINUTE)
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn)):
@@ -194,8 +193,8 @@ class TestOutage:
     def test_a_database_out_of_reach_is_told_once_and_so_is_its_return(
         self, postgres: Any, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sentinel, "OUTAGE_SECONDS", 0.0)
-        monkeypatch.setattr("jobdeck.core.upkeep.REAP_SECONDS", (0.02, 0.05))
+        monkeypatch.setattr(alarms, "OUTAGE_SECONDS", 0.0)
+        monkeypatch.setattr("jobdeck.core.worker.maintenance.REAP_SECONDS", (0.02, 0.05))
         conn.close()
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn), worker_id="w1"):
             postgres.stop()

@@ -11,10 +11,10 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from jobdeck.core.alerts.alarms import Sentinel
 from jobdeck.core.model import Verdict
 from jobdeck.core.read.health import health
 from jobdeck.core.registry import Done
-from jobdeck.core.sentinel import Sentinel
 from tests.core.cli_support import environment, runner
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time

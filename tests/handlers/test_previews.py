@@ -12,8 +12,8 @@ from psycopg import sql
 from jobdeck.core import outbox, registry
 from jobdeck.core.outbox import Policy
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.rehearsal import effects
 from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.worker.preview import effects
 from tests.core.cli_support import environment, runner
 from tests.core.outbox_support import intent
 from tests.core.test_roles import DENIED, People

@@ -14,7 +14,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import service
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.core.worker import Worker
+from jobdeck.core.worker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

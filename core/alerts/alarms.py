@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.alerts.sentry import Alerts
     from jobdeck.core.model import Finding, Health
     from jobdeck.core.registry import Registry
 

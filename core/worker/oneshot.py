@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from jobdeck.core.digest_words import PAUSED
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.finisher import Finisher
-from jobdeck.core.heartbeat import Heartbeat
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.tally import result_of
-from jobdeck.core.upkeep import reap, report
-from jobdeck.core.watch import Watch
+from jobdeck.core.worker.completer import Finisher
+from jobdeck.core.worker.heartbeat import Heartbeat
+from jobdeck.core.worker.maintenance import reap, report
+from jobdeck.core.worker.stats import result_of
+from jobdeck.core.worker.watchdog import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, Json, Processing
     from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.station import Station
+    from jobdeck.core.worker.state import Station
 
 log = logging.getLogger(__name__)
 

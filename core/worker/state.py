@@ -7,15 +7,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from jobdeck.core.run_context import RunContext, RunResources, Stop
-from jobdeck.core.runner import Runner
-from jobdeck.core.slots import Slots
-from jobdeck.core.tally import Pace, Tally
+from jobdeck.core.worker.context import RunContext, RunResources, Stop
+from jobdeck.core.worker.executor import Runner, Slots
+from jobdeck.core.worker.stats import Pace, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
 
-    from jobdeck.core.alerts import Alerts
+    from jobdeck.core.alerts.sentry import Alerts
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry

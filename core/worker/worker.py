@@ -16,14 +16,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobdeck.core.alerts import Alerts
-from jobdeck.core.claimer import Claimer
-from jobdeck.core.cycle import Budget, Cycle, CycleProgress
-from jobdeck.core.finisher import Finisher
-from jobdeck.core.heartbeat import Heartbeat
-from jobdeck.core.station import Station
-from jobdeck.core.upkeep import Upkeep
-from jobdeck.core.watch import Watch
+from jobdeck.core.alerts.sentry import Alerts
+from jobdeck.core.worker.completer import Finisher
+from jobdeck.core.worker.fetcher import Claimer
+from jobdeck.core.worker.heartbeat import Heartbeat
+from jobdeck.core.worker.maintenance import Upkeep
+from jobdeck.core.worker.oneshot import Budget, Cycle, CycleProgress
+from jobdeck.core.worker.state import Station
+from jobdeck.core.worker.watchdog import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

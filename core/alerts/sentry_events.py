@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import Finding, FinishedRun, Job, Run
-    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.worker.context import RunContext
 
 Event = dict[str, Any]
 

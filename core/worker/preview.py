@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.read import reports
-from jobdeck.core.run_context import RunContext, RunResources
+from jobdeck.core.worker.context import RunContext, RunResources
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Json

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.run_context import Stop
+from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.run_context import RunContext
-    from jobdeck.core.station import Station
+    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.state import Station
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.run_context import Stop
+from jobdeck.core.worker.context import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.run_context import RunContext
-    from jobdeck.core.station import Station
+    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.state import Station
 
 log = logging.getLogger(__name__)
 

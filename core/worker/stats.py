@@ -10,7 +10,7 @@ from jobdeck.core.model import RunOutcome
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Finished, FinishedRun, Json
-    from jobdeck.core.run_context import RunContext
+    from jobdeck.core.worker.context import RunContext
 
 SUCCEEDED = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
 FAILED = (RunOutcome.FAILED, RunOutcome.RETRIED)

@@ -11,12 +11,12 @@ import time
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.redact import safe_error
-from jobdeck.core.sentinel import LOOK_SECONDS, Outage, Sentinel, timeouts_of
-from jobdeck.core.tally import Totals
+from jobdeck.core.worker.stats import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue.leases import Reaped
-    from jobdeck.core.station import Station
+    from jobdeck.core.worker.state import Station
 
 log = logging.getLogger(__name__)
 

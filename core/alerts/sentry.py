@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from jobdeck.core import alert_events
+from jobdeck.core.alerts import sentry_events
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.read import history
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
     from jobdeck.core.model import Finding, Finished, FinishedRun
-    from jobdeck.core.run_context import RunContext
     from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.context import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Alerts:
     def __init__(self, settings: Settings) -> None:
         self._environment = settings.environment or "unset"
         self._release = settings.sentry_release or f"jobdeck@{_version()}"
-        self._check_ins: deque[alert_events.CheckIn] = deque(maxlen=CHECK_INS_KEPT)
+        self._check_ins: deque[sentry_events.CheckIn] = deque(maxlen=CHECK_INS_KEPT)
         self._checks_in = settings.sentry_check_ins
         self._client: Client | None = None
         if settings.sentry_dsn is None:
@@ -74,7 +74,7 @@ class Alerts:
 
     def failed(self, context: RunContext, run: FinishedRun, *, worker: str) -> None:
         """Reports a run that was recorded as `failed`: for good, or the end of a recurring job's cycle."""
-        self._send(lambda: [alert_events.failure(context, run, worker, self._environment)])
+        self._send(lambda: [sentry_events.failure(context, run, worker, self._environment)])
 
     def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], *, worker: str = "reaper") -> None:
         """Reports runs that were given up because their workers went silent."""
@@ -82,24 +82,24 @@ class Alerts:
 
     def alarm(self, finding: Finding, who: str) -> None:
         """Reports a signal of health that has become critical."""
-        self._send(lambda: [alert_events.alarm(finding, who, self._environment)])
+        self._send(lambda: [sentry_events.alarm(finding, who, self._environment)])
 
     def recovered(self, signal: str, evidence: str, since: datetime, who: str) -> None:
         """Reports a signal of health that is critical no longer."""
-        self._send(lambda: [alert_events.recovered(signal, evidence, since, who, self._environment)])
+        self._send(lambda: [sentry_events.recovered(signal, evidence, since, who, self._environment)])
 
     def unreachable(self, who: str, database: str, seconds: float, error: str) -> None:
         """Reports a process that has not reached its database for so many seconds."""
-        self._send(lambda: [alert_events.unreachable(who, database, seconds, error, self._environment)])
+        self._send(lambda: [sentry_events.unreachable(who, database, seconds, error, self._environment)])
 
     def reachable(self, who: str, database: str, seconds: float) -> None:
         """Reports that it reaches it again."""
-        self._send(lambda: [alert_events.reachable(who, database, seconds, self._environment)])
+        self._send(lambda: [sentry_events.reachable(who, database, seconds, self._environment)])
 
     def note_check_in(self, context: RunContext, answer: Finished) -> None:
         """Keeps the end of a recurring job's cycle for `send_check_ins`, where check-ins are asked for."""
         if self._client is not None and self._checks_in and answer.recorded in _CHECKED:
-            self._check_ins.append(alert_events.CheckIn(context, succeeded=_CHECKED[answer.recorded]))
+            self._check_ins.append(sentry_events.CheckIn(context, succeeded=_CHECKED[answer.recorded]))
 
     def send_check_ins(self, conn: psycopg.Connection[Any]) -> None:
         """Sends what `note_check_in` kept, each to the monitor of its series."""
@@ -125,9 +125,9 @@ class Alerts:
         told = []
         for job_id in jobs[:LOST_TOLD]:
             runs, _ = history.runs(conn, job_id=job_id, outcome=RunOutcome.LOST, limit=1)
-            told += [alert_events.lost(run, read_jobs.job(conn, job_id), worker, self._environment) for run in runs]
+            told += [sentry_events.lost(run, read_jobs.job(conn, job_id), worker, self._environment) for run in runs]
         if len(jobs) > LOST_TOLD:
-            told.append(alert_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))
+            told.append(sentry_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))
         return told
 
     def _checked_in(self, conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class Alerts:
             job = read_jobs.job(conn, UUID(run.job_id))
             if job is not None and job.recurrence_interval_minutes:
                 told.append(
-                    alert_events.check_in(
+                    sentry_events.check_in(
                         run, job.recurrence_interval_minutes, CHECK_IN_MARGIN, self._environment, self._release
                     )
                 )

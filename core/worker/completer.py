@@ -15,14 +15,14 @@ from jobdeck.core.model import RunOutcome
 from jobdeck.core.postgres.reconnecting import FAILURES, LOST, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.runner import NOT_STORED
+from jobdeck.core.worker.executor import NOT_STORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.model import Finished, FinishedRun
-    from jobdeck.core.run_context import RunContext
-    from jobdeck.core.station import Station
+    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.worker.state import Station
 
 log = logging.getLogger(__name__)
 

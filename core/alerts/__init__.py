@@ -1,0 +1,1 @@
+"""Alarms, and what Sentry gets of them."""

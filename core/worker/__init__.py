@@ -1,0 +1,1 @@
+"""One worker process: what it claims, runs, renews, finishes and cleans up."""
