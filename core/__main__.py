@@ -2,6 +2,6 @@
 
 import sys
 
-from jobdeck.core.cli import main
+from jobdeck.core.cli.app import main
 
 sys.exit(main())

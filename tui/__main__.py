@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
-        from jobdeck.core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+        from jobdeck.core.cli import failures  # noqa: PLC0415 -- only what fails needs it
 
         code, sentence = failures.explain(error)
         sys.stderr.write(f"jobdeck: {sentence}\n")
@@ -54,7 +54,7 @@ def _tell(text: str) -> None:
 
 
 def _command(arguments: list[str]) -> int:
-    from jobdeck.core.cli import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
+    from jobdeck.core.cli.app import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
 
     return cli_main(arguments)
 
@@ -86,7 +86,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
 @contextmanager
 def _demo(settings: Settings) -> Iterator[Settings]:
     from jobdeck.core import registry  # noqa: PLC0415 -- for the demo only
-    from jobdeck.core.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
+    from jobdeck.core.programme.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
 
     sys.stderr.write("Starting the demo's database and vendors…\n")
     with demo_environment(settings, registry.load(settings.handler_modules)) as demo_settings:

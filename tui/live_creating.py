@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core import quick_sync
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.programme import choices
+from jobdeck.core.programme import quick_sync, search
+from jobdeck.core.programme.quick_sync import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import changes
-from jobdeck.core.quick_sync import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.read import reports
 from jobdeck.core.worker import preview
 from jobdeck.tui.creating import QUICK_SYNCS, Found, Rehearsal
@@ -43,7 +42,7 @@ class LiveCreating:
         """Coaches or campaigns that have the text."""
         with self._link.reach(f"to look for a {kind}") as conn:
             if kind == "coach":
-                return tuple(_coach(one) for one in choices.coaches(conn, text))
+                return tuple(_coach(one) for one in search.coaches(conn, text))
             now = reports.clock(conn)
             return tuple(
                 Found(
@@ -51,7 +50,7 @@ class LiveCreating:
                     one.subject,
                     f"{one.status}, {age(now - one.created_at)} ago, {one.left} of {one.recipients} left to mail",
                 )
-                for one in choices.campaigns(conn, text)
+                for one in search.campaigns(conn, text)
             )
 
     def create(self, wanted: Wanted) -> Enqueued:
@@ -102,7 +101,7 @@ class LiveCreating:
             return quick_sync.enqueue(conn, self._link.known(), kind, actor=self._link.who())
 
 
-def _coach(one: choices.Coach) -> Found:
+def _coach(one: search.Coach) -> Found:
     away = "" if one.on_platform else ", not on the platform"
     return Found(str(one.id), one.name, f"{one.school}, {plural(one.competitors, 'competitor')}{away}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from jobdeck.core.digest_words import cycle_words
+from jobdeck.core.cli.wording import cycle_words
 from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.actions import jobs_phrase

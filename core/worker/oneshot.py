@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from jobdeck.core.digest_words import PAUSED
+from jobdeck.core.cli.wording import PAUSED
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult

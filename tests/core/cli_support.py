@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import sql
 
-from jobdeck.core.cli import main
+from jobdeck.core.cli.app import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

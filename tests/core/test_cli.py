@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from jobdeck.core import schema
-from jobdeck.core.cli import COMMANDS, main
+from jobdeck.core.cli.app import COMMANDS, main
 from jobdeck.core.postgres.inspection import ROLES
 from tests.core.cli_support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 
@@ -136,7 +136,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_in_the_log(
 
     log = tmp_path / "jobdeck.log"
     monkeypatch.setenv("JOBDECK_LOG_FILE", str(log))
-    monkeypatch.setattr("jobdeck.core.commands.reading.types", broken)
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", broken)
     ran = offline("types")
     ran.refused(1, "ZeroDivisionError", str(log))
     assert "example.org" not in ran.err
@@ -152,7 +152,7 @@ def test_without_a_log_file_the_traceback_goes_to_the_state_folder(
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("jobdeck.core.commands.reading.types", broken)
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", broken)
     log = tmp_path / "state" / "jobdeck.log"
     offline("types").refused(1, "ZeroDivisionError", str(log))
     assert "Traceback" in log.read_text()
@@ -173,7 +173,7 @@ def test_an_interrupt_is_exit_code_130_and_silent(offline: Jobdeck, monkeypatch:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobdeck.core.commands.reading.types", interrupted)
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", interrupted)
     ran = offline("types")
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs
+from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs
 from tests.core.cli_support import Jobdeck, environment, everything, ran_alone, runner
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 import pytest
 from pydantic import AliasChoices
 
-from jobdeck.core.cli import COMMANDS, cli
+from jobdeck.core.cli.app import COMMANDS, cli
 from jobdeck.core.settings import Settings
 from tests.core.cli_support import ROOT
 

@@ -11,9 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import quick_sync, registry
+from jobdeck.core import registry
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import InvalidPayload
+from jobdeck.core.programme import quick_sync
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core.commands import output
+from jobdeck.core.cli import output
 from jobdeck.core.model import Finding, Verdict
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.commands.reading import SORTS
+from jobdeck.core.cli.commands.jobs import SORTS
 from jobdeck.core.model import Job, NewJob, Run
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import quick_sync, registry
+from jobdeck.core import registry
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, Job, NewJob, Status
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.programme import choices
+from jobdeck.core.programme import quick_sync, search
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
@@ -285,8 +285,8 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
     ).ok
     assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
     assert len(quick_sync.enqueue(operator, known, "full", actor="test")) == 2
-    assert [one.name for one in choices.coaches(operator)] == ["Amara Kim", "Bo Lind"]
-    assert choices.campaigns(operator) == []
+    assert [one.name for one in search.coaches(operator)] == ["Amara Kim", "Bo Lind"]
+    assert search.campaigns(operator) == []
 
 
 def test_times_of_commands_need_no_right_to_work(
@@ -328,7 +328,7 @@ def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(
     conn: Connection, text: str, names: list[str]
 ) -> None:
     people(conn)
-    found = choices.coaches(conn, text)
+    found = search.coaches(conn, text)
     assert [one.name for one in found] == names
     if text == "":
         assert [(one.school, one.competitors, one.on_platform) for one in found] == [
@@ -344,6 +344,6 @@ def test_campaigns_are_found_by_their_subject_newest_first(conn: Connection) -> 
         VALUES ('Finals', 'x', 'x', now() - interval '1 hour'), ('Qualifiers', 'x', 'x', now())
         """
     )
-    assert [one.subject for one in choices.campaigns(conn)] == ["Qualifiers", "Finals"]
-    (found,) = choices.campaigns(conn, "final")
+    assert [one.subject for one in search.campaigns(conn)] == ["Qualifiers", "Finals"]
+    (found,) = search.campaigns(conn, "final")
     assert (found.status, found.recipients, found.left) == ("pending", 0, 0)

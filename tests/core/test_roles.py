@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
-from jobdeck.core.programme import choices
+from jobdeck.core.programme import search
 from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history, reports
@@ -285,7 +285,7 @@ class TestOperator:
             VALUES (gen_random_uuid(), 'ada@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
             """
         )
-        found = choices.coaches(operator, "lane")
+        found = search.coaches(operator, "lane")
         assert [(one.name, one.school) for one in found] == [("Ada Lane", "North")]
         assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
         with pytest.raises(DENIED):

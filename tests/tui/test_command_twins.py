@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from textual.widgets import Static
 
-from jobdeck.core.cli import main
+from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.read.filters import parse_filter

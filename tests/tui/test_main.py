@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jobdeck.core import cli
+from jobdeck.core.cli import app
 from jobdeck.tui.__main__ import main
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_a_reader_of_the_help_who_has_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "main", lambda _arguments: 0)
+    monkeypatch.setattr(app, "main", lambda _arguments: 0)
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", encoding="utf-8") as stdout:

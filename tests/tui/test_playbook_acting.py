@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from jobdeck.core.cli import main
+from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.settings import Settings

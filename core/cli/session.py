@@ -11,7 +11,7 @@ import click
 from pydantic import SecretStr
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.commands import output
+from jobdeck.core.cli import output
 from jobdeck.core.errors import Refused
 from jobdeck.core.redact import safe_error
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from jobdeck.core import logs
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command, dry_run_option
-from jobdeck.core.commands.signals import Stop, interrupting_signals, stop_signals
-from jobdeck.core.digest_words import cycle_words
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command, dry_run_option
+from jobdeck.core.cli.signals import Stop, interrupting_signals, stop_signals
+from jobdeck.core.cli.wording import cycle_words
 from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:

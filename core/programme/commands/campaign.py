@@ -8,9 +8,10 @@ from uuid import UUID
 
 import click
 
-from jobdeck.core.commands import output, receipts
-from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.programme.commands import receipts
 from jobdeck.core.queue.requests import draft
 from jobdeck.core.redact import clean
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobdeck.core.commands.session import Session, command, dry_run_option
+from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.errors import SchemaMismatch
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.core.read.filters import parse_filter

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from jobdeck.core.commands.session import shared_options
+from jobdeck.core.cli.session import shared_options
 from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
-    "demo": "demo",
-    "init": "setup",
+    "demo": "jobdeck.core.programme.commands.demo",
+    "init": "init",
     "worker": "workers",
     "run-worker": "workers",
     "enqueue": "enqueue",
     "enqueue-many": "enqueue",
     "quick-sync": "enqueue",
-    "jobs": "reading",
-    "job": "reading",
-    "runs": "reading",
-    "why": "reading",
+    "jobs": "jobs",
+    "job": "jobs",
+    "runs": "jobs",
+    "why": "jobs",
     "retry": "actions",
     "cancel": "actions",
     "delete": "actions",
@@ -42,22 +42,22 @@ COMMANDS: Final = {
     "bulk": "bulk",
     "pause": "processing",
     "resume": "processing",
-    "status": "oversight",
-    "health": "oversight",
-    "errors": "oversight",
+    "status": "status",
+    "health": "status",
+    "errors": "status",
     "cleanup": "processing",
     "purge": "processing",
-    "types": "reading",
-    "campaign": "campaign",
-    "receipts": "receipts",
-    "events": "events",
+    "types": "jobs",
+    "campaign": "jobdeck.core.programme.commands.campaign",
+    "receipts": "jobdeck.core.programme.commands.receipts",
+    "events": "jobdeck.core.programme.commands.events",
     "serve": "serve",
-    "audit": "oversight",
+    "audit": "status",
     "digest": "digest",
     "doctor": "doctor",
-    "sandbox": "sandbox",
+    "sandbox": "jobdeck.core.programme.commands.sandbox",
 }
-"""Each command, and the module of `jobdeck.core.commands` it stands in."""
+"""Each command and its module: one of `jobdeck.core.cli.commands`, or a whole dotted name."""
 
 
 class Commands(click.Group):
@@ -73,7 +73,9 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        found = getattr(import_module(f"jobdeck.core.commands.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
+        name = COMMANDS[cmd_name]
+        module = import_module(name if "." in name else f"jobdeck.core.cli.commands.{name}")
+        found = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(found, click.Command)  # noqa: S101 -- the table above is wrong otherwise
         return found
 
@@ -127,7 +129,7 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _explained(error: Exception) -> int:
-    from jobdeck.core.commands import failures  # noqa: PLC0415 -- only what fails needs it
+    from jobdeck.core.cli import failures  # noqa: PLC0415 -- only what fails needs it
 
     code, sentence = failures.explain(error)
     sys.stderr.write(f"jobdeck: {sentence}\n")

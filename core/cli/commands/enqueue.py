@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command, dry_run_option
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.errors import InvalidPayload, JobFailure, UsageError
+from jobdeck.core.programme.quick_sync import QUICK_SYNCS
 from jobdeck.core.queue.requests import Schedule, draft, parse_object, scheduled
-from jobdeck.core.quick_sync import QUICK_SYNCS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,7 +130,7 @@ def enqueue_many(
 @dry_run_option
 def quick_sync(session: Session, kind: str, dry_run: bool) -> None:
     """Enqueue a sync, a totals sweep, or (full) both, the second waiting for the first's success."""
-    from jobdeck.core.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         done = enqueue_sync(conn, session.registry, kind, actor=session.actor)

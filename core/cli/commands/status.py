@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.reading import audit_table
-from jobdeck.core.commands.session import Session, command
+from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.jobs import audit_table
+from jobdeck.core.cli.session import Session, command
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.timeparse import format_duration, parse_duration
 

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command
-from jobdeck.core.commands.signals import stop_signals
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import Refused
 
 

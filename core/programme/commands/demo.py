@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from pydantic import SecretStr
 
-from jobdeck.core.commands.oversight import answer_status
-from jobdeck.core.commands.session import Session, command
-from jobdeck.core.commands.signals import Stop, stop_signals
-from jobdeck.core.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from jobdeck.core.cli.commands.status import answer_status
+from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.programme.quick_sync import SYNC, TOTALS
 from jobdeck.core.queue.requests import draft
-from jobdeck.core.quick_sync import SYNC, TOTALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command, dry_run_option, shared_options
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options
 
 
 @command("pull")

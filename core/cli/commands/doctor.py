@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.oversight import UNHEALTHY, finding_table
-from jobdeck.core.commands.session import Session, command
+from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.status import UNHEALTHY, finding_table
+from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.timeparse import format_duration
@@ -34,8 +34,8 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 @command("doctor")
 def doctor(session: Session) -> int | None:
     """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
-    from jobdeck.core.commands.messaging_findings import messaging_findings  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.commands.doctor import messaging_findings  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.session import Session, command
-from jobdeck.core.digest_words import action_words, finished_words, trigger_words
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
 from jobdeck.core.timeparse import parse_duration
 
 if TYPE_CHECKING:

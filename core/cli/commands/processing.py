@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.actions import IDS, answer_results, resolved
-from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.cli import output
+from jobdeck.core.cli.answers import IDS, answer_results, resolved
+from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
 from jobdeck.core.timeparse import parse_duration, parse_time
 

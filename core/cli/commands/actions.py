@@ -5,16 +5,14 @@ More jobs than one statement should take, and those of an earlier bulk action, g
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from uuid import UUID
 
 import click
 
-from jobdeck.core.commands import output
-from jobdeck.core.commands.enqueue import ATTEMPTS, PRIORITIES
-from jobdeck.core.commands.session import Session, command, dry_run_option, reason_option, yes_option
-from jobdeck.core.errors import JobNotFound, Refused, UsageError
+from jobdeck.core.cli.answers import IDS, MOST, act_in_bulk, answer_results, confirm, resolved
+from jobdeck.core.cli.commands.enqueue import ATTEMPTS, PRIORITIES
+from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
@@ -22,15 +20,12 @@ from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     import psycopg
 
     from jobdeck.core.model import ActionResult, Job, Json
 
-MOST: Final = 10_000
-"""The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
-INPUT: Final = "-"
-IDS: Final = "[ID]…|-"
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
 
@@ -129,8 +124,6 @@ def restore(
         raise UsageError("Say which jobs to restore: ids, or --bulk.")
     with session.connection() as conn:
         if again:
-            from jobdeck.core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
-
             return act_in_bulk(
                 session, conn, "restore", expression=None, again=again, reason=reason, dry_run=dry_run, yes=yes
             )
@@ -179,24 +172,6 @@ def edit(
     return answer_results(session, [result], dry_run=dry_run)
 
 
-def answer_results(
-    session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches."
-) -> int | None:
-    """Prints the answer for each id; the exit code is 1 when one was refused."""
-    data = {
-        "results": [
-            {"id": result.job_id, "ok": result.ok, "message": result.message, "status": result.status,
-             "version": result.version}
-            for result in results
-        ],
-        "dry_run": dry_run,
-    }  # fmt: skip
-    done = "would" if dry_run else "done"
-    rows = [(result.job_id, done if result.ok else "refused", result.message) for result in results]
-    session.answer(data, output.table(("JOB", "ANSWER", ""), rows) if rows else [nothing])
-    return None if all(result.ok for result in results) else 1
-
-
 def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     session: Session,
     verb: str,
@@ -215,8 +190,6 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
         if again or len(found) > MOST:
-            from jobdeck.core.commands.bulk import act_in_bulk  # noqa: PLC0415 -- imported on first use
-
             return act_in_bulk(
                 session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
             )
@@ -228,60 +201,10 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     return answer_results(session, results, dry_run=dry_run)
 
 
-def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
-    """The ids that these name, each once, in their order; `-` stands for those on the standard input.
-
-    Raises:
-        UsageError: one is no id or names several jobs, or the standard input cannot be read as ids.
-        JobNotFound: one names none.
-    """
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
-    if INPUT in texts:
-        texts = _ids_from_input(texts)
-    return list(dict.fromkeys(_whole_id(text) or jobs.resolve_id(conn, text) for text in texts))
-
-
-def _ids_from_input(given: Sequence[str]) -> list[str]:
-    if len(given) > 1:
-        raise UsageError(f"{INPUT} stands for the ids on the standard input. Give no others beside it.")
-    try:
-        found = sys.stdin.read().split()
-    except UnicodeDecodeError as error:
-        raise UsageError("The standard input is not text. Give ids there, one a line.") from error
-    if not found:
-        raise UsageError("The standard input names no job. Give ids there, one a line.")
-    if len(found) > MOST:
-        raise UsageError(f"The standard input names {len(found)} jobs, and {MOST} at most can be given by their ids.")
-    return found
-
-
-def _whole_id(text: str) -> UUID | None:
-    """A complete id, which need not be in the queue for the queue to answer for it."""
-    try:
-        return UUID(text) if len(text) == 36 else None
-    except ValueError:
-        return None
-
-
 def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     return jobs.find_ids(conn, parse_filter(expression), limit=MOST + 1)
-
-
-def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
-    """Refuses what needs `--yes` and has none.
-
-    Raises:
-        Refused: with how many jobs it would be.
-    """
-    if needed and count and not given:
-        noun = "job" if count == 1 else "jobs"
-        raise Refused(
-            f"This would {verb} {count} {noun}; nothing was changed. "
-            "Look with --dry-run, then repeat with --yes to do it."
-        )
 
 
 def _changes(session: Session, job: Job, given: dict[str, Any], now: datetime) -> Json:

@@ -1,0 +1,1 @@
+"""The commands of `jobdeck.core.cli.app`, a module for each kind. None is imported before it is asked for."""

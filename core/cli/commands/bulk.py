@@ -1,0 +1,138 @@
+"""`bulk`: actions on many jobs that outlive the command or the dashboard that began them, and their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobdeck.core.cli import output
+from jobdeck.core.cli.answers import (
+    ANSWERS,
+    answer_json,
+    answer_lines,
+    bulk_json,
+    bulk_sentence,
+    confirm,
+    finish,
+    foresee,
+    start,
+)
+from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.errors import Refused
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobdeck.core.queue.bulk_model import Bulk
+
+
+@command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20)
+def listed(session: Session, limit: int) -> None:
+    """List bulk actions, newest first."""
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = bulk.newest(conn, limit=limit)
+    rows = [
+        (one.id, one.action, one.state, f"{one.done}/{one.total}", one.refused, output.when(one.started_at), one.actor,
+         one.words)
+        for one in found
+    ]  # fmt: skip
+    header = ("BULK", "ACTION", "STATE", "DONE", "REFUSED", "STARTED", "BY", "FILTER")
+    session.answer({"bulks": [bulk_json(one) for one in found]}, output.table(header, rows) if rows else ["None."])
+
+
+@command("show")
+@click.argument("wanted", metavar="ID")
+@click.option("--refused", is_flag=True, help="Only the jobs that were refused.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=ANSWERS)
+def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
+    """Show how far a bulk action is, and the answer for each job."""
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = _found(conn, wanted)
+        answers = bulk.answers(conn, found.id, refused=refused, limit=limit)
+    pairs = [
+        ("id", found.id), ("filter", found.words), ("by", found.actor), ("reason", found.reason),
+        ("started", output.when(found.started_at)), ("ended", output.when(found.finished_at)),
+        ("last batch by", found.driver), ("stopped by", found.stopped_by),
+    ]  # fmt: skip
+    session.answer(
+        {**bulk_json(found), "results": [answer_json(answer) for answer in answers]},
+        [bulk_sentence(found), "", *output.facts(pairs), *output.section("Answers", answer_lines(answers))],
+    )
+
+
+@command("go-on")
+@click.argument("wanted", metavar="ID")
+@dry_run_option
+def go_on(session: Session, wanted: str, dry_run: bool) -> int | None:
+    """Carry a bulk action that nobody carries further to its end."""
+    with session.connection() as conn:
+        found = _found(conn, wanted)
+        if found.state != "running":
+            raise Refused(f"This bulk action has {found.state} already; there is nothing left to do.")
+        if dry_run:
+            session.answer({**bulk_json(found), "dry_run": True}, [f"This would go on: {bulk_sentence(found)}"])
+            return None
+        return finish(session, conn, found)
+
+
+@command("stop")
+@click.argument("wanted", metavar="ID")
+@dry_run_option
+def stop(session: Session, wanted: str, dry_run: bool) -> None:
+    """End a bulk action with what is done so far."""
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        found = _found(conn, wanted)
+        if not bulk.stop(conn, found.id, actor=session.actor):
+            raise Refused(f"This bulk action has {found.state} already; there is nothing to stop.")
+        left = _found(conn, str(found.id))
+    session.answer({**bulk_json(left), "dry_run": dry_run}, [bulk_sentence(left)])
+
+
+@command("undo")
+@click.argument("wanted", metavar="ID")
+@dry_run_option
+@yes_option
+def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
+    """Bring back what a bulk deletion deleted."""
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = _found(conn, wanted)
+        if found.action != "delete":
+            raise Refused(f"Only a deletion can be taken back; this was to {found.action}.")
+        choice = bulk.choose_again(conn, found.id, "done", actor=session.actor)
+        if choice is None:
+            raise Refused("Nothing was deleted by it, so there is nothing to bring back.")
+        try:
+            confirm("restore", choice.bulk.total, needed=True, given=yes or dry_run)
+            if dry_run:
+                foresee(session, choice, "restore")
+                return None
+            return start(session, conn, choice, "restore", None)
+        finally:
+            bulk.drop(conn, choice.bulk.id)
+
+
+def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
+    found = bulk.find(conn, bulk.resolve(conn, wanted))
+    if found is None:
+        raise Refused(f"There is no bulk action {wanted}.")
+    return found
+
+
+bulk = click.Group(
+    "bulk",
+    commands={"list": listed, "show": show, "go-on": go_on, "stop": stop, "undo": undo},
+    params=shared_options(),
+    help="Actions on many jobs: how far they are, and the answer for each job.",
+)

@@ -1,1 +1,0 @@
-"""The commands of `jobdeck.core.cli`, a module for each kind. None is imported before it is asked for."""
