@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
-from jobdeck.core.sandbox.sendgrid import SendGrid  # noqa: E402 -- the same
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid  # noqa: E402 -- the same
 from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
 
 SENDERS = 2

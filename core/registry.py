@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.clients import Clients
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Connection
+    from jobdeck.core.programme.vendors import Clients
     from jobdeck.core.settings import Settings
 
     Admit = Callable[[Any, "Admission"], Mapping[str, str]]

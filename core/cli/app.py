@@ -1,7 +1,7 @@
 """The command line: every action of the dashboard for scripts, the headless worker, and the tools around them.
 
 `jobdeck COMMAND` and `python -m core COMMAND` are the same. A command's module is imported when it is asked
-for; what each does stands in `jobdeck.core.commands`.
+for; what each does stands in `jobdeck.core.cli.commands`.
 """
 
 from __future__ import annotations

@@ -11,12 +11,10 @@ from uuid import UUID, uuid4
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core import outbox
-from jobdeck.core.outbox import Channel, Intent, LeftOut, Policy
-from jobdeck.core.programme import messaging_admin_alerts as alerts
-from jobdeck.core.programme.messaging_notices import notice
-from jobdeck.core.programme.messaging_notices import sample as notice_sample
-from jobdeck.core.programme.messaging_sending import (
+from jobdeck.core.programme.messaging import admin_alerts as alerts
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
     SAMPLE,
@@ -24,9 +22,11 @@ from jobdeck.core.programme.messaging_sending import (
     Role,
     Roles,
     Sending,
+    notice,
     one_line,
     require_providers,
 )
+from jobdeck.core.programme.messaging.sending import sample as notice_sample
 from jobdeck.core.registry import Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.clients.email import Email
-    from jobdeck.core.clients.email_answers import Sent
-    from jobdeck.core.clients.sms import Sms
-    from jobdeck.core.outbox import Claimed, Decision
-    from jobdeck.core.programme.messaging_admin_alerts import Recipient
+    from jobdeck.core.programme.messaging.admin_alerts import Recipient
+    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
+    from jobdeck.core.programme.vendors.email import Email
+    from jobdeck.core.programme.vendors.email_wire import Sent
+    from jobdeck.core.programme.vendors.sms import Sms
     from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]

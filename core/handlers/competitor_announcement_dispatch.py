@@ -12,20 +12,19 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core import outbox, rendering
-from jobdeck.core.clients.email import Email
-from jobdeck.core.clients.messaging_errors import PayloadRefused, ProviderConfigError, SettingMissing
-from jobdeck.core.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
-from jobdeck.core.programme import messaging_campaigns as campaigns
-from jobdeck.core.programme.messaging_batches import PROVIDER, Batches
+from jobdeck.core.programme.messaging import campaigns, outbox, templates
+from jobdeck.core.programme.messaging.batches import PROVIDER, Batches
+from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
+from jobdeck.core.programme.vendors.email import Email
+from jobdeck.core.programme.vendors.errors import PayloadRefused, ProviderConfigError, SettingMissing
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from jobdeck.core.clients.email import EmailClient
-    from jobdeck.core.programme.messaging_campaigns import Mailed, Start
+    from jobdeck.core.programme.messaging.campaigns import Mailed, Start
+    from jobdeck.core.programme.vendors.email import EmailClient
     from jobdeck.core.registry import Admission
     from jobdeck.core.settings import Settings
 
@@ -156,12 +155,12 @@ def _not_found(campaign: UUID) -> str:
     return f"There is no campaign {campaign}. Check campaignId; `jobdeck campaign create` makes one."
 
 
-def _body(settings: Settings, words: tuple[str, str, str]) -> rendering.Body:
+def _body(settings: Settings, words: tuple[str, str, str]) -> templates.Body:
     subject, markdown, html = words
     # From the text the admin wrote, so that HTML in it is shown and not carried out, whoever stored the campaign.
-    made = rendering.markdown(markdown) if markdown.strip() else html
+    made = templates.markdown(markdown) if markdown.strip() else html
     unsubscribe = settings.sendgrid_unsubscribe_group_id is not None
-    return rendering.announcement(rendering.of(settings), subject, markdown, made, unsubscribe=unsubscribe)
+    return templates.announcement(templates.of(settings), subject, markdown, made, unsubscribe=unsubscribe)
 
 
 def _lease(settings: Settings) -> float:

@@ -8,21 +8,19 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StrictBool
 
-from jobdeck.core.programme import candidates
-from jobdeck.core.programme.accounts import Refusal, Role, new_coach
-from jobdeck.core.programme.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.fields import as_id, named_ids
-from jobdeck.core.programme.laps import LapRun, Totals, judged
-from jobdeck.core.programme.onboarding import ELSEWHERE, GONE
-from jobdeck.core.programme.policy import PAGE, SAMPLE
-from jobdeck.core.programme.runs import dry_run_output, dry_run_reason
+from jobdeck.core.programme.onboarding import candidates
+from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_coach
+from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
+from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE
+from jobdeck.core.programme.sync.rules import PAGE, SAMPLE, as_id, dry_run_output, dry_run_reason, named_ids
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.programme.accounts import Newcomer
-    from jobdeck.core.programme.onboarding import Onboarding
+    from jobdeck.core.programme.onboarding.candidates import Newcomer
+    from jobdeck.core.programme.onboarding.onboarding import Onboarding
 
 Json = dict[str, Any]
 

@@ -9,24 +9,21 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from jobdeck.core.programme import candidates, enrol
-from jobdeck.core.programme.accounts import Refusal, Role, new_competitor
-from jobdeck.core.programme.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.fields import as_id, batch_size, named_ids
-from jobdeck.core.programme.laps import LapRun, Totals, judged
-from jobdeck.core.programme.onboarding import ELSEWHERE, GONE, LEFT
-from jobdeck.core.programme.policy import SAMPLE
-from jobdeck.core.programme.runs import dry_run_output, dry_run_reason
-from jobdeck.core.programme.walk import read_cursor, write_cursor
+from jobdeck.core.programme.onboarding import candidates, store
+from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_competitor
+from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
+from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE, LEFT
+from jobdeck.core.programme.sync.rules import SAMPLE, as_id, batch_size, dry_run_output, dry_run_reason, named_ids
+from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jobdeck.core.programme.accounts import Newcomer, Person
-    from jobdeck.core.programme.candidates import Competitor
-    from jobdeck.core.programme.coach_accounts import CoachAccount
-    from jobdeck.core.programme.onboarding import Onboarding
+    from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person
+    from jobdeck.core.programme.onboarding.coach_accounts import CoachAccount
+    from jobdeck.core.programme.onboarding.onboarding import Onboarding
 
 Json = dict[str, Any]
 
@@ -150,7 +147,7 @@ class _Competitors:
         if one.state is not None:
             onboarding.drop(one.person)
         if reason == ALREADY and one.platform_id is None and not one.taken:
-            enrol.repair_competitor(self._ctx.db, one.id, one.synced_user_id)
+            store.repair_competitor(self._ctx.db, one.id, one.synced_user_id)
 
     def _coaches(self, onboarding: Onboarding, ready: Sequence[Competitor], lap: str) -> dict[UUID, CoachAccount]:
         needed = sorted({one.coach_id for one in ready if one.coach_synced_id is None})

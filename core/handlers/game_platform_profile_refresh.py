@@ -11,21 +11,29 @@ from uuid import UUID
 import psycopg
 from pydantic import Field, StrictBool
 
-from jobdeck.core.clients.metactf_errors import AuthError, GamePlatformError
-from jobdeck.core.programme import account_refresh
-from jobdeck.core.programme.account_refresh import Place, explained
-from jobdeck.core.programme.parallel import Parallel
-from jobdeck.core.programme.policy import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE
-from jobdeck.core.programme.runs import all_failed, dry_run_output, dry_run_reason, outage
+from jobdeck.core.programme.sync import account_refresh
+from jobdeck.core.programme.sync.account_refresh import Place, explained
+from jobdeck.core.programme.sync.parallel import Parallel
+from jobdeck.core.programme.sync.rules import (
+    ERRORS_TOLD,
+    PAGE,
+    RUN_SECONDS,
+    SAMPLE,
+    all_failed,
+    dry_run_output,
+    dry_run_reason,
+    outage,
+)
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, GamePlatformError
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from jobdeck.core.clients.metactf import MetaCtfClient
     from jobdeck.core.errors import JobdeckError
-    from jobdeck.core.programme.account_refresh import Known, Outcome
+    from jobdeck.core.programme.sync.account_refresh import Known, Outcome
+    from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 
 Json = dict[str, Any]
 

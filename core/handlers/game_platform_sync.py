@@ -16,25 +16,33 @@ import psycopg
 from pydantic import BeforeValidator, Field, StrictBool
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.programme import ledger, results, roster, team_rows
-from jobdeck.core.programme.asking import Cadence, Wish, ask_all, plan
-from jobdeck.core.programme.fields import batch_size
-from jobdeck.core.programme.policy import PAGE, RUN_SECONDS, SAMPLE
-from jobdeck.core.programme.runs import all_failed, dry_run_output, dry_run_reason, outage
-from jobdeck.core.programme.tally import Tally
-from jobdeck.core.programme.team_sync import sync_team
-from jobdeck.core.programme.walk import Position, read_cursor, write_cursor
+from jobdeck.core.programme.sync import roster, store, sync_runs
+from jobdeck.core.programme.sync import teams as sync_teams
+from jobdeck.core.programme.sync.fetch import Cadence, Wish, ask_all, plan
+from jobdeck.core.programme.sync.rules import (
+    PAGE,
+    RUN_SECONDS,
+    SAMPLE,
+    all_failed,
+    batch_size,
+    dry_run_output,
+    dry_run_reason,
+    outage,
+)
+from jobdeck.core.programme.sync.summary import Tally
+from jobdeck.core.programme.sync.teams import sync_team
+from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jobdeck.core.clients.metactf import MetaCtfClient
-    from jobdeck.core.programme.asking import Plan
-    from jobdeck.core.programme.results import Result
-    from jobdeck.core.programme.roster import Now, Subject
-    from jobdeck.core.programme.team_sync import TeamResult
+    from jobdeck.core.programme.sync.fetch import Plan
+    from jobdeck.core.programme.sync.roster import Now, Subject
+    from jobdeck.core.programme.sync.store import Result
+    from jobdeck.core.programme.sync.teams import TeamResult
+    from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 
 Json = dict[str, Any]
 
@@ -98,7 +106,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
             break
     teams = []
     if params.teams_due(wrapped=position.finished):
-        teams = team_rows.teams(ctx.db, params.coach_id, with_new=params.create_teams)
+        teams = sync_teams.teams(ctx.db, params.coach_id, with_new=params.create_teams)
     return {
         "competitors": counts | {"sample": first},
         "teams": {
@@ -146,7 +154,7 @@ def _wish(params: Params) -> Wish:
 @contextmanager
 def _ledger_entry(params: Params, ctx: JobContext, tally: Tally) -> Iterator[UUID]:
     kind = "wave" if params.wave else "incremental"
-    run_id = ledger.open_run(ctx.db, job_id=ctx.job.id, coach_id=params.coach_id, sync_type=kind)
+    run_id = sync_runs.open_run(ctx.db, job_id=ctx.job.id, coach_id=params.coach_id, sync_type=kind)
     try:
         yield run_id
     except BaseException as error:
@@ -161,7 +169,7 @@ def _ledger_entry(params: Params, ctx: JobContext, tally: Tally) -> Iterator[UUI
 
 def _close(ctx: JobContext, run_id: UUID, tally: Tally, error: str | None) -> None:
     synced = tally.people.total() - tally.failed
-    ledger.close_run(ctx.db, run_id, synced=synced, failed=tally.failed, error=error)
+    sync_runs.close_run(ctx.db, run_id, synced=synced, failed=tally.failed, error=error)
 
 
 class _Sync:
@@ -201,7 +209,7 @@ class _Sync:
         done, failed, outages = position.done, position.failed, position.outages
         with closing(stream):
             for answers in stream:
-                result = results.store_or_explain(self._ctx.db, self._run_id, answers)
+                result = store.store_or_explain(self._ctx.db, self._run_id, answers)
                 self._tally.add(result)
                 self._tell("Competitor", result.competitor_id, result)
                 done, failed = done + 1, failed + result.failed
@@ -215,7 +223,7 @@ class _Sync:
         return after
 
     def _teams(self, position: Position) -> Position:
-        found = team_rows.teams(self._ctx.db, self._params.coach_id, with_new=self._params.create_teams)
+        found = sync_teams.teams(self._ctx.db, self._params.coach_id, with_new=self._params.create_teams)
         outages = failed = 0
         for number, team in enumerate(found, start=1):
             self._tick()
@@ -242,7 +250,7 @@ class _Sync:
             self._ctx.log.warning("%s %s: %s. %s", kind, one, result.status, safe_error(result.message or "", 300))
 
     def _tick(self) -> None:
-        ledger.beat(self._ctx.db, self._run_id)
+        sync_runs.beat(self._ctx.db, self._run_id)
         self._ctx.raise_if_cancelled()
 
     def _stop_in_an_outage(self, outages: int, pause: float, place: str) -> None:

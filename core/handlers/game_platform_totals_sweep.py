@@ -10,10 +10,17 @@ from uuid import UUID
 import psycopg
 from pydantic import BeforeValidator, Field, StrictBool
 
-from jobdeck.core.programme import roster, totals
-from jobdeck.core.programme.fields import batch_size, id_cursor
-from jobdeck.core.programme.policy import ERRORS_TOLD, RUN_SECONDS, SAMPLE
-from jobdeck.core.programme.runs import all_failed, dry_run_output, dry_run_reason
+from jobdeck.core.programme.sync import roster, totals
+from jobdeck.core.programme.sync.rules import (
+    ERRORS_TOLD,
+    RUN_SECONDS,
+    SAMPLE,
+    all_failed,
+    batch_size,
+    dry_run_output,
+    dry_run_reason,
+    id_cursor,
+)
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core.programme import messaging_read_receipts as receipts
-from jobdeck.core.programme.messaging_sending import SAMPLE
+from jobdeck.core.programme.messaging import read_receipts as receipts
+from jobdeck.core.programme.messaging.sending import SAMPLE
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
-    from jobdeck.core.programme.messaging_read_receipts import Batch
+    from jobdeck.core.programme.messaging.read_receipts import Batch
 
 Json = dict[str, Any]
 

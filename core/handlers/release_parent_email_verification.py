@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core import outbox, rendering
-from jobdeck.core.clients.email import Email
-from jobdeck.core.outbox import Intent, LeftOut, Policy
-from jobdeck.core.programme import messaging_parent_probe as probes
-from jobdeck.core.programme.messaging_sending import NOT_TAKEN, RESULTS, SAMPLE, Sending, mail_sample, require_providers
+from jobdeck.core.programme.messaging import outbox, templates
+from jobdeck.core.programme.messaging import parent_probe as probes
+from jobdeck.core.programme.messaging.outbox import Intent, LeftOut, Policy
+from jobdeck.core.programme.messaging.sending import NOT_TAKEN, RESULTS, SAMPLE, Sending, mail_sample, require_providers
+from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.registry import Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.clients.email_answers import Sent
-    from jobdeck.core.outbox import Claimed, Decision
-    from jobdeck.core.programme.messaging_parent_probe import Due
+    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
+    from jobdeck.core.programme.messaging.parent_probe import Due
+    from jobdeck.core.programme.vendors.email_wire import Sent
 
 Json = dict[str, Any]
 
@@ -49,7 +49,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     """Which addresses would be probed, and which forms are left out and why. Reads the database only."""
     due = _due(params, ctx, ahead=True)
     skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.settings.probe_max_attempts)
-    sample = mail_sample(due[0].masked, rendering.of(ctx.settings).email(KIND, _values(ctx))) if due else None
+    sample = mail_sample(due[0].masked, templates.of(ctx.settings).email(KIND, _values(ctx))) if due else None
     return {
         "candidates": sum(len(one.forms) for one in due) + sum(skipped.values()),
         "wouldSend": {"email": len(due)},
@@ -185,7 +185,7 @@ class _Probing:
             self._results.append({"agreementId": str(form), **told})
 
     def _make(self, claimed: Claimed) -> Email:
-        body = rendering.of(self._ctx.settings).email(KIND, _values(self._ctx))
+        body = templates.of(self._ctx.settings).email(KIND, _values(self._ctx))
         ids = {name: str(claimed.data[name]) for name in ("agreement_id", "competitor_id")}
         return Email(claimed.address, body.subject, body.text, body.html, custom_args=ids)
 

@@ -12,13 +12,10 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core import outbox
 from jobdeck.core.errors import PermanentError
-from jobdeck.core.outbox import Channel, Intent, LeftOut, Policy
-from jobdeck.core.programme import messaging_digest as digest
-from jobdeck.core.programme.messaging_notices import notice
-from jobdeck.core.programme.messaging_notices import sample as notice_sample
-from jobdeck.core.programme.messaging_sending import (
+from jobdeck.core.programme.messaging import digest, outbox
+from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
     SAMPLE,
@@ -26,9 +23,11 @@ from jobdeck.core.programme.messaging_sending import (
     Role,
     Roles,
     Sending,
+    notice,
     one_line,
     require_providers,
 )
+from jobdeck.core.programme.messaging.sending import sample as notice_sample
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
 if TYPE_CHECKING:
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.clients.email import Email
-    from jobdeck.core.clients.email_answers import Sent
-    from jobdeck.core.clients.sms import Sms
-    from jobdeck.core.outbox import Claimed, Decision
-    from jobdeck.core.programme.messaging_digest import Candidate
+    from jobdeck.core.programme.messaging.digest import Candidate
+    from jobdeck.core.programme.messaging.outbox import Claimed, Decision
+    from jobdeck.core.programme.vendors.email import Email
+    from jobdeck.core.programme.vendors.email_wire import Sent
+    from jobdeck.core.programme.vendors.sms import Sms
     from jobdeck.core.registry import Admission
     from jobdeck.core.settings import Settings
 

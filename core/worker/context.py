@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.clients import Clients
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.programme.vendors import Clients
     from jobdeck.core.settings import Settings
 
 LINES = 200
@@ -168,7 +168,7 @@ class RunResources:
     @cached_property
     def clients(self) -> Clients:
         """The vendors' clients, made at first use."""
-        from jobdeck.core.clients import Clients  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
 
         return Clients(self.settings)
 

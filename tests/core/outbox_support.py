@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from jobdeck.core import outbox
-from jobdeck.core.outbox import Channel, Claimed, Intent, Kind, Policy, Result
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Intent, Kind, Policy, Result
 
 if TYPE_CHECKING:
     import psycopg

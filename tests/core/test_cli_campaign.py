@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli_support import Jobdeck, everything
 from tests.core.test_roles import People
 from tests.handlers.mail_world import QUICK, MailWorld

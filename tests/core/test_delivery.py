@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import outbox
-from jobdeck.core.clients.email import Email
-from jobdeck.core.clients.messaging_errors import ProviderConfigError, RateLimited, SettingMissing
-from jobdeck.core.clients.sms import Sms
-from jobdeck.core.delivery import OUTAGES_IN_A_ROW, Delivery, deliver
 from jobdeck.core.errors import Cancelled, RetryLater
-from jobdeck.core.outbox import Claimed, Policy
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.delivery import OUTAGES_IN_A_ROW, Delivery, deliver
+from jobdeck.core.programme.messaging.outbox import Claimed, Policy
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.email import Email
+from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited, SettingMissing
+from jobdeck.core.programme.vendors.sms import Sms
 from tests.core.outbox_support import add_profile, at_home, intent, let_leases_end, state
 from tests.handlers.mail_world import MailWorld
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.outbox import Decision
+    from jobdeck.core.programme.messaging.outbox import Decision
     from tests.support.context import FakeContext
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.clients.email import Addressee, Email, EmailClient, check
-from jobdeck.core.clients.messaging_errors import (
+from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.email import Addressee, Email, EmailClient, check
+from jobdeck.core.programme.vendors.errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -26,8 +28,6 @@ from jobdeck.core.clients.messaging_errors import (
     TooLarge,
     Unreachable,
 )
-from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, VendorError
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.mail_world import mail_settings
 
 if TYPE_CHECKING:
@@ -296,7 +296,11 @@ def test_neither_message_nor_addressee_shows_what_is_private() -> None:
 
 def test_importing_the_client_does_not_import_the_sdk() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, jobdeck.core.clients.email, jobdeck.core.clients.sms; print(*sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from jobdeck.core.programme.vendors import email, sms; print(*sys.modules)",
+        ],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     assert not [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.sandbox import messaging_sample, sample
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox import messaging_sample, sample
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli_support import everything
 
 if TYPE_CHECKING:

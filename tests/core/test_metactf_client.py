@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from jobdeck.core.clients.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
-from jobdeck.core.clients.metactf_errors import (
+from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.programme.sandbox.metactf import flash_event, solve
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.metactf import ATTEMPTS, LARGEST_ANSWER, MetaCtfClient
+from jobdeck.core.programme.vendors.metactf_errors import (
     AuthError,
     Conflict,
     ContractError,
@@ -21,10 +24,7 @@ from jobdeck.core.clients.metactf_errors import (
     ServerError,
     TransportError,
 )
-from jobdeck.core.clients.metactf_models import NewTeam, NewUser
-from jobdeck.core.errors import PermanentError, RetryLater
-from jobdeck.core.sandbox.metactf import flash_event, solve
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.metactf_models import NewTeam, NewUser
 from tests.support.context import FakeClock, sandbox_settings
 
 if TYPE_CHECKING:

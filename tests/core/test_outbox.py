@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import outbox
 from jobdeck.core.errors import ConfigurationError, Refused
-from jobdeck.core.outbox import LeftOut, Policy, Result
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import LeftOut, Policy, Result
 from jobdeck.core.settings import Settings
 from tests.core.cli_support import everything
 from tests.core.outbox_support import (
@@ -36,7 +36,7 @@ from tests.core.outbox_support import (
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from jobdeck.core.outbox import Channel, Kind
+    from jobdeck.core.programme.messaging.outbox import Channel, Kind
 
 Connection = psycopg.Connection[Any]
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jobdeck.core import outbox
+from jobdeck.core.programme.messaging import outbox
 from tests.core.outbox_support import add_profile, claim_one, intent, put_one, send_one, settle_one, state, verdicts
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobdeck.core import outbox
-from jobdeck.core.outbox import Policy
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import Policy
 from tests.core.outbox_support import (
     JOB,
     LEASE,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.outbox import Claimed
+    from jobdeck.core.programme.messaging.outbox import Claimed
 
 KEYS = ("a", "b", "c")
 RANK = {"queued": 0, "sending": 1, "uncertain": 2, "failed": 2, "suppressed": 2, "accepted": 3, "delivered": 4,

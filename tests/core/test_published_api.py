@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from jobdeck.core.clients.sms import Sms, SmsClient
-from jobdeck.core.sandbox.server import Sandbox
-from jobdeck.core.sandbox.twilio import ACCOUNT, TOKEN
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
+from jobdeck.core.programme.vendors.sms import Sms, SmsClient
 from tests.handlers.mail_world import mail_settings
 from tests.support.prism import TWILIO, missing, narrowed, served
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core import rendering
-from jobdeck.core.clients.sms import is_gsm
 from jobdeck.core.errors import ConfigurationError, PermanentError
-from jobdeck.core.rendering import Body, TemplateError, Templates, gsm, markdown
+from jobdeck.core.programme.messaging import templates as messaging_templates
+from jobdeck.core.programme.messaging.templates import Body, TemplateError, Templates, gsm, markdown
+from jobdeck.core.programme.vendors.sms import is_gsm
 from jobdeck.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def test_values_are_escaped_in_html_and_not_in_text(folder: Path) -> None:
 
 def test_a_site_puts_its_own_words_before_ours_and_keeps_the_others(tmp_path: Path) -> None:
     (tmp_path / "announcement.txt").write_text("Our own: {{ text }}", encoding="utf-8")
-    own = rendering.of(Settings(JOBDECK_TEMPLATES=tmp_path))
+    own = messaging_templates.of(Settings(JOBDECK_TEMPLATES=tmp_path))
     made, ours = (
-        rendering.announcement(templates, "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+        messaging_templates.announcement(templates, "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
         for templates in (own, Templates())
     )
     assert made.text == "Our own: *Hi*\n"
@@ -112,11 +112,13 @@ def test_markdown_has_tables_and_line_breaks_and_no_html_or_scripts() -> None:
 
 
 def test_an_announcement_has_its_words_in_both_parts_and_the_unsubscribe_link() -> None:
-    body = rendering.announcement(Templates(), " News\n today ", "*Hi*", "<p><em>Hi</em></p>", unsubscribe=True)
+    body = messaging_templates.announcement(
+        Templates(), " News\n today ", "*Hi*", "<p><em>Hi</em></p>", unsubscribe=True
+    )
     assert body.subject == "News today"
     assert body.text.startswith("*Hi*")
     assert "<em>Hi</em>" in (body.html or "")
     for part in (body.text, body.html or ""):
-        assert rendering.UNSUBSCRIBE_URL in part
-    bare = rendering.announcement(Templates(), "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+        assert messaging_templates.UNSUBSCRIBE_URL in part
+    bare = messaging_templates.announcement(Templates(), "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
     assert "nsubscribe" not in bare.text

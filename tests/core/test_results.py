@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import outbox, results
-from jobdeck.core.clients import Clients, email_events
-from jobdeck.core.clients.messaging_errors import MessagingError, ProviderConfigError
-from jobdeck.core.delivery import deliver
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import pull as messaging_pull
+from jobdeck.core.programme.messaging.delivery import deliver
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors import Clients, email_wire
+from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
 from tests.core.outbox_support import state
 from tests.core.test_delivery import put, render
 from tests.handlers.mail_world import MailWorld, mail_settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.results import Pulled
+    from jobdeck.core.programme.messaging.pull import Pulled
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
 def pull(world: MailWorld, *, dry_run: bool = False, **settings: Any) -> Pulled:
     clients = Clients(made := mail_settings(world.sandbox, **settings))
     try:
-        return results.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
+        return messaging_pull.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
     finally:
         clients.close()
 
@@ -73,8 +74,8 @@ def test_pulled_and_pushed_results_agree(world: MailWorld) -> None:
     world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
     messages = send(world, 2)
     body, headers = world.sandbox.sendgrid.signed(world.sandbox.sendgrid.take_events())
-    assert email_events.verified(world.sandbox.sendgrid.public_key, headers, body)
-    outbox.record_events(world.conn, email_events.read(body)[0])
+    assert email_wire.verified(world.sandbox.sendgrid.public_key, headers, body)
+    outbox.record_events(world.conn, email_wire.read(body)[0])
     outbox.apply_events(world.conn)
     states = [state(world.conn, one) for one in messages]
     pull(world)
@@ -118,7 +119,7 @@ def test_uncertain_recipients_are_settled_by_the_log(world: MailWorld) -> None:
 
 
 def test_a_log_longer_than_one_answer_is_read_in_halves(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "LOG_PAGE", 4)
+    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
     campaign = world.campaign(12)
     world.dispatch(campaign)
     world.conn.execute("update outbox_messages set accepted_at = accepted_at - interval '15 minutes'")
@@ -130,7 +131,7 @@ def test_a_log_longer_than_one_answer_is_read_in_halves(world: MailWorld, monkey
 
 
 def test_a_second_with_more_than_one_answer_is_told(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "LOG_PAGE", 4)
+    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
     campaign = world.campaign(12)
     world.dispatch(campaign)
     second = int(world.sandbox.sendgrid.accepted.all[0].at)

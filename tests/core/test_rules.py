@@ -14,7 +14,7 @@ import pytest
 from jobdeck.core.cli.app import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITE_ROOMS = ("core/queue/", "core/outbox.py", "core/programme/")
+WRITE_ROOMS = ("core/queue/", "core/programme/")
 READ_ROOMS = ("core/read/",)
 SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
 CONNECTION_ROOMS = ("core/postgres/", "core/schema.py")

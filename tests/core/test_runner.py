@@ -156,7 +156,7 @@ def test_an_exception_is_a_failed_run(
     assert (finished.error_kind, finished.permanent, finished.retry_after) == (kind, permanent, retry_after)
     assert finished.error
     assert "raise error" in (finished.traceback or "")
-    assert "core/runner.py" not in (finished.traceback or "")
+    assert "core/worker/executor.py" not in (finished.traceback or "")
 
 
 def test_errors_say_their_class_unless_they_are_sentences_of_ours() -> None:

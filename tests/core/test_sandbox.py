@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.sandbox import sample
-from jobdeck.core.sandbox.metactf import MetaCtf
-from jobdeck.core.sandbox.rules import FAULTS, Rule, Rules, parse_rule
-from jobdeck.core.sandbox.server import TOKEN, Sandbox
+from jobdeck.core.programme.sandbox import sample
+from jobdeck.core.programme.sandbox.metactf import MetaCtf
+from jobdeck.core.programme.sandbox.rules import FAULTS, Rule, Rules, parse_rule
+from jobdeck.core.programme.sandbox.server import TOKEN, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from jobdeck.core.clients import email_events
 from jobdeck.core.errors import ConfigurationError, Refused
-from jobdeck.core.sandbox import sendgrid
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox import sendgrid
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors import email_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,20 +166,20 @@ def test_events_are_signed_so_that_the_sdk_knows_them(sandbox: Sandbox) -> None:
     _send(sandbox, "a@example.org")
     body, headers = sandbox.sendgrid.signed(sandbox.sendgrid.take_events())
     key = sandbox.sendgrid.public_key
-    assert email_events.verified(key, headers, body)
-    assert email_events.verified(key, {name.lower(): value for name, value in headers.items()}, body)
-    assert not email_events.verified(key, headers, body + b" ")
-    assert not email_events.verified(key, headers | {email_events.TIMESTAMP: "1"}, body)
-    assert not email_events.verified(key, headers | {email_events.SIGNATURE: "rubbish"}, body)
-    assert not email_events.verified(key, {}, body)
-    assert not email_events.verified(sendgrid.SendGrid().public_key, headers, body)
-    assert not email_events.verified(key, headers, b"\xff\xfe")
+    assert email_wire.verified(key, headers, body)
+    assert email_wire.verified(key, {name.lower(): value for name, value in headers.items()}, body)
+    assert not email_wire.verified(key, headers, body + b" ")
+    assert not email_wire.verified(key, headers | {email_wire.TIMESTAMP: "1"}, body)
+    assert not email_wire.verified(key, headers | {email_wire.SIGNATURE: "rubbish"}, body)
+    assert not email_wire.verified(key, {}, body)
+    assert not email_wire.verified(sendgrid.SendGrid().public_key, headers, body)
+    assert not email_wire.verified(key, headers, b"\xff\xfe")
 
 
 @pytest.mark.parametrize("key", [None, "", "rubbish"])
 def test_without_a_key_no_event_is_believed(key: str | None) -> None:
     with pytest.raises(ConfigurationError, match="SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY"):
-        email_events.verified(key, {}, b"[]")
+        email_wire.verified(key, {}, b"[]")
 
 
 def test_events_are_brought_until_the_receiver_takes_them(sandbox: Sandbox) -> None:
@@ -190,7 +190,7 @@ def test_events_are_brought_until_the_receiver_takes_them(sandbox: Sandbox) -> N
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = answers.pop(0)
-            if status == 200 and email_events.verified(sandbox.sendgrid.public_key, dict(self.headers), body):
+            if status == 200 and email_wire.verified(sandbox.sendgrid.public_key, dict(self.headers), body):
                 got.append(body)
             self.send_response(status)
             self.send_header("Content-Length", "0")
@@ -261,7 +261,7 @@ def test_events_are_read_in_the_outboxes_words() -> None:
         {"event": "delivered"},
         {"timestamp": 3},
     ]  # fmt: skip
-    events, ignored = email_events.read(json.dumps(entries).encode())
+    events, ignored = email_wire.read(json.dumps(entries).encode())
     assert ignored == 2
     assert [one["event"] for one in events] == ["blocked", "machine_open", "delivered"]
     assert (events[0]["outbox_id"], events[0]["campaign_id"]) == (ids["outbox_id"], ids["campaign_id"])
@@ -271,10 +271,10 @@ def test_events_are_read_in_the_outboxes_words() -> None:
 
 def test_one_event_without_an_id_of_its_own_is_the_same_when_it_comes_again() -> None:
     body = json.dumps({"event": "delivered", "timestamp": 7, "email": "a@example.org"}).encode()
-    assert email_events.read(body)[0][0]["event_key"] == email_events.read(body)[0][0]["event_key"]
+    assert email_wire.read(body)[0][0]["event_key"] == email_wire.read(body)[0][0]["event_key"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"'])
 def test_what_is_no_list_of_events_is_refused(body: bytes) -> None:
     with pytest.raises(Refused, match="Nothing was kept"):
-        email_events.read(body)
+        email_wire.read(body)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from jobdeck.core.sandbox import twilio
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox import twilio
+from jobdeck.core.programme.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

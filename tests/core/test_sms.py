@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.clients.messaging_errors import (
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.programme.sandbox import twilio
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.errors import (
     MessagingError,
     OutcomeUnknown,
     PayloadRefused,
@@ -22,10 +25,7 @@ from jobdeck.core.clients.messaging_errors import (
     SettingMissing,
     Unreachable,
 )
-from jobdeck.core.clients.sms import Sms, SmsClient, is_gsm, segments
-from jobdeck.core.errors import PermanentError
-from jobdeck.core.sandbox import twilio
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.sms import Sms, SmsClient, is_gsm, segments
 from tests.handlers.mail_world import mail_settings
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.door.server import CONNECTIONS, Door, Limits
+from jobdeck.core.http.server import CONNECTIONS, Door, Limits
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.registry import Done, Registry
-from jobdeck.core.sandbox.sendgrid import SendGrid
-from jobdeck.core.sandbox.twilio import TOKEN
 from tests.support.queue import OUT_OF_THE_WAY, advance
 from tests.support.working import job_type, quick_settings, until
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobdeck.core.alerts import alarms
 from jobdeck.core.alerts.alarms import Outage, Sentinel
-from jobdeck.core.alerts.sentry import LOST_TOLD, Alerts, alarms
+from jobdeck.core.alerts.sentry import LOST_TOLD, Alerts
 from jobdeck.core.alerts.sentry_events import fingerprint
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
@@ -126,8 +127,8 @@ class TestSentinel:
     def test_an_open_door_watches_by_itself(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("jobdeck.core.door.watcher.STEP_SECONDS", 0.02)
-        monkeypatch.setattr("jobdeck.core.door.watcher.LOOK_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.http.watcher.STEP_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.http.watcher.LOOK_SECONDS", 0.02)
         with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
             assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
             until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobdeck.core import outbox
-from jobdeck.core.door import applier
-from jobdeck.core.door.lanes import Lane
+from jobdeck.core.http.endpoints import Lane
 from jobdeck.core.postgres.database import Database
+from jobdeck.core.programme import webhook_applier
+from jobdeck.core.programme.messaging import outbox
 from tests.door.support import waiting
 from tests.door.test_precedence import T0, Campaign, form
 from tests.support.queue import value
@@ -184,7 +184,7 @@ class TestApplier:
 
     @pytest.fixture
     def backlog(self, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
-        monkeypatch.setattr(applier, "BATCH", 10)
+        monkeypatch.setattr(webhook_applier, "BATCH", 10)
         world = World(conn)
         outbox.record_events(conn, [world.event("deferred", at) for at in range(25)])
         return world
@@ -193,7 +193,7 @@ class TestApplier:
         self, database_url: str, conn: Connection, backlog: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         del backlog
-        monkeypatch.setattr(applier, "REST", 1e6)
+        monkeypatch.setattr(webhook_applier, "REST", 1e6)
         left: list[int] = []
 
         def pressed() -> bool:
@@ -210,7 +210,7 @@ class TestApplier:
     def applied(self, database_url: str, pressed: Callable[[], bool]) -> None:
         """Runs the thread until nothing waits."""
         with Database(database_url, application_name="test applier") as database:
-            found = applier.Applier(database, pressed)
+            found = webhook_applier.Applier(database, pressed)
             found.thread.start()
             try:
                 with psycopg.connect(database_url, autocommit=True) as other:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.door import cron, webhooks
-from jobdeck.core.door.server import Limits
+from jobdeck.core.http import cron
+from jobdeck.core.http.server import Limits
+from jobdeck.core.programme import webhooks
 from jobdeck.core.registry import Done
 from tests.core.cli_support import started
 from tests.door.support import BEARER, FINE, SECRET, answer_of, history, opened

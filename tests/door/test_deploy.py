@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.door.description import describe
+from jobdeck.core.http.openapi import describe
 from tests.core.test_cli_docs import aliases, unknown_options
 
 if TYPE_CHECKING:

@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from jobdeck.core.clients.email_events import SIGNATURE, TIMESTAMP
-from jobdeck.core.door import cron, metrics, webhooks
-from jobdeck.core.door.description import describe
-from jobdeck.core.sandbox.twilio import TOKEN
+from jobdeck.core.http import cron, metrics
+from jobdeck.core.http.openapi import describe
+from jobdeck.core.programme import webhooks
+from jobdeck.core.programme.sandbox.twilio import TOKEN
+from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.door.support import METRICS, SECRET, opened
 from tests.support.queue import value
 from tests.support.working import until

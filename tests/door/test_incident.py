@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core import registry
 from jobdeck.core.model import Verdict
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.read import history
 from jobdeck.core.read.health import health
-from jobdeck.core.sandbox.server import Sandbox
 from jobdeck.core.settings import Settings
 from tests.core.test_alerts import receiving
 from tests.door.support import opened, pass_time

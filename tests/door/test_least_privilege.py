@@ -8,8 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import outbox
-from jobdeck.core.programme import messaging_audience
+from jobdeck.core.programme.messaging import audience, outbox
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
 from tests.core.test_roles import GROUPS, People
@@ -256,7 +255,7 @@ def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
         queue_operator.resume(operator, actor=SOMEBODY_ELSE)
         queue_operator.cancel(operator, [job.id], actor=SOMEBODY_ELSE)
         outbox.reveal(operator, job_id=job.id, actor=SOMEBODY_ELSE, reason="a complaint")
-        campaign = messaging_audience.create(
+        campaign = audience.create(
             operator, subject="s", body_markdown="m", body_html="h", audience="all", coach=None, actor=SOMEBODY_ELSE
         )
         outbox.record_pulled(operator, [], {"sendgrid:bounces": "1"}, actor=SOMEBODY_ELSE)

@@ -61,7 +61,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
     assert process.returncode == code
     assert out == ""
     lines = [json.loads(line) for line in err.splitlines()]
-    assert [line["message"] for line in lines if line["logger"] == "jobdeck.core.door.server"] == [
+    assert [line["message"] for line in lines if line["logger"] == "jobdeck.core.http.server"] == [
         "door open",
         "door closed",
     ]
@@ -100,7 +100,7 @@ def test_its_description_can_be_had_without_a_database(jobdeck: Jobdeck) -> None
 def test_the_door_is_loaded_only_where_it_is_opened() -> None:
     code = (
         "import sys, jobdeck.core.cli.app, jobdeck.core.cli.commands.serve; "
-        "assert not {'starlette', 'uvicorn', 'h11', 'jobdeck.core.door'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'starlette', 'uvicorn', 'h11', 'jobdeck.core.http'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 

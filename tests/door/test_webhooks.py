@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 from twilio.request_validator import RequestValidator
 
-from jobdeck.core import outbox, results
-from jobdeck.core.clients import email_events
-from jobdeck.core.clients.email_events import SIGNATURE, TIMESTAMP
-from jobdeck.core.door import webhooks
-from jobdeck.core.sandbox.sendgrid import SendGrid
-from jobdeck.core.sandbox.twilio import TOKEN
+from jobdeck.core.programme import webhooks
+from jobdeck.core.programme.messaging import outbox, pull
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.programme.sandbox.twilio import TOKEN
+from jobdeck.core.programme.vendors import email_wire
+from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.door.support import opened, waiting
 from tests.support.queue import rows, value
 from tests.support.working import until
@@ -169,8 +169,8 @@ class TestSendGrid:
             assert got.data["processed"] == 1
             until(lambda: waiting(conn) == 0, "applying")
         assert value(conn, "SELECT error_text FROM outbox_messages") == "5.1.1"
-        assert email_events.reason_text({"a": 1}, [], True, 550) == "550"
-        assert email_events.reason_text({}, None, "") is None
+        assert email_wire.reason_text({"a": 1}, [], True, 550) == "550"
+        assert email_wire.reason_text({}, None, "") is None
 
     def test_without_a_key_nothing_is_taken(self, database_url: str) -> None:
         for key in (None, "no key at all"):
@@ -300,7 +300,7 @@ def sign(door: Open, body: bytes) -> tuple[bytes, dict[str, str]]:
     "created", [1e300, 10**400, float("nan"), -1, "soon", None], ids=["far", "farther", "nan", "before", "text", "none"]
 )
 def test_a_list_entry_of_an_impossible_time_is_kept_without_it(conn: Connection, created: Any) -> None:
-    made = results._listed("bounces", "bounced", {"email": ADDRESS, "created": created, "reason": {"a": 1}})
+    made = pull._listed("bounces", "bounced", {"email": ADDRESS, "created": created, "reason": {"a": 1}})
     assert outbox.record_events(conn, [{"provider": "sendgrid", **made}]) == 1
     outbox.apply_events(conn)
     assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"

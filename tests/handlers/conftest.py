@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.handlers.mail_world import MailWorld
 from tests.handlers.world import World
 

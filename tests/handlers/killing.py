@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.sandbox.server import Sandbox
+    from jobdeck.core.programme.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE: dict[str, str] = {

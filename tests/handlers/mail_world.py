@@ -12,15 +12,15 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from jobdeck.core.handlers import competitor_announcement_dispatch as dispatch
-from jobdeck.core.rendering import markdown
+from jobdeck.core.programme.messaging.templates import markdown
 from jobdeck.core.settings import Settings
 from tests.support.context import FakeContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jobdeck.core.programme.sandbox.server import Sandbox
     from jobdeck.core.registry import Continue, Done
-    from jobdeck.core.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 from psycopg import sql
 
-from jobdeck.core import outbox, registry
+from jobdeck.core import registry
 from jobdeck.core.model import NewJob
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from tests.core.outbox_support import let_leases_end, let_time_pass
@@ -179,9 +180,9 @@ class NoticeWorld(MailWorld):
 
     def apply_events(self) -> None:
         """Brings all delivery events that SendGrid has, and applies them."""
-        from jobdeck.core.clients import email_events  # noqa: PLC0415 -- few tests need it
+        from jobdeck.core.programme.vendors import email_wire  # noqa: PLC0415 -- few tests need it
 
-        events, _ = email_events.read(json.dumps(self.sandbox.sendgrid.take_events()).encode())
+        events, _ = email_wire.read(json.dumps(self.sandbox.sendgrid.take_events()).encode())
         outbox.record_events(self.conn, events)
         outbox.apply_events(self.conn)
 

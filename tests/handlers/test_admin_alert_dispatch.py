@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.clients.sms import segments
 from jobdeck.core.errors import Cancelled, InvalidPayload
 from jobdeck.core.handlers import admin_alert_dispatch as alerts
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Done
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.notice_world import NUMBER, NoticeWorld
 from tests.handlers.test_sms_digest_processor import now_in
 

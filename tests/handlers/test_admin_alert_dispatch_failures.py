@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import pytest
 
-from jobdeck.core import delivery, outbox
-from jobdeck.core.clients.email import EmailClient
-from jobdeck.core.clients.messaging_errors import ProviderConfigError, RateLimited, SettingMissing
-from jobdeck.core.clients.sms import SmsClient
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.handlers import admin_alert_dispatch as alerts
 from jobdeck.core.model import NewJob
-from jobdeck.core.programme import messaging_admin_alerts
+from jobdeck.core.programme.messaging import admin_alerts, delivery, outbox
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.email import EmailClient
+from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited, SettingMissing
+from jobdeck.core.programme.vendors.sms import SmsClient
 from jobdeck.core.registry import Done
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
 
@@ -253,7 +252,7 @@ def test_a_report_that_cannot_be_written_does_not_repeat_the_alert(
     def broken(*_args: Any, **_facts: Any) -> None:
         raise psycopg.OperationalError("the database went away")
 
-    monkeypatch.setattr(messaging_admin_alerts, "noted", broken)
+    monkeypatch.setattr(admin_alerts, "noted", broken)
     with pytest.raises(psycopg.OperationalError):
         world.run_job(alerts)
     monkeypatch.undo()
@@ -268,14 +267,14 @@ def test_a_report_that_cannot_be_written_does_not_repeat_the_alert(
 
 POINTS = [
     pytest.param(outbox, "sweep", False, 0, id="at the start"),
-    pytest.param(messaging_admin_alerts, "claim", True, 0, id="when rows are claimed"),
-    pytest.param(messaging_admin_alerts, "bind", True, 0, id="before what is put down is stored"),
+    pytest.param(admin_alerts, "claim", True, 0, id="when rows are claimed"),
+    pytest.param(admin_alerts, "bind", True, 0, id="before what is put down is stored"),
     pytest.param(delivery, "wait_for_place", False, 0, id="before the first is taken"),
     pytest.param(outbox, "claim", True, 1, id="when one is taken"),
     pytest.param(EmailClient, "send", False, 1, id="before the mail"),
     pytest.param(EmailClient, "send", True, 1, id="after the mail"),
     pytest.param(outbox, "settle", False, 1, id="before the report"),
-    pytest.param(messaging_admin_alerts, "noted", True, 1, id="before the report is stored"),
+    pytest.param(admin_alerts, "noted", True, 1, id="before the report is stored"),
     pytest.param(SmsClient, "send", False, 1, id="before the text"),
     pytest.param(SmsClient, "send", True, 1, id="after the text"),
 ]

@@ -10,16 +10,16 @@ import pytest
 from pydantic import ValidationError
 
 from jobdeck.core import registry
-from jobdeck.core.clients.messaging_errors import (
+from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, PermanentError, RetryLater
+from jobdeck.core.handlers.competitor_announcement_dispatch import Params, preview
+from jobdeck.core.programme.messaging import campaigns
+from jobdeck.core.programme.vendors.errors import (
     PayloadRefused,
     ProviderConfigError,
     ProviderDown,
     RateLimited,
     SettingMissing,
 )
-from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, PermanentError, RetryLater
-from jobdeck.core.handlers.competitor_announcement_dispatch import Params, preview
-from jobdeck.core.programme import messaging_campaigns
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import Continue, Done
 
@@ -402,7 +402,7 @@ def test_resume_mails_only_the_unsent(mail: MailWorld) -> None:
         mail.dispatch(campaign, batchSize=20)
     mail.sandbox.rules.clear()
     assert mail.statuses(campaign) == {"unconfirmed": 20, "uncertain": 20, "queued": 20}
-    messaging_campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=False, actor="mara@local")
+    campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=False, actor="mara@local")
     assert mail.dispatch(campaign).output["accepted"] == 40
     assert len(mail.mailed) == 60
     assert mail.sandbox.sendgrid.accepted.repeated() == []
@@ -415,11 +415,8 @@ def test_uncertain_ones_are_mailed_again_only_on_a_persons_word(mail: MailWorld)
         mail.dispatch(campaign)
     assert mail.dispatch(campaign).output["accepted"] == 0
     with pytest.raises(Exception, match="Nobody is left"):
-        messaging_campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=False, actor="m")
-    assert (
-        messaging_campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=True, actor="mara@local")
-        == 10
-    )
+        campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=False, actor="m")
+    assert campaigns.reopen(mail.conn, campaign, retry_failed=False, include_uncertain=True, actor="mara@local") == 10
     assert mail.dispatch(campaign).output["accepted"] == 10
     assert mail.campaign_row(campaign)["status"] == "sent"
     actions = mail.conn.execute("select action from job_audit order by id").fetchall()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.clients.metactf import MetaCtfClient
-from jobdeck.core.programme import laps
+from jobdeck.core.programme.onboarding import laps
+from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
 from tests.support.worker_process import worker_process
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from jobdeck.core.sandbox.metactf import Reply
+    from jobdeck.core.programme.sandbox.metactf import Reply
     from tests.handlers.world import World
 
 SETTINGS = {

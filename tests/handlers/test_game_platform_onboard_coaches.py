@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_coaches as onboard
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.errors import Cancelled, InvalidPayload, PermanentError, RetryLater
 from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.handlers.world import World
 from tests.support.working import until
@@ -536,7 +536,7 @@ def test_progress_says_how_far_the_run_is(world: World) -> None:
 
 
 def test_a_long_run_hands_over_and_counts_everybody_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobdeck.core.programme.laps.RUN_SECONDS", 0.0)
+    monkeypatch.setattr("jobdeck.core.programme.onboarding.laps.RUN_SECONDS", 0.0)
     people = _people(world, 5)
     context = world.context()
     first = world.run(onboard, context, batchSize=2)

@@ -16,11 +16,17 @@ from jobdeck.core.handlers import (
     game_platform_profile_refresh,
     game_platform_totals_sweep,
 )
-from jobdeck.core.programme import candidates
-from jobdeck.core.programme.accounts import Newcomer, Refusal, competitor_username, new_coach, new_competitor
+from jobdeck.core.programme.onboarding import candidates
+from jobdeck.core.programme.onboarding.candidates import (
+    Newcomer,
+    Refusal,
+    competitor_username,
+    new_coach,
+    new_competitor,
+)
+from jobdeck.core.programme.sandbox import sample
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.registry import load
-from jobdeck.core.sandbox import sample
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.world import World
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import game_platform_profile_refresh as refresh
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.errors import RetryLater
+from jobdeck.core.programme.sandbox.metactf import flash_event, solve
 from jobdeck.core.registry import Done
-from jobdeck.core.sandbox.metactf import flash_event, solve
 from tests.handlers.world import T0
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.clients.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater
 from jobdeck.core.handlers.game_platform_sync import Params, preview
+from jobdeck.core.programme.sandbox import sample
+from jobdeck.core.programme.sandbox.metactf import flash_event, solve
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Done
-from jobdeck.core.sandbox import sample
-from jobdeck.core.sandbox.metactf import flash_event, solve
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.world import T0, World
 
 if TYPE_CHECKING:

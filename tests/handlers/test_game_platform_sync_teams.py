@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.errors import RetryLater
-from jobdeck.core.programme import team_rows
+from jobdeck.core.programme.sync import teams
 from jobdeck.core.registry import Continue, Done
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_a_local_reading_error_unassigns_nobody(world: World, monkeypatch: pytes
     def broken(*_: object) -> list[str | None]:
         raise RuntimeError("reading failed")
 
-    monkeypatch.setattr(team_rows, "members", broken)
+    monkeypatch.setattr(teams, "members", broken)
     with pytest.raises(RuntimeError):
         world.sync()
     assert _roster(world, "t-1") == set(people)
@@ -66,13 +66,13 @@ def test_whoever_moved_on_meanwhile_is_not_taken_off_the_new_team(
     stays, mover = world.competitor(coach), world.competitor(coach)
     world.team(coach, stays, synced_team_id="t-1")
     world.account(stays).team = world.account(mover).team = "t-1"
-    read = team_rows.members
+    read = teams.members
 
     def read_while_someone_moves(conn: psycopg.Connection[Any], team: UUID) -> list[str | None]:
         world.account(mover).team = "t-elsewhere"
         return read(conn, team)
 
-    monkeypatch.setattr(team_rows, "members", read_while_someone_moves)
+    monkeypatch.setattr(teams, "members", read_while_someone_moves)
     world.sync()
     assert _roster(world, "t-elsewhere") == {mover}
     assert _changes(world) == []

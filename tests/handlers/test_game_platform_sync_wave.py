@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from jobdeck.core.errors import Cancelled, InvalidPayload, LeaseLost, RetryLater
 from jobdeck.core.handlers.game_platform_sync import Params
-from jobdeck.core.programme.walk import Position, read_cursor, write_cursor
+from jobdeck.core.programme.sandbox.metactf import flash_event, solve
+from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done, load
-from jobdeck.core.sandbox.metactf import flash_event, solve
 from tests.handlers.world import T0
 
 if TYPE_CHECKING:

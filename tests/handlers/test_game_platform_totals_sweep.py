@@ -11,7 +11,7 @@ import pytest
 
 from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import game_platform_totals_sweep as sweep
-from jobdeck.core.programme import totals
+from jobdeck.core.programme.sync import totals
 from jobdeck.core.registry import Continue, Done, load
 from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.world import T0, World

@@ -11,10 +11,10 @@ from jobdeck.core import registry
 from jobdeck.core.errors import Cancelled, InvalidPayload
 from jobdeck.core.handlers import message_read_receipts_backfill as backfill
 from jobdeck.core.model import NewJob
-from jobdeck.core.programme import messaging_read_receipts as receipts
+from jobdeck.core.programme.messaging import read_receipts as receipts
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Continue, Done
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at
 

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobdeck.core import outbox, registry
-from jobdeck.core.outbox import Policy
+from jobdeck.core import registry
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import Policy
+from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.worker.preview import effects
 from tests.core.cli_support import environment, runner
 from tests.core.outbox_support import intent

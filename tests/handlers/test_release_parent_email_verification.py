@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core import delivery, outbox, registry
+from jobdeck.core import registry
 from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import release_parent_email_verification as probing
-from jobdeck.core.sandbox.server import Sandbox
+from jobdeck.core.programme.messaging import delivery, outbox
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.handlers.notice_world import NoticeWorld
 
 if TYPE_CHECKING:

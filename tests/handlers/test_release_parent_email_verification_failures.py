@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import pytest
 
-from jobdeck.core import delivery, outbox
-from jobdeck.core.clients.email import EmailClient
-from jobdeck.core.clients.messaging_errors import ProviderConfigError, RateLimited, SettingMissing
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.handlers import release_parent_email_verification as probing
 from jobdeck.core.model import NewJob
-from jobdeck.core.programme import messaging_parent_probe
+from jobdeck.core.programme.messaging import delivery, outbox, parent_probe
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.email import EmailClient
+from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited, SettingMissing
 from jobdeck.core.registry import Done
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
 
@@ -165,7 +164,7 @@ def test_a_report_that_cannot_be_written_does_not_repeat_the_probe(
     def broken(*_args: Any) -> None:
         raise psycopg.OperationalError("the database went away")
 
-    monkeypatch.setattr(messaging_parent_probe, "noted", broken)
+    monkeypatch.setattr(parent_probe, "noted", broken)
     with pytest.raises(psycopg.OperationalError):
         world.run_job(probing)
     monkeypatch.undo()
@@ -195,14 +194,14 @@ def test_two_runs_at_once_send_one_probe_to_each(world: NoticeWorld, database_ur
 
 POINTS = [
     pytest.param(outbox, "sweep", False, 0, id="at the start"),
-    pytest.param(messaging_parent_probe, "keep_skips", True, 0, id="when forms are looked through"),
-    pytest.param(messaging_parent_probe, "bind", True, 0, id="before what is put down is stored"),
+    pytest.param(parent_probe, "keep_skips", True, 0, id="when forms are looked through"),
+    pytest.param(parent_probe, "bind", True, 0, id="before what is put down is stored"),
     pytest.param(delivery, "wait_for_place", False, 0, id="before the first is taken"),
     pytest.param(outbox, "claim", True, 1, id="when one is taken"),
     pytest.param(EmailClient, "send", False, 1, id="before the mail"),
     pytest.param(EmailClient, "send", True, 1, id="after the mail"),
     pytest.param(outbox, "settle", False, 1, id="before the report"),
-    pytest.param(messaging_parent_probe, "noted", True, 1, id="before the report is stored"),
+    pytest.param(parent_probe, "noted", True, 1, id="before the report is stored"),
 ]
 
 

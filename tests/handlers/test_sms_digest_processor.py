@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.clients.sms import segments
 from jobdeck.core.errors import Cancelled, ConfigurationError, InvalidPayload, PermanentError
 from jobdeck.core.handlers import sms_digest_processor as digest
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Continue, Done
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.notice_world import NUMBER, NoticeWorld
 
 if TYPE_CHECKING:

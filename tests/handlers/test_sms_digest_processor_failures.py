@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import pytest
 
-from jobdeck.core import delivery, outbox
-from jobdeck.core.clients.email import EmailClient
-from jobdeck.core.clients.messaging_errors import ProviderConfigError, RateLimited, SettingMissing
-from jobdeck.core.clients.sms import SmsClient
 from jobdeck.core.errors import PermanentError, RetryLater
 from jobdeck.core.handlers import sms_digest_processor as digest
 from jobdeck.core.model import NewJob
-from jobdeck.core.programme import messaging_digest
+from jobdeck.core.programme.messaging import delivery, outbox
+from jobdeck.core.programme.messaging import digest as messaging_digest
+from jobdeck.core.programme.messaging.templates import TemplateError
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors.email import EmailClient
+from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited, SettingMissing
+from jobdeck.core.programme.vendors.sms import SmsClient
 from jobdeck.core.registry import Done
-from jobdeck.core.rendering import TemplateError
-from jobdeck.core.sandbox.server import Sandbox
 from tests.handlers.killing import workers
 from tests.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
 

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from psycopg.rows import dict_row
 
 from jobdeck.core.handlers.game_platform_sync import Params, run
+from jobdeck.core.programme.sandbox.metactf import Account, solve
 from jobdeck.core.registry import Continue
-from jobdeck.core.sandbox.metactf import Account, solve
 from tests.support.context import FakeContext, run_once, sandbox_settings
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.sandbox.server import Sandbox
     from jobdeck.core.registry import Done
-    from jobdeck.core.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 T0 = 1_755_000_000

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from jobdeck.core.clients import Clients
-from jobdeck.core.clients.http import Time
-from jobdeck.core.clients.metactf import MetaCtfClient
 from jobdeck.core.errors import Cancelled
 from jobdeck.core.model import ClaimedJob
+from jobdeck.core.programme.vendors import Clients
+from jobdeck.core.programme.vendors.http import Time
+from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import Continue, Done, Payload
 from jobdeck.core.settings import Settings
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.sandbox.server import Sandbox
+    from jobdeck.core.programme.sandbox.server import Sandbox
 
 Json = dict[str, Any]
 START = 1_760_000_000

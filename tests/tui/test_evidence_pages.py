@@ -30,9 +30,9 @@ PLAYBOOK_TYPES = (*TYPES, "game_platform_onboard_coaches", "game_platform_flash_
 def kinds() -> set[str]:
     """The `kind` of every failure that the program raises on purpose."""
     for module in (
-        "jobdeck.core.clients.metactf_errors",
-        "jobdeck.core.clients.messaging_errors",
-        "jobdeck.core.rendering",
+        "jobdeck.core.programme.vendors.errors",
+        "jobdeck.core.programme.vendors.metactf_errors",
+        "jobdeck.core.programme.messaging.templates",
     ):
         importlib.import_module(module)
     found: set[str] = set()

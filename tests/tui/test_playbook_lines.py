@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from jobdeck.core.model import NewJob
+from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.sandbox import sample
 from jobdeck.core.settings import Settings
 from jobdeck.tui import playbook_text
 from tests.core.cli_support import environment

@@ -19,11 +19,11 @@ from jobdeck.core.cli.signals import stop_signals
 def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     """Serve /api/jobs/run, delivery events, /healthz and /metrics until stopped; SIGTERM lets running jobs finish."""
     if openapi:
-        from jobdeck.core.door.description import describe  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.http.openapi import describe  # noqa: PLC0415 -- imported on first use
 
         output.write([output.as_json(describe())])
         return None
-    from jobdeck.core.door.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.http.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
 
     logs.configure(session.settings, console=True)
     try:

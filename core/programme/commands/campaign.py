@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Json, Ticket
-    from jobdeck.core.programme.messaging_audience import Outlook
-    from jobdeck.core.programme.messaging_campaigns import Campaign, Stats
-    from jobdeck.core.rendering import Body
+    from jobdeck.core.programme.messaging.audience import Outlook
+    from jobdeck.core.programme.messaging.campaigns import Campaign, Stats
+    from jobdeck.core.programme.messaging.templates import Body
 
 TASK_TYPE: Final = "competitor_announcement_dispatch"
 LONGEST_BODY: Final = 512 * 1024
@@ -45,7 +45,7 @@ def create(
     session: Session, subject: str, source: str, coach: str | None, yes: bool, dry_run: bool, **given: Any
 ) -> None:
     """Show whom a campaign would reach, whom not and why, and how it looks; with --yes, create it and its job."""
-    from jobdeck.core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import audience  # noqa: PLC0415 -- imported on first use
 
     subject, text = _subject(subject), _text(source)
     coach_id = _id(coach, "--coach") if coach else None
@@ -53,7 +53,7 @@ def create(
     _require_unsubscribe_group(session, allowed=allowed)
     body = _body(session, subject, text)
     with session.connection() as conn:
-        outlook = messaging_audience.outlook(conn, given["audience"], coach_id)
+        outlook = audience.outlook(conn, given["audience"], coach_id)
         if not outlook.recipients:
             raise Refused(f"Nobody would be mailed ({_reasons(outlook.excluded) or 'the audience is empty'}). "
                           "Choose another --audience or --coach.")  # fmt: skip
@@ -70,15 +70,14 @@ def create(
 @click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
 def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: str | None) -> None:
     """Show a campaign: its status, and how many of its recipients are where."""
-    from jobdeck.core import outbox  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import campaigns, outbox  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     with session.connection() as conn:
-        found = messaging_campaigns.find(conn, wanted)
+        found = campaigns.find(conn, wanted)
         if found is None:
             raise Refused(f"There is no campaign {wanted}. Check the id.")
-        stats = messaging_campaigns.stats(conn, wanted)
+        stats = campaigns.stats(conn, wanted)
         rows = outbox.receipts(conn, campaign_id=wanted, limit=limit) if recipients or reveal is not None else []
         if reveal is not None:
             rows = receipts.revealed(conn, rows, actor=session.actor, reason=reveal, campaign_id=wanted)
@@ -101,14 +100,14 @@ def resume(
     dry_run: bool, yes: bool,
 ) -> None:  # fmt: skip
     """Mail those of a campaign who have not been mailed yet, in a new job."""
-    from jobdeck.core.programme import messaging_campaigns  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import campaigns  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     if include_uncertain and not (yes or dry_run):
         raise Refused("Those who are uncertain may get the mail twice. Add --yes if they are to, or --dry-run to look.")
     _require_unsubscribe_group(session, allowed=allow_without_unsubscribe)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        count = messaging_campaigns.reopen(
+        count = campaigns.reopen(
             conn, wanted, retry_failed=retry_failed, include_uncertain=include_uncertain, actor=session.actor
         )
         enqueued = _enqueue(session, conn, wanted, allowed=allow_without_unsubscribe)
@@ -130,15 +129,14 @@ campaign = click.Group(
 def _create(
     session: Session, conn: psycopg.Connection[Any], *, subject: str, text: str, coach: UUID | None, **given: Any
 ) -> tuple[UUID, Ticket]:
-    from jobdeck.core import rendering  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.programme import messaging_audience  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import audience, templates  # noqa: PLC0415 -- imported on first use
 
     with conn.transaction():
-        made = messaging_audience.create(
+        made = audience.create(
             conn,
             subject=subject,
             body_markdown=text,
-            body_html=rendering.markdown(text),
+            body_html=templates.markdown(text),
             audience=given["audience"],
             coach=coach,
             actor=session.actor,
@@ -163,11 +161,11 @@ def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
 
 
 def _body(session: Session, subject: str, text: str) -> Body:
-    from jobdeck.core import rendering  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import templates  # noqa: PLC0415 -- imported on first use
 
     group = session.settings.sendgrid_unsubscribe_group_id
-    return rendering.announcement(
-        rendering.of(session.settings), subject, text, rendering.markdown(text), unsubscribe=group is not None
+    return templates.announcement(
+        templates.of(session.settings), subject, text, templates.markdown(text), unsubscribe=group is not None
     )
 
 

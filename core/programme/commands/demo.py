@@ -82,9 +82,9 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
     """
     from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
-    from jobdeck.core.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
+    from jobdeck.core.programme.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     with Sandbox() as sandbox:
         vendors = sandbox.settings_env()
@@ -131,7 +131,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
 
 def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
     """One job of each type that is not recurring, and the campaign of the sample."""
-    from jobdeck.core.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
 
     payloads: dict[str, Json] = {task_type: {} for task_type in ONCE}
     payloads[CAMPAIGN_TYPE] = {"campaignId": str(CAMPAIGN)}
@@ -145,7 +145,7 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
     """One-time syncs, coach after coach, so that for a quarter of an hour there is something to come."""
-    from jobdeck.core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     for number, start in enumerate(ROUNDS):
         for place in range(sample.COACHES):
@@ -157,7 +157,7 @@ def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 def _misspelt(now: datetime) -> NewJob:
     """A job as a careless producer inserts it, unvalidated: it fails, says why, and `edit` and `retry` mend it."""
-    from jobdeck.core.sandbox import sample  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     return NewJob(
         SYNC,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.core.clients import Clients
-from jobdeck.core.clients.messaging_errors import MessagingError, ProviderConfigError
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.programme.vendors import Clients
+from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,13 +12,13 @@ from jobdeck.core.cli.session import Session, command, dry_run_option, shared_op
 @dry_run_option
 def pull(session: Session, dry_run: bool) -> None:
     """Fetch delivery results from SendGrid and Twilio and apply them. Safe to repeat, every half hour for example."""
-    from jobdeck.core import results  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.clients import Clients  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import pull as messaging_pull  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
 
     clients = Clients(session.settings)
     try:
         with session.connection() as conn:
-            found = results.pull(conn, clients, session.settings, actor=session.actor, dry_run=dry_run)
+            found = messaging_pull.pull(conn, clients, session.settings, actor=session.actor, dry_run=dry_run)
     finally:
         clients.close()
     for warning in found.warnings:

@@ -15,7 +15,7 @@ from jobdeck.core.errors import UsageError
 if TYPE_CHECKING:
     import psycopg
 
-    from jobdeck.core.outbox import Receipt
+    from jobdeck.core.programme.messaging.outbox import Receipt
 
 
 @command("receipts")
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
 def receipts(session: Session, job: str, run_token: int | None, limit: int, reveal: str | None) -> None:
     """List the messages of a job, with masked addresses, and whom it left out. They outlive the job."""
-    from jobdeck.core import outbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     try:
         job_id = UUID(job)
@@ -53,7 +53,7 @@ def revealed(
     Raises:
         Refused: the reason is empty.
     """
-    from jobdeck.core import outbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     whole = outbox.reveal(conn, job_id=job_id, campaign_id=campaign_id, actor=actor, reason=reason)
     return [replace(one, address=whole.get(one.outbox_id, one.address)) if one.outbox_id else one for one in rows]

@@ -17,7 +17,7 @@ from jobdeck.core.errors import Refused
 @click.option("--fail", "rules", multiple=True, metavar="RULE", help="A way to fail: 429:scores:3,retry-after=2.")
 def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
     """Serve the stand-in vendors on this machine until stopped, and print the variables that point at them."""
-    from jobdeck.core.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     try:
         server = Sandbox(port, rules=rules)

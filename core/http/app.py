@@ -1,0 +1,145 @@
+"""From a request to a path's function and back: admission, body, thread, reply; and what every reply has in common."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jobdeck.core.http.bodies import CutOff, Intake, throw_away
+from jobdeck.core.http.endpoints import Answer, Call, Declined
+from jobdeck.core.logs import event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from jobdeck.core.http.counters import Counters
+    from jobdeck.core.http.endpoints import Endpoint
+
+log = logging.getLogger(__name__)
+
+HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+MOST_QUERY = 4096
+
+
+def make_app(
+    endpoints: Sequence[Endpoint],
+    *,
+    refused: Callable[[int, str], None],
+    counters: Counters,
+    intake: Intake | None = None,
+) -> Starlette:
+    """The application of these paths. `refused` is told status and path of every call that was not carried out."""
+    entry = Entry(refused, counters, intake or Intake())
+    routes = []
+    for one in endpoints:
+        route = Route(one.path, entry.serving(one), methods=list(one.methods))
+        # Starlette adds HEAD to GET, and a HEAD must not run jobs.
+        route.methods = set(one.methods)
+        routes.append(route)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: entry.no_such_thing})
+    app.router.redirect_slashes = False
+    return app
+
+
+class Entry:
+    """What all paths share."""
+
+    def __init__(self, refused: Callable[[int, str], None], counters: Counters, intake: Intake) -> None:
+        self._refused = refused
+        self._counters = counters
+        self._intake = intake
+
+    def serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """The coroutine that serves one path."""
+
+        async def serve(request: Request) -> Response:
+            began = self._counters.now()
+            with self._intake.held() as account:
+                reply = await self._carry_out(endpoint, request, account)
+            self._counters.answered(endpoint.path, reply.status_code, began)
+            return reply
+
+        return serve
+
+    async def no_such_thing(self, request: Request, error: Exception) -> Response:
+        """The reply to a path or a method that is not served."""
+        assert isinstance(error, HTTPException)  # noqa: S101 -- registered for it only
+        words = {404: "There is nothing at this path.", 405: "This method is not served here."}
+        declined = Declined(error.status_code, words.get(error.status_code, "The request cannot be served."))
+        declined.headers.update(error.headers or {})
+        return self._refuse(declined, request, whole=False)
+
+    async def _carry_out(self, endpoint: Endpoint, request: Request, account: list[int]) -> Response:
+        whole = False
+        try:
+            call = _call(request)
+            endpoint.admit(call)
+            body = await self._intake.read(request, endpoint.limit, account)
+            whole = True
+            answer = await endpoint.lane.run(
+                endpoint.handle, Call(call.method, call.target, call.headers, call.query, body)
+            )
+        except Declined as declined:
+            return self._refuse(declined, request, whole=whole)
+        except CutOff:
+            return self._refuse(Declined(400, "The request broke off."), request, whole=True)
+        except Exception as error:  # noqa: BLE001 -- a caller is told that it failed, and never how
+            return self._failed(request, error, whole=whole)
+        return Reply(answer, drain=False)
+
+    def _refuse(self, declined: Declined, request: Request, *, whole: bool) -> Response:
+        self._refused(declined.status, request.url.path)
+        return Reply(declined.answer, drain=not whole)
+
+    def _failed(self, request: Request, error: Exception, *, whole: bool) -> Response:
+        mark = secrets.token_hex(4)
+        event(log, logging.ERROR, "a call failed", path=request.url.path, mark=mark, error=type(error).__name__)
+        log.error("call %s failed", mark, exc_info=error)
+        self._refused(500, request.url.path)
+        content = {"status": "error", "error": f"The call failed. The log has it under {mark}."}
+        return Reply(Answer(500, content), drain=not whole)
+
+
+class Reply(Response):
+    """A reply that reaches the caller even while it still sends what nobody wants."""
+
+    def __init__(self, answer: Answer, *, drain: bool) -> None:
+        text = answer.content if isinstance(answer.content, str) else json.dumps(answer.content, ensure_ascii=True)
+        self._drain = drain
+        closing = {"connection": "close"} if drain else {}
+        super().__init__(text, answer.status, {**HEADERS, **answer.headers, **closing}, media_type=answer.media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the whole reply first, and hangs up after the rest of the request was thrown away."""
+        if not self._drain:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await throw_away(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _call(request: Request) -> Call:
+    target: str = request.scope.get("raw_path", b"").decode("ascii", "replace")
+    query: bytes = request.scope.get("query_string", b"")
+    if len(query) > MOST_QUERY:
+        raise Declined(414, "The query is too long.")
+    if query:
+        target = f"{target}?{query.decode('ascii', 'replace')}"
+    headers: dict[str, Any] = {}
+    for name, value in request.headers.items():
+        if name in headers and name in {"authorization", "host"}:
+            raise Declined(400, f"The header {name} came twice.")
+        headers[name] = value
+    return Call(request.method, target, headers, dict(request.query_params))

@@ -1,0 +1,189 @@
+"""`/api/jobs/run`: one cycle for whoever shows the secret, as Vercel Cron and the original's callers ask for it.
+
+The reply goes out when the cycle has ended or its time is up. A job that outlasts the time goes on behind the reply,
+and the cycle's record is closed when it has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.http.endpoints import Answer, Declined
+from jobdeck.core.logs import event
+from jobdeck.core.model import CycleResult
+from jobdeck.core.postgres.reconnecting import FAILURES
+from jobdeck.core.read.health import typical_seconds
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.worker import Budget, Worker
+
+if TYPE_CHECKING:
+    from jobdeck.core.http.endpoints import Call
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/api/jobs/run"
+METHODS: Final = ("GET", "POST")
+BODY_BYTES: Final = 16 * 1024
+DEFAULT_LIMIT: Final = 5
+HIGHEST_LIMIT: Final = 10
+CYCLES: Final = 4
+"""Cycles at a time. Calls may overlap; they share what is due, and more of them would only wait for each other."""
+BEARER: Final = "bearer "
+
+
+class Cron:
+    """Runs cycles for calls, each in a thread of its own."""
+
+    def __init__(self, database: Database, registry: Registry, settings: Settings) -> None:
+        self._database = database
+        self._registry = registry
+        self._settings = settings
+        self._running: set[_Cycle] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._secret = _digest(settings.cron_secret.get_secret_value().strip()) if settings.cron_secret else None
+
+    def admit(self, call: Call) -> None:
+        """Lets in whoever brings the secret. Nothing else about a call is proof of anything.
+
+        Raises:
+            Declined: the secret is missing or wrong.
+        """
+        given = call.headers.get("authorization", "")
+        token = given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else ""
+        # Digests are compared, which are of one length whatever was sent.
+        if self._secret is None or not token or not hmac.compare_digest(_digest(token), self._secret):
+            raise Declined(
+                401, "This call needs the header Authorization: Bearer CRON_SECRET.", WWW_Authenticate="Bearer"
+            )
+
+    def handle(self, call: Call) -> Answer:
+        """Runs one cycle of up to `limit` jobs and answers with what it came to."""
+        cycle = self._start(call.method, _limit(call))
+        cycle.done.wait(max(0.0, cycle.budget.left))
+        result = cycle.so_far()
+        if result is None:
+            raise Declined(503, "The database does not answer. Nothing was run.", Retry_After="60")
+        return Answer(500 if result.status == "error" else 200, _reply(result))
+
+    def drain(self, seconds: float) -> bool:
+        """Ends claiming, lets what runs finish for so long, then hands it back. Whether all could finish."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for cycle in running:
+            cycle.budget.stop()
+        last = time.monotonic() + seconds
+        finished = all(cycle.done.wait(max(0.0, last - time.monotonic())) for cycle in running)
+        for cycle in running:
+            cycle.hand_back()
+        for cycle in running:
+            cycle.thread.join()
+        return finished
+
+    def _start(self, method: str, limit: int) -> _Cycle:
+        with self._lock:
+            if self._closed:
+                raise Declined(503, "The door is closing. Nothing was run.", Retry_After="60")
+            if len(self._running) >= CYCLES:
+                raise Declined(429, f"{CYCLES} calls are being carried out already. Nothing was run.", Retry_After="30")
+            worker = Worker(self._database, self._registry, self._settings, mode="cycle", source="cron_http")
+            cycle = _Cycle(worker, self._settings.cron_budget_seconds, method, limit)
+            self._running.add(cycle)
+        cycle.thread = threading.Thread(target=self._run, args=(cycle,), name="door cycle")
+        cycle.thread.start()
+        return cycle
+
+    def _run(self, cycle: _Cycle) -> None:
+        try:
+            with self._database.connection() as conn:
+                cycle.budget.expect(typical_seconds(conn))
+            cycle.run()
+        except FAILURES as error:
+            event(log, logging.ERROR, "a cycle could not begin", error=safe_error(str(error)))
+        except Exception:
+            log.exception("a cycle failed")
+        finally:
+            with self._lock:
+                self._running.discard(cycle)
+            cycle.done.set()
+
+
+class _Cycle:
+    """One call's cycle, shared between the thread that runs it and the one that answers."""
+
+    thread: threading.Thread
+
+    def __init__(self, worker: Worker, seconds: float, method: str, limit: int) -> None:
+        self.budget = Budget(seconds)
+        self.done = threading.Event()
+        self._worker = worker
+        self._method = method
+        self._limit = limit
+        self._result: CycleResult | None = None
+
+    def run(self) -> None:
+        """Runs to the end."""
+        self._result = self._worker.run_cycle(self._limit, http_method=self._method, budget=self.budget)
+
+    def so_far(self) -> CycleResult | None:
+        """The result, or what it has come to; None where it never began."""
+        if self._result is None and not self.done.is_set():
+            running = self._worker.cycle
+            if running is None:
+                return CycleResult("ok", 0, 0, 0, "The cycle has not begun yet; it goes on.")
+            return running.so_far()
+        return self._result
+
+    def hand_back(self) -> None:
+        """Gives back what still runs."""
+        if not self.done.is_set() and self._worker.cycle is not None:
+            self._worker.cycle.hand_back()
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _limit(call: Call) -> int:
+    """The number of jobs asked for: in the body of a POST, or the query. As ever, 5 where it is none or below 1."""
+    asked: Any = call.query.get("limit")
+    if call.method == "POST" and call.body.strip():
+        asked = _content(call.body).get("limit", asked)
+    if asked is None:
+        return DEFAULT_LIMIT
+    if isinstance(asked, str) and asked.isascii() and asked.lstrip("-").isdecimal() and len(asked) < 10:
+        asked = int(asked)
+    if isinstance(asked, bool) or not isinstance(asked, int):
+        raise Declined(400, "The limit must be a whole number from 1 to 10. Nothing was run.")
+    return min(asked, HIGHEST_LIMIT) if asked > 0 else DEFAULT_LIMIT
+
+
+def _content(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Declined(400, "The body is not JSON. Nothing was run.") from None
+    if not isinstance(content, dict):
+        raise Declined(400, "The body must be a JSON object. Nothing was run.")
+    return content
+
+
+def _reply(result: CycleResult) -> dict[str, Any]:
+    return {
+        "status": result.status,
+        "processed": result.processed,
+        "succeeded": result.succeeded,
+        "failed": result.failed,
+        "message": result.message,
+        "results": list(result.results),
+    }

@@ -1,0 +1,286 @@
+"""Runs the door: its addresses, its threads, and how all of it ends in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import uvicorn
+
+from jobdeck.core.alerts.alarms import timeouts_of
+from jobdeck.core.alerts.sentry import Alerts
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.http import cron, metrics
+from jobdeck.core.http.app import make_app
+from jobdeck.core.http.bodies import BODY_SECONDS, HELD_BYTES, Intake
+from jobdeck.core.http.connections import HEADER_SECONDS, MOST_CONNECTIONS, Gate
+from jobdeck.core.http.counters import Counters
+from jobdeck.core.http.endpoints import Endpoint, Lane
+from jobdeck.core.http.refusals import ELSEWHERE, Refusals
+from jobdeck.core.http.watcher import Watcher
+from jobdeck.core.logs import event
+from jobdeck.core.programme import webhooks
+from jobdeck.core.programme.webhook_applier import Applier
+from jobdeck.core.read.health import expect_trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 128
+HEAD_BYTES: Final = 16 * 1024
+KEEP_ALIVE_SECONDS: Final = 5
+CLOSING_SECONDS: Final = 5
+WEBHOOK_THREADS: Final = 6
+CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + 2
+"""Pooled connections that the door may use at a time; cycles and threads that stand by have their own beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What strangers may use up, in seconds, bytes and connections."""
+
+    body_seconds: float = BODY_SECONDS
+    header_seconds: float = HEADER_SECONDS
+    held_bytes: int = HELD_BYTES
+    connections: int = MOST_CONNECTIONS
+
+
+class Door:
+    """The door on one database. Use it as a context manager, or call `start` and `drain`."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        settings: Settings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        limits: Limits | None = None,
+    ) -> None:
+        """Opens nothing yet. `port` 0 takes any that is free."""
+        self._database = database
+        self._settings = settings
+        self._host, self._port = host, port
+        self._limits = limits or Limits()
+        self._counters = Counters()
+        self._alerts = Alerts(settings)
+        self._lanes: list[Lane] = []
+        events = self._lane("webhooks", threads=WEBHOOK_THREADS, waiting=200)
+        self._applier = Applier(database, lambda: events.full)
+        self.cron = cron.Cron(database, registry, settings)
+        self._healthz = metrics.Healthz(database)
+        self._metrics = metrics.Metrics(database, settings, self._counters)
+        self._sites: list[_Site] = []
+        outside = self._outside(events)
+        name = f"{socket.gethostname()} door"
+        self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
+        self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts_of(registry))
+        self._sites = self._make_sites(outside)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each address, once `start` has returned: the door's, then that of metrics if it has one."""
+        return [site.address for site in self._sites]
+
+    def start(self) -> None:
+        """Opens the door and returns.
+
+        Raises:
+            ConfigurationError: an address cannot be had.
+        """
+        if self._settings.cron_interval_minutes is not None:
+            with self._database.connection() as conn:
+                expect_trigger(conn, self._settings.cron_interval_minutes)
+        try:
+            for site in self._sites:
+                site.start()
+        except BaseException:
+            for site in self._sites:
+                site.stop()
+            raise
+        self._applier.thread.start()
+        self._watcher.thread.start()
+        for host, port in self.addresses:
+            event(log, logging.INFO, "door open", host=host, port=port)
+        if self._settings.cron_secret is None:
+            event(log, logging.WARNING, "CRON_SECRET is not set: every call of /api/jobs/run is refused")
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Closes the door in order: claims no more, lets running jobs finish for `seconds`, then hands them back.
+
+        Returns whether all could finish; `JOBDECK_DRAIN_SECONDS` where `seconds` is None.
+        """
+        finished = self.cron.drain(self._settings.drain_seconds if seconds is None else seconds)
+        for site in self._sites:
+            site.stop()
+        self._applier.stop()
+        self._watcher.stop()
+        for thread in (self._applier.thread, self._watcher.thread):
+            if thread.ident is not None:
+                thread.join()
+        for lane in self._lanes:
+            lane.close()
+        self._healthz.close()
+        self._metrics.close()
+        self._alerts.close()
+        event(log, logging.INFO, "door closed", finished=finished)
+        return finished
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+
+    def _lane(self, name: str, *, threads: int, waiting: int) -> Lane:
+        made = Lane(name, threads=threads, waiting=waiting)
+        self._lanes.append(made)
+        return made
+
+    def _outside(self, events: Lane) -> list[Endpoint]:
+        inbox = webhooks.Inbox(self._database, self._counters, self._applier.wake)
+        sendgrid = webhooks.SendGrid(self._settings, inbox)
+        twilio = webhooks.Twilio(self._settings, inbox)
+        cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
+        self._inside = self._lane("metrics", threads=2, waiting=50)
+        return [
+            Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
+            Endpoint(
+                webhooks.SENDGRID_PATH, ("POST",), webhooks.SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, events
+            ),
+            Endpoint(webhooks.TWILIO_PATH, ("POST",), webhooks.TWILIO_BYTES, twilio.admit, twilio.handle, events),
+            self._asked(metrics.HEALTHZ_PATH, self._healthz.admit, self._healthz.handle),
+            self._asked(metrics.METRICS_PATH, self._metrics.admit, self._metrics.handle),
+        ]
+
+    def _asked(self, path: str, admit: Any, handle: Any) -> Endpoint:
+        return Endpoint(path, metrics.METHODS, 0, admit, handle, self._inside)
+
+    def _make_sites(self, outside: Sequence[Endpoint]) -> list[_Site]:
+        apart = self._settings.metrics_address
+        if not apart:
+            return [self._site(self._host, self._port, outside)]
+        host, _, port = apart.rpartition(":")
+        inside = [
+            self._asked(metrics.METRICS_PATH, self._metrics.admit_nearby, self._metrics.handle),
+            self._asked(metrics.HEALTHZ_PATH, self._healthz.admit, self._healthz.handle),
+        ]
+        public = [one for one in outside if one.path != metrics.METRICS_PATH]
+        return [self._site(self._host, self._port, public), self._site(host.strip("[]"), int(port), inside)]
+
+    def _site(self, host: str, port: int, endpoints: Sequence[Endpoint]) -> _Site:
+        limits = self._limits
+        app = make_app(
+            endpoints,
+            refused=self._refusals.note,
+            counters=self._counters,
+            intake=Intake(seconds=limits.body_seconds, held=limits.held_bytes),
+        )
+        gate = Gate(
+            lambda status: self._refusals.note(status, ELSEWHERE),
+            header_seconds=limits.header_seconds,
+            most=limits.connections,
+        )
+        return _Site(host, port, app, gate)
+
+
+class _Site:
+    """One address, served by a thread with an event loop of its own."""
+
+    def __init__(self, host: str, port: int, app: Any, gate: Gate) -> None:
+        self.address = (host, port)
+        self._socket: socket.socket | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=gate.protocol(),
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
+                h11_max_incomplete_event_size=HEAD_BYTES,
+            )
+        )
+        for name in ("uvicorn.error", "asyncio"):
+            _bound(logging.getLogger(name))
+        self._thread = threading.Thread(target=self._serve, name=f"door {host}:{port}")
+
+    def start(self) -> None:
+        """Opens the address and serves it.
+
+        Raises:
+            ConfigurationError: it cannot be had.
+        """
+        host, port = self.address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigurationError(
+                f"The address {host}:{port} cannot be opened ({reason}). Give another with --host and --port, or "
+                "JOBDECK_METRICS_ADDRESS."
+            ) from None
+        self.address = self._socket.getsockname()[:2]
+        self._thread.start()
+        started = threading.Event()
+        while not self._server.started and self._thread.is_alive():
+            started.wait(0.005)
+
+    def stop(self) -> None:
+        """Takes no more connections, lets answers under way go out, and ends."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket] if self._socket is not None else None)
+
+
+class _Sparing(logging.Filter):
+    """Lets a few records by in five minutes and drops the rest: strangers must not be able to fill a disk with them."""
+
+    MOST = 20
+    SECONDS = 300.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = -math.inf
+        self._count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        del record
+        now = time.monotonic()
+        if now - self._since > self.SECONDS:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= self.MOST
+
+
+def _bound(logger: logging.Logger) -> None:
+    if not any(isinstance(found, _Sparing) for found in logger.filters):
+        logger.addFilter(_Sparing())

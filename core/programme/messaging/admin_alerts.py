@@ -1,0 +1,262 @@
+"""The queue of messages that admins are to hear of: what is dropped from it, claimed, told.
+
+A row is open until it is told or dropped. A claimed row is bound to the message that tells of it; a message by mail and
+its twin by text share the last part of their dedupe keys, and the rows are bound to the mail where there is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import psycopg
+
+    from jobdeck.core.programme.messaging.outbox import Claimed
+
+Json = dict[str, Any]
+
+KEPT = "90 days"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Somebody with open rows. `key` is the dedupe key of the message that they are all bound to, if there is one."""
+
+    id: UUID
+    messages: int
+    key: str | None
+    full_name: str = field(repr=False)
+    first_name: str = field(repr=False)
+    email_on: bool
+    email: str = field(repr=False)
+    email_ok: bool
+    sms_on: bool
+    mobile: str = field(repr=False)
+    number: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A text message that is still to be sent, after the mail about the same rows."""
+
+    recipient: UUID
+    address: str = field(repr=False)
+    key: str
+    data: Json = field(repr=False)
+
+
+def lock(conn: psycopg.Connection[Any]) -> None:
+    """Lets one transaction at a time decide about rows; it ends with the caller's."""
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('admin_alert_queue', 0))")
+
+
+def outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> dict[str, int]:
+    """How many open rows nobody is to hear of any more, by reason; a row's recipient may have read it meanwhile."""
+    return dict(
+        conn.execute(
+            """
+            select reason, count(*) from (
+                select coalesce(programme_alert_obstacle(q.recipient_id, q.message_id),
+                    case when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end) as reason
+                from admin_alert_queue q join profiles p on p.id = q.recipient_id
+                where q.sent_at is null and q.dropped_at is null
+                    and (%(person)s::uuid is null or q.recipient_id = %(person)s)) judged
+            where reason is not null group by 1 order by 1
+            """,
+            {"roles": list(roles), "person": person},
+        ).fetchall()
+    )
+
+
+def drop_outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> dict[str, int]:
+    """Drops the rows that `outdated` counts, unless they are being told of at this moment."""
+    return dict(
+        conn.execute(
+            """
+            with judged as (
+                select q.id, coalesce(programme_alert_obstacle(q.recipient_id, q.message_id),
+                    case when p.role <> 'admin' and not p.role::text = any (%(roles)s) then 'not_admin' end) as reason
+                from admin_alert_queue q join profiles p on p.id = q.recipient_id
+                where q.sent_at is null and q.dropped_at is null
+                    and (%(person)s::uuid is null or q.recipient_id = %(person)s)
+                    and not exists (select from outbox_messages o where o.id = q.outbox_id and o.state = 'sending')),
+            dropped as (
+                update admin_alert_queue q set dropped_at = now(), dropped_reason = j.reason
+                from judged j where q.id = j.id and j.reason is not null returning q.dropped_reason)
+            select dropped_reason, count(*) from dropped group by 1 order by 1
+            """,
+            {"roles": list(roles), "person": person},
+        ).fetchall()
+    )
+
+
+def waiting(
+    conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None, after: UUID | None, limit: int
+) -> list[UUID]:
+    """The next people, by id, who have open rows."""
+    rows = conn.execute(
+        """
+        select distinct q.recipient_id from admin_alert_queue q join profiles p on p.id = q.recipient_id
+        where q.sent_at is null and q.dropped_at is null and p.role::text = any (%(roles)s)
+            and (%(person)s::uuid is null or q.recipient_id = %(person)s)
+            and (%(after)s::uuid is null or q.recipient_id > %(after)s)
+        order by 1 limit %(limit)s
+        """,
+        {"roles": list(roles), "person": person, "after": after, "limit": limit},
+    )
+    return [recipient for (recipient,) in rows]
+
+
+def claim(conn: psycopg.Connection[Any], people: Sequence[UUID], *, run_token: int) -> list[Recipient]:
+    """Claims these people's open rows for a run, but for those that are being told of at this moment."""
+    with conn.cursor(row_factory=class_row(Recipient)) as cursor:
+        return cursor.execute(
+            """
+            with taken as (
+                update admin_alert_queue q set claimed_by = %(token)s, claimed_at = now()
+                where q.recipient_id = any (%(people)s) and q.sent_at is null and q.dropped_at is null
+                    and not exists (select from outbox_messages o where o.id = q.outbox_id and o.state = 'sending')
+                returning q.recipient_id, q.outbox_id),
+            open as (
+                select t.recipient_id, count(*) as messages, case
+                    when bool_and(coalesce(o.state = 'queued', false)) and count(distinct o.id) = 1
+                    then min(o.dedupe_key) end as key
+                from taken t left join outbox_messages o on o.id = t.outbox_id group by 1)
+            select p.id, o.messages, o.key, p.full_name, p.first_name, p.email_alerts_enabled is not false as email_on,
+                a.address as email, outbox_email_ok(a.address) as email_ok, p.instant_sms_enabled is true as sms_on,
+                trim(coalesce(p.mobile_number, '')) as mobile, outbox_e164(p.mobile_number) as number
+            from open o join profiles p on p.id = o.recipient_id cross join lateral (
+                select coalesce(nullif(outbox_normal('email', p.email_alert_address), ''),
+                    outbox_normal('email', p.email), '') as address) a
+            order by p.id
+            """,
+            {"token": run_token, "people": list(people)},
+        ).fetchall()
+
+
+def look(conn: psycopg.Connection[Any], people: Sequence[UUID], *, roles: Sequence[str]) -> list[Recipient]:
+    """What `claim` would answer after what is outdated has been dropped; nothing is written.
+
+    Addresses are masked and names empty: it is for a preview, and no right to see them is needed.
+    """
+    with conn.cursor(row_factory=class_row(Recipient)) as cursor:
+        return cursor.execute(
+            "select *, '' as full_name, '' as first_name from programme_admin_alerts_ahead(%s, %s::text[])",
+            (list(people), list(roles)),
+        ).fetchall()
+
+
+def bind(conn: psycopg.Connection[Any], recipient: UUID, outbox_id: UUID, *, run_token: int) -> None:
+    """Binds the rows that this run has claimed for somebody to the message that tells of them."""
+    conn.execute(
+        """
+        update admin_alert_queue set outbox_id = %s
+        where recipient_id = %s and claimed_by = %s and sent_at is null and dropped_at is null
+        """,
+        (outbox_id, recipient, run_token),
+    )
+
+
+def drop(conn: psycopg.Connection[Any], recipient: UUID, reason: str, *, run_token: int) -> None:
+    """Drops the rows that this run has claimed for somebody who cannot be told."""
+    conn.execute(
+        """
+        update admin_alert_queue set dropped_at = now(), dropped_reason = %s
+        where recipient_id = %s and claimed_by = %s and sent_at is null and dropped_at is null
+        """,
+        (reason, recipient, run_token),
+    )
+
+
+def settle(conn: psycopg.Connection[Any], message: UUID | None = None) -> int:
+    """Brings rows in line with the messages they are bound to; returns how many changed.
+
+    A row is told when the message or its twin was taken. It is dropped when the message will not be sent any more, or
+    may have been, since it is not repeated; should the twin be taken later, it is told after all. A message that an
+    outage or its own wording kept from being sent leaves its rows open for the next. Of `message` and its twin only,
+    or of all.
+    """
+    return conn.execute(
+        """
+        with bound as (
+            select m.id, m.dedupe_key,
+                m.state = 'uncertain' or m.state = 'failed' and coalesce(m.error_class, '') not in (
+                    'superseded', 'expired', 'provider_down', 'unreachable', 'not_made', 'payload_refused') as over,
+                case m.state when 'uncertain' then 'uncertain' else coalesce(m.error_class, 'failed') end as reason
+            from outbox_messages m
+            where m.kind = 'admin_alert' and case when %(message)s::uuid is null
+                then m.id in (select q.outbox_id from admin_alert_queue q
+                    where q.sent_at is null and q.dropped_at is null)
+                else m.dedupe_key in (
+                    select unnest(array[t.dedupe_key, replace(t.dedupe_key, ':sms:', ':email:')])
+                    from outbox_messages t where t.id = %(message)s) end),
+        judged as (
+            select b.id, b.over, b.reason, min(x.accepted_at) filter (
+                    where x.state in ('accepted', 'delivered', 'blocked', 'dropped', 'bounced')) as told_at
+            from bound b
+            join outbox_messages x on x.dedupe_key in (b.dedupe_key, replace(b.dedupe_key, ':email:', ':sms:'))
+            group by 1, 2, 3)
+        update admin_alert_queue q
+        set sent_at = j.told_at, dropped_at = case when j.told_at is null then now() end,
+            dropped_reason = case when j.told_at is null then j.reason end
+        from judged j
+        where q.outbox_id = j.id and q.sent_at is null and (j.told_at is not null or j.over)
+            and (q.dropped_at is null or q.dropped_reason = j.reason and j.told_at is not null)
+        """,
+        {"message": message},
+    ).rowcount
+
+
+def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> list[Left]:
+    """Text messages that are still to be sent although the mail about the same rows has been dealt with."""
+    with conn.cursor(row_factory=class_row(Left)) as cursor:
+        return cursor.execute(
+            """
+            select m.recipient_ref as recipient, m.address, m.dedupe_key as key, m.data
+            from outbox_messages m join profiles p on p.id = m.recipient_ref
+            where m.kind = 'admin_alert' and m.channel = 'sms' and m.state = 'queued'
+                and p.role::text = any (%(roles)s) and (%(person)s::uuid is null or p.id = %(person)s)
+                and exists (select from outbox_messages e join admin_alert_queue q on q.outbox_id = e.id
+                    where e.dedupe_key = replace(m.dedupe_key, ':sms:', ':email:') and (q.sent_at is not null
+                        or q.dropped_reason = case e.state when 'uncertain' then 'uncertain'
+                            else coalesce(e.error_class, 'failed') end))
+            order by m.created_at limit 500
+            """,
+            {"roles": list(roles), "person": person},
+        ).fetchall()
+
+
+def noted(conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, error: str | None) -> None:
+    """Enters an attempt that has come to its end in the alert log; who answered STOP gets no more texts."""
+    conn.execute(
+        """
+        insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
+        values (%s, %s, %s, %s, %s, %s, 'admin')
+        """,
+        (claimed.recipient_ref, claimed.channel, claimed.data["messages"], error, job_id, claimed.id),
+    )
+    conn.execute(
+        """
+        update profiles p set instant_sms_enabled = false
+        from outbox_messages m where m.id = %s and m.error_class = 'opted_out' and p.id = m.recipient_ref
+        """,
+        (claimed.id,),
+    )
+
+
+def prune(conn: psycopg.Connection[Any]) -> int:
+    """Removes rows that were told or dropped long ago, some at a time; returns how many."""
+    return conn.execute(
+        """
+        delete from admin_alert_queue where id in (
+            select id from admin_alert_queue
+            where coalesce(sent_at, dropped_at) < now() - %s::interval order by created_at limit 5000)
+        """,
+        (KEPT,),
+    ).rowcount

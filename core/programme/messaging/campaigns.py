@@ -1,0 +1,238 @@
+"""Campaigns as they are sent: taken up, batch by batch, and let go. Each call is one transaction of the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+from psycopg.rows import class_row, dict_row
+
+from jobdeck.core.programme.messaging.outbox import refusals
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import psycopg
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What came of taking a campaign up.
+
+    `verdict` is `started`, `resumed`, `not_found`, `draft`, `busy`, `lost`, `done` or `failed`.
+    """
+
+    verdict: str
+    status: str | None
+    subject: str | None = field(repr=False)
+    body_markdown: str | None = field(repr=False)
+    body_html: str | None = field(repr=False)
+
+    @property
+    def taken(self) -> bool:
+        """Whether this run holds the campaign now."""
+        return self.verdict in {"started", "resumed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mailed:
+    """One message of a batch, in flight; `attempt` is its fence."""
+
+    id: UUID
+    attempt: int
+    batch: UUID
+    recipient_id: UUID
+    competitor_id: UUID
+    address: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How many of a campaign's recipients are where; `skipped` by reason."""
+
+    by_status: dict[str, int]
+    skipped: dict[str, int]
+    opened: int
+    clicked: int
+
+    @property
+    def total(self) -> int:
+        """Everyone, whoever is left out included."""
+        return sum(self.by_status.values()) + sum(self.skipped.values())
+
+    @property
+    def accepted(self) -> int:
+        """Those whose mail the provider took, whatever became of it then."""
+        taken = ("unconfirmed", "delivered", "blocked", "dropped", "bounced")
+        return sum(self.by_status.get(status, 0) for status in taken)
+
+    def of(self, status: str) -> int:
+        """Recipients of one status other than skipped."""
+        return self.by_status.get(status, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One campaign, without its words."""
+
+    id: UUID
+    subject: str = field(repr=False)
+    status: str
+    created_at: datetime
+    created_by_actor: str | None
+    audience: str | None
+    coach_id: UUID | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    failed_reason: str | None
+    dispatch_job_id: UUID | None
+    send_attempt: int
+    held: bool
+
+
+def start(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> Start:
+    """Takes a campaign up for this run; what the run before left in flight becomes uncertain."""
+    with conn.cursor(row_factory=class_row(Start)) as cursor:
+        return cursor.execute(
+            "select verdict, status, subject, body_markdown, body_html from outbox_campaign_start(%s, %s, %s, %s)",
+            (campaign, job_id, token, lease_seconds),
+        ).fetchall()[0]
+
+
+def hold(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> bool:
+    """Renews the lease; False where this run does not hold the campaign any more."""
+    row = conn.execute(
+        "select outbox_campaign_hold(%s, %s, %s, %s)", (campaign, job_id, token, lease_seconds)
+    ).fetchall()[0]
+    return bool(row[0])
+
+
+def next_batch(
+    conn: psycopg.Connection[Any],
+    campaign: UUID,
+    *,
+    job_id: UUID,
+    token: int,
+    size: int,
+    lease_seconds: float,
+    coach: UUID | None = None,
+) -> list[Mailed]:
+    """Puts the next recipients in flight. Whoever must not be mailed is skipped on the way, with the reason.
+
+    Empty when nobody is left, and when this run does not hold the campaign any more: `hold` tells which.
+    """
+    with conn.cursor(row_factory=class_row(Mailed)) as cursor:
+        return cursor.execute(
+            "select * from outbox_campaign_batch(%s, %s, %s, %s, %s, %s)",
+            (campaign, job_id, token, size, lease_seconds, coach),
+        ).fetchall()
+
+
+def settle_batch(
+    conn: psycopg.Connection[Any],
+    batch: UUID,
+    outcome: Literal["accepted", "returned", "failed", "uncertain"],
+    *,
+    provider_message_id: str | None = None,
+    http_status: int | None = None,
+    error_class: str | None = None,
+    error: str | None = None,
+) -> int:
+    """Reports what became of a batch's request, for all its messages that are still in flight; returns how many."""
+    row = conn.execute(
+        "select outbox_settle_batch(%s, %s, %s, %s, %s, %s)",
+        (batch, outcome, provider_message_id, http_status, error_class, error),
+    ).fetchall()[0]
+    return int(row[0])
+
+
+def release(
+    conn: psycopg.Connection[Any],
+    campaign: UUID,
+    *,
+    job_id: UUID,
+    token: int,
+    status: Literal["partially_failed", "failed"] | None = None,
+    reason: str | None = None,
+) -> str | None:
+    """Lets a campaign go; returns its status, or None where this run did not hold it any more.
+
+    `status` and `reason` say how it stands while recipients are left.
+    """
+    row = conn.execute(
+        "select outbox_campaign_release(%s, %s, %s, %s, %s)", (campaign, job_id, token, status, reason)
+    ).fetchall()[0]
+    found: str | None = row[0]
+    return found
+
+
+def reopen(
+    conn: psycopg.Connection[Any], campaign: UUID, *, retry_failed: bool, include_uncertain: bool, actor: str
+) -> int:
+    """A person's word that a campaign goes on; returns how many are to be mailed.
+
+    Raises:
+        Refused: there is no such campaign, it is being sent, or nobody is left to mail.
+    """
+    with refusals():
+        row = conn.execute(
+            "select outbox_campaign_reopen(%s, %s, %s, %s)", (campaign, retry_failed, include_uncertain, actor)
+        ).fetchall()[0]
+    return int(row[0])
+
+
+def stats(conn: psycopg.Connection[Any], campaign: UUID) -> Stats:
+    """Counts of a campaign's recipients."""
+    rows = conn.execute(
+        "select status, skip_reason, people, opened, clicked from outbox_campaign_stats(%s)", (campaign,)
+    ).fetchall()
+    return Stats(
+        {status: people for status, _, people, _, _ in rows if status != "skipped"},
+        {reason or "unknown": people for status, reason, people, _, _ in rows if status == "skipped"},
+        sum(opened for *_, opened, _ in rows),
+        sum(clicked for *_, clicked in rows),
+    )
+
+
+def batches(conn: psycopg.Connection[Any], campaign: UUID) -> int:
+    """How many requests a campaign has taken so far."""
+    return int(conn.execute("select count(*) from send_batches where campaign_id = %s", (campaign,)).fetchall()[0][0])
+
+
+def find(conn: psycopg.Connection[Any], campaign: UUID) -> Campaign | None:
+    """One campaign, or None."""
+    with conn.cursor(row_factory=class_row(Campaign)) as cursor:
+        return cursor.execute(
+            """
+            select id, subject, status, created_at, created_by_actor, audience, coach_id, started_at, completed_at,
+                failed_reason, dispatch_job_id, send_attempt, coalesce(lease_until > now(), false) as held
+            from competitor_announcement_campaigns where id = %s
+            """,
+            (campaign,),
+        ).fetchone()
+
+
+def words(conn: psycopg.Connection[Any], campaign: UUID) -> tuple[str, str, str] | None:
+    """Subject, markdown and HTML of a campaign, or None."""
+    row = conn.execute(
+        "select subject, body_markdown, body_html from competitor_announcement_campaigns where id = %s", (campaign,)
+    ).fetchone()
+    return (row[0], row[1], row[2]) if row else None
+
+
+def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -> Json:
+    """What a run would do with the queued: how many it would mail, whom it would leave out and why, the first ids."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(
+            "select reason, people, first, masked from outbox_campaign_outlook(%s, %s)", (campaign, coach)
+        ).fetchall()
+    due = next((row for row in found if not row["reason"]), None)
+    return {
+        "wouldMail": due["people"] if due else 0,
+        "first": [str(one) for one in due["first"]] if due else [],
+        "masked": due["masked"] if due else [],
+        "skipped": {row["reason"]: row["people"] for row in found if row["reason"]},
+    }

@@ -1,0 +1,252 @@
+"""From the outbox to a provider and back, one message at a time.
+
+For each message: wait for a place in the provider's rate, claim it, send it with no transaction open, and report what
+became of it in one transaction with whatever else depends on it. What a crash leaves behind says how far it came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.errors import RetryLater
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging.outbox import PROVIDERS, Claimed, Decision, Result
+from jobdeck.core.programme.vendors.email import Email
+from jobdeck.core.programme.vendors.errors import (
+    MessagingError,
+    OutcomeUnknown,
+    PayloadRefused,
+    ProviderConfigError,
+    RateLimited,
+    RecipientRefused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import psycopg
+
+    from jobdeck.core.programme.vendors.email_wire import Sent
+    from jobdeck.core.programme.vendors.sms import Sms
+    from jobdeck.core.registry import JobContext
+    from jobdeck.core.settings import Settings
+
+    Render = Callable[[Claimed], Email | Sms]
+    After = Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None]
+
+LONGEST_WAIT: Final = 30.0
+"""Seconds a run waits for its place in a provider's rate; beyond that the job is run again later."""
+
+OUTAGES_IN_A_ROW: Final = 3
+OUTAGE_PAUSE_SECONDS: Final = 60.0
+MOST_ATTEMPTS: Final = 5
+"""After so many attempts that certainly failed a message has failed for good."""
+
+RETRY_SECONDS: Final = 60.0
+TICK: Final = 0.25
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What became of a run's messages. `by_class` counts refusals and failures by the outbox's words."""
+
+    accepted: int = 0
+    retried: int = 0
+    failed: int = 0
+    uncertain: int = 0
+    by_class: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def attempted(self) -> int:
+        """How many messages were tried."""
+        return self.accepted + self.retried + self.failed + self.uncertain
+
+    def count(self, state: str, error: MessagingError | None) -> None:
+        """Adds one message that ended in this state of the outbox."""
+        if state == "queued":
+            self.retried += 1
+        elif state == "failed":
+            self.failed += 1
+        elif state == "uncertain":
+            self.uncertain += 1
+        else:
+            self.accepted += 1
+        if error is not None:
+            self.by_class[word_of(error)] += 1
+
+    def raise_if_all_failed(self, what: str) -> None:
+        """Ends the run as failed where there was something to send and nothing was accepted.
+
+        Raises:
+            RetryLater: saying how many, and why.
+        """
+        if self.attempted and not self.accepted:
+            why = ", ".join(f"{count} {word}" for word, count in sorted(self.by_class.items()))
+            raise RetryLater(
+                OUTAGE_PAUSE_SECONDS * 5,
+                f"None of {self.attempted} {what} was accepted ({why or 'no reason given'}). "
+                f"The job is run again in {OUTAGE_PAUSE_SECONDS * 5 / 60:.0f} minutes.",
+            )
+
+
+def word_of(error: MessagingError) -> str:
+    """The word by which the outbox keeps a failure."""
+    return error.reason if isinstance(error, RecipientRefused) else error.error_class
+
+
+def lease_seconds(settings: Settings) -> float:
+    """How long a message may be in flight before its sender counts as dead."""
+    return settings.provider_timeout_seconds * 2 + 10.0
+
+
+def wait_for_place(ctx: JobContext, provider: str, rate: float) -> None:
+    """Waits for the next place in the provider's rate, which all workers share.
+
+    Raises:
+        RateLimited: the provider has asked all of us to stay away for longer than a run waits.
+        Cancelled: the run is to stop meanwhile.
+    """
+    wait = outbox.reserve(ctx.db, provider, rate, longest=LONGEST_WAIT)
+    if wait is None:
+        closed = max(outbox.closed_for(ctx.db, provider), LONGEST_WAIT)
+        raise RateLimited(closed, f"{provider.capitalize()} asked for a pause; sending goes on in {closed:.0f} s.")
+    pause(ctx, wait)
+
+
+def pause(ctx: JobContext, seconds: float) -> None:
+    """Waits, in steps short enough to notice that the run is to stop.
+
+    Raises:
+        Cancelled: the run is to stop.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        ctx.raise_if_cancelled()
+        time.sleep(min(left, TICK))
+
+
+def deliver(ctx: JobContext, decisions: Sequence[Decision], render: Render, after: After | None = None) -> Delivery:
+    """Sends what `put` has decided may be sent now, in its order.
+
+    `render` makes the message; `after` runs in the transaction that settles it, with the state it is in then
+    (`accepted`, `queued` for a retry, `failed`, `uncertain`) and what the provider answered.
+
+    Raises:
+        ProviderConfigError: a setting is missing or not accepted; what was not sent stays queued.
+        RetryLater: the provider asked for a pause, or could not answer several times in a row.
+        Cancelled: the run is to stop.
+    """
+    sender = _Sender(ctx, render, after)
+    wanted = [decision.id for decision in decisions if decision.sendable and decision.id is not None]
+    channels = {decision.id: decision.intent.channel for decision in decisions}
+    for number, message_id in enumerate(wanted, start=1):
+        ctx.raise_if_cancelled()
+        channel = channels[message_id]
+        rate = ctx.settings.email_rate_per_sec if channel == "email" else ctx.settings.sms_rate_per_sec
+        wait_for_place(ctx, PROVIDERS[channel], rate)
+        claimed = outbox.claim(
+            ctx.db,
+            [message_id],
+            lease_seconds=lease_seconds(ctx.settings),
+            job_id=ctx.job.id,
+            run_token=ctx.job.run_token,
+        )
+        for message in claimed:
+            sender.send(message)
+        ctx.progress(number, len(wanted), "messages")
+    return sender.delivery
+
+
+class _Sender:
+    """Sends the messages of one run."""
+
+    def __init__(self, ctx: JobContext, render: Render, after: After | None) -> None:
+        self.delivery = Delivery()
+        self._ctx = ctx
+        self._render = render
+        self._after = after
+        self._outages = 0
+
+    def send(self, message: Claimed) -> None:
+        try:
+            made = self._render(message)
+            client: Any = self._ctx.clients.email if isinstance(made, Email) else self._ctx.clients.sms
+        except Exception:
+            # A template that cannot be rendered, a setting that is missing: certainly not sent.
+            self._settle(message, Result(message.id, message.attempt, "retry", error_class="not_made"), None, None)
+            raise
+        try:
+            sent = client.send(self._marked(message, made))
+        except MessagingError as error:
+            self._settle(message, failure(message, error), None, error)
+            self._stop_if_it_is_no_use(PROVIDERS[message.channel], error)
+            return
+        self._outages = 0
+        result = Result(
+            message.id,
+            message.attempt,
+            "accepted",
+            provider_message_id=sent.provider_message_id,
+            segments=sent.segments,
+        )
+        self._settle(message, result, sent, None)
+
+    @staticmethod
+    def _marked(message: Claimed, made: Email | Sms) -> Any:
+        if isinstance(made, Email):
+            return made.marked(message.kind, {"email_type": message.kind, "outbox_id": str(message.id)})
+        return made
+
+    def _settle(self, message: Claimed, result: Result, sent: Sent | None, error: MessagingError | None) -> None:
+        with self._ctx.db.transaction():
+            states = outbox.settle(self._ctx.db, [result])
+            state = states.get(message.id)
+            if state is not None and self._after is not None:
+                self._after(self._ctx.db, message, state, sent)
+        if state is not None:
+            self.delivery.count(state, error)
+        else:
+            self._ctx.log.warning("The report on message %s came too late to count.", message.id)
+
+    def _stop_if_it_is_no_use(self, provider: str, error: MessagingError) -> None:
+        if isinstance(error, RateLimited):
+            outbox.close_provider(self._ctx.db, provider, error.seconds)
+            raise error
+        if isinstance(error, ProviderConfigError):
+            raise error
+        self._outages = self._outages + 1 if error.outage else 0
+        if self._outages >= OUTAGES_IN_A_ROW:
+            raise RetryLater(
+                OUTAGE_PAUSE_SECONDS,
+                f"{provider.capitalize()} could not answer {self._outages} times in a row; the job goes on in "
+                f"{OUTAGE_PAUSE_SECONDS:.0f} s. The last: {error}",
+            )
+
+
+def failure(message: Claimed, error: MessagingError) -> Result:
+    """What the outbox is told of an attempt that did not go through.
+
+    Whatever certainly was not sent and may pass later is queued again; whatever may have been sent is uncertain.
+    """
+    if isinstance(error, OutcomeUnknown):
+        outcome, wait = "uncertain", 0.0
+    elif isinstance(error, RecipientRefused | PayloadRefused):
+        outcome, wait = "failed", 0.0
+    elif isinstance(error, ProviderConfigError):
+        outcome, wait = "retry", 0.0
+    else:
+        outcome = "retry"
+        wait = error.seconds if isinstance(error, RateLimited) else RETRY_SECONDS
+    return Result(
+        message.id,
+        message.attempt,
+        outcome,  # type: ignore[arg-type]  # one of the literals above
+        error_class=word_of(error),
+        error_code=error.code,
+        error_text=str(error),
+        wait=wait,
+        most_attempts=None if isinstance(error, ProviderConfigError | RateLimited) else MOST_ATTEMPTS,
+    )

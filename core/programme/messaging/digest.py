@@ -1,0 +1,133 @@
+"""Who has unread messages and may be told so: reads for the digest, and the marks it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+    from jobdeck.core.programme.messaging.outbox import Claimed
+
+
+_DUE: Final = """
+select * from programme_digest_due(
+    %(roles)s::text[], %(person)s, %(after)s, %(limit)s, %(grace)s, %(window)s, %(zone)s)
+"""
+_AHEAD: Final = """
+select * from programme_digest_ahead(
+    %(roles)s::text[], %(person)s, %(after)s, %(limit)s, %(grace)s, %(window)s, %(zone)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom a digest is for, and what counts: a message is due after the grace period, in minutes like the window."""
+
+    roles: Sequence[str]
+    person: UUID | None
+    grace_minutes: int
+    window_minutes: int
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Somebody with unread messages.
+
+    `held` says that a notice the original sent still holds; the fields of `fresh` that nothing unread has been told of
+    yet by that channel; those of `told` that the newest unread message has been. `oldest_minutes` is the age of the
+    oldest unread message in whole minutes, `day` the local date.
+    """
+
+    id: UUID
+    role: str
+    full_name: str = field(repr=False)
+    first_name: str = field(repr=False)
+    email_on: bool
+    email: str = field(repr=False)
+    email_ok: bool
+    sms_on: bool
+    mobile: str = field(repr=False)
+    number: str | None = field(repr=False)
+    unread: int
+    newest_message_id: UUID
+    oldest_minutes: int
+    day: str
+    held: bool
+    email_fresh: bool
+    sms_fresh: bool
+    email_told: bool
+    sms_told: bool
+
+
+def candidates(
+    conn: psycopg.Connection[Any], scope: Scope, *, after: UUID | None, limit: int, ahead: bool = False
+) -> list[Candidate]:
+    """The next people with unread messages, by id.
+
+    `ahead` is for a preview: addresses are masked and names empty, and no right to see them is needed.
+    """
+    with conn.cursor(row_factory=class_row(Candidate)) as cursor:
+        return cursor.execute(
+            _AHEAD if ahead else _DUE,
+            {
+                "roles": list(scope.roles),
+                "person": scope.person,
+                "after": after,
+                "limit": limit,
+                "grace": scope.grace_minutes,
+                "window": scope.window_minutes,
+                "zone": scope.zone,
+            },
+        ).fetchall()
+
+
+def forget_read(conn: psycopg.Connection[Any]) -> int:
+    """Takes the count of the last notice from whoever has read everything since; returns from how many."""
+    return conn.execute(
+        """
+        update profiles set last_unread_alert_count = null
+        where last_unread_alert_count is not null and id not in (select user_id from programme_unread())
+        """
+    ).rowcount
+
+
+def keep_numbers(conn: psycopg.Connection[Any], numbers: Mapping[UUID, str]) -> None:
+    """Stores the E.164 form of mobile numbers."""
+    conn.execute(
+        """
+        update profiles p set mobile_number = n.number
+        from unnest(%s::uuid[], %s::text[]) as n (id, number)
+        where p.id = n.id and p.mobile_number is distinct from n.number
+        """,
+        (list(numbers), list(numbers.values())),
+    )
+
+
+def noted(
+    conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, role: str, unread: int, error: str | None
+) -> None:
+    """Enters an attempt that has come to its end in the alert log, and an accepted one on the profile."""
+    conn.execute(
+        """
+        insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
+        values (%s, %s, %s, %s, %s, %s, %s)
+        """,
+        (claimed.recipient_ref, claimed.channel, unread, error, job_id, claimed.id, role),
+    )
+    if error is None:
+        conn.execute(
+            """
+            update profiles p
+            set last_unread_alert_at = greatest(p.last_unread_alert_at, m.accepted_at), last_unread_alert_count = %s
+            from outbox_messages m where p.id = %s and m.id = %s
+            """,
+            (unread, claimed.recipient_ref, claimed.id),
+        )

@@ -1,0 +1,385 @@
+"""The ledger between "decided to send" and "sent": thin calls into the outbox's functions in the schema.
+
+A handler puts down what is to be sent (`put`), takes what may go out now (`claim`), sends it with no transaction
+open, and reports what became of it (`settle`). Whatever dies on the way leaves a row that says how far it came.
+`jobdeck.core.programme.messaging.delivery` walks through these steps; handlers call `put`, `leave_out` and the reads.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+import psycopg
+from psycopg.rows import class_row, dict_row
+
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.settings import Settings
+
+Connection = psycopg.Connection[Any]
+Kind = Literal["unread_alert", "admin_alert", "parent_probe", "announcement"]
+Channel = Literal["email", "sms"]
+
+PROVIDERS: Final[dict[str, str]] = {"email": "sendgrid", "sms": "twilio"}
+"""Which provider carries a channel."""
+
+RATE_BURST: Final = 5
+_REFUSED: Final = "JD001"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When people may be written to. Caps are messages to one person in one day of `zone`; times are HH:MM."""
+
+    zone: str = "UTC"
+    quiet_from: str | None = None
+    quiet_to: str | None = None
+    cap_email: int | None = None
+    cap_sms: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """The policy that the settings describe."""
+        start, _, end = settings.quiet_hours.partition("-")
+        return cls(
+            zone=settings.quiet_tz,
+            quiet_from=start or None,
+            quiet_to=end or None,
+            cap_email=settings.alert_daily_cap_email,
+            cap_sms=settings.alert_daily_cap_sms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One message that is to be sent.
+
+    `recipient` is the person's id (a profile's for alerts, a competitor's otherwise), `data` what its template needs.
+    `window_minutes` is the least time since the last message of this kind, channel and person; None: no such rule.
+    """
+
+    kind: Kind
+    channel: Channel
+    recipient: UUID
+    address: str = field(repr=False)
+    dedupe_key: str
+    data: Json = field(default_factory=dict, repr=False)
+    window_minutes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the outbox says to an intent.
+
+    `verdict` is `queued` (send it now), `waiting` (not before its next attempt), `in_flight`, `sent`, `uncertain`,
+    `failed` (all four: this dedupe key was dealt with before), or why it must not be sent: `suppressed`,
+    `unsubscribed`, `opted_out`, `number_unusable`, `preference_off`, `window`, `daily_cap`, `quiet_hours`.
+    """
+
+    intent: Intent
+    id: UUID | None
+    verdict: str
+
+    @property
+    def sendable(self) -> bool:
+        """Whether it may be claimed and sent now."""
+        return self.verdict == "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A person who is not sent anything, and why: a short word such as `no_channel`."""
+
+    kind: Kind
+    recipient: UUID | None
+    reason: str
+    channel: Channel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message that this run alone may send, once: `attempt` is its fence."""
+
+    id: UUID
+    attempt: int
+    kind: Kind
+    channel: Channel
+    recipient_ref: UUID
+    address: str = field(repr=False)
+    data: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one attempt. `wait` is seconds until a retry, `most_attempts` after how many it fails for good."""
+
+    id: UUID
+    attempt: int
+    outcome: Literal["accepted", "retry", "failed", "uncertain"]
+    provider_message_id: str | None = None
+    segments: int | None = None
+    error_class: str | None = None
+    error_code: str | None = None
+    error_text: str | None = None
+    wait: float = 0.0
+    most_attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep gave up: attempts whose sender died, and alerts that nobody sent within a day."""
+
+    uncertain: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One message, or one person left out (`left_out` says why); the address is masked."""
+
+    job_id: UUID | None
+    run_token: int | None
+    outbox_id: UUID | None
+    campaign_id: UUID | None
+    kind: str
+    channel: str | None
+    recipient_ref: UUID | None
+    address: str
+    state: str
+    attempts: int
+    provider_message_id: str | None
+    segments: int | None
+    created_at: datetime
+    accepted_at: datetime | None
+    last_event: str | None
+    last_event_at: datetime | None
+    error_class: str | None
+    error_code: str | None
+    left_out: str | None
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns what the schema's functions say to a person into errors of Jobdeck.
+
+    Raises:
+        Refused: the function refused, with its sentence.
+        ConfigurationError: `QUIET_TZ` is no time zone that the database knows.
+    """
+    try:
+        yield
+    except psycopg.errors.InvalidParameterValue as error:
+        if "time zone" in (error.diag.message_primary or ""):
+            raise ConfigurationError(
+                "QUIET_TZ is no time zone that the database knows. Write it like America/New_York."
+            ) from None
+        raise
+    except psycopg.Error as error:
+        if error.sqlstate == _REFUSED:
+            raise Refused(error.diag.message_primary or "The database refused.") from None
+        raise
+
+
+def put(
+    conn: Connection,
+    intents: Sequence[Intent],
+    policy: Policy,
+    *,
+    job_id: UUID | None,
+    run_token: int | None,
+    dry_run: bool = False,
+) -> list[Decision]:
+    """Puts intents down, one answer for each in their order; works inside the caller's transaction.
+
+    Whoever must not be written to is put on record with the reason. With `dry_run` nothing is written.
+
+    Raises:
+        ConfigurationError: `QUIET_TZ` is no time zone that the database knows.
+    """
+    entries = [
+        {
+            "kind": intent.kind,
+            "channel": intent.channel,
+            "recipient": str(intent.recipient),
+            "address": intent.address,
+            "dedupe_key": intent.dedupe_key,
+            "data": intent.data,
+            "window_minutes": intent.window_minutes,
+        }
+        for intent in intents
+    ]
+    rules = {
+        "zone": policy.zone,
+        "quiet_from": policy.quiet_from,
+        "quiet_to": policy.quiet_to,
+        "cap_email": policy.cap_email,
+        "cap_sms": policy.cap_sms,
+    }
+    put_down = (json.dumps(entries), json.dumps(rules))
+    with refusals():
+        if dry_run:
+            found = conn.execute(
+                "select place, id, decision from outbox_preview(%s::jsonb, %s::jsonb) order by place", put_down
+            )
+        else:
+            found = conn.execute(
+                "select place, id, decision from outbox_put(%s::jsonb, %s::jsonb, %s, %s) order by place",
+                (*put_down, job_id, run_token),
+            )
+        rows = found.fetchall()
+    return [Decision(intents[place - 1], found, verdict) for place, found, verdict in rows]
+
+
+def leave_out(conn: Connection, people: Sequence[LeftOut], *, job_id: UUID | None, run_token: int | None) -> None:
+    """Puts on record whom the handler itself leaves out."""
+    entries = [
+        {
+            "kind": one.kind,
+            "channel": one.channel,
+            "recipient": str(one.recipient) if one.recipient else None,
+            "reason": one.reason,
+        }
+        for one in people
+    ]
+    if entries:
+        conn.execute("select outbox_leave_out(%s::jsonb, %s, %s)", (json.dumps(entries), job_id, run_token))
+
+
+def claim(
+    conn: Connection, ids: Sequence[UUID], *, lease_seconds: float, job_id: UUID | None, run_token: int | None
+) -> list[Claimed]:
+    """Takes those that may be sent now. What is not in the answer must not be sent."""
+    with conn.cursor(row_factory=class_row(Claimed)) as cursor:
+        return cursor.execute(
+            "select * from outbox_claim(%s, %s, %s, %s)", (list(ids), lease_seconds, job_id, run_token)
+        ).fetchall()
+
+
+def settle(conn: Connection, results: Sequence[Result]) -> dict[UUID, str]:
+    """Reports attempts; answers with the state of each message for which the report counted."""
+    entries = [
+        {
+            "id": str(result.id),
+            "attempt": result.attempt,
+            "outcome": result.outcome,
+            "provider_message_id": result.provider_message_id,
+            "segments": result.segments,
+            "error_class": result.error_class,
+            "error_code": result.error_code,
+            "error_text": result.error_text,
+            "wait": result.wait,
+            "most_attempts": result.most_attempts,
+        }
+        for result in results
+    ]
+    return dict(conn.execute("select id, state from outbox_settle(%s::jsonb)", (json.dumps(entries),)).fetchall())
+
+
+def sweep(conn: Connection) -> Swept:
+    """Gives up what dead senders left in flight: it becomes `uncertain`. Every messaging job begins with this."""
+    with conn.cursor(row_factory=class_row(Swept)) as cursor:
+        return cursor.execute("select uncertain, expired from outbox_sweep()").fetchall()[0]
+
+
+def decide(conn: Connection, ids: Sequence[UUID], *, send_again: bool, actor: str) -> int:
+    """A person's decision on uncertain messages: queued again, or given up. Returns how many; audited."""
+    row = conn.execute("select outbox_decide(%s, %s, %s)", (list(ids), send_again, actor)).fetchall()[0]
+    return int(row[0])
+
+
+def reserve(conn: Connection, provider: str, rate: float, *, longest: float) -> float | None:
+    """Takes a place in the provider's queue of requests, which all workers share.
+
+    Args:
+        conn: the database.
+        provider: `sendgrid` or `twilio`.
+        rate: requests a second.
+        longest: seconds beyond which no place is taken.
+
+    Returns:
+        Seconds to wait before the request, or None where that is more than `longest`.
+    """
+    row = conn.execute("select outbox_reserve(%s, %s, %s, %s)", (provider, rate, RATE_BURST, longest)).fetchall()[0]
+    return None if row[0] is None else float(row[0])
+
+
+def close_provider(conn: Connection, provider: str, seconds: float) -> None:
+    """Keeps all workers away from a provider that asked for a pause."""
+    conn.execute("select outbox_close_provider(%s, %s)", (provider, seconds))
+
+
+def closed_for(conn: Connection, provider: str) -> float:
+    """Seconds for which the provider is still closed; 0 when it is open."""
+    return float(conn.execute("select outbox_closed_for(%s)", (provider,)).fetchall()[0][0])
+
+
+def record_events(conn: Connection, events: Sequence[Json]) -> int:
+    """Keeps delivery events, each once by provider and `event_key`; returns how many were new.
+
+    The keys of an event are those that `email_events` and `sms` make. It is safe to answer
+    the provider once this has committed; `apply_events` does the rest.
+    """
+    return int(conn.execute("select outbox_record_events(%s::jsonb)", (json.dumps(list(events)),)).fetchall()[0][0])
+
+
+def record_pulled(conn: Connection, events: Sequence[Json], cursors: Mapping[str, str], *, actor: str) -> int:
+    """Keeps events that a person had fetched, as `record_events` does, and how far each source was read; audited."""
+    kept = (json.dumps(list(events)), json.dumps(dict(cursors)), actor)
+    return int(conn.execute("select outbox_record_pulled(%s::jsonb, %s::jsonb, %s)", kept).fetchall()[0][0])
+
+
+def apply_events(conn: Connection, *, limit: int = 1000) -> Json:
+    """Applies up to `limit` waiting events, the oldest first; returns counts: seen, applied, unmatched, failed.
+
+    In whatever order and however often they came, they end as the precedence of outcomes says.
+    """
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select seen, applied, unmatched, failed from outbox_apply_events(%s)", (limit,)
+        ).fetchall()[0]
+
+
+def receipts(
+    conn: Connection,
+    *,
+    job_id: UUID | None = None,
+    run_token: int | None = None,
+    campaign_id: UUID | None = None,
+    limit: int = 200,
+) -> list[Receipt]:
+    """Who was sent what by a job, in one of its runs or for a campaign, and who was left out; masked, oldest first."""
+    with conn.cursor(row_factory=class_row(Receipt)) as cursor:
+        return cursor.execute(
+            """
+            select * from outbox_receipts
+            where (%(job)s::uuid is null or job_id = %(job)s)
+                and (%(run)s::bigint is null or run_token = %(run)s)
+                and (%(campaign)s::uuid is null or campaign_id = %(campaign)s)
+            order by created_at, outbox_id, recipient_ref limit %(limit)s
+            """,
+            {"job": job_id, "run": run_token, "campaign": campaign_id, "limit": limit},
+        ).fetchall()
+
+
+def reveal(
+    conn: Connection, *, job_id: UUID | None = None, campaign_id: UUID | None = None, actor: str, reason: str
+) -> dict[UUID, str]:
+    """Whole addresses by message id, for one who gives a reason; the look is audited.
+
+    Raises:
+        Refused: the reason is empty.
+    """
+    with refusals():
+        rows = conn.execute(
+            "select outbox_id, address from outbox_reveal(%s, %s, %s, %s)", (job_id, campaign_id, actor, reason)
+        ).fetchall()
+    return dict(rows)

@@ -1,0 +1,349 @@
+"""Fetches from the providers what became of messages, for whoever has no receiver for their events, or lost some.
+
+Suppression lists since the last time, the e-mail log of categories with open messages, the status of open texts, and
+answers such as STOP. Everything becomes events like those that a provider brings by itself; known ones are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+
+from psycopg.rows import class_row
+
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
+from jobdeck.core.programme.vendors.errors import MessagingError
+from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from jobdeck.core.programme.vendors import Clients
+    from jobdeck.core.programme.vendors.email import EmailClient
+    from jobdeck.core.programme.vendors.sms import SmsClient
+    from jobdeck.core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMail:
+    """Mail under one category of which the outcome is not known, and when the first of it went out."""
+
+    category: str
+    since: datetime
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenText:
+    """One text message of which the outcome is not known."""
+
+    outbox_id: UUID
+    sid: str
+
+
+def clock(conn: psycopg.Connection[Any]) -> datetime:
+    """The database's time."""
+    at: datetime = conn.execute("select now()").fetchall()[0][0]
+    return at
+
+
+def cursor_of(conn: psycopg.Connection[Any], name: str) -> str | None:
+    """Where a source was left, or None."""
+    row = conn.execute("select position from provider_cursors where name = %s", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[OpenMail]:
+    """Categories with mail that is taken or uncertain and not older than that."""
+    with conn.cursor(row_factory=class_row(OpenMail)) as cursor:
+        return cursor.execute(
+            """
+            select case kind when 'announcement' then 'campaign-' || campaign_id else kind end as category,
+                min(coalesce(accepted_at, updated_at)) as since, count(*) as messages
+            from outbox_messages
+            where channel = 'email' and state in ('accepted', 'uncertain')
+                and coalesce(accepted_at, updated_at) > now() - %s::interval
+            group by 1 order by 1
+            """,
+            (younger_than,),
+        ).fetchall()
+
+
+def open_texts(conn: psycopg.Connection[Any], younger_than: timedelta, limit: int) -> list[OpenText]:
+    """Text messages that are taken and not older than that, oldest first."""
+    with conn.cursor(row_factory=class_row(OpenText)) as cursor:
+        return cursor.execute(
+            """
+            select id as outbox_id, provider_message_id as sid from outbox_messages
+            where channel = 'sms' and state = 'accepted' and provider_message_id is not null
+                and accepted_at > now() - %s::interval
+            order by accepted_at limit %s
+            """,
+            (younger_than, limit),
+        ).fetchall()
+
+
+Json = dict[str, Any]
+
+OPEN_FOR: Final = timedelta(hours=72)
+"""Messages older than this are not asked about any more."""
+
+OVERLAP: Final = timedelta(minutes=10)
+"""Lists are read again from this long before the last time: providers enter some late."""
+
+FIRST_TIME: Final = timedelta(days=7)
+PAGE: Final = 500
+LOG_PAGE: Final = 1000
+"""The most that one search of the e-mail log answers; it has no second page (SendGrid, "Filter all messages")."""
+
+TEXTS: Final = 200
+MOST_PAGES: Final = 200
+LATEST: Final = 253_402_300_800
+"""The year 10000 in unix seconds: no list entry is that young."""
+APPLY: Final = 1000
+
+_LISTS: Final = {
+    "bounces": "bounced",
+    "blocks": "blocked",
+    "invalid_emails": "invalid",
+    "spam_reports": "spamreport",
+    "unsubscribes": "unsubscribe",
+}
+_LOGGED: Final = {"delivered", "bounced", "blocked", "dropped"}
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What was fetched: events by source, and what could not be fetched or needs a person."""
+
+    sources: dict[str, int] = field(default_factory=dict)
+    new: int = 0
+    applied: int = 0
+    unmatched: int = 0
+    failed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    events: list[Json] = field(default_factory=list, repr=False)
+    cursors: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def pull(
+    conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, actor: str, dry_run: bool = False
+) -> Pulled:
+    """Fetches results and applies them, audited; with `dry_run` nothing is kept, and the counts are what would be.
+
+    Raises:
+        MessagingError: a provider refused, failed or could not be reached; nothing of this pull was kept.
+    """
+    now = clock(conn)
+    found = Pulled()
+    if settings.sendgrid_api_key is not None:
+        _Mail(conn, clients.email, settings, now, found).fetch()
+    if settings.sms_enabled:
+        _Texts(conn, clients.sms, now, found).fetch()
+    if settings.sendgrid_api_key is None and not settings.sms_enabled:
+        found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set: there is nobody to ask.")
+    with conn.transaction(force_rollback=dry_run):
+        _keep(conn, found, actor)
+    return found
+
+
+def _keep(conn: psycopg.Connection[Any], found: Pulled, actor: str) -> None:
+    for start in range(0, max(len(found.events), 1), APPLY):
+        cursors = found.cursors if start == 0 else {}
+        found.new += outbox.record_pulled(conn, found.events[start : start + APPLY], cursors, actor=actor)
+    while True:
+        counts = outbox.apply_events(conn, limit=APPLY)
+        found.applied += counts["applied"]
+        found.unmatched += counts["unmatched"]
+        found.failed += counts["failed"]
+        if counts["seen"] < APPLY:
+            break
+
+
+class _Mail:
+    """What SendGrid knows."""
+
+    def __init__(
+        self, conn: psycopg.Connection[Any], client: EmailClient, settings: Settings, now: datetime, found: Pulled
+    ) -> None:
+        self._conn = conn
+        self._client = client
+        self._settings = settings
+        self._now = now
+        self._found = found
+
+    def fetch(self) -> None:
+        for name, event in _LISTS.items():
+            self._list(name, event)
+        group = self._settings.sendgrid_unsubscribe_group_id
+        if group is not None:
+            self._group(group)
+        try:
+            for category in open_mail(self._conn, OPEN_FOR):
+                self._log(category)
+        except MessagingError as error:
+            # Not every account has the log; the lists tell the failures all the same.
+            self._found.warnings.append(f"The e-mail log could not be read, so deliveries stay unconfirmed. {error}")
+
+    def _list(self, name: str, event: str) -> None:
+        last = cursor_of(self._conn, f"sendgrid:{name}")
+        start = int(last) - int(OVERLAP.total_seconds()) if last else int((self._now - FIRST_TIME).timestamp())
+        end = int(self._now.timestamp()) + 1
+        for page in range(MOST_PAGES):
+            query = {"start_time": start, "end_time": end, "limit": PAGE, "offset": page * PAGE}
+            entries = _objects(self._client.get(("suppression", name), query))
+            for entry in entries:
+                self._add(name, _listed(name, event, entry))
+            if len(entries) < PAGE:
+                self._found.cursors[f"sendgrid:{name}"] = str(end)
+                return
+        self._found.warnings.append(f"SendGrid's list {name} is longer than {MOST_PAGES * PAGE}; pull again.")
+
+    def _group(self, group: int) -> None:
+        content = _parsed(self._client.get(("asm", "groups", str(group), "suppressions"), {}))
+        for address in content if isinstance(content, list) else []:
+            self._add(
+                "group_unsubscribes",
+                {
+                    "event_key": f"group:{group}:{address_key(str(address))}",
+                    "event": "group_unsubscribe",
+                    "occurred_at": self._now.timestamp(),
+                    "address": str(address),
+                },
+            )
+
+    def _log(self, category: OpenMail) -> None:
+        start = category.since - timedelta(minutes=1)
+        for entry in self._search(category.category, start, self._now + timedelta(minutes=1)):
+            if entry.get("status") in _LOGGED and entry.get("sg_message_id") and entry.get("to_email"):
+                self._add("log", _logged(entry, self._now))
+
+    def _search(self, category: str, start: datetime, end: datetime) -> Iterator[Json]:
+        """All entries of a span of time; one that does not fit into an answer is halved, down to a second."""
+        query = (
+            f"categories IN ('{category}') AND sg_message_id_created_at >= TIMESTAMP \"{_stamp(start)}\" "
+            f'AND sg_message_id_created_at < TIMESTAMP "{_stamp(end)}"'
+        )
+        content = _parsed(self._client.post(("logs",), {"query": query, "limit": LOG_PAGE}))
+        listed = content.get("messages") if isinstance(content, dict) else None
+        entries = [entry for entry in listed or [] if isinstance(entry, dict)]
+        half = start + (end - start) / 2
+        half = half.replace(microsecond=0)
+        if len(entries) < LOG_PAGE or half <= start.replace(microsecond=0):
+            if len(entries) >= LOG_PAGE:
+                self._found.warnings.append(
+                    f"The e-mail log of {category} answers with {LOG_PAGE} entries at most; some stay unconfirmed."
+                )
+            yield from entries
+            return
+        yield from self._search(category, start, half)
+        yield from self._search(category, half, end)
+
+    def _add(self, source: str, event: Json) -> None:
+        self._found.sources[source] = self._found.sources.get(source, 0) + 1
+        self._found.events.append({"provider": "sendgrid", **event})
+
+
+class _Texts:
+    """What Twilio knows."""
+
+    def __init__(self, conn: psycopg.Connection[Any], client: SmsClient, now: datetime, found: Pulled) -> None:
+        self._conn = conn
+        self._client = client
+        self._now = now
+        self._found = found
+
+    def fetch(self) -> None:
+        for text in open_texts(self._conn, OPEN_FOR, TEXTS):
+            self._status(text)
+        self._answers()
+
+    def _status(self, text: OpenText) -> None:
+        known = self._client.status(text.sid)
+        event = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}.get(known.status)
+        if event is None:
+            return
+        at = (known.at or self._now).timestamp()
+        code = known.error_code
+        shared = {"occurred_at": at, "outbox_id": str(text.outbox_id), "message_key": text.sid}
+        reason = f"Twilio {known.status} {code or ''}".strip() if event == "bounced" else None
+        self._add(
+            "texts",
+            {
+                "event_key": f"{text.sid}:{known.status}", "event": event, "reason": reason,
+                "payload": {"code": code} if code else {}, **shared,
+            },
+        )  # fmt: skip
+        if code in UNUSABLE_LATER:
+            self._add("texts", {"event_key": f"{text.sid}:unusable", "event": "unusable", "reason": reason, **shared})
+        if code == NOT_REGISTERED:
+            self._found.warnings.append(
+                "Carriers refuse our text messages (30034): register the sender with Twilio (A2P 10DLC)."
+            )
+
+    def _answers(self) -> None:
+        last = cursor_of(self._conn, "twilio:inbound")
+        since = datetime.fromisoformat(last) - OVERLAP if last else self._now - FIRST_TIME
+        for answer in self._client.inbound(since):
+            word = answer.body.strip().lower()
+            event = "stop" if word in STOP else "start" if word in START else None
+            if event is not None:
+                at = (answer.at or self._now).timestamp()
+                self._add(
+                    "answers",
+                    {"event_key": answer.sid, "event": event, "occurred_at": at, "address": answer.sender},
+                )
+        self._found.cursors["twilio:inbound"] = self._now.astimezone(UTC).isoformat()
+
+    def _add(self, source: str, event: Json) -> None:
+        self._found.sources[source] = self._found.sources.get(source, 0) + 1
+        self._found.events.append({"provider": "twilio", **event})
+
+
+def _listed(name: str, event: str, entry: Json) -> Json:
+    address, created = str(entry.get("email") or ""), entry.get("created")
+    at = float(created) if isinstance(created, int | float) and 0 <= created < LATEST else 0.0
+    return {
+        "event_key": f"{name}:{address_key(address)}:{at:.0f}",
+        "event": event,
+        "occurred_at": at,
+        "address": address,
+        "reason": reason_text(entry.get("reason"), entry.get("status")),
+    }
+
+
+def _logged(entry: Json, now: datetime) -> Json:
+    try:
+        at = datetime.fromisoformat(str(entry.get("sg_message_id_created_at")))
+    except ValueError:
+        at = now
+    return {
+        "event_key": f"log:{str(entry['sg_message_id'])[:150]}:{address_key(str(entry['to_email']))}:{entry['status']}",
+        "event": entry["status"],
+        "occurred_at": (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp(),
+        "message_key": str(entry["sg_message_id"])[:300],
+        "address": str(entry["to_email"]),
+        "reason": reason_text(entry.get("reason")),
+    }
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise MessagingError("SendGrid's answer is not JSON. Nothing of it was kept; pull again later.") from None
+
+
+def _objects(content: bytes) -> list[Json]:
+    found = _parsed(content)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,233 @@
+"""What the alert and probe jobs share: payload fields, sending by channel, and how a run ends by what was sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.programme.messaging import templates as messaging_templates
+from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, Delivery, deliver
+from jobdeck.core.programme.vendors.email import Email
+from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited
+from jobdeck.core.programme.vendors.sms import Sms, segments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
+
+    import psycopg
+
+    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, Kind
+    from jobdeck.core.programme.messaging.templates import Body
+    from jobdeck.core.programme.vendors.email_wire import Sent
+    from jobdeck.core.registry import JobContext
+    from jobdeck.core.settings import Settings
+
+Json = dict[str, Any]
+Role = Literal["coach", "admin"]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=2)]
+Minutes = Annotated[int, Field(strict=True, ge=1, le=43_200)]
+
+SAMPLE: Final = 10
+"""Ids that a preview names."""
+
+RESULTS: Final = 25
+"""People whose results an output lists."""
+
+NOT_TAKEN: Final = frozenset({"queued", "failed", "uncertain"})
+"""States after an attempt in which the provider is not known to have taken the message."""
+
+CHANNELS: Final[tuple[Channel, ...]] = ("email", "sms")
+
+
+def require_providers(ctx: JobContext, *, sms: bool) -> None:
+    """Sees to it, before anything is touched, that all there is to send with is set.
+
+    Raises:
+        SettingMissing: naming the setting.
+    """
+    ctx.clients.email.check()
+    if sms and ctx.settings.sms_enabled:
+        ctx.clients.sms.check()
+
+
+def masked(conn: psycopg.Connection[Any], channel: Channel, address: str) -> str:
+    """An address as it may be shown."""
+    return str(conn.execute("select outbox_mask(%s, %s)", (channel, address)).fetchall()[0][0])
+
+
+def mail_sample(to: str, body: Body) -> Json:
+    """A rendered mail as a preview shows it; `to` is masked already."""
+    return {"channel": "email", "to": to, "subject": body.subject, "text": body.text}
+
+
+def one_line(*names: str | None, otherwise: str) -> str:
+    """The first name that says something, on one line."""
+    return next((line for name in names if (line := " ".join((name or "").split()))), otherwise)
+
+
+class Sending:
+    """What one run sends. A channel that cannot go on is closed for the run, and the other goes on without it.
+
+    `after` is told the state of each message in the transaction that settles it, as `delivery.deliver` has it.
+    """
+
+    def __init__(
+        self,
+        ctx: JobContext,
+        render: Callable[[Claimed], Email | Sms],
+        after: Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None],
+        *,
+        what: str,
+    ) -> None:
+        self.total = Delivery()
+        self.left_out: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self._ctx = ctx
+        self._render = render
+        self._after = after
+        self._what = what
+        self._stopped: dict[str, RetryLater | ProviderConfigError] = {}
+        self._waiting = 0
+        self._states: dict[tuple[UUID, str], str] = {}
+
+    def is_open(self, channel: Channel) -> bool:
+        """Whether messages of this channel can still go out in this run."""
+        return channel not in self._stopped
+
+    @property
+    def left_for_later(self) -> bool:
+        """Whether something that may well go out is still to be sent."""
+        return bool(self.total.retried or self._waiting)
+
+    def skip(self, reason: str) -> None:
+        """Counts somebody to whom the handler itself sends nothing."""
+        self.left_out[reason] += 1
+
+    def send(self, decisions: Iterable[Decision]) -> Mapping[tuple[UUID, str], str]:
+        """Sends what may be sent now; returns the state by person and channel of what was tried.
+
+        Raises:
+            Cancelled: the run is to stop.
+            TemplateError: a template cannot be rendered.
+        """
+        self._states = {}
+        kept = list(decisions)
+        for decision in kept:
+            if decision.verdict == "waiting":
+                self._waiting += 1
+            elif not decision.sendable:
+                self.left_out[decision.verdict] += 1
+        for channel in CHANNELS:
+            due = [one for one in kept if one.sendable and one.intent.channel == channel]
+            if due and self.is_open(channel):
+                self._deliver(channel, due)
+        return self._states
+
+    def _deliver(self, channel: Channel, due: list[Decision]) -> None:
+        try:
+            done = deliver(self._ctx, due, self._render, self._settled)
+        except (RetryLater, ProviderConfigError) as error:
+            self._stopped[channel] = error
+            self._ctx.log.warning("Channel %s is closed for this run: %s", channel, error)
+        else:
+            self.total.by_class.update(done.by_class)
+
+    def _settled(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
+        self._after(conn, claimed, state, receipt)
+        self.total.count(state, None)
+        self._states[claimed.recipient_ref, claimed.channel] = state
+        if state not in NOT_TAKEN:
+            self.accepted[claimed.channel] += 1
+
+    def counts(self) -> Json:
+        """The part of an output that tells what was sent, and who was left out and why."""
+        return {
+            "accepted": self.total.accepted,
+            "retried": self.total.retried + self._waiting,
+            "failed": self.total.failed,
+            "uncertain": self.total.uncertain,
+            "leftOut": dict(self.left_out),
+        }
+
+    @property
+    def failed(self) -> int:
+        """Messages that were not sent, or of which that is not known."""
+        return self.total.failed + self.total.uncertain
+
+    def raise_if_unfinished(self) -> None:
+        """Ends the run as failed where a channel was closed, nothing at all was accepted, or something is left.
+
+        Raises:
+            ProviderConfigError: a setting is missing or not accepted.
+            PermanentError: the provider will not send such messages to anyone.
+            RetryLater: saying what was sent, what was not, and when the job goes on.
+        """
+        stops = list(self._stopped.values())
+        for stop in stops:
+            if isinstance(stop, ProviderConfigError):
+                raise stop
+        if stops:
+            raise self._with_counts(max((one for one in stops if isinstance(one, RetryLater)), key=_seconds))
+        if self.total.attempted and not self.total.accepted and set(self.total.by_class) == {"payload_refused"}:
+            raise PermanentError(
+                f"None of {self.total.attempted} {self._what} was accepted: the provider refuses such a message. "
+                "Correct the template or the sender's settings, then retry."
+            )
+        self.total.raise_if_all_failed(self._what)
+        if self.left_for_later:
+            raise RetryLater(
+                RETRY_SECONDS,
+                f"{self.total.accepted} {self._what} were sent, {self.total.retried + self._waiting} could not be "
+                f"taken yet{self._why()}; the job goes on in {RETRY_SECONDS:.0f} s.",
+            )
+
+    def _why(self) -> str:
+        words = ", ".join(f"{count} {word}" for word, count in sorted(self.total.by_class.items()))
+        return f" ({words})" if words else ""
+
+    def _with_counts(self, stop: RetryLater) -> RetryLater:
+        told = f"{self.total.accepted} {self._what} were sent. {stop}"
+        if isinstance(stop, RateLimited):
+            return RateLimited(stop.seconds, f"{told} The job goes on in {stop.seconds:.0f} s.", code=stop.code)
+        return RetryLater(stop.seconds, told)
+
+
+def _seconds(stop: RetryLater) -> float:
+    return stop.seconds
+
+
+EXPENDABLE = ("name", "dashboard_url")
+"""What a text that is too long for one part does without, first one, then both."""
+
+
+def notice(settings: Settings, kind: Kind, channel: Channel, address: str, data: Mapping[str, Any]) -> Email | Sms:
+    """The message to somebody; of `data` it takes the name and how many messages wait."""
+    values = {
+        "name": data["name"],
+        "messages": data["messages"],
+        "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
+        "organisation": settings.sendgrid_from_name,
+    }
+    templates = messaging_templates.of(settings)
+    if channel == "email":
+        body = templates.email(kind, values)
+        return Email(address, body.subject, body.text, body.html, template_data=values)
+    text = templates.sms(kind, values)
+    for left_away in EXPENDABLE:
+        if segments(text) > 1:
+            values[left_away] = ""
+            text = templates.sms(kind, values)
+    return Sms(address, text)
+
+
+def sample(ctx: JobContext, intent: Intent, name: str) -> Json:
+    """A notice as a preview shows it: to a masked address, with a word in place of the person's name."""
+    to = masked(ctx.db, intent.channel, intent.address)
+    made = notice(ctx.settings, intent.kind, intent.channel, intent.address, intent.data | {"name": name})
+    if isinstance(made, Sms):
+        return {"channel": "sms", "to": to, "text": made.body}
+    return mail_sample(to, messaging_templates.Body(made.subject, made.text, made.html))

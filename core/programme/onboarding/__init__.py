@@ -1,0 +1,1 @@
+"""Accounts of competitors and coaches on the game platform."""

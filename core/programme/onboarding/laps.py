@@ -1,0 +1,186 @@
+"""One lap through people to onboard: everybody once, then a second look at those who were left open.
+
+The lap is the job's checkpoint; what became of each person stands in the ledger of attempts under the lap's key, so
+that whoever takes over after a crash goes on with the rest and counts nobody twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from uuid import UUID
+
+from jobdeck.core.errors import PermanentError
+from jobdeck.core.programme.onboarding import attempts
+from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, PASSING
+from jobdeck.core.programme.onboarding.onboarding import Onboarding
+from jobdeck.core.programme.sync.rules import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE, SECOND_LOOK_SECONDS, all_failed
+from jobdeck.core.redact import safe_error
+from jobdeck.core.registry import Continue, Done, JobContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobdeck.core.programme.onboarding.candidates import Role
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """How far a lap is. `cursor` is the walk's own; `skipped` counts people by why nothing was to be done."""
+
+    key: str
+    second: bool = False
+    finished: bool = False
+    cursor: Json | None = None
+    done: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, checkpoint: Json | None) -> Self | None:
+        """The lap a checkpoint holds, or None where it holds none."""
+        saved = (checkpoint or {}).get("lap")
+        return cls(**saved) if isinstance(saved, dict) and isinstance(saved.get("key"), str) else None
+
+    def save(self) -> Json:
+        """The checkpoint that `load` reads."""
+        return {"lap": asdict(self)}
+
+
+class Walk(Protocol):
+    """The people of a payload, page by page."""
+
+    role: Role
+    people: str
+
+    def count(self) -> int:
+        """How many there are, for the progress."""
+
+    def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
+        """The ids of a page, and the cursor of the next one or None at the end."""
+
+    def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
+        """Onboards the people of a page, and counts those of whom the ledger says nothing by why that is."""
+
+
+class LapRun:
+    """One run of one job on its way through a lap."""
+
+    def __init__(self, ctx: JobContext, walk: Walk) -> None:
+        self._ctx = ctx
+        self._walk = walk
+        self._client = ctx.clients.metactf
+        self._total = walk.count()
+        self._handled = 0
+
+    def run(self) -> tuple[Lap, Continue | None]:
+        """Goes on with the lap until it is finished or the run hands over.
+
+        Returns:
+            The lap, and what to return where it is not finished.
+        """
+        lap = Lap.load(self._ctx.checkpoint)
+        if lap is None:
+            lap = Lap(f"{self._ctx.idempotency_key}:{self._ctx.job.run_token}")
+            self._ctx.save_checkpoint(lap.save())
+        self._handled = lap.done
+        onboarding = Onboarding(self._ctx, self._client, lap.key, self._place)
+        hand_over_at = time.monotonic() + RUN_SECONDS
+        while not lap.finished:
+            if lap.second and lap.cursor is None and (wait := self._second_look_in(lap)):
+                return lap, Continue(lap.save(), delay=wait)
+            lap = self._step(onboarding, lap)
+            self._ctx.save_checkpoint(lap.save())
+            if not lap.finished and time.monotonic() >= hand_over_at:
+                return lap, Continue(lap.save())
+        return lap, None
+
+    def _step(self, onboarding: Onboarding, lap: Lap) -> Lap:
+        ids, cursor = self._left(lap, lap.cursor) if lap.second else self._walk.page(lap.cursor)
+        skipped = self._walk.take(onboarding, ids, lap.key, self._tick)
+        lap = replace(
+            lap,
+            cursor=cursor,
+            done=lap.done if lap.second else lap.done + len(ids),
+            skipped=dict(Counter(lap.skipped) + skipped),
+        )
+        self._handled = lap.done
+        self._ctx.progress(lap.done, max(self._total, lap.done), self._walk.people)
+        if cursor is not None:
+            return lap
+        if lap.second or self._second_look_in(lap) is None:
+            return replace(lap, finished=True)
+        return replace(lap, second=True)
+
+    def _left(self, lap: Lap, cursor: Json | None) -> tuple[list[UUID], Json | None]:
+        after = UUID(cursor["id"]) if cursor else None
+        ids = attempts.unsettled(self._ctx.db, lap.key, self._walk.role, after=after, limit=PAGE)
+        return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
+
+    def _second_look_in(self, lap: Lap) -> float | None:
+        return attempts.second_look_in(
+            self._ctx.db,
+            lap.key,
+            doubt_seconds=self._client.doubt_seconds,
+            pause_seconds=SECOND_LOOK_SECONDS,
+        )
+
+    def _tick(self) -> None:
+        self._handled += 1
+        self._ctx.progress(self._handled, max(self._total, self._handled), self._walk.people)
+
+    def _place(self) -> str:
+        return f"{self._handled} of {self._total} {self._walk.people}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a lap came to."""
+
+    outcomes: dict[str, int]
+    skipped: dict[str, int]
+    errors: list[Json]
+    sample: list[Json]
+
+    @classmethod
+    def of(cls, ctx: JobContext, lap: Lap, role: Role) -> Self:
+        """Reads them from the ledger; exact whatever crashed on the way."""
+        key = "coachId" if role == "coach" else "competitorId"
+        errors = attempts.failures(ctx.db, lap.key, role, ERRORS_TOLD)
+        sample = attempts.sample(ctx.db, lap.key, role, SAMPLE)
+        return cls(
+            attempts.counts(ctx.db, lap.key, role),
+            lap.skipped,
+            [{key: str(one), "reason": why, "error": safe_error(message, 300)} for one, why, message in errors],
+            [{key: str(one), "status": outcome} for one, outcome in sample],
+        )
+
+    @property
+    def good(self) -> int:
+        """People who were given their account."""
+        return self.outcomes.get(CREATED, 0) + self.outcomes.get(ADOPTED, 0)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """People who were not, by why."""
+        return {word: count for word, count in sorted(self.outcomes.items()) if word not in {CREATED, ADOPTED}}
+
+
+def judged(ctx: JobContext, people: str, output: Json, failures: dict[str, int]) -> Done:
+    """The end of a lap: done, partly done, or failed where nobody was onboarded although somebody was to be.
+
+    Raises:
+        RetryLater: everybody failed and some may go well later.
+        PermanentError: everybody failed for reasons that time does not mend.
+    """
+    failed = sum(failures.values())
+    if not failed or output["processed"] > failed:
+        return Done(output, failed=failed)
+    ctx.save_checkpoint({})
+    first = output["errors"][0]["error"] if output["errors"] else "see the runs before this one"
+    if PASSING & failures.keys():
+        raise all_failed("onboarding", f"{failed} {people}", first)
+    raise PermanentError(f"None of the {failed} {people} could be onboarded. The first: {first}")

@@ -1,0 +1,270 @@
+"""The onboarding of people, so many at a time: look each up, ask for an account where there is none, store the answer.
+
+Threads do nothing but talk to the vendor; whatever is decided and stored is done here, in the run's own thread. A
+creation is never sent twice: before it stands a row that says so, and where it is not known what became of it, the
+person is left for a second look, which asks the vendor first.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from jobdeck.core.programme.onboarding import attempts, store
+from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, Run
+from jobdeck.core.programme.onboarding.candidates import Refusal
+from jobdeck.core.programme.sync.parallel import Parallel
+from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status, outage
+from jobdeck.core.programme.vendors.metactf_errors import (
+    AuthError,
+    Conflict,
+    ContractError,
+    Forbidden,
+    GamePlatformError,
+    ServerError,
+    TransportError,
+)
+from jobdeck.core.redact import safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+    from uuid import UUID
+
+    from jobdeck.core.errors import JobdeckError
+    from jobdeck.core.programme.onboarding.candidates import Newcomer, Person
+    from jobdeck.core.programme.vendors.metactf import MetaCtfClient
+    from jobdeck.core.programme.vendors.metactf_models import User
+    from jobdeck.core.registry import JobContext
+
+LEFT: Final = "left"
+"""Of a person who is left for a second look."""
+ELSEWHERE: Final = "elsewhere"
+"""Of a person whom another job is onboarding at this moment."""
+GONE: Final = "gone"
+"""Of a person who was deleted meanwhile."""
+NOT_ASKED: Final = "The account was not asked for yet."
+LONGEST_MESSAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one person: `created`, `adopted`, `left`, `elsewhere`, `gone`, or the word for a failure."""
+
+    outcome: str
+    message: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the person has a usable account now."""
+        return self.outcome in {CREATED, ADOPTED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One request under way: the look-up of a person, or the creation after it."""
+
+    newcomer: Newcomer
+    creates: bool = False
+
+
+class Onboarding:
+    """The people of one run. `place` says in a few words how far the run is."""
+
+    def __init__(self, ctx: JobContext, client: MetaCtfClient, lap: str, place: Callable[[], str]) -> None:
+        self._ctx = ctx
+        self._client = client
+        self._run = Run(lap, ctx.job.id, ctx.job.run_token)
+        self._place = place
+        self._outages = 0
+        self._pause = 0.0
+        self._stop: JobdeckError | None = None
+        self._verdicts: dict[UUID, Verdict] = {}
+
+    def take(self, newcomers: Sequence[Newcomer], *, on_done: Callable[[], None] = lambda: None) -> dict[UUID, Verdict]:
+        """Onboards people and says what became of each.
+
+        Where the run is to stop, what is under way is awaited and stored first: a creation that was sent is worth
+        knowing of.
+
+        Raises:
+            AuthError: the token is not accepted.
+            RetryLater: the vendor cannot answer.
+            Cancelled: the run is told to stop.
+        """
+        self._verdicts = {}
+        opened = self._open(newcomers)
+        waiting = iter([one for one in newcomers if one.person_id in opened])
+        workers = self._ctx.settings.game_platform_concurrency
+        with Parallel[_Step](workers, at_a_time=2 * workers) as under_way:
+
+            def fill() -> None:
+                while not (under_way.full or self._stopping) and (one := next(waiting, None)) is not None:
+                    under_way.start(_Step(one), partial(self._client.find_user, one.synced_user_id))
+
+            fill()
+            while (found := under_way.next()) is not None:
+                step, future = found
+                if self._after(step, future, under_way):
+                    on_done()
+                fill()
+                for waiting_step in under_way.drop_waiting() if self._stopping else ():
+                    self._leave(waiting_step.newcomer, NOT_ASKED, not_sent=waiting_step.creates)
+        if self._stop is not None:
+            raise self._stop
+        self._ctx.raise_if_cancelled()
+        return self._verdicts
+
+    def refuse(self, refused: Iterable[tuple[Person, Refusal]]) -> None:
+        """Records people who are given no account although nothing was asked."""
+        found = list(refused)
+        opened = self._open([person for person, _ in found])
+        for person, refusal in found:
+            if person.person_id in opened:
+                self._fail(person, refusal)
+
+    def postpone(self, people: Sequence[Person], message: str) -> None:
+        """Leaves people for a second look without asking anything."""
+        opened = self._open(people)
+        for person in people:
+            if person.person_id in opened:
+                attempts.leave(self._ctx.db, self._run, person.person_id, message)
+
+    def drop(self, person: Person) -> None:
+        """Takes a person who was left off the list: nothing is to be done any more."""
+        attempts.drop(self._ctx.db, self._run, person.person_id)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop is not None or self._ctx.cancelled()
+
+    def _open(self, people: Sequence[Person]) -> set[UUID]:
+        if not people:
+            return set()
+        opened = attempts.open_all(self._ctx.db, self._run, people, doubt_seconds=self._client.doubt_seconds)
+        for one in people:
+            if one.person_id not in opened:
+                self._verdicts[one.person_id] = Verdict(ELSEWHERE, "Another job is onboarding this person.")
+        return opened
+
+    def _after(self, step: _Step, future: Future[Any], under_way: Parallel[_Step]) -> bool:
+        """Handles an answer; says whether the person is done with."""
+        try:
+            answer = future.result()
+        except GamePlatformError as error:
+            self._failed(step, error)
+            return True
+        self._outages = 0
+        if step.creates:
+            user, created = answer
+            self._store(step.newcomer, user, CREATED if created else ADOPTED)
+        elif answer is not None:
+            self._store(step.newcomer, answer, None)
+        elif self._stopping or not self._intends(step.newcomer):
+            self._leave(step.newcomer, NOT_ASKED)
+        else:
+            give_up_at = time.monotonic() + self._client.budget
+            under_way.start(_Step(step.newcomer, creates=True), partial(self._create, step.newcomer, give_up_at))
+            return False
+        return True
+
+    def _intends(self, newcomer: Newcomer) -> bool:
+        return attempts.intend(self._ctx.db, self._run, newcomer, doubt_seconds=self._client.doubt_seconds)
+
+    def _create(self, newcomer: Newcomer, give_up_at: float) -> tuple[User, bool]:
+        """Asks for the account; not where that is so late that somebody else may have taken the person over."""
+        if time.monotonic() > give_up_at:
+            raise TransportError("The request waited too long and was not sent.", ambiguous=False)
+        return self._client.create_user(newcomer.new)
+
+    def _failed(self, step: _Step, error: GamePlatformError) -> None:
+        message = safe_error(str(error), LONGEST_MESSAGE)
+        if isinstance(error, AuthError):
+            self._stop = self._stop or error
+            self._leave(step.newcomer, message)
+        elif error.outage or (step.creates and isinstance(error, ContractError)):
+            not_sent = step.creates and not _in_doubt(error)
+            self._leave(step.newcomer, message, not_sent=not_sent)
+            self._count_outage(error)
+        else:
+            self._outages = 0
+            self._fail(step.newcomer, Refusal(_word(error), message))
+
+    def _count_outage(self, error: GamePlatformError) -> None:
+        if not error.outage:
+            return
+        self._outages += 1
+        self._pause = float(getattr(error, "seconds", 0.0))
+        stop = outage("onboarding", self._outages, self._pause, self._place(), attempt=self._ctx.job.attempt)
+        self._stop = self._stop or stop
+
+    def _store(self, newcomer: Newcomer, user: User, outcome: str | None) -> None:
+        try:
+            with self._telling(newcomer):
+                if newcomer.role == "user":
+                    stored, problem = store.store_competitor(self._ctx.db, self._run, newcomer, user, outcome), None
+                else:
+                    problem = _unusable(user)
+                    stored = store.store_coach(self._ctx.db, self._run, newcomer, user, outcome, problem)
+                self._judge(newcomer, stored, problem or "")
+        except psycopg.errors.DeadlockDetected:
+            self._leave(newcomer, "Another transaction stood in the way.")
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            # The error's own text quotes the row, which holds personal data.
+            where = error.diag.constraint_name or type(error).__name__
+            self._fail(
+                newcomer,
+                Refusal("taken", f"The account exists and cannot be stored here ({where}). Look for a second mapping."),
+            )
+
+    def _fail(self, person: Person, refusal: Refusal) -> None:
+        with self._telling(person):
+            store.store_failure(self._ctx.db, self._run, person, refusal)
+            self._judge(person, refusal.outcome, refusal.message)
+
+    @contextmanager
+    def _telling(self, person: Person) -> Iterator[None]:
+        try:
+            yield
+        except store.PersonGoneError:
+            self._judge(person, GONE, "The person was deleted meanwhile.")
+        except store.TakenOverError:
+            self._judge(person, ELSEWHERE, "Another run has taken this person over.")
+
+    def _leave(self, person: Person, message: str, *, not_sent: bool = False) -> None:
+        attempts.leave(self._ctx.db, self._run, person.person_id, message, not_sent=not_sent)
+        self._judge(person, LEFT, message)
+
+    def _judge(self, person: Person, outcome: str, message: str = "") -> None:
+        self._verdicts[person.person_id] = verdict = Verdict(outcome, message)
+        if not verdict.good:
+            who = "Coach" if person.role == "coach" else "Competitor"
+            self._ctx.log.warning("%s %s: %s. %s", who, person.person_id, outcome, message[:300])
+
+
+def _in_doubt(error: GamePlatformError) -> bool:
+    """Whether a creation that failed so may have been carried out."""
+    return isinstance(error, ServerError | ContractError) or (isinstance(error, TransportError) and error.ambiguous)
+
+
+def _word(error: GamePlatformError) -> str:
+    if isinstance(error, Conflict):
+        return "conflict"
+    if isinstance(error, Forbidden):
+        return "not_approved"
+    return "contract" if isinstance(error, ContractError) else "refused"
+
+
+def _unusable(user: User) -> str | None:
+    status = account_status(user.metactf_user_status, logged_in=bool(user.last_login_unix_timestamp))
+    if status in ACTIVE_STATUSES:
+        return None
+    return (
+        f"The coach's account has the status {status}; it must be approved or user_created before competitors and "
+        "teams can be added to it. Ask the vendor to approve it."
+    )

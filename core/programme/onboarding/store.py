@@ -1,0 +1,261 @@
+"""Stores what became of one person's onboarding: account, person, statistics and audit together, or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg.types.json import Jsonb
+
+from jobdeck.core.programme.onboarding import attempts, candidates
+from jobdeck.core.programme.sync.rules import account_status
+from jobdeck.core.programme.vendors.metactf_models import moment
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import psycopg
+
+    from jobdeck.core.programme.onboarding.attempts import Attempt, Run
+    from jobdeck.core.programme.onboarding.candidates import Newcomer, Person, Refusal
+    from jobdeck.core.programme.vendors.metactf_models import User
+
+DISCLOSED_TO: Final = "MetaCTF"
+NOT_USABLE: Final = "not_usable"
+"""Of a coach whose account exists and to which nobody can be added yet."""
+PURPOSE: Final = "Account on the game platform"
+_ENTITIES: Final = {"user": "competitor", "coach": "profile"}
+
+
+class PersonGoneError(Exception):
+    """The person was deleted here meanwhile."""
+
+
+class TakenOverError(Exception):
+    """Another run has taken the person over; nothing was stored."""
+
+
+def store_competitor(
+    conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None
+) -> str:
+    """Gives a competitor the account that the vendor has; a mapping that was there is replaced by it.
+
+    Returns:
+        What the attempt came to; see `attempts.settle` for an outcome of None.
+
+    Raises:
+        PersonGoneError: there is no such competitor any more.
+        TakenOverError: another run has taken this person over.
+        psycopg.Error: nothing was stored.
+    """
+    with conn.transaction():
+        locked = conn.execute("select from public.competitors where id = %s for update", (newcomer.person_id,))
+        attempt = _settled(conn, run, newcomer, locked, done=True, outcome=outcome)
+        _note_login(conn, user)
+        status = candidates.statuses(conn, [newcomer.person_id], has_account=True)[newcomer.person_id]
+        values = _account(newcomer, user) | {
+            "competitor_status": status,
+            "email": newcomer.new.email if attempt.sent else None,
+        }
+        conn.execute(
+            """
+            insert into public.game_platform_profiles as p
+              (competitor_id, metactf_role, synced_user_id, metactf_user_id, metactf_username, status, last_synced_at)
+            values (%(person)s, 'user', %(synced)s, %(metactf_user_id)s, %(username)s,
+                    %(status)s::public.metactf_sync_status, now())
+            on conflict (competitor_id) do update set
+              metactf_role = 'user', synced_user_id = excluded.synced_user_id,
+              metactf_user_id = excluded.metactf_user_id, metactf_username = excluded.metactf_username,
+              status = excluded.status, sync_error = null, last_synced_at = now(), updated_at = now()
+            """,
+            values,
+        )
+        conn.execute(
+            """
+            update public.competitors set
+              game_platform_id = %(synced)s, game_platform_synced_at = now(), game_platform_sync_error = null,
+              game_platform_onboarding_email = coalesce(%(email)s, game_platform_onboarding_email),
+              status = %(competitor_status)s
+            where id = %(person)s
+            """,
+            values,
+        )
+        conn.execute(
+            "insert into public.game_platform_stats (competitor_id) values (%(person)s) on conflict do nothing",
+            values,
+        )
+        _disclose(conn, run, newcomer, attempt)
+    return attempt.outcome
+
+
+def store_coach(
+    conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None, problem: str | None
+) -> str:
+    """Gives a coach the account that the vendor has. A `problem` says why it cannot be used yet.
+
+    Returns:
+        What the attempt came to; see `attempts.settle` for an outcome of None.
+
+    Raises:
+        PersonGoneError: there is no such profile any more.
+        TakenOverError: another run has taken this person over.
+        psycopg.Error: nothing was stored.
+    """
+    with conn.transaction():
+        locked = conn.execute("select from public.profiles where id = %s for update", (newcomer.person_id,))
+        attempt = _settled(
+            conn,
+            run,
+            newcomer,
+            locked,
+            done=problem is None,
+            outcome=outcome if problem is None else NOT_USABLE,
+            message=problem,
+        )
+        _note_login(conn, user)
+        values = _account(newcomer, user) | {"problem": problem}
+        conn.execute(
+            """
+            insert into public.game_platform_profiles as p
+              (coach_id, metactf_role, synced_user_id, metactf_user_id, metactf_username, status, last_synced_at,
+               sync_error)
+            values (%(person)s, 'coach', %(synced)s, %(metactf_user_id)s, %(username)s,
+                    %(status)s::public.metactf_sync_status, now(), %(problem)s)
+            on conflict (coach_id) do update set
+              metactf_role = 'coach', synced_user_id = excluded.synced_user_id,
+              metactf_user_id = excluded.metactf_user_id, metactf_username = excluded.metactf_username,
+              status = excluded.status, sync_error = excluded.sync_error, last_synced_at = now(), updated_at = now()
+            """,
+            values,
+        )
+        conn.execute(
+            """
+            update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
+              updated_at = now()
+            where id = %(person)s
+            """,
+            values,
+        )
+        _disclose(conn, run, newcomer, attempt)
+    return attempt.outcome
+
+
+def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced_user_id: str) -> None:
+    """Writes to a competitor the account that the mapping has: what an earlier onboarding left half done."""
+    with conn.transaction():
+        conn.execute("select from public.competitors where id = %s for update", (competitor_id,))
+        status = candidates.statuses(conn, [competitor_id], has_account=True).get(competitor_id)
+        conn.execute(
+            """
+            update public.competitors set game_platform_id = %(synced)s, game_platform_synced_at = now(),
+              game_platform_sync_error = null, status = %(status)s
+            where id = %(person)s and game_platform_id is null
+            """,
+            {"person": competitor_id, "synced": synced_user_id, "status": status},
+        )
+        conn.execute(
+            "insert into public.game_platform_stats (competitor_id) values (%s) on conflict do nothing",
+            (competitor_id,),
+        )
+
+
+def repair_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: str) -> None:
+    """Writes to a coach's profile the account that the mapping has."""
+    conn.execute(
+        """
+        update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
+          updated_at = now()
+        where id = %(person)s and game_platform_user_id is distinct from %(synced)s
+        """,
+        {"person": coach_id, "synced": synced_user_id},
+    )
+
+
+def store_failure(conn: psycopg.Connection[Any], run: Run, person: Person, refusal: Refusal) -> None:
+    """Ends an attempt that failed, and tells the person's row and mapping why; the account's status stays.
+
+    Raises:
+        PersonGoneError: the person was deleted meanwhile.
+        TakenOverError: another run has taken this person over.
+    """
+    values = {"person": person.person_id, "message": refusal.message}
+    with conn.transaction():
+        locked = conn.execute(
+            """
+            select id from public.competitors where id = %(person)s
+            union all select id from public.profiles where id = %(person)s
+            """,
+            values,
+        )
+        attempt = _settled(conn, run, person, locked, done=False, outcome=refusal.outcome, message=refusal.message)
+        conn.execute(
+            "update public.competitors set game_platform_sync_error = %(message)s where id = %(person)s", values
+        )
+        conn.execute(
+            "update public.game_platform_profiles set sync_error = %(message)s, updated_at = now() "
+            "where competitor_id = %(person)s or coach_id = %(person)s",
+            values,
+        )
+        _disclose(conn, run, person, attempt)
+
+
+def _settled(
+    conn: psycopg.Connection[Any],
+    run: Run,
+    person: Person,
+    locked: psycopg.Cursor[Any],
+    **facts: Any,
+) -> Attempt:
+    if locked.rowcount == 0:
+        raise PersonGoneError
+    attempt = attempts.settle(conn, run, person.person_id, **facts)
+    if attempt is None:
+        raise TakenOverError
+    return attempt
+
+
+def _account(newcomer: Newcomer, user: User) -> dict[str, Any]:
+    return {
+        "person": newcomer.person_id,
+        "synced": newcomer.synced_user_id,
+        "metactf_user_id": user.metactf_user_id,
+        "username": user.metactf_username,
+        "status": account_status(user.metactf_user_status, logged_in=bool(user.last_login_unix_timestamp)),
+    }
+
+
+def _note_login(conn: psycopg.Connection[Any], user: User) -> None:
+    login = moment(user.last_login_unix_timestamp)
+    if login is not None:
+        conn.execute(
+            """
+            insert into public.game_platform_sync_state as s (synced_user_id, last_login_at) values (%s, %s)
+            on conflict (synced_user_id) do update set
+              last_login_at = greatest(s.last_login_at, excluded.last_login_at)
+            """,
+            (user.syned_user_id, login),
+        )
+
+
+def _disclose(conn: psycopg.Connection[Any], run: Run, person: Person, attempt: Attempt) -> None:
+    """Audits that a person's data went to the vendor, by the names of the fields that were sent."""
+    if not attempt.sent:
+        return
+    conn.execute(
+        """
+        insert into public.activity_logs (action, entity_type, entity_id, metadata)
+        values ('data_disclosed_game_platform', %s, %s, %s || jsonb_build_object('disclosure_date', now()))
+        """,
+        (
+            _ENTITIES[person.role],
+            person.person_id,
+            Jsonb(
+                {
+                    "disclosed_to": DISCLOSED_TO,
+                    "purpose": PURPOSE,
+                    "data_fields": attempt.sent_fields,
+                    "result": attempt.outcome,
+                    "job_id": str(run.job_id),
+                }
+            ),
+        ),
+    )

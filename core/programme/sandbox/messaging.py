@@ -1,0 +1,173 @@
+"""The sandbox's mail and text vendors over HTTP: which requests are theirs, and how they fail by the rules."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import SecretStr
+
+from jobdeck.core.programme.sandbox import sendgrid, twilio
+
+if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
+
+    from jobdeck.core.programme.sandbox.rules import Rule
+    from jobdeck.core.programme.sandbox.server import Sandbox
+
+Reply = tuple[int, Any, dict[str, str]]
+
+FROM_EMAIL: Final = "dashboard@example.org"
+UNSUBSCRIBE_GROUP: Final = 4711
+CODES: Final = {401: 20003, 403: 20403, 404: 20404, 429: 20429}
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    content: bytes
+    authorization: str | None
+
+    @property
+    def is_mail(self) -> bool:
+        return self.path.startswith(sendgrid.PREFIX)
+
+    @property
+    def about(self) -> str | None:
+        """Who the request is for, where it is for one: a number, or the one address of a mail."""
+        if not self.is_mail:
+            return dict(parse_qsl(self.content.decode(errors="replace"))).get("To")
+        with suppress(ValueError, LookupError, TypeError):
+            people = json.loads(self.content)["personalizations"]
+            return str(people[0]["to"][0]["email"]) if len(people) == 1 else None
+        return None
+
+
+def settings_env(sandbox: Sandbox) -> dict[str, str]:
+    """The environment variables that point mail and text messages at this sandbox."""
+    base = f"http://127.0.0.1:{sandbox.port}"
+    return {
+        "SENDGRID_API_KEY": sendgrid.KEY,
+        "SENDGRID_API_BASE_URL": base,
+        "SENDGRID_FROM_EMAIL": FROM_EMAIL,
+        "SENDGRID_UNSUBSCRIBE_GROUP_ID": str(UNSUBSCRIBE_GROUP),
+        "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY": sandbox.sendgrid.public_key,
+        "SMS_PROVIDER": "twilio",
+        "TWILIO_ACCOUNT_SID": twilio.ACCOUNT,
+        "TWILIO_AUTH_TOKEN": twilio.TOKEN,
+        "TWILIO_FROM_NUMBER": twilio.SENDER,
+        "TWILIO_API_BASE_URL": base,
+    }
+
+
+def demo_settings(sandbox: Sandbox) -> dict[str, Any]:
+    """Changes to settings under which nothing that is sent can reach anyone but this sandbox."""
+    variables = settings_env(sandbox)
+    return {
+        "sendgrid_api_key": SecretStr(variables["SENDGRID_API_KEY"]),
+        "sendgrid_api_base_url": variables["SENDGRID_API_BASE_URL"],
+        "sendgrid_from_email": FROM_EMAIL,
+        "sendgrid_from_name": "Coach Dashboard",
+        "sendgrid_template_id": None,
+        "sendgrid_unsubscribe_group_id": UNSUBSCRIBE_GROUP,
+        "sendgrid_sandbox_mode": False,
+        "sendgrid_event_webhook_public_key": variables["SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY"],
+        "sms_provider": "twilio",
+        "twilio_account_sid": twilio.ACCOUNT,
+        "twilio_auth_token": SecretStr(twilio.TOKEN),
+        "twilio_messaging_service_sid": None,
+        "twilio_from_number": twilio.SENDER,
+        "twilio_api_base_url": variables["TWILIO_API_BASE_URL"],
+        "app_base_url": "https://dashboard.example.org",
+        "quiet_hours": "",
+    }
+
+
+def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
+    """Answers the request where it is for the mail or text vendor; False, untouched, where it is not."""
+    parts = urlsplit(handler.path)
+    if not parts.path.startswith((sendgrid.PREFIX, twilio.PREFIX)):
+        return False
+    length = int(handler.headers.get("Content-Length") or 0)
+    request = _Request(
+        handler.command,
+        parts.path,
+        dict(parse_qsl(parts.query)),
+        handler.rfile.read(length) if length else b"",
+        handler.headers.get("Authorization"),
+    )
+    rule = sandbox.rules.strike(request.method, request.path, request.about)
+    reply = _answer(sandbox, request, rule)
+    from jobdeck.core.programme.sandbox.server import Seen  # noqa: PLC0415 -- the server knows this module
+
+    # Noted before it is sent, so that whoever has the answer finds the request in the list.
+    sandbox.note(Seen(request.method, request.path, None, reply[0] if reply else None))
+    if reply is None:
+        handler.close_connection = True
+    else:
+        _send(handler, reply)
+    return True
+
+
+def _answer(sandbox: Sandbox, request: _Request, rule: Rule | None) -> Reply | None:
+    """The answer, or None where the line is to be cut."""
+    if rule is None:
+        return _vendor(sandbox, request)
+    if rule.status is not None:
+        return _failed(sandbox, request, rule)
+    if rule.fault == "cut-before":
+        return None
+    if rule.fault == "slow":
+        sandbox.closing.wait(rule.seconds)
+    reply = _vendor(sandbox, request)
+    broken: dict[str, Reply | None] = {
+        "cut-after": None,
+        "malformed": (reply[0] if not request.is_mail else 200, b"<html>It works", {}),
+        "schema": (reply[0], {"unexpected": True}, {}),
+    }
+    return broken.get(rule.fault, reply)
+
+
+def _vendor(sandbox: Sandbox, request: _Request) -> Reply:
+    if request.is_mail:
+        key = (request.authorization or "").removeprefix("Bearer ")
+        path = request.path.removeprefix(sendgrid.PREFIX)
+        return sandbox.sendgrid.answer(request.method, path, request.query, request.content, key)
+    fields = dict(parse_qsl(request.content.decode(errors="replace"))) if request.method == "POST" else request.query
+    path = request.path.removeprefix(twilio.PREFIX)
+    return sandbox.twilio.answer(request.method, path, fields, request.authorization)
+
+
+def _failed(sandbox: Sandbox, request: _Request, rule: Rule) -> Reply:
+    status = rule.status or 500
+    headers = {}
+    if rule.retry_after is not None:
+        at = datetime.fromtimestamp(sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
+        headers["Retry-After"] = format_datetime(at, usegmt=True) if rule.retry_after_as_date else str(rule.retry_after)
+    if request.is_mail:
+        _, body, _ = sendgrid.refused(status, rule.message, "from" if status == 403 else None)
+        if status == 429 and rule.retry_after is None:
+            headers |= {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
+        return status, body, headers
+    told = rule.detail or ""
+    code = int(told) if told.isdecimal() else CODES.get(status, 20000 + status)
+    _, body, _ = sandbox.twilio.refused(status, code, rule.message)
+    return status, body, headers
+
+
+def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+    status, body, headers = reply
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with suppress(ConnectionError):
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(content)

@@ -1,0 +1,125 @@
+"""Invented conversations, release forms and a campaign for the sample's people, and what becomes of mail to them.
+
+Addresses are at example.org and numbers are Twilio's for tests, so that nothing can reach anybody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid5
+
+from jobdeck.core.programme.messaging.templates import markdown
+from jobdeck.core.programme.sandbox import messaging_seed
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobdeck.core.programme.sandbox.messaging_seed import Row
+    from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+    from jobdeck.core.programme.sandbox.twilio import Twilio
+
+_SPACE: Final = UUID("b6f8e0a4-52c1-4d0f-8f57-7f6f9a1f3c11")
+
+ADMINS: Final = (("Nadia", "Oakley"), ("Otto", "Pine"))
+CAMPAIGN: Final = uuid5(_SPACE, "campaign")
+"""The campaign that is there to be sent."""
+
+FORMS: Final = 12
+OPTED_OUT_NUMBER: Final = "+15005550004"
+UNDELIVERED_NUMBER: Final = "+15005551003"
+"""A coach whose number Twilio refuses, and one whose carrier filters our texts."""
+
+BOUNCING: Final = ("competitor9@example.org", "parent-competitor2@example.org")
+BLOCKED: Final = ("competitor17@example.org", "parent-competitor5@example.org")
+
+_WORDS: Final = (
+    "Is the practice round still on Thursday?",
+    "Two of my students cannot sign in yet.",
+    "The release forms are on their way.",
+    "Thank you, that solved it.",
+    "Can a team swap a member before the finals?",
+    "The schedule for Saturday is out.",
+)
+_ANNOUNCEMENT: Final = """The finals begin on **Saturday at 10:00**.
+
+| Round | Starts |
+|-------|--------|
+| Warm-up | 10:00 |
+| Finals | 11:00 |
+
+Sign in half an hour before, and bring your team.
+"""
+
+
+def admin(number: int) -> UUID:
+    """The admin at a place."""
+    return uuid5(_SPACE, f"admin {number}")
+
+
+def load(conn: psycopg.Connection[Any], coaches: list[UUID], competitors: list[UUID]) -> None:
+    """Fills the messaging tables for people who are there; a second time adds nothing."""
+    messaging_seed.add_admins(conn, [_admin_row(number) for number in range(len(ADMINS))])
+    numbers = [f"+1500555{1000 + number}" for number in range(len(coaches))]
+    numbers[1:2] = [OPTED_OUT_NUMBER]
+    messaging_seed.set_numbers(
+        conn,
+        [
+            {"id": coach, "number": number, "sms": place != 2}
+            for place, (coach, number) in enumerate(zip(coaches, numbers, strict=True))
+        ],
+    )
+    messaging_seed.add_conversations(conn, [_conversation_row(number, coach) for number, coach in enumerate(coaches)])
+    rows = [_message_row(number, nth, coach) for number, coach in enumerate(coaches) for nth in range(2 + number)]
+    messaging_seed.add_messages(conn, rows)
+    messaging_seed.archive(conn, [{"user_id": coaches[-1], "message_id": rows[-1]["id"]}])
+    messaging_seed.add_agreements(conn, [_form_row(number, competitors[number]) for number in range(FORMS)])
+    messaging_seed.add_campaign(
+        conn,
+        {
+            "id": CAMPAIGN,
+            "subject": "The finals begin on Saturday",
+            "body_markdown": _ANNOUNCEMENT,
+            "body_html": markdown(_ANNOUNCEMENT),
+            "created_by": admin(0),
+        },
+    )
+
+
+def populate(mail: SendGrid, texts: Twilio) -> None:
+    """Lets some addresses bounce and some be blocked, and a carrier filter one number's texts."""
+    mail.fates.update(dict.fromkeys(BOUNCING, "bounce") | dict.fromkeys(BLOCKED, "blocked"))
+    texts.fates[UNDELIVERED_NUMBER] = 30007
+
+
+def _admin_row(number: int) -> Row:
+    first, last = ADMINS[number]
+    return {"id": admin(number), "email": f"admin{number + 1}@example.org", "first_name": first, "last_name": last}
+
+
+def _conversation_row(number: int, coach: UUID) -> Row:
+    return {
+        "id": uuid5(_SPACE, f"conversation {number}"),
+        "title": f"Questions {number + 1}",
+        "created_by": coach,
+        "members": [coach, *(admin(place) for place in range(len(ADMINS)))],
+    }
+
+
+def _message_row(number: int, nth: int, coach: UUID) -> Row:
+    from_coach = nth == 0
+    return {
+        "id": uuid5(_SPACE, f"message {number} {nth}"),
+        "conversation_id": uuid5(_SPACE, f"conversation {number}"),
+        "sender_id": coach if from_coach else admin(nth % len(ADMINS)),
+        "body": _WORDS[(number + nth) % len(_WORDS)],
+        "age": 60 * (number + 1) - 5 * nth,
+    }
+
+
+def _form_row(number: int, competitor: UUID) -> Row:
+    return {
+        "id": uuid5(_SPACE, f"form {number}"),
+        "competitor_id": competitor,
+        "request_id": f"sample-{number}",
+        "age": 6 + number,
+    }

@@ -1,0 +1,256 @@
+"""A vendor on loopback: real HTTP in front of `metactf`, which fails by the rules it is given."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from jobdeck.core.programme.sandbox import messaging, messaging_sample, sample
+from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf, Reply
+from jobdeck.core.programme.sandbox.rules import Rule, Rules
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.programme.sandbox.twilio import Twilio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+TOKEN: Final = "sandbox-token"  # noqa: S105 -- the sandbox's own, good for nothing else
+LARGEST_REQUEST: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request that came in. `user` is the id it is about; `status` is None where the line was cut."""
+
+    method: str
+    path: str
+    user: str | None
+    status: int | None
+
+    @property
+    def mutating(self) -> bool:
+        """Whether it asked for a change."""
+        return self.method != "GET"
+
+
+class Sandbox:
+    """The sandbox vendors on 127.0.0.1. As a context manager it serves from entry to exit.
+
+    Args:
+        port: 0 picks a free one.
+        rules: faults in force from the start, as text or values.
+        people: whether the sample's accounts are there and move on with each poll.
+        clock: unix seconds, for new activity and for HTTP dates.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        rules: Iterable[Rule | str] = (),
+        people: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.rules = Rules(rules)
+        self.metactf = MetaCtf(clock)
+        self.sendgrid = SendGrid(clock)
+        self.twilio = Twilio(clock)
+        self.clock = clock
+        self.closing = threading.Event()
+        self._seen: list[Seen] = []
+        self._lock = threading.Lock()
+        if people:
+            sample.populate(self.metactf)
+            messaging_sample.populate(self.sendgrid, self.twilio)
+        self._server = _Server(("127.0.0.1", port), self)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Serves in a thread until `close`."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="sandbox", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops serving and hangs up on everyone."""
+        self.closing.set()
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._thread = None
+        self._server.hang_up()
+        self._server.server_close()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._server.server_address[1])
+
+    @property
+    def metactf_url(self) -> str:
+        """What `GAME_PLATFORM_API_BASE_URL` must be to reach it."""
+        return f"http://127.0.0.1:{self.port}{PREFIX}"
+
+    def settings_env(self) -> dict[str, str]:
+        """The environment variables that point Jobdeck at this sandbox."""
+        return {
+            "GAME_PLATFORM_API_TOKEN": TOKEN,
+            "GAME_PLATFORM_API_BASE_URL": self.metactf_url,
+            "GAME_PLATFORM_INTEGRATION_ENABLED": "true",
+            **messaging.settings_env(self),
+        }
+
+    @property
+    def requests(self) -> list[Seen]:
+        """Every request since the start or since `forget`, oldest first; bodies are not kept."""
+        with self._lock:
+            return list(self._seen)
+
+    def forget(self) -> None:
+        """Empties the list of requests."""
+        with self._lock:
+            self._seen.clear()
+
+    def note(self, seen: Seen) -> None:
+        """Adds a request to the list."""
+        with self._lock:
+            self._seen.append(seen)
+
+
+class _Server(ThreadingHTTPServer):
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a client that hangs up is what a sandbox is for."""
+
+    def hang_up(self) -> None:
+        """Ends every connection, so that threads waiting for the next request end too."""
+        with self._open_lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "sandbox"
+    sys_version = ""
+    server: _Server
+
+    def do_GET(self) -> None:
+        if messaging.serves(self, self.server.sandbox):
+            return
+        fields = dict(parse_qsl(urlsplit(self.path).query))
+        self._serve(fields)
+
+    def do_POST(self) -> None:
+        if messaging.serves(self, self.server.sandbox):
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LARGEST_REQUEST:
+            self.close_connection = True
+            self._send(413, {"detail": "Request body too large"})
+            return
+        try:
+            fields = json.loads(self.rfile.read(length) or b"{}")
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            self._send(422, {"detail": [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]})
+            return
+        self._serve(fields)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
+        """Prints nothing: a query may name a person's id."""
+
+    def _serve(self, fields: dict[str, Any]) -> None:
+        sandbox = self.server.sandbox
+        path = urlsplit(self.path).path
+        user = fields.get("syned_user_id")
+        rule = sandbox.rules.strike(self.command, path, user)
+        reply = self._answer(path, fields, rule)
+        # Noted before it is sent, so that whoever has the answer finds the request in the list.
+        sandbox.note(Seen(self.command, path.removeprefix(PREFIX), user, reply.status if reply else None))
+        if reply is None:
+            self.close_connection = True
+        else:
+            self._send(reply.status, reply.body, self._retry_after(rule))
+
+    def _answer(self, path: str, fields: dict[str, Any], rule: Rule | None) -> Reply | None:
+        """The answer, or None where the line is to be cut."""
+        if rule is None:
+            return self._vendor(path, fields)
+        if rule.status is not None:
+            return Reply(rule.status, {"detail": rule.message})
+        if rule.fault == "cut-before":
+            return None
+        if rule.fault == "slow":
+            self.server.sandbox.closing.wait(rule.seconds)
+        reply = self._vendor(path, fields)
+        broken: dict[str, Reply | None] = {
+            "cut-after": None,
+            "malformed": Reply(reply.status, b'{"syned_user_id": "c-1", "challenge_so'),
+            "schema": Reply(reply.status, {"unexpected": True}),
+        }
+        return broken.get(rule.fault, reply)
+
+    def _vendor(self, path: str, fields: dict[str, Any]) -> Reply:
+        if not path.startswith(PREFIX):
+            return Reply(404, {"detail": "Not Found"})
+        path = path.removeprefix(PREFIX) or "/"
+        if path != "/" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return Reply(401, {"detail": "Invalid authentication credentials"})
+        return self.server.sandbox.metactf.answer(self.command, path, fields)
+
+    def _retry_after(self, rule: Rule | None) -> str | None:
+        if rule is None or rule.retry_after is None:
+            return None
+        if not rule.retry_after_as_date:
+            return str(rule.retry_after)
+        at = datetime.fromtimestamp(self.server.sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
+        return format_datetime(at, usegmt=True)
+
+    def _send(self, status: int, body: Any, retry_after: str | None = None) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with suppress(ConnectionError):
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            if retry_after is not None:
+                self.send_header("Retry-After", retry_after)
+            self.end_headers()
+            self.wfile.write(content)

@@ -1,0 +1,1 @@
+"""What is copied from the game platform: accounts, solves, scores, teams."""

@@ -1,0 +1,197 @@
+"""Accounts on the game platform as we know them, and what a look at the platform says of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from jobdeck.core.programme.sync.rules import ACTIVE_STATUSES, account_status
+from jobdeck.core.programme.vendors.metactf_errors import Forbidden, GamePlatformError, NotFound
+from jobdeck.core.programme.vendors.metactf_models import moment
+from jobdeck.core.redact import safe_error
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobdeck.core.programme.vendors.metactf_models import User
+
+Json = dict[str, Any]
+Outcome = Literal["refreshed", "missing", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the order of accounts: competitors before coaches, each by id."""
+
+    coaches: bool
+    id: UUID
+
+    @classmethod
+    def load(cls, value: Any) -> Self | None:
+        """The place that `save` wrote, or None."""
+        if not isinstance(value, dict):
+            return None
+        return cls(value["coaches"] is True, UUID(value["id"]))
+
+    def save(self) -> Json:
+        """As JSON."""
+        return {"coaches": self.coaches, "id": str(self.id)}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One account: whose it is, its id there, and whether a login is known."""
+
+    id: UUID
+    coaches: bool
+    synced_user_id: str
+    logged_in: bool
+
+    @property
+    def place(self) -> Place:
+        """This account's place."""
+        return Place(self.coaches, self.id)
+
+
+def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> dict[str, int]:
+    """How many competitors and coaches have an account, of one coach or of all."""
+    found = conn.execute(
+        """
+        select
+          (select count(*) from public.competitors c
+           left join public.game_platform_profiles m on m.competitor_id = c.id
+           where coalesce(nullif(c.game_platform_id, ''), m.synced_user_id) is not null
+             and (%(coach)s::uuid is null or c.coach_id = %(coach)s)),
+          (select count(*) from public.profiles p left join public.game_platform_profiles m on m.coach_id = p.id
+           where coalesce(m.synced_user_id, nullif(p.game_platform_user_id, '')) is not null and p.role = 'coach'
+             and (%(coach)s::uuid is null or p.id = %(coach)s))
+        """,
+        {"coach": coach_id},
+    ).fetchall()
+    return {"competitors": found[0][0], "coaches": found[0][1]}
+
+
+def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Place | None, limit: int) -> list[Known]:
+    """The next accounts, of a coach and that coach's competitors or of all."""
+    with conn.cursor(row_factory=class_row(Known)) as cursor:
+        return cursor.execute(
+            """
+            (select c.id, false as coaches, s.last_login_at is not null as logged_in,
+                    coalesce(nullif(c.game_platform_id, ''), m.synced_user_id) as synced_user_id
+             from public.competitors c
+             left join public.game_platform_profiles m on m.competitor_id = c.id
+             left join public.game_platform_sync_state s
+               on s.synced_user_id = coalesce(nullif(c.game_platform_id, ''), m.synced_user_id)
+             where not %(coaches)s and (%(after)s::uuid is null or c.id > %(after)s)
+               and coalesce(nullif(c.game_platform_id, ''), m.synced_user_id) is not null
+               and (%(coach)s::uuid is null or c.coach_id = %(coach)s)
+             order by c.id limit %(limit)s)
+            union all
+            (select p.id, true, s.last_login_at is not null,
+                    coalesce(m.synced_user_id, nullif(p.game_platform_user_id, ''))
+             from public.profiles p
+             left join public.game_platform_profiles m on m.coach_id = p.id
+             left join public.game_platform_sync_state s
+               on s.synced_user_id = coalesce(m.synced_user_id, nullif(p.game_platform_user_id, ''))
+             where p.role = 'coach' and (not %(coaches)s or p.id > %(after)s)
+               and coalesce(m.synced_user_id, nullif(p.game_platform_user_id, '')) is not null
+               and (%(coach)s::uuid is null or p.id = %(coach)s)
+             order by p.id limit %(limit)s)
+            order by coaches, id limit %(limit)s
+            """,
+            {
+                "coach": coach_id,
+                "coaches": after is not None and after.coaches,
+                "after": after.id if after else None,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
+    """Writes account, status and login as the vendor has them; the health of syncs and onboarding is not touched.
+
+    Only a coach's error about an account that could not be used goes, once it can be.
+
+    Returns:
+        Whether it was stored; not where the mapping of somebody else has this account.
+
+    Raises:
+        psycopg.Error: nothing was stored.
+    """
+    login = moment(user.last_login_unix_timestamp)
+    status = account_status(user.metactf_user_status, logged_in=login is not None or known.logged_in)
+    values = _whose(known) | {
+        "synced": known.synced_user_id,
+        "metactf_user_id": user.metactf_user_id,
+        "username": user.metactf_username,
+        "status": status,
+        "usable": status in ACTIVE_STATUSES,
+        "login": login,
+    }
+    with conn.transaction():
+        if login is not None:
+            conn.execute(
+                """
+                insert into public.game_platform_sync_state as s (synced_user_id, last_login_at)
+                values (%(synced)s, %(login)s)
+                on conflict (synced_user_id) do update set
+                  last_login_at = greatest(s.last_login_at, excluded.last_login_at)
+                where s.last_login_at is distinct from greatest(s.last_login_at, excluded.last_login_at)
+                """,
+                values,
+            )
+        conn.execute(
+            """
+            insert into public.game_platform_profiles as p
+              (competitor_id, coach_id, metactf_role, synced_user_id, metactf_user_id, metactf_username, status,
+               refreshed_at, refresh_attempt_at, refresh_result)
+            values (%(competitor)s, %(coach)s, case when %(coach)s::uuid is null then 'user' else 'coach' end
+                      ::public.metactf_role,
+                    %(synced)s, %(metactf_user_id)s, %(username)s, %(status)s::public.metactf_sync_status,
+                    now(), now(), 'success')
+            on conflict do nothing
+            """,
+            values,
+        )
+        updated = conn.execute(
+            """
+            update public.game_platform_profiles set
+              synced_user_id = %(synced)s, metactf_user_id = %(metactf_user_id)s, metactf_username = %(username)s,
+              status = %(status)s::public.metactf_sync_status,
+              sync_error = case when coach_id is not null and %(usable)s then null else sync_error end,
+              refreshed_at = now(), refresh_attempt_at = now(), refresh_result = 'success', refresh_error = null,
+              updated_at = now()
+            where competitor_id = %(competitor)s or coach_id = %(coach)s
+            """,
+            values,
+        )
+    return updated.rowcount == 1
+
+
+def store_failure(conn: psycopg.Connection[Any], known: Known, outcome: Outcome, message: str) -> None:
+    """Notes on the mapping, where there is one, that the look failed; status and everything else stay."""
+    conn.execute(
+        """
+        update public.game_platform_profiles set
+          refresh_attempt_at = now(), refresh_error = %(message)s, updated_at = now(),
+          refresh_result = case %(outcome)s when 'failed' then 'failure' else %(outcome)s end
+        where competitor_id = %(competitor)s or coach_id = %(coach)s
+        """,
+        _whose(known) | {"outcome": outcome, "message": message},
+    )
+
+
+def explained(error: GamePlatformError) -> tuple[Outcome, str]:
+    """What a failed look says of the account: it is gone, its owner is refused, or nothing."""
+    message = safe_error(str(error), 500)
+    if isinstance(error, NotFound):
+        return "missing", f"The game platform does not know the account. {message}"
+    return ("refused" if isinstance(error, Forbidden) else "failed"), message
+
+
+def _whose(known: Known) -> dict[str, UUID | None]:
+    return {"competitor": None if known.coaches else known.id, "coach": known.id if known.coaches else None}

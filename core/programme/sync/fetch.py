@@ -1,0 +1,217 @@
+"""What to ask the vendor about one competitor, and the asking. No database: this part runs in threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from jobdeck.core.programme.sync.parallel import Parallel
+from jobdeck.core.programme.sync.rules import account_status
+from jobdeck.core.programme.vendors.metactf_errors import AuthError, Forbidden, GamePlatformError, NotFound, RateLimited
+from jobdeck.core.programme.vendors.metactf_models import moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.programme.sync.roster import Now, Subject
+    from jobdeck.core.programme.vendors.metactf import MetaCtfClient
+    from jobdeck.core.programme.vendors.metactf_models import FlashProgress, Scores, User
+    from jobdeck.core.settings import Settings
+
+T = TypeVar("T")
+
+INACTIVE: Final = frozenset({"user_created", "pending_approval", "denied"})
+"""Accounts in these states, as the vendor has just said, have no scores to fetch yet or any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the payload forces: the whole ODL history, and Flash CTF for everyone with stale rows removed."""
+
+    full: bool = False
+    flash: bool = False
+
+    @property
+    def flash_only(self) -> bool:
+        """Forcing Flash CTF alone leaves ODL out."""
+        return self.flash and not self.full
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How far back solves are asked for again (seconds), and how often everything and Flash CTFs are fetched."""
+
+    overlap_seconds: int
+    full_every: timedelta
+    flash_every: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings have it."""
+        return cls(
+            settings.game_platform_overlap_seconds,
+            timedelta(hours=settings.game_platform_full_hours),
+            timedelta(hours=settings.game_platform_flash_hours),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which questions to ask about one competitor; `after` is unix seconds, None for the whole history."""
+
+    account: bool
+    odl: bool
+    flash: bool
+    after: int | None
+    skip_inactive: bool
+    replace_flash: bool
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came back for one competitor, source by source; each source fails by itself."""
+
+    subject: Subject
+    plan: Plan
+    asked_at: datetime
+    user: User | None = None
+    scores: Scores | None = None
+    flash: FlashProgress | None = None
+    inactive: bool = False
+    account_error: GamePlatformError | None = None
+    odl_error: GamePlatformError | None = None
+    flash_error: GamePlatformError | None = None
+
+    @property
+    def last_login_at(self) -> datetime | None:
+        """The newest login known."""
+        fresh = moment(self.user.last_login_unix_timestamp) if self.user else None
+        return fresh or self.subject.last_login_at
+
+    @property
+    def status(self) -> str | None:
+        """Our status for what `GET /users` said; None where it was not asked or failed."""
+        if self.user is None:
+            return None
+        return account_status(self.user.metactf_user_status, logged_in=self.last_login_at is not None)
+
+    @property
+    def errors(self) -> list[GamePlatformError]:
+        """What went wrong, in the order it was asked."""
+        return [error for error in (self.account_error, self.odl_error, self.flash_error) if error is not None]
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether this says something of the person's health: an outage, a skip and an empty Flash history do not."""
+        if self.errors:
+            return not self.outage
+        return self.scores is not None or bool(self.flash and self.flash.flash_ctfs)
+
+    @property
+    def outage(self) -> bool:
+        """Whether the vendor could not answer, as against refusing this one person."""
+        return any(error.outage for error in self.errors)
+
+    @property
+    def pause(self) -> float:
+        """Seconds the vendor asked to stay away for; 0 where it did not."""
+        return max((error.seconds for error in self.errors if isinstance(error, RateLimited)), default=0.0)
+
+
+def plan(subject: Subject, wish: Wish, cadence: Cadence, now: Now) -> Plan:
+    """Decides by what is known of the competitor and of Flash CTFs; the clock is the database's."""
+    complete = wish.full or subject.watermark is None or subject.full_at is None
+    complete = complete or now.at - (subject.full_at or now.at) >= cadence.full_every
+    return Plan(
+        account=subject.status != "approved" or subject.last_login_at is None,
+        odl=not wish.flash_only,
+        flash=wish.flash or _flash_due(subject, cadence, now),
+        after=None
+        if complete or subject.watermark is None
+        else max(subject.watermark - cadence.overlap_seconds, 0) or None,
+        skip_inactive=not (wish.full or wish.flash),
+        replace_flash=wish.flash,
+    )
+
+
+def _flash_due(subject: Subject, cadence: Cadence, now: Now) -> bool:
+    checked = subject.flash_checked_at
+    if checked is None or now.at - checked >= cadence.flash_every:
+        return True
+    return now.newest_flash_at is not None and now.newest_flash_at > checked
+
+
+def ask(client: MetaCtfClient, subject: Subject, plan_: Plan, asked_at: datetime, unwanted: threading.Event) -> Answers:
+    """Asks the planned questions in order and keeps each answer or error.
+
+    Where the vendor does not know the person, refuses them or fails on ODL, no more is asked: for Flash CTF
+    it answers 404 both to a person without any and to one it does not know. Nor is it once the answers are
+    `unwanted`.
+
+    Raises:
+        AuthError: the token is not accepted; there is no point in asking about anyone else.
+    """
+    answers = Answers(subject, plan_, asked_at)
+    user_id = subject.synced_user_id
+    if plan_.account:
+        answers.user, answers.account_error = _attempt(lambda: client.get_user(user_id))
+        answers.inactive = plan_.skip_inactive and answers.status in INACTIVE
+        if answers.inactive or isinstance(answers.account_error, NotFound) or unwanted.is_set():
+            return answers
+    if plan_.odl:
+        answers.scores, answers.odl_error = _attempt(lambda: client.get_scores(user_id, plan_.after))
+        refused = answers.odl_error
+        if isinstance(refused, Forbidden) and not plan_.account:
+            answers.user, answers.account_error = _attempt(lambda: client.get_user(user_id))
+        if refused is not None and (refused.outage or isinstance(refused, Forbidden | NotFound)):
+            return answers
+    if plan_.flash and not unwanted.is_set():
+        answers.flash, answers.flash_error = _attempt(lambda: client.get_flash_progress(user_id))
+    return answers
+
+
+def _attempt(call: Callable[[], T]) -> tuple[T | None, GamePlatformError | None]:
+    try:
+        return call(), None
+    except AuthError:
+        raise
+    except GamePlatformError as error:
+        return None, error
+
+
+def ask_all(
+    client: MetaCtfClient,
+    planned: Sequence[tuple[Subject, Plan]],
+    asked_at: datetime,
+    *,
+    workers: int,
+    tick: Callable[[], None],
+) -> Generator[Answers]:
+    """Asks about many competitors, so many at a time, and yields each one's answers as they come.
+
+    `tick` is called now and then while nothing comes. Where the caller stops early, what is under way is awaited
+    and nothing more is asked.
+
+    Raises:
+        AuthError: the token is not accepted.
+    """
+    waiting = iter(planned)
+    unwanted = threading.Event()
+    with Parallel[None](workers, tick=tick) as under_way:
+
+        def fill() -> None:
+            while not under_way.full and (one := next(waiting, None)) is not None:
+                under_way.start(None, partial(ask, client, *one, asked_at, unwanted))
+
+        try:
+            fill()
+            while (found := under_way.next()) is not None:
+                answers: Answers = found[1].result()
+                fill()
+                yield answers
+        finally:
+            unwanted.set()

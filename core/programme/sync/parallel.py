@@ -1,0 +1,67 @@
+"""Requests under way in threads, so many at a time; what becomes of each is handled in the caller's thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from jobdeck.core.programme.sync.rules import HEARTBEAT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+
+
+class Parallel(Generic[T]):
+    """A bounded number of calls, each with a tag to know it by.
+
+    Leaving the context awaits what runs and drops what has not begun.
+    """
+
+    def __init__(self, workers: int, *, at_a_time: int | None = None, tick: Callable[[], None] = lambda: None) -> None:
+        """Starts nothing yet.
+
+        Args:
+            workers: calls that run at the same moment.
+            at_a_time: calls that are taken on, those that wait for a thread among them; `workers` where None.
+            tick: called now and then while nothing is completed.
+        """
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="metactf")
+        self._at_a_time = at_a_time or workers
+        self._tick = tick
+        self._running: dict[Future[Any], T] = {}
+        self._completed: deque[tuple[T, Future[Any]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more calls are taken on until another one was given by `next`."""
+        return len(self._running) + len(self._completed) >= self._at_a_time
+
+    def start(self, tag: T, call: Callable[[], Any]) -> None:
+        """Takes a call on."""
+        self._running[self._pool.submit(call)] = tag
+
+    def drop_waiting(self) -> list[T]:
+        """Takes back the calls that have not begun, and gives their tags."""
+        waiting = [future for future in self._running if future.cancel()]
+        return [self._running.pop(future) for future in waiting]
+
+    def next(self) -> tuple[T, Future[Any]] | None:
+        """Waits for a call to be completed and gives it; None when none is under way."""
+        while not self._completed and self._running:
+            done, _ = wait(self._running, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
+            self._completed.extend((self._running.pop(future), future) for future in done)
+            if not done:
+                self._tick()
+        return self._completed.popleft() if self._completed else None

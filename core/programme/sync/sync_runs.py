@@ -1,0 +1,93 @@
+"""The ledger of sync runs, which is also what keeps two of them apart.
+
+A row that is `running` and alive holds its scope, one coach or everyone. That is a row and not a session's
+advisory lock because behind a transaction-mode pooler a session is not ours to hold: the lock would stay on
+whatever connection the pooler had lent. The transaction lock below only makes looking and inserting one step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.errors import LeaseLost, RetryLater
+from jobdeck.core.programme.sync.rules import BUSY_PAUSE_SECONDS, STALE_AFTER
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import psycopg
+
+
+def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | None, sync_type: str) -> UUID:
+    """Marks dead runs as failed and opens a run, which takes over from an earlier attempt of the same job.
+
+    Raises:
+        RetryLater: a run whose competitors overlap with these is alive.
+    """
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(hashtextextended('game_platform_sync_runs', 0))")
+        conn.execute(
+            """
+            update public.game_platform_sync_runs
+            set status = 'failed', completed_at = now(),
+                error_message = case when job_id = %(job)s then 'A later attempt of the same job took over.'
+                                     else 'The worker that ran it stopped without a word.' end
+            where status = 'running'
+              and (job_id = %(job)s or coalesce(heartbeat_at, started_at) < now() - %(stale)s::interval)
+            """,
+            {"job": job_id, "stale": STALE_AFTER},
+        )
+        busy = conn.execute(
+            """
+            select job_id from public.game_platform_sync_runs
+            where status = 'running' and (coach_id is null or %(coach)s::uuid is null or coach_id = %(coach)s)
+            limit 1
+            """,
+            {"coach": coach_id},
+        ).fetchone()
+        if busy is not None:
+            raise RetryLater(
+                BUSY_PAUSE_SECONDS,
+                f"Another sync of the same competitors is running (job {busy[0] or 'unknown'}). "
+                f"This one waits and is tried again in {BUSY_PAUSE_SECONDS:.0f} s.",
+            )
+        opened = conn.execute(
+            """
+            insert into public.game_platform_sync_runs (job_id, coach_id, sync_type, status, heartbeat_at)
+            values (%s, %s, %s, 'running', now()) returning id
+            """,
+            (job_id, coach_id, sync_type),
+        ).fetchall()
+    found: UUID = opened[0][0]
+    return found
+
+
+def beat(conn: psycopg.Connection[Any], run_id: UUID) -> None:
+    """Says that the run is alive.
+
+    Raises:
+        LeaseLost: another run has taken its place meanwhile.
+    """
+    alive = conn.execute(
+        "update public.game_platform_sync_runs set heartbeat_at = clock_timestamp() "
+        "where id = %s and status = 'running'",
+        (run_id,),
+    )
+    if alive.rowcount == 0:
+        raise LeaseLost(f"The sync run {run_id} was taken over by another worker; this one stops.")
+
+
+def close_run(
+    conn: psycopg.Connection[Any], run_id: UUID, *, synced: int, failed: int, error: str | None = None
+) -> None:
+    """Ends the run as completed, or as failed where there is an error; one that was taken over stays as it is."""
+    conn.execute(
+        """
+        update public.game_platform_sync_runs
+        set status = case when %(error)s::text is null then 'completed' else 'failed' end,
+            completed_at = clock_timestamp(), heartbeat_at = clock_timestamp(),
+            competitors_synced = %(synced)s, competitors_failed = %(failed)s, error_message = %(error)s
+        where id = %(id)s and status = 'running'
+        """,
+        {"id": run_id, "synced": synced, "failed": failed, "error": error},
+    )

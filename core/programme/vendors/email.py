@@ -1,0 +1,261 @@
+"""Mail through SendGrid, by its official SDK; the requests are plain dicts, so that places in them are ours.
+
+What the SDK leaves open is settled here: a timeout, telling "no connection" from "no answer", no redirects, and
+errors by what is to be done about them (`jobdeck.core.programme.vendors.errors`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from jobdeck.core.programme.vendors.email_wire import Sent, refusal, sent_from
+from jobdeck.core.programme.vendors.errors import (
+    OutcomeUnknown,
+    ProviderConfigError,
+    ProviderDown,
+    SettingMissing,
+    Unreachable,
+)
+from jobdeck.core.programme.vendors.http import Time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jobdeck.core.settings import Settings
+
+Json = dict[str, Any]
+A = TypeVar("A")
+
+LARGEST_BATCH: Final = 1000
+"""Recipients in one request (SendGrid, "v3 Mail Send", limitations)."""
+
+NAME: Final = "SendGrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """One recipient of a message: an address, and ids that come back with its delivery events. No personal data."""
+
+    address: str = field(repr=False)
+    custom_args: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """One message. `template_data` sends SendGrid's own template instead, where `SENDGRID_TEMPLATE_ID` is set.
+
+    With `unsubscribe` it carries the unsubscribe group's links. Opens and clicks are not tracked: many recipients
+    are minors.
+    """
+
+    to: str = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str | None = field(default=None, repr=False)
+    custom_args: Mapping[str, str] = field(default_factory=dict)
+    categories: Sequence[str] = ()
+    template_data: Json | None = field(default=None, repr=False)
+    unsubscribe: bool = False
+
+    def marked(self, category: str, args: Mapping[str, str]) -> Email:
+        """The same message under a further category, by which its results are found, and with further arguments."""
+        categories = tuple(dict.fromkeys((*self.categories, category)))
+        return replace(self, categories=categories, custom_args={**self.custom_args, **args})
+
+
+class EmailClient:
+    """SendGrid's API. One client may be shared between threads."""
+
+    def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
+        """Reads key, sender and address from the settings; nothing is sent yet.
+
+        Raises:
+            SettingMissing: naming the setting that is missing or unusable.
+        """
+        check(settings)
+        self._settings = settings
+        self._time = time or Time()
+        self._client = _api(settings)
+
+    def check(self) -> None:
+        """Says again whether the settings are complete.
+
+        Raises:
+            SettingMissing: naming the setting that is missing or unusable.
+        """
+        check(self._settings)
+
+    def verify(self) -> None:
+        """Asks SendGrid whether it accepts the key and lets it send mail; nothing is sent.
+
+        Raises:
+            ProviderConfigError: it does not.
+            MessagingError: it could not be asked.
+        """
+        try:
+            found = json.loads(self.get(("scopes",), {}))
+        except (ValueError, RecursionError):
+            found = None
+        scopes = found.get("scopes") if isinstance(found, dict) else None
+        if not isinstance(scopes, list):
+            raise ProviderDown("SendGrid's answer about the key is not readable.")
+        if "mail.send" not in scopes:
+            raise ProviderConfigError("SENDGRID_API_KEY may not send mail. Give it that right, or set another key.")
+
+    def send(self, mail: Email) -> Sent:
+        """Sends one message to one address.
+
+        Raises:
+            MessagingError: one of its classes, by what is to be done.
+        """
+        return self.send_many(mail, [Addressee(mail.to, mail.custom_args)])
+
+    def send_many(self, mail: Email, addressees: Sequence[Addressee]) -> Sent:
+        """Sends the same message to each of up to 1000 addresses by itself, in one request.
+
+        Raises:
+            MessagingError: one of its classes; places in a `RecipientRefused` are those of `addressees`.
+        """
+        if not 0 < len(addressees) <= LARGEST_BATCH:
+            raise ValueError(f"one request takes 1 to {LARGEST_BATCH} recipients")
+        body = self.request_for(mail, addressees)
+        return self._call(
+            lambda: self._client.client.mail.send.post(request_body=body),
+            lambda response: sent_from(response, sandbox=self._settings.sendgrid_sandbox_mode),
+        )
+
+    def request_for(self, mail: Email, addressees: Sequence[Addressee]) -> Json:
+        """The body of the request, as SendGrid's reference describes it."""
+        settings = self._settings
+        templated = mail.template_data is not None and settings.sendgrid_template_id is not None
+        body: Json = {
+            "personalizations": [_personalization(one, mail if templated else None) for one in addressees],
+            "from": {"email": settings.sendgrid_from_email, "name": settings.sendgrid_from_name},
+            "tracking_settings": {
+                "click_tracking": {"enable": False, "enable_text": False},
+                "open_tracking": {"enable": False},
+            },
+        }
+        if templated:
+            body["template_id"] = settings.sendgrid_template_id
+        else:
+            body["subject"] = mail.subject
+            body["content"] = [{"type": "text/plain", "value": mail.text}]
+            if mail.html is not None:
+                body["content"].append({"type": "text/html", "value": mail.html})
+        if mail.categories:
+            body["categories"] = list(mail.categories)
+        if mail.unsubscribe and settings.sendgrid_unsubscribe_group_id is not None:
+            body["asm"] = {"group_id": settings.sendgrid_unsubscribe_group_id}
+        if settings.sendgrid_sandbox_mode:
+            body["mail_settings"] = {"sandbox_mode": {"enable": True}}
+        return body
+
+    def get(self, path: Sequence[str], query: Mapping[str, str | int]) -> bytes:
+        """Reads one page of a list, such as `("suppression", "bounces")`.
+
+        Raises:
+            MessagingError: one of its classes.
+        """
+        resource = self._resource(path)
+        return self._call(lambda: resource.get(query_params=dict(query)), _body)
+
+    def post(self, path: Sequence[str], body: Json) -> bytes:
+        """Asks a question that SendGrid wants posted, such as a search in its logs.
+
+        Raises:
+            MessagingError: one of its classes.
+        """
+        resource = self._resource(path)
+        return self._call(lambda: resource.post(request_body=body), _body)
+
+    def close(self) -> None:
+        """Nothing stays open between requests; here so that all clients are closed alike."""
+
+    def _resource(self, path: Sequence[str]) -> Any:
+        resource = self._client.client
+        for part in path:
+            resource = resource._(part)
+        return resource
+
+    def _call(self, request: Callable[[], Any], read: Callable[[Any], A]) -> A:
+        from http.client import HTTPException  # noqa: PLC0415 -- imported on first use
+
+        from python_http_client.exceptions import HTTPError  # noqa: PLC0415 -- imported on first use
+
+        from jobdeck.core.programme.vendors.email_wire import NotConnectedError  # noqa: PLC0415 -- imported on first use
+
+        try:
+            return read(request())
+        except HTTPError as error:
+            raise refusal(error.status_code, error.body, error.headers, self._time.wall()) from None
+        except NotConnectedError as error:
+            raise Unreachable(
+                f"{NAME} could not be reached ({error.reason}). Nothing was sent. If this lasts, check the network "
+                "and SENDGRID_API_BASE_URL."
+            ) from None
+        except (OSError, HTTPException) as error:
+            raise OutcomeUnknown(
+                f"{NAME} gave no whole answer ({_cause(error)}). The message may have been sent and is not repeated."
+            ) from None
+
+
+def check(settings: Settings) -> None:
+    """Whether mail can be sent with these settings.
+
+    Raises:
+        SettingMissing: naming the setting that is missing or unusable.
+    """
+    key = settings.sendgrid_api_key
+    if key is None or not key.get_secret_value().strip():
+        raise SettingMissing("No key for SendGrid is set. Set SENDGRID_API_KEY to a key that may send mail.")
+    if not key.get_secret_value().strip().isascii() or not key.get_secret_value().strip().isprintable():
+        raise SettingMissing("SENDGRID_API_KEY holds characters that no key has. Copy it again.")
+    sender = (settings.sendgrid_from_email or "").strip()
+    if not sender:
+        raise SettingMissing("No sender is set. Set SENDGRID_FROM_EMAIL to an address that is verified with SendGrid.")
+    if "@" not in sender or not sender.isascii() or not sender.isprintable():
+        raise SettingMissing("SENDGRID_FROM_EMAIL is not an e-mail address. Correct it.")
+    if not settings.sendgrid_from_name.isascii() or not settings.sendgrid_from_name.isprintable():
+        raise SettingMissing("SENDGRID_FROM_NAME holds characters outside ASCII, which SendGrid refuses. Spell it out.")
+
+
+def _api(settings: Settings) -> Any:
+    from sendgrid import SendGridAPIClient  # noqa: PLC0415 -- imported on first use
+
+    from jobdeck.core.programme.vendors.email_wire import HttpClient  # noqa: PLC0415 -- imported on first use
+
+    # At debug level the SDK would log the key, addresses and texts.
+    logging.getLogger("python_http_client.client").disabled = True
+    assert settings.sendgrid_api_key is not None  # noqa: S101 -- check() has looked
+    key = settings.sendgrid_api_key.get_secret_value().strip()
+    api = SendGridAPIClient(key, host=settings.sendgrid_api_base_url)
+    api.client = HttpClient(
+        host=api.host,
+        request_headers=api.client.request_headers,
+        version=3,
+        timeout=settings.provider_timeout_seconds,
+    )
+    return api
+
+
+def _personalization(addressee: Addressee, templated: Email | None) -> Json:
+    entry: Json = {"to": [{"email": addressee.address}]}
+    if addressee.custom_args:
+        entry["custom_args"] = {name: str(value) for name, value in addressee.custom_args.items()}
+    if templated is not None:
+        entry["dynamic_template_data"] = templated.template_data
+    return entry
+
+
+def _body(response: Any) -> bytes:
+    content: bytes = response.body
+    return content
+
+
+def _cause(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    return type(reason).__name__ if isinstance(reason, BaseException) else type(error).__name__

@@ -1,0 +1,336 @@
+"""From SendGrid's answers to what they mean (`jobdeck.core.programme.vendors.errors`)."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import http.client
+import json
+import math
+import re
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from python_http_client.client import Client
+
+from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.programme.vendors.errors import (
+    MessagingError,
+    OutcomeUnknown,
+    PayloadRefused,
+    ProviderConfigError,
+    ProviderDown,
+    RateLimited,
+    RecipientRefused,
+    TooLarge,
+)
+from jobdeck.core.programme.vendors.http import RETRY_AFTER_CAP, parse_retry_after
+from jobdeck.core.redact import safe_error
+from jobdeck.core.settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PAUSE: Final = 30.0
+"""Seconds to stay away after a 429 that does not say how long."""
+
+DOWN: Final = frozenset({408, 425, 500, 502, 503})
+"""Answers that say the request was not taken; every other 5xx leaves that open."""
+
+_PLACE: Final = re.compile(r"personalizations[.\[](\d{1,6})", re.ASCII)
+_MESSAGE_ID: Final = re.compile(r"[\w.+=/-]{1,200}", re.ASCII)
+PROBLEMS_TOLD: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that a provider has taken. `segments` is of text messages."""
+
+    provider_message_id: str | None
+    http_status: int
+    segments: int | None = None
+
+
+def sent_from(response: Any, *, sandbox: bool) -> Sent:
+    """Reads the answer to a request that SendGrid did not refuse.
+
+    Raises:
+        OutcomeUnknown: it is not the answer that a taken message gets: 202, or 200 in sandbox mode.
+    """
+    status = int(response.status_code)
+    if status != (200 if sandbox else 202):
+        expected = "200 (SENDGRID_SANDBOX_MODE is on)" if sandbox else "202"
+        raise OutcomeUnknown(
+            f"SendGrid answered {status}, where a message that is taken gets {expected}. It may have been sent and is "
+            "not repeated. Check SENDGRID_API_BASE_URL.",
+            code=str(status),
+        )
+    found = str(response.headers.get("X-Message-Id") or "")
+    return Sent(found if _MESSAGE_ID.fullmatch(found) else None, status)
+
+
+def refusal(status: int, content: Any, headers: Mapping[str, str] | None, now: float) -> MessagingError:  # noqa: PLR0911 -- one way out per class
+    """The error for an answer outside 2xx; `now` is unix seconds."""
+    code = str(status)
+    if status == 401:
+        return ProviderConfigError(
+            "SendGrid does not accept the key (401). Correct SENDGRID_API_KEY, then retry.", code=code
+        )
+    if status == 403:
+        return ProviderConfigError(
+            "SendGrid does not let this key send from this sender (403). Verify SENDGRID_FROM_EMAIL with SendGrid, and "
+            "give SENDGRID_API_KEY the right to send mail.",
+            code=code,
+        )
+    if status == 429:
+        return RateLimited(
+            _pause(headers or {}, now), "SendGrid answered 429: too many requests. The pause it asked for is kept.",
+            code=code,
+        )  # fmt: skip
+    if status in DOWN:
+        return ProviderDown(f"SendGrid cannot answer now ({status}); the message was not taken.", code=code)
+    if status >= 500:
+        return OutcomeUnknown(
+            f"SendGrid answered {status}: whether the message was taken is not known. It is not repeated.", code=code
+        )
+    if status == 413:
+        return TooLarge("SendGrid answered 413: the request is too large.", code=code)
+    if status == 400:
+        return _bad_request(content)
+    return ProviderConfigError(
+        f"SendGrid answered {status}, which its API does not do. Check SENDGRID_API_BASE_URL.", code=code
+    )
+
+
+def _bad_request(content: Any) -> MessagingError:
+    problems = _problems(content)
+    told = "; ".join(f"{field or 'request'}: {message}" for field, message in problems[:PROBLEMS_TOLD])
+    sentence = safe_error(f"SendGrid refused the request (400): {told or 'without a reason'}", 400)
+    places = [int(found[1]) for field, _ in problems if (found := _PLACE.search(field))]
+    if places:
+        return RecipientRefused(sentence, reason="address_refused", code="400", indexes=tuple(sorted(set(places))))
+    if any(field.startswith(("personalizations", "to")) for field, _ in problems):
+        return RecipientRefused(sentence, reason="address_refused", code="400")
+    return PayloadRefused(f"{sentence.rstrip('.')}. Correct the message or the sender's settings.", code="400")
+
+
+def _problems(content: Any) -> list[tuple[str, str]]:
+    try:
+        body = json.loads(content)
+    except (ValueError, TypeError, RecursionError):
+        return []
+    errors = body.get("errors") if isinstance(body, dict) else None
+    if not isinstance(errors, list):
+        return []
+    return [
+        (str(entry.get("field") or ""), str(entry.get("message") or "refused").rstrip("."))
+        for entry in errors
+        if isinstance(entry, dict)
+    ]
+
+
+def _pause(headers: Mapping[str, str], now: float) -> float:
+    asked = parse_retry_after(headers.get("Retry-After"), now)
+    if asked is not None:
+        return asked
+    try:
+        reset = float(headers.get("X-RateLimit-Reset") or "")
+    except ValueError:
+        return DEFAULT_PAUSE
+    return min(max(reset - now, 0.0), RETRY_AFTER_CAP) if math.isfinite(reset) else DEFAULT_PAUSE
+
+
+Json = dict[str, Any]
+
+SIGNATURE: Final = "X-Twilio-Email-Event-Webhook-Signature"
+TIMESTAMP: Final = "X-Twilio-Email-Event-Webhook-Timestamp"
+
+_IDS: Final = ("outbox_id", "campaign_id", "competitor_id", "agreement_id")
+_LONGEST_REASON: Final = 500
+
+
+class EventRefused(Refused):
+    """A request with delivery events is not SendGrid's, or not readable; nothing was kept."""
+
+
+def verified(public_key: str | None, headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether a request to the webhook's receiver carries SendGrid's signature over its raw body.
+
+    Raises:
+        ConfigurationError: `SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY` is missing or no key.
+    """
+    from sendgrid.helpers.eventwebhook import EventWebhook  # noqa: PLC0415 -- imported on first use
+
+    if not public_key:
+        raise ConfigurationError(
+            "Delivery events cannot be checked. Set SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY to the verification key of "
+            "SendGrid's Event Webhook."
+        )
+    try:
+        webhook = EventWebhook(public_key)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY is no verification key. Copy it again from SendGrid."
+        ) from error
+    given = {name.lower(): value for name, value in headers.items()}
+    signature, timestamp = given.get(SIGNATURE.lower(), ""), given.get(TIMESTAMP.lower(), "")
+    try:
+        found = webhook.verify_signature(body.decode(), signature, timestamp)
+    except (ValueError, binascii.Error):
+        return False
+    return bool(found)
+
+
+def read(body: bytes) -> tuple[list[Json], int]:
+    """The events of a request in the outbox's words, and how many entries were none.
+
+    Raises:
+        EventRefused: the body is neither an event nor a list of them.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise EventRefused("The request's body is not JSON. Nothing was kept.") from None
+    entries = content if isinstance(content, list) else [content]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise EventRefused("The request's body is no list of events. Nothing was kept.")
+    events = [event for entry in entries if (event := _event(entry)) is not None]
+    return events, len(entries) - len(events)
+
+
+def address_key(address: str) -> str:
+    """A mark by which an address is known again without being kept."""
+    return hashlib.sha256(address.strip().lower().encode()).hexdigest()[:32]
+
+
+def reason_text(*candidates: Any) -> str | None:
+    """The first of a provider's explanations that says something, without addresses and numbers; None where none does.
+
+    What is neither text nor number is passed over.
+    """
+    texts = (str(one) for one in candidates if isinstance(one, str | int | float) and not isinstance(one, bool))
+    said = next((text for text in texts if text), None)
+    return safe_error(said, _LONGEST_REASON) if said is not None else None
+
+
+def _event(entry: Json) -> Json | None:
+    name, at = str(entry.get("event") or "").strip().lower(), entry.get("timestamp")
+    if not name or isinstance(at, bool) or not isinstance(at, int | float):
+        return None
+    if name == "bounce":
+        name = "blocked" if entry.get("type") == "blocked" else "bounced"
+    elif name == "open" and entry.get("sg_machine_open") is True:
+        name = "machine_open"
+    given = entry.get("custom_args")
+    custom = given if isinstance(given, dict) else {}
+    key = str(entry.get("sg_event_id") or "") or hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    return {
+        "provider": "sendgrid",
+        "event_key": key[:200],
+        "event": name[:40],
+        "occurred_at": float(at),
+        "message_key": str(entry["sg_message_id"])[:300] if entry.get("sg_message_id") else None,
+        **{name: _uuid(entry.get(name, custom.get(name))) for name in _IDS},
+        "address": str(entry["email"])[:254] if entry.get("email") else None,
+        "reason": reason_text(entry.get("reason"), entry.get("response"), entry.get("status")),
+        "payload": {name: str(entry[name])[:100] for name in ("type", "status", "attempt") if entry.get(name)},
+    }
+
+
+def _uuid(value: Any) -> str | None:
+    try:
+        return str(UUID(str(value))) if value else None
+    except ValueError:
+        return None
+
+
+CONNECT_SECONDS: Final = 5.0
+LARGEST_ANSWER: Final = 4 * 1024 * 1024
+
+
+class NotConnectedError(Exception):
+    """No connection was made, so nothing was sent. Not an `OSError`, which urllib would wrap with all the others."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Response(http.client.HTTPResponse):
+    def read(self, amt: int | None = None) -> bytes:
+        if amt is not None:
+            return super().read(amt)
+        content = super().read(LARGEST_ANSWER + 1)
+        if len(content) > LARGEST_ANSWER:
+            raise http.client.HTTPException("the answer is too large")
+        return content
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        _connect(self, super().connect)
+
+
+class _Secure(http.client.HTTPSConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        _connect(self, super().connect)
+
+
+def _connect(connection: http.client.HTTPConnection, connect: Any) -> None:
+    patience = connection.timeout
+    connection.timeout = min(CONNECT_SECONDS, patience or CONNECT_SECONDS)
+    try:
+        connect()
+    except OSError as error:
+        raise NotConnectedError(type(error).__name__) from None
+    if connection.sock is not None:
+        connection.sock.settimeout(patience)
+
+
+class _PlainHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, req)
+
+
+class _SecureHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Secure, req)
+
+
+class HttpClient(Client):  # type: ignore[misc]  # the SDK is untyped
+    """The SDK's client; redirects are not followed, and this machine's proxies not asked for this machine."""
+
+    def _build_client(self, name: str | None = None) -> HttpClient:
+        return HttpClient(
+            host=self.host,
+            version=self._version,
+            request_headers=dict(self.request_headers),
+            url_path=[*self._url_path, name] if name else self._url_path,
+            append_slash=self.append_slash,
+            timeout=self.timeout,
+        )
+
+    def _make_request(self, opener: Any, request: urllib.request.Request, timeout: float | None = None) -> Any:
+        del opener
+        return super()._make_request(_opener(self.host), request, timeout)
+
+
+def _opener(host: str) -> urllib.request.OpenerDirector:
+    own = urllib.request.OpenerDirector()
+    proxies: dict[str, str] | None = {} if urlsplit(host).hostname in LOOPBACK else None
+    for handler in (
+        urllib.request.ProxyHandler(proxies),
+        _PlainHandler(),
+        _SecureHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        own.add_handler(handler)
+    return own

@@ -1,0 +1,332 @@
+"""MetaCTF's HTTP API: what each endpoint is called with, what may be repeated, and how failure is told.
+
+GETs and (un)assigning are repeated by themselves, since a second time changes nothing more. Creating never
+is: where it is not known what became of a creation, a look-up by our own id decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import httpx
+
+from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, parse_retry_after
+from jobdeck.core.programme.vendors.metactf_errors import (
+    Conflict,
+    ContractError,
+    GamePlatformError,
+    NotFound,
+    RateLimited,
+    RequestRejected,
+    ServerError,
+    TokenMissing,
+    TransportError,
+)
+from jobdeck.core.programme.vendors.metactf_models import (
+    Answer,
+    Assignments,
+    FlashProgress,
+    NewTeam,
+    NewUser,
+    Scores,
+    Team,
+    User,
+)
+from jobdeck.core.programme.vendors.metactf_wire import check, decode, refusal
+from jobdeck.core.settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from jobdeck.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS: Final = 5.0
+ATTEMPTS: Final = 4
+BUDGET_FACTOR: Final = 3.0
+"""All attempts of one call together take at most this many read timeouts."""
+LARGEST_ANSWER: Final = 16 * 1024 * 1024
+
+A = TypeVar("A", bound=Answer)
+
+
+class MetaCtfClient:
+    """The game platform's API. One client may be shared between threads.
+
+    Every method raises the errors of `jobdeck.core.programme.vendors.errors`; each docstring names only what is
+    particular to it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        time: Time | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Reads address, token, rate and timeout from the settings; nothing is sent yet.
+
+        Raises:
+            TokenMissing: `GAME_PLATFORM_API_TOKEN` is not set.
+        """
+        token = settings.game_platform_api_token
+        if token is None or not token.get_secret_value().strip():
+            raise TokenMissing
+        self._time = time or Time()
+        self._pacer = Pacer(settings.game_platform_rate_per_second, self._time)
+        seconds = settings.game_platform_timeout_seconds
+        self._budget = seconds * BUDGET_FACTOR
+        base = settings.game_platform_api_base_url
+        self._http = httpx.Client(
+            base_url=base,
+            headers={
+                "Authorization": f"Bearer {token.get_secret_value().strip()}",
+                "Accept": "application/json",
+                "User-Agent": "jobdeck",
+            },
+            timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=settings.game_platform_concurrency + 4),
+            follow_redirects=False,
+            trust_env=httpx.URL(base).host not in LOOPBACK,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    @property
+    def budget(self) -> float:
+        """Seconds within which a call either begins its last attempt or gives up."""
+        return self._budget
+
+    @property
+    def doubt_seconds(self) -> float:
+        """Seconds after which a call that was given up on, with its wait for a turn before it, is surely over.
+
+        Until then the vendor may still be carrying it out.
+        """
+        return 2 * self._budget + CONNECT_SECONDS + 2 * self._budget / BUDGET_FACTOR
+
+    def get_user(self, syned_user_id: str) -> User:
+        """Looks an account up by our own id.
+
+        Raises:
+            NotFound: there is none.
+            Forbidden: the vendor does not tell, as the user is not approved.
+        """
+        user = self._get("/users", User, syned_user_id=syned_user_id)
+        _same(syned_user_id, user.syned_user_id, "/users")
+        return user
+
+    def find_user(self, syned_user_id: str) -> User | None:
+        """The account with our own id, or None where the vendor has none."""
+        try:
+            return self.get_user(syned_user_id)
+        except NotFound:
+            return None
+
+    def create_user(self, new: NewUser) -> tuple[User, bool]:
+        """Creates an account, or adopts the one that has this `syned_user_id`; the request is sent once.
+
+        Returns:
+            The account, and whether this call created it. After a failure that leaves it open a look-up
+            decides; what it finds counts as created by this call.
+
+        Raises:
+            Conflict: the vendor has an account that clashes, most likely by its e-mail address.
+        """
+        try:
+            user = self._create("/users", User, new.model_dump(exclude_none=True))
+        except (Conflict, RequestRejected) as error:
+            found = self.find_user(new.syned_user_id)
+            if found is None:
+                raise self._clash(error, new) from error
+            return found, False
+        except (ServerError, TransportError, ContractError) as error:
+            return self._settle(error, new), True
+        if not _equal(user.syned_user_id, new.syned_user_id):
+            raise self._clash(None, new)
+        return user, True
+
+    def ensure_user(self, new: NewUser) -> tuple[User, bool]:
+        """Looks the account up and creates it where there is none; see `create_user`."""
+        found = self.find_user(new.syned_user_id)
+        return (found, False) if found is not None else self.create_user(new)
+
+    def create_team(self, new: NewTeam) -> Team | None:
+        """Creates a team; the request is sent once.
+
+        Returns:
+            The team, or None where the vendor has a team with this `syned_team_id` already.
+
+        Raises:
+            Conflict: it clashes with something other than a team of this id.
+        """
+        try:
+            team = self._create("/teams", Team, new.model_dump())
+        except Conflict as error:
+            try:
+                self.get_team_assignments(new.syned_team_id)
+            except NotFound:
+                raise error from None
+            return None
+        _same(new.syned_team_id, team.syned_team_id, "/teams")
+        return team
+
+    def assign_member(self, syned_team_id: str, syned_user_id: str) -> None:
+        """Puts a user on a team.
+
+        Raises:
+            Conflict: the vendor does not move a user who is on another team.
+        """
+        body = {"syned_team_id": syned_team_id, "syned_user_id": syned_user_id}
+        self._post("/users/assign_team", body, repeatable=True)
+
+    def unassign_member(self, syned_user_id: str) -> None:
+        """Takes a user off whatever team they are on: the vendor's endpoint takes no team."""
+        self._post("/users/delete_assignment", {"syned_user_id": syned_user_id}, repeatable=True)
+
+    def get_team_assignments(self, syned_team_id: str | None = None) -> Assignments:
+        """Who is on a team, or all assignments where no team is given."""
+        return self._get("/users/get_team_assignments", Assignments, syned_team_id=syned_team_id)
+
+    def get_scores(self, syned_user_id: str, after: int | None = None) -> Scores:
+        """On-demand learning solves after a time in unix seconds, or all of them.
+
+        Raises:
+            NotFound: the vendor does not know the user.
+            Forbidden: the user is not approved.
+        """
+        scores = self._get("/scores/get_odl_scores", Scores, syned_user_id=syned_user_id, after_time_unix=after)
+        if scores.syned_user_id is not None:
+            _same(syned_user_id, scores.syned_user_id, "/scores/get_odl_scores")
+        return scores
+
+    def get_flash_progress(self, syned_user_id: str) -> FlashProgress:
+        """A person's whole Flash CTF history; the vendor's 404 for "none yet" is an empty one."""
+        try:
+            progress = self._get("/scores/get_flash_ctf_progress", FlashProgress, syned_user_id=syned_user_id)
+        except NotFound:
+            return FlashProgress(syned_user_id=syned_user_id)
+        _same(syned_user_id, progress.syned_user_id, "/scores/get_flash_ctf_progress")
+        return progress
+
+    def _settle(self, doubt: GamePlatformError, new: NewUser) -> User:
+        if isinstance(doubt, TransportError) and not doubt.ambiguous:
+            raise doubt
+        try:
+            found = self.find_user(new.syned_user_id)
+        except GamePlatformError:
+            raise doubt from None
+        if found is None:
+            raise doubt
+        return found
+
+    def _clash(self, refused: GamePlatformError | None, new: NewUser) -> GamePlatformError:
+        if isinstance(refused, RequestRejected):
+            return refused
+        return Conflict(
+            f"The game platform did not create the account {new.syned_user_id}: it has another account that "
+            "clashes, most likely with the same e-mail address. Use another address, or ask the vendor to merge."
+        )
+
+    def _get(self, path: str, model: type[A], **query: str | int | None) -> A:
+        given = {name: value for name, value in query.items() if value not in {None, ""}}
+        request = self._http.build_request("GET", path, params=given)
+        return check(decode(self._send(request, path, {}, repeatable=True), f"GET {path}"), model, f"GET {path}")
+
+    def _create(self, path: str, model: type[A], body: dict[str, Any]) -> A:
+        content = self._post(path, body, repeatable=False)
+        return check(decode(content, f"POST {path}"), model, f"POST {path}")
+
+    def _post(self, path: str, body: dict[str, Any], *, repeatable: bool) -> bytes:
+        return self._send(self._http.build_request("POST", path, json=body), path, body, repeatable=repeatable)
+
+    def _send(self, request: httpx.Request, path: str, sent: dict[str, Any], *, repeatable: bool) -> bytes:
+        where = f"{request.method} {path}"
+        deadline = self._time.monotonic() + self._budget
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(request, where, deadline, sent)
+            except (RateLimited, ServerError, TransportError) as error:
+                closed = self._pacer.closed_for
+                wait = 0.0 if closed else full_jitter(attempt, self._time.random())
+                left = deadline - self._time.monotonic()
+                if not repeatable or attempt == ATTEMPTS or max(wait, closed) >= left:
+                    raise
+                logger.debug("%s: attempt %d failed (%s)", where, attempt, type(error).__name__)
+            self._time.sleep(wait)
+            attempt += 1
+
+    def _attempt(self, request: httpx.Request, where: str, deadline: float, sent: dict[str, Any]) -> bytes:
+        self._pace(deadline)
+        try:
+            response = self._http.send(request, stream=True)
+            try:
+                content = self._read(response, deadline, where)
+            finally:
+                response.close()
+        except httpx.DecodingError as error:
+            raise ContractError(f"The game platform's answer to {where} cannot be decompressed.") from error
+        except httpx.TransportError as error:
+            raise _unreachable(error, where) from error
+        if response.is_success:
+            return content
+        wait = parse_retry_after(response.headers.get("Retry-After"), self._time.wall())
+        failed = refusal(response.status_code, content, where, sent, wait)
+        if wait and failed.outage:
+            self._pacer.close_for(wait)
+        raise failed
+
+    def _pace(self, deadline: float) -> None:
+        wait = self._pacer.reserve(deadline - self._time.monotonic())
+        if wait is None:
+            closed = max(self._pacer.closed_for, 1.0)
+            raise RateLimited(closed, f"The game platform asked for a pause; it ends in {closed:.0f} s.")
+        if wait > 0:
+            self._time.sleep(wait)
+
+    def _read(self, response: httpx.Response, deadline: float, where: str) -> bytes:
+        content = bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > LARGEST_ANSWER:
+                raise ContractError(f"The game platform's answer to {where} is larger than 16 MiB.")
+            if self._time.monotonic() > deadline:
+                raise TransportError(
+                    f"The game platform's answer to {where} took longer than {self._budget:.0f} s "
+                    "(three times GAME_PLATFORM_TIMEOUT_SECONDS).",
+                    ambiguous=True,
+                )
+        return bytes(content)
+
+
+def _unreachable(error: httpx.TransportError, where: str) -> TransportError:
+    sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    what = "gave no whole answer" if sent else "could not be reached"
+    return TransportError(
+        f"The game platform {what} to {where} ({type(error).__name__}). "
+        "If this lasts, check GAME_PLATFORM_API_BASE_URL and the network.",
+        ambiguous=sent,
+    )
+
+
+def _equal(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
+
+
+def _same(asked: str, answered: str, path: str) -> None:
+    if not _equal(asked, answered):
+        raise ContractError(f"The game platform's answer to {path} is about another id than the one asked for.")

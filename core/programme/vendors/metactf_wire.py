@@ -1,0 +1,125 @@
+"""From the bytes of an answer to a model, or to the error that says what the vendor refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from jobdeck.core.programme.vendors.http import RETRYABLE_STATUSES
+from jobdeck.core.programme.vendors.metactf_errors import (
+    AuthError,
+    Conflict,
+    ContractError,
+    Forbidden,
+    GamePlatformError,
+    NotFound,
+    RateLimited,
+    RequestRejected,
+    ServerError,
+)
+from jobdeck.core.programme.vendors.metactf_models import Answer
+from jobdeck.core.redact import safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+A = TypeVar("A", bound=Answer)
+
+LONGEST_DETAIL: Final = 300
+PROBLEMS_TOLD: Final = 3
+DEFAULT_PAUSE: Final = 30.0
+"""Seconds to stay away after a 429 that does not say how long."""
+
+_TELLABLE: Final = {"role", "division", "syned_user_id", "syned_team_id", "syned_coach_user_id"}
+
+# What Postgres can store neither as text nor as jsonb.
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+def decode(content: bytes, where: str) -> Any:
+    """Reads JSON. Characters that no database column can hold become U+FFFD.
+
+    Raises:
+        ContractError: it is not JSON.
+    """
+    try:
+        return _storable(json.loads(content, parse_constant=_no_constant))
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"The game platform's answer to {where} is not JSON.") from error
+
+
+def check(value: Any, model: type[A], where: str) -> A:
+    """Reads an answer into its model.
+
+    Raises:
+        ContractError: naming the fields that do not fit, without their values.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        told = "; ".join(_problem(item["loc"], item["msg"]) for item in found[:PROBLEMS_TOLD])
+        more = f" and {len(found) - PROBLEMS_TOLD} more" if len(found) > PROBLEMS_TOLD else ""
+        raise ContractError(
+            safe_error(f"The game platform's answer to {where} does not have the agreed shape: {told}{more}.", 600)
+        ) from None
+
+
+def refusal(status: int, content: bytes, where: str, sent: Mapping[str, Any], wait: float | None) -> GamePlatformError:
+    """The error for an answer outside 2xx. Values that were sent, being personal data, are masked in its text."""
+    detail = _detail(content, sent)
+    told = f"The game platform answered {status} to {where}" + (f": {detail}" if detail else "") + "."
+    if status == 401:
+        return AuthError(
+            "The game platform does not accept the token (401). Correct GAME_PLATFORM_API_TOKEN, then retry."
+        )
+    if 300 <= status < 400:
+        return ContractError(
+            f"The game platform answered {status} to {where}, a redirect, which is not followed. "
+            "Check GAME_PLATFORM_API_BASE_URL."
+        )
+    if status == 429:
+        return RateLimited(DEFAULT_PAUSE if wait is None else wait, told)
+    if status >= 500 or status in RETRYABLE_STATUSES:
+        return ServerError(told)
+    known: dict[int, type[GamePlatformError]] = {403: Forbidden, 404: NotFound, 409: Conflict}
+    return known.get(status, RequestRejected)(told)
+
+
+def _detail(content: bytes, sent: Mapping[str, Any]) -> str:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    detail = body.get("detail") if isinstance(body, dict) else None
+    if isinstance(detail, list):
+        items = [item for item in detail if isinstance(item, dict)]
+        text = "; ".join(_problem(item.get("loc"), item.get("msg")) for item in items[:PROBLEMS_TOLD])
+    else:
+        text = detail if isinstance(detail, str) else ""
+    private = {str(value) for name, value in sent.items() if name not in _TELLABLE and str(value).strip()}
+    for value in sorted(private, key=len, reverse=True):
+        text = re.sub(re.escape(value), "…", text, flags=re.IGNORECASE)
+    return safe_error(text, LONGEST_DETAIL).rstrip(".")
+
+
+def _problem(location: Any, message: Any) -> str:
+    parts = location if isinstance(location, list | tuple) else [location]
+    return f"{'.'.join(str(part) for part in parts)}: {message}"
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,216 @@
+"""Text messages through Twilio, by its official SDK; one of its clients for each thread."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.programme.vendors.email_wire import Sent
+from jobdeck.core.programme.vendors.errors import OutcomeUnknown, ProviderConfigError, SettingMissing, Unreachable
+from jobdeck.core.programme.vendors.http import Time
+from jobdeck.core.programme.vendors.sms_wire import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from jobdeck.core.settings import Settings
+
+NAME: Final = "Twilio"
+READ_PAGE: Final = 200
+
+_GSM: Final = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
+    "abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_GSM_DOUBLE: Final = frozenset("^{}\\[~]|€\f")
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """One text message to a number in E.164."""
+
+    to: str = field(repr=False)
+    body: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SmsStatus:
+    """What Twilio knows of a message now: `delivered`, `undelivered`, `failed`, or a word that is not final."""
+
+    sid: str
+    status: str
+    error_code: str | None
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message that somebody sent to us."""
+
+    sid: str
+    sender: str = field(repr=False)
+    body: str = field(repr=False)
+    at: datetime | None
+
+
+def is_gsm(text: str) -> bool:
+    """Whether every letter is in the alphabet in which 160 letters fit into one part."""
+    return all(letter in _GSM or letter in _GSM_DOUBLE for letter in text)
+
+
+def segments(text: str) -> int:
+    """How many parts a text is sent in: 160 characters of the GSM alphabet (153 each in several), else 70 (67)."""
+    if is_gsm(text):
+        length = sum(2 if letter in _GSM_DOUBLE else 1 for letter in text)
+        return 1 if length <= 160 else -(-length // 153)
+    length = len(text.encode("utf-16-le")) // 2
+    return 1 if length <= 70 else -(-length // 67)
+
+
+class SmsClient:
+    """Twilio's API. One `SmsClient` may be shared between threads; each gets a Twilio client of its own."""
+
+    def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
+        """Reads account and sender from the settings; nothing is sent yet.
+
+        Raises:
+            SettingMissing: naming the setting that is missing or unusable.
+        """
+        check(settings)
+        self._settings = settings
+        self._time = time or Time()
+        self._local = threading.local()
+        self._sessions: list[Any] = []
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Says again whether the settings are complete.
+
+        Raises:
+            SettingMissing: naming the setting that is missing or unusable.
+        """
+        check(self._settings)
+
+    def verify(self) -> None:
+        """Asks Twilio whether it accepts the account and the token; nothing is sent.
+
+        Raises:
+            ProviderConfigError: it does not.
+            MessagingError: it could not be asked.
+        """
+        client = self._client
+        found = self._call(lambda: client.api.accounts(self._settings.twilio_account_sid).fetch())
+        if found.status not in {None, "active"}:
+            raise ProviderConfigError("The account at Twilio (TWILIO_ACCOUNT_SID) is suspended or closed.")
+
+    def send(self, sms: Sms) -> Sent:
+        """Sends one text message.
+
+        Raises:
+            MessagingError: one of its classes, by what is to be done.
+        """
+        service = self._settings.twilio_messaging_service_sid
+        sender = {"messaging_service_sid": service} if service else {"from_": self._settings.twilio_from_number}
+        client = self._client
+        made = self._call(lambda: client.messages.create(to=sms.to, body=sms.body, **sender))
+        if not made.sid:
+            raise OutcomeUnknown(f"{NAME}'s answer names no message. It may have been sent and is not repeated.")
+        count = str(made.num_segments or "")
+        return Sent(str(made.sid), 201, int(count) if count.isdecimal() else None)
+
+    def status(self, sid: str) -> SmsStatus:
+        """What became of a message.
+
+        Raises:
+            MessagingError: one of its classes.
+        """
+        client = self._client
+        found = self._call(lambda: client.messages(sid).fetch())
+        code = str(found.error_code) if found.error_code is not None else None
+        return SmsStatus(sid, str(found.status), code, found.date_updated or found.date_sent)
+
+    def inbound(self, since: datetime) -> list[Inbound]:
+        """Messages sent to our number since a time, as far as one page of 200 goes, newest first.
+
+        Raises:
+            MessagingError: one of its classes.
+        """
+        number = self._settings.twilio_from_number
+        if not number:
+            return []
+        client = self._client
+        found = self._call(
+            lambda: client.messages.list(to=number, date_sent_after=since, limit=READ_PAGE, page_size=READ_PAGE)
+        )
+        return [
+            Inbound(str(one.sid), str(one.from_), str(one.body or ""), one.date_sent)
+            for one in found
+            if one.direction == "inbound"
+        ]
+
+    def close(self) -> None:
+        """Closes the connections of all threads."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+            self._sessions.clear()
+
+    @property
+    def _client(self) -> Any:
+        client = getattr(self._local, "client", None)
+        if client is None:
+            from jobdeck.core.programme.vendors.sms_wire import make_client  # noqa: PLC0415 -- imported on first use
+
+            client = self._local.client = make_client(self._settings)
+            with self._lock:
+                self._sessions.append(client.http_client.session)
+        return client
+
+    def _call(self, request: Callable[[], Any]) -> Any:
+        import requests  # noqa: PLC0415 -- imported on first use
+        from twilio.base.exceptions import TwilioException  # noqa: PLC0415 -- imported on first use
+
+        from jobdeck.core.programme.vendors.sms_wire import never_connected  # noqa: PLC0415 -- imported on first use
+
+        http = self._client.http_client
+        try:
+            return request()
+        except TwilioException as error:
+            raise refusal(error, http.retry_after, self._time.wall()) from None
+        except requests.RequestException as error:
+            if never_connected(error):
+                raise Unreachable(
+                    f"{NAME} could not be reached ({type(error).__name__}). Nothing was sent. If this lasts, check the "
+                    "network and TWILIO_API_BASE_URL."
+                ) from None
+            raise _no_answer(error) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # The SDK reads the answer without asking whether it is one.
+            raise _no_answer(error) from None
+
+
+def check(settings: Settings) -> None:
+    """Whether text messages can be sent with these settings.
+
+    Raises:
+        SettingMissing: naming the setting that is missing or unusable.
+    """
+    if not settings.sms_enabled:
+        raise SettingMissing("Text messages are switched off. Set SMS_PROVIDER to twilio to send any.")
+    if not (settings.twilio_account_sid or "").strip():
+        raise SettingMissing("No account at Twilio is set. Set TWILIO_ACCOUNT_SID.")
+    token = settings.twilio_auth_token
+    if token is None or not token.get_secret_value().strip():
+        raise SettingMissing("No token for Twilio is set. Set TWILIO_AUTH_TOKEN.")
+    if not (settings.twilio_messaging_service_sid or settings.twilio_from_number):
+        raise SettingMissing(
+            "No sender of text messages is set. Set TWILIO_MESSAGING_SERVICE_SID, or TWILIO_FROM_NUMBER."
+        )
+
+
+def _no_answer(error: Exception) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{NAME} gave no whole answer ({type(error).__name__}). The message may have been sent and is not repeated."
+    )

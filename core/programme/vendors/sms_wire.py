@@ -1,0 +1,217 @@
+"""From Twilio's refusals to what they mean (`messaging_errors`). Only codes are told, never its texts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from twilio.http.http_client import TwilioHttpClient
+from twilio.rest import Client
+
+from jobdeck.core.programme.vendors.errors import (
+    MessagingError,
+    OutcomeUnknown,
+    PayloadRefused,
+    ProviderConfigError,
+    ProviderDown,
+    RateLimited,
+    RecipientRefused,
+)
+from jobdeck.core.programme.vendors.http import RETRYABLE_STATUSES, parse_retry_after
+from jobdeck.core.settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from jobdeck.core.settings import Settings
+
+DEFAULT_PAUSE: Final = 30.0
+
+# Codes as Twilio's error dictionary has them.
+OPTED_OUT: Final = 21610
+UNUSABLE: Final = frozenset({21211, 21214, 21217, 21265, 21401, 21407, 21408, 21421, 21612, 21614, 21635})
+"""Bad, unreachable, landline or not permitted numbers."""
+CONFIG: Final = frozenset(
+    {20003, 20005, 20403, 20404, 21212, 21603, 21606, 21608, 21618, 21659, 21660, 21701, 21703, 21704, 21705}
+)
+"""Credentials, permissions, sender or messaging service."""
+BUSY: Final = frozenset({20429, 14107, 21611})
+TEXT: Final = frozenset({21602, 21605, 21617, 21619})
+
+UNUSABLE_LATER: Final = frozenset({"30005", "30006"})
+"""Delivery errors that say the number is unknown or a landline."""
+NOT_REGISTERED: Final = "30034"
+"""The delivery error that says the sender is not registered with carriers."""
+
+
+def refusal(error: Any, retry_after: str | None, now: float) -> MessagingError:
+    """The error for one of Twilio's exceptions, of either of its two formats; `now` is unix seconds."""
+    status, code = _number(getattr(error, "status", None)), _number(getattr(error, "code", None))
+    told = str(code or status)
+    if status == 429 or code in BUSY:
+        wait = parse_retry_after(retry_after, now)
+        return RateLimited(
+            DEFAULT_PAUSE if wait is None else wait,
+            f"Twilio answered {told}: too many requests. The pause it asked for is kept.",
+            code=told,
+        )
+    if code == OPTED_OUT:
+        return RecipientRefused(
+            "The recipient has answered STOP (21610); nothing more is sent to this number.",
+            reason="opted_out",
+            code=told,
+        )
+    if code in CONFIG or status in {401, 403}:
+        return ProviderConfigError(
+            f"Twilio does not accept the account or the sender ({told}). Correct TWILIO_ACCOUNT_SID, "
+            "TWILIO_AUTH_TOKEN, and TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM_NUMBER.",
+            code=told,
+        )
+    if status >= 500 or status in RETRYABLE_STATUSES:
+        return _down(status, told)
+    return _refused(error, status, code, told)
+
+
+def _down(status: int, told: str) -> MessagingError:
+    if status in {500, 502, 503} or status in RETRYABLE_STATUSES:
+        return ProviderDown(f"Twilio cannot answer now ({told}); the message was not taken.", code=told)
+    return OutcomeUnknown(
+        f"Twilio answered {told}: whether the message was taken is not known. It is not repeated.", code=told
+    )
+
+
+def _refused(error: Any, status: int, code: int, told: str) -> MessagingError:
+    # Codes get split and changed; that the fault lies with the recipient also shows in what it is about.
+    about_recipient = re.search(r"'?\bto\b'? (?:phone )?number|'To'", _said(error), re.IGNORECASE)
+    if code in UNUSABLE or (about_recipient and code not in TEXT and 400 <= status < 500):
+        return RecipientRefused(
+            f"Twilio will not send to this number ({told}). Have it corrected on the profile.",
+            reason="number_unusable",
+            code=told,
+        )
+    if 400 <= status < 500 and status != 404:
+        return PayloadRefused(
+            f"Twilio refused the message ({told}). Correct its text or the sender's settings.", code=told
+        )
+    return ProviderConfigError(
+        f"Twilio answered {told}, which its API does not do. Check TWILIO_API_BASE_URL and TWILIO_ACCOUNT_SID.",
+        code=told,
+    )
+
+
+def _said(error: Any) -> str:
+    return " ".join(str(getattr(error, name, "") or "") for name in ("msg", "title", "detail"))
+
+
+def _number(value: Any) -> int:
+    text = str(value if value is not None else "")
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
+Json = dict[str, Any]
+
+SIGNATURE: Final = "x-twilio-signature"
+STOP: Final = frozenset({"stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"})
+START: Final = frozenset({"start", "yes", "unstop"})
+_OUTCOMES: Final = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}
+_LONGEST: Final = 64
+
+
+def verified(token: str, addresses: Iterable[str], fields: Mapping[str, str], signature: str) -> bool:
+    """Whether a request carries Twilio's signature, made for one of these addresses of ours."""
+    from twilio.request_validator import RequestValidator  # noqa: PLC0415 -- imported on first use
+
+    validator = RequestValidator(token)
+    return any(validator.validate(address, dict(fields), signature) for address in addresses)
+
+
+def read(fields: Mapping[str, str], at: float) -> list[Json]:
+    """The events in one request; none where it says nothing that matters. `at` is unix seconds."""
+    sid = (fields.get("MessageSid") or fields.get("SmsSid") or "")[:_LONGEST]
+    if not sid:
+        return []
+    status = (fields.get("MessageStatus") or fields.get("SmsStatus") or "").strip().lower()
+    made = _answered(fields) if status in {"received", ""} else _delivered(fields, status)
+    return [
+        {"provider": "twilio", "event_key": f"{sid}{suffix}", "event": event, "occurred_at": at, **facts}
+        for event, suffix, facts in made
+    ]
+
+
+def _answered(fields: Mapping[str, str]) -> list[tuple[str, str, Json]]:
+    """What somebody wrote to us. Pulling knows a message by its id as well, so the two do not count it twice."""
+    word = (fields.get("OptOutType") or fields.get("Body") or "").strip().lower()
+    event = "stop" if word in STOP else "start" if word in START else None
+    sender = (fields.get("From") or "")[:_LONGEST]
+    return [(event, "", {"address": sender})] if event and sender else []
+
+
+def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, Json]]:
+    """What became of a message of ours. It may not be known yet; pulling tells it again, by a key of its own."""
+    event = _OUTCOMES.get(status)
+    if event is None:
+        return []
+    code = (fields.get("ErrorCode") or "")[:_LONGEST]
+    reason = f"Twilio {status} {code}".strip() if event == "bounced" else None
+    shared: Json = {"message_key": fields.get("MessageSid") or fields.get("SmsSid"), "reason": reason}
+    made = [(event, f":callback:{status}", {**shared, "payload": {"code": code} if code else {}})]
+    if code in UNUSABLE_LATER:
+        made.append(("unusable", ":callback:unusable", shared))
+    if code == str(OPTED_OUT):
+        made.append(("stop", ":callback:stop", {**shared, "address": (fields.get("To") or "")[:_LONGEST]}))
+    return made
+
+
+CONNECT_SECONDS: Final = 5.0
+
+# Twilio's own logger writes numbers and texts.
+_SILENT: Final = logging.getLogger("jobdeck.core.programme.vendors.sms.wire")
+_SILENT.disabled = True
+
+
+class HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK is untyped
+    """Twilio's HTTP client for one thread; `retry_after` is of the last answer."""
+
+    retry_after: str | None = None
+
+    def __init__(self, seconds: float, *, trust_environment: bool) -> None:
+        super().__init__(timeout=seconds, logger=_SILENT)
+        self.session.trust_env = trust_environment
+        # The SDK only compares a timeout that is given with each request.
+        self.timeout = (min(CONNECT_SECONDS, seconds), seconds)
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes one request, with the time to connect and the time to answer bounded by themselves."""
+        self.retry_after = None
+        kwargs["timeout"] = None
+        response = super().request(*args, **kwargs)
+        self.retry_after = (response.headers or {}).get("Retry-After")
+        return response
+
+
+def make_client(settings: Settings) -> Client:
+    """A Twilio client for one thread."""
+    base = settings.twilio_api_base_url
+    assert settings.twilio_auth_token is not None  # noqa: S101 -- sms.check() has looked
+    client = Client(
+        (settings.twilio_account_sid or "").strip(),
+        settings.twilio_auth_token.get_secret_value().strip(),
+        http_client=HttpClient(
+            settings.provider_timeout_seconds, trust_environment=urlsplit(base).hostname not in LOOPBACK
+        ),
+    )
+    client.api.base_url = base
+    return client
+
+
+def never_connected(error: requests.RequestException) -> bool:
+    """Whether the request failed before anything was sent."""
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return True
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", None)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError)

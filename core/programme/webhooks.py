@@ -1,0 +1,212 @@
+"""What providers report of messages: known by their signatures, kept once each, and answered when that is committed.
+
+Applying comes later and elsewhere (`applier`), so that a provider is never kept waiting for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import psycopg
+
+from jobdeck.core.errors import ConfigurationError, JobdeckError
+from jobdeck.core.http.endpoints import Answer, Declined
+from jobdeck.core.logs import event
+from jobdeck.core.postgres.reconnecting import LOST
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.vendors import email_wire, sms_wire
+from jobdeck.core.redact import clean, safe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobdeck.core.http.counters import Counters
+    from jobdeck.core.http.endpoints import Call
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
+
+Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+SENDGRID_PATH: Final = "/api/sendgrid/events"
+SENDGRID_BYTES: Final = 2 * 1024 * 1024
+"""SendGrid sends up to 768 kB at a time (its documentation, "Event Webhook")."""
+TWILIO_PATH: Final = "/api/twilio/status"
+TWILIO_BYTES: Final = 64 * 1024
+FIELDS: Final = 200
+FUTURE_SECONDS: Final = 300.0
+"""By how much a provider's clock may be ahead of ours."""
+EARLIEST: Final = 946_684_800.0
+"""The year 2000 in unix seconds: no event is older."""
+EMPTY_TWIML: Final = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+
+
+class Inbox:
+    """Where events are kept. `on_new` is called when there is something to apply."""
+
+    def __init__(self, database: Database, counters: Counters, on_new: Callable[[], None]) -> None:
+        self._database = database
+        self._counters = counters
+        self._on_new = on_new
+
+    def keep(self, provider: str, events: list[Json], *, ignored: int) -> int:
+        """Keeps events, each once; returns how many were new.
+
+        Raises:
+            Declined: the database does not answer; the provider comes again.
+        """
+        try:
+            new, refused = self._record(events) if events else (0, 0)
+        except (*LOST, JobdeckError) as error:
+            event(log, logging.ERROR, "events could not be kept", provider=provider, error=safe_error(str(error)))
+            raise Declined(503, "The events could not be kept. Send them again.", Retry_After="30") from None
+        self._counters.received(provider, new=new, known=len(events) - new - refused, ignored=ignored + refused)
+        if new:
+            self._on_new()
+        return new
+
+    def _record(self, events: list[Json]) -> tuple[int, int]:
+        with self._database.connection() as conn:
+            try:
+                return outbox.record_events(conn, events), 0
+            except psycopg.DataError:
+                return self._record_singly(conn, events)
+
+    @staticmethod
+    def _record_singly(conn: psycopg.Connection[Any], events: list[Json]) -> tuple[int, int]:
+        """Keeps what the database takes, so that one event it cannot take does not cost the others."""
+        new = refused = 0
+        for one in events:
+            try:
+                new += outbox.record_events(conn, [one])
+            except psycopg.DataError as error:
+                refused += 1
+                event(log, logging.WARNING, "an event cannot be kept", error=safe_error(str(error)))
+        return new, refused
+
+
+class SendGrid:
+    """`POST /api/sendgrid/events`: SendGrid's Event Webhook, signed."""
+
+    def __init__(self, settings: Settings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
+        self._key = (settings.sendgrid_event_webhook_public_key or "").strip()
+        self._age = settings.sendgrid_event_max_age_seconds
+        self._inbox = inbox
+        self._clock = clock
+
+    def admit(self, call: Call) -> None:
+        """Refuses what carries no signature, or a timestamp that is not of now.
+
+        Raises:
+            Declined: with 401, or 503 where no key is set.
+        """
+        if not self._key:
+            raise Declined(503, "Delivery events are not set up here.")
+        stamp = call.headers.get(email_wire.TIMESTAMP.lower(), "")
+        if not call.headers.get(email_wire.SIGNATURE.lower()) or not (stamp.isascii() and stamp.isdecimal()):
+            raise _unsigned()
+        age = self._clock() - int(stamp[:12])
+        if age > self._age or age < -FUTURE_SECONDS or len(stamp) > 12:
+            raise Declined(401, "The signature is too old, or of the future. Nothing was kept.")
+
+    def handle(self, call: Call) -> Answer:
+        """Keeps the events of one request; known and unknown ones are answered alike."""
+        try:
+            if not email_wire.verified(self._key, call.headers, call.body):
+                raise _unsigned()
+        except ConfigurationError as error:
+            event(log, logging.ERROR, "delivery events cannot be checked", error=str(error))
+            raise Declined(503, "Delivery events are not set up here.") from None
+        events, ignored = _read_mail(call.body)
+        fit = [one for made in events if (one := _fit(made, self._clock())) is not None]
+        ignored += len(events) - len(fit)
+        new = self._inbox.keep("sendgrid", fit, ignored=ignored)
+        return Answer(200, {"ok": True, "processed": len(fit), "new": new, "ignored": ignored})
+
+
+class Twilio:
+    """`POST /api/twilio/status`: Twilio's status callbacks and what people answer, signed."""
+
+    def __init__(self, settings: Settings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
+        token = settings.twilio_auth_token
+        self._token = token.get_secret_value().strip() if token is not None else ""
+        self._base = settings.door_url
+        self._inbox = inbox
+        self._clock = clock
+
+    def admit(self, call: Call) -> None:
+        """Refuses what carries no signature.
+
+        Raises:
+            Declined: with 401, or 503 where no token is set.
+        """
+        if not self._token:
+            raise Declined(503, "Text messages are not set up here.")
+        if not call.headers.get(sms_wire.SIGNATURE):
+            raise _unsigned()
+
+    def handle(self, call: Call) -> Answer:
+        """Keeps what one request says, and answers with nothing to send."""
+        try:
+            fields = dict(parse_qsl(call.body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
+        except ValueError:
+            raise Declined(400, "The body is no form. Nothing was kept.") from None
+        signature = call.headers[sms_wire.SIGNATURE]
+        if not sms_wire.verified(self._token, self._addresses(call), fields, signature):
+            raise _unsigned()
+        made = sms_wire.read(fields, self._clock())
+        events = [one for each in made if (one := _fit(each, self._clock())) is not None]
+        self._inbox.keep("twilio", events, ignored=int(not events))
+        return Answer(200, EMPTY_TWIML, "text/xml")
+
+    def _addresses(self, call: Call) -> list[str]:
+        """The addresses Twilio may have called. Which of them it was, only its signature can say."""
+        if self._base:
+            return [f"{self._base}{call.target}"]
+        host = call.headers.get("host", "")
+        return [f"{scheme}://{host}{call.target}" for scheme in ("https", "http")]
+
+
+def _unsigned() -> Declined:
+    return Declined(401, "The signature is missing or wrong. Nothing was kept.")
+
+
+def _read_mail(body: bytes) -> tuple[list[Json], int]:
+    try:
+        return email_wire.read(body)
+    except email_wire.EventRefused as error:
+        raise Declined(400, str(error)) from None
+    except (TypeError, ValueError, ArithmeticError, RecursionError):
+        # One entry is unlike anything that SendGrid sends; the others are not to be lost with it.
+        return _read_singly(body)
+
+
+def _read_singly(body: bytes) -> tuple[list[Json], int]:
+    content = json.loads(body)
+    entries = content if isinstance(content, list) else [content]
+    events: list[Json] = []
+    ignored = 0
+    for entry in entries:
+        try:
+            made, none = email_wire.read(json.dumps([entry]).encode())
+        except (JobdeckError, TypeError, ValueError, ArithmeticError, RecursionError):
+            made, none = [], 1
+        events += made
+        ignored += none
+    return events, ignored
+
+
+def _fit(made: Json, now: float) -> Json | None:
+    """An event whose time makes sense, with texts that the database takes; else None."""
+    at = made["occurred_at"]
+    if not math.isfinite(at) or not EARLIEST <= at <= now + FUTURE_SECONDS + 86_400:
+        return None
+    return {name: clean(value) if isinstance(value, str) else value for name, value in made.items()} | {
+        "payload": {name: clean(str(value)) for name, value in made.get("payload", {}).items()}
+    }
