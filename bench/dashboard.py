@@ -33,8 +33,8 @@ from jobdeck.core.model import Filter, Status  # noqa: E402 -- the same
 from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
 from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
 from jobdeck.core.settings import Settings  # noqa: E402 -- the same
-from jobdeck.tui.backend import LiveBackend  # noqa: E402 -- the same
-from jobdeck.tui.view import Request  # noqa: E402 -- the same
+from jobdeck.tui.backend.live import LiveBackend  # noqa: E402 -- the same
+from jobdeck.tui.backend.protocol import Request  # noqa: E402 -- the same
 from tests.terminal.pty_terminal import Terminal  # noqa: E402 -- the same
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from jobdeck.core.settings import Settings
-    from jobdeck.tui.options import Arguments
+    from jobdeck.tui.terminal.options import Arguments
 
 ALONE: Final = ("--headless", "--help", "-h")
 """With one of these, `demo` needs no dashboard."""
@@ -21,7 +21,7 @@ ALONE: Final = ("--headless", "--help", "-h")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the dashboard or a command and returns the exit code of the process."""
-    from jobdeck.tui import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- a command has no use for it
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = options.command_of(arguments)
@@ -61,7 +61,7 @@ def _command(arguments: list[str]) -> int:
 
 def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     from jobdeck.core import logs  # noqa: PLC0415 -- a command has no use for it
-    from jobdeck.tui import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- a command has no use for it
 
     if not options.terminal_is_fit():
         return _command([*arguments.shared(), "demo" if demo else "status"])
@@ -71,7 +71,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(settings, console=False)
     with _demo(settings) if demo else nullcontext(settings) as used:
-        from jobdeck.tui.running import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
+        from jobdeck.tui.terminal.run import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
 
         return run_dashboard(
             used,

@@ -7,26 +7,27 @@ import gc
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual import events
 
 from jobdeck.core.model import Filter
 from jobdeck.tui import themes
 from jobdeck.tui.actions import NO_ANSWER, Situation, key_of
-from jobdeck.tui.background import Answer, Threads
-from jobdeck.tui.bulk_driver import unfinished
-from jobdeck.tui.format import one_line
-from jobdeck.tui.operations import Operations
-from jobdeck.tui.poller import Poller
+from jobdeck.tui.backend.bulk_driver import unfinished
+from jobdeck.tui.backend.operations import Operations
+from jobdeck.tui.backend.poller import Poller
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Request
+from jobdeck.tui.backend.threads import Answer, Threads
+from jobdeck.tui.backend.worker_log import WorkerLog
 from jobdeck.tui.screens.dashboard import Dashboard
+from jobdeck.tui.screens.dialogs.leave import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
-from jobdeck.tui.screens.leave import Leave
 from jobdeck.tui.screens.page import ListPage, Page
-from jobdeck.tui.toasts import Toasting
-from jobdeck.tui.type_ahead import TypeAhead
-from jobdeck.tui.view import EmbeddedWorker, Request
-from jobdeck.tui.worker_log import WorkerLog
+from jobdeck.tui.terminal.toasts import Toasting
+from jobdeck.tui.terminal.type_ahead import TypeAhead
+from jobdeck.tui.text.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,9 +37,21 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job
     from jobdeck.core.queue.bulk_model import Bulk
-    from jobdeck.tui.canary import Canary
-    from jobdeck.tui.poller import Background
-    from jobdeck.tui.view import Backend, View
+    from jobdeck.tui.backend.canary import Canary
+    from jobdeck.tui.backend.poller import Background
+    from jobdeck.tui.backend.protocol import Backend, View
+
+
+PAGES: Final = {
+    "health": ("cron_health", "CronHealth"),
+    "errors": ("errors", "Errors"),
+    "workers": ("workers", "Workers"),
+    "audit": ("audit", "Audit"),
+    "bulk": ("bulk", "BulkPage"),
+    "playbook": ("playbook", "Playbook"),
+    "log": ("log", "Log"),
+}
+"""Module and class of each page, by the name in the table of actions. None is needed for the first paint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +77,15 @@ class JobdeckApp(Toasting):
     CSS_PATH: ClassVar[list[Any]] = [
         "app.tcss",
         "screens/dashboard.tcss",
-        "screens/dialog.tcss",
+        "screens/dialogs/dialog.tcss",
         "screens/job_detail.tcss",
-        "screens/help.tcss",
+        "screens/dialogs/help.tcss",
         "screens/page.tcss",
-        "screens/palette.tcss",
+        "screens/dialogs/palette.tcss",
         "screens/cron_health.tcss",
         "screens/errors.tcss",
-        "screens/payload.tcss",
-        "screens/create_job.tcss",
+        "screens/dialogs/payload.tcss",
+        "screens/dialogs/create_job.tcss",
     ]
 
     def __init__(
@@ -234,9 +247,8 @@ class JobdeckApp(Toasting):
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name, in the place of the one that is open; pages of jobs stay below it."""
-        from jobdeck.tui.screens.pages import PAGES  # noqa: PLC0415 -- not needed for the first paint
-
-        page = PAGES[name]
+        module, class_name = PAGES[name]
+        page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.{module}"), class_name)
         if isinstance(self.screen, page):
             return
         if isinstance(self.screen, ListPage):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.tui import playbook_text
+from jobdeck.tui.text import playbook
 from tests.core.cli_support import ROOT, ran_alone
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_the_operators_page_says_of_each_type_what_it_touches_and_what_a_failure
     section = section.partition("\n## ")[0]
     for word in ("Touches", "fail", "retry"):
         assert word in section, word
-    shown = " ".join(playbook_text.advice(task_type, None))
+    shown = " ".join(playbook.advice(task_type, None))
     plain = " ".join(section.partition("\n")[2].replace("`", "").split())
     assert " ".join(shown.split()) == plain
 

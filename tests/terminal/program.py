@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jobdeck.tui import options
+from jobdeck.tui.terminal import options
 
 BEGAN = time.monotonic()
 THEME = options.prepare_environment(os.environ)
@@ -27,15 +27,15 @@ THEME = options.prepare_environment(os.environ)
 from jobdeck.core.errors import DatabaseUnreachable  # noqa: E402 -- as below
 from jobdeck.core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
 from jobdeck.tui.app import JobdeckApp, Options  # noqa: E402 -- as above
-from jobdeck.tui.running import run  # noqa: E402 -- as above
-from jobdeck.tui.view import EmbeddedWorker  # noqa: E402 -- as above
+from jobdeck.tui.backend.protocol import EmbeddedWorker  # noqa: E402 -- as above
+from jobdeck.tui.terminal.run import run  # noqa: E402 -- as above
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
 from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
 
 if TYPE_CHECKING:
-    from jobdeck.tui.view import Request, View
+    from jobdeck.tui.backend.protocol import Request, View
 
 
 class Reporting(FakeBackend):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.tui.__main__ import main
-from jobdeck.tui.options import Arguments, command_of, parse, prepare_environment
+from jobdeck.tui.terminal.options import Arguments, command_of, parse, prepare_environment
 from tests.terminal.pty_terminal import ROOT, Terminal
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def test_whatever_goes_wrong_before_the_first_paint_is_a_sentence(
         raise RuntimeError("nobody foresaw this")
 
     monkeypatch.setenv("JOBDECK_STATE_DIR", environ["JOBDECK_STATE_DIR"])
-    monkeypatch.setattr("jobdeck.tui.options.parse", broken)
+    monkeypatch.setattr("jobdeck.tui.terminal.options.parse", broken)
     assert main([]) == 1
     said = capsys.readouterr().err
     assert said.startswith("jobdeck: An unexpected RuntimeError")

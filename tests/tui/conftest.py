@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.tui import playbook_text
+from jobdeck.tui.text import playbook as text_playbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ Adds up scores. A retry is harmless.
 
 @pytest.fixture(autouse=True)
 def playbook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(playbook_text, "source", lambda: PLAYBOOK)
-    playbook_text.blocks.cache_clear()
+    monkeypatch.setattr(text_playbook, "source", lambda: PLAYBOOK)
+    text_playbook.blocks.cache_clear()
     yield
-    playbook_text.blocks.cache_clear()
+    text_playbook.blocks.cache_clear()

@@ -39,7 +39,7 @@ from jobdeck.core.read.report_types import (
     overdue_by,
 )
 from jobdeck.tui.actions import BY_ID, applicable
-from jobdeck.tui.view import EmbeddedWorker, Session, View
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jobdeck.core.model import NewJob
-    from jobdeck.tui.view import Request, Verb
+    from jobdeck.tui.backend.protocol import Request, Verb
 
 T = TypeVar("T")
 NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
 from jobdeck.core.read.filters import format_filter
-from jobdeck.tui.view import Request
+from jobdeck.tui.backend.protocol import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

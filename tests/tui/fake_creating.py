@@ -12,14 +12,14 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
 from jobdeck.core.queue.requests import changes, new_job
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, RecurringDefault, Registry
-from jobdeck.tui.creating import QUICK_SYNCS, Found, QuickSync, Rehearsal
+from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, QuickSync, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import Json
     from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.creating import Searched
+    from jobdeck.tui.backend.protocol import Searched
     from tests.tui.fake import FakeBackend
 
 ACTIVE = {Status.PENDING, Status.RUNNING}

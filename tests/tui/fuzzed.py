@@ -28,8 +28,7 @@ from jobdeck.core.model import (
     Worker,
 )
 from jobdeck.core.read.report_types import Recipient, Recipients
-from jobdeck.tui.creating import Found, Rehearsal
-from jobdeck.tui.view import EmbeddedWorker
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Found, Rehearsal
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Filter, Job, Json
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.creating import Searched
-    from jobdeck.tui.view import Request, Verb, View
+    from jobdeck.tui.backend.protocol import Request, Searched, Verb, View
 
 JOBS: Final = 120
 KNOWN: Final = "game_platform_sync"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.app import JobdeckApp, Options
-from jobdeck.tui.backend import LiveBackend
+from jobdeck.tui.backend.live import LiveBackend
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from jobdeck.core.model import (
     WorkerRun,
 )
 from jobdeck.core.read.report_types import ErrorTrend
-from jobdeck.tui.view import EmbeddedWorker
+from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from jobdeck.tui.job_table import JobTable
+    from jobdeck.tui.widgets.job_table import JobTable
 
 SMALL = (80, 24)
 LARGE = (200, 50)

@@ -19,8 +19,8 @@ from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import operator, producer, service
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.tui.backend import LiveBackend
-from jobdeck.tui.view import Request
+from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.backend.protocol import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer, service
-from jobdeck.tui.view import Request
+from jobdeck.tui.backend.protocol import Request
 from tests.support.working import until
 from tests.tui.test_backend import ALL, Connection, Gate, backend_of, gate, settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.settings import Settings
-    from jobdeck.tui.backend import LiveBackend
+    from jobdeck.tui.backend.live import LiveBackend
 
 __all__ = ["gate", "settings"]
 HOUR = timedelta(hours=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobdeck.tui.view import EmbeddedWorker
+from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import FakeBackend, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import dashboard, failed

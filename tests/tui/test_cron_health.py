@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict
-from jobdeck.tui import health_text
-from jobdeck.tui.format import short_id
+from jobdeck.tui.text import cron_health
+from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample, worker_run
 from tests.tui.support import LARGE, dashboard
@@ -20,13 +20,13 @@ WIDTH = 140
 
 def told(backend: FakeBackend, *, width: int = WIDTH) -> str:
     report = backend.cron()
-    lines = health_text.lines(report, backend.timeouts(), width)
+    lines = cron_health.lines(report, backend.timeouts(), width)
     return "\n".join("".join(text for text, _ in one.spans) for one in lines)
 
 
 def inks(backend: FakeBackend, word: str, *, width: int = WIDTH) -> set[str]:
     """The inks of the spans that hold a word."""
-    lines = health_text.lines(backend.cron(), backend.timeouts(), width)
+    lines = cron_health.lines(backend.cron(), backend.timeouts(), width)
     return {ink for one in lines for text, ink in one.spans if word in text}
 
 

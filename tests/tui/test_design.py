@@ -11,8 +11,8 @@ from jobdeck.core.model import CycleResult, Filter
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS
-from jobdeck.tui.backend import LiveBackend
-from jobdeck.tui.view import Request
+from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.backend.protocol import Request
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
 

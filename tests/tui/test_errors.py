@@ -10,9 +10,9 @@ from rich.cells import cell_len
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Job, Status
-from jobdeck.tui import errors_text
-from jobdeck.tui.canary import Canary
-from jobdeck.tui.format import short_id
+from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.text import errors
+from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, dashboard
@@ -254,7 +254,7 @@ def test_a_canary_that_is_nowhere_is_gone() -> None:
 @pytest.mark.parametrize("width", [80, 120, 140, 159, 160, 200])
 def test_the_error_itself_is_in_its_line_at_every_width(width: int) -> None:
     (first, *_) = sample().evidence.trends
-    line = errors_text.line(first, NOW, width, None)
+    line = errors.line(first, NOW, width, None)
     assert "Twilio answered" in "".join(text for text, _ in line.spans)
     assert sum(cell_len(text) for text, _ in line.spans) <= width
-    assert errors_text.heading(width).spans[0][0].rstrip().endswith("error")
+    assert errors.heading(width).spans[0][0].rstrip().endswith("error")

@@ -12,16 +12,16 @@ import pytest
 
 from jobdeck.core.errors import JobFailure
 from jobdeck.core.logs import event
-from jobdeck.tui import playbook_text
-from jobdeck.tui.format import short_id
-from jobdeck.tui.view import EmbeddedWorker
-from jobdeck.tui.worker_log import LINES, LONGEST_LINE, WorkerLog
+from jobdeck.tui.backend.protocol import EmbeddedWorker
+from jobdeck.tui.backend.worker_log import LINES, LONGEST_LINE, WorkerLog
+from jobdeck.tui.text import playbook
+from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
 
 if TYPE_CHECKING:
-    from jobdeck.tui.pane import Entry
+    from jobdeck.tui.widgets.pane import Entry
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK_TYPES = (*TYPES, "game_platform_onboard_coaches", "game_platform_flash_ctf_sync")
@@ -179,7 +179,7 @@ async def test_the_playbook_is_read_inside_and_walked_by_sections() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_no_line_of_the_playbook_is_wider_than_the_screen_and_no_word_is_lost(width: int) -> None:
-    lines = texts(playbook_text.entries(width))
+    lines = texts(playbook.entries(width))
     assert max(map(len, lines)) <= width
     shown = " ".join(" ".join(lines).split())
     for words in (
@@ -191,19 +191,19 @@ def test_no_line_of_the_playbook_is_wider_than_the_screen_and_no_word_is_lost(wi
 
 
 def test_a_table_that_fits_is_one_and_one_that_does_not_becomes_a_list() -> None:
-    narrow = texts(playbook_text.entries(60))
+    narrow = texts(playbook.entries(60))
     assert " a  b" in [line.rstrip() for line in narrow]
     assert "   command    jobdeck cancel ID" in [line.rstrip() for line in narrow]
-    wide = texts(playbook_text.entries(120))
+    wide = texts(playbook.entries(120))
     assert any(line.split() == ["action", "key", "command", "pending", "running"] for line in wide)
 
 
 def test_the_advice_is_that_of_the_kind_and_then_of_the_type() -> None:
-    assert playbook_text.advice("game_platform_totals_sweep", "messaging_config") == [
+    assert playbook.advice("game_platform_totals_sweep", "messaging_config") == [
         "A setting is missing. Correct it, then retry.",
         "Adds up scores. A retry is harmless.",
     ]
-    assert playbook_text.advice("unheard_of", None) == []
+    assert playbook.advice("unheard_of", None) == []
 
 
 class TestTheRealPage:
@@ -212,19 +212,19 @@ class TestTheRealPage:
     @pytest.fixture(autouse=True)
     def page(self, monkeypatch: pytest.MonkeyPatch) -> None:
         text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-        monkeypatch.setattr(playbook_text, "source", lambda: text)
-        playbook_text.blocks.cache_clear()
+        monkeypatch.setattr(playbook, "source", lambda: text)
+        playbook.blocks.cache_clear()
 
     @pytest.mark.parametrize("width", [60, 80, 200])
     def test_it_fits_the_screen(self, width: int) -> None:
-        assert max(map(len, texts(playbook_text.entries(width)))) <= width
+        assert max(map(len, texts(playbook.entries(width)))) <= width
 
     @pytest.mark.parametrize("task_type", PLAYBOOK_TYPES)
     def test_it_has_advice_for_every_type_of_the_playbook(self, task_type: str) -> None:
-        assert playbook_text.advice(task_type, None)
+        assert playbook.advice(task_type, None)
 
     def test_it_has_advice_for_every_kind_of_failure_that_the_program_has(self) -> None:
-        assert [kind for kind in sorted(kinds()) if not playbook_text.advice("", kind)] == []
+        assert [kind for kind in sorted(kinds()) if not playbook.advice("", kind)] == []
 
 
 # Log

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from jobdeck.core.model import Status
-from jobdeck.tui.columns import layout
-from jobdeck.tui.view import SORTS
+from jobdeck.tui.backend.protocol import SORTS
+from jobdeck.tui.widgets.columns import layout
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard

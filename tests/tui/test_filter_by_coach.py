@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.tui.coach_finder import CoachFinder, naming
+from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
 from tests.tui.fake import lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
@@ -15,7 +15,7 @@ from tests.tui.support import LARGE, SMALL, Deck, dashboard
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.tui.creating import Found
+    from jobdeck.tui.backend.protocol import Found
     from tests.tui.fake import FakeBackend
 
 BO = FOUND["coach"][1].id

@@ -15,13 +15,16 @@ from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload
 from jobdeck.core.model import ActionResult, Enqueued, Filter
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
-from jobdeck.tui import audit_text, detail_text, errors_text, fleet_text, form_text, health_text, status_bar, twins
-from jobdeck.tui.columns import CELLS, Column, Moment, cell
-from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
-from jobdeck.tui.operations import failure
-from jobdeck.tui.poller import Link, LinkState
-from jobdeck.tui.screens import bulk, cleanup, confirm, quick_sync
-from jobdeck.tui.view import Request
+from jobdeck.tui.backend.operations import failure
+from jobdeck.tui.backend.poller import Link, LinkState
+from jobdeck.tui.backend.protocol import Request
+from jobdeck.tui.screens import bulk
+from jobdeck.tui.screens.dialogs import cleanup, confirm, quick_sync
+from jobdeck.tui.text import audit as text_audit
+from jobdeck.tui.text import commands, create_job, cron_health, errors, job_detail, workers
+from jobdeck.tui.text.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
+from jobdeck.tui.widgets import status_bar
+from jobdeck.tui.widgets.columns import CELLS, Column, Moment, cell
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend
 from tests.tui.hostile import PIECES, Fuzz, harmful
@@ -56,42 +59,42 @@ def status_texts(deck: FuzzedBackend) -> Iterator[object]:
 
 def detail_texts(deck: FuzzedBackend) -> Iterator[object]:
     for job in deck.jobs[:6]:
-        yield detail_text.title(job, NOW)
+        yield job_detail.title(job, NOW)
         for revealed in (False, True):
             for run in (None, 3):
-                page = detail_text.Page(
+                page = job_detail.Page(
                     job, deck.detail(job.id), NOW, revealed=revealed, run=run, recipients=deck.recipients(job.id)
                 )
-                yield detail_text.left(page)
-                yield detail_text.right(page)
+                yield job_detail.left(page)
+                yield job_detail.right(page)
 
 
 def page_texts(deck: FuzzedBackend) -> Iterator[object]:
     cron, trends, fleet, audit = deck.cron(), deck.errors(()).trends, deck.fleet(), deck.audit(EIGHT_HOURS)
-    yield health_text.verdict(cron)
-    yield fleet_text.summary(fleet)
+    yield cron_health.verdict(cron)
+    yield workers.summary(fleet)
     for width in WIDTHS:
-        yield health_text.lines(cron, {}, width)
-        yield fleet_text.lines(fleet, width)
-        yield audit_text.lines(audit, width)
+        yield cron_health.lines(cron, {}, width)
+        yield workers.lines(fleet, width)
+        yield text_audit.lines(audit, width)
         for trend in trends:
-            yield errors_text.line(trend, NOW, width, None)
-            yield errors_text.about(trend, NOW, width, None, [])
+            yield errors.line(trend, NOW, width, None)
+            yield errors.about(trend, NOW, width, None, [])
 
 
 def form_texts(deck: FuzzedBackend) -> Iterator[object]:
     text = deck.fuzz.text
-    yield form_text.rehearsed(deck.creating.rehearse(wanted(deck.jobs[0]), None))
+    yield create_job.rehearsed(deck.creating.rehearse(wanted(deck.jobs[0]), None))
     for job in deck.jobs[:20]:
-        yield form_text.outcome(Enqueued(job, created=True))
-        yield form_text.outcome(Enqueued(job, created=False))
-        yield form_text.outcome(ActionResult(job.id, ok=False, message=text()))
+        yield create_job.outcome(Enqueued(job, created=True))
+        yield create_job.outcome(Enqueued(job, created=False))
+        yield create_job.outcome(ActionResult(job.id, ok=False, message=text()))
         yield quick_sync.told([Enqueued(job, created=True), Enqueued(job, created=False)])
         yield enqueue_twin(wanted(job))
         yield edit_twin(job, wanted(job), {"payload": job.payload})
-        yield twins.twin("retry", [job])
-        yield twins.twin_with_payload(job, job.payload)
-        yield twins.pause_twin(text(), None)
+        yield commands.twin("retry", [job])
+        yield commands.twin_with_payload(job, job.payload)
+        yield commands.pause_twin(text(), None)
 
 
 def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:

@@ -13,8 +13,8 @@ import pytest
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import AuditEntry, Clause, JobDetail, Run, RunOutcome, Status
 from jobdeck.core.read.report_types import Recipient, Recipients
-from jobdeck.tui import detail_text
-from jobdeck.tui.format import short_id
+from jobdeck.tui.text import job_detail
+from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard
@@ -330,7 +330,7 @@ async def test_the_playbooks_entry_for_the_type_stands_on_the_page() -> None:
 
 
 def test_every_text_of_the_page_goes_through_its_own_mask() -> None:
-    page = detail_text.Page(make_job(1), None, NOW)
+    page = job_detail.Page(make_job(1), None, NOW)
     assert "kim@" not in page.line("kim@example.org")
     assert "kim@" not in page.lines("kim@example.org")
     assert "kim@" not in page.json(PERSON).plain
@@ -341,8 +341,8 @@ def test_evidence_and_advice_that_need_more_lines_go_on_under_their_beginning() 
     evidence = "No worker has been heard of in the last 2 minutes. Start one here or there."
     clauses = (Clause("status", holds=True, evidence="It is."), Clause("worker", holds=False, evidence=evidence))
     detail = JobDetail(make_job(1), (), clauses, ())
-    text = detail_text.left(
-        detail_text.Page(make_job(1), detail, NOW, width=40, advice=["Set the token, restart the workers, then retry."])
+    text = job_detail.left(
+        job_detail.Page(make_job(1), detail, NOW, width=40, advice=["Set the token, restart the workers, then retry."])
     ).plain
     assert "\n✗ worker  No worker has been heard of in\n          the last 2 minutes. Start one\n" in text
     assert "• Set the token, restart the workers,\n  then retry." in text
@@ -351,11 +351,11 @@ def test_evidence_and_advice_that_need_more_lines_go_on_under_their_beginning() 
 def test_the_last_run_keeps_its_outcome_when_the_job_is_cancelled_while_it_waits() -> None:
     job = make_job(1, Status.CANCELLED, last_outcome=RunOutcome.CANCELLED, last_run_at=NOW - timedelta(minutes=4))
     lost = Run(1, job.id, job.task_type, {}, 1, "web-1", NOW, NOW, NOW, RunOutcome.LOST)
-    text = detail_text.left(detail_text.Page(job, JobDetail(job, (lost,), (), ()), NOW)).plain
+    text = job_detail.left(job_detail.Page(job, JobDetail(job, (lost,), (), ()), NOW)).plain
     assert "4m ago  lost" in text
 
 
 @pytest.mark.parametrize(("recurring", "word"), [(True, "2 cycles in a row"), (False, "2 runs in a row")])
 def test_failures_in_a_row_are_cycles_of_a_series_and_runs_of_one_job(recurring: bool, word: str) -> None:
     job = make_job(1, consecutive_failures=2, is_recurring=recurring, recurrence_interval_minutes=60)
-    assert word in detail_text.left(detail_text.Page(job, None, NOW)).plain
+    assert word in job_detail.left(job_detail.Page(job, None, NOW)).plain

@@ -10,16 +10,17 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from jobdeck.core.model import Processing, Status
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.actions import ACTIONS, ALL, Situation
-from jobdeck.tui.form_rows import Row
-from jobdeck.tui.format import short_id
-from jobdeck.tui.hits import at
-from jobdeck.tui.lines import WHEEL
-from jobdeck.tui.pane import Pane
-from jobdeck.tui.screens import acting, palette
+from jobdeck.tui.backend.protocol import EmbeddedWorker
+from jobdeck.tui.form.rows import Row
+from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.dialog import CROSS
-from jobdeck.tui.sheet import Sheet
-from jobdeck.tui.view import EmbeddedWorker
+from jobdeck.tui.screens.dialogs import palette
+from jobdeck.tui.screens.dialogs.dialog import CROSS
+from jobdeck.tui.text.format import short_id
+from jobdeck.tui.widgets.click_targets import at
+from jobdeck.tui.widgets.lines import WHEEL
+from jobdeck.tui.widgets.pane import Pane
+from jobdeck.tui.widgets.sheet import Sheet
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed

@@ -22,15 +22,15 @@ from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
 from jobdeck.tui.dialog_keys import DIALOG_KEYS, TYPED_IN
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.confirm import Confirm, resume_question
-from jobdeck.tui.screens.create_job import CreateJob
-from jobdeck.tui.screens.help import Help
-from jobdeck.tui.screens.leave import Leave
-from jobdeck.tui.screens.palette import Palette
-from jobdeck.tui.screens.pause import Pause
-from jobdeck.tui.screens.payload import PayloadEditor
-from jobdeck.tui.screens.picker import Picker, among
-from jobdeck.tui.screens.quick_sync import QuickSyncDialog
+from jobdeck.tui.screens.dialogs.confirm import Confirm, resume_question
+from jobdeck.tui.screens.dialogs.create_job import CreateJob
+from jobdeck.tui.screens.dialogs.help import Help
+from jobdeck.tui.screens.dialogs.leave import Leave
+from jobdeck.tui.screens.dialogs.palette import Palette
+from jobdeck.tui.screens.dialogs.pause import Pause
+from jobdeck.tui.screens.dialogs.payload import PayloadEditor
+from jobdeck.tui.screens.dialogs.picker import Picker, among
+from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed

@@ -11,8 +11,8 @@ from jobdeck.core import settings
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS
-from jobdeck.tui.pane import Pane
-from jobdeck.tui.screens.palette import LEFT_OUT, NEW, matching
+from jobdeck.tui.screens.dialogs.palette import LEFT_OUT, NEW, matching
+from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard, failed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.tui.pane import Entry, Pane, entry
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
 from tests.tui.fake import FakeBackend
 from tests.tui.support import make_app
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.tui import playbook_text
+from jobdeck.tui.text import playbook as text_playbook
 from tests.tui.picture import FOLDER, PICTURES, draw
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 @pytest.fixture(autouse=True)
 def playbook() -> Iterator[None]:
     """The pictures show the real playbook."""
-    playbook_text.blocks.cache_clear()
+    text_playbook.blocks.cache_clear()
     yield
-    playbook_text.blocks.cache_clear()
+    text_playbook.blocks.cache_clear()
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -46,5 +46,5 @@ def test_a_picture_fetches_nothing_from_elsewhere() -> None:
 
 
 def test_a_picture_of_the_page_takes_no_room_in_a_terminal() -> None:
-    blocks = list(playbook_text.parse("# Title\n\n![What it shows](images/x.svg)\n\nText.\n"))
+    blocks = list(text_playbook.parse("# Title\n\n![What it shows](images/x.svg)\n\nText.\n"))
     assert [block.text for block in blocks] == ["Title", "Text."]

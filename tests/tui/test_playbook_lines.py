@@ -13,7 +13,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.settings import Settings
-from jobdeck.tui import playbook_text
+from jobdeck.tui.text import playbook
 from tests.core.cli_support import environment
 from tests.door.support import opened
 from tests.tui.live import live
@@ -196,8 +196,8 @@ async def test_the_playbook_can_be_read_inside_the_dashboard(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(__file__).parents[2] / "docs" / "operations.md"
-    monkeypatch.setattr(playbook_text, "source", lambda: page.read_text(encoding="utf-8"))
-    playbook_text.blocks.cache_clear()
+    monkeypatch.setattr(playbook, "source", lambda: page.read_text(encoding="utf-8"))
+    playbook.blocks.cache_clear()
     async with live(settings) as desk:
         await desk.press("p")
         assert "Playbook" in desk.screen_text()

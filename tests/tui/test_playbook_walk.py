@@ -20,8 +20,8 @@ from jobdeck.core.read import jobs
 from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp, Options
-from jobdeck.tui.backend import LiveBackend
-from jobdeck.tui.format import short_id
+from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.text.format import short_id
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError, SchemaMismatch
 from jobdeck.core.model import Filter, Status
-from jobdeck.tui.poller import LONGEST_RETRY, Link, LinkState, Poller
-from jobdeck.tui.view import LONGEST_PAGE, Request
+from jobdeck.tui.backend.poller import LONGEST_RETRY, Link, LinkState, Poller
+from jobdeck.tui.backend.protocol import LONGEST_PAGE, Request
 from tests.tui.fake import Clock, FakeBackend, lost
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from jobdeck.tui.view import View
+    from jobdeck.tui.backend.protocol import View
 
 
 class Later:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textual import events
 
 from jobdeck.core.model import Status
-from jobdeck.tui.format import plural, short_id
+from jobdeck.tui.text.format import plural, short_id
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.support import dashboard
 from tests.tui.test_acting import ALLOWED
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.view import Request, View
+    from jobdeck.tui.backend.protocol import Request, View
     from tests.tui.support import Deck
 
 MOVES: Final = ("j", "k", "g", "G", "ctrl+d", "ctrl+u")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from jobdeck.tui.sheet import Sheet
+from jobdeck.tui.widgets.sheet import Sheet
 from tests.tui.fake import FakeBackend
 from tests.tui.support import LARGE, SMALL, make_app
 

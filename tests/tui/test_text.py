@@ -12,9 +12,8 @@ from rich.cells import cell_len
 from textual.color import Color
 
 from jobdeck.core.model import RunOutcome, Status
-from jobdeck.tui import detail_text
-from jobdeck.tui.columns import Moment, cell, layout
-from jobdeck.tui.format import (
+from jobdeck.tui.text import job_detail
+from jobdeck.tui.text.format import (
     age,
     due,
     duration,
@@ -28,6 +27,7 @@ from jobdeck.tui.format import (
     wrapped,
 )
 from jobdeck.tui.themes import THEMES
+from jobdeck.tui.widgets.columns import Moment, cell, layout
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 
@@ -75,10 +75,10 @@ def test_what_is_not_known_of_a_job_that_left_the_queue_is_a_dash() -> None:
     left = make_job(1, Status.SUCCEEDED, removed=True, attempts=1, max_attempts=None, created_at=None, priority=None)
     cells = shown(left, 120)
     assert (cells["attempts"], cells["created"]) == ("1/-", "-")
-    page = detail_text.left(detail_text.Page(left, None, NOW)).plain
+    page = job_detail.left(job_detail.Page(left, None, NOW)).plain
     assert "attempts      1 of -\n" in page
     assert "created       -\n" in page
-    assert "1/-" in "".join(text for text, _ in detail_text.title(left, NOW)[0])
+    assert "1/-" in "".join(text for text, _ in job_detail.title(left, NOW)[0])
 
 
 def test_durations_and_seconds() -> None:

@@ -11,8 +11,8 @@ from textual import events
 from textual.widgets import Input
 
 from jobdeck.core.model import Status
-from jobdeck.tui.form_widgets import PickField
-from jobdeck.tui.type_ahead import TypeAhead
+from jobdeck.tui.form.widgets import PickField
+from jobdeck.tui.terminal.type_ahead import TypeAhead
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import Deck, dashboard, failed, make_app
 

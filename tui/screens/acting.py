@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
-from jobdeck.tui import hits
 from jobdeck.tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
-from jobdeck.tui.clipboard import copy, is_copied
-from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.confirm import Confirm, Question, job_question, resume_question
-from jobdeck.tui.screens.help import Help
-from jobdeck.tui.screens.palette import NEW, Palette
-from jobdeck.tui.screens.pause import Pause, PauseAnswer
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question
+from jobdeck.tui.screens.dialogs.help import Help
+from jobdeck.tui.screens.dialogs.palette import NEW, Palette
+from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
+from jobdeck.tui.terminal.clipboard import copy, is_copied
+from jobdeck.tui.text.format import job_json, plural
+from jobdeck.tui.widgets import click_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.model import Job
     from jobdeck.tui.app import JobdeckApp
-    from jobdeck.tui.ink import Line
-    from jobdeck.tui.view import Verb
+    from jobdeck.tui.backend.protocol import Verb
+    from jobdeck.tui.widgets.ink import Line
 
 
 class Acting(Screen[None]):
@@ -76,7 +76,7 @@ class Acting(Screen[None]):
 
     def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
         """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
-        from jobdeck.tui.screens.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
         here = self.deck.screen
 
@@ -92,7 +92,7 @@ class Acting(Screen[None]):
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
         """A click on a key does what the key does, one on a figure what is behind it."""
-        action_id = hits.at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
+        action_id = click_targets.at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
         if action_id is not None:
             self.action_do(action_id)
 

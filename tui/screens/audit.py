@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.timeparse import format_duration
-from jobdeck.tui import audit_text
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 PERIODS: Final = (timedelta(hours=8), timedelta(hours=24), timedelta(days=7), timedelta(hours=1))
 
@@ -42,7 +42,7 @@ class Audit(ListPage[AuditReport]):
 
     def entries(self, data: AuditReport, width: int) -> Sequence[Entry]:
         """The digest and the entries."""
-        return audit_text.lines(data, width)
+        return audit.lines(data, width)
 
     def summary(self, data: AuditReport) -> list[Span]:
         """The time that is looked at, and the command that tells it."""

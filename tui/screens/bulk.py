@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.content import Content
 
-from jobdeck.tui import bulk
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.clipboard import copy
-from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
-from jobdeck.tui.pane import entry
-from jobdeck.tui.screens.confirm import Confirm, Question, needed_word
+from jobdeck.tui.backend import bulk_words
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, needed_word
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.terminal.clipboard import copy
+from jobdeck.tui.text.format import ago, bar, fit, middle, one_line, short_id, wrapped
+from jobdeck.tui.widgets.pane import entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 TYPE_WIDTH: Final = 34
 IDLE: Final = timedelta(seconds=10)
@@ -170,10 +170,10 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         begun = f"{one_line(shown.actor)} began it {ago(shown.started_at, self.deck.now())}."
-        body = f"{bulk.progress(shown).capitalize()}. {begun} It goes on with the rest, from here."
+        body = f"{bulk_words.progress(shown).capitalize()}. {begun} It goes on with the rest, from here."
         word = self._word(shown.action or "go on", shown.total - shown.done)
         question = Question(
-            "Go on with this action", Content(body), "Go on", word=word, twin=bulk.twin_on("go-on", shown)
+            "Go on with this action", Content(body), "Go on", word=word, twin=bulk_words.twin_on("go-on", shown)
         )
         self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
@@ -181,8 +181,10 @@ class BulkPage(ListPage[BulkReport]):
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-        body = Content(f"{bulk.progress(shown).capitalize()}. What is done stays done; the rest is left as it is.")
-        same = bulk.twin_on("stop", shown)
+        body = Content(
+            f"{bulk_words.progress(shown).capitalize()}. What is done stays done; the rest is left as it is."
+        )
+        same = bulk_words.twin_on("stop", shown)
         question = Question("Stop this action", body, "Stop it", "Go on", danger=True, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.stop(shown))
 
@@ -191,8 +193,8 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         good = shown.done - shown.refused
-        body = Content(f"{bulk.plural_of(good)} will be taken out of the trash, each as it was.")
-        word, same = self._word("restore", good), bulk.twin_on("undo", shown)
+        body = Content(f"{bulk_words.plural_of(good)} will be taken out of the trash, each as it was.")
+        word, same = self._word("restore", good), bulk_words.twin_on("undo", shown)
         question = Question("Take the deletion back", body, "Restore", word=word, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.restore(shown))
 
@@ -209,7 +211,7 @@ class BulkPage(ListPage[BulkReport]):
 
     def _copy_twin(self) -> None:
         if self.data and self.data.shown:
-            self.deck.say(copy(self.deck, bulk.twin(self.data.shown)))
+            self.deck.say(copy(self.deck, bulk_words.twin(self.data.shown)))
 
 
 def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str, str]:
@@ -236,7 +238,7 @@ def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
     """How far it is, what it is about, who began it and who carries it out."""
     ink = "run" if found.state == "running" else "warn" if found.refused or found.left else "good"
     share = found.done / found.total if found.total else 1.0
-    lines = [entry((f" {bar(share, 20)} ", ink), (bulk.progress(found), ink))]
+    lines = [entry((f" {bar(share, 20)} ", ink), (bulk_words.progress(found), ink))]
     words = "jobs that were marked" if found.words is None else f"filter: {one_line(found.words) or 'none'}"
     by = f" {words} · begun by {one_line(found.actor)} {ago(found.started_at, now)}"
     lines.append(entry((by, "muted"), (f" · {one_line(found.reason)}" if found.reason else "", "muted")))
@@ -246,7 +248,7 @@ def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
         lines.append(entry((f" stopped by {one_line(found.stopped_by)}", "warn")))
     if found.trouble:
         lines.append(entry((f" the last batch failed: {one_line(found.trouble)}", "bad")))
-    lines.append(entry((f" {bulk.twin(found)}", "accent")))
+    lines.append(entry((f" {bulk_words.twin(found)}", "accent")))
     if len(data.answers) >= MOST:
         lines.append(entry((f" the first {MOST} answers; jobdeck bulk show {found.id.hex[-8:]} has more", "muted")))
     return [*lines, entry()]

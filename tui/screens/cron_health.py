@@ -9,12 +9,12 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from jobdeck.core.read.report_types import CronReport
-from jobdeck.tui import health_text
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.ink import Line
-from jobdeck.tui.screens.cleanup import ask_to_clean_up, ask_to_purge
-from jobdeck.tui.screens.dialog import add_cross, leaves
+from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
+from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text import cron_health
+from jobdeck.tui.widgets.ink import Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from textual.events import Click
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 
 class CronHealth(ListPage[CronReport], ModalScreen[None]):
@@ -57,11 +57,11 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
         """All of it."""
         cleanup = self.deck.key("stuck.cleanup")
-        return health_text.lines(data, self.deck.reach().timeouts(), width, cleanup_key=cleanup)
+        return cron_health.lines(data, self.deck.reach().timeouts(), width, cleanup_key=cleanup)
 
     def summary(self, data: CronReport) -> list[Span]:
         """The verdict."""
-        return health_text.verdict(data)
+        return cron_health.verdict(data)
 
     def on_click(self, event: Click) -> None:
         """A click beside the box, or on the cross in its border, leaves the page."""

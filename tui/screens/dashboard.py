@@ -10,18 +10,17 @@ from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.core.model import Filter
-from jobdeck.tui import key_line, status_bar
 from jobdeck.tui.actions import ON_MANY, bindings
-from jobdeck.tui.columns import Moment
-from jobdeck.tui.filter_bar import FilterBar
-from jobdeck.tui.format import one_line, plural, seconds, short_id
-from jobdeck.tui.ink import Line, let_go
-from jobdeck.tui.job_table import Gone, JobTable
-from jobdeck.tui.poller import LinkState
-from jobdeck.tui.reason import Reason
-from jobdeck.tui.screens.cleanup import ask_to_clean_up, ask_to_purge
-from jobdeck.tui.screens.confirm import Confirm, choice_question
+from jobdeck.tui.backend.poller import LinkState
+from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
+from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
+from jobdeck.tui.text.format import one_line, plural, seconds, short_id
+from jobdeck.tui.widgets import key_line, status_bar
+from jobdeck.tui.widgets.columns import Moment
+from jobdeck.tui.widgets.filter_bar import FilterBar
+from jobdeck.tui.widgets.ink import Line, Reason, let_go
+from jobdeck.tui.widgets.job_table import Gone, JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.creating import Found
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.view import Verb, View
+    from jobdeck.tui.backend.protocol import Found, Verb, View
+    from jobdeck.tui.widgets.ink import Span
 
 LEAST: Final = (60, 12)
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
@@ -340,7 +338,7 @@ class Dashboard(Listing):
         self.draw_foot()
 
     def _open_quick_sync(self) -> None:
-        from jobdeck.tui.screens.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
 
         self.deck.push_screen(QuickSyncDialog(self.deck.reach().creating))
 

@@ -9,15 +9,14 @@ from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
-from jobdeck.tui import errors_text, playbook_text
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.canary import Canary
-from jobdeck.tui.format import fit, one_line, plural, short_id
-from jobdeck.tui.ink import Line
-from jobdeck.tui.pane import Entry, Pane, entry
-from jobdeck.tui.reason import Reason
-from jobdeck.tui.screens.confirm import job_question
+from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.screens.dialogs.confirm import job_question
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text import errors, playbook
+from jobdeck.tui.text.format import fit, one_line, plural, short_id
+from jobdeck.tui.widgets.ink import Line, Reason
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import ErrorTrend
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
 
 MOST = 1000
 """How many jobs of one group are retried at a time."""
@@ -114,7 +113,7 @@ class Errors(ListPage[ErrorReport]):
             self.deck.canaries[key] = now
             if now.settled:
                 self._read_at = None
-                fate = errors_text.fate(now, self.deck.key("errors.rest"))
+                fate = errors.fate(now, self.deck.key("errors.rest"))
                 calm = now.state == "succeeded"
                 self.deck.say(f"Canary {short_id(now.job_id)} {fate}.", "information" if calm else "warning")
 
@@ -122,7 +121,7 @@ class Errors(ListPage[ErrorReport]):
         """The groups."""
         if not data.trends:
             return [entry(("  No run has failed in the last 7 days.", "good"))]
-        return [errors_text.line(trend, data.at, width, self.deck.canaries.get(trend.key)) for trend in data.trends]
+        return [errors.line(trend, data.at, width, self.deck.canaries.get(trend.key)) for trend in data.trends]
 
     def summary(self, data: ErrorReport) -> list[Span]:
         """How many groups."""
@@ -145,15 +144,15 @@ class Errors(ListPage[ErrorReport]):
     def _draw_about(self) -> None:
         pane, trend = self.query_one("#about", Pane), self.trend
         width = self.size.width
-        self.query_one("#columns", Line).show(errors_text.heading(width).spans)
+        self.query_one("#columns", Line).show(errors.heading(width).spans)
         name = f" {one_line(trend.task_type)} " if trend else ""
         self.query_one("#rule", Line).show([(name, "tab"), ("─" * (width - len(name)), "muted")])
         if trend is None or self.data is None or not pane.size.width:
             pane.show([])
             return
-        advice = playbook_text.advice(trend.task_type, trend.error_kind)
+        advice = playbook.advice(trend.task_type, trend.error_kind)
         rest = self.deck.key("errors.rest")
-        pane.show(errors_text.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=rest))
+        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=rest))
 
     def _refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
@@ -217,7 +216,7 @@ class Errors(ListPage[ErrorReport]):
         if canary is not None and canary.state == "succeeded":
             note = f"The canary {short_id(canary.job_id)} succeeded."
         elif canary is not None:
-            note = f"Mind: the canary {short_id(canary.job_id)} {errors_text.CANARY_WORDS[canary.state][0]}."
+            note = f"Mind: the canary {short_id(canary.job_id)} {errors.CANARY_WORDS[canary.state][0]}."
         else:
             note = f"Mind: no job of this group was tried alone first; {self.deck.key('errors.canary')} does that."
         if len(jobs) >= MOST:

@@ -8,14 +8,14 @@ from uuid import UUID
 
 from rich.cells import cell_len
 
-from jobdeck.tui import detail_text, playbook_text, status_bar
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.format import middle, short_id
-from jobdeck.tui.ink import Line
-from jobdeck.tui.reason import Reason
+from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.page import Page
-from jobdeck.tui.screens.payload import PayloadEditor
-from jobdeck.tui.sheet import GAP, ROOMY, Sheet
+from jobdeck.tui.text import job_detail, playbook
+from jobdeck.tui.text.format import middle, short_id
+from jobdeck.tui.widgets import status_bar
+from jobdeck.tui.widgets.ink import Line, Reason
+from jobdeck.tui.widgets.sheet import GAP, ROOMY, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, JobDetail, Json
     from jobdeck.core.read.report_types import Recipients
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
 
 RECIPIENTS_EVERY = 10.0
 LAST = 1_000_000
@@ -177,7 +177,7 @@ class JobDetailScreen(Page[Reading]):
         left: list[Span] = [(f" Job {short_id(self.job_id)}", "strong")]
         right: list[Span] = []
         if self.job is not None:
-            left, right = detail_text.title(self.job, self.deck.now())
+            left, right = job_detail.title(self.job, self.deck.now())
         if self.size.width >= ROOMY:
             left.append((f"  jobdeck job {short_id(self.job_id)}", "muted"))
         place = self.sheet.place
@@ -191,7 +191,7 @@ class JobDetailScreen(Page[Reading]):
         now = self.deck.now()
         runs = self.detail.runs if self.detail is not None else ()
         latest = runs[0].error_kind if runs else None
-        page = detail_text.Page(
+        page = job_detail.Page(
             self.job,
             self.detail,
             now,
@@ -199,10 +199,10 @@ class JobDetailScreen(Page[Reading]):
             revealed=self.revealed,
             run=next((at for at, run in enumerate(runs) if run.run_token == self.run_shown), None),
             recipients=self.data.recipients if self.data is not None else None,
-            advice=playbook_text.advice(self.job.task_type, latest),
+            advice=playbook.advice(self.job.task_type, latest),
             key=self.deck.key,
         )
-        self.sheet.show((detail_text.left(page), detail_text.right(page)))
+        self.sheet.show((job_detail.left(page), job_detail.right(page)))
 
     @property
     def _column_width(self) -> int:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final
 from textual.geometry import Offset
 
 from jobdeck.core.model import Counts, Status
-from jobdeck.tui import status_bar
-from jobdeck.tui.bulk import number
-from jobdeck.tui.filter_bar import FilterBar
-from jobdeck.tui.format import one_line, plural
-from jobdeck.tui.job_table import JobTable
+from jobdeck.tui.backend.bulk_words import number
+from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE, SORTS
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.view import LONGEST_PAGE, PAGE, SORTS
+from jobdeck.tui.text.format import one_line, plural
+from jobdeck.tui.widgets import status_bar
+from jobdeck.tui.widgets.filter_bar import FilterBar
+from jobdeck.tui.widgets.job_table import JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.view import Request
+    from jobdeck.tui.backend.protocol import Request
 
 NEAR_END: Final = 50
 NOTICED_FOR: Final = 10.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.format import JOINERS, plural, wrapped
-from jobdeck.tui.pane import Pane, entry
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text.format import JOINERS, plural, wrapped
+from jobdeck.tui.widgets.pane import Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 INKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 TIME_WIDTH = len("2026-07-04T")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from rich.cells import cell_len
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui import key_line, status_bar
 from jobdeck.tui.actions import BY_ID
-from jobdeck.tui.format import one_line, seconds
-from jobdeck.tui.ink import Line
-from jobdeck.tui.pane import Entry, Pane
-from jobdeck.tui.poller import LinkState
-from jobdeck.tui.reason import Reason
+from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.text.format import one_line, seconds
+from jobdeck.tui.widgets import key_line, status_bar
+from jobdeck.tui.widgets.ink import Line, Reason
+from jobdeck.tui.widgets.pane import Entry, Pane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
 
 T = TypeVar("T")
 

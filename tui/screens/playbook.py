@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.tui import playbook_text
 from jobdeck.tui.actions import bindings
-from jobdeck.tui.pane import Pane
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text import playbook
+from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 
 class Playbook(ListPage[bool]):
@@ -46,7 +46,7 @@ class Playbook(ListPage[bool]):
     def entries(self, data: bool, width: int) -> Sequence[Entry]:
         """The text."""
         del data
-        return playbook_text.entries(width)
+        return playbook.entries(width)
 
     def summary(self, data: bool) -> list[Span]:
         """The section that one is in."""
@@ -61,7 +61,7 @@ class Playbook(ListPage[bool]):
         }
 
     def _sections(self) -> list[tuple[int, str]]:
-        names = set(playbook_text.sections())
+        names = set(playbook.sections())
         found = [(at, str(one.key)) for at, one in enumerate(self.pane.entries) if one.key in names]
         return [(0, ""), *found]
 

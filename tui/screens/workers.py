@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.read.report_types import Fleet
-from jobdeck.tui import fleet_text
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.text import workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
-    from jobdeck.tui.ink import Span
-    from jobdeck.tui.pane import Entry
-    from jobdeck.tui.view import Backend
+    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.pane import Entry
 
 
 class Workers(ListPage[Fleet]):
@@ -33,11 +33,11 @@ class Workers(ListPage[Fleet]):
 
     def entries(self, data: Fleet, width: int) -> Sequence[Entry]:
         """Each worker with its jobs."""
-        return fleet_text.lines(data, width, self.deck.worker.id)
+        return workers.lines(data, width, self.deck.worker.id)
 
     def summary(self, data: Fleet) -> list[Span]:
         """How many are alive."""
-        return [*fleet_text.summary(data), ("  jobdeck status", "muted")]
+        return [*workers.summary(data), ("  jobdeck status", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Opening a job; the embedded worker and a cycle are at hand."""

@@ -1,0 +1,271 @@
+"""Carries actions on many jobs out from the dashboard: choose, begin, step by step, and go on after a lost connection.
+
+Each step is exactly once in the database, so that going on repeats nothing. Where the dashboard is left or the line
+drops for good, a worker goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.tui.backend.bulk_words import progress, twin, twin_on
+from jobdeck.tui.text.format import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobdeck.core.model import Filter, Job
+    from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice
+    from jobdeck.tui.backend.operations import Severity
+    from jobdeck.tui.backend.poller import Background
+    from jobdeck.tui.backend.protocol import Backend
+
+T = TypeVar("T")
+
+
+class BulkDriver:
+    """One choice of jobs at a time, and one action under way."""
+
+    def __init__(
+        self,
+        reach: Callable[[], Backend],
+        *,
+        background: Background,
+        say: Callable[[str, Severity], None],
+        changed: Callable[[], None],
+        redraw: Callable[[], None],
+        explain: Callable[[str, Exception], str],
+        key: Callable[[str], str],
+        deleted: Callable[[Bulk], None],
+    ) -> None:
+        """`changed` has the queue read anew, `redraw` only what is known said anew; `key` is that of an action.
+
+        `deleted` is told of each action that has deleted something and is at its end.
+        """
+        self.choice: Choice | None = None
+        self.choosing = False
+        self.running: Bulk | None = None
+        self.interrupted = False
+        self._beginning: BulkVerb | None = None
+        self._twin = ""
+        self._frozen: tuple[tuple[Job, ...], Choice] | None = None
+        self._reach = reach
+        self._background = background
+        self._say = say
+        self._changed = changed
+        self._redraw = redraw
+        self._explain = explain
+        self._key = key
+        self._deleted = deleted
+
+    def choose(self, wanted: Filter) -> None:
+        """Freezes all jobs that match, in place of those that were chosen before."""
+        self.drop()
+        self.choosing = True
+
+        def done(choice: Choice | None) -> None:
+            self.choosing = False
+            self.choice = choice
+            if choice is None:
+                self._say("No job in the queue matches. Those that succeeded and left it are not in it.", "warning")
+
+        def failed(_error: Exception) -> None:
+            self.choosing = False
+
+        self._redraw()
+        self._run("choose all jobs that match", lambda: self._reach().bulk.choose(wanted), done, failed)
+
+    def drop(self) -> None:
+        """Forgets what was chosen; whether it can be forgotten in the database too is not important."""
+        choice, self.choice = self.choice, None
+        if choice is not None:
+            self._background(lambda: self._reach().bulk.drop(choice.bulk.id), lambda _answer: None)
+
+    def act_on_choice(self, verb: BulkVerb) -> None:
+        """Begins an action on what is chosen."""
+        choice, self.choice = self.choice, None
+        if choice is not None:
+            self._begin(verb, lambda: choice)
+
+    def freeze(self, jobs: Sequence[Job], named: Callable[[Bulk], None]) -> None:
+        """Freezes exactly these jobs while they are asked about, so that a command can name them.
+
+        The command can be used for an hour, whatever is answered; then the database forgets them.
+        """
+        asked, self._frozen = tuple(jobs), None
+
+        def done(choice: Choice) -> None:
+            self._frozen = asked, choice
+            named(choice.bulk)
+
+        self._run("name these jobs", lambda: self._reach().bulk.choose_jobs(asked), done)
+
+    def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
+        """Begins an action on exactly these jobs; those that were frozen for it are not frozen once more."""
+        wanted = tuple(jobs)
+        held, self._frozen = self._frozen, None
+        if held is not None and held[0] == wanted:
+            choice = held[1]
+            self._begin(verb, lambda: choice)
+        else:
+            self._begin(verb, lambda: self._reach().bulk.choose_jobs(wanted))
+
+    def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
+        """Brings back what an action deleted; `begun` is called once that is sure, which it is not beside another."""
+        same = twin_on("undo", deleted)
+        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), same=same, begun=begun)
+
+    def go_on(self, found: Bulk | None = None) -> None:
+        """Goes on with the action that was interrupted, or with one that somebody else began."""
+        if found is not None and self._is_busy():
+            return
+        if found is not None:
+            self.running, self._twin = found, twin_on("go-on", found)
+        elif not self.interrupted:
+            return
+        self.interrupted = False
+        self._step()
+
+    def stop(self, found: Bulk) -> None:
+        """Ends an action with what is done, whoever carries it out."""
+
+        def done(stopped: Bulk) -> None:
+            if self.running is not None and self.running.id == stopped.id:
+                self._took(stopped)
+            else:
+                self._report(stopped)
+                self._changed()
+
+        self._run("stop the action", lambda: self._reach().bulk.stop(found.id), done)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether an action that deletes is under way, or about to be."""
+        return "delete" in (self._beginning, self.running and self.running.action)
+
+    def say_what_runs(self) -> None:
+        """Says which action another one has to wait for."""
+        what = progress(self.running) if self.running is not None else f"{self._beginning} is just being begun"
+        self._say(f"One at a time: {what}. {self._key('page.bulk')} shows it.", "warning")
+
+    def _is_busy(self) -> bool:
+        busy = self.running is not None or self._beginning is not None
+        if busy:
+            self.say_what_runs()
+        return busy
+
+    @property
+    def telling(self) -> str:
+        """What is going on, in words; empty when nothing is."""
+        if self.choosing:
+            return "choosing all that match…"
+        if self.running is None:
+            return ""
+        waiting = ", waits for the connection" if self.interrupted else ""
+        return f"{progress(self.running)}{waiting}"
+
+    def _begin(
+        self,
+        verb: BulkVerb,
+        choose: Callable[[], Choice | None],
+        *,
+        same: str = "",
+        begun: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`same` is the command that does the same, where it is not the action's own."""
+        if self._is_busy():
+            return
+        self._beginning = verb
+
+        def work() -> Bulk | None:
+            choice = choose()
+            return self._reach().bulk.start(choice.bulk.id, verb) if choice else None
+
+        def done(found: Bulk | None) -> None:
+            self._beginning = None
+            begun()
+            if found is None:
+                self._say("There is nothing left to do it to.", "warning")
+            else:
+                self.running, self._twin = found, same
+                self._step()
+
+        def failed(_error: Exception) -> None:
+            self._beginning = None
+
+        self._run(f"{verb} these jobs", work, done, failed)
+
+    def _step(self) -> None:
+        running = self.running
+        if running is None:
+            return
+
+        def answered(answer: Bulk | Exception) -> None:
+            if isinstance(answer, DatabaseUnreachable):
+                self.interrupted = True
+                self._say(
+                    f"{progress(running).capitalize()}: the connection was lost. It goes on when the database answers, "
+                    "or by a worker; nothing is done twice.\njobdeck bulk show " + running.id.hex[-8:],
+                    "warning",
+                )
+                self._redraw()
+            elif isinstance(answer, Exception):
+                self.running = None
+                self._say(self._explain("go on", answer), "error")
+                self._changed()
+            else:
+                self._took(answer)
+
+        self._background(lambda: self._reach().bulk.step(running.id), answered)
+
+    def _took(self, found: Bulk) -> None:
+        if self.running is None or self.running.id != found.id:
+            return
+        if found.state == "running":
+            self.running = found
+            self._redraw()
+            if not self.interrupted:
+                self._step()
+            return
+        self.running, self.interrupted = None, False
+        if found.action == "delete" and found.done > found.refused:
+            self._deleted(found)
+        self._report(found)
+        self._changed()
+
+    def _report(self, found: Bulk) -> None:
+        lines = [f"{progress(found)}."]
+        if found.refused:
+            lines.append(f"{self._key('page.bulk')} shows which were refused, and why.")
+        if found.action == "delete" and found.done > found.refused:
+            lines.append(f"{self._key('mark.undo')} takes it back.")
+        same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
+        self._say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
+
+    def _run(
+        self,
+        what: str,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None] = lambda _error: None,
+    ) -> None:
+        def answered(answer: T | Exception) -> None:
+            if isinstance(answer, Exception):
+                failed(answer)
+                self._say(self._explain(what, answer), "error")
+                self._changed()
+            else:
+                done(answer)
+                self._redraw()
+
+        self._background(work, answered)
+
+
+def unfinished(found: Sequence[Bulk]) -> str:
+    """What to say on return of actions that are not at their end; empty where there are none."""
+    left = [one for one in found if one.state == "running"]
+    if not left:
+        return ""
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return f"Not finished yet: {progress(left[0])}{more}, begun by {one_line(left[0].actor)}."

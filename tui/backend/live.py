@@ -1,0 +1,338 @@
+"""The bridge: the one module of the dashboard that reaches the queue. Everything here blocks; call it in threads.
+
+No call is ever repeated: what a lost connection leaves unknown is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+
+from jobdeck.core import registry
+from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
+from jobdeck.core.model import Status
+from jobdeck.core.postgres import database
+from jobdeck.core.queue import operator, service
+from jobdeck.core.queue.requests import admit_change
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read import reports
+from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.worker import Worker
+from jobdeck.tui.backend.link import Link
+from jobdeck.tui.backend.live_bulk import LiveBulk
+from jobdeck.tui.backend.live_creating import LiveCreating
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from uuid import UUID
+
+    from jobdeck.core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.worker import CycleProgress
+    from jobdeck.tui.backend.protocol import Request, Verb
+
+
+SPARE_CONNECTIONS = 6
+"""Beside those of the worker's handlers: claims and reports, a cycle, the dashboard's own reading and actions."""
+STUCK_AFTER = timedelta(minutes=20)
+KEPT_FOR = timedelta(days=14)
+
+
+class LiveBackend:
+    """The queue in Postgres. `open_database` is entered at the first read and left by `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        read_only: bool = False,
+        worker: bool = False,
+        open_database: Callable[..., AbstractContextManager[Database]] = database.open_database,
+    ) -> None:
+        self._read_only = read_only
+        self._settings = settings
+        self._autostart = worker
+        self._open_database = open_database
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._database: Database | None = None
+        self._registry: Registry | None = None
+        self._session: Session | None = None
+        self._worker: Worker | None = None
+        self._closed = False
+        link = Link(
+            settings, self._connection, self._translated, lambda: self._database, self._types, lambda: self._actor
+        )
+        self.creating = LiveCreating(link)
+        self.bulk = LiveBulk(link)
+
+    @property
+    def label(self) -> str:
+        """What the database is called, also before it answers; empty where its address cannot be read."""
+        with suppress(ConfigurationError):  # `view` tells it
+            return database.database_label(self._settings)
+        return ""
+
+    def view(self, request: Request) -> View:
+        """Reads the first screen, connecting first where there is no connection yet.
+
+        Raises:
+            DatabaseUnreachable: no answer; ask again later.
+            JobdeckError: the database or the configuration is not usable as it is.
+        """
+        session = self._opened()
+        with self._connection() as conn:
+            if request.glance:
+                return View(session, read_jobs.glance(conn), self.worker())
+            snapshot = read_jobs.snapshot(
+                conn, request.filter, sort=request.sort, descending=request.descending, limit=request.limit
+            )
+        return View(session, snapshot, self.worker())
+
+    def detail(self, job_id: UUID) -> JobDetail | None:
+        """Reads one job with its history; None when it is nowhere."""
+        with self._connection() as conn:
+            return read_jobs.detail(conn, job_id)
+
+    def recipients(self, job_id: UUID) -> Recipients | None:
+        """Reads whom a job wrote to; None where it wrote to nobody."""
+        with self._connection() as conn:
+            return reports.recipients(conn, job_id)
+
+    def cron(self) -> CronReport:
+        """Reads Cron Health."""
+        with self._connection() as conn:
+            return reports.cron(conn, timeouts=self.timeouts())
+
+    def timeouts(self) -> Mapping[str, float]:
+        """How many seconds each known task type may run."""
+        return {known.task_type: known.timeout for known in self._registry or ()}
+
+    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+        """Reads the groups of errors, and where the watched jobs stand."""
+        with self._connection() as conn:
+            return reports.errors(conn, watched)
+
+    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+        """Reads the jobs that stand where an error of this group put them."""
+        with self._connection() as conn:
+            return reports.alike(conn, task_type, fingerprint)
+
+    def fleet(self) -> Fleet:
+        """Reads the workers and what they run."""
+        with self._connection() as conn:
+            return reports.fleet(conn)
+
+    def audit(self, since: timedelta) -> AuditReport:
+        """Reads what operators did, and the digest of the time."""
+        with self._connection() as conn:
+            return reports.audit(conn, since)
+
+    def reveal(self, job_id: UUID) -> None:
+        """Puts on record that a job's personal data is looked at."""
+        with self._connection("to reveal") as conn:
+            operator.reveal(conn, job_id, actor=self._actor)
+
+    def check_payload(self, task_type: str, payload: Json) -> None:
+        """Finds out whether a payload fits its type.
+
+        Raises:
+            UnknownTaskType: nothing here knows the type.
+            InvalidPayload: it does not fit.
+        """
+        self._known(task_type).parse(payload)
+
+    def retry_with(self, job: Job, payload: Json) -> ActionResult:
+        """Retries a job with another payload; one that has succeeded is enqueued anew.
+
+        Raises:
+            UnknownTaskType: nothing here knows the job's type.
+            InvalidPayload: the payload does not fit it, and nothing was changed.
+        """
+        known = self._known(job.task_type)
+        parsed = known.parse(payload)
+        with self._connection("to retry with another payload") as conn:
+            if job.removed or job.status is Status.SUCCEEDED:
+                return self._run_again(conn, replace(job, payload=known.dump(parsed)))
+            with conn.transaction():
+                made: Json = {"payload": known.dump(parsed)}
+                admit_change(conn, self._types(), job, made, settings=self._settings)
+                edited = operator.edit(conn, job.id, changes=made, actor=self._actor, version=job.version)
+                return operator.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
+
+    def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
+        """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
+        with self._connection("to clean up") as conn:
+            return operator.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
+
+    def purge(self, *, dry_run: bool) -> int:
+        """Removes old succeeded and cancelled jobs, or counts them."""
+        with self._connection("to purge") as conn:
+            return operator.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
+
+    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+        """Does one thing to exactly these jobs, each in the version that was seen."""
+        with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
+            actor = self._actor
+            if verb == "restore":
+                return operator.restore(conn, [job.id for job in jobs], actor=actor)
+            if verb == "retry":
+                copies = [self._run_again(conn, job) for job in jobs if job.removed]
+                jobs = [job for job in jobs if not job.removed]
+                return copies + (self._change(operator.retry, conn, jobs) if jobs else [])
+            return self._change(operator.cancel if verb == "cancel" else operator.delete, conn, jobs)
+
+    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
+        """Pauses processing: for good, for a while, or until a time."""
+        with self._connection("to pause processing") as conn:
+            resume_at = reports.clock(conn) + until if isinstance(until, timedelta) else until
+            return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
+
+    def resume(self) -> Processing:
+        """Resumes processing."""
+        with self._connection("to resume processing") as conn:
+            return operator.resume(conn, actor=self._actor)
+
+    def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
+        """Runs one cycle of up to five jobs here."""
+        worker = self._new_worker(mode="cycle", source="manual")
+
+        def tell(progress: CycleProgress) -> None:
+            on_progress(
+                f"{progress.done} of {progress.claimed} done, {progress.succeeded} succeeded, {progress.failed} failed"
+            )
+
+        with self._translated("to run a cycle"):
+            return worker.run_cycle(5, on_progress=tell)
+
+    def start_worker(self) -> None:
+        """Starts the embedded worker; does nothing when it runs."""
+        with self._lock:
+            if self._worker is None and not self._closed:
+                worker = self._new_worker(mode="embedded", source="embedded")
+                with self._translated("to start the worker"):
+                    worker.start()
+                self._worker = worker
+
+    def stop_worker(self, timeout: float | None) -> bool:
+        """Stops it; what still runs after `timeout` seconds (JOBDECK_DRAIN_SECONDS where None) is handed back."""
+        worker = self._worker
+        if worker is None:
+            return True
+        finished = worker.drain(timeout)
+        with self._lock:
+            self._worker = None
+        return finished
+
+    def worker(self) -> EmbeddedWorker:
+        """How the embedded worker is; does not block."""
+        worker = self._worker
+        if worker is None:
+            return EmbeddedWorker()
+        status = worker.status
+        state: Literal["running", "draining"] = "draining" if status.state == "draining" else "running"
+        return EmbeddedWorker(state, status.running, worker.worker_id)
+
+    def close(self) -> None:
+        """Drains the worker within the settings' time, then lets the database go.
+
+        An embedded server that is just being started is waited for, so that it does not stay behind; a
+        connection elsewhere that hangs is not.
+        """
+        with self._lock:
+            self._closed = True
+        self.stop_worker(None)
+        if self._opening.acquire(blocking=self._settings.database_url is None):
+            try:
+                self._stack.close()
+            finally:
+                self._opening.release()
+
+    @property
+    def _actor(self) -> str:
+        return self._session.actor if self._session else database.actor()
+
+    def _opened(self) -> Session:
+        with self._opening:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> Session:
+        if self._closed:
+            raise DatabaseUnreachable("The dashboard is being left.")
+        with self._translated("to connect"):
+            if self._registry is None:
+                self._registry = registry.load(self._settings.handler_modules)
+            if self._database is None:
+                self._database = self._stack.enter_context(
+                    self._open_database(
+                        self._settings,
+                        application_name="jobdeck dashboard",
+                        read_only=self._read_only,
+                        max_size=self._settings.concurrency + SPARE_CONNECTIONS,
+                    )
+                )
+            with self._database.connection() as conn:
+                database.check_schema(conn)
+                permissions = read_jobs.permissions(conn)
+        embedded = self._settings.database_url is None
+        if (embedded or self._autostart) and permissions.work and not self._read_only:
+            self.start_worker()
+        return Session(self._database.label, database.actor(), permissions, tuple(self._registry.names), embedded)
+
+    def _new_worker(self, *, mode: str, source: str) -> Worker:
+        if self._database is None or self._registry is None:
+            raise DatabaseUnreachable("There is no connection yet. Try again when the list is there.")
+        return Worker(self._database, self._registry, self._settings, mode=mode, source=source)
+
+    def _types(self) -> Registry:
+        if self._registry is None:
+            raise DatabaseUnreachable("There is no connection to the database yet.")
+        return self._registry
+
+    def _known(self, task_type: str) -> JobType:
+        return self._types().require(task_type)
+
+    def _change(self, call: Callable[..., list[ActionResult]], conn: Any, jobs: Sequence[Job]) -> list[ActionResult]:
+        versions = {job.id: job.version for job in jobs}
+        return call(conn, list(versions), actor=self._actor, versions=versions)
+
+    def _run_again(self, conn: Any, job: Job) -> ActionResult:
+        return service.run_again(conn, self._types(), job, settings=self._settings, actor=self._actor)
+
+    @contextmanager
+    def _connection(self, doing: str = "to read") -> Iterator[Any]:
+        if self._database is None:
+            raise DatabaseUnreachable("There is no connection to the database yet.")
+        with self._translated(doing), self._database.connection() as conn:
+            yield conn
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Turns the driver's errors into the project's, in words that say what was being done."""
+        try:
+            yield
+        except JobdeckError:
+            raise
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Refused(f"The database refused {doing}: {safe_error(str(error), 200)}") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise DatabaseUnreachable(
+                f"The connection was lost when asked {doing}: {safe_error(str(error), 200)}"
+            ) from error
+        except psycopg.Error as error:
+            raise Refused(
+                f"The database would not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
+            ) from error

@@ -1,0 +1,111 @@
+"""What makes and changes jobs, on the queue itself. Everything but `types` and `quick_syncs` blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.errors import JobdeckError, Refused
+from jobdeck.core.programme import quick_sync, search
+from jobdeck.core.programme.quick_sync import QUICK_SYNCS as TYPES_OF
+from jobdeck.core.queue import service
+from jobdeck.core.queue.requests import changes
+from jobdeck.core.read import reports
+from jobdeck.core.worker import preview
+from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, Rehearsal
+from jobdeck.tui.text.format import age, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.queue.requests import Wanted
+    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.tui.backend.link import Link
+    from jobdeck.tui.backend.protocol import QuickSync, Searched
+
+NO_PREVIEW: Final = "This type has no preview of its effects."
+
+
+class LiveCreating:
+    """The queue in Postgres, as the Create Job form and Quick Sync see it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def types(self) -> tuple[JobType, ...]:
+        """The task types that have a handler here, by their names."""
+        registry = self._link.known()
+        return tuple(registry.require(name) for name in registry.names)
+
+    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
+        """Coaches or campaigns that have the text."""
+        with self._link.reach(f"to look for a {kind}") as conn:
+            if kind == "coach":
+                return tuple(_coach(one) for one in search.coaches(conn, text))
+            now = reports.clock(conn)
+            return tuple(
+                Found(
+                    str(one.id),
+                    one.subject,
+                    f"{one.status}, {age(now - one.created_at)} ago, {one.left} of {one.recipients} left to mail",
+                )
+                for one in search.campaigns(conn, text)
+            )
+
+    def create(self, wanted: Wanted) -> Enqueued:
+        """Enqueues the job."""
+        with self._link.reach("to enqueue a job") as conn:
+            return service.create(
+                conn, self._link.known(), wanted, settings=self._link.settings, actor=self._link.who()
+            )
+
+    def changes(self, job: Job, wanted: Wanted) -> Json:
+        """What an edit would change; empty where nothing."""
+        return changes(self._link.known(), job, wanted, job.run_at)
+
+    def edit(self, job: Job, wanted: Wanted) -> ActionResult:
+        """Changes the job, in the version that was seen."""
+        with self._link.reach("to edit a job") as conn:
+            return service.edit(
+                conn, self._link.known(), job, wanted, settings=self._link.settings, actor=self._link.who()
+            )
+
+    def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
+        """Says what would come of it, and changes nothing."""
+        registry = self._link.known()
+        with self._link.reach("to try it") as conn:
+            answer = service.rehearse(conn, registry, wanted, job, settings=self._link.settings, actor=self._link.who())
+        said = Rehearsal(answer.message, answer.ok)
+        known = registry.get(wanted.task_type)
+        if known is None:
+            return said
+        try:
+            with self._link.told("to read what a preview needs"):
+                settings, database = self._link.settings, self._link.pool()
+                found = preview.effects(known, wanted.payload, settings=settings, database=database)
+        except Refused as refusal:
+            return replace(said, remark=f"{refusal} Connect as a member of job_worker to see what a run would do.")
+        except JobdeckError as error:
+            return replace(said, ok=False, remark=f"A run would fail: {error}")
+        return replace(said, effects=found, remark="" if found is not None else NO_PREVIEW)
+
+    def quick_syncs(self) -> tuple[QuickSync, ...]:
+        """The quick syncs, and why one cannot be had."""
+        registry = self._link.known()
+        return tuple(replace(sync, missing=_missing(sync.kind, registry)) for sync in QUICK_SYNCS)
+
+    def quick_sync(self, kind: str) -> Sequence[Enqueued]:
+        """Enqueues the jobs of a quick sync, in one transaction."""
+        with self._link.reach("to enqueue a quick sync") as conn:
+            return quick_sync.enqueue(conn, self._link.known(), kind, actor=self._link.who())
+
+
+def _coach(one: search.Coach) -> Found:
+    away = "" if one.on_platform else ", not on the platform"
+    return Found(str(one.id), one.name, f"{one.school}, {plural(one.competitors, 'competitor')}{away}")
+
+
+def _missing(kind: str, registry: Registry) -> str:
+    absent = [task_type for task_type in TYPES_OF[kind] if task_type not in registry]
+    return f"no handler here: {', '.join(absent)}" if absent else ""

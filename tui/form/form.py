@@ -1,0 +1,303 @@
+"""What is typed into the Create Job form, and what it comes to: payload, schedule, what is wrong, what is asked for.
+
+Pure: the clock is an argument, and nothing here knows a widget. The payload is the truth; the fields and the JSON are
+two ways to write it, and each follows the other.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.errors import UsageError
+from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
+from jobdeck.core.redact import harmless_json
+from jobdeck.core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.tui.form import fields as form_fields
+from jobdeck.tui.text.format import age, one_line, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from jobdeck.core.model import Job, Json
+    from jobdeck.core.registry import JobType
+    from jobdeck.tui.form.fields import Field
+
+FOREVER: Final = "forever"
+AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY = "at", "every", "lasting", "priority", "attempts", "dedupe_key"
+SCHEDULE: Final = (AT, EVERY, LASTING, PRIORITY, ATTEMPTS, KEY)
+USUAL_MINUTES: Final = 60
+SHOWN_RUNS: Final = 3
+
+
+@dataclass(slots=True)
+class Form:
+    """One form being filled in. `job` is the one that it began as; with `editing` that job is what it changes.
+
+    `unread` are the fields in which something stands that cannot be read: of those the payload keeps what it had.
+    """
+
+    job_type: JobType | None
+    job: Job | None = None
+    editing: bool = False
+    payload: Json = field(default_factory=dict)
+    recurring: bool = False
+    texts: dict[str, str] = field(default_factory=dict)
+    json_text: str = "{}"
+    json_problem: str = ""
+    fields: tuple[Field, ...] = ()
+    problems: dict[str, str] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    _began: tuple[object, ...] = ()
+
+    @classmethod
+    def begin(cls, job_type: JobType | None, *, job: Job | None = None, editing: bool = False) -> Form:
+        """An empty form for a type, or one filled in with what a job has."""
+        form = cls(job_type, job, editing)
+        form.fields = form_fields.fields_of(job_type) if job_type else ()
+        form.payload = dict(job.payload) if job else {}
+        usual = job_type.recurring.every_minutes if job_type and job_type.recurring else USUAL_MINUTES
+        form.texts = dict.fromkeys(SCHEDULE, "")
+        form.texts[EVERY] = write_duration(timedelta(minutes=usual))
+        if job is not None:
+            form._take(job)
+        form._follow_payload()
+        form.json_text = harmless_json(form.payload, indent=2)
+        form._began = form._state()
+        return form
+
+    def _take(self, job: Job) -> None:
+        self.recurring = job.is_recurring
+        if job.recurrence_interval_minutes:
+            self.texts[EVERY] = write_duration(timedelta(minutes=job.recurrence_interval_minutes))
+        self.texts[PRIORITY] = str(job.priority) if job.priority else ""
+        usual = self.job_type.max_attempts if self.job_type else None
+        self.texts[ATTEMPTS] = str(job.max_attempts or "") if self.editing or job.max_attempts != usual else ""
+        if self.editing:
+            self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
+
+    def turned_into(self, job_type: JobType) -> Form:
+        """A form for another type, with what both payloads have, and the schedule as it was typed."""
+        made = Form.begin(job_type)
+        names = {one.name for one in made.fields}
+        made.set_json(harmless_json({name: value for name, value in self.payload.items() if name in names}, indent=2))
+        usual = Form.begin(self.job_type).texts
+        made.texts |= {name: self.texts[name] for name in SCHEDULE if self.texts[name] != usual[name]}
+        made.recurring, made.job = self.recurring, self.job
+        return made
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was typed."""
+        return self._state() != self._began
+
+    @property
+    def title(self) -> str:
+        """What the form is for."""
+        if self.job is None:
+            return "Create job"
+        return f"{'Edit' if self.editing else 'Duplicate'} job {short_id(self.job.id)}"
+
+    def text(self, name: str) -> str | None:
+        """The text of a field of the payload or the schedule; None where only the JSON can say its value."""
+        return self.texts.get(name) if name in SCHEDULE or name in self.texts else None
+
+    def set_text(self, name: str, text: str, now: datetime) -> None:
+        """Takes what was typed into a field; the JSON follows."""
+        self.texts[name] = text
+        wanted = next((one for one in self.fields if one.name == name), None)
+        if wanted is not None:
+            try:
+                value = form_fields.read(wanted, text, now)
+            except UsageError:
+                pass  # `check` says what is wrong; the payload keeps the last value that could be read
+            else:
+                original = self.job.payload if self.job else {}
+                self.payload = form_fields.with_value(wanted, self.payload, value, original)
+                self.json_text, self.json_problem = harmless_json(self.payload, indent=2), ""
+
+    def set_json(self, text: str) -> None:
+        """Takes what was typed as JSON; the fields follow."""
+        self.json_text = text
+        try:
+            self.payload = parse_object(text)
+        except UsageError as error:
+            self.json_problem = _first_sentence(str(error))
+            return
+        self.json_problem = ""
+        self._follow_payload()
+
+    def check(self, now: datetime) -> dict[str, str]:
+        """What is wrong, by field; `json` and `payload` are the JSON itself and what no field stands for."""
+        found: dict[str, str] = {}
+        if self.job_type is not None and not self.json_problem:
+            found |= form_fields.problems(self.job_type, self.payload)
+        unreadable = self._unreadable(now)
+        self.unread = frozenset(
+            one.name
+            for one in self.fields
+            if one.name in unreadable and self.texts[one.name] != form_fields.shown(one, self.payload)
+        )
+        found |= unreadable
+        if self.json_problem:
+            found["json"] = self.json_problem
+        known = {one.name for one in self.fields} | {*SCHEDULE, "json"}
+        strange = {name: problem for name, problem in found.items() if name.split(".")[0] not in known}
+        if strange:
+            found["json"] = "; ".join(f"{name} {problem}" for name, problem in strange.items())
+        told = {name.split(".")[0]: problem for name, problem in found.items() if name not in strange}
+        self.problems = {name: one_line(problem) for name, problem in told.items()}
+        return self.problems
+
+    def wanted(self, now: datetime) -> Wanted | None:
+        """What is asked for; None while something is wrong."""
+        if self.check(now):
+            return None
+        lasting = self.texts[LASTING].strip().lower()
+        return Wanted(
+            self.job_type.task_type if self.job_type else self.job.task_type if self.job else "",
+            self.payload,
+            at=self.at(now),
+            every=self.every(),
+            lasting=parse_duration(lasting) if self.recurring and lasting not in {"", FOREVER} else None,
+            endless=lasting == FOREVER,
+            priority=self._priority() or 0,
+            max_attempts=self._attempts(),
+            dedupe_key=self.texts[KEY].strip() or None,
+        )
+
+    def at(self, now: datetime) -> datetime | None:
+        """The time that is asked for; None for now, and where a job's own time was left as it is.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        text = self.texts[AT].strip()
+        if not text or (self.editing and self.job is not None and text == f"{self.job.run_at:%Y-%m-%d %H:%M:%S}Z"):
+            return None
+        return parse_time(text, now, what="time")
+
+    def every(self) -> int | None:
+        """The interval in minutes; None for a job that runs once.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        return parse_minutes(self.texts[EVERY], what="interval") if self.recurring else None
+
+    def twin(self, wanted: Wanted, changes: Json | None) -> str:
+        """The command that does the same; `changes` are those of an edit."""
+        if self.editing and self.job is not None:
+            return edit_twin(self.job, wanted, changes or {})
+        return enqueue_twin(wanted)
+
+    def note(self, name: str, now: datetime) -> str:
+        """What stands beside a field of the schedule while nothing is wrong with it."""
+        if name == AT:
+            return self._note_of_time(now)
+        if name == LASTING:
+            return self._note_of_end(now)
+        return {
+            EVERY: "30m, 6h, 1d",
+            PRIORITY: "-100 to 100; higher runs first among the due",
+            ATTEMPTS: f"before it fails for good; {self.job_type.max_attempts if self.job_type else 5} where left out",
+            KEY: "one active job of this key at most",
+        }[name]
+
+    def runs(self, now: datetime) -> list[datetime]:
+        """The next runs, three at most; empty where the schedule cannot be read."""
+        try:
+            at, every = self.at(now), self.every()
+            end = self.end(now)
+        except UsageError:
+            return []
+        kept = self.job.run_at if self.editing and self.job else now
+        first = max(at or kept, now)
+        if every is None:
+            return [first]
+        anchor = at or (self.job.anchor_at if self.editing and self.job and self.job.anchor_at else first)
+        step = timedelta(minutes=every)
+        slots = [first, *(anchor + ((first - anchor) // step + number) * step for number in range(1, SHOWN_RUNS))]
+        return [slot for slot in slots if end is None or slot < end]
+
+    def end(self, now: datetime) -> datetime | None:
+        """When the series ends; None for one that has no end, and for a job that runs once.
+
+        Raises:
+            UsageError: a time or the duration cannot be read.
+        """
+        text = self.texts[LASTING].strip().lower()
+        if not self.recurring or text == FOREVER:
+            return None
+        if not text:
+            return self.job.expires_at if self.editing and self.job else None
+        kept = max(self.job.run_at, now) if self.editing and self.job else now
+        return (self.at(now) or kept) + parse_duration(text, what="duration")
+
+    def _note_of_time(self, now: datetime) -> str:
+        at = self.at(now)
+        if at is None:
+            kept = self.editing and self.job is not None and self.texts[AT].strip()
+            return "as it is; in 2h, tomorrow 9:00, now" if kept else "now; or in 2h, tomorrow 9:00 (UTC)"
+        shown = f"{at:%Y-%m-%d %H:%M}Z"
+        return f"= {shown}, in {age(at - now)}" if at > now else f"past: due at once ({shown})"
+
+    def _note_of_end(self, now: datetime) -> str:
+        text, end = self.texts[LASTING].strip().lower(), self.end(now)
+        if end is None:
+            return f"for ever; or 7d, 30d from the first run{', or forever' if self.editing else ''}"
+        return f"{'as it is: ' if not text else ''}ends {end:%Y-%m-%d %H:%M}Z, in {age(end - now)}"
+
+    def _unreadable(self, now: datetime) -> dict[str, str]:
+        readers: dict[str, Callable[[], object]] = {
+            one.name: lambda one=one: form_fields.read(one, self.texts[one.name], now)  # type: ignore[misc]
+            for one in self.fields
+            if one.name in self.texts
+        }
+        readers |= {AT: lambda: self.at(now), EVERY: self.every, LASTING: lambda: self.end(now)}
+        readers |= {PRIORITY: self._priority, ATTEMPTS: self._attempts}
+        found: dict[str, str] = {}
+        for name, reading in readers.items():
+            try:
+                reading()
+            except UsageError as error:
+                if name != LASTING or AT not in found:
+                    found[name] = error.brief if isinstance(error, Unreadable) else _first_sentence(str(error))
+        return found
+
+    def _priority(self) -> int | None:
+        return _whole(self.texts[PRIORITY], -100, 100)
+
+    def _attempts(self) -> int | None:
+        return _whole(self.texts[ATTEMPTS], 1, 1000)
+
+    def _follow_payload(self) -> None:
+        for one in self.fields:
+            text = form_fields.shown(one, self.payload)
+            if text is None:
+                self.texts.pop(one.name, None)
+            else:
+                self.texts[one.name] = text
+
+    def _state(self) -> tuple[object, ...]:
+        return self.json_text, self.recurring, tuple(sorted(self.texts.items()))
+
+
+def _whole(text: str, least: int, most: int) -> int | None:
+    """A whole number within limits; None for no text."""
+    text = text.strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise UsageError("wants a whole number")
+    if not least <= int(text) <= most:
+        raise UsageError(f"wants {least} to {most}")
+    return int(text)
+
+
+def _first_sentence(text: str) -> str:
+    """What is wrong, without the examples that stand beside the field anyway."""
+    return text.split(". ", maxsplit=1)[0].removesuffix(".")

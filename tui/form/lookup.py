@@ -1,0 +1,68 @@
+"""Coaches and campaigns for a form: looked for while one types, and called by their names once they are known."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.errors import JobdeckError
+from jobdeck.tui.backend.operations import failure
+from jobdeck.tui.text.format import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobdeck.tui.backend.poller import Background
+    from jobdeck.tui.backend.protocol import Creating, Fetch, Found, Searched
+    from jobdeck.tui.form.form import Form
+
+KINDS: Final[tuple[Searched, ...]] = ("coach", "campaign")
+
+
+class Lookup:
+    """What the ids of a form are called. Ids whose names are not known stand for themselves."""
+
+    def __init__(self, creating: Creating, background: Callable[[], Background]) -> None:
+        self._creating = creating
+        self._background = background
+        self._names: dict[str, str] = {}
+
+    def name(self, wanted: str) -> str:
+        """What an id is called."""
+        return self._names.get(wanted, wanted)
+
+    def keep(self, found: Found) -> None:
+        """Remembers what was found."""
+        if found.id:
+            self._names[found.id] = f"{one_line(found.label)}  …{found.id[-8:]}"
+
+    def fetch(self, kind: Searched) -> Fetch:
+        """What looks for a text among coaches or campaigns."""
+
+        def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+            def answered(answer: Sequence[Found] | Exception) -> None:
+                deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
+
+            self._background()(lambda: self._creating.find(kind, text), answered)
+
+        return look
+
+    def look_up(self, form: Form, found: Callable[[], None]) -> None:
+        """Asks what the ids of a form are called, each once; `found` is called when a name has come."""
+        for kind in KINDS:
+            for one in form.fields:
+                wanted = form.text(one.name) if one.kind == kind else None
+                if wanted and wanted not in self._names:
+                    self._names[wanted] = wanted
+                    answered = partial(self._named, wanted, found)
+                    self._background()(partial(self._creating.find, kind, wanted), answered)
+
+    def _named(self, wanted: str, found: Callable[[], None], answer: Sequence[Found] | Exception) -> None:
+        named = [] if isinstance(answer, Exception) else [one for one in answer if one.id == wanted]
+        if named:
+            self.keep(named[0])
+            found()
+
+
+def _trouble(error: Exception) -> str:
+    return one_line(str(error)) if isinstance(error, JobdeckError) else failure("look it up", error)

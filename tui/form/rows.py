@@ -1,0 +1,138 @@
+"""One row of a form: what it is called, the widget, and beside it a note or what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
+from textual.containers import Horizontal
+
+from jobdeck.tui.form import form as forms
+from jobdeck.tui.form.fields import UNSET
+from jobdeck.tui.form.widgets import OneLine, PickField, Segments
+from jobdeck.tui.text.create_job import RECURRING, TYPE
+from jobdeck.tui.widgets.ink import PlainLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from jobdeck.tui.form.fields import Field
+    from jobdeck.tui.form.form import Form
+
+LEAST: Final = 28
+"""Cells of a widget, so that what stands beside them is in line."""
+AROUND: Final = 5
+"""Cells around what is chosen in a list: blanks, and the sign that opens it."""
+LABELS: Final = (14, 27)
+"""The fewest and the most cells of the labels."""
+LONGEST_CHOICE: Final = 44
+SWITCH: Final = (("false", "off"), ("true", "on"))
+WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
+EXAMPLES: Final = {
+    forms.AT: "now",
+    forms.EVERY: "60m",
+    forms.LASTING: "forever",
+    forms.PRIORITY: "0",
+    forms.ATTEMPTS: "as the type",
+    forms.KEY: "none",
+}
+NAMES: Final = {
+    forms.AT: "run at",
+    forms.EVERY: "every",
+    forms.LASTING: "for",
+    forms.PRIORITY: "priority",
+    forms.ATTEMPTS: "max attempts",
+    forms.KEY: "dedupe key",
+}
+
+
+class Row(Horizontal):
+    """One field on one line. `field` is the name it has in the payload or the schedule."""
+
+    def __init__(self, field: str, label: str, widget: Widget, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id, classes="row")
+        self.field = field
+        self.label = label
+        self.widget = widget
+        self._noted = PlainLine(classes="note")
+        if isinstance(widget, Segments):
+            widget.styles.width = max(Segments.width_of(widget.choices), LEAST)
+
+    def compose(self) -> ComposeResult:
+        """Label, widget, note."""
+        label = PlainLine(classes="label")
+        label.show([(self.label, "muted")])
+        yield label
+        yield self.widget
+        yield self._noted
+
+    def set_label_width(self, cells: int) -> None:
+        """Has the label take so many cells."""
+        self.query_one(".label").styles.width = cells
+
+    def show(self, note: str, problem: str) -> None:
+        """Says what is wrong, else the note."""
+        self._noted.show([(f" ✗ {problem}", "bad") if problem else (f" {note}", "muted")])
+
+
+def label_width(labels: Iterable[str]) -> int:
+    """Cells for the longest of the labels and a blank, within limits."""
+    least, most = LABELS
+    return min(max(least, *(cell_len(label) + 1 for label in labels)), most)
+
+
+def type_row(form: Form, types: Iterable[str]) -> Row:
+    """The choice of the task type, wide enough for the longest name: two of them begin alike."""
+    chosen = PickField(form.job_type.task_type if form.job_type else "", id=f"field-{TYPE}")
+    chosen.styles.width = max(LEAST, *(cell_len(name) + AROUND for name in types))
+    return Row(TYPE, "task type", chosen)
+
+
+def label_of(field: Field) -> str:
+    """What a field is called; one that is needed has a star."""
+    return f"{field.label} *" if field.required else field.label
+
+
+def widget_of(field: Field, text: str | None, name: str) -> Widget:
+    """The widget for a field; one whose value no text stands for can only be looked at."""
+    made = _widget(field, text or "", name)
+    made.disabled = text is None
+    return made
+
+
+def schedule_rows(form: Form) -> Iterator[Row]:
+    """When it runs, whether again, and how it is queued."""
+    yield _typed(form, forms.AT)
+    switch = Segments(SWITCH, str(form.recurring).lower(), id=f"field-{RECURRING}")
+    yield Row(RECURRING, RECURRING, switch, id=f"row-{RECURRING}")
+    for name in (forms.EVERY, forms.LASTING):
+        row = _typed(form, name)
+        row.display = form.recurring
+        yield row
+    yield _typed(form, forms.PRIORITY)
+    yield _typed(form, forms.ATTEMPTS)
+    if not form.editing:
+        yield _typed(form, forms.KEY)
+
+
+def _typed(form: Form, name: str) -> Row:
+    kept = name == forms.LASTING and form.editing and form.job is not None and form.job.expires_at is not None
+    field = OneLine(form.texts[name], example="as it is" if kept else EXAMPLES[name], id=f"field-{name}")
+    return Row(name, NAMES[name], field, id=f"row-{name}")
+
+
+def _widget(field: Field, text: str, name: str) -> Widget:
+    if field.kind in {"coach", "campaign"}:
+        empty = "all coaches" if field.kind == "coach" else "choose one" if field.required else "none"
+        return PickField(text, empty=empty, id=name)
+    if field.kind in {"switch", "choice", "words"}:
+        choices = tuple((value, WORDS.get(value, value)) for value in field.choices)
+        if Segments.width_of(choices) <= LONGEST_CHOICE:
+            return Segments(choices, text, several=field.kind == "words", id=name)
+    usual = "unset" if field.default is None else str(field.default)
+    examples = {"ids": "ids, blanks or commas", "number": usual, "time": "tomorrow 9:00", "json": "JSON"}
+    example = examples.get(field.kind, "unset")
+    return OneLine(text, example=example, id=name)

@@ -1,0 +1,261 @@
+"""The widgets of a form, each one line high: a choice shown whole, a choice picked from a list, a line to type in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static, TextArea
+
+from jobdeck.tui.text.format import fit, wrapped
+from jobdeck.tui.widgets.ink import Inked, inks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual._types import WatchCallbackType
+    from textual.binding import BindingType
+    from textual.dom import DOMNode
+    from textual.events import Click, Key, Paste
+    from textual.strip import Strip
+
+    from jobdeck.tui.widgets.ink import Span
+
+
+class Segments(Inked, can_focus=True):
+    """A choice of a few words, all of them in sight; with `several`, any number of them is chosen."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "key", "chosen", "picked")
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("left,h", "step(-1)", "the one before"),
+        ("right,l", "step(1)", "the next"),
+        ("space", "next", "choose"),
+    ]
+
+    class Changed(Message):
+        """Another choice was made."""
+
+        def __init__(self, segments: Segments) -> None:
+            super().__init__()
+            self.segments = segments
+
+        @property
+        def control(self) -> Segments:
+            """The widget it was made in."""
+            return self.segments
+
+    def __init__(
+        self, choices: Sequence[tuple[str, str]], value: str, *, several: bool = False, id: str | None = None  # noqa: A002 -- Textual's name
+    ) -> None:  # fmt: skip
+        """`choices` are values with their words; the value of several is theirs with blanks between."""
+        super().__init__(id=id)
+        self.choices = tuple(choices)
+        self.several = several
+        self.value = value
+        self._at = max(self._index(), 0)
+
+    @staticmethod
+    def width_of(choices: Sequence[tuple[str, str]]) -> int:
+        """How many cells the choices take."""
+        return sum(cell_len(word) + 3 for _, word in choices)
+
+    def set_value(self, value: str) -> None:
+        """Takes a value that was not chosen here; nobody is told."""
+        if value != self.value:
+            self.value = value
+            self._at = max(self._index(), 0)
+            self.refresh()
+
+    def choose(self, index: int) -> None:
+        """Chooses one; of several, adds it or takes it away."""
+        self._at = index
+        word = self.choices[index][0]
+        if self.several:
+            chosen = set(self.value.split()) ^ {word}
+            self._take(" ".join(value for value, _ in self.choices if value in chosen))
+        else:
+            self._take(word)
+
+    def action_step(self, by: int) -> None:
+        """Goes to another word, stopping at the ends; chooses it unless several may be chosen."""
+        at = min(max(self._at + by, 0), len(self.choices) - 1)
+        if self.several:
+            self._at = at
+            self.refresh()
+        elif at != self._at:
+            self.choose(at)
+
+    def action_next(self) -> None:
+        """Chooses the word; of a choice of one, the next, and after the last the first."""
+        self.choose(self._at if self.several else (self._at + 1) % len(self.choices))
+
+    def on_click(self, event: Click) -> None:
+        """Chooses the word that was clicked."""
+        start = 0
+        for index, (_, word) in enumerate(self.choices):
+            start += cell_len(word) + 3
+            if event.x < start - 1:
+                self.choose(index)
+                return
+
+    def render_line(self, y: int) -> Strip:
+        """The words, with what is chosen marked by more than colour."""
+        spans: list[Span] = []
+        chosen = set(self.value.split()) if self.several else {self.value}
+        for index, (value, word) in enumerate(self.choices):
+            on = value in chosen
+            here = self.has_focus and index == self._at
+            ink = "picked" if on and self.has_focus else "chosen" if on else "key" if here else "muted"
+            spans += [(f"[{word}]" if on else f" {word} ", ink), (" ", "text")]
+        return self.strip(spans if y == 0 else (), self.size.width)
+
+    def on_focus(self) -> None:
+        """Shows that the keys come here."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """Shows that they do not."""
+        self.refresh()
+
+    def _index(self) -> int:
+        return next((index for index, (value, _) in enumerate(self.choices) if value == self.value), -1)
+
+    def _take(self, value: str) -> None:
+        self.value = value
+        self.refresh()
+        self.post_message(self.Changed(self))
+
+
+class PickField(Inked, can_focus=True):
+    """A choice from a long list: shows what is chosen, and asks for the list to be opened."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "field", "unset", "picked")
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("enter,space", "open('')", "choose"),
+        ("backspace,delete", "clear", "leave out"),
+    ]
+
+    class Opened(Message):
+        """The list is wanted, narrowed down by what was typed already."""
+
+        def __init__(self, field: PickField, typed: str) -> None:
+            super().__init__()
+            self.field = field
+            self.typed = typed
+
+        @property
+        def control(self) -> PickField:
+            """The widget that asks."""
+            return self.field
+
+    class Cleared(Message):
+        """Nothing is chosen any more."""
+
+        def __init__(self, field: PickField) -> None:
+            super().__init__()
+            self.field = field
+
+        @property
+        def control(self) -> PickField:
+            """The widget it is about."""
+            return self.field
+
+    def __init__(self, label: str, *, empty: str = "", id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id)
+        self.label = label
+        self.empty = empty
+
+    def set_label(self, label: str) -> None:
+        """Shows another choice."""
+        if label != self.label:
+            self.label = label
+            self.refresh()
+
+    def action_open(self, typed: str) -> None:
+        """Asks for the list."""
+        self.post_message(self.Opened(self, typed))
+
+    def action_clear(self) -> None:
+        """Leaves the field out."""
+        self.post_message(self.Cleared(self))
+
+    def on_key(self, event: Key) -> None:
+        """Typing opens the list with what was typed."""
+        if event.character and event.is_printable and not event.character.isspace():
+            event.stop()
+            event.prevent_default()
+            self.action_open(event.character)
+
+    def on_click(self) -> None:
+        """So does a click, without."""
+        self.action_open("")
+
+    def render_line(self, y: int) -> Strip:
+        """What is chosen, and the sign that there is a list."""
+        width = self.size.width
+        text = fit(self.label or self.empty, max(width - 4, 1))
+        ink = "picked" if self.has_focus else "field" if self.label else "unset"
+        return self.strip([(f" {text} ", ink), ("▾ ", ink)] if y == 0 else (), width)
+
+    def on_focus(self) -> None:
+        """Shows that the keys come here."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """Shows that they do not."""
+        self.refresh()
+
+
+class OneLine(Input):
+    """A line to type in. Text of several lines that is pasted becomes one, with blanks, and loses nothing."""
+
+    def __init__(self, value: str, *, example: str = "", id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(value, placeholder=example, compact=True, id=id)
+        self.cursor_blink = False
+
+    def _on_paste(self, event: Paste) -> None:
+        """Puts everything that was pasted into the one line."""
+        event.stop()
+        event.prevent_default()
+        words = " ".join("".join(letter if letter.isprintable() else " " for letter in event.text).split())
+        if self.selection.is_empty:
+            self.insert_text_at_cursor(words)
+        else:
+            self.replace(words, *self.selection)
+
+
+class Twin(Static):
+    """The command that does what a dialog is about to do; cut, with a sign, where its lines do not hold it."""
+
+    def __init__(self) -> None:
+        super().__init__(id="twin")
+        self._command = ""
+
+    def show(self, command: str) -> None:
+        """Shows a command, or nothing."""
+        self._command = command
+        width, height = self.size
+        lines = wrapped(command, width) if width else []
+        if len(lines) > height:
+            command = "\n".join([*lines[: height - 1], fit(" ".join(lines[height - 1 :]), width)])
+        self.update(Content.styled(command, "$accent"))
+
+    def on_resize(self) -> None:
+        """Shows as much of it as there is room for now."""
+        self.show(self._command)
+
+
+class Editor(TextArea):
+    """Lines to type JSON in. What keeps on from one dialog to the next does not hold on to it."""
+
+    def watch(self, obj: DOMNode, attribute_name: str, callback: WatchCallbackType, init: bool = True) -> None:
+        """Watches nothing of the app, which would keep every editor there ever was, with a megabyte of lines each.
+
+        It is the theme that Textual watches, and behind a dialog that cannot change.
+        """
+        if obj is not self.app:
+            super().watch(obj, attribute_name, callback, init)

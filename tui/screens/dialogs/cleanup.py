@@ -1,0 +1,103 @@
+"""The dialogs before a cleanup: stuck jobs are shown first, and exactly those are marked failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from jobdeck.tui.screens.dialogs.confirm import FIRST, Confirm, Question, needed_word
+from jobdeck.tui.text.commands import PURGE, cleanup_twin
+from jobdeck.tui.text.format import one_line, plural, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from jobdeck.core.model import ActionResult
+    from jobdeck.tui.app import JobdeckApp
+
+
+def ask_to_clean_up(deck: JobdeckApp) -> None:
+    """Looks for stuck jobs; where there are any, asks whether they are to be marked failed.
+
+    Who has gone elsewhere meanwhile is told and not asked: a key that was meant for there would answer.
+    """
+    here = deck.screen
+
+    def found(results: list[ActionResult]) -> None:
+        if not results:
+            deck.say("No stuck jobs: no job has been running for 20 minutes with its lease over.\njobdeck cleanup")
+            return
+        if not deck.shows(here):
+            deck.say(
+                f"There {'is' if len(results) == 1 else 'are'} {plural(len(results), 'stuck job')}.\njobdeck cleanup"
+            )
+            return
+        ids = [result.job_id for result in results]
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                deck.operations.cleanup(ids)
+
+        seen = deck.view.snapshot.page.jobs if deck.view else ()
+        types = {job.id: job.task_type for job in seen}
+        deck.push_screen(Confirm(stuck_question(results, types, production=deck.options.production)), answered)
+
+    deck.operations.find_stuck(found)
+
+
+def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *, production: bool) -> Question:
+    """The question before stuck jobs are marked failed; `types` are the task types, as far as they are known."""
+    number = len(results)
+    lines = [
+        Content.assemble(
+            (f"{short_id(one.job_id)}  ", "$ink-muted"),
+            (f"{one_line(types[one.job_id])}  " if one.job_id in types else "", "bold"),
+            one_line(one.message),
+        )
+        for one in results[:FIRST]
+    ]
+    if number > FIRST:
+        lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
+    lines += [
+        Content(""),
+        Content("A live worker takes such jobs back by itself. Marked failed they stay, to be retried or deleted; "
+                "a recurring one goes on at its next slot."),
+    ]  # fmt: skip
+    title = f"Mark {plural(number, 'stuck job')} failed"
+    word = needed_word("cleanup", number, production=production)
+    same = cleanup_twin([one.job_id for one in results])
+    return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
+
+
+def ask_to_purge(deck: JobdeckApp) -> None:
+    """Counts old jobs; where there are any, asks whether they are to be removed, unless one has gone elsewhere."""
+    here = deck.screen
+
+    def counted(number: int) -> None:
+        if not number:
+            deck.say("Nothing to remove: no succeeded or cancelled job ended more than 14 days ago.\njobdeck purge")
+            return
+        if not deck.shows(here):
+            deck.say(f"{plural(number, 'old job')} can be removed.\njobdeck purge")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                deck.operations.purge()
+
+        deck.push_screen(Confirm(purge_question(number, production=deck.options.production)), answered)
+
+    deck.operations.count_old(counted)
+
+
+def purge_question(number: int, *, production: bool) -> Question:
+    """The question before old jobs are removed for good."""
+    title = f"Remove {plural(number, 'old job')}"
+    body = Content(
+        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed for good, "
+        "not to the trash; their runs stay in the history for 30 days."
+    )
+    word = needed_word("purge", number, production=production)
+    return Question(title, body, title, word=word, danger=True, twin=PURGE)

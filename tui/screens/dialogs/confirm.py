@@ -1,0 +1,244 @@
+"""The dialog that stands before every action on jobs: verb, count, breakdown, first ids, and Cancel in focus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Button, Input, Static
+
+from jobdeck.core.model import Status
+from jobdeck.tui.actions import BY_ID, breakdown
+from jobdeck.tui.backend.bulk_words import again, plural_of
+from jobdeck.tui.backend.bulk_words import number as spaced
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.text.commands import NAMED, RESUME, twin
+from jobdeck.tui.text.format import age, badge, count, fit, one_line, plural, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Key
+
+    from jobdeck.core.model import Job, Processing
+    from jobdeck.core.queue.bulk_model import Bulk, Choice
+    from jobdeck.tui.backend.protocol import Verb
+
+FIRST: Final = 6
+MANY: Final = 25
+TYPES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a dialog asks.
+
+    `word`, where given, has to be typed before the answer can be yes. `twin` is the command that does the same;
+    it can only be told once the jobs are frozen where `freezes`.
+    """
+
+    title: str
+    body: Content
+    yes: str
+    no: str = "Cancel"
+    word: str | None = None
+    danger: bool = False
+    twin: str = ""
+    freezes: bool = False
+
+
+def needed_word(word: str, number: int, *, production: bool) -> str | None:
+    """The word to be typed before so many jobs are acted on, or anything in production; None where `y` is enough."""
+    return word if number > MANY or production else None
+
+
+def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: bool) -> Question:
+    """The question before an action on jobs."""
+    number = len(jobs)
+    lines = [Content.styled(breakdown(jobs), "bold")]
+    for job in jobs[:FIRST]:
+        mark = f"  {badge(job)}" if job.is_recurring else ""
+        lines.append(
+            Content.assemble(
+                (f"{short_id(job.id)}  ", "$ink-muted"),
+                fit(f"{one_line(job.task_type)}{mark}", 40),
+                (f"  {job.status.value}", "$ink-muted"),
+            )
+        )
+    if number > FIRST:
+        lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
+    lines += [Content(""), Content(_consequence(verb, jobs))]
+    if left_out:
+        lines.append(Content.styled(f"Left out, their status does not allow it: {left_out}.", "$warning"))
+    word = needed_word(verb, number, production=production)
+    title = f"{verb.capitalize()} {plural(number, 'job')}"
+    no = "Keep" if verb == "cancel" else "Cancel"
+    freezes = number > NAMED and not any(job.removed for job in jobs)
+    same = f"jobdeck {verb} --bulk … --yes" if freezes else twin(verb, jobs)
+    if number > NAMED and not freezes:
+        lines.append(Content.styled("The command reads their ids, as the list copies them.", "$ink-muted"))
+    body = Content("\n").join(lines)
+    return Question(title, body, title, no, word, danger=verb != "retry", twin=same, freezes=freezes)
+
+
+def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
+    """The question before an action on all that was chosen: how many of what, and the first of them."""
+    allowed = [status.value for status in BY_ID[f"job.{verb}"].states or ()]
+    number = sum(choice.of(status) for status in allowed)
+    statuses = {share.status: choice.of(share.status) for share in choice.shares}
+    listed = ", ".join(f"{spaced(jobs)} {status}" for status, jobs in statuses.items() if status in allowed)
+    words = one_line(choice.bulk.words or "everything in the queue")
+    lines = [Content.styled(listed, "bold"), Content.styled(f"chosen by: {words}", "$ink-muted")]
+    types = _types(choice, allowed)
+    lines += [Content(f"{spaced(jobs):>8}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
+    if len(types) > TYPES:
+        lines.append(Content.styled(f"          and {len(types) - TYPES} more types", "$ink-muted"))
+    first = " ".join(short_id(job.id) for job in choice.first)
+    lines.append(Content.styled(f"first {first}{' …' if number > len(choice.first) else ''}", "$ink-muted"))
+    lines += [Content(""), Content(_consequence(verb, choice.first) if number == 1 else _of_many(verb, choice))]
+    left_out = {status: jobs for status, jobs in statuses.items() if status not in allowed}
+    if left_out:
+        told = ", ".join(f"{spaced(jobs)} {status or 'changed since'}" for status, jobs in left_out.items())
+        lines.append(Content.styled(f"Will be refused: {told}.", "$warning"))
+    title = f"{verb.capitalize()} {plural_of(number)}"
+    word = needed_word(verb, number, production=production)
+    no = "Keep" if verb == "cancel" else "Cancel"
+    same = again(verb, choice.bulk)
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
+
+
+def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
+    counted: dict[str | None, int] = {}
+    for share in choice.shares:
+        if share.status in allowed:
+            counted[share.task_type] = counted.get(share.task_type, 0) + share.jobs
+    return sorted(counted.items(), key=lambda item: -item[1])
+
+
+def _of_many(verb: Verb, choice: Choice) -> str:
+    if verb == "delete":
+        return "They go to the trash for 7 days and can be taken back. It goes on if this terminal hangs up."
+    if verb == "cancel":
+        running = choice.of(Status.RUNNING.value)
+        asked = f" {plural_of(running)} running will be asked to stop." if running else ""
+        return f"They will not run again unless retried; series stop.{asked} It goes on if this terminal hangs up."
+    return "They become due now. It goes on if this terminal hangs up."
+
+
+def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
+    one = len(jobs) == 1
+    if verb == "delete":
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days and can be taken back."
+    if verb == "cancel":
+        running = sum(job.status is Status.RUNNING for job in jobs)
+        asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
+        series = " A recurring series stops." if any(job.is_recurring for job in jobs) else ""
+        return f"{'It' if one else 'They'} will not run again unless retried.{asked}{series}"
+    return _of_retry(sum(not job.removed for job in jobs), sum(job.removed for job in jobs))
+
+
+def _of_retry(here: int, left: int) -> str:
+    """What becomes of jobs that are in the queue, and of those that left it."""
+    if not left:
+        return f"{'It becomes' if here == 1 else 'They become'} due now."
+    copies = "a copy is" if left == 1 else "copies are"
+    if not here:
+        return f"{'It has' if left == 1 else 'They have'} left the queue: {copies} enqueued."
+    become = f"{plural(here, 'job')} {'becomes' if here == 1 else 'become'}"
+    return f"{become} due now; of {left} that left the queue {copies} enqueued."
+
+
+def resume_question(processing: Processing, waiting: int, now: datetime, *, production: bool) -> Question:
+    """The question before processing is resumed."""
+    who = one_line(processing.paused_by) if processing.paused_by else "somebody"
+    since = f" {age(now - processing.paused_at)} ago" if processing.paused_at else ""
+    reason = one_line(processing.paused_reason) if processing.paused_reason else "no reason given"
+    body = Content("\n").join(
+        [
+            Content(f"Paused by {who}{since}: {reason}"),
+            Content(""),
+            Content(f"{count(waiting)} pending jobs wait. Each recurring job runs once; nothing is replayed."),
+        ]
+    )
+    word = needed_word("resume", 0, production=production)
+    return Question("Resume Automatic Processing", body, "Resume", word=word, twin=RESUME)
+
+
+class Confirm(Dialog[bool]):
+    """Asks, with the harmless answer in focus. `y` says yes; where a word is wanted, only typing it does."""
+
+    DIALOG: ClassVar[str] = "confirm"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("confirm")]
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self.question = question
+        self._twin = question.twin
+
+    def compose(self) -> ComposeResult:
+        """One box: the body, the command, the word where one is wanted, the buttons."""
+        question = self.question
+        with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
+            box.border_title = Content(question.title)
+            yield Static(question.body)
+            if self._twin:
+                yield Static(Content.styled(self._twin, "$accent"), id="twin")
+            if question.word:
+                yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
+                field = Input(id="word", compact=True, select_on_focus=False)
+                field.cursor_blink = False
+                yield field
+            with Horizontal(id="buttons"):
+                yield Button(Content(question.no), id="no")
+                yield Button(
+                    Content(question.yes),
+                    id="yes",
+                    classes="-danger" if question.danger else "",
+                    disabled=question.word is not None,
+                )
+                yield self.hint(*([] if question.word else [("yes", "yes")]), ("close", "no"))
+
+    def name_twin(self, chosen: Bulk, verb: Verb) -> None:
+        """Shows the command, now that the jobs are frozen."""
+        self._twin = again(verb, chosen)
+        for line in self.query("#twin").results(Static):  # there is none yet before the first paint
+            line.update(Content.styled(self._twin, "$accent"), layout=False)
+
+    def on_mount(self) -> None:
+        """The harmless answer is in focus."""
+        self.query_one("#no", Button).focus()
+
+    def on_key(self, event: Key) -> None:
+        """Typing goes to the word, wherever the focus is."""
+        if self.question.word and event.character and event.is_printable and not isinstance(self.focused, Input):
+            field = self.query_one("#word", Input)
+            field.focus()
+            field.insert_text_at_cursor(event.character)
+            event.stop()
+            event.prevent_default()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The yes button wakes up with the right word."""
+        self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
+
+    def on_input_submitted(self) -> None:
+        """Enter after the word is yes; after another one it is said that this was not it."""
+        if self.query_one("#yes", Button).disabled:
+            self.deck.say(f"Not done: type {self.question.word} first, or {self.key('close')} leaves it.", "warning")
+        else:
+            self.dismiss(result=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """The answer."""
+        self.dismiss(event.button.id == "yes")
+
+    def action_yes(self) -> None:
+        """Says yes, unless a word is wanted."""
+        if self.question.word is None:
+            self.dismiss(result=True)

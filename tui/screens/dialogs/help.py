@@ -1,0 +1,123 @@
+"""Every key of a page, generated from the table of actions; what cannot be done now says why."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from jobdeck.tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, unavailable
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+BOX_WIDTH: Final = 160
+KEY_WIDTH: Final = 14
+KEY: Final = "bold $accent"
+GREY: Final = "$ink-muted"
+TAB_NAMES: Final = tuple(action.label for action in ACTIONS if action.id.startswith("tab."))
+LEGEND: Final = (
+    ("○ pending", "waits for its time or for a worker"),
+    ("● running", "a worker holds it; the lease is shown"),
+    ("✓ succeeded", "one-time jobs leave the queue and stay in the history"),
+    ("✗ failed", "no attempts left, or trying again cannot help"),
+    ("⊘ cancelled", "will not run unless retried"),
+    ("↻ 60m", "recurring, every 60 minutes"),
+    ("due 12m ago", "its time has passed and no worker has taken it"),
+)
+
+
+class Help(Dialog[None]):
+    """The keys of one scope."""
+
+    DIALOG: ClassVar[str] = "help"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("help")]
+
+    def __init__(self, scope: Scope, situation: Situation) -> None:
+        super().__init__()
+        self.scope = scope
+        self.situation = situation
+
+    def compose(self) -> ComposeResult:
+        """One box, in two columns where there is room."""
+        with VerticalScroll(id="box", can_focus=False) as box:
+            box.border_title = Content("Keys")
+            box.border_subtitle = Content(f"{self.key('close')} closes")
+            for reason in general(self.situation):
+                yield Static(Content.styled(reason, "$warning"), classes="general")
+            with Horizontal(id="columns"):
+                yield Static(id="first", classes="column")
+                yield Static(id="second", classes="column")
+
+    def on_resize(self, event: Resize) -> None:
+        """Sets the text anew; one column on a narrow terminal."""
+        narrow = event.size.width < 120
+        self.set_class(narrow, "-narrow")
+        box = min(event.size.width, BOX_WIDTH) - 9
+        width = box - 2 if narrow else box // 2 - 3
+        said = general(self.situation)
+        sections = [section for group in GROUPS if (section := self._section(group, width, said))]
+        sections.append(_lines("Words", [(word, meaning, "", "") for word, meaning in LEGEND], width))
+        half = _half(sections)
+        self.query_one("#first", Static).update(Content("\n\n").join(sections[:half]))
+        self.query_one("#second", Static).update(Content("\n\n").join(sections[half:]))
+
+    def action_scroll(self, lines: int) -> None:
+        """Scrolls by lines."""
+        self.query_one("#box").scroll_relative(y=lines, animate=False)
+
+    def action_scroll_to_end(self, bottom: bool) -> None:
+        """Scrolls to the bottom, or to the top."""
+        box = self.query_one("#box")
+        box.scroll_to(y=box.max_scroll_y if bottom else 0, animate=False)
+
+    def _tabs(self) -> str:
+        """The keys of the tabs; where none was moved, the first and the last."""
+        keys = [self.situation.key(BY_ID[f"tab.{name}"]) for name in TAB_NAMES]
+        usual = [str(number) for number in range(1, len(keys) + 1)]
+        return f"{keys[0]} … {keys[-1]}" if keys == usual else " ".join(keys)
+
+    def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
+        """The keys of a group; a reason that was said for all of them is not said again."""
+        rows: list[tuple[str, str, str, str]] = []
+        for action in ACTIONS:
+            if action.group != group or self.scope not in action.scopes:
+                continue
+            if action.id.startswith("tab."):
+                if action.id == "tab.all":
+                    rows.append((self._tabs(), f"the tabs: {', '.join(TAB_NAMES)}", KEY, ""))
+                continue
+            reason = unavailable(action, self.situation)
+            names = " ".join(self.situation.key_names(action)) or "palette"
+            rows.append((names, action.help, GREY if reason else KEY, GREY if reason else ""))
+            if reason and reason not in said:
+                rows.append(("", reason, "", "$warning"))
+        return _lines(group, rows, width) if rows else None
+
+
+def _lines(heading: str, rows: list[tuple[str, str, str, str]], width: int) -> Content:
+    """Words on the left, their meaning on the right, wrapped under itself."""
+    lines = [Content.styled(heading, "bold $primary")]
+    for word, meaning, word_style, meaning_style in rows:
+        beside = len(word) < KEY_WIDTH
+        if not beside:
+            lines.append(Content.styled(word, word_style))
+        for number, line in enumerate(wrap(meaning, max(width - KEY_WIDTH, 20))):
+            shown = word if number == 0 and beside else ""
+            lines.append(Content.assemble((f"{shown:<{KEY_WIDTH}}", word_style), (line, meaning_style)))
+    return Content("\n").join(lines)
+
+
+def _half(sections: list[Content]) -> int:
+    """Where to begin the second column, so that the two are about as long."""
+    lengths = [section.plain.count("\n") + 2 for section in sections]
+    return min(range(1, len(lengths)), key=lambda at: abs(2 * sum(lengths[:at]) - sum(lengths)))

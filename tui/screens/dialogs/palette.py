@@ -1,0 +1,141 @@
+"""The palette: every action of a page by its name, with its key; what cannot be done now says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Input
+
+from jobdeck.tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.text.format import fit
+from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from jobdeck.core.registry import JobType
+
+NEW = "job.new "
+"""What an answer begins with that is to create a job of the task type behind it."""
+LABEL_WIDTH = 18
+KEY_WIDTH = 7
+LEFT_OUT = ("move.", "palette", "back")
+"""What is at hand on every keyboard; with a mouse, all but the palette itself is offered."""
+
+
+class Palette(Dialog[str | None]):
+    """Asks for an action by its name; answers with its id."""
+
+    DIALOG: ClassVar[str] = "palette"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("palette")]
+
+    def __init__(self, scope: Scope, situation: Situation, types: Sequence[JobType] = ()) -> None:
+        super().__init__()
+        self.situation = situation
+        left_out = "palette" if situation.mouse else LEFT_OUT
+        here = [action for action in ACTIONS if scope in action.scopes and not action.id.startswith(left_out)]
+        # What the list offers beside this page and needs no job that stands there, out of sight.
+        more = [
+            action
+            for action in ACTIONS
+            if action.changes and action.states is None and "list" in action.scopes and scope not in action.scopes
+        ]
+        self.actions = [*here, *more, *map(_new, types)]
+
+    def compose(self) -> ComposeResult:
+        """One box: the words, what matches, and why the chosen one cannot be done."""
+        with Vertical(id="box") as box:
+            box.border_title = Content("Palette")
+            box.border_subtitle = Content(f"{self.or_click('enter')} does it · {self.key('close')} closes")
+            field = Input(id="words", compact=True, placeholder="a word of what you want to do")
+            field.cursor_blink = False
+            yield field
+            yield Pane(id="found")
+            yield Line(id="reason")
+
+    def on_mount(self) -> None:
+        """The words come first."""
+        self.query_one("#words", Input).focus()
+
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the list for the new width."""
+        self.call_after_refresh(self.redraw)
+
+    def redraw(self) -> None:
+        """Lists what matches the words."""
+        pane = self.query_one("#found", Pane)
+        words = self.query_one("#words", Input).value.lower().split()
+        pane.show([self._entry(action, pane.size.width) for action in matching(self.actions, words)])
+        self._explain()
+
+    def on_input_changed(self) -> None:
+        """Other words: the best match is chosen."""
+        self.query_one("#found", Pane).cursor = 0
+        self.redraw()
+
+    def on_input_submitted(self) -> None:
+        """Enter does what is chosen, or says why it cannot be done."""
+        chosen = self._chosen()
+        if chosen is not None and unavailable(chosen, self.situation) is None:
+            self.dismiss(chosen.id)
+
+    def on_pane_chosen(self) -> None:
+        """So does a double click."""
+        self.on_input_submitted()
+
+    def on_pane_moved(self) -> None:
+        """Another one is chosen."""
+        self._explain()
+
+    def action_move(self, by: int) -> None:
+        """Chooses another one."""
+        self.query_one("#found", Pane).move(by)
+
+    def _chosen(self) -> Action | None:
+        key = self.query_one("#found", Pane).current
+        return next((action for action in self.actions if action.id == key), None)
+
+    def _explain(self) -> None:
+        chosen = self._chosen()
+        reason = unavailable(chosen, self.situation) if chosen else "Nothing is called that."
+        self.query_one("#reason", Line).show([(reason or "", "warn")])
+
+    def _entry(self, action: Action, width: int) -> Entry:
+        grey = unavailable(action, self.situation) is not None
+        keys = " ".join(self.situation.key_names(action)[:2])
+        return entry(
+            (f" {fit(action.label, LABEL_WIDTH)}", "muted" if grey else "strong"),
+            (fit(keys, KEY_WIDTH), "muted" if grey else "key"),
+            (fit(action.help, max(width - LABEL_WIDTH - KEY_WIDTH - 2, 8)), "muted" if grey else "text"),
+            key=action.id,
+        )
+
+
+def _new(known: JobType) -> Action:
+    """Create Job, opened with a task type."""
+    told = f"{known.task_type}: {known.purpose}"
+    return replace(BY_ID["job.new"], id=f"{NEW}{known.task_type}", keys=(), help=told)
+
+
+def matching(actions: list[Action], words: list[str]) -> list[Action]:
+    """The actions that have every word, those first whose label begins with the first one; `cleanup` is `clean up`."""
+
+    def rank(action: Action) -> int:
+        label = action.label.lower()
+        return 0 if label.startswith(words[0]) else 1 if words[0] in label else 2
+
+    def has(action: Action, word: str) -> bool:
+        return word in f"{action.label} {action.help} {action.label.replace(' ', '')}".lower()
+
+    found = [action for action in actions if all(has(action, word) for word in words)]
+    return sorted(found, key=rank) if words else found

@@ -1,0 +1,104 @@
+"""The dialog that retries a job with another payload: JSON to edit, checked before anything is changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Button, Static, TextArea
+
+from jobdeck.core.errors import JobdeckError
+from jobdeck.core.model import Json, Status
+from jobdeck.core.redact import harmless_json
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form.widgets import Editor, Twin
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.text.commands import twin_with_payload
+from jobdeck.tui.text.format import one_line, short_id
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+
+    from jobdeck.core.model import Job
+    from jobdeck.tui.app import JobdeckApp
+
+
+class PayloadEditor(Dialog[Json | None]):
+    """Answers with a payload that fits the job's type, or None. It shows the payload as it is stored."""
+
+    DIALOG: ClassVar[str] = "payload"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("payload")]
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+    def compose(self) -> ComposeResult:
+        """One box: what will happen, the JSON, what is wrong with it, the buttons."""
+        copied = self.job.removed or self.job.status is Status.SUCCEEDED
+        what = "a copy with this payload is enqueued" if copied else "it gets this payload and becomes due now"
+        with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
+            box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
+            yield Static(Content(f"{one_line(self.job.task_type)}: {what}. The look at it is in the audit."))
+            area = Editor(harmless_json(self.job.payload, indent=2), id="json", compact=True)
+            area.cursor_blink = False
+            yield area
+            yield Static(id="problem")
+            yield Twin()
+            with Horizontal(id="buttons"):
+                yield Button(Content("Leave it"), id="no")
+                yield Button(Content("Retry"), id="yes")
+                yield self.hint(("retry", "retries"), ("close", "leaves it"))
+
+    def on_mount(self) -> None:
+        """The JSON comes first."""
+        self.query_one("#json", TextArea).focus()
+        self._draw_twin()
+
+    def on_text_area_changed(self) -> None:
+        """What was wrong is taken back while it is being corrected."""
+        self._say("")
+        self._draw_twin()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Retries, or does not."""
+        if event.button.id == "yes":
+            self.action_submit()
+        else:
+            self.dismiss(None)
+
+    def action_submit(self) -> None:
+        """Checks the payload off the screen's thread; only one that fits is handed on."""
+        try:
+            payload: Any = json.loads(self.query_one("#json", TextArea).text)
+        except json.JSONDecodeError as error:
+            self._say(f"Line {error.lineno}, column {error.colno}: {error.msg}.")
+            return
+        if not isinstance(payload, dict):
+            self._say("A payload is a JSON object: it begins with { and ends with }.")
+            return
+        deck = cast("JobdeckApp", self.app)
+
+        def checked(problem: Exception | None) -> None:
+            if not deck.shows(self):
+                return
+            if problem is None:
+                self.dismiss(payload)
+            else:
+                self._say(str(problem) if isinstance(problem, JobdeckError) else type(problem).__name__)
+
+        deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
+
+    def _draw_twin(self) -> None:
+        """The command that does the same; none while the JSON cannot be read."""
+        try:
+            payload: Any = json.loads(self.query_one("#json", TextArea).text)
+        except json.JSONDecodeError:
+            payload = None
+        self.query_one(Twin).show(twin_with_payload(self.job, payload) if isinstance(payload, dict) else "")
+
+    def _say(self, problem: str) -> None:
+        self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))

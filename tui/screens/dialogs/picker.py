@@ -1,0 +1,131 @@
+"""A list to choose from, narrowed down by typing: task types, coaches, campaigns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.containers import Vertical
+from textual.content import Content
+
+from jobdeck.tui.backend.protocol import Found
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form.widgets import OneLine
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.text.format import fit, one_line
+from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from jobdeck.tui.backend.protocol import Fetch
+
+
+def among(choices: Sequence[Found]) -> Fetch:
+    """Looks in a list that is there already."""
+
+    def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+        words = text.lower().split()
+        deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
+
+    return fetch
+
+
+class Picker(Dialog[Found | None]):
+    """Asks for one of many; answers with it, or None. `empty`, where given, is offered first and has no id."""
+
+    DIALOG: ClassVar[str] = "picker"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("picker")]
+
+    def __init__(self, title: str, fetch: Fetch, *, typed: str = "", empty: str = "", chosen: str = "") -> None:
+        super().__init__()
+        self.heading = title
+        self.typed = typed
+        self.found: Sequence[Found] = ()
+        self.said = "Looking…"
+        self._fetch = fetch
+        self._empty = empty
+        self._chosen = chosen
+        self._asked = 0
+
+    def compose(self) -> ComposeResult:
+        """One box: the words, what has them, and what is wrong."""
+        with Vertical(id="box") as box:
+            box.border_title = Content(self.heading)
+            box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} leaves it as it is")
+            yield OneLine(self.typed, example="any part of it", id="words")
+            yield Pane(id="found")
+            yield Line(id="reason")
+
+    def on_mount(self) -> None:
+        """The words come first, and what was typed already counts."""
+        field = self.query_one("#words", OneLine)
+        field.focus()
+        field.cursor_position = len(field.value)
+        field.selection = field.selection.cursor(len(field.value))
+        self.look()
+        self.call_after_refresh(self.redraw)
+
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the list for the new width."""
+        self.call_after_refresh(self.redraw)
+
+    def look(self) -> None:
+        """Looks for the words; an answer to words that have been replaced is dropped."""
+        self._asked += 1
+        asked = self._asked
+
+        def deliver(found: Sequence[Found] | str) -> None:
+            if asked != self._asked or not self.is_attached:
+                return
+            self.said = found if isinstance(found, str) else ""
+            self.found = () if isinstance(found, str) else found
+            pane = self.query_one("#found", Pane)
+            pane.cursor = 0
+            self.redraw()
+            if not self.query_one("#words", OneLine).value:
+                pane.find(self._chosen)
+                pane.move_to(pane.cursor)
+
+        self._fetch(self.query_one("#words", OneLine).value, deliver)
+
+    def redraw(self) -> None:
+        """Lists what was found."""
+        pane = self.query_one("#found", Pane)
+        words = self.query_one("#words", OneLine).value.strip()
+        offered = [Found("", self._empty)] if self._empty and not words else []
+        listed = [*offered, *self.found]
+        width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - 24, 12))
+        pane.show([self._entry(one, width, pane.size.width) for one in listed])
+        reason = self.said or ("" if listed else "Nothing has these words.")
+        self.query_one("#reason", Line).show([(f" {reason}", "warn")])
+
+    def on_input_changed(self) -> None:
+        """Other words."""
+        self.look()
+
+    def on_input_submitted(self) -> None:
+        """Enter takes what is chosen."""
+        pane = self.query_one("#found", Pane)
+        if pane.entries:
+            key = pane.current
+            listed = [Found("", self._empty), *self.found]
+            self.dismiss(next((one for one in listed if one.id == key), None))
+
+    def on_pane_chosen(self) -> None:
+        """So does a double click."""
+        self.on_input_submitted()
+
+    def action_move(self, by: int) -> None:
+        """Chooses another one."""
+        self.query_one("#found", Pane).move(by)
+
+    def _entry(self, one: Found, width: int, room: int) -> Entry:
+        detail = fit(one_line(one.detail), max(room - width - 3, 0)) if one.detail else ""
+        ink = "strong" if one.id else "muted"
+        return entry((f" {fit(one_line(one.label), width)}  ", ink), (detail, "muted"), key=one.id)

@@ -1,0 +1,149 @@
+"""Quick Sync: three syncs, one key each, and in words what came of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from jobdeck.tui.backend.operations import failure
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.text.format import fit, one_line, short_id
+from jobdeck.tui.widgets.pane import Entry, Pane, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from jobdeck.core.model import Enqueued
+    from jobdeck.tui.backend.protocol import Creating, QuickSync
+
+LABEL: Final = 17
+
+
+class QuickSyncDialog(Dialog[None]):
+    """Stays open after a sync was queued, so that what came of it can be read."""
+
+    DIALOG: ClassVar[str] = "sync"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("sync")]
+
+    def __init__(self, creating: Creating) -> None:
+        super().__init__()
+        self.creating = creating
+        self.syncs = {sync.kind: sync for sync in creating.quick_syncs()}
+        self.busy = False
+        self._asked = False
+
+    def compose(self) -> ComposeResult:
+        """One box: the three, and what came of the last one."""
+        with Vertical(id="box") as box:
+            box.border_title = Content("Quick Sync")
+            take = self.or_click(self.key("take"))
+            box.border_subtitle = Content(f"a key or {take} queues it · {self.key('close')} closes")
+            yield Pane(id="syncs")
+            yield Static(id="told")
+
+    def on_mount(self) -> None:
+        """The first one is chosen."""
+        self.query_one("#syncs", Pane).focus()
+        self.call_after_refresh(self.redraw)
+
+    def on_resize(self, _event: Resize) -> None:
+        """Sets the list for the new width."""
+        self.call_after_refresh(self.redraw)
+
+    def redraw(self) -> None:
+        """The three; what cannot be had is greyed and says why."""
+        pane = self.query_one("#syncs", Pane)
+        pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
+        self._offer()
+
+    def on_pane_moved(self) -> None:
+        """Another one is under the cursor."""
+        self._offer()
+
+    def on_pane_chosen(self) -> None:
+        """A double click does what enter does."""
+        self.action_take()
+
+    def action_move(self, by: int) -> None:
+        """Chooses another one."""
+        self.query_one("#syncs", Pane).move(by)
+
+    def action_take(self) -> None:
+        """Queues the one that is chosen."""
+        self.action_queue(str(self.query_one("#syncs", Pane).current))
+
+    def action_queue(self, kind: str) -> None:
+        """Queues a sync, once, and says what came of it."""
+        sync = next((one for one in self.syncs.values() if one.kind == kind), None)
+        if sync is None or self.busy:
+            return
+        if sync.missing:
+            self._tell(Content.styled(f"{sync.label} cannot be queued: {sync.missing}.", "$warning"))
+            return
+        self.query_one("#syncs", Pane).find(sync.kind)
+        self.busy = self._asked = True
+        self._tell(Content.styled(f"Queueing {sync.label}…", "$primary"))
+        self.deck.background(partial(self.creating.quick_sync, sync.kind), partial(self._answered, sync))
+
+    def _answered(self, sync: QuickSync, answer: Sequence[Enqueued] | Exception) -> None:
+        self.busy = False
+        if isinstance(answer, Exception):
+            text = failure(f"queue {sync.label}", answer)
+            self._tell(Content.styled(text, "$error"))
+            return
+        lines = [Content.assemble(("✓ " if one.created else "· ", "$success"), line)
+                 for one, line in zip(answer, told(answer), strict=True)]  # fmt: skip
+        self._tell(Content("\n").join([*lines, _same(sync.kind)]))
+        self.deck.poller.poke()
+
+    def _offer(self) -> None:
+        """The command of the one under the cursor, until something was queued, whose answer then stands there."""
+        if not self._asked:
+            nothing = Content.styled("Nothing is queued before a key is pressed.", "$ink-muted")
+            self._tell(Content("\n").join([nothing, _same(str(self.query_one("#syncs", Pane).current))]))
+
+    def _tell(self, content: Content) -> None:
+        if self.is_attached:
+            self.query_one("#told", Static).update(content)
+        else:
+            self.deck.say(content.plain)
+
+    def _entry(self, sync: QuickSync, width: int) -> Entry:
+        grey = bool(sync.missing)
+        words = sync.missing or sync.description
+        key = self.key(sync.kind)
+        return entry(
+            (f" {key}  ", "muted" if grey else "key"),
+            (fit(sync.label, LABEL), "muted" if grey else "strong"),
+            (fit(words, max(width - LABEL - 4 - len(key), 8)), "warn" if grey else "muted"),
+            key=sync.kind,
+        )
+
+
+def _same(kind: str) -> Content:
+    return Content.styled(f"jobdeck quick-sync {kind}", "$accent")
+
+
+def told(answers: Sequence[Enqueued]) -> list[str]:
+    """What became of each job of a quick sync, in words."""
+    lines = []
+    first = answers[0].job if answers else None
+    for place, one in enumerate(answers):
+        job, name = one.job, f"{one_line(one.job.task_type)} {short_id(one.job.id)}"
+        waits = ""
+        if place and first is not None:
+            waits = "; it waits for the first" if job.blocked_by == first.id else "; it does not wait for the first"
+        if one.created:
+            lines.append(f"{name} is queued{waits}.")
+        else:
+            lines.append(f"{name} was there already, {job.status.value}{waits}.")
+    return lines

@@ -1,0 +1,88 @@
+"""Runs the dashboard from its settings to its exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core import settings as configuration
+from jobdeck.core.redact import clean
+from jobdeck.tui import keymap, themes
+from jobdeck.tui.app import JobdeckApp, Options
+
+if TYPE_CHECKING:
+    from jobdeck.core.settings import Settings
+    from jobdeck.tui.backend.protocol import Backend
+
+COMMAND: Final = re.compile(r"`[^`]*`")
+HELD: Final = "\N{NO-BREAK SPACE}"
+
+
+def run_dashboard(
+    settings: Settings,
+    *,
+    read_only: bool = False,
+    worker: bool = False,
+    mouse: bool = False,
+    interval: float = 2.0,
+    theme: str = themes.DARK.name,
+) -> int:
+    """Runs the dashboard until it is left, then drains the embedded worker. Returns the exit code.
+
+    The database is opened by the dashboard itself, after its first paint.
+    """
+
+    def make_backend() -> Backend:
+        from jobdeck.tui.backend.live import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
+
+        return LiveBackend(settings, read_only=read_only, worker=worker)
+
+    options = Options(
+        theme=theme,
+        environment=settings.environment,
+        production=settings.is_production,
+        read_only=read_only,
+        interval=interval,
+        patience=settings.drain_seconds,
+        keymap=keymap.read(configuration.key_bindings()),
+        mouse=mouse,
+    )
+    app = JobdeckApp(make_backend, options)
+    with app.log_lines.attached():
+        return run(app)
+
+
+def run(app: JobdeckApp) -> int:
+    """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
+    try:
+        app.run(mouse=app.options.mouse)
+    finally:
+        app.poller.stop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        running = app.worker.running
+        if running:
+            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to end…")
+        if app.backend is not None:
+            app.backend.close()
+    if app.failure is not None:
+        _tell(f"jobdeck: {clean(str(app.failure))}")
+    return app.return_code or 0
+
+
+def sentence(text: str, width: int) -> str:
+    """The text in lines of at most `width` cells, broken between words; a `command` stays on one line."""
+    if width <= 0:
+        return text
+    whole = COMMAND.sub(lambda command: command[0].replace(" ", HELD), text)
+    return "\n".join(wrap(whole, width, break_long_words=False, break_on_hyphens=False)).replace(HELD, " ")
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+        sys.stderr.write(f"{sentence(text, width)}\n")

@@ -1,0 +1,100 @@
+"""What the audit and the digest of a shift say, as lines. Pure; every foreign text is cleaned and masked here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.tui.text.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
+from jobdeck.tui.widgets.pane import BLANK, Entry, entry
+
+if TYPE_CHECKING:
+    from jobdeck.core.model import AuditEntry
+    from jobdeck.core.read.report_types import AuditReport, Digest
+
+ROOMY = 110
+MOST_ERRORS = 6
+LABEL = 11
+
+
+def lines(report: AuditReport, width: int) -> list[Entry]:
+    """The digest, then each action, newest first."""
+    found = digest(report.digest, width)
+    found += [BLANK, entry((" What operators did, newest first", "run"), key="entries")]
+    found += [_entry(one, report.digest, width) for one in report.entries]
+    if not report.entries:
+        found.append(entry(("   Nobody did anything.", "muted")))
+    return found
+
+
+def digest(told: Digest, width: int) -> list[Entry]:
+    """The shift in figures."""
+    verdict = told.health.verdict
+    worst = told.health.findings[0].evidence if told.health.findings else ""
+    found = [
+        _fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict]),
+        _fact("finished", finished_words(told), width, "text"),
+    ]
+    troubled = any(trigger.troubled for trigger in told.triggers)
+    found.append(_fact("triggers", one_line(trigger_words(told)), width, "bad" if troubled else "text"))
+    found += [
+        _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
+        for number, (actor, words) in enumerate(action_words(told))
+    ]
+    found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(told.pauses[-4:])]
+    for number, trend in enumerate(told.errors[:MOST_ERRORS]):
+        new = "NEW " if told.is_new(trend) else ""
+        text = f"{new}{one_line(trend.task_type)}: {plural(trend.count, 'run')}, {one_line(trend.sample)}"
+        found.append(_fact("" if number else "errors", text, width, "bad" if new else "warn"))
+    if not told.errors:
+        found.append(_fact("errors", "none", width, "good"))
+    elif len(told.errors) > MOST_ERRORS:
+        found.append(_fact("", f"and {len(told.errors) - MOST_ERRORS} more; e shows them", width, "muted"))
+    return found
+
+
+def _fact(name: str, text: str, width: int, ink: str) -> Entry:
+    return entry((f" {name:<{LABEL}}", "muted"), (fit(text, max(width - LABEL - 1, 8)).rstrip(), ink))
+
+
+def _pause(one: AuditEntry) -> str:
+    what = (one.after or {}).get("task_type")
+    reason = f": {one_line(one.reason)}" if one.reason else ""
+    return f"{clock(one.at)} {one.action} {one_line(what) if what else 'processing'} by {one_line(one.actor)}{reason}"
+
+
+def _entry(one: AuditEntry, told: Digest, width: int) -> Entry:
+    roomy = width >= ROOMY
+    when = f"{one.at:%m-%d} {clock(one.at)}" if roomy else clock(one.at)
+    about = short_id(one.job_id) if one.job_id else "-"
+    return entry(
+        (f"   {when} ", "text"),
+        (f"{age(told.at - one.at):>4} ago  ", "muted"),
+        (fit(one_line(one.action), 11), "strong"),
+        (f"{about:<10}", "muted"),
+        (fit(middle(_who(one.actor, roomy=roomy), 34 if roomy else 18), 36 if roomy else 20), "text"),
+        (fit(_detail(one), max(width - (86 if roomy else 64), 6)).rstrip(), "muted"),
+        key=("job", one.job_id, one.id) if one.job_id else ("entry", one.id),
+    )
+
+
+def _who(actor: str, *, roomy: bool) -> str:
+    """The actor; the database role that follows in brackets only where there is room."""
+    return one_line(actor if roomy else actor.partition(" (")[0])
+
+
+def _detail(one: AuditEntry) -> str:
+    before, after = one.before or {}, one.after or {}
+    parts = [one_line(one.reason)] if one.reason else []
+    task_type = after.get("task_type") or before.get("task_type")
+    if task_type:
+        parts.append(one_line(str(task_type)))
+    moved = _moved(before, after)
+    return "  ".join([*parts, moved] if moved else parts)
+
+
+def _moved(before: dict[str, Any], after: dict[str, Any]) -> str:
+    old, new = before.get("status"), after.get("status")
+    if old and new and old != new:
+        return f"{one_line(str(old))} → {one_line(str(new))}"
+    return ""

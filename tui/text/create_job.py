@@ -1,0 +1,144 @@
+"""What a form says: the next runs, what a run would do, what came of it. Pure; foreign text is cleaned here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from textual.content import Content
+
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Enqueued
+from jobdeck.core.timeparse import format_duration, parse_time
+from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
+from jobdeck.tui.text.format import age, one_line, short_id, stamp
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobdeck.core.model import ActionResult, Json
+    from jobdeck.tui.backend.protocol import Rehearsal
+    from jobdeck.tui.form.form import Form
+    from jobdeck.tui.widgets.ink import Span
+
+TYPE: Final = "type"
+RECURRING: Final = "recurring"
+LISTED: Final = 2
+"""Of a list in a preview: ids, mostly, of which the first are enough to look one up."""
+
+
+def runs(form: Form, now: datetime) -> str:
+    """The next runs in words, and when a series ends."""
+    slots = form.runs(now)
+    if not slots:
+        return ""
+    if not form.recurring:
+        return f"runs once: {_slot(slots[0], now, now)}"
+    before = [now, *slots]
+    listed = ", ".join(_slot(slot, earlier, now) for slot, earlier in zip(slots, before, strict=False))
+    end = form.end(now)
+    more = ", …" if len(slots) == SHOWN_RUNS else ""
+    last = f", until {_slot(end, now, now)}Z" if end else ""
+    every = format_duration(timedelta(minutes=form.every() or 0)).replace(" ", "")
+    return f"next runs: {listed}{more} every {every}{last}"
+
+
+def mending(form: Form, key: str) -> str:
+    """Which fields are wrong, and the key that goes there; empty where none is."""
+    if not form.problems:
+        return ""
+    labels = {one.name: one.label for one in form.fields} | {"json": "the JSON", "at": "run at"}
+    listed = ", ".join(labels.get(name, name.replace("_", " ")) for name in form.problems)
+    return f"✗ to be mended: {listed}; {key} goes to the first"
+
+
+def json_title(form: Form) -> Span:
+    """What stands over the JSON: what is wrong with it, else whether it says what the fields do."""
+    trouble = form.problems.get("json", "")
+    if trouble:
+        return f"✗ {trouble}", "bad"
+    kept = [one.label for one in form.fields if one.name in form.unread]
+    if kept:
+        return f"JSON keeps the last good {', '.join(kept)}", "warn"
+    return "Payload as JSON, in step with the fields", "strong"
+
+
+def note(form: Form, name: str, now: datetime) -> str:
+    """What stands beside a row while nothing is wrong with it."""
+    if name == TYPE:
+        return form.job_type.purpose if form.job_type else "no handler here knows this type"
+    if name == RECURRING:
+        return "comes back at its next slot"
+    if name in SCHEDULE:
+        return "" if name in form.problems else form.note(name, now)
+    found = next((one for one in form.fields if one.name == name), None)
+    if found is not None and found.kind == "time" and form.text(name):
+        return _absolute(form.payload.get(name), now) or found.note
+    if found is None or form.text(name) is not None:
+        return found.note if found else ""
+    return "this value can be changed in the JSON only"
+
+
+def _absolute(value: object, now: datetime) -> str:
+    """The moment that was written in words, as the payload has it."""
+    try:
+        at = parse_time(str(value), now)
+    except UsageError:
+        return ""
+    away = f"in {age(at - now)}" if at > now else f"{age(now - at)} ago"
+    return f"= {at:%Y-%m-%d %H:%M}Z, {away}"
+
+
+def rehearsed(found: Rehearsal | None) -> Content:
+    """What the queue would answer, and what a run would do; empty before anybody asked."""
+    if found is None:
+        return Content("")
+    lines = [Content.styled(one_line(found.answer), "bold" if found.ok else "$error")]
+    if found.remark:
+        lines.append(Content.styled(one_line(found.remark), "$warning"))
+    if found.effects is not None:
+        lines.append(Content.styled("A run would, as things stand:", "bold $primary"))
+        lines += [Content(line) for line in effects(found.effects, indent="  ")]
+    return Content("\n").join(lines)
+
+
+def effects(found: Json | list[Any], *, indent: str = "") -> list[str]:
+    """What a preview says, one fact a line, nested facts indented."""
+    lines: list[str] = []
+    for name, value in found.items() if isinstance(found, dict) else enumerate(found, start=1):
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, dict | list) and value:
+            lines += [f"{indent}{one_line(str(name))}", *effects(value, indent=f"{indent}  ")]
+        else:
+            shown = _listed(value) if isinstance(value, list) else value
+            told = "none" if shown in ("", None, {}) else one_line(str(shown))
+            lines.append(f"{indent}{one_line(str(name))}: {told}")
+    return lines
+
+
+def _listed(values: list[Any]) -> str:
+    more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
+    return ", ".join(map(str, values[:LISTED])) + more
+
+
+def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
+    """What came of a form in words, and whether it is what was asked for."""
+    if not isinstance(answer, Enqueued):
+        refused = "" if answer.ok else " refused"
+        return f"{short_id(answer.job_id)}{refused}: {one_line(answer.message)}", answer.ok
+    job = answer.job
+    if not answer.created:
+        return f"Not enqueued: job {job.id} with the same dedupe key is {job.status.value} already.", False
+    again = f", then every {job.recurrence_interval_minutes} minutes" if job.is_recurring else ""
+    enqueued = job.created_at or job.updated_at
+    due = stamp(job.run_at, enqueued) if job.run_at > enqueued else "now"
+    return f"Enqueued {one_line(job.task_type)} as {short_id(job.id)}, due {due}{again}.", True
+
+
+def _slot(moment: datetime, before: datetime, now: datetime) -> str:
+    """A time, with its date where that is not the one before, and its year where it is not this one."""
+    if abs(moment - now) < timedelta(seconds=1):
+        return "now"
+    if moment.date() == before.date():
+        return f"{moment:%H:%M}"
+    return f"{moment:%m-%d %H:%M}" if moment.year == now.year else f"{moment:%Y-%m-%d %H:%M}"

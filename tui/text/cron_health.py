@@ -1,0 +1,266 @@
+"""What Cron Health says, as lines. Pure; every foreign text is cleaned and masked here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from jobdeck.core.model import Verdict
+from jobdeck.core.read.report_types import SCHEDULED, CronReport, left_lying, overdue_by
+from jobdeck.tui.text.format import (
+    DASH,
+    VERDICT_INK,
+    age,
+    ago,
+    badge,
+    clock,
+    due,
+    duration,
+    fit,
+    middle,
+    one_line,
+    short_id,
+    since,
+    wrapped,
+)
+from jobdeck.tui.widgets.columns import lease_left
+from jobdeck.tui.widgets.pane import BLANK, Entry, entry
+from jobdeck.tui.widgets.status_bar import SOURCE_WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import Finding, Job, Worker, WorkerRun
+    from jobdeck.tui.widgets.ink import Span
+
+GLYPHS = {Verdict.OK: "✓", Verdict.WARNING: "⚠", Verdict.CRITICAL: "✗", Verdict.PAUSED: "◦"}
+NEAR_TIMEOUT = 0.8
+STREAK = 3
+CRASHED_AFTER = timedelta(minutes=15)
+ROOMY = 100
+
+
+def verdict(report: CronReport) -> list[Span]:
+    """The verdict as a word, and its reason."""
+    found = report.health
+    word = found.verdict.value.upper()
+    worst = found.findings[0] if found.findings else None
+    alarm = found.verdict in {Verdict.CRITICAL, Verdict.WARNING}
+    spans: list[Span] = [(f" {GLYPHS[found.verdict]} {word} ", "danger" if found.verdict is Verdict.CRITICAL else
+                          "alert" if alarm else VERDICT_INK[found.verdict])]  # fmt: skip
+    if worst is not None:
+        told = one_line(worst.evidence) if alarm or found.verdict is Verdict.PAUSED else "Nothing is wrong."
+        spans.append((f"  {told}", "text"))
+    return spans
+
+
+def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, cleanup_key: str = "K") -> list[Entry]:
+    """All of it: evidence, what is stuck, overdue, late or failing, workers, the trigger's history."""
+    found = [_heading("Evidence")]
+    for finding in report.health.findings:
+        found += _finding(finding, report.at, width)
+    stuck = [job for job in report.running if job.lease_expires_at and job.lease_expires_at <= report.at]
+    slow = [job for job in report.running if job not in stuck and _used(job, timeouts, report.at) > NEAR_TIMEOUT]
+    troubled = [job for job in report.series if _is_troubled(job, report)]
+    found += _section(
+        f"Stuck: running, and the lease is over. {cleanup_key} cleans up.", [_stuck(j, report.at, width) for j in stuck]
+    )
+    found += _section("Slow: more than 80 % of the time limit is used", [_slow(j, timeouts, report.at) for j in slow])
+    found += _section(
+        f"Overdue: due for more than {age(report.tick)}", [_overdue(job, report, width) for job in report.overdue]
+    )
+    found += _section(
+        f"Recurring jobs that are late or fail ({len(troubled)} of {len(report.series)})",
+        [_series(job, report, width) for job in troubled],
+    )
+    found += [BLANK, _heading("Workers"), *_workers(report.workers, report.at, width)]
+    found += [BLANK, _heading("Triggers, newest first"), *_history(report, width)]
+    return found
+
+
+def _heading(text: str) -> Entry:
+    return entry((f" {text}", "run"), key=("heading", text))
+
+
+def _section(heading: str, found: Sequence[Entry]) -> list[Entry]:
+    return [BLANK, _heading(heading), *found] if found else []
+
+
+def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
+    begun = f" ({since(finding.since, at)})" if finding.since else ""
+    ok = finding.verdict is Verdict.OK
+    evidence = one_line(finding.evidence)
+    text = f"{evidence.removesuffix('.')}{begun}{'.' if evidence.endswith('.') else ''}"
+    told = wrapped(text, max(width - 29, 16))
+    first = entry(
+        (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),
+        (fit(one_line(finding.signal), 16), "muted" if ok else "strong"),
+        (told[0], "muted" if ok else "text"),
+        key=("finding", finding.signal),
+    )
+    return [first, *(entry((f"{'':28}{line}", "muted" if ok else "text")) for line in told[1:])]
+
+
+def _job(job: Job, width: int) -> Span:
+    mark = f" {badge(job)}" if job.is_recurring else ""
+    return (fit(f"{middle(one_line(job.task_type), width - len(mark))}{mark}", width), "text")
+
+
+def _name_width(width: int) -> int:
+    return 40 if width >= ROOMY else 26
+
+
+def _stuck(job: Job, at: datetime, width: int) -> Entry:
+    over = f"  lease over for {age(at - (job.lease_expires_at or at))}"
+    room = max(width - 13 - _name_width(width) - cell_len(over), 0)
+    return entry(
+        (f"   {short_id(job.id)}  ", "muted"),
+        _job(job, _name_width(width)),
+        (over, "bad"),
+        (fit(f"  held by {one_line(job.locked_by or '?')}", room).rstrip(), "muted"),
+        key=("job", job.id),
+    )
+
+
+def _used(job: Job, timeouts: Mapping[str, float], at: datetime) -> float:
+    allowed = timeouts.get(job.task_type)
+    if not allowed or job.started_at is None:
+        return 0.0
+    return (at - job.started_at).total_seconds() / allowed
+
+
+def _slow(job: Job, timeouts: Mapping[str, float], at: datetime) -> Entry:
+    allowed = timedelta(seconds=timeouts[job.task_type])
+    return entry(
+        (f"   {short_id(job.id)}  ", "muted"),
+        _job(job, 30),
+        (f"  runs for {duration(at - (job.started_at or at))} of {duration(allowed)}", "warn"),
+        (f"  {lease_left(job, at)}", "muted"),
+        key=("job", job.id),
+    )
+
+
+def _paused(job: Job, report: CronReport) -> bool:
+    types = {pause.task_type for pause in report.processing.paused_types}
+    return not report.processing.enabled or job.task_type in types
+
+
+def _overdue(job: Job, report: CronReport, width: int) -> Entry:
+    text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
+    return entry(
+        (f"   {short_id(job.id)}  ", "muted"),
+        _job(job, _name_width(width)),
+        (f"  {text}", ink),
+        ("  paused" if _paused(job, report) else "", "muted"),
+        key=("job", job.id),
+    )
+
+
+def _is_troubled(job: Job, report: CronReport) -> bool:
+    late = job.blocked_by is None and job.status.value == "pending" and overdue_by(job, report.at) >= report.tick
+    return late or job.consecutive_failures > 0
+
+
+def _series(job: Job, report: CronReport, width: int) -> Entry:
+    failures = job.consecutive_failures
+    streak = f"  {failures} failed in a row" if failures else ""
+    text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
+    if job.status.value == "running":
+        text, ink = "running", "run"
+    return entry(
+        (f"   {short_id(job.id)}  ", "muted"),
+        _job(job, _name_width(width)),
+        (f"  {fit(text, 12)}", ink),
+        (streak, "bad" if failures >= STREAK else "warn"),
+        (f"  last success {ago(job.last_success_at, report.at)}" if width >= ROOMY else "", "muted"),
+        key=("job", job.id),
+    )
+
+
+def _workers(workers: Iterable[Worker], at: datetime, width: int) -> list[Entry]:
+    found = [
+        entry(
+            ("   ● " if worker.alive else "   ○ ", "good" if worker.alive else "bad"),
+            (fit(one_line(worker.id), 34 if width >= ROOMY else 26), "text"),
+            (fit(f" {one_line(worker.mode)}", 10), "muted"),
+            (fit(f" {worker.running}/{worker.concurrency} running", 13), "text"),
+            (f" heartbeat {ago(worker.heartbeat_at, at)}", "muted" if worker.alive else "bad"),
+            ("" if worker.alive else ", gone", "bad"),
+            key=("worker", worker.id),
+        )
+        for worker in workers
+    ]
+    return found or [entry(("   none. Start one: jobdeck worker", "bad"))]
+
+
+def _history(report: CronReport, width: int) -> list[Entry]:
+    if not report.runs:
+        return [entry(("   No trigger has come and no worker has worked yet.", "muted"))]
+    roomy = width >= ROOMY
+    head = (
+        f"   {'started':<22}{'source':<11}{'http':<5}{'took':>7}  {'claimed':>7} {'ok':>4} {'failed':>6} {'due':>5}"
+        if roomy
+        else f"   {'started':<15}{'source':<11}{'http':<4}{'took':>6} {'claim':>5} {'ok':>4} {'fail':>4} {'due':>4}"
+    )
+    found = [entry((head, "muted"))]
+    newer: datetime | None = report.at
+    by_clock = any(run.source in SCHEDULED for run in report.runs)
+    for run in report.runs:
+        if not by_clock or run.source in SCHEDULED:
+            ended = run.completed_at or run.started_at
+            if newer is not None and newer - ended > 2 * report.tick:
+                found.append(_gap(newer - ended, run, report, now=newer == report.at, by_clock=by_clock))
+            newer = run.started_at
+        found.append(_run(run, report.at, width))
+    return found
+
+
+def _gap(silence: timedelta, older: WorkerRun, report: CronReport, *, now: bool, by_clock: bool) -> Entry:
+    serious = silence > 3 * report.tick
+    told = f"no trigger for {age(silence)}" if by_clock else f"nothing ran for {age(silence)}"
+    until = ", until now" if now else ""
+    ink = ("bad" if serious else "warn") if by_clock else "muted"
+    return entry((f"   ┄┄┄┄ {told}{until} ┄┄┄┄", ink), key=("gap", older.id))
+
+
+def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
+    roomy = width >= ROOMY
+    word, ink = _judged(run, at, roomy=roomy)
+    took = duration(run.completed_at - run.started_at) if run.completed_at else DASH
+    http = str(run.http_status) if run.http_status else DASH
+    due_before = DASH if run.due_before is None else str(run.due_before)
+    source = SOURCE_WORDS.get(run.source, one_line(run.source))
+    when = f"{run.started_at:%m-%d} {clock(run.started_at)} {age(at - run.started_at):>4}"
+    figures = (
+        f"{fit(source, 11)}{http:<5}{took:>7}  {run.claimed:>7} {run.succeeded:>4} {run.failed:>6} {due_before:>5}"
+        if roomy
+        else f"{fit(source, 10)} {http:<4}{took:>6} {run.claimed:>5} {run.succeeded:>4} {run.failed:>4} {due_before:>4}"
+    )
+    bad = ink in {"bad", "danger"}
+    return entry(
+        (" ✗ " if bad else " ⚠ " if ink == "warn" else "   ", ink),
+        (f"{when:<22}" if roomy else f"{clock(run.started_at)} {age(at - run.started_at):>4} ", "text"),
+        (figures, ink if bad else "text"),
+        (fit(f"  {word}", max(width - (75 if roomy else 60), 0)).rstrip(), ink),
+        key=("run", run.id),
+    )
+
+
+def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
+    """What is to be said of one trigger, and how bad it is."""
+    told = one_line(run.error_message or run.message or "")
+    left = left_lying(run)
+    if run.completed_at is None:
+        if run.source != "worker" and at - run.started_at > CRASHED_AFTER:
+            return "never ended: crashed", "bad"
+        return "going on", "run"
+    if run.status == "error" or (run.http_status or 200) >= 400:
+        return told or "error", "bad"
+    if left:
+        return f"left {left} {'due lying' if roomy else 'lying'}", "bad"
+    if run.status == "paused":
+        return f"paused{f': {told}' if told else ''}", "warn"
+    return ("", "text") if told in {"", "no jobs available"} else (told, "muted")

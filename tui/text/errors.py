@@ -1,0 +1,107 @@
+"""What the page of errors says: a line for each group, and all that is known of the one under the cursor. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobdeck.tui.text.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.widgets.pane import BLANK, Entry, entry
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobdeck.core.read.report_types import ErrorTrend
+    from jobdeck.tui.backend.canary import Canary
+    from jobdeck.tui.widgets.ink import Span
+
+ROOMY = 160
+"""From this width on there is room for all columns beside the error itself."""
+LABEL = 14
+CANARY_WORDS: dict[str, tuple[str, str]] = {
+    "waiting": ("waits for a worker", "run"),
+    "running": ("is running", "run"),
+    "succeeded": ("succeeded", "good"),
+    "failed": ("failed again. Look into its cause first", "bad"),
+    "cancelled": ("was cancelled", "warn"),
+    "gone": ("is gone: neither in the queue nor in the history", "warn"),
+}
+
+
+def fate(canary: Canary, rest_key: str) -> str:
+    """What has become of a canary, and what can be done then."""
+    word = CANARY_WORDS[canary.state][0]
+    return f"{word}. {rest_key} retries the rest" if canary.state == "succeeded" else word
+
+
+def heading(width: int) -> Entry:
+    """The names of the columns."""
+    if width >= ROOMY:
+        text = (
+            f"  {'runs':>6} {'failed':>7} {'waiting':>8}  {'first seen':<11}{'last seen':<11}{'last 24 hours':<26}"
+            f"{'task':<36}{'kind':<22}error"
+        )
+    else:
+        text = f"  {'runs':>5} {'failed':>6}  {'last':<8}{'24 hours':<14}{'task':<20} error"
+    return entry((fit(text, width), "head"))
+
+
+def line(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None) -> Entry:
+    """One group."""
+    mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
+    failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
+    sample = one_line(trend.sample)
+    if width >= ROOMY:
+        spans: tuple[Span, ...] = (
+            (f"{trend.count:>6} ", "text"),
+            failed,
+            (f" {trend.waiting:>8}  ", "warn" if trend.waiting else "muted"),
+            (fit(ago(trend.first_seen, at), 11), "muted"),
+            (fit(ago(trend.last_seen, at), 11), "text"),
+            (f"{sparkline(trend.hours)}  ", "run"),
+            (fit(middle(one_line(trend.task_type), 34), 36), "text"),
+            (fit(one_line(trend.error_kind or ""), 20) + "  ", "muted"),
+            (fit(sample, max(width - 134, 8)), "text"),
+        )
+    else:
+        halves = [sum(trend.hours[at : at + 2]) for at in range(0, len(trend.hours), 2)]
+        spans = (
+            (f"{trend.count:>5} ", "text"),
+            failed,
+            (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
+            (f"{sparkline(halves)}  ", "run"),
+            (fit(middle(one_line(trend.task_type), 20), 20), "text"),
+            (f" {fit(sample, max(width - 59, 8))}", "text"),
+        )
+    return entry(mark, *spans, key=trend.key)
+
+
+def about(
+    trend: ErrorTrend, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
+) -> list[Entry]:
+    """All that is known of one group, and what the playbook says of it."""
+    room = max(width - 2, 20)
+    found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
+    jobs = f"{plural(trend.count, 'run')} of {plural(trend.jobs, 'job')}"
+    standing = f"{trend.failed} failed for good, {trend.waiting} to be tried again"
+    found += [
+        _fact("seen", f"{jobs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
+        _fact("now", standing, width),
+    ]
+    if trend.error_kind:
+        found.append(_fact("kind", one_line(trend.error_kind), width))
+    if canary is not None:
+        ink = CANARY_WORDS[canary.state][1]
+        told = ((f"{short_id(canary.job_id)} ", "text"), (fate(canary, rest_key), ink))
+        found.append(entry((f" {'canary':<{LABEL}}", "muted"), *told))
+    if advice:
+        found += [BLANK, entry((" The playbook says", "run"))]
+        for part in advice:
+            lines = wrapped(part, room - 2)
+            found += [
+                entry((" • " if number == 0 else "   ", "muted"), (text, "text")) for number, text in enumerate(lines)
+            ]
+    return found
+
+
+def _fact(name: str, value: str, width: int) -> Entry:
+    return entry((f" {name:<{LABEL}}", "muted"), (fit(value, max(width - LABEL - 1, 8)).rstrip(), "text"))

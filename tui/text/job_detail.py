@@ -1,0 +1,330 @@
+"""What the page of one job says, as content. Pure; every foreign text is cleaned and masked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from textual.content import Content
+
+from jobdeck.core.model import Status
+from jobdeck.core.redact import clean, harmless_json, scrub
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.text.format import (
+    DASH,
+    JOINERS,
+    OUTCOME_GLYPH,
+    STATUS_GLYPH,
+    STATUS_INK,
+    ago,
+    badge,
+    bar,
+    clock,
+    due,
+    duration,
+    fit,
+    fraction,
+    one_line,
+    plural,
+    short_id,
+    shown,
+    stamp,
+    wrapped,
+)
+from jobdeck.tui.widgets.columns import lease_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
+    from jobdeck.core.read.report_types import Recipients
+    from jobdeck.tui.widgets.ink import Span
+
+COLOURS = {
+    "good": "$success",
+    "warn": "$warning",
+    "bad": "$error",
+    "run": "$primary",
+    "muted": "$ink-muted",
+    "text": "",
+}
+OUTCOME_COLOURS = {
+    "succeeded": "$success",
+    "partial": "$warning",
+    "continued": "$primary",
+    "retried": "$warning",
+    "failed": "$error",
+    "lost": "$error",
+    "abandoned": "$error",
+}
+
+
+MOST_LINES = 1000
+"""So many lines of one JSON value are shown; setting more of them would be felt at every key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the page of a job is made of. `run` is the one of `detail.runs` that is told whole, the newest where None.
+
+    `revealed` shows personal data as it is; control characters stay harmless. `width` is that of a column in cells.
+    `key` names the key of an action.
+    """
+
+    job: Job
+    detail: JobDetail | None
+    now: datetime
+    width: int = 80
+    revealed: bool = False
+    run: int | None = None
+    recipients: Recipients | None = None
+    advice: Sequence[str] = ()
+    key: Callable[[str], str] = key_of
+
+    def line(self, text: str) -> str:
+        """A foreign text as one line."""
+        return " ".join(clean(text, multiline=True).split()) if self.revealed else one_line(text)
+
+    def lines(self, text: str) -> str:
+        """A foreign text in lines."""
+        return clean(text, multiline=True) if self.revealed else shown(text, multiline=True)
+
+    def hanging(self, text: str, indent: int) -> str:
+        """A text that begins at `indent` and goes on there in the lines below."""
+        return f"\n{' ' * indent}".join(wrapped(text, max(self.width - indent, 20)))
+
+    def json(self, value: Json) -> Content:
+        """A JSON value, indented; of a very long one its beginning, and how much more there is."""
+        text = harmless_json(value if self.revealed else scrub(value), indent=2)
+        lines = text.translate(JOINERS).split("\n")
+        told = Content("\n".join(lines[:MOST_LINES]))
+        if len(lines) <= MOST_LINES:
+            return told
+        more = f"… {len(lines) - MOST_LINES} more lines: jobdeck job {short_id(self.job.id)} --json"
+        return told + "\n" + Content.styled(more, "$warning")
+
+
+def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
+    """The heading line: id, task type, badge, status; right: when it runs."""
+    cancelling = job.status is Status.RUNNING and job.cancel_requested_at is not None
+    status: Span = (f"{STATUS_GLYPH[job.status]} {job.status.value}", STATUS_INK[job.status])
+    left: list[Span] = [
+        (f" {one_line(job.task_type)}", "strong"),
+        (f"  {badge(job)}" if job.is_recurring else "", "accent"),
+        ("  DRY RUN" if job.payload.get("dryRun") is True else "", "warn"),
+        ("  ", "text"),
+        ("⊘ cancelling", "warn") if cancelling else status,
+        (f"  {job.attempts}/{job.max_attempts or DASH}", "muted"),
+    ]
+    right: list[Span] = []
+    if job.status is Status.PENDING:
+        right = [due(job.next_run_at or job.run_at, now)]
+    return left, [*right, (" ", "text")]
+
+
+def left(page: Page) -> Content:
+    """Facts, the last error, progress and log of the run that goes on, the clauses of the claim, checkpoint, advice."""
+    job = page.job
+    parts = [_facts(page)]
+    if job.last_error:
+        parts.append(_section("Last error", [Content.styled(page.lines(job.last_error), "$error")]))
+    if job.progress:
+        parts.append(_section("Progress", _progress(page)))
+        parts += _live_log(page)
+    if page.detail is not None and page.detail.why:
+        parts.append(_why(page, page.detail.why))
+    if job.checkpoint:
+        parts.append(_section("Checkpoint", [page.json(job.checkpoint)]))
+    if page.advice:
+        told = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
+        parts.append(_section("The playbook says", told))
+    return Content("\n\n").join(parts)
+
+
+def right(page: Page) -> Content:
+    """The runs, one of them whole, payload and output, whom it wrote to, what operators did."""
+    job, detail = page.job, page.detail
+    parts = []
+    if detail is None:
+        parts.append(Content.styled("Reading the history…", "$ink-muted"))
+    else:
+        keys = f"; {page.key('run.older')} {page.key('run.newer')} choose one" if len(detail.runs) > 1 else ""
+        parts.append(_section(f"Runs, newest first ({len(detail.runs)}){keys}", _runs(page, detail.runs)))
+        parts += _told(page, detail.runs)
+    parts.append(_section("Payload", [page.json(job.payload)]))
+    if job.output:
+        parts.append(_section("Output", [page.json(job.output)]))
+    if page.recipients is not None:
+        parts.append(_section("Recipients", _recipients(page, page.recipients)))
+    if detail is not None and detail.audit:
+        parts.append(_section("Operators", [_entry(page, entry) for entry in detail.audit]))
+    return Content("\n\n").join(parts)
+
+
+def _why(page: Page, clauses: Sequence[Clause]) -> Content:
+    width = max(cell_len(one_line(clause.name)) for clause in clauses) + 2
+    lines = [
+        Content.assemble(
+            ("✓ ", "$success") if clause.holds else ("✗ ", "$error"),
+            (fit(one_line(clause.name), width), "$ink-muted" if clause.holds else "bold"),
+            (page.hanging(one_line(clause.evidence), width + 2), "$ink-muted" if clause.holds else ""),
+        )
+        for clause in clauses
+    ]
+    if page.job.status is Status.RUNNING:
+        heading = "It is running. Its next claim will ask"
+    else:
+        heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
+    return _section(heading, lines)
+
+
+def _live_log(page: Page) -> list[Content]:
+    log = (page.job.progress or {}).get("log")
+    if page.job.status is not Status.RUNNING or not isinstance(log, list) or not log:
+        return []
+    lines = [Content(page.line(str(line))) for line in log]
+    return [_section(f"Log of run {page.job.run_token}, which goes on", lines)]
+
+
+def chosen_run(page: Page, runs: Sequence[Run]) -> Run | None:
+    """The run that is told whole: the one asked for, else the newest that has something to tell."""
+    if page.run is not None and page.run < len(runs):
+        return runs[page.run]
+    return next((run for run in runs if run.log or run.traceback), None)
+
+
+def _told(page: Page, runs: Sequence[Run]) -> list[Content]:
+    run = chosen_run(page, runs)
+    if run is None:
+        return []
+    parts = []
+    if page.run is not None and run.error:
+        parts.append(_section(f"Error of run {run.run_token}", [Content.styled(page.lines(run.error), "$error")]))
+    if run.log:
+        parts.append(_section(f"Log of run {run.run_token}", [Content(page.lines(run.log.rstrip()))]))
+    if run.traceback:
+        text = Content.styled(page.lines(run.traceback.rstrip()), "$ink-muted")
+        parts.append(_section(f"Traceback of run {run.run_token}", [text]))
+    if page.run is not None and run.output:
+        parts.append(_section(f"Output of run {run.run_token}", [page.json(run.output)]))
+    if page.run is not None and run.payload != page.job.payload:
+        parts.append(_section(f"Payload of run {run.run_token}", [page.json(run.payload)]))
+    return parts
+
+
+def _recipients(page: Page, found: Recipients) -> list[Content]:
+    counts = ", ".join(f"{count} {page.line(state)}" for state, count in found.counts)
+    lines = [
+        Content.assemble(
+            f"{fit(ago(person.at, page.now), 9)}",
+            (fit(page.line(person.channel or ""), 6), "$ink-muted"),
+            (fit(page.line(person.state), 10), "$error" if person.state in {"failed", "uncertain"} else ""),
+            f" {page.line(person.address)}",
+            (f"  {page.line(person.detail)}" if person.detail else "", "$ink-muted"),
+        )
+        for person in found.listed
+    ]
+    return [Content.styled(counts, "bold"), *lines]
+
+
+def _entry(page: Page, entry: AuditEntry) -> Content:
+    return Content.assemble(
+        f"{fit(ago(entry.at, page.now), 9)}{one_line(entry.action)}  ",
+        (one_line(entry.actor), "$ink-muted"),
+        f"  {page.line(entry.reason)}" if entry.reason else "",
+    )
+
+
+def _facts(page: Page) -> Content:
+    job, now = page.job, page.now
+    facts: list[tuple[str, str]] = [
+        ("id", str(job.id)),
+        ("attempts", f"{job.attempts} of {job.max_attempts or DASH}"),
+        ("created", f"{stamp(job.created_at, now)}{f' by {one_line(job.created_by)}' if job.created_by else ''}"),
+        ("next run", stamp(job.next_run_at or job.run_at, now) if job.status is Status.PENDING else DASH),
+        ("last run", f"{stamp(job.last_run_at, now)}  {_last_outcome(page)}".rstrip()),
+        ("last success", stamp(job.last_success_at, now)),
+    ]
+    if job.is_recurring:
+        until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", with no end"
+        facts.append(("recurring", f"every {job.recurrence_interval_minutes} minutes{until}"))
+    if job.consecutive_failures:
+        each = "cycle" if job.is_recurring else "run"
+        facts.append(("failing", f"{plural(job.consecutive_failures, each)} in a row"))
+    if job.locked_by:
+        facts.append(("held by", f"{one_line(job.locked_by)}, run {job.run_token}, {lease_left(job, now)}"))
+    if job.cancel_requested_at:
+        facts.append(
+            ("cancel asked", f"{stamp(job.cancel_requested_at, now)} by {one_line(job.cancel_requested_by or '?')}")
+        )
+    extra = (("priority", str(job.priority) if job.priority else ""), ("dedupe key", job.dedupe_key or ""),
+             ("concurrency", job.concurrency_key or ""), ("waits for", str(job.blocked_by or "")))  # fmt: skip
+    facts += [(name, one_line(value)) for name, value in extra if value]
+    if job.removed:
+        facts.append(("removed", "it succeeded and left the queue; R enqueues a copy"))
+    return Content("\n").join(Content.assemble((f"{name:<14}", "$ink-muted"), value) for name, value in facts)
+
+
+def _last_outcome(page: Page) -> str:
+    """How the last run ended; a job that was cancelled while it waited keeps that run's outcome."""
+    runs = page.detail.runs if page.detail is not None else ()
+    found = runs[0].outcome if runs else page.job.last_outcome
+    return found.value if found else ""
+
+
+def _progress(page: Page) -> list[Content]:
+    progress = {name: value for name, value in (page.job.progress or {}).items() if name != "log"}
+    share = fraction(progress)
+    lines = []
+    if share is not None:
+        done, total = progress["done"], progress["total"]
+        lines.append(Content.assemble((bar(share, 24), "$primary"), f"  {int(share * 100)}%  {done} of {total}"))
+    elif isinstance(progress.get("done"), int):
+        lines.append(Content(f"{progress['done']} done"))
+    if (pace := _pace(progress, page.now)) is not None:
+        lines.append(Content.styled(pace, "$ink-muted"))
+    if progress.get("message"):
+        lines.append(Content(page.line(str(progress["message"]))))
+    return lines or ([page.json(progress)] if progress else [])
+
+
+def _pace(progress: Json, now: datetime) -> str | None:
+    """How fast it goes, and when it will have ended if it goes on so."""
+    done, total, rate = progress.get("done"), progress.get("total"), progress.get("rate")
+    if not isinstance(rate, int | float) or rate <= 0:
+        return None
+    speed = f"{rate:.1f}/s" if rate >= 0.2 else f"{rate * 60:.1f}/min"
+    if not isinstance(total, int | float) or not isinstance(done, int | float) or not 0 < (total - done) / rate < 1e8:
+        return speed
+    left = timedelta(seconds=(total - done) / rate)
+    return f"{speed}, about {duration(left)} left, ends about {clock(now + left)}"
+
+
+def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
+    if not runs:
+        return [Content.styled("It has not run yet.", "$ink-muted")]
+    lines = []
+    now, told = page.now, chosen_run(page, runs) if page.run is not None else None
+    for run in runs:
+        word = f"{OUTCOME_GLYPH[run.outcome]} {run.outcome.value}"
+        lines.append(
+            Content.assemble(
+                ("▸ " if run is told else "", "$accent"),
+                (fit(word, 12), OUTCOME_COLOURS.get(run.outcome.value, "$ink-muted")),
+                fit(ago(run.finished_at, now), 9),
+                fit(duration(run.duration), 9),
+                (f"attempt {run.attempt}  {one_line(run.worker_id or '')}", "$ink-muted"),
+            )
+        )
+        if run.error:
+            known = run.error_kind is None or run.error.startswith(run.error_kind)
+            kind = "" if known else f"{one_line(run.error_kind or '')}: "
+            lines.append(Content.styled(f"  {page.hanging(kind + page.line(run.error), 2)}", "$ink-muted"))
+    return lines
+
+
+def _section(heading: str, lines: Sequence[Content]) -> Content:
+    return Content("\n").join([Content.styled(heading, "bold $primary"), *lines])

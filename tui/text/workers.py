@@ -1,0 +1,100 @@
+"""What the page of workers says, as lines. Pure; every foreign text is cleaned and masked here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobdeck.tui.text.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
+from jobdeck.tui.widgets.columns import lease_left
+from jobdeck.tui.widgets.pane import BLANK, Entry, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import Job, Worker
+    from jobdeck.core.read.report_types import Fleet
+    from jobdeck.tui.widgets.ink import Span
+
+ROOMY = 110
+
+
+def summary(fleet: Fleet) -> list[Span]:
+    """How many are alive, and what they have to do."""
+    alive = [worker for worker in fleet.workers if worker.alive]
+    slots = sum(worker.concurrency for worker in alive)
+    word = f"{plural(len(alive), 'worker')} alive, {plural(len(fleet.running), 'job')} in {plural(slots, 'slot')}"
+    return [(word, "text" if alive else "bad")]
+
+
+def lines(fleet: Fleet, width: int, here: str | None = None) -> list[Entry]:
+    """Each worker and what it runs; what nobody runs; what nobody holds any more."""
+    found: list[Entry] = []
+    if fleet.unhandled:
+        names = ", ".join(one_line(name) for name in fleet.unhandled)
+        told = f" ✗ Jobs wait that no live worker handles: {names}"
+        found += [entry((fit(told, width), "bad"), key="unhandled"), BLANK]
+    versions = {worker.version for worker in fleet.workers if worker.alive}
+    if len(versions) > 1:
+        told = f" ⚠ Live workers are of different versions: {', '.join(sorted(one_line(one) for one in versions))}"
+        found += [entry((fit(told, width), "warn"), key="versions"), BLANK]
+    if not fleet.workers:
+        found.append(entry((" No worker has been heard of in the last day. Start one: jobdeck worker", "bad")))
+    for worker in fleet.workers:
+        found += _worker(worker, fleet, width, here=worker.id == here)
+    held = {worker.id for worker in fleet.workers}
+    orphans = [job for job in fleet.running if job.locked_by not in held]
+    if orphans:
+        found += [entry((" Held by workers that are off the list", "warn"), key="orphans")]
+        found += [_job(job, fleet.at, width) for job in orphans]
+    return found
+
+
+def _worker(worker: Worker, fleet: Fleet, width: int, *, here: bool) -> list[Entry]:
+    at = fleet.at
+    alive: Span = ("● alive", "good") if worker.alive else ("○ gone ", "bad")
+    head = entry(
+        (" ", "text"),
+        alive,
+        (f"  {fit(one_line(worker.id), 40 if width >= ROOMY else 30)}", "strong"),
+        (f"  {one_line(worker.mode)}{', here' if here else ''}", "muted"),
+        (f"  {worker.running} of {worker.concurrency} slots", "text"),
+        key=("worker", worker.id),
+    )
+    facts = (
+        f"   {one_line(worker.host)} pid {worker.pid}, version {one_line(worker.version)}, since "
+        f"{worker.started_at:%m-%d} {clock(worker.started_at)}, heartbeat {ago(worker.heartbeat_at, at)}"
+    )
+    types = f"   handles {_types(worker.task_types, fleet.workers)}"
+    running = [job for job in fleet.running if job.locked_by == worker.id]
+    return [
+        head,
+        entry((fit(facts, width).rstrip(), "muted" if worker.alive else "bad")),
+        entry((fit(types, width).rstrip(), "muted")),
+        *(_job(job, at, width) for job in running),
+        BLANK,
+    ]
+
+
+def _types(task_types: Sequence[str], workers: Sequence[Worker]) -> str:
+    most = max((len(worker.task_types) for worker in workers), default=0)
+    names = ", ".join(one_line(name) for name in task_types)
+    return (
+        f"{plural(len(task_types), 'task type')}: {names}"
+        if len(task_types) < most or most < 4
+        else (f"all {len(task_types)} task types")
+    )
+
+
+def _job(job: Job, at: datetime, width: int) -> Entry:
+    share = fraction(job.progress)
+    told = f"{bar(share, 10)} {int(share * 100):>3}%" if share is not None else ""
+    lease = lease_left(job, at)
+    return entry(
+        (f"   {short_id(job.id)}  ", "muted"),
+        (fit(middle(one_line(job.task_type), 32), 32 if width >= ROOMY else 28), "text"),
+        (f"  {duration(at - (job.started_at or at)):>8}", "run"),
+        (f"  {told}" if told else "", "run"),
+        (f"  {lease}", "bad" if lease == "lease over" else "muted"),
+        key=("job", job.id),
+    )

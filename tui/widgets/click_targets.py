@@ -1,0 +1,135 @@
+"""Where a click on one of the lines around the table goes: the key, the tab or the figure that stands there."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
+
+from jobdeck.tui.actions import ACTIONS, BY_ID, Scope, Situation
+from jobdeck.tui.widgets.status_bar import ON, PAUSED, SHORT_TABS, TABS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from jobdeck.tui.widgets.ink import Span
+
+SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({ON}|{PAUSED})")
+FILLER: Final = "\0"
+"""What stands for the second cell of a wide character."""
+
+
+def at(line: str, spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
+    """The id of the action that a click on a cell of a line takes; `line` is what the line is called."""
+    find = LINES.get(line)
+    found = find(spans, x, scope, situation) if find is not None else None
+    return found if found is not None and scope in BY_ID[found].scopes else None
+
+
+def phrase_at(spans: Sequence[Span], x: int, phrases: Iterable[tuple[str, str]]) -> str | None:
+    """What goes with the first of the phrases that stands at a cell."""
+    text = _cells(spans)
+    for words, found in phrases:
+        start = text.find(words)
+        if start <= x < start + len(words) and start >= 0:
+            return found
+    return None
+
+
+def _cells(spans: Sequence[Span]) -> str:
+    """The text with a character for each cell."""
+    letters = ((letter, cell_len(letter)) for text, _ in spans for letter in text)
+    return "".join(letter + FILLER * (cells - 1) for letter, cells in letters if cells)
+
+
+def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
+    """The key of the line that `key_line.keys` made; its label counts as well."""
+    always = {"mark.undo", "palette"}
+    offered = [action for action in ACTIONS if scope in action.scopes and (action.footer or action.id in always)]
+    names = {situation.key(action).replace("enter", "⏎"): action.id for action in offered}
+    end, found = 0, None
+    for text, ink in spans:
+        end += cell_len(text)
+        if ink in {"key", "muted"} and text in names:
+            found = names[text]
+        if x < end:
+            return found if text.strip() else None
+    return None
+
+
+def _tab(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
+    """The tab of the line that `status_bar.tabs` made, from its key to the next one's."""
+    text, end, found = _cells(spans), 0, None
+    for name, _ in TABS:
+        action_id = f"tab.{name.lower()}"
+        key = situation.key(BY_ID[action_id])
+        start = min((at for word in (name, SHORT_TABS.get(name, name)) if (at := text.find(f"{key} {word}", end)) >= 0),
+                    default=-1)  # fmt: skip
+        if not 0 <= start <= x:
+            break
+        end, found = start + 1, action_id
+    return found
+
+
+def _header(spans: Sequence[Span], x: int, _scope: Scope, _situation: Situation) -> str | None:
+    """The switch; after it the workers."""
+    switch = SWITCH.search(_cells(spans))
+    if switch is None or x < switch.start():
+        return None
+    return "processing" if x < switch.end() else "page.workers"
+
+
+def _health(_spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation) -> str | None:
+    return "page.health"
+
+
+def _clock(spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation) -> str | None:
+    return "freeze" if "FROZEN" in _cells(spans) else "refresh"
+
+
+def _banner(spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation) -> str | None:
+    text = _cells(spans)
+    return "processing" if text.startswith(" PAUSED") else "refresh" if text.startswith(" disconnected") else None
+
+
+def _filter(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
+    """The filter, to be edited; at the end of the line, to be cleared. Nothing while it is being typed beside it."""
+    text = _cells(spans)
+    clears = text.rfind(f"{situation.key(BY_ID['back'])} clears")
+    if clears < 0:
+        return None
+    return "back" if x >= clears else "filter"
+
+
+def _peek(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
+    """What is said of marks and ranges, at the right; what a sentence at the left says of a key."""
+    ends = accumulate(cell_len(text) for text, _ in spans)
+    text, ink = next((span for span, end in zip(spans, ends, strict=True) if x < end), ("", ""))
+    if ink == "accent":
+        return "mark.range" if text.startswith("range") else "mark.undo"
+    told = (("sort.reverse", "turns it round"), ("filter", "narrows it"), ("page.bulk", "shows it"), ("back", "leaves"))
+    return phrase_at(spans, x, _named(told, situation))
+
+
+def _title(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
+    return phrase_at(spans, x, _named((("bulk.older", "older"), ("bulk.newer", "newer")), situation))
+
+
+def _named(told: Iterable[tuple[str, str]], situation: Situation) -> list[tuple[str, str]]:
+    """Keys with what is said of them, and their actions."""
+    return [(f"{situation.key(BY_ID[action_id])} {words}", action_id) for action_id, words in told]
+
+
+LINES: Final[dict[str, Callable[[Sequence[Span], int, Scope, Situation], str | None]]] = {
+    "keys": _key,
+    "tabs": _tab,
+    "header": _header,
+    "clock": _clock,
+    "health": _health,
+    "banner": _banner,
+    "filter-line": _filter,
+    "peek": _peek,
+    "title": _title,
+}

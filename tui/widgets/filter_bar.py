@@ -1,0 +1,250 @@
+"""The line a filter is typed in: completion by tab, coaches by their names, earlier filters by up and down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.containers import Horizontal
+from textual.message import Message
+
+from jobdeck.core.errors import UsageError
+from jobdeck.core.read.filters import completions, parse_filter
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
+from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form.widgets import OneLine
+from jobdeck.tui.text.format import one_line
+from jobdeck.tui.widgets.click_targets import phrase_at
+from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
+from jobdeck.tui.widgets.ink import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.widgets import Input
+
+    from jobdeck.core.model import Filter
+    from jobdeck.tui.backend.poller import Background
+    from jobdeck.tui.backend.protocol import Found
+    from jobdeck.tui.widgets.ink import Span
+
+EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
+
+
+class FilterInput(OneLine):
+    """The line itself."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("filter")]
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__("", example=EXAMPLE, id=id)
+        self.select_on_focus = self.can_focus = False
+        self.history: list[str] = []
+        self.words: Callable[[], Sequence[str]] = tuple
+        self.coaches: Callable[[], Sequence[Found]] = tuple
+        self._at = 0
+        self._offered: list[str] = []
+        self._taken = -1
+
+    def begin(self, text: str) -> None:
+        """Begins to edit a filter."""
+        self.value = text
+        self._at = len(self.history)
+        self.cursor_position = len(text)
+
+    def keep(self, text: str) -> None:
+        """Remembers a filter for as long as the dashboard runs."""
+        if text:
+            self.history = [*(one for one in self.history if one != text), text]
+
+    def action_complete(self) -> None:
+        """Completes the last word; again, with the next of what it could become."""
+        if self._taken < 0 or self.value.split(" ")[-1] != self._offered[self._taken]:
+            self._offered = [f"coach:{one.id}" for one in self.coaches()] or completions(self.value, self.words())
+            self._taken = -1
+        if not self._offered:
+            return
+        self._taken = (self._taken + 1) % len(self._offered)
+        named = naming(self.value)
+        if named is not None and not named.after:
+            before = named.before
+        else:
+            before = self.value[: len(self.value) - len(self.value.split(" ")[-1])]
+        self.value = f"{before}{self._offered[self._taken]}"
+        self.cursor_position = len(self.value)
+
+    def action_recall(self, by: int) -> None:
+        """An earlier or later filter of this session."""
+        self._at = min(max(self._at + by, 0), len(self.history))
+        self.value = self.history[self._at] if self._at < len(self.history) else ""
+        self.cursor_position = len(self.value)
+
+
+class FilterBar(Horizontal):
+    """What the list is filtered by, or the line to type it in.
+
+    `key` names the key of an action; `find` looks for coaches, and is called in the background.
+    """
+
+    class Wanted(Message):
+        """A filter was typed."""
+
+        def __init__(self, text: str, found: Filter) -> None:
+            super().__init__()
+            self.text = text
+            self.found = found
+
+    class Refused(Message):
+        """What was typed is no filter."""
+
+        def __init__(self, sentence: str) -> None:
+            super().__init__()
+            self.sentence = sentence
+
+    class Typing(Message):
+        """Something was typed; `hint` of the bar says what it could become."""
+
+    def __init__(
+        self,
+        find: Callable[[str], Sequence[Found]],
+        background: Callable[[], Background],
+        *,
+        key: Callable[[str], str] = key_of,
+        id: str | None = None,  # noqa: A002 -- Textual's name
+    ) -> None:
+        super().__init__(id=id)
+        self.key = key
+        self._finder = CoachFinder(find, background, self._found)
+        self._applying = False
+
+    def compose(self) -> ComposeResult:
+        """The slash with the filter, or with the line."""
+        yield Line(id="filter-line")
+        yield FilterInput(id="filter-input")
+
+    @property
+    def field(self) -> FilterInput:
+        """The line to type in."""
+        return self.query_one(FilterInput)
+
+    @property
+    def editing(self) -> bool:
+        """Whether a filter is being typed."""
+        return bool(self.field.display)
+
+    def edit(self, text: str, words: Callable[[], Sequence[str]]) -> None:
+        """Begins to edit; `words` are the task types to complete with."""
+        self._finder.begin()
+        self._applying = False
+        self.field.words, self.field.coaches = words, self._coaches
+        self.field.display = self.field.can_focus = True
+        self.field.begin(text)
+        self.field.focus()
+        self.draw(text)
+
+    def close(self) -> None:
+        """Ends editing."""
+        self._applying = False
+        self.field.display = self.field.can_focus = False
+
+    def draw(self, text: str) -> None:
+        """Shows the filter, or makes room for the line."""
+        self.display = self.editing or bool(text)
+        line = self.query_one("#filter-line", Line)
+        slash = f" {self.key('filter')} "
+        if line.has_class("-editing") is not self.editing:
+            line.set_class(self.editing, "-editing")
+            line.styles.width = cell_len(slash) if self.editing else "1fr"
+        shown: list[Span] = [(slash, "key")]
+        if not self.editing:
+            named = naming(text)
+            name = self._finder.name(named.words) if named is not None else ""
+            shown += [(one_line(text), "strong"), (f"  {name}", "muted")]
+        line.show(shown, () if self.editing else ((f"{self.key('back')} clears ", "muted"),))
+
+    def hint(self) -> list[Span]:
+        """What the last word could become, or why the filter cannot be read."""
+        text = self.field.value
+        named = naming(text)
+        told = self._finder.hint(named, self.key("filter.complete")) if named is not None and not named.after else []
+        if told:
+            return told
+        offered = completions(text, self.field.words())
+        if offered:
+            first, *others = offered
+            more = "  ".join(others[:6])
+            return [(f" {self.key('filter.complete')} ", "key"), (first, "strong"), (f"  {more}", "muted")]
+        try:
+            parse_filter(text)
+        except UsageError as error:
+            return [(f" {error}", "warn")]
+        keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls; "
+        return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
+
+    def _coaches(self) -> Sequence[Found]:
+        """Who was found for what is being typed behind `coach:`."""
+        named = naming(self.field.value)
+        return () if named is None or named.after else self._finder.known(named.words) or ()
+
+    def ways(self) -> list[Span]:
+        """The ways on, for a mouse, beside a hint that does not name them."""
+        applies, leaves = "enter applies", f"{self.key('back')} leaves"
+        named = any(leaves in text for text, _ in self.hint())
+        return [] if named else [(f"{applies}, {leaves} ", "muted")]
+
+    async def take_click(self, spans: Sequence[Span], x: int) -> None:
+        """Does what the hint says of the key that stands at a cell of its line."""
+        earlier = DIALOG_KEYS["filter.earlier"]
+        told = (
+            ("enter applies", "submit"),
+            (f"{self.key(earlier.id)} recalls", earlier.do),
+            (f" {self.key('filter.complete')} ", DIALOG_KEYS["filter.complete"].do),
+        )
+        do = phrase_at(spans, x, told)
+        if do is not None:
+            await self.field.run_action(do)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Other words, another hint."""
+        event.stop()
+        named = naming(event.value)
+        if named is not None and not named.after:
+            self._finder.look(named.words)
+        self._applying = False
+        self.post_message(self.Typing())
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter applies the filter; what cannot be read changes nothing."""
+        event.stop()
+        self._apply(event.value.strip())
+
+    def _apply(self, text: str) -> None:
+        """Has the list filtered, once it is known which coach is meant where one is named."""
+        named = naming(text)
+        if named is not None and named.words and not named.by_id:
+            known = self._finder.known(named.words)
+            if known is None:
+                self._applying = True
+                self._finder.look(named.words)
+                return
+            refusal = self._finder.refusal(named, self.key("filter.complete"))
+            if refusal:
+                self.post_message(self.Refused(refusal))
+                return
+            text = named.taken(known[0].id) if known else text
+        try:
+            found = parse_filter(text)
+        except UsageError as error:
+            self.post_message(self.Refused(str(error)))
+            return
+        self.field.keep(text)
+        self.post_message(self.Wanted(text, found))
+
+    def _found(self) -> None:
+        if self._applying:
+            self._applying = False
+            self._apply(self.field.value.strip())
+        self.post_message(self.Typing())

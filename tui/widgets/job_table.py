@@ -1,0 +1,296 @@
+"""The job table: rows by job id, a cursor anchored to its job and screen line, marks, row-scoped repaint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+
+from jobdeck.tui.text.format import fit
+from jobdeck.tui.widgets.columns import Cell, Column, Moment, cell, layout
+from jobdeck.tui.widgets.ink import INKS, inks
+from jobdeck.tui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from textual.events import Click, Resize
+
+    from jobdeck.core.model import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one screen line says; two equal rows need no repaint."""
+
+    job_id: UUID | None = None
+    cells: tuple[Cell, ...] = ()
+    cursor: bool = False
+    marked: bool = False
+    stale: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a refresh took away: the job under the cursor, and how many marked jobs."""
+
+    cursor: UUID | None
+    marks: int
+
+
+class JobTable(Lines[Row], can_focus=True):
+    """The live list of jobs. `show` takes a fresh page; everything else is the cursor and the marks."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
+    HEAD = 1
+
+    class Moved(Message):
+        """A person has moved the cursor or changed the marks."""
+
+    class Chosen(Message):
+        """A job was clicked twice."""
+
+    class Sorted(Message):
+        """The heading of a column was clicked."""
+
+        def __init__(self, sort: str) -> None:
+            super().__init__()
+            self.sort = sort
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
+        super().__init__(id=id)
+        self.jobs: tuple[Job, ...] = ()
+        self.marks: set[UUID] = set()
+        self.cursor = 0
+        self._empty = ""
+        self._index: dict[UUID, int] = {}
+        self._moment: Moment | None = None
+        self._range: UUID | None = None
+        self._sort = ("created", True)
+        self._stale = False
+        self._columns: tuple[Column, ...] = ()
+
+    def say_empty(self, text: str) -> None:
+        """What stands in the table while there is no job in it."""
+        self._empty = text
+        self._repaint()
+
+    @property
+    def current(self) -> Job | None:
+        """The job under the cursor."""
+        return self.jobs[self.cursor] if self.jobs else None
+
+    @property
+    def selected(self) -> tuple[Job, ...]:
+        """The marked jobs in the order of the list, with an open range; else the job under the cursor."""
+        chosen = self._chosen()
+        if chosen:
+            return tuple(job for job in self.jobs if job.id in chosen)
+        return (self.current,) if self.current else ()
+
+    @property
+    def ranging(self) -> bool:
+        """Whether a range is open."""
+        return self._range is not None
+
+    def show(self, jobs: Sequence[Job], moment: Moment) -> Gone:
+        """Takes a fresh list. The cursor stays on its job and that job on its screen line, marks on theirs."""
+        held, line = self.current, self.cursor - self.top
+        self.jobs, self._moment = tuple(jobs), moment
+        self._index = {job.id: at for at, job in enumerate(self.jobs)}
+        lost = {job_id for job_id in self.marks if job_id not in self._index}
+        self.marks -= lost
+        if self._range not in self._index:
+            self._range = None
+        at = self._index.get(held.id) if held else None
+        self.cursor = self._clamp(self.cursor if at is None else at)
+        self.top = self.cursor - line
+        self._place()
+        return Gone(held.id if held and at is None else None, len(lost))
+
+    def set_order(self, sort: str, descending: bool) -> None:
+        """Marks the heading of the column that the list is sorted by."""
+        if self._sort != (sort, descending):
+            self._sort = (sort, descending)
+            self.refresh(Region(0, 0, self.size.width, 1))
+
+    @property
+    def heads_order(self) -> bool:
+        """Whether the column that the list is sorted by is shown; the natural order needs none."""
+        sort, _ = self._sort
+        return not sort or any(column.sort == sort for column in self._columns)
+
+    def set_stale(self, stale: bool) -> None:
+        """Dims the rows while they may no longer be true."""
+        self._stale = stale
+        self._repaint()
+
+    def home(self) -> None:
+        """Puts the cursor on the first row and forgets the job it was on; marks and range go too."""
+        self.jobs, self._index, self.cursor, self.top, self._range = (), {}, 0, 0, None
+        self.marks.clear()
+        self._repaint()
+
+    def move(self, by: int) -> None:
+        """Moves the cursor by so many jobs, stopping at the ends."""
+        self.move_to(self.cursor + by)
+
+    def move_to(self, index: int) -> None:
+        """Puts the cursor on the job at an index of the list, scrolling no further than needed."""
+        self.cursor = self._clamp(index)
+        self._show_line(self.cursor)
+        self._settle()
+
+    def toggle_mark(self) -> None:
+        """Marks or unmarks the job under the cursor, and goes one down."""
+        if self.current:
+            self.marks ^= {self.current.id}
+            self.move(1)
+
+    def toggle_range(self) -> None:
+        """Opens a range at the cursor, or marks the jobs of the open one."""
+        if self._range is None:
+            self._range = self.current.id if self.current else None
+        else:
+            self.marks |= self._chosen()
+            self._range = None
+        self._settle()
+
+    def toggle_all(self) -> None:
+        """Marks every listed job, or unmarks them when all are marked."""
+        everything = set(self._index)
+        self.marks = set() if self.marks == everything else everything
+        self._range = None
+        self._settle()
+
+    def close_range(self) -> None:
+        """Drops the open range without marking it."""
+        self._range = None
+        self._settle()
+
+    def unmark(self) -> None:
+        """Drops every mark and the open range."""
+        self.marks.clear()
+        self.close_range()
+
+    def on_resize(self, event: Resize) -> None:
+        """Lays the columns out anew and keeps the cursor in sight."""
+        self._columns = layout(event.size.width)
+        self._painted = []
+        self._show_from_below(self.cursor)
+        self._settle()
+        self.refresh()
+
+    def on_click(self, event: Click) -> None:
+        """Puts the cursor on a job; before its row marks it, a second click opens it, a heading sorts."""
+        if event.y == 0:
+            column = next((one for one in reversed(self._columns) if event.x >= one.x), None)
+            if column is not None and column.sort is not None:
+                self.post_message(self.Sorted(column.sort))
+            return
+        if 0 < event.y <= len(self.jobs) - self.top:
+            self.move_to(self.top + event.y - 1)
+            if event.x < self._columns[0].x:
+                self.marks ^= {self.jobs[self.cursor].id}
+                self._settle()
+            elif event.chain == 2:
+                self.post_message(self.Chosen())
+
+    def render_line(self, y: int) -> Strip:
+        """The heading, or the row at a screen line."""
+        if y == 0:
+            return self._heading()
+        row = self._painted[y - 1] if y <= len(self._painted) else self._row(y - 1)
+        if row.job_id is None:
+            return self.strip(((f"  {row.note}", "muted"),), self.size.width)
+        return self._line(row)
+
+    def _clamp(self, index: int) -> int:
+        return min(max(index, 0), max(len(self.jobs) - 1, 0))
+
+    def _chosen(self) -> set[UUID]:
+        if self._range is None:
+            return self.marks
+        start = self._index[self._range]
+        low, high = sorted((start, self.cursor))
+        return self.marks | {job.id for job in self.jobs[low : high + 1]}
+
+    def _settle(self) -> None:
+        self._place()
+        self.post_message(self.Moved())
+
+    def _place(self) -> None:
+        self._stop_at(len(self.jobs))
+        self._repaint()
+
+    def _row(self, line: int, chosen: set[UUID] | None = None) -> Row:
+        at = self.top + line
+        if at >= len(self.jobs) or self._moment is None:
+            return Row(note=self._note(line))
+        job = self.jobs[at]
+        cells = tuple(cell(column, job, self._moment) for column in self._columns)
+        marked = job.id in (self._chosen() if chosen is None else chosen)
+        return Row(job.id, cells, at == self.cursor, marked, self._stale)
+
+    def _repaint(self) -> None:
+        chosen = self._chosen()
+        self._paint([self._row(line, chosen) for line in range(self.lines)])
+
+    def _note(self, line: int) -> str:
+        if self.jobs or not line:
+            return ""
+        lines = wrap(self._empty, max(self.size.width - 4, 20))
+        return lines[line - 1] if line <= len(lines) else ""
+
+    def _difference(self, before: Row, after: Row) -> tuple[int, int]:
+        same_look = (before.cursor, before.marked, before.stale) == (after.cursor, after.marked, after.stale)
+        if not same_look or before.note != after.note or len(before.cells) != len(after.cells):
+            return 0, self.size.width
+        pairs = zip(self._columns, before.cells, after.cells, strict=True)
+        changed = [column for column, was, now in pairs if was != now]
+        if not changed:
+            return 0, 0
+        return changed[0].x, min(changed[-1].x + changed[-1].width, self.size.width)
+
+    def _heading(self) -> Strip:
+        sort, descending = self._sort
+        spans, x = [], 0
+        for column in self._columns:
+            title = column.title
+            if column.sort == sort:
+                arrow = "↓" if descending else "↑"
+                room = len(title) + 2 <= column.width
+                title = f"{title} {arrow}" if room else f"{title[: column.width - 1]}{arrow}"
+            spans.append((" " * (column.x - x) + fit(title, column.width), "head"))
+            x = column.x + column.width
+        return self.strip([*spans, (" " * (self.size.width - x), "head")], self.size.width)
+
+    def _line(self, row: Row) -> Strip:
+        base = self.base()
+        over = self.ink("cursor") if row.cursor else None
+        segments = [Segment("● " if row.marked else "  ", self._tint(self.ink("mark"), over, stale=row.stale))]
+        x = 2
+        plain = self._tint(base, over, stale=row.stale)
+        for column, spans in zip(self._columns, row.cells, strict=True):
+            segments.append(Segment(" " * (column.x - x), plain))
+            strip = Strip([Segment(text, self._tint(self.ink(ink), over, stale=row.stale)) for text, ink in spans])
+            segments.extend(strip.adjust_cell_length(column.width, plain))
+            x = column.x + column.width
+        return Strip(segments).adjust_cell_length(self.size.width, plain)
+
+    def _tint(self, style: Style, over: Style | None, *, stale: bool) -> Style:
+        if stale:
+            style = self.ink("muted")
+        if over is None:
+            return style
+        if over.reverse:
+            return over
+        return style + Style(bgcolor=over.bgcolor, bold=True if over.bold else None)

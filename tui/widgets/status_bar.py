@@ -1,0 +1,324 @@
+"""The one-line texts around the job table: header, health, tabs, banner, the job under the cursor, keys. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from jobdeck.core.model import Status, Verdict
+from jobdeck.tui.actions import key_of
+from jobdeck.tui.backend.bulk_words import number as spaced
+from jobdeck.tui.backend.poller import LinkState
+from jobdeck.tui.text.format import (
+    VERDICT_INK,
+    age,
+    ago,
+    clock,
+    count,
+    due,
+    fit,
+    middle,
+    one_line,
+    payload_summary,
+    plural,
+    seconds,
+    since,
+    sparkline,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import Counts, Finding, Health, Job, Processing, WorkerRun
+    from jobdeck.tui.app import Options
+    from jobdeck.tui.backend.poller import Link
+    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.widgets.ink import Span
+
+    Named = Callable[[str], str]
+    """What the key of an action is called, by the action's id."""
+
+TABS: tuple[tuple[str, Status | None], ...] = (
+    ("All", None),
+    *((status.value.capitalize(), status) for status in Status),
+)
+LATE = 3.0
+"""An answer that is so many seconds overdue is worth to be said."""
+AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
+"""What stands before and after the age of the data, the longest first; the last is for it to be left out."""
+THROUGH = " (jobdeck)"
+"""What the name of an actor ends with who acted through Jobdeck, as nearly all do."""
+ON, PAUSED = "● ON", "○ PAUSED"
+LEAST_REASON = 12
+"""A shorter beginning of a reason says nothing."""
+SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
+SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the header is made of. `label` is the database's name, for as long as there is no view."""
+
+    now: datetime
+    view: View | None
+    link: Link
+    environment: str = ""
+    production: bool = False
+    read_only: bool = False
+    updated: float | None = None
+    pace: float = 2.0
+    frozen: datetime | None = None
+    covered: bool = False
+    label: str = ""
+
+
+def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
+    """Left and right of the header, with the less important left out until it fits."""
+    for step in range(8):
+        left = _header_left(bar, step)
+        for words in AGE_WORDS[: 1 if step < 3 else 2 if step < 6 else 3]:
+            right = _header_right(bar, words)
+            if _width(left) + _width(right) + 2 <= width:
+                return left, right
+    return left, right
+
+
+def _width(spans: Sequence[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
+
+
+def _header_left(bar: Bar, step: int) -> list[Span]:
+    spans: list[Span] = [(" Jobdeck", "strong")]
+    if bar.environment:
+        spans += [("  ", "text"), (f" {one_line(bar.environment)} " if bar.production else one_line(bar.environment),
+                                   "danger" if bar.production else "accent")]  # fmt: skip
+    label = one_line(bar.view.session.label if bar.view else bar.label)
+    if label and (step < 6 or not bar.environment):
+        spans.append((f"  {middle(label, 18) if step >= 5 else label}", "accent"))
+    if bar.view is None:
+        if bar.link.state is LinkState.DISCONNECTED:
+            return [*spans, ("  not connected", "bad")]
+        return [*spans, ("  connecting…", "muted")]
+    session = bar.view.session
+    if step < 1:
+        spans.append((f"  {one_line(session.actor)}", "muted"))
+    if bar.read_only:
+        spans.append(("  read-only", "warn"))
+    elif step < 2:
+        spans.append(("  operator", "muted"))
+    state = [*_switch(bar.view.snapshot.processing, step), *_workers(bar.view, step)]
+    return [*spans, *(dimmed(state) if bar.link.state is LinkState.DISCONNECTED else state)]
+
+
+def dimmed(spans: Sequence[Span], *, but: str = "") -> list[Span]:
+    """The same words as what may no longer be true, all but those in one ink."""
+    return [(text, ink if ink == but else "muted") for text, ink in spans]
+
+
+def environment(options: Options) -> list[Span]:
+    """The label of the database at the right end of a page's heading; red for production."""
+    if not options.environment:
+        return []
+    ink = "danger" if options.production else "accent"
+    return [(f" {one_line(options.environment)} ", ink), (" ", "text")]
+
+
+def _switch(processing: Processing, step: int) -> list[Span]:
+    word = ("   Automatic Processing ", "  Processing ", "  ")[0 if step < 4 else 1 if step < 7 else 2]
+    return [(word, "text"), (ON, "good") if processing.enabled else (PAUSED, "warn")]
+
+
+def _workers(view: View, step: int) -> list[Span]:
+    alive = sum(worker.alive for worker in view.snapshot.workers)
+    here = view.worker.state != "off"
+    if not alive and not here:
+        return [("  ", "text"), ("no worker", "warn")]
+    if step >= 4:
+        return [(f"  {plural(max(alive, 1), 'worker')}", "text")]
+    draining = ", draining" if view.worker.state == "draining" else ""
+    return [
+        ("   worker ", "text"),
+        ("●", "good"),
+        (f" {max(alive, 1)}{f' (1 here{draining})' if here else ''}", "text"),
+    ]
+
+
+def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
+    """The clock and between which `words` the age of the data stands, without them where only a late age is told."""
+    if bar.covered and bar.view is not None and bar.frozen is None:
+        # As wide as what stands there otherwise, here too.
+        room = _width(_header_right(replace(bar, covered=False), words))
+        at = clock(bar.view.snapshot.at)
+        return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
+    if bar.frozen is not None:
+        return [(f"FROZEN {'since ' if words == AGE_WORDS[0] else ''}{clock(bar.frozen)} ", "warn")]
+    time: Span = (clock(bar.now), "text")
+    late = bar.updated is not None and bar.updated >= bar.pace + LATE
+    if bar.updated is None or (words is None and not late):
+        return [time, (" ", "text")]
+    before, after = words or AGE_WORDS[1]
+    # An age that is told only once it matters costs a slow line nothing while all is well.
+    well = f"  {before}<{seconds(bar.pace + LATE)} {after} "
+    if not late:
+        return [time, (well, "muted")]
+    # As wide as what stands there otherwise, so that nothing beside it moves.
+    return [time, (f"  {before}{seconds(bar.updated)} {after} ".rjust(len(well)), "warn")]
+
+
+def health(view: View | None, took: float = 0.0) -> list[Span]:
+    """One line: when something is wrong, what and since when; then the figures.
+
+    `took` is how many seconds the last reading took: of a slow database all else is late as well.
+    """
+    if view is None:
+        return []
+    snapshot = view.snapshot
+    wrong = [finding for finding in snapshot.health.findings if finding.verdict in {Verdict.CRITICAL, Verdict.WARNING}]
+    spans: list[Span] = [(" ", "text")]
+    if took >= LATE:
+        spans.append((f"⚠ Database slow: {seconds(took)}  ", "warn"))
+    for finding in wrong:
+        spans += [_finding(finding, snapshot.at), ("  ", "text")]
+    return [*spans, *_figures(snapshot.health, snapshot.at, paused=not snapshot.processing.enabled)]
+
+
+def _finding(finding: Finding, now: datetime) -> Span:
+    word = "✗ " if finding.verdict is Verdict.CRITICAL else "⚠ "
+    begun = f" {since(finding.since, now)}" if finding.since else ""
+    return (f"{word}{one_line(finding.evidence).rstrip('.')}{begun}", VERDICT_INK[finding.verdict])
+
+
+def _figures(now_health: Health, now: datetime, *, paused: bool) -> list[Span]:
+    parts: list[list[Span]] = []
+    if now_health.oldest_due is None:
+        parts.append([("nothing is due", "muted")])
+    else:
+        text, ink = due(now_health.oldest_due, now, paused=paused)
+        parts.append([("oldest ", "muted"), (text, ink)])
+    recent = now_health.finished_per_minute[-15:]
+    if recent:
+        parts.append([(f"{sum(recent) / len(recent):.1f}/min ", "text"), (sparkline(recent), "run")])
+    failed = now_health.failed_last_hour
+    parts.append([(f"failed {failed}/h", "warn" if failed else "muted")])
+    if now_health.last_trigger is not None:
+        parts.append(_trigger(now_health.last_trigger, now))
+    spans: list[Span] = []
+    for part in parts:
+        spans += [(" · ", "muted"), *part] if spans else part
+    return spans
+
+
+def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
+    good = trigger.http_status in {None, 200} and trigger.status != "error"
+    source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
+    answer = f"{trigger.http_status} " if trigger.http_status else ""
+    if good and trigger.status == "paused":
+        return [(f"{source} ", "muted"), (f"◦ {answer}paused {ago(trigger.started_at, now)}", "warn")]
+    return [
+        (f"{source} ", "muted"),
+        ("● " if good else "✗ ", "good" if good else "bad"),
+        (f"{answer}{ago(trigger.started_at, now)}", "text" if good else "bad"),
+    ]
+
+
+def tabs(
+    counts: Counts | None, active: Status | None, width: int, *, stale: bool = False, key: Named = key_of
+) -> list[Span]:
+    """The status tabs with their keys and counts, shortened where they do not fit, dimmed where no longer true."""
+    spans = _tabs(counts, active, width, key)
+    return dimmed(spans, but="tab") if stale else spans
+
+
+def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) -> list[Span]:
+    for short in (False, True):
+        spans: list[Span] = [(" ", "text")]
+        for name, status in TABS:
+            tab = key(f"tab.{name.lower()}")
+            word = SHORT_TABS.get(name, name) if short else name
+            value = count(counts.of(status)) if counts else "…"
+            if status is active:
+                spans.append((f"{tab} {word} {value}", "tab"))
+            else:
+                hot = status is Status.FAILED and counts is not None and counts.of(status) > 0
+                spans += [(f"{tab} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
+            spans.append((" " if short else "  ", "text"))
+        if _width(spans) <= width + 2:
+            return spans[:-1]
+    return spans
+
+
+def banner(
+    view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, key: Named = key_of
+) -> list[Span]:
+    """What must not be missed: the lost connection first, then the pause; empty when all is well.
+
+    With a `width` the reason of a pause is cut so that all else fits; that of a loss stands elsewhere in full.
+    """
+    if link.state is LinkState.DISCONNECTED:
+        left = link.retry_at - now
+        retry = f"retry in {seconds(left)} · {key('refresh')} retries now" if left > 0 else "trying again"
+        shown = f" · data of {clock(view.snapshot.at)}" if view else ""
+        return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}", "danger")]
+    if view is None:
+        return []
+    return _pause_banner(view, at, width, f" · {key('processing')} resumes")
+
+
+def _pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Span]:
+    processing = view.snapshot.processing
+    waiting = count(view.snapshot.counts.pending)
+    if processing.enabled:
+        if not processing.paused_types:
+            return []
+        names = ", ".join(one_line(pause.task_type) for pause in processing.paused_types)
+        return [(f" PAUSED {plural(len(processing.paused_types), 'task type')}: {names}", "alert")]
+    who = f" by {one_line(processing.paused_by).removesuffix(THROUGH)}" if processing.paused_by else ""
+    since = f" {age(now - processing.paused_at)}" if processing.paused_at else ""
+    why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
+    until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
+    begin, end = f" PAUSED{since}{who}", f" · {waiting} waiting{until}"
+    if width and cell_len(begin + why + end + resumes) > width:
+        if cell_len(begin + end) + LEAST_REASON > width:
+            begin = begin.partition("@")[0]
+        room = width - cell_len(begin + end)
+        why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
+        return [(f"{begin}{why}{end}", "alert")]
+    return [(f"{begin}{why}{end}{resumes}", "alert")]
+
+
+def peek(
+    job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0, key: Named = key_of
+) -> tuple[list[Span], list[Span]]:
+    """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
+    right: list[Span] = []
+    if chosen:
+        right.append((f"all {spaced(chosen)} that match chosen, {key('mark.undo')} drops  ", "accent"))
+    if ranging:
+        right.append((f"range… {key('mark.range')} marks it  ", "accent"))
+    if marked:
+        right.append((f"{marked} marked  ", "accent"))
+    right.append((f"{place} ", "muted"))
+    if job is None:
+        return [], right
+    left: list[Span] = [(f" {one_line(job.task_type)}  ", "muted")]
+    message = (job.progress or {}).get("message")
+    if job.status is Status.RUNNING:
+        worker = f" on {one_line(job.locked_by)}" if job.locked_by else ""
+        left.append((f"running{worker}{f'  {one_line(str(message))}' if message else ''}", "run"))
+    elif job.last_error:
+        left.append((one_line(job.last_error), "bad" if job.status is Status.FAILED else "warn"))
+    else:
+        dry = "DRY RUN " if job.payload.get("dryRun") is True else ""
+        left.append((f"{dry}{payload_summary(job.payload)}" or "no arguments", "muted"))
+    return left, right
+
+
+def place(cursor: int, top: int, listed: int, more: bool) -> str:
+    """Where the cursor is in the list, and how many rows are hidden above."""
+    if not listed:
+        return "0 jobs"
+    above = f"↑{top} " if top else ""
+    return f"{above}{cursor + 1}/{listed}{'+' if more else ''}"
