@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from jobdeck.core.redact import clean, redact, scrub
-from jobdeck.core.timeparse import format_duration
+from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.model import NewJob
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.registry import Admission
-from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.core.times import parse_duration, parse_minutes, parse_time, write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, RunOutcome, Status
-from jobdeck.core.timeparse import parse_duration, write_duration
+from jobdeck.core.times import parse_duration, write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

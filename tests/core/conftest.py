@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.core.cli_support import Jobdeck, environment, runner
+from tests.core.cli.support import Jobdeck, environment, runner
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from jobdeck.tui.terminal.run import run  # noqa: E402 -- as above
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above
-from tests.tui.test_hostile_text import HOSTILE  # noqa: E402 -- as above
+from tests.tui.text.test_hostile_text import HOSTILE  # noqa: E402 -- as above
 
 if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Request, View

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from jobdeck.core.errors import InvalidPayload, UsageError
-from jobdeck.core.timeparse import parse_time
+from jobdeck.core.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.errors import UsageError
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_object
 from jobdeck.core.redact import harmless_json
-from jobdeck.core.timeparse import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.core.times import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
 from jobdeck.tui.form import fields as form_fields
 from jobdeck.tui.text.format import age, one_line, short_id
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.read.report_types import AuditReport
-from jobdeck.core.timeparse import format_duration
+from jobdeck.core.times import format_duration
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import audit

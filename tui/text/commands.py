@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status
 from jobdeck.core.redact import clean, harmless_json
-from jobdeck.core.timeparse import write_duration
+from jobdeck.core.times import write_duration
 from jobdeck.tui.text.format import one_line, short_id
 
 if TYPE_CHECKING:

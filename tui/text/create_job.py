@@ -9,7 +9,7 @@ from textual.content import Content
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued
-from jobdeck.core.timeparse import format_duration, parse_time
+from jobdeck.core.times import format_duration, parse_time
 from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
 from jobdeck.tui.text.format import age, one_line, short_id, stamp
 

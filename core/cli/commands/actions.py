@@ -15,7 +15,7 @@ from jobdeck.core.cli.session import Session, command, dry_run_option, reason_op
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.read.filters import parse_filter
-from jobdeck.core.timeparse import parse_duration, parse_minutes, parse_time
+from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

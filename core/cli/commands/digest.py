@@ -9,7 +9,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
-from jobdeck.core.timeparse import parse_duration
+from jobdeck.core.times import parse_duration
 
 if TYPE_CHECKING:
     from jobdeck.core.model import AuditEntry

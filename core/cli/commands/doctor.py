@@ -10,7 +10,7 @@ from jobdeck.core.cli.commands.status import UNHEALTHY, finding_table
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.timeparse import format_duration
+from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import IDS, answer_results, resolved
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
-from jobdeck.core.timeparse import parse_duration, parse_time
+from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
     from datetime import datetime

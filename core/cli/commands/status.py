@@ -11,7 +11,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.jobs import audit_table
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.model import Filter, Status, Verdict
-from jobdeck.core.timeparse import format_duration, parse_duration
+from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Button, Input, Static
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.timeparse import parse_ahead
+from jobdeck.core.times import parse_ahead
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.form.widgets import Twin
 from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint

@@ -1,0 +1,254 @@
+"""Commands that act on jobs: an answer per id, `--yes`, `--dry-run`, filters, and refusals that change nothing."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import leases, producer
+from tests.core.cli.support import Jobdeck, everything
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def add(conn: psycopg.Connection[Any], message: str = "hello", task_type: str = "cli_echo") -> UUID:
+    return producer.enqueue(conn, NewJob(task_type, {"message": message}), actor="test").job_id
+
+
+def statuses(conn: psycopg.Connection[Any]) -> dict[UUID, str]:
+    return dict(conn.execute("SELECT id, status FROM job_queue").fetchall())
+
+
+def test_cancel_and_retry_one_job_by_its_id(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    [answer] = jobdeck("cancel", str(job), "--reason", "not now", "--json").data["results"]
+    assert (answer["id"], answer["ok"], answer["status"]) == (str(job), True, "cancelled")
+    assert statuses(conn) == {job: "cancelled"}
+    ran = jobdeck("retry", str(job))
+    assert ran.code == 0
+    assert str(job) in ran.out
+    assert statuses(conn) == {job: "pending"}
+    [row] = conn.execute("SELECT reason FROM job_audit WHERE action = 'cancel'").fetchall()
+    assert row == ("not now",)
+
+
+def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    here, gone = add(conn), uuid4()
+    ran = jobdeck("cancel", str(here), str(gone), "--yes", "--json")
+    assert ran.code == 1
+    assert [(answer["id"], answer["ok"]) for answer in ran.data["results"]] == [(str(here), True), (str(gone), False)]
+    assert statuses(conn) == {here: "cancelled"}
+
+
+def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    before = everything(conn)
+    for verb in ("retry", "delete"):
+        ran = jobdeck(verb, str(job), "--yes", "--json")
+        assert ran.code == 1
+        assert "running" in ran.data["results"][0]["message"]
+    assert jobdeck("edit", str(job), "--priority", "3").code == 1
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(job)).code == 0
+    assert conn.execute("SELECT cancel_requested_at IS NOT NULL FROM job_queue").fetchone() == (True,)
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel", "delete"])
+def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], verb: str
+) -> None:
+    ids = [str(add(conn)), str(add(conn))]
+    before = everything(conn)
+    jobdeck(verb, *ids).refused(1, "2 jobs", "--yes", "--dry-run")
+    jobdeck(verb, "--filter", "type:cli_echo").refused(1, "2 jobs", "--yes")
+    assert jobdeck(verb, *ids, "--dry-run", "--json").data["dry_run"] is True
+    assert everything(conn) == before
+    assert jobdeck(verb, *ids, "--yes").code == 0
+    assert everything(conn) != before
+
+
+def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    before = everything(conn)
+    jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
+    assert everything(conn) == before
+    assert jobdeck("delete", str(job), "--yes").code == 0
+    assert statuses(conn) == {}
+    assert jobdeck("restore", str(job), "--dry-run").code == 0
+    assert statuses(conn) == {}
+    assert jobdeck("restore", str(job)).code == 0
+    assert statuses(conn) == {job: "pending"}
+
+
+def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    one, two, other = add(conn, "red"), add(conn, "red"), add(conn, "blue")
+    assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
+    assert statuses(conn) == {one: "cancelled", two: "cancelled", other: "pending"}
+    assert jobdeck("cancel", "--filter", "status:failed", "--json").data["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["retry"], 2, ["--filter"]),
+        (["retry", "nonsense"], 2, ["nonsense", "id"]),
+        (["retry", "ab"], 2, ["ab", "id"]),
+        (["retry", "00000000"], 1, ["00000000", "no job"]),
+        (["retry", "--filter", "state:failed"], 2, ["state"]),
+        (["edit", "nonsense", "--priority", "1"], 2, ["nonsense"]),
+        (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["no job"]),
+        (["restore"], 2, ["ids", "--bulk"]),
+    ],
+)
+def test_what_names_no_job_is_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+) -> None:
+    add(conn)
+    before = everything(conn)
+    jobdeck(*arguments).refused(code, *words)
+    assert everything(conn) == before
+
+
+def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, other = [add(conn) for _ in range(3)], add(conn)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(str(job) for job in jobs)))
+    assert jobdeck("cancel", "-", "--yes").code == 0
+    assert statuses(conn) == dict.fromkeys(jobs, "cancelled") | {other: "pending"}
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "words"),
+    [
+        (("-",), " \n", "names no job"),
+        (("-", "01234567"), "", "Give no others beside it"),
+        (("-",), "no-id", "no-id"),
+        (("-",), f"{uuid4()}\n" * 10_001, "10000 at most"),
+    ],
+    ids=["empty", "others", "no id", "too many"],
+)
+def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
+    given: tuple[str, ...],
+    text: str,
+    words: str,
+    jobdeck: Jobdeck,
+    conn: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add(conn)
+    before = everything(conn)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    ran = jobdeck("cancel", *given, "--yes")
+    assert ran.code == 2
+    assert words in ran.err
+    assert everything(conn) == before
+
+
+def test_a_standard_input_that_is_no_text_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
+    ran = jobdeck("delete", "-", "--yes")
+    assert ran.code == 2
+    assert "is not text" in ran.err
+
+
+def test_ids_and_a_filter_together_are_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    jobdeck("retry", str(add(conn)), "--filter", "red").refused(2, "--filter")
+
+
+def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_jobs(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    first, second = add(conn), add(conn)
+    before = everything(conn)
+    jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(first)[:35]).code == 0
+    assert statuses(conn) == {first: "cancelled", second: "pending"}
+
+
+def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    before = everything(conn)
+    ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
+    assert ran.code == 1
+    assert "changed meanwhile" in ran.data["results"][0]["message"]
+    assert jobdeck("edit", str(job), "--priority", "1", "--if-version", "99").code == 1
+    assert everything(conn) == before
+    assert jobdeck("cancel", str(job), "--if-version", "1").code == 0
+
+
+def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    arguments = ["--payload", '{"times": 3}', "--at", "2030-01-01T00:00Z", "--every", "30m", "--for", "1d"]
+    assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9", "--dry-run").code == 0
+    assert conn.execute("SELECT payload->>'times' FROM job_queue").fetchone() == (None,)
+    assert jobdeck("edit", str(job), *arguments, "--priority", "7", "--max-attempts", "9").code == 0
+    edited = jobdeck("job", str(job), "--json").data
+    assert edited["payload"] == {"times": 3}
+    assert (edited["run_at"], edited["expires_at"]) == ("2030-01-01T00:00:00Z", "2030-01-02T00:00:00Z")
+    assert (edited["recurrence_interval_minutes"], edited["priority"], edited["max_attempts"]) == (30, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, ["--payload"]),
+        (["--payload", "{"], 2, ["JSON"]),
+        (["--payload", '{"times": 11}'], 1, ["times"]),
+        (["--payload", '{"mesage": ""}'], 1, ["mesage"]),
+        (["--at", "soon"], 2, ["soon"]),
+        (["--every", "0m"], 2, ["0m"]),
+        (["--for", ""], 2, ["--for"]),
+        (["--priority", "1000"], 2, ["priority"]),
+    ],
+)
+def test_an_edit_that_does_not_fit_is_refused(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+) -> None:
+    job = add(conn)
+    before = everything(conn)
+    jobdeck("edit", str(job), *arguments).refused(code, *words)
+    assert everything(conn) == before
+
+
+def test_the_payload_of_a_type_without_handler_cannot_be_edited(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    job = add(conn, task_type="from_elsewhere")
+    jobdeck("edit", str(job), "--payload", "{}").refused(1, "from_elsewhere")
+    assert jobdeck("edit", str(job), "--priority", "2").code == 0
+
+
+def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    jobdeck("enqueue", "game_platform_sync")
+    kept = "SELECT concurrency_key, max_attempts FROM job_queue"
+    [usual] = conn.execute(kept).fetchall()
+    assert usual[0] is not None
+    [job] = leases.claim(conn, "a worker", ["game_platform_sync"], 1, 60)
+    conn.execute(
+        """
+        SELECT job_queue_finish('a worker', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()],
+            ARRAY[now()], ARRAY['{}'::jsonb], 1, 1)
+        """,
+        (job.id, job.run_token),
+    )
+    before = everything(conn)
+    [told] = jobdeck("retry", str(job.id), "--dry-run", "--json").data["results"]
+    assert (told["ok"], told["message"]) == (True, "A copy of it would be enqueued.")
+    assert everything(conn) == before
+    assert jobdeck("retry", str(job.id), "--reason", "once more").code == 0
+    assert conn.execute(kept).fetchall() == [usual]
+    assert conn.execute("SELECT after, reason FROM job_audit WHERE action = 'run again'").fetchall() == [
+        ({"copy_of": str(job.id)}, "once more")
+    ]

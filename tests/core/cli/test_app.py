@@ -1,0 +1,274 @@
+"""What all commands have in common: options, exit codes, and one sentence for whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from jobdeck.core import schema
+from jobdeck.core.cli.app import COMMANDS, main
+from jobdeck.core.postgres.inspection import ROLES
+from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Jobdeck:
+    """Runs commands with no database to reach."""
+    environment(monkeypatch, tmp_path, NOWHERE)
+    return runner(capsys)
+
+
+def test_every_command_of_the_table_is_there_and_helps(offline: Jobdeck) -> None:
+    whole = offline("--help")
+    assert whole.code == 0
+    for name in COMMANDS:
+        helped = offline(name, "--help")
+        assert helped.code == 0
+        assert helped.err == ""
+        assert "--database-url" in helped.out
+        assert "--handlers" in helped.out
+        assert f"  {name} " in whole.out
+
+
+def test_the_version_is_printed(offline: Jobdeck) -> None:
+    assert offline("--version").out.startswith("jobdeck")
+
+
+def test_without_a_command_the_help_is_an_error_of_usage(offline: Jobdeck) -> None:
+    assert offline().code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["jobs", "--frobnicate"], ["jobs", "--limit", "many"], ["enqueue"]]
+)
+def test_what_is_no_command_or_option_is_one_sentence_that_names_the_help(
+    offline: Jobdeck, arguments: list[str]
+) -> None:
+    offline(*arguments).refused(2, "--help")
+
+
+@pytest.mark.parametrize("name", ["jobs", "status", "health", "doctor", "pause", "run-worker", "purge", "init"])
+def test_a_database_that_is_away_is_exit_code_3_and_its_password_stays_secret(offline: Jobdeck, name: str) -> None:
+    ran = offline(name)
+    ran.refused(3, "127.0.0.1:1/nowhere", "DATABASE_URL")
+    assert "hunter2" not in ran.err
+
+
+def test_an_address_that_is_none_is_refused_without_repeating_it(offline: Jobdeck) -> None:
+    ran = offline("jobs", "--database-url", "postgresql://u:hunter2@[::1/x")
+    ran.refused(1, "DATABASE_URL")
+    assert "hunter2" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JOBDECK_LEASE_SECONDS", "soon"),
+        ("JOBDECK_CONCURRENCY", "0"),
+        ("GAME_PLATFORM_API_BASE_URL", "http://example.org"),
+    ],
+)
+def test_a_wrong_setting_is_named(offline: Jobdeck, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    offline("jobs").refused(1, name)
+
+
+def test_a_configuration_file_that_is_missing_is_named(offline: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBDECK_CONFIG", "/nowhere/jobdeck.toml")
+    offline("types").refused(1, "JOBDECK_CONFIG", "/nowhere/jobdeck.toml")
+
+
+def test_a_handler_module_that_is_missing_is_named(offline: Jobdeck) -> None:
+    offline("types", "--handlers", "no_such_module").refused(1, "no_such_module", "PYTHONPATH")
+
+
+@pytest.mark.parametrize("placed", [["--json", "jobs"], ["jobs", "--json"]])
+def test_shared_options_stand_before_or_after_the_name(offline: Jobdeck, database_url: str, placed: list[str]) -> None:
+    before = ["--database-url", database_url]
+    assert offline(*before, *placed).data == {"jobs": [], "next": None}
+    assert offline(*placed, *before).data == {"jobs": [], "next": None}
+
+
+def test_an_option_wins_over_the_environment(offline: Jobdeck) -> None:
+    listed = offline("--handlers", "tests.core.cli.handlers", "types", "--json").data
+    assert "cli_echo" in [found["task_type"] for found in listed["types"]]
+    offline("types", "--handlers", "no_such_module").refused(1, "no_such_module")
+
+
+def test_a_database_without_the_schema_says_how_to_install_it(offline: Jobdeck, empty_database_url: str) -> None:
+    url = ["--database-url", empty_database_url]
+    offline("jobs", *url).refused(1, "jobdeck init")
+    assert offline("init", "--dry-run", *url).code == 0
+    offline("jobs", *url).refused(1, "jobdeck init")
+    assert offline("init", "--json", *url).data["version"] == schema.schema_version()
+    assert offline("init", *url).code == 0
+    assert offline("jobs", *url).code == 0
+
+
+def test_a_schema_newer_than_the_program_is_refused_by_every_command(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("INSERT INTO jobdeck_schema (version) VALUES (%s)", [schema.schema_version() + 1])
+    for name in ("jobs", "status", "run-worker", "init", "pause"):
+        jobdeck(name).refused(1, "newer", "Upgrade")
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_in_the_log(
+    offline: Jobdeck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @click.command("types")
+    def broken() -> None:
+        raise ZeroDivisionError("secret of someone@example.org")
+
+    log = tmp_path / "jobdeck.log"
+    monkeypatch.setenv("JOBDECK_LOG_FILE", str(log))
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", broken)
+    ran = offline("types")
+    ran.refused(1, "ZeroDivisionError", str(log))
+    assert "example.org" not in ran.err
+    written = log.read_text()
+    assert "Traceback" in written
+    assert "example.org" not in written
+
+
+def test_without_a_log_file_the_traceback_goes_to_the_state_folder(
+    offline: Jobdeck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @click.command("types")
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", broken)
+    log = tmp_path / "state" / "jobdeck.log"
+    offline("types").refused(1, "ZeroDivisionError", str(log))
+    assert "Traceback" in log.read_text()
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(offline: Jobdeck) -> None:
+    offline("jobs", "--search", os.fsdecode(b"\xff")).refused(2, "UTF-8")
+
+
+def test_hostile_text_in_an_argument_is_harmless_in_the_answer(offline: Jobdeck) -> None:
+    ran = offline("jobs", "--\x1b[31mred")
+    assert "\x1b" not in ran.err
+    assert ran.code == 2
+
+
+def test_an_interrupt_is_exit_code_130_and_silent(offline: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command("types")
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobdeck.core.cli.commands.jobs.types", interrupted)
+    ran = offline("types")
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment(monkeypatch, tmp_path, NOWHERE)
+    with started("types", "--json") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_a_standing_command_in_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, code: int
+) -> None:
+    environment(monkeypatch, tmp_path, NOWHERE)
+    with started("sandbox", "--json") as process:
+        assert process.stderr is not None
+        assert "serves" in process.stderr.readline()
+        process.send_signal(number)
+        ran = finish(process)
+    assert ran.code == code
+    assert json.loads(ran.out)["environment"]["GAME_PLATFORM_INTEGRATION_ENABLED"] == "true"
+
+
+def test_a_rule_of_the_sandbox_that_is_none_is_refused(offline: Jobdeck) -> None:
+    offline("sandbox", "--fail", "sometimes").refused(2, "sometimes")
+
+
+def test_python_m_core_is_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment(monkeypatch, tmp_path, NOWHERE)
+    ran_alone("jobs").refused(3, "127.0.0.1:1/nowhere")
+    listed = ran_alone("types", "--json")
+    assert listed.code == 0
+    assert "cli_echo" in listed.out
+
+
+def test_main_returns_its_exit_code_and_never_exits() -> None:
+    assert main(["--help"]) == 0
+
+
+def test_init_with_roles_creates_them_and_grants_them_their_rights(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    made = sql.SQL(", ").join(map(sql.Identifier, ROLES))
+    try:
+        assert jobdeck("init", "--roles", "--json").data["roles"] is True
+        may = (
+            "SELECT has_table_privilege('job_viewer', 'job_list', 'select'), has_function_privilege(%s, %s, 'execute')"
+        )
+        claim = "job_queue_claim(text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])"
+        assert conn.execute(may, ["job_worker", claim]).fetchone() == (True, True)
+        assert conn.execute(may, ["job_operator", claim]).fetchone() == (True, False)
+        assert jobdeck("init", "--roles").code == 0
+    finally:
+        for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
+            conn.execute(statement.format(made))
+
+
+def test_a_role_that_may_only_look_is_told_so(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    try:
+        assert jobdeck("init", "--roles").code == 0
+        conn.execute("CREATE ROLE looker LOGIN IN ROLE job_viewer")
+        as_looker = ["--database-url", make_conninfo(database_url, user="looker")]
+        assert jobdeck("jobs", *as_looker).code == 0
+        assert jobdeck("status", *as_looker).code == 0
+        before = everything(conn)
+        jobdeck("pause", *as_looker).refused(1, "may not", "job_operator")
+        jobdeck("enqueue", "cli_echo", *as_looker).refused(1, "may not")
+        assert everything(conn) == before
+    finally:
+        conn.execute("DROP ROLE IF EXISTS looker")
+        for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
+            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, ROLES))))
+
+
+def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unknown(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def severed(connection: psycopg.Connection[Any], **_: Any) -> None:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr("jobdeck.core.queue.operator.pause", severed)
+    before = everything(conn)
+    jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
+    assert everything(conn) == before
+
+
+def test_a_value_that_the_database_cannot_take_is_refused(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "jobdeck.core.queue.operator.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz")
+    )
+    jobdeck("pause").refused(2, "cannot take", "soon")

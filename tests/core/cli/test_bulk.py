@@ -1,0 +1,130 @@
+"""Bulk actions from the command line: more jobs than one statement takes, their answers, stopping, taking back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.cli import answers
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import bulk, leases, producer
+from jobdeck.core.read.filters import parse_filter
+from tests.core.cli.support import Jobdeck, everything
+from tests.support.queue import audit_rows
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST", 3)
+
+
+def fill(conn: Connection, number: int = 5) -> list[UUID]:
+    return [producer.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job_id for _ in range(number)]
+
+
+def statuses(conn: Connection) -> list[str]:
+    return sorted(status for (status,) in conn.execute("SELECT status FROM job_queue").fetchall())
+
+
+def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
+    ids = fill(conn)
+    before = everything(conn)
+    jobdeck("cancel", "--filter", "type:cli_echo").refused(1, "5 jobs", "--yes")
+    told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
+    assert told["jobs"] == 5
+    assert everything(conn) == before
+    ran = jobdeck("cancel", "--filter", "type:cli_echo", "--yes", "--reason", "bad data", "--json")
+    assert ran.code == 0
+    assert (ran.data["state"], ran.data["done"], ran.data["refused"]) == ("finished", 5, 0)
+    assert "a worker goes on with it" in ran.err
+    assert statuses(conn) == ["cancelled"] * 5
+    assert {row["reason"] for row in audit_rows(conn, "cancel")} == {"bad data"}
+    listed = jobdeck("bulk", "list", "--json").data["bulks"]
+    assert [(one["action"], one["words"], one["done"]) for one in listed] == [("cancel", "type:cli_echo", 5)]
+    shown = jobdeck("bulk", "show", ran.data["bulk"][-8:], "--json").data
+    assert [answer["id"] for answer in shown["results"]] == sorted(str(job) for job in ids)
+    assert all(answer["ok"] for answer in shown["results"])
+
+
+def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:
+    ids = fill(conn)
+    (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    ran = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json")
+    assert ran.code == 1
+    assert [answer["id"] for answer in ran.data["results"]] == [str(claimed.id)]
+    assert statuses(conn) == ["running"]
+    shown = jobdeck("bulk", "show", ran.data["bulk"], "--refused")
+    assert "running" in shown.out
+    assert str(claimed.id) in shown.out
+    assert not any(str(job) in shown.out for job in ids if job != claimed.id)
+
+
+def test_a_bulk_deletion_is_taken_back(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
+    assert statuses(conn) == []
+    jobdeck("bulk", "undo", deleted).refused(1, "5 jobs", "--yes")
+    assert jobdeck("bulk", "undo", deleted, "--dry-run").code == 0
+    assert statuses(conn) == []
+    assert jobdeck("bulk", "undo", deleted, "--yes").code == 0
+    assert statuses(conn) == ["pending"] * 5
+
+
+def test_the_jobs_of_an_earlier_bulk_action_can_be_acted_on_again(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    cancelled = jobdeck("cancel", "--filter", "status:pending", "--yes", "--json").data["bulk"]
+    fill(conn, 2)
+    assert jobdeck("retry", "--bulk", cancelled[-8:], "--yes").code == 0
+    assert statuses(conn) == ["pending"] * 7
+    jobdeck("retry", "--bulk", cancelled, "--filter", "x").refused(2, "--bulk")
+    jobdeck("retry", "--bulk", "00000000").refused(1, "00000000")
+
+
+def test_an_unfinished_one_is_stopped(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    choice = bulk.choose(conn, parse_filter(""), actor="test")
+    assert choice is not None
+    bulk.start(conn, choice.bulk.id, "cancel", actor="test")
+    assert jobdeck("bulk", "stop", str(choice.bulk.id), "--dry-run").code == 0
+    bulk.step(conn, choice.bulk.id, driver="test", limit=1)
+    assert "1 of 5 jobs" in jobdeck("bulk", "stop", str(choice.bulk.id)).out
+    jobdeck("bulk", "stop", str(choice.bulk.id)).refused(1, "stopped already")
+    assert statuses(conn) == ["cancelled", *["pending"] * 4]
+    jobdeck("bulk", "undo", str(choice.bulk.id)).refused(1, "cancel")
+
+
+def test_nothing_that_matches_is_nothing_done(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    cancelled = jobdeck("cancel", "--filter", "", "--yes")
+    assert cancelled.code == 2
+    assert "None" in jobdeck("bulk", "list").out
+
+
+def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")
+    assert choice is not None
+    bulk.start(conn, choice.bulk.id, "cancel", actor="somebody")
+    bulk.step(conn, choice.bulk.id, driver="somebody", limit=2)
+    assert "2 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id), "--dry-run").out
+    assert statuses(conn).count("cancelled") == 2
+    assert "5 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id)).out
+    assert statuses(conn) == ["cancelled"] * 5
+    jobdeck("bulk", "go-on", str(choice.bulk.id)).refused(1, "finished already")
+
+
+def test_deleted_jobs_of_an_earlier_bulk_action_are_restored(jobdeck: Jobdeck, conn: Connection) -> None:
+    fill(conn)
+    deleted = jobdeck("delete", "--filter", "type:cli_echo", "--yes", "--json").data["bulk"]
+    jobdeck("restore", "--bulk", deleted).refused(1, "5 jobs", "--yes")
+    assert jobdeck("restore", "--bulk", deleted, "--yes").code == 0
+    assert statuses(conn) == ["pending"] * 5
+    jobdeck("restore").refused(2, "--bulk")

@@ -1,0 +1,81 @@
+"""What a command says to a role that may not do what was asked: what is missing, and who has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.postgres import inspection
+from tests.core.queue.test_roles import People
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.core.cli.support import Jobdeck
+    from tests.support.postgres import PostgresServer
+
+    SignIn = Callable[[str | None], str]
+
+
+@pytest.fixture
+def as_member(
+    conn: psycopg.Connection[Any], postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SignIn]:
+    """Lets the commands that follow sign in as a member of a group; returns the role's name."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    people = People(postgres)
+
+    def sign_in(group: str | None) -> str:
+        with people.sign_in(database_url, group) as connection:
+            user = connection.info.user
+        monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{user}@"))
+        return user
+
+    yield sign_in
+    people.remove()
+
+
+def test_a_worker_is_told_that_actions_take_an_operator(jobdeck: Jobdeck, as_member: SignIn) -> None:
+    role = as_member("job_worker")
+    for command in (("pause",), ("purge", "--yes")):
+        jobdeck(*command).refused(1, role, "It takes a member of job_operator; it is a member of job_worker.")
+
+
+@pytest.mark.parametrize(
+    ("group", "statement", "holders"),
+    [
+        ("job_operator", "SELECT job_queue_reap(1, 1)", None),
+        ("job_operator", "SELECT job_worker_remove('w')", ("job_worker",)),
+        ("job_operator", "SELECT email FROM profiles", ("job_worker",)),
+        ("job_worker", "DELETE FROM job_queue", ()),
+        ("job_viewer", "SELECT * FROM job_queue", ("job_operator", "job_worker")),
+    ],
+)
+def test_who_has_the_right_is_read_from_the_database(
+    as_member: SignIn, database_url: str, group: str, statement: str, holders: tuple[str, ...] | None
+) -> None:
+    role = as_member(group)
+    url = database_url.replace("//jobdeck@", f"//{role}@")
+    with psycopg.connect(url, autocommit=True) as conn:
+        with pytest.raises(psycopg.Error) as refused:
+            conn.execute(statement.encode())
+        found = inspection.denial(conn, str(refused.value))
+    assert (found.role, found.holders) == (role, holders)
+    assert group in found.groups
+
+
+def test_a_viewer_is_told_that_enqueueing_takes_an_operator_or_a_worker(jobdeck: Jobdeck, as_member: SignIn) -> None:
+    as_member("job_viewer")
+    jobdeck("enqueue", "cli_echo").refused(
+        1, "It takes a member of job_operator or job_worker; it is a member of job_viewer."
+    )
+
+
+def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) -> None:
+    as_member(None)
+    jobdeck("jobs").refused(
+        1, "job_viewer", "it is a member of none of job_viewer, job_operator, job_worker."
+    )  # fmt: skip

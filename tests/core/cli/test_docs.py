@@ -1,0 +1,119 @@
+"""What the documents say of commands and settings is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from pydantic import AliasChoices
+
+from jobdeck.core.cli.app import COMMANDS, cli
+from jobdeck.core.settings import Settings
+from tests.core.cli.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+READ_BESIDE_SETTINGS = {"JOBDECK_CONFIG", "XDG_CONFIG_HOME"}
+OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def fenced(page: Path) -> list[str]:
+    """The lines of a page's shell examples."""
+    return [
+        line.strip()
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for line in block.splitlines()
+        if line.strip()
+    ]
+
+
+def spoken(page: Path) -> list[str]:
+    """The commands that a page names within a sentence or a table."""
+    return re.findall(r"`((?:jobdeck|\./run) [^`]+)`", page.read_text(encoding="utf-8"))
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]] | None:
+    """The command and its arguments in a line of shell; None where the line runs none."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if len(words) < 2 or words[0] not in {"jobdeck", "./run"} or words[1] in OF_THE_DASHBOARD or words[1].isupper():
+        return None
+    group: click.Command = cli
+    words = words[1:]
+    while words and isinstance(group, click.Group):
+        found = group.get_command(click.Context(group), words[0])
+        assert found is not None, words
+        group, words = found, words[1:]
+    return group, words
+
+
+def unknown_options(line: str) -> list[str]:
+    found = command_of(shlex.split(line, comments=True))
+    if found is None:
+        return []
+    command, arguments = found
+    known = {"--help"} | {name for parameter in command.params for name in parameter.opts}
+    return [word for word in arguments if word.startswith("--") and word not in known]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_in_the_documents_exists(page: Path) -> None:
+    lines = fenced(page) + spoken(page)
+    assert {line: bad for line in lines if (bad := unknown_options(line))} == {}
+
+
+def test_the_operators_page_covers_every_command_but_the_tools() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    missing = [name for name in COMMANDS if f"jobdeck {name}" not in text]
+    assert sorted(missing) == ["demo", "sandbox"]
+
+
+def table_rows() -> dict[str, str]:
+    """The variables of the README's configuration table, each with its default."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Configuration")[1].split("\n## ")[0]
+    rows: dict[str, str] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`([A-Z_0-9]+)`", cells[0]) if line.startswith("|") else []:
+            assert name not in rows
+            rows[name] = cells[1]
+    return rows
+
+
+def aliases() -> dict[str, object]:
+    """Every variable that `Settings` reads, with its default."""
+    found: dict[str, object] = {}
+    for field in Settings.model_fields.values():
+        assert isinstance(field.validation_alias, AliasChoices)
+        found |= dict.fromkeys((str(name) for name in field.validation_alias.choices), field.default)
+    return found
+
+
+def test_the_configuration_table_lists_every_variable_that_is_read_and_no_other() -> None:
+    assert set(table_rows()) == set(aliases()) | READ_BESIDE_SETTINGS
+
+
+def test_the_configuration_table_tells_the_defaults() -> None:
+    rows = table_rows()
+    for name, default in aliases().items():
+        told = rows[name].strip("`")
+        if default is None or default == "":
+            assert told in {"", "the embedded database", "the system's state folder"}, name
+        elif isinstance(default, float):
+            assert float(told) == default, name
+        else:
+            assert told == str(default).lower() or told == str(default), name
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []

@@ -1,0 +1,101 @@
+"""`doctor`: each thing that can be wrong under the queue is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.postgres.inspection import ROLES
+
+if TYPE_CHECKING:
+    from tests.core.cli.support import Jobdeck
+
+
+def verdicts(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:
+    return {
+        found["signal"]: (found["verdict"], found["evidence"]) for found in jobdeck("doctor", "--json").data["findings"]
+    }
+
+
+def test_a_sound_database_is_exit_code_0(jobdeck: Jobdeck) -> None:
+    assert jobdeck("doctor").code == 0
+    found = verdicts(jobdeck)
+    for signal in ("server", "LISTEN", "pooler", "clock", "schema", "rights", "indexes", "dead rows", "transactions"):
+        assert found[signal][0] == "ok", found[signal]
+
+
+def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("DROP INDEX job_queue_claimable")
+    assert jobdeck("doctor").code == 4
+    verdict, evidence = verdicts(jobdeck)["indexes"]
+    assert verdict == "critical"
+    assert "job_queue_claimable" in evidence
+
+
+def test_an_invalid_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_queue_claimable'::regclass")
+    assert jobdeck("doctor").code == 4
+    assert "job_queue_claimable (invalid)" in verdicts(jobdeck)["indexes"][1]
+
+
+def test_a_missing_schema_is_critical_and_the_rest_is_still_looked_at(
+    jobdeck: Jobdeck, empty_database_url: str
+) -> None:
+    ran = jobdeck("doctor", "--database-url", empty_database_url)
+    assert ran.code == 4
+    assert "jobdeck init" in ran.out
+    assert "LISTEN" in ran.out
+
+
+def test_missing_roles_are_a_warning(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    there = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)])}
+    verdict, evidence = verdicts(jobdeck)["roles"]
+    if there == set(ROLES):
+        assert verdict == "ok"
+    else:
+        assert verdict == "warning"
+        assert "init --roles" in evidence
+
+
+def test_the_oldest_open_transaction_is_named_with_its_application(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    with psycopg.connect(database_url, application_name="forgotten \x1b[31m report") as other:
+        other.execute("SELECT 1 FROM job_queue")
+        verdict, evidence = verdicts(jobdeck)["transactions"]
+        assert verdict == "ok"
+        assert f"pid {other.info.backend_pid}" in evidence
+        assert "forgotten" in evidence
+        assert "\x1b" not in jobdeck("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("variables", "verdict", "word"),
+    [
+        ({}, "warning", "dry run"),
+        ({"GAME_PLATFORM_INTEGRATION_ENABLED": "true"}, "critical", "GAME_PLATFORM_API_TOKEN"),
+        (
+            {"GAME_PLATFORM_INTEGRATION_ENABLED": "true", "GAME_PLATFORM_API_TOKEN": "hunter2"},
+            "ok",
+            "https://api.metactf.com",
+        ),
+    ],
+)
+def test_the_vendors_configuration_is_judged_without_telling_secrets(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], verdict: str, word: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ran = jobdeck("doctor", "--json")
+    assert ran.code == (4 if verdict == "critical" else 0)
+    assert "hunter2" not in ran.out + ran.err
+    found = verdicts(jobdeck)["game platform"]
+    assert found[0] == verdict
+    assert word in found[1]
+
+
+def test_a_pooler_is_noticed(jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobdeck.core.postgres.database.POOLER_PORT", psycopg.conninfo.conninfo_to_dict("").get("port"))
+    assert verdicts(jobdeck)["pooler"][0] in {"ok", "warning"}

@@ -1,0 +1,285 @@
+"""Commands that look: what they show, in which shape, and that nothing hostile or secret comes through."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.cli.commands.jobs import SORTS
+from jobdeck.core.model import Job, NewJob, Run
+from jobdeck.core.queue import operator, producer
+from jobdeck.core.read import jobs
+from tests.core.cli.support import Jobdeck, everything
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import psycopg
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
+CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
+
+
+def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
+    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
+
+
+def test_jobs_pages_through_all_of_them_once(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    ids = {str(add(conn)) for _ in range(5)}
+    seen: list[str] = []
+    cursor: list[str] = []
+    while True:
+        page = jobdeck("jobs", "--limit", "2", "--json", *cursor).data
+        seen += [job["id"] for job in page["jobs"]]
+        if page["next"] is None:
+            break
+        cursor = ["--after", page["next"]]
+    assert len(seen) == 5
+    assert set(seen) == ids
+    first = jobdeck("jobs", "--limit", "2")
+    assert len(first.out.splitlines()) == 3
+    assert "--after" in first.err
+
+
+def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    red, blue = add(conn, message="red"), add(conn, message="blue")
+    other = add(conn, "from_elsewhere")
+    operator.cancel(conn, [blue], actor="test")
+
+    def ids(*arguments: str) -> set[str]:
+        return {job["id"] for job in jobdeck("jobs", "--json", *arguments).data["jobs"]}
+
+    assert ids("--status", "cancelled") == {str(blue)}
+    assert ids("--type", "from_elsewhere") == {str(other)}
+    assert ids("--search", "red") == {str(red)}
+    assert ids("--filter", "status:pending type:cli_echo") == {str(red)}
+    assert ids("--filter", "type:cli_echo", "--search", "blue") == {str(blue)}
+    jobdeck("jobs", "--filter", "status:failed", "--status", "pending").refused(2, "--filter", "status")
+
+
+def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    told = add(conn)
+    untold = conn.execute(
+        "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
+    ).fetchone()
+    assert untold is not None
+    enqueued = jobs.job(conn, told)
+    assert enqueued is not None
+    assert enqueued.created_at is not None
+    assert jobdeck("run-worker", "--json").data["succeeded"] == 2
+    job = jobdeck("job", str(told), "--json").data
+    assert (job["attempts"], job["max_attempts"], job["priority"], job["created_by"]) == (1, None, None, None)
+    assert job["created_at"][:19] == enqueued.created_at.isoformat()[:19]
+    assert jobdeck("job", str(untold[0]), "--json").data["created_at"] is None
+    text = jobdeck("job", str(untold[0])).out
+    assert re.search(r"^attempts +1/-$", text, re.MULTILINE)
+    assert re.search(r"^created +-$", text, re.MULTILINE)
+    assert "version" not in text
+    listed = jobdeck("jobs", "--status", "succeeded").out
+    assert all("  1/-  " in line for line in listed.splitlines()[1:])
+
+
+def test_an_empty_list_says_so(jobdeck: Jobdeck) -> None:
+    assert jobdeck("jobs").out == "No jobs.\n"
+    assert jobdeck("runs").out == "No runs.\n"
+    assert jobdeck("errors").out == "No failed runs.\n"
+    assert jobdeck("audit").out == "Nothing was done.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["jobs", "--after", "nonsense"],
+        ["jobs", "--after", "٣"],
+        ["runs", "--after", "nonsense"],
+        ["runs", "--after", "9" * 30],
+        ["runs", "--after", "²"],
+        ["jobs", "--status", "broken"],
+        ["jobs", "--sort", "colour"],
+        ["runs", "--outcome", "fine"],
+        ["runs", "--job", "nonsense"],
+        ["errors", "--since", "long ago"],
+        ["audit", "--since", "0d"],
+        ["job", "nonsense"],
+        ["why", "nonsense"],
+    ],
+)
+def test_what_cannot_be_looked_up_is_refused(jobdeck: Jobdeck, arguments: list[str]) -> None:
+    jobdeck(*arguments).refused(2)
+
+
+@pytest.mark.parametrize("name", ["job", "why"])
+def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None:
+    jobdeck(name, "11111111-1111-1111-1111-111111111111").refused(1, "11111111", "job")
+
+
+def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    assert SORTS == jobs.SORTS
+    add(conn)
+    for order in SORTS:
+        assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1
+
+
+def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn, HOSTILE, message=HOSTILE)
+    conn.execute("UPDATE job_queue SET status = 'failed', last_error = %s, dedupe_key = %s", [HOSTILE, HOSTILE])
+    operator.pause(conn, reason=HOSTILE, actor=HOSTILE)
+    for arguments in (["jobs"], ["job", str(job)], ["why", str(job)], ["status"], ["audit"], ["health"]):
+        shown = jobdeck(*arguments)
+        assert shown.code in {0, 4}
+        assert not [control for control in CONTROLS if control in shown.out + shown.err]
+        assert "\u202e" not in shown.out
+        printed = jobdeck(*arguments, "--json").out
+        assert printed.isascii()
+        assert not [control for control in CONTROLS if control in printed]
+    rows = jobdeck("jobs").out.splitlines()
+    assert len(rows) == 2
+    assert jobdeck("jobs", "--json").data["jobs"][0]["last_error"] == HOSTILE
+
+
+def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn, message="write to someone@example.org", password="hunter2")
+    for arguments in (["jobs"], ["job", str(job)]):
+        shown = jobdeck(*arguments).out
+        assert "someone@example.org" not in shown
+        assert "hunter2" not in shown
+
+
+def test_a_job_shows_its_runs_why_and_audit(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn, "cli_refuse", reason="the field is wet")
+    assert jobdeck("run-worker").code == 0
+    operator.retry(conn, [job], actor="someone", reason="dry again")
+    data = jobdeck("job", str(job), "--json").data
+    assert {found.name for found in fields(Job)} <= data.keys()
+    [run] = data["runs"]
+    assert {found.name for found in fields(Run)} == run.keys()
+    assert (run["outcome"], run["error_kind"]) == ("failed", "permanent")
+    assert [entry["action"] for entry in data["audit"]] == ["retry"]
+    assert any(not clause["holds"] for clause in data["why"]) or data["status"] == "pending"
+    shown = jobdeck("job", str(job)).out
+    for words in ("the field is wet", "dry again", "cli_refuse", "CLAUSE"):
+        assert words in shown
+
+
+def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    done, failed = add(conn), add(conn, "cli_refuse")
+    assert jobdeck("run-worker").code == 0
+
+    def jobs_of(*arguments: str) -> set[str]:
+        return {run["job_id"] for run in jobdeck("runs", "--json", *arguments).data["runs"]}
+
+    assert jobs_of() == {str(done), str(failed)}
+    assert jobs_of("--job", str(done)) == {str(done)}
+    assert jobs_of("--type", "cli_refuse") == {str(failed)}
+    assert jobs_of("--outcome", "succeeded") == {str(done)}
+    page = jobdeck("runs", "--limit", "1", "--json").data
+    rest = jobdeck("runs", "--after", page["next"], "--json").data
+    assert page["runs"] + rest["runs"] == jobdeck("runs", "--json").data["runs"]
+    assert rest["next"] is None
+    jobdeck("why", str(done)).refused(1, "not in the queue", "jobdeck runs")
+
+
+def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    for number in range(3):
+        add(conn, "cli_refuse", reason=f"no room for {number} more")
+    assert jobdeck("run-worker").code == 0
+    [group] = jobdeck("errors", "--json").data["errors"]
+    assert (group["task_type"], group["count"], len(group["job_ids"])) == ("cli_refuse", 3, 3)
+    assert "no room" in jobdeck("errors").out
+
+
+def test_why_says_for_each_clause_whether_it_holds(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    operator.pause(conn, reason="lunch", actor="someone")
+    answer = jobdeck("why", str(job), "--json").data
+    assert (answer["id"], answer["claimable"]) == (str(job), False)
+    assert "lunch" in json.dumps(answer["clauses"])
+    shown = jobdeck("why", str(job)).out
+    assert "lunch" in shown
+    assert "NO" in shown
+
+
+def test_types_lists_the_registry_with_payload_schema_and_policy(jobdeck: Jobdeck) -> None:
+    found = {entry["task_type"]: entry for entry in jobdeck("types", "--json").data["types"]}
+    echo = found["cli_echo"]
+    assert (echo["label"], echo["purpose"], echo["max_attempts"]) == ("Echo", "Say a message", 3)
+    assert echo["recurring_every_minutes"] == 15
+    assert "coachId" in echo["payload_schema"]["properties"]
+    assert "coachId" in jobdeck("types").out
+
+
+def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    add(conn)
+    add(conn, "cli_refuse")
+    assert jobdeck("run-worker").code == 0
+    add(conn)
+    operator.pause(conn, reason="lunch", actor="someone")
+    operator.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
+    data = jobdeck("status", "--json").data
+    assert data["counts"] == {
+        "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "total": 2
+    }  # fmt: skip
+    assert data["processing"]["paused_reason"] == "lunch"
+    assert [pause["task_type"] for pause in data["processing"]["paused_types"]] == ["cli_wait"]
+    assert data["last_trigger"]["source"] == "cli"
+    assert data["recent_runs"] == [
+        {"task_type": "cli_echo", "outcome": "succeeded", "count": 1},
+        {"task_type": "cli_refuse", "outcome": "failed", "count": 1},
+    ]
+    shown = jobdeck("status").out
+    for words in ("PAUSED by someone", "lunch", "bad data", "cli_refuse", "2 in the queue: 1 pending, 1 failed\n"):
+        assert words in shown
+
+
+def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    job = add(conn, message="write to mara@example.org")
+    looks = "SELECT count(*) FROM job_audit WHERE action = 'reveal' AND job_id = %s"
+    for arguments in (["job", str(job)], ["jobs"]):
+        for form in ([], ["--json"]):
+            assert "mara@example.org" not in jobdeck(*arguments, *form).out
+    assert conn.execute(looks, (job,)).fetchone() == (0,)
+    assert jobdeck("job", str(job), "--reveal", "--json").data["payload"] == {"message": "write to mara@example.org"}
+    assert "mara@example.org" in jobdeck("job", str(job), "--reveal").out
+    assert conn.execute(looks, (job,)).fetchone() == (2,)
+
+
+def test_health_is_exit_code_4_when_it_is_critical(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    conn.execute("UPDATE job_queue SET run_at = now() - interval '2 hours'")
+    ran = jobdeck("health", "--json")
+    assert ran.code == 4
+    assert ran.data["verdict"] == "critical"
+    assert jobdeck("health").code == 4
+    worst = ran.data["findings"][0]["evidence"]
+    assert f"critical: {worst}" in jobdeck("status").out
+    operator.pause(conn, reason="lunch", actor="someone")
+    assert jobdeck("health", "--json").data["verdict"] != "ok"
+
+
+def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    operator.cancel(conn, [job], actor="someone@local", reason="not now")
+    [entry] = jobdeck("audit", "--job", str(job), "--since", "1h", "--json").data["audit"]
+    assert (entry["actor"].split()[0], entry["action"], entry["reason"]) == ("someone@local", "cancel", "not now")
+    assert "not now" in jobdeck("audit").out
+
+
+def test_looking_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = str(add(conn))
+    before = everything(conn)
+    for arguments in (
+        ["jobs"], ["job", job], ["runs"], ["why", job], ["types"], ["status"], ["health"], ["errors"], ["audit"],
+        ["doctor"], ["cleanup"], ["purge"], ["run-worker", "--dry-run"], ["init", "--dry-run"],
+    ):  # fmt: skip
+        assert jobdeck(*arguments).code in {0, 4}
+    assert everything(conn) == before

@@ -1,0 +1,155 @@
+"""`worker` and `run-worker`, as a person or a supervisor runs them."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import operator, producer
+from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from uuid import UUID
+
+
+def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
+    return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id
+
+
+def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    ids = {str(add(conn)), str(add(conn)), str(add(conn, "cli_refuse"))}
+    left = add(conn)
+    result = jobdeck("run-worker", "--limit", "3", "--json").data
+    assert result.keys() == {"status", "processed", "succeeded", "failed", "message", "results"}
+    assert (result["status"], result["processed"], result["succeeded"], result["failed"]) == ("ok", 3, 2, 1)
+    assert {found["id"] for found in result["results"]} == ids
+    rows = conn.execute("SELECT id, status FROM job_queue WHERE status <> 'failed'").fetchall()
+    assert rows == [(left, "pending")]
+    [trigger] = conn.execute("SELECT source, processed, succeeded, failed FROM job_worker_runs").fetchall()
+    assert trigger == ("cli", 3, 2, 1)
+
+
+def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    operator.pause(conn, reason="lunch", actor="someone")
+    result = jobdeck("run-worker", "--json").data
+    assert (result["status"], result["processed"]) == ("paused", 0)
+    assert "lunch" in result["message"]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("vendor down", "vendor down"), (None, "no reason given")])
+def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], reason: str | None, told: str
+) -> None:
+    add(conn)
+    operator.pause(conn, reason=reason, actor="someone")
+    out = jobdeck("run-worker").out
+    assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` lets it go on." in out
+    assert "processed 0" not in out
+
+
+def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    before = everything(conn)
+    result = jobdeck("run-worker", "--dry-run", "--json").data
+    assert [found["id"] for found in result["results"]] == [str(job)]
+    assert everything(conn) == before
+
+
+@pytest.mark.parametrize("limit", ["0", "11", "-1", "many"])
+def test_a_limit_that_is_none_is_refused(jobdeck: Jobdeck, limit: str) -> None:
+    jobdeck("run-worker", "--limit", limit).refused(2, "--limit")
+
+
+def test_a_draining_worker_ends_when_nothing_is_due(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    for _ in range(20):
+        add(conn)
+    future = producer.enqueue(conn, NewJob("cli_echo", priority=1, run_at=_tomorrow(conn)), actor="test").job_id
+    done = jobdeck("worker", "--drain", "--concurrency", "2", "--json").data
+    assert (done["claimed"], done["succeeded"], done["failed"]) == (20, 20, 0)
+    assert conn.execute("SELECT id FROM job_queue").fetchall() == [(future,)]
+    assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
+
+
+def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    other = add(conn, "cli_refuse")
+    add(conn)
+    assert jobdeck("worker", "--drain", "--types", "cli_echo").code == 0
+    assert conn.execute("SELECT id, status FROM job_queue").fetchall() == [(other, "pending")]
+    jobdeck("worker", "--drain", "--types", "cli_ecco").refused(1, "cli_ecco")
+    jobdeck("worker", "--drain", "--types", ",").refused(2, "--types")
+
+
+@contextmanager
+def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker as a process of its own that holds a job."""
+    job = add(conn, "cli_wait")
+    with (
+        started(command, "--json", **changes) as process,
+        psycopg.connect(conn.info.dsn, autocommit=True) as listening,
+    ):
+        listening.execute("LISTEN job_queue")
+        while conn.execute("SELECT status FROM job_queue WHERE id = %s", [job]).fetchone() != ("running",):
+            assert process.poll() is None
+            list(listening.notifies(timeout=0.1, stop_after=1))
+        yield process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_a_signal_hands_running_jobs_back_and_keeps_their_attempt(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int, code: int
+) -> None:
+    with standing(conn, JOBDECK_DRAIN_SECONDS="0.2") as process:
+        process.send_signal(number)
+        ran = finish(process)
+    assert ran.code == code
+    assert '"claimed": 1' in ran.out
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
+    assert conn.execute("SELECT outcome FROM job_runs").fetchall() == [("released",)]
+    assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
+
+
+def test_a_second_signal_does_not_wait_for_running_jobs(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    with standing(conn, JOBDECK_DRAIN_SECONDS="3600") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while "draining" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert finish(process).code == 0
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_cycle_that_is_interrupted_hands_its_job_back(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], number: int
+) -> None:
+    with standing(conn, "run-worker") as process:
+        process.send_signal(number)
+        ran = finish(process)
+    assert (ran.code, ran.out) == (130, "")
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
+    assert conn.execute("SELECT status FROM job_worker_runs").fetchall() == [("error",)]
+    assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
+
+
+def test_a_worker_logs_to_stderr_and_keeps_stdout_for_data(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    ran = ran_alone("worker", "--drain", "--json", JOBDECK_LOG_FORMAT="json")
+    assert ran.data["succeeded"] == 1
+    assert '"run succeeded"' in ran.err
+
+
+def _tomorrow(conn: psycopg.Connection[Any]) -> Any:
+    row = conn.execute("SELECT now() + interval '1 day'").fetchone()
+    assert row is not None
+    return row[0]

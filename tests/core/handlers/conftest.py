@@ -1,0 +1,30 @@
+"""A world for each test: a fresh database and an empty sandbox vendor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.programme.sandbox.server import Sandbox
+from tests.core.handlers.mail_world import MailWorld
+from tests.core.handlers.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+
+@pytest.fixture
+def world(conn: psycopg.Connection[Any]) -> Iterator[World]:
+    """Tables without rows and a vendor without accounts."""
+    with Sandbox(people=False) as sandbox:
+        yield World(conn, sandbox)
+
+
+@pytest.fixture
+def mail(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
+    """Tables with one coach, and vendors who have seen nobody."""
+    with Sandbox(people=False) as sandbox:
+        yield MailWorld(conn, sandbox)

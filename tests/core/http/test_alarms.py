@@ -1,0 +1,292 @@
+"""Whom Sentry is told of, over real envelopes: lost runs, alarms and their end, databases away, series checking in."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobdeck.core.alerts import alarms
+from jobdeck.core.alerts.alarms import Outage, Sentinel
+from jobdeck.core.alerts.sentry import LOST_TOLD, Alerts
+from jobdeck.core.alerts.sentry_events import fingerprint
+from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import operator, producer
+from jobdeck.core.read.health import expect_trigger
+from jobdeck.core.registry import Done, Registry
+from jobdeck.core.worker.worker import Worker
+from tests.core.alerts.test_sentry import receiving
+from tests.core.http.support import opened, pass_time
+from tests.core.http.test_scheduler_health import announce, call
+from tests.support.queue import ACTOR, add, advance, claim, value
+from tests.support.working import enqueue, job_type, quick_settings, until, working
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.core.alerts.test_sentry import Receiver
+
+    Connection = psycopg.Connection[Any]
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def sentry() -> Iterator[Receiver]:
+    with receiving() as server:
+        yield server
+
+
+def alerts_to(server: Receiver, **more: Any) -> Alerts:
+    return Alerts(quick_settings(sentry_dsn=server.dsn, environment="staging", **more))
+
+
+def told(server: Receiver) -> list[tuple[str, str]]:
+    """Level and message of every event, in order."""
+    return [(event["level"], event.get("message", event["tags"]["outcome"])) for event in server.events]
+
+
+class TestSentinel:
+    def test_an_incident_is_told_once_however_many_watch_and_so_is_its_end(
+        self, conn: Connection, sentry: Receiver
+    ) -> None:
+        alerts = [alerts_to(sentry), alerts_to(sentry)]
+        watchers = [Sentinel(one, f"host-{number}") for number, one in enumerate(alerts)]
+        expect_trigger(conn, 1)
+        call(conn)
+
+        def look() -> None:
+            for watcher in (*watchers, Sentinel(alerts[0], "started later")):
+                watcher.look(conn)
+
+        look()
+        pass_time(conn, 2.5 * MINUTE)
+        look()
+        pass_time(conn, MINUTE)
+        look()
+        pass_time(conn, 10 * MINUTE)
+        look()
+        call(conn)
+        look()
+        for one in alerts:
+            one.close()
+        assert [level for level, _ in told(sentry)] == ["error", "info"]
+        (_, began), (_, ended) = told(sentry)
+        assert began.startswith(
+            "The scheduler has stopped: its last good call was 3m ago, and one is expected every 1m"
+        )
+        assert ended.startswith("Recovered: trigger. The scheduler calls as expected")
+        assert "recovered 0s ago, after 13m without a call" in ended
+        for event in sentry.events:
+            assert event["tags"]["job_runner"] == "jobdeck"
+            assert event["tags"]["signal"] == "trigger"
+        assert [event["fingerprint"] for event in sentry.events] == [
+            ["job_runner", "alarm: trigger"], ["job_runner", "recovered: trigger"],
+        ]  # fmt: skip
+
+    def test_a_stalled_queue_is_an_alarm(self, conn: Connection, sentry: Receiver) -> None:
+        alerts = alerts_to(sentry)
+        watcher = Sentinel(alerts, "host")
+        add(conn)
+        announce(conn)
+        watcher.look(conn)
+        pass_time(conn, 16 * MINUTE)
+        announce(conn)
+        watcher.look(conn)
+        claim(conn)
+        watcher.look(conn)
+        alerts.close()
+        assert [level for level, _ in told(sentry)] == ["error", "info"]
+        assert told(sentry)[0][1].startswith("Nothing was claimed for 16m, though jobs are due and processing is on")
+
+    def test_a_pause_is_no_alarm(self, conn: Connection, sentry: Receiver) -> None:
+        alerts = alerts_to(sentry)
+        announce(conn)
+        add(conn)
+        operator.pause(conn, reason=None, actor=ACTOR)
+        pass_time(conn, 30 * MINUTE)
+        announce(conn)
+        Sentinel(alerts, "host").look(conn)
+        alerts.close()
+        assert sentry.events == []
+
+    def test_who_has_nobody_to_tell_takes_no_alarm_from_who_has(self, conn: Connection, sentry: Receiver) -> None:
+        alerts = alerts_to(sentry)
+        Sentinel(Alerts(quick_settings()), "silent").look(conn)
+        Sentinel(alerts, "host").look(conn)
+        alerts.close()
+        assert [level for level, _ in told(sentry)] == ["error"]
+        assert "No worker has ever been heard of" in told(sentry)[0][1]
+
+    def test_an_open_door_watches_by_itself(
+        self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jobdeck.core.http.watcher.STEP_SECONDS", 0.02)
+        monkeypatch.setattr("jobdeck.core.http.watcher.LOOK_SECONDS", 0.02)
+        with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
+            assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
+            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")
+            door.run()
+            until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "the first alarm's end")
+            pass_time(conn, 4 * MINUTE)
+            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm")
+            door.run()
+            until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "its end")
+        messages = [message for _, message in told(sentry)]
+        assert any(message.startswith("The scheduler has stopped") for message in messages)
+        assert messages[-1].startswith("Recovered: trigger.")
+
+    def test_a_standing_worker_watches_too(
+        self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("jobdeck.core.worker.maintenance.LOOK_SECONDS", 0.02)
+        add(conn, "unheard_of")
+        pass_time(conn, 20 * MINUTE)
+        with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn)):
+            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm")
+        assert told(sentry)[0][1].startswith("Nothing was claimed for 20m")
+
+
+class TestLostRuns:
+    def test_each_lost_run_is_told_and_the_last_attempt_as_a_failure(
+        self, database_url: str, conn: Connection, sentry: Receiver
+    ) -> None:
+        again = add(conn, max_attempts=3)
+        last = add(conn, max_attempts=1)
+        series = add(conn, max_attempts=1, recurrence_interval_minutes=60)
+        claim(conn, worker="silent-1")
+        advance(conn, 2 * MINUTE)
+        with working(
+            database_url, job_type("alpha", lambda _p, _c: Done()), settings=quick_settings(sentry_dsn=sentry.dsn)
+        ):
+            until(lambda: value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'lost'") == 3, "the reaper")
+            until(lambda: value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 1, "the retry")
+        seen = {event["tags"]["job_id"]: event for event in sentry.events if "job_id" in event["tags"]}
+        assert {key: (event["level"], event["tags"]["outcome"]) for key, event in seen.items()} == {
+            str(again.id): ("warning", "lost"),
+            str(last.id): ("error", "failed"),
+            str(series.id): ("error", "failed"),
+        }
+        for event in seen.values():
+            assert event["tags"]["worker"] == "silent-1"
+            assert event["exception"]["values"][0]["type"] == "lease_expired"
+
+    def test_a_fleet_that_went_down_is_told_in_figures(
+        self, database_url: str, conn: Connection, sentry: Receiver
+    ) -> None:
+        producer.enqueue_many(conn, [NewJob("alpha")] * 60, actor=ACTOR)
+        claim(conn, limit=60, worker="silent-1")
+        advance(conn, 2 * MINUTE)
+        with Database(database_url, application_name="test") as database:
+            cycle = Worker(database, Registry([]), quick_settings(sentry_dsn=sentry.dsn))
+            cycle.run_cycle()
+        assert len(sentry.events) == LOST_TOLD + 1
+        assert told(sentry)[-1][1].startswith("40 more runs were lost")
+
+
+class TestOutage:
+    def test_a_database_out_of_reach_is_told_once_and_so_is_its_return(
+        self, postgres: Any, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(alarms, "OUTAGE_SECONDS", 0.0)
+        monkeypatch.setattr("jobdeck.core.worker.maintenance.REAP_SECONDS", (0.02, 0.05))
+        conn.close()
+        with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn), worker_id="w1"):
+            postgres.stop()
+            try:
+                until(lambda: any("has not reached" in message for _, message in told(sentry)), "the alarm")
+            finally:
+                postgres.start()
+            until(lambda: any(message.startswith("Recovered: w1") for _, message in told(sentry)), "its end")
+        of_outage = [(level, message) for level, message in told(sentry) if "the database at" in message]
+        assert [level for level, _ in of_outage] == ["error", "info"]
+        assert database_url not in json.dumps(sentry.raw)
+
+    def test_a_short_interruption_is_not_told(self, sentry: Receiver) -> None:
+        alerts = alerts_to(sentry)
+        outage = Outage(alerts, "w1", "db")
+        outage.note(psycopg.OperationalError("gone"))
+        outage.over()
+        outage.note(ValueError("a defect, not an outage"))
+        alerts.close()
+        assert sentry.events == []
+
+
+class TestCheckIns:
+    def test_each_cycle_of_a_series_checks_in_with_a_monitor_of_its_own(
+        self, database_url: str, conn: Connection, sentry: Receiver
+    ) -> None:
+        def fail(_params: Any, _context: Any) -> None:
+            raise ValueError("no luck")
+
+        good = enqueue(conn, "fine", recurrence_interval_minutes=60)
+        bad = enqueue(conn, "fail", recurrence_interval_minutes=15, max_attempts=2)
+        enqueue(conn, "fine")
+        types = job_type("fine", lambda _p, _c: Done()), job_type("fail", fail)
+        with working(database_url, *types, settings=quick_settings(sentry_dsn=sentry.dsn, sentry_check_ins=True)):
+            until(lambda: len(check_ins(sentry)) == 2, "the check-ins")
+        seen = {one["monitor_slug"]: one for one in check_ins(sentry)}
+        assert {name: one["status"] for name, one in seen.items()} == {
+            f"fine-{str(good.id)[-8:]}": "ok", f"fail-{str(bad.id)[-8:]}": "error",
+        }  # fmt: skip
+        one = seen[f"fail-{str(bad.id)[-8:]}"]
+        assert one["monitor_config"]["schedule"] == {"type": "interval", "value": 15, "unit": "minute"}
+        assert one["duration"] >= 0
+        assert one["release"].startswith("jobdeck@")
+
+    def test_a_cycle_over_http_checks_in_too_and_only_where_it_is_asked_for(
+        self, database_url: str, conn: Connection, sentry: Receiver
+    ) -> None:
+        enqueue(conn, "fine", recurrence_interval_minutes=60)
+        for asked in (False, True):
+            with opened(database_url, sentry_dsn=sentry.dsn, sentry_check_ins=asked) as door:
+                assert door.run().data["processed"] == 1
+            assert len(check_ins(sentry)) == int(asked)
+            advance(conn, timedelta(hours=1))
+
+
+def check_ins(server: Receiver) -> list[dict[str, Any]]:
+    found = []
+    for raw in server.raw:
+        lines = raw.splitlines()
+        for header, item in zip(lines[1::2], lines[2::2], strict=False):
+            if json.loads(header).get("type") == "check_in":
+                found.append(json.loads(item))
+    return found
+
+
+TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=600)
+ERRORS = st.one_of(
+    TEXTS,
+    st.lists(
+        st.sampled_from(
+            ["0197d3a2-5c1e-7b60-9f0d-2a6c4b8e1f35", "abcdef", "12", "'quoted 1'", '"q"', "'", '"', " ", "-", "f00d",
+             "ß", "deadbeef-", "0197D3A2-5c1e", "\n", "e", "٣"]
+        ),
+        max_size=30,
+    ).map("".join),
+)  # fmt: skip
+
+
+def test_errors_group_in_sentry_as_they_do_in_the_list_of_errors(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as conn:
+
+        @settings(max_examples=400, deadline=None, database=None)
+        @given(st.none() | TEXTS, st.none() | ERRORS)
+        def check(kind: str | None, error: str | None) -> None:
+            assert fingerprint(kind, error) == value(conn, "SELECT job_error_fingerprint(%s, %s)", kind, error)
+
+        check()
+
+
+def test_an_alert_that_cannot_be_made_stops_nothing(sentry: Receiver) -> None:
+    alerts = alerts_to(sentry)
+    alerts.lost(None, [None])  # type: ignore[arg-type, list-item]  # that is the point
+    alerts.close()
+    assert sentry.events == []

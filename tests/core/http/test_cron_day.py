@@ -1,0 +1,109 @@
+"""A day on nothing but the door and a scheduler that calls it; then the scheduler stops, and comes back.
+
+It calls every 5 minutes of that day; `CRON_DAY_MINUTES=1` has it call every minute, and takes longer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.alerts.alarms import Sentinel
+from jobdeck.core.model import Verdict
+from jobdeck.core.read.health import health
+from jobdeck.core.registry import Done
+from tests.core.alerts.test_sentry import receiving
+from tests.core.cli.support import environment, runner
+from tests.core.http.support import opened, pass_time
+from tests.support.queue import rows
+from tests.support.working import enqueue, job_type
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+    import pytest
+
+    Connection = psycopg.Connection[Any]
+
+EVERY = int(os.environ.get("CRON_DAY_MINUTES", "5"))
+MINUTE = timedelta(minutes=1)
+SERIES = {"sync": 15, "totals": 30, "digest": 60, "nightly": 1440}
+"""Intervals in minutes."""
+
+
+def ran(conn: Connection, task_type: str) -> list[dict[str, Any]]:
+    return rows(
+        conn, "SELECT outcome, due_at, started_at FROM job_runs WHERE task_type = %s ORDER BY run_token", task_type
+    )
+
+
+def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_calls_stop(
+    database_url: str,
+    conn: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment(monkeypatch, tmp_path, database_url)
+    jobdeck = runner(capsys)
+    types = [job_type(name, lambda _p, _c: Done()) for name in SERIES]
+    for name, minutes in SERIES.items():
+        enqueue(conn, name, recurrence_interval_minutes=minutes)
+    with (
+        receiving() as sentry,
+        opened(database_url, *types, sentry_dsn=sentry.dsn, cron_interval_minutes=EVERY) as door,
+    ):
+        sentinel = Sentinel(door.door._alerts, "watching")
+
+        def verdict() -> tuple[Verdict, str]:
+            sentinel.look(conn)
+            found = {one.signal: one for one in health(conn).findings}
+            return found["trigger"].verdict, found["trigger"].evidence
+
+        for count in range(24 * 60 // EVERY):
+            assert door.run().status == 200
+            pass_time(conn, EVERY * MINUTE)
+            if count % 20 == 0:
+                conn.execute("VACUUM")
+        pass_time(conn, -EVERY * MINUTE)
+        assert verdict()[0] is Verdict.OK
+        for name, minutes in SERIES.items():
+            found = ran(conn, name)
+            # The day took the minutes that the test took as well.
+            assert len(found) - 24 * 60 // minutes in {0, 1}
+            assert {run["outcome"] for run in found} == {"succeeded"}
+            for earlier, later in itertools.pairwise(found):
+                assert later["due_at"] - earlier["due_at"] == minutes * MINUTE
+            assert all(run["started_at"] - run["due_at"] < 2 * MINUTE for run in found)
+
+        # The scheduler stops: within three intervals everybody says so.
+        pass_time(conn, 3 * EVERY * MINUTE + timedelta(seconds=1))
+        judged, words = verdict()
+        assert judged is Verdict.CRITICAL
+        assert words.startswith(
+            f"The scheduler has stopped: its last good call was {3 * EVERY}m ago, and one is expected every {EVERY}m"
+        )
+        told = jobdeck("health", "--json")
+        assert told.code == 4
+        assert words in [one["evidence"] for one in json.loads(told.out)["findings"]]
+        pass_time(conn, 40 * MINUTE)
+        verdict()
+
+        # It is started again.
+        assert door.run().data["processed"] >= 1
+        judged, words = verdict()
+        assert judged is Verdict.OK
+        assert f"It recovered 0s ago, after {3 * EVERY + 40}m without a call." in words
+        while door.run().data["processed"]:
+            continue
+        assert health(conn).verdict is Verdict.OK
+        assert jobdeck("health").code == 0
+    messages = [(event["level"], event["message"]) for event in sentry.events if "message" in event]
+    of_trigger = [(level, text) for level, text in messages if "scheduler" in text or "trigger" in text]
+    assert [level for level, _ in of_trigger] == ["error", "info"]
+    assert of_trigger[0][1].startswith("The scheduler has stopped")
+    assert of_trigger[1][1].startswith(f"Recovered: trigger. The scheduler calls as expected, every {EVERY}m")

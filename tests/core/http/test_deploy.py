@@ -1,0 +1,152 @@
+"""The ready-made files: what they run exists, what they set is read, and what checks them has no complaint."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.http.openapi import describe
+from tests.core.cli.test_docs import aliases, unknown_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+SYSTEMD = shutil.which("systemd-analyze")
+AUDIT = ROOT / "scripts" / "audit"
+PATHS = set(describe()["paths"])
+
+
+def commands(text: str) -> list[str]:
+    """Every call of jobdeck in a file, as one would type it."""
+    return [f"jobdeck {rest}" for rest in re.findall(r"/bin/jobdeck ([a-z][^|\n]*?)(?: 2>&1.*)?(?:\n|\|)", text)]
+
+
+def test_every_command_in_the_files_exists_with_its_options() -> None:
+    found = [
+        line for path in DEPLOY.rglob("*") if path.is_file() for line in commands(path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) >= 4
+    assert {line: bad for line in found if (bad := unknown_options(line))} == {}
+
+
+def test_the_environment_file_sets_what_is_read() -> None:
+    names = re.findall(r"^#?([A-Z_]+)=", (DEPLOY / "jobdeck.env.example").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"DATABASE_URL", "CRON_SECRET"} <= set(names) <= set(aliases())
+
+
+def test_schedulers_and_the_proxy_call_what_the_door_serves() -> None:
+    vercel = json.loads((DEPLOY / "http" / "vercel.json").read_text(encoding="utf-8"))
+    called = {one["path"] for one in vercel["crons"]} | {one["source"] for one in vercel["rewrites"]}
+    assert called < PATHS
+    location = re.search(r"location ~ (\S+) \{", (DEPLOY / "proxy" / "nginx.conf").read_text(encoding="utf-8"))
+    assert location
+    assert {path for path in PATHS if re.match(location[1], path)} == PATHS - {"/metrics"}
+    assert "/api/jobs/run" in (DEPLOY / "http" / "http-cron").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(SYSTEMD is None, reason="there is no systemd here")
+def test_systemd_has_no_complaint(tmp_path: Path) -> None:
+    for unit in (DEPLOY / "systemd").iterdir():
+        # The program's place is that of an installation; here it is another.
+        text = unit.read_text(encoding="utf-8").replace("/opt/jobdeck/venv/bin/jobdeck", "/usr/bin/env")
+        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+    checked = subprocess.run(
+        [str(SYSTEMD), "verify", *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_container_copies_what_the_package_is_built_from() -> None:
+    text = (DEPLOY / "container" / "Containerfile").read_text(encoding="utf-8")
+    copied = {
+        name.strip("./") for line in re.findall(r"^COPY (?!--)(.*)$", text, re.MULTILINE) for name in line.split()
+    }
+    built = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    forced = built.split("[tool.hatch.build.targets.wheel.force-include]")[1].split("\n\n")[0]
+    needed = {line.split('"')[1].split("/")[0] for line in forced.strip().splitlines()}
+    assert needed | {"core", "tui", "pyproject.toml", "uv.lock"} <= copied
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """Answers as the public database of advisories does; `bad` names what is vulnerable."""
+
+    bad: str | None = None
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
+        self._answer(
+            {"results": [{"vulns": [{"id": "X-1"}]} if one["package"]["name"] == self.bad else {} for one in asked]}
+        )
+
+    def do_GET(self) -> None:
+        affected = [{"package": {"ecosystem": "PyPI", "name": self.bad}, "ranges": []}]
+        told = {"id": "X-1", "summary": "It can be broken.", "modified": "2026-01-01T00:00:00Z", "affected": affected}
+        self._answer(told)
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Keeps the test's output clean."""
+
+
+@contextmanager
+def advisories(bad: str | None) -> Iterator[str]:
+    handler = type("Known", (Advisories,), {"bad": bad})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def audited(service: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [AUDIT],
+        env={**os.environ, "AUDIT_SERVICE_URL": service, "UV_HTTP_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="the audit needs uv")
+class TestAudit:
+    def test_it_says_aloud_when_it_cannot_reach_the_advisories(self) -> None:
+        told = audited("http://127.0.0.1:1/")
+        assert told.returncode == 2
+        assert "NOTHING WAS AUDITED" in told.stderr
+
+    def test_it_says_how_many_packages_it_audited(self) -> None:
+        with advisories(None) as service:
+            told = audited(service)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert re.search(r"Audited \d\d+ packages, all pinned with hashes", told.stdout)
+
+    def test_it_fails_when_one_is_vulnerable(self) -> None:
+        with advisories("starlette") as service:
+            told = audited(service)
+        assert told.returncode == 1
+        assert "X-1" in told.stdout

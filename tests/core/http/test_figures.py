@@ -1,0 +1,109 @@
+"""`/healthz` and `/metrics`: who may read them, and that what they say can be read."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.queue import operator
+from tests.core.http.support import METRICS, opened
+from tests.support.queue import ACTOR
+from tests.support.working import enqueue
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (-?[0-9.e+-]+)')
+
+
+def samples(text: str) -> dict[str, float]:
+    """Every sample of an exposition, checked line by line against Prometheus's text format."""
+    found: dict[str, float] = {}
+    typed = set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            typed.add(line.split()[2])
+        if line.startswith("#"):
+            continue
+        match = SAMPLE.fullmatch(line)
+        assert match, line
+        name, labels, number = match.groups()
+        assert name in typed or re.sub("_(bucket|sum|count)$", "", name) in typed, line
+        key = f"{name}{{{labels}}}" if labels else name
+        assert key not in found
+        found[key] = float(number)
+    assert text.endswith("\n")
+    return found
+
+
+def test_healthz_says_only_whether_it_and_its_database_answer(database_url: str) -> None:
+    with opened(database_url) as door:
+        got = door.call("GET", "/healthz")
+        assert (got.status, got.data) == (200, {"status": "ok"})
+        assert door.call("HEAD", "/healthz").status == 200
+
+
+def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
+    enqueue(conn, "fine")
+    operator.pause(conn, reason=None, actor=ACTOR)
+    with opened(database_url) as door:
+        door.run()
+        door.call("GET", "/api/jobs/run")
+        got = door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"})
+    assert got.status == 200
+    assert got.headers["content-type"].startswith("text/plain; version=0.0.4")
+    told = samples(got.body.decode())
+    assert told["jobdeck_up"] == 1
+    assert told['jobdeck_jobs{status="pending"}'] == 1
+    assert told["jobdeck_processing_enabled"] == 0
+    assert told["jobdeck_oldest_due_seconds"] > 0
+    assert told['jobdeck_health{signal="processing"}'] == 1
+    assert told['jobdeck_door_calls_total{path="/api/jobs/run",status="200"}'] == 1
+    assert told['jobdeck_door_calls_total{path="/api/jobs/run",status="401"}'] == 1
+    assert told['jobdeck_door_seconds_bucket{path="/api/jobs/run",le="+Inf"}'] == 2
+    assert told['jobdeck_door_seconds_count{path="/api/jobs/run"}'] == 2
+
+
+@pytest.mark.parametrize("given", [None, "", METRICS[:-1], f"{METRICS}x", "\xe9"])
+def test_metrics_need_the_token(database_url: str, given: str | None) -> None:
+    headers = {} if given is None else {"Authorization": f"Bearer {given}"}
+    with opened(database_url) as door:
+        assert door.call("GET", "/metrics", headers=headers).status == 401
+
+
+def test_without_a_token_there_are_no_metrics_outside(database_url: str) -> None:
+    with opened(database_url, metrics_token=None) as door:
+        assert door.call("GET", "/metrics", headers={"Authorization": "Bearer "}).status == 404
+
+
+@pytest.mark.parametrize("token", [None, METRICS])
+def test_on_an_address_of_their_own_metrics_are_there_and_nothing_else(database_url: str, token: str | None) -> None:
+    with opened(database_url, metrics_address="127.0.0.1:0", metrics_token=token) as door:
+        outside, inside = door.door.addresses
+        assert door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"}).status == 404
+        statuses = {}
+        for path in ("/metrics", "/healthz", "/api/jobs/run"):
+            connection = http.client.HTTPConnection(*inside, timeout=20)
+            connection.request("GET", path)
+            statuses[path] = connection.getresponse().status
+            connection.close()
+        assert outside != inside
+        assert statuses == {"/metrics": 401 if token else 200, "/healthz": 200, "/api/jobs/run": 404}
+
+
+def test_with_the_database_away_the_figures_say_so(postgres: Any, database_url: str, conn: Connection) -> None:
+    conn.close()
+    with opened(database_url) as door:
+        postgres.stop()
+        try:
+            got = door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"})
+            assert door.call("GET", "/healthz").data == {"status": "unavailable"}
+        finally:
+            postgres.start()
+    assert got.status == 200
+    assert samples(got.body.decode())["jobdeck_up"] == 0

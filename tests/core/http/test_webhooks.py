@@ -1,0 +1,317 @@
+"""Delivery events over HTTP: whose they are, what is kept, and what they do to messages and people."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+from twilio.request_validator import RequestValidator
+
+from jobdeck.core.programme import webhooks
+from jobdeck.core.programme.messaging import outbox, pull
+from jobdeck.core.programme.sandbox.sendgrid import SendGrid
+from jobdeck.core.programme.sandbox.twilio import TOKEN
+from jobdeck.core.programme.vendors import email_wire
+from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
+from tests.core.http.support import opened, waiting
+from tests.support.queue import rows, value
+from tests.support.working import until
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from tests.core.http.support import Got, Open
+
+    Connection = psycopg.Connection[Any]
+    Json = dict[str, Any]
+
+ADDRESS = "kim@example.org"
+NUMBER = "+15005550123"
+
+
+def event(name: str = "delivered", **more: Any) -> Json:
+    return {"event": name, "timestamp": int(time.time()), "sg_event_id": uuid4().hex, "email": ADDRESS, **more}
+
+
+def accepted(conn: Connection, *, channel: str = "email", address: str = ADDRESS, key: str = "msg-1") -> str:
+    """A message that the provider has taken."""
+    row = conn.execute(
+        """
+        INSERT INTO outbox_messages (kind, channel, recipient_ref, address, address_norm, dedupe_key, state,
+            accepted_at, provider_message_id)
+        VALUES ('unread_alert', %(channel)s, gen_random_uuid(), %(address)s, %(address)s, %(key)s, 'accepted', now(),
+            %(key)s)
+        RETURNING id
+        """,
+        {"channel": channel, "address": address, "key": key},
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def state(conn: Connection, message: str) -> str:
+    found: str = value(conn, "SELECT state FROM outbox_messages WHERE id = %s", message)
+    return found
+
+
+def texted(door: Open, fields: dict[str, str], *, base: str | None = None, signature: str | None = None) -> Got:
+    """One request of Twilio's, signed for the address under which it knows the door."""
+    path = "/api/twilio/status"
+    host, port = door.address
+    made = RequestValidator(TOKEN).compute_signature(f"{base or f'https://{host}:{port}'}{path}", fields)
+    headers = {
+        "X-Twilio-Signature": made if signature is None else signature,
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    return door.call("POST", path, urlencode(fields), headers)
+
+
+class TestSendGrid:
+    def test_events_are_kept_once_each_and_applied(self, database_url: str, conn: Connection) -> None:
+        message = accepted(conn)
+        sent = [event(outbox_id=message), event("open", outbox_id=message), event("bounce", outbox_id=message)]
+        with opened(database_url) as door:
+            got = door.report(sent)
+            assert (got.status, got.data) == (200, {"ok": True, "processed": 3, "new": 3, "ignored": 0})
+            assert door.report(sent).data["new"] == 0
+            assert door.report([*sent, sent[0], event("open")]).data["new"] == 1
+            until(lambda: waiting(conn) == 0, "applying")
+        assert state(conn, message) == "bounced"
+        assert value(conn, "SELECT count(*) FROM provider_events") == 4
+        assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
+
+    def test_unknown_events_are_kept_and_change_nothing(self, database_url: str, conn: Connection) -> None:
+        message = accepted(conn)
+        with opened(database_url) as door:
+            got = door.report([event("launched", outbox_id=message), event("processed", outbox_id=message)])
+            assert got.data["new"] == 2
+            until(lambda: waiting(conn) == 0, "applying")
+        assert state(conn, message) == "accepted"
+        assert rows(conn, "SELECT event FROM provider_events ORDER BY event") == [
+            {"event": "launched"}, {"event": "processed"},
+        ]  # fmt: skip
+
+    def test_no_address_stays_where_an_event_was_applied(self, database_url: str, conn: Connection) -> None:
+        with opened(database_url) as door:
+            door.report([event("spamreport", outbox_id=accepted(conn))])
+            until(lambda: waiting(conn) == 0, "applying")
+        assert ADDRESS not in repr(rows(conn, "SELECT * FROM provider_events"))
+
+    def test_what_is_not_signed_for_this_body_and_this_time_is_refused_and_nothing_is_kept(
+        self, database_url: str, conn: Connection
+    ) -> None:
+        with opened(database_url) as door:
+            body, good = door.vendor.signed([event()])
+            other_body, other = door.vendor.signed([event()])
+            _, foreign = SendGrid().signed([event()])
+            now = int(time.time())
+            wrong = [
+                ({}, body),
+                ({name: text for name, text in good.items() if name != SIGNATURE}, body),
+                ({name: text for name, text in good.items() if name != TIMESTAMP}, body),
+                (good | {SIGNATURE: foreign[SIGNATURE]}, body),
+                (good | {SIGNATURE: other[SIGNATURE]}, body),
+                (good | {SIGNATURE: "not base64 ~"}, body),
+                (good | {SIGNATURE: ""}, body),
+                (good | {TIMESTAMP: str(now - 1)}, body),
+                (good | {TIMESTAMP: "soon"}, body),
+                (good | {TIMESTAMP: "9" * 400}, body),
+                (good, other_body),
+                (good, body + b" "),
+                (good, body[:-1]),
+                (good, b""),
+                (good, b"\xff\xfe\x00"),
+            ]
+            for headers, sent in wrong:
+                assert door.call("POST", webhooks.SENDGRID_PATH, sent, headers).status == 401, headers
+            assert door.call("POST", webhooks.SENDGRID_PATH, body, good).status == 200
+        assert value(conn, "SELECT count(*) FROM provider_events") == 1
+
+    @pytest.mark.parametrize(
+        ("age", "status"), [(0, 200), (550, 200), (650, 401), (86_400, 401), (-250, 200), (-400, 401)]
+    )
+    def test_a_signature_holds_for_ten_minutes(self, database_url: str, age: int, status: int) -> None:
+        with opened(database_url) as door:
+            door.vendor._clock = lambda: time.time() - age
+            assert door.report([event()]).status == status
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"[", b"null", b'"text"', b"[1]", b"[" * 100_000, b"[" * 900 + b"]" * 900], ids=repr
+    )
+    def test_a_signed_body_that_is_no_list_of_events_is_refused(self, database_url: str, body: bytes) -> None:
+        with opened(database_url) as door:
+            _, headers = sign(door, body)
+            assert door.call("POST", webhooks.SENDGRID_PATH, body, headers).status == 400
+
+    def test_one_event_unlike_anything_does_not_cost_the_others(self, database_url: str, conn: Connection) -> None:
+        message = accepted(conn)
+        strange: list[Any] = [
+            event(reason={"a": []}), event(timestamp=1e300), event(timestamp=-1), event(timestamp=10**400),
+            event(timestamp=None), event(event={"a": 1}), event(sg_event_id="\x00"), event(sg_event_id="\ud800"),
+            event(sg_event_id=None, deep=[[[[]]]]), event(reason="\x00\ud800"), event(custom_args=[1]),
+            event(email="\x00@example.org"), event(sg_message_id="m" * 100_000), event(outbox_id="no id"),
+        ]  # fmt: skip
+        with opened(database_url) as door:
+            got = door.report([*strange, event(outbox_id=message)])
+            assert got.status == 200
+            assert got.data["processed"] + got.data["ignored"] == len(strange) + 1
+            until(lambda: waiting(conn) == 0, "applying")
+        assert state(conn, message) == "delivered"
+
+    def test_an_explanation_that_is_no_text_is_passed_over(self, database_url: str, conn: Connection) -> None:
+        message = accepted(conn)
+        with opened(database_url) as door:
+            got = door.report([event("bounce", outbox_id=message, reason={"a": []}, response=["b"], status="5.1.1")])
+            assert got.data["processed"] == 1
+            until(lambda: waiting(conn) == 0, "applying")
+        assert value(conn, "SELECT error_text FROM outbox_messages") == "5.1.1"
+        assert email_wire.reason_text({"a": 1}, [], True, 550) == "550"
+        assert email_wire.reason_text({}, None, "") is None
+
+    def test_without_a_key_nothing_is_taken(self, database_url: str) -> None:
+        for key in (None, "no key at all"):
+            with opened(database_url, sendgrid_event_webhook_public_key=key) as door:
+                assert door.report([event()]).status == 503
+
+    def test_a_database_that_is_away_makes_the_provider_come_again(
+        self, postgres: Any, database_url: str, conn: Connection
+    ) -> None:
+        conn.close()
+        with opened(database_url) as door:
+            sent = [event()]
+            assert door.report([event()]).status == 200
+            postgres.stop()
+            try:
+                got = door.report(sent)
+                assert door.call("GET", "/healthz").status == 503
+            finally:
+                postgres.start()
+            assert (got.status, got.headers["retry-after"]) == (503, "30")
+            assert door.report(sent).data["new"] == 1
+
+
+class TestTwilio:
+    @pytest.mark.parametrize(
+        ("status", "ends"),
+        [("delivered", "delivered"), ("undelivered", "bounced"), ("failed", "bounced"), ("sent", "accepted")],
+    )
+    def test_a_status_moves_the_message_it_is_about(
+        self, database_url: str, conn: Connection, status: str, ends: str
+    ) -> None:
+        message = accepted(conn, channel="sms", address=NUMBER, key="SM1")
+        fields = {"MessageSid": "SM1", "MessageStatus": status, "To": NUMBER, "ErrorCode": ""}
+        with opened(database_url) as door:
+            got = texted(door, fields)
+            assert (got.status, got.headers["content-type"]) == (200, "text/xml; charset=utf-8")
+            assert b"<Response/>" in got.body
+            assert texted(door, fields).status == 200
+            until(lambda: waiting(conn) == 0, "applying")
+        assert state(conn, message) == ends
+        assert value(conn, "SELECT count(*) FROM provider_events") == int(status != "sent")
+
+    @pytest.mark.parametrize(
+        ("said", "off"),
+        [({"Body": " Stop "}, True), ({"Body": "STOP", "OptOutType": "STOP"}, True), ({"Body": "thanks"}, False)],
+    )
+    def test_stop_switches_the_preference_off(
+        self, database_url: str, conn: Connection, said: dict[str, str], off: bool
+    ) -> None:
+        person = uuid4()
+        conn.execute(
+            "INSERT INTO profiles (id, email, full_name, first_name, last_name, school_name, mobile_number, "
+            "sms_notifications_enabled) VALUES (%s, 'p@example.org', 'P', 'P', 'P', 'P', '(500) 555-0123', true)",
+            (person,),
+        )
+        with opened(database_url) as door:
+            fields = {"MessageSid": "SM9", "SmsStatus": "received", "From": NUMBER, "To": "+15005550006", **said}
+            assert texted(door, fields).status == 200
+            until(lambda: waiting(conn) == 0, "applying")
+            assert value(conn, "SELECT sms_notifications_enabled FROM profiles WHERE id = %s", person) is not off
+            assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == int(off)
+            texted(door, fields | {"MessageSid": "SM10", "Body": "START", "OptOutType": "START"})
+            until(lambda: waiting(conn) == 0, "applying")
+        assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 0
+
+    def test_a_message_refused_because_of_an_earlier_stop_switches_it_off_too(
+        self, database_url: str, conn: Connection
+    ) -> None:
+        accepted(conn, channel="sms", address=NUMBER, key="SM1")
+        with opened(database_url) as door:
+            texted(door, {"MessageSid": "SM1", "MessageStatus": "failed", "To": NUMBER, "ErrorCode": "21610"})
+            until(lambda: waiting(conn) == 0, "applying")
+        assert value(conn, "SELECT source FROM sms_opt_outs") == "stop"
+
+    def test_a_callback_that_comes_before_we_know_the_message_does_not_hide_it_from_pulling(
+        self, database_url: str, conn: Connection
+    ) -> None:
+        with opened(database_url) as door:
+            texted(door, {"MessageSid": "SM1", "MessageStatus": "delivered", "To": NUMBER})
+            until(lambda: waiting(conn) == 0, "applying")
+        message = accepted(conn, channel="sms", address=NUMBER, key="SM1")
+        pulled = {"provider": "twilio", "event_key": "SM1:delivered", "event": "delivered", "occurred_at": time.time()}
+        assert outbox.record_events(conn, [{**pulled, "outbox_id": message}]) == 1
+
+    def test_what_twilio_has_not_signed_is_refused_and_nothing_is_kept(
+        self, database_url: str, conn: Connection
+    ) -> None:
+        fields = {"MessageSid": "SM9", "SmsStatus": "received", "From": NUMBER, "Body": "STOP"}
+        with opened(database_url) as door:
+            host, port = door.address
+            good = RequestValidator(TOKEN).compute_signature(f"https://{host}:{port}/api/twilio/status", fields)
+            assert texted(door, fields, signature="").status == 401
+            assert texted(door, fields, signature="AAAA").status == 401
+            assert texted(door, fields, signature="\xe9").status == 401
+            assert texted(door, fields | {"Body": "START"}, signature=good).status == 401
+            assert texted(door, fields, base="https://elsewhere.example.org").status == 401
+            headers = {"X-Twilio-Signature": good}
+            assert door.call("POST", "/api/twilio/status?a=1", urlencode(fields), headers).status == 401
+            assert door.call("POST", "/api/twilio/status", b"\xff\xfe", headers).status == 400
+            assert door.call("POST", "/api/twilio/status", "a=1&" * 500, headers).status == 400
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+
+    def test_behind_a_proxy_the_address_that_twilio_knows_is_the_one_that_is_set(self, database_url: str) -> None:
+        fields = {"MessageSid": "SM1", "MessageStatus": "sent"}
+        with opened(database_url, door_url="https://jobs.example.org") as door:
+            assert texted(door, fields, base="https://jobs.example.org").status == 200
+            assert texted(door, fields).status == 401
+
+    def test_without_a_token_nothing_is_taken(self, database_url: str) -> None:
+        with opened(database_url, twilio_auth_token=None) as door:
+            assert texted(door, {"MessageSid": "SM1"}).status == 503
+
+
+def sign(door: Open, body: bytes) -> tuple[bytes, dict[str, str]]:
+    """Signs any body as SendGrid would."""
+    from base64 import b64encode  # noqa: PLC0415 -- needed here only
+
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 -- the same
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 -- the same
+
+    stamp = str(int(time.time()))
+    made = door.vendor._signer.sign(stamp.encode() + body, ec.ECDSA(hashes.SHA256()))
+    return body, {SIGNATURE: b64encode(made).decode(), TIMESTAMP: stamp, "Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "created", [1e300, 10**400, float("nan"), -1, "soon", None], ids=["far", "farther", "nan", "before", "text", "none"]
+)
+def test_a_list_entry_of_an_impossible_time_is_kept_without_it(conn: Connection, created: Any) -> None:
+    made = pull._listed("bounces", "bounced", {"email": ADDRESS, "created": created, "reason": {"a": 1}})
+    assert outbox.record_events(conn, [{"provider": "sendgrid", **made}]) == 1
+    outbox.apply_events(conn)
+    assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
+
+
+def test_the_figures_say_what_became_of_events(database_url: str) -> None:
+    sent = [event(), event("launched")]
+    with opened(database_url) as door:
+        door.report(sent)
+        door.report(sent)
+        told = door.call("GET", "/metrics", headers={"Authorization": "Bearer a-token-for-the-tests"}).body.decode()
+    assert 'jobdeck_door_events_total{provider="sendgrid",fate="new"} 2' in told
+    assert 'jobdeck_door_events_total{provider="sendgrid",fate="known"} 2' in told
+    assert json.dumps(ADDRESS) not in told

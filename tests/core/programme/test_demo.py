@@ -1,0 +1,78 @@
+"""The demo: what it enqueues, and that it shows something within its time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core import registry
+from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs
+from tests.core.cli.support import Jobdeck, environment, everything, ran_alone, runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state folder that the account of the embedded server can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="jobdeck-demo-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def jobdeck(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> Jobdeck:
+    """Runs commands with a state folder of their own and another's database in `DATABASE_URL`."""
+    environment(monkeypatch, tmp_path, "postgresql://127.0.0.1:1/of-another")
+    monkeypatch.delenv("JOBDECK_HANDLERS")
+    monkeypatch.setenv("JOBDECK_STATE_DIR", str(state))
+    return runner(capsys)
+
+
+def test_the_demo_without_a_terminal_says_how_to_see_it(jobdeck: Jobdeck) -> None:
+    jobdeck("demo").refused(2, "./run demo", "--headless")
+    jobdeck("demo", "--headless", "0").refused(2, "--headless")
+    jobdeck("demo", "--headless", "5", "--database-url", "postgresql://127.0.0.1:1/x").refused(2, "--database-url")
+
+
+def test_a_headless_demo_moves_data_and_ends_with_the_status(jobdeck: Jobdeck) -> None:
+    ran = ran_alone("demo", "--headless", "14", "--json")
+    outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}
+    assert outcomes["game_platform_sync", "succeeded"] >= 2
+    assert outcomes["game_platform_sync", "failed"] == 1
+    assert ran.data["counts"]["failed"] == 1
+    assert ran.data["counts"]["pending"] > 0
+
+
+def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(conn: psycopg.Connection[Any]) -> None:
+    known = registry.load()
+    enqueue_demo_jobs(conn, known)
+    recurring = conn.execute("SELECT task_type FROM job_queue WHERE is_recurring ORDER BY 1").fetchall()
+    assert recurring == sorted((name,) for name in RECURRING if name in known)
+    before = everything(conn)
+    enqueue_demo_jobs(conn, known)
+    assert everything(conn)["job_queue"] == before["job_queue"]
+
+
+def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: psycopg.Connection[Any]) -> None:
+    known = registry.load()
+    enqueue_demo_jobs(conn, known)
+    conn.execute("UPDATE job_queue SET status = 'failed' WHERE dedupe_key = %s", [MISSPELT])
+    enqueue_demo_jobs(conn, known)
+    found = conn.execute("SELECT status FROM job_queue WHERE dedupe_key = %s", [MISSPELT]).fetchall()
+    assert found == [("failed",)]
+
+
+def test_a_registry_without_types_makes_a_demo_without_jobs(conn: psycopg.Connection[Any]) -> None:
+    enqueue_demo_jobs(conn, registry.Registry([]))
+    assert conn.execute("SELECT count(*) FROM job_queue").fetchone() == (0,)

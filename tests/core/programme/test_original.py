@@ -1,0 +1,433 @@
+"""Installing over the original application's tables: rows stay, producers go on, old runners are refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from jobdeck.core.model import Filter, Status
+from jobdeck.core.queue import operator
+from jobdeck.core.read import history
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.health import health
+from jobdeck.core.schema import install_schema
+from tests.support.catalog import catalog
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    Row,
+    advance,
+    claim,
+    claim_one,
+    digest,
+    finish_one,
+    job_row,
+    now,
+    reap,
+    rows,
+    run_once,
+    run_rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import PostgresServer
+
+ORIGINAL = Path(__file__).parents[2] / "support" / "original.sql"
+OUTSIDERS = ("anon", "authenticated", "service_role")
+
+
+@pytest.fixture
+def old(empty_database_url: str) -> Iterator[Connection]:
+    """A database as the original left it."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(ORIGINAL.read_text())
+        yield connection
+
+
+@pytest.fixture
+def installed(old: Connection) -> Connection:
+    """The same after installation."""
+    install_schema(old)
+    operator.resume(old, actor=ACTOR)
+    return old
+
+
+def one(conn: Connection, task_type: str) -> Row:
+    """The row of the one job of a type."""
+    (found,) = rows(conn, "SELECT * FROM job_queue WHERE task_type = %s", task_type)
+    return found
+
+
+def stored(conn: Connection, table: str) -> dict[Any, Row]:
+    """All rows of a table by their id."""
+    statements = {
+        "job_queue": "SELECT * FROM job_queue",
+        "job_worker_runs": "SELECT * FROM job_worker_runs",
+    }
+    return {row["id"]: row for row in rows(conn, statements[table])}
+
+
+class TestInstallation:
+    def test_every_row_and_column_of_the_original_is_kept(self, old: Connection) -> None:
+        before = {table: stored(old, table) for table in ("job_queue", "job_worker_runs")}
+        install_schema(old)
+        for table, kept in before.items():
+            after = stored(old, table)
+            assert after.keys() == kept.keys()
+            for key, row in kept.items():
+                assert row.keys() <= after[key].keys()
+                changed = {name for name, was in row.items() if after[key][name] != was}
+                if table != "job_queue":
+                    assert changed == set()
+                elif row["recurrence_interval_minutes"] is None and row["is_recurring"]:
+                    assert changed <= {"status", "completed_at", "last_error", "updated_at"}
+                elif row["is_recurring"] and row["last_run_at"] and row["status"] == "pending":
+                    assert changed <= {"run_at"}
+                else:
+                    assert changed == set()
+
+    def test_a_second_installation_changes_nothing(self, old: Connection) -> None:
+        version = install_schema(old)
+        first = catalog(old), digest(old)
+        assert install_schema(old) == version
+        assert (catalog(old), digest(old)) == first
+
+    def test_a_second_installation_changes_nothing_of_a_queue_in_use(self, installed: Connection) -> None:
+        conn = installed
+        for claimed in claim(conn, ["due", "new_series", "failing_series"]):
+            finish_one(conn, claimed, "failed")
+        reap(conn)
+        first = catalog(conn), digest(conn)
+        install_schema(conn)
+        assert (catalog(conn), digest(conn)) == first
+
+    def test_it_makes_the_same_queue_as_on_an_empty_database(self, old: Connection, postgres: PostgresServer) -> None:
+        install_schema(old)
+        name = postgres.create_database()
+        with postgres.connect(name) as fresh:
+            install_schema(fresh)
+            made = catalog(fresh)
+        postgres.drop_database(name)
+        kinds = {"index", "constraint", "function", "view", "column"}
+        ours = {key: text for key, text in made.items() if key[0] in kinds and key[1].startswith("job")}
+        theirs = catalog(old)
+        assert len(ours) > 200
+        assert {key: theirs.get(key) for key in ours} == ours
+
+    def test_the_originals_indexes_and_trigger_make_way(self, installed: Connection) -> None:
+        left = value(
+            installed,
+            """
+            SELECT count(*) FROM pg_class WHERE relname IN ('idx_job_queue_status_run_at', 'idx_job_queue_task_type',
+                'idx_job_queue_recurring_next_run')
+            """,
+        )
+        assert left == 0
+        triggers = rows(
+            installed, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal"
+        )
+        assert [row["tgname"] for row in triggers] == ["job_queue_notify"]
+
+    def test_the_missing_settings_row_is_put_there(self, old: Connection) -> None:
+        install_schema(old)
+        assert read_jobs.processing(old).enabled
+
+    def test_a_pause_of_the_original_holds(self, old: Connection) -> None:
+        old.execute("INSERT INTO job_queue_settings (processing_enabled, paused_reason) VALUES (false, 'vendor')")
+        install_schema(old)
+        switch = read_jobs.processing(old)
+        assert (switch.enabled, switch.paused_reason) == (False, "vendor")
+        assert claim(old, ["due"]) == []
+        assert health(old).verdict in {"paused", "critical"}
+
+
+class TestRowsLeftBehind:
+    def test_jobs_that_were_due_are_claimed_with_their_old_ids(self, installed: Connection) -> None:
+        claimed = claim_one(installed, ["due", "later"])
+        assert claimed.id == UUID("f1000000-0000-4000-8000-000000000001")
+        assert (claimed.payload, claimed.attempt, claimed.max_attempts) == ({"dryRun": True}, 1, 3)
+        assert finish_one(installed, claimed).status is None
+
+    def test_a_running_row_comes_back_twenty_minutes_after_its_last_change(self, installed: Connection) -> None:
+        conn = installed
+        assert reap(conn).lost == 2
+        back = one(conn, "left_running")
+        assert (back["status"], back["attempts"], back["last_outcome"]) == ("pending", 1, "lost")
+        assert one(conn, "running_now")["status"] == "running"
+        advance(conn, timedelta(minutes=14, seconds=30))
+        assert reap(conn).lost == 0
+        advance(conn, timedelta(minutes=1))
+        assert reap(conn).lost == 1
+        assert one(conn, "running_now")["status"] == "pending"
+        assert [run["outcome"] for run in run_rows(conn, back["id"])] == ["lost"]
+
+    def test_a_running_series_comes_back_and_cycles(self, installed: Connection) -> None:
+        conn = installed
+        reap(conn)
+        series = one(conn, "running_series")
+        assert series["status"] == "pending"
+        advance(conn, series["run_at"] - now(conn) + timedelta(seconds=1))
+        assert run_once(conn, ["running_series"]).status is Status.PENDING
+
+    def test_a_series_with_a_history_is_due_one_interval_after_its_last_run(self, old: Connection) -> None:
+        last_run = one(old, "series")["last_run_at"]
+        install_schema(old)
+        row = one(old, "series")
+        assert row["run_at"] == row["anchor_at"] == last_run + timedelta(minutes=15)
+        assert claim(old, ["series"]) == []
+        advance(old, timedelta(minutes=6))
+        assert claim_one(old, ["series"]).attempt == 413
+
+    def test_from_there_its_slots_are_exactly_an_interval_apart(self, installed: Connection) -> None:
+        conn = installed
+        advance(conn, one(conn, "series")["run_at"] - now(conn))
+        slots = []
+        passed = timedelta()
+        for _ in range(100):
+            claimed = claim_one(conn, ["series"])
+            slots.append(claimed.due_at + passed)
+            advance(conn, timedelta(seconds=40))
+            answer = finish_one(conn, claimed)
+            assert answer.status is Status.PENDING
+            advance(conn, timedelta(minutes=14, seconds=20))
+            passed += timedelta(minutes=15)
+        assert {later - earlier for earlier, later in pairwise(slots)} == {timedelta(minutes=15)}
+        assert one(conn, "series")["attempts"] == 0
+
+    def test_an_outage_of_three_hours_is_made_up_for_by_one_run(self, installed: Connection) -> None:
+        conn = installed
+        advance(conn, timedelta(hours=3))
+        slot = one(conn, "series")["run_at"]
+        answer = run_once(conn, ["series"])
+        assert answer.run_at is not None
+        assert answer.run_at > now(conn)
+        assert (answer.run_at - slot) % timedelta(minutes=15) == timedelta()
+        assert claim(conn, ["series"]) == []
+
+    def test_a_series_that_never_ran_starts_at_its_own_time(self, installed: Connection) -> None:
+        run_at = one(installed, "new_series")["run_at"]
+        assert run_once(installed, ["new_series"]).run_at == run_at + timedelta(hours=1)
+
+    def test_run_now_of_a_series_that_failed_is_immediate(self, installed: Connection) -> None:
+        conn = installed
+        series = one(conn, "series")
+        (result,) = operator.retry(conn, [series["id"]], actor=ACTOR)
+        assert result.ok
+        assert claim_one(conn, ["series"]).id == series["id"]
+
+    def test_a_series_past_its_end_is_over(self, installed: Connection) -> None:
+        assert claim(installed, ["ended_series"]) == []
+        reap(installed)
+        assert one(installed, "ended_series")["status"] == "succeeded"
+
+    @pytest.mark.parametrize("kind", ["dead_series", "dead_running"])
+    def test_a_series_without_an_interval_is_failed_with_a_way_out(self, installed: Connection, kind: str) -> None:
+        conn = installed
+        reap(conn)
+        row = one(conn, kind)
+        assert row["status"] == "failed"
+        assert "no interval" in row["last_error"]
+        assert operator.edit(conn, row["id"], changes={"recurrence_interval_minutes": 30}, actor=ACTOR).ok
+        assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
+        assert run_once(conn, [kind]).status is Status.PENDING
+
+    def test_a_cancelled_series_can_be_started_again(self, installed: Connection) -> None:
+        conn = installed
+        (result,) = operator.retry(conn, [one(conn, "cancelled_series")["id"]], actor=ACTOR)
+        assert result.ok
+        answer = run_once(conn, ["cancelled_series"])
+        assert answer.status is Status.PENDING
+        assert answer.run_at is not None
+        assert answer.run_at > now(conn)
+
+    def test_finished_rows_can_be_listed_retried_and_deleted(self, installed: Connection) -> None:
+        conn = installed
+        for tab, kinds in [
+            (Status.SUCCEEDED, ["succeeded"]),
+            (Status.FAILED, ["failed"]),
+            (Status.CANCELLED, ["cancelled", "cancelled_series"]),
+        ]:
+            listed = read_jobs.page(conn, Filter(status=tab), limit=50).jobs
+            assert set(kinds) <= {job.task_type for job in listed}
+        for kind in ("succeeded", "failed", "cancelled"):
+            row = one(conn, kind)
+            assert operator.delete(conn, [row["id"]], actor=ACTOR)[0].ok
+            assert operator.restore(conn, [row["id"]], actor=ACTOR)[0].ok
+            assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
+            claimed = claim_one(conn, [kind])
+            assert (claimed.id, claimed.attempt) == (row["id"], 1)
+            finish_one(conn, claimed)
+
+    def test_every_row_ends_and_none_is_left_running(self, installed: Connection) -> None:
+        conn = installed
+        kinds = [row["task_type"] for row in rows(conn, "SELECT DISTINCT task_type FROM job_queue")]
+        for _ in range(6):
+            advance(conn, timedelta(minutes=21))
+            reap(conn)
+            for claimed in claim(conn, kinds, limit=50):
+                finish_one(conn, claimed)
+        assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+        left = rows(conn, "SELECT task_type FROM job_queue WHERE status = 'pending'")
+        assert {row["task_type"] for row in left} == {"series", "new_series", "failing_series", "running_series"}
+
+    def test_the_originals_worker_runs_are_read(self, installed: Connection) -> None:
+        first, second = history.ask_worker_runs(installed)()
+        assert (first.source, first.status, first.succeeded, first.failed) == ("vercel_cron_secret", "ok", 0, 0)
+        assert (second.source, second.completed_at) == ("admin_manual", None)
+        (cycles,) = (found for found in health(installed).findings if found.signal == "cycles")
+        assert cycles.verdict == "ok"
+
+
+class TestProducers:
+    def test_the_old_call_works_with_its_defaults(self, installed: Connection) -> None:
+        conn = installed
+        conn.execute("SELECT job_queue_enqueue('fresh')")
+        job = one(conn, "fresh")
+        assert (job["payload"], job["status"], job["attempts"], job["max_attempts"]) == ({}, "pending", 0, 5)
+        assert claim_one(conn, ["fresh"]).id == job["id"]
+
+    @pytest.mark.parametrize(("given", "attempts"), [(None, 1), (-4, 1), (0, 1), (7, 7)])
+    def test_the_old_call_mends_nulls_and_attempts(
+        self, installed: Connection, given: int | None, attempts: int
+    ) -> None:
+        (job,) = rows(
+            installed,
+            """
+            SELECT * FROM job_queue_enqueue(p_task_type => 'fresh', p_payload => null, p_run_at => null,
+                p_max_attempts => %s)
+            """,
+            given,
+        )
+        assert (job["payload"], job["max_attempts"], job["is_recurring"]) == ({}, attempts, False)
+        assert job_row(installed, job["id"])["run_at"] <= now(installed)
+
+    def test_the_applications_role_calls_inserts_and_reads_as_before(self, installed: Connection) -> None:
+        conn = installed
+        conn.execute("SET ROLE service_role")
+        conn.execute("SELECT job_queue_enqueue('fresh', '{\"n\": 1}')")
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, payload, is_recurring, recurrence_interval_minutes)
+            VALUES ('inserted', '{}', true, 60)
+            """
+        )
+        assert value(conn, "SELECT count(*) FROM job_queue WHERE task_type IN ('fresh', 'inserted')") == 2
+        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 0
+        conn.execute("UPDATE job_queue_settings SET processing_enabled = false, paused_reason = 'by the old page'")
+        conn.execute("RESET ROLE")
+        assert claim(conn, ["fresh", "inserted"]) == []
+        assert read_jobs.processing(conn).paused_reason == "by the old page"
+        operator.resume(conn, actor=ACTOR)
+        assert len(claim(conn, ["fresh", "inserted"])) == 2
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "SELECT job_queue_claim()",
+            "SELECT * FROM job_queue_claim(5)",
+            "SELECT job_queue_claim(p_limit => 1)",
+            "SELECT job_queue_mark_succeeded('31000000-0000-4000-8000-000000000003')",
+            "SELECT * FROM job_queue_mark_succeeded(p_job_id => gen_random_uuid(), p_output => '{}')",
+            "SELECT job_queue_mark_failed(p_job_id => gen_random_uuid(), p_error => 'x')",
+            "SELECT job_queue_mark_failed(p_job_id => gen_random_uuid(), p_error => 'x', p_retry_in_ms => 5000)",
+            "SELECT job_queue_mark_failed(p_id => gen_random_uuid(), p_error => 'x', p_retry_in => interval '1 h')",
+            "SELECT job_queue_mark_failed(p_id => gen_random_uuid(), p_error => 'x')",
+        ],
+    )
+    @pytest.mark.parametrize("role", [None, "service_role"])
+    def test_the_old_runners_calls_are_refused_with_a_sentence_and_change_nothing(
+        self, installed: Connection, call: str, role: str | None
+    ) -> None:
+        conn = installed
+        before = digest(conn)
+        if role:
+            conn.execute("SET ROLE service_role")
+        with pytest.raises(psycopg.Error, match="Stop that runner") as told:
+            conn.execute(call)
+        assert told.value.sqlstate == "JD001"
+        conn.execute("RESET ROLE")
+        assert digest(conn) == before
+
+
+class TestOutsiders:
+    """Default privileges of the original's host give every new function and table to whoever holds its public key."""
+
+    def test_no_function_of_the_queue_is_theirs_but_the_applications_own_calls(self, installed: Connection) -> None:
+        allowed = {
+            (row["role"], row["function"])
+            for row in rows(
+                installed,
+                """
+                SELECT r.rolname AS role, p.oid::regprocedure::text AS function
+                FROM pg_proc AS p, pg_roles AS r
+                WHERE p.pronamespace = 'public'::regnamespace AND p.proname ~ '^job_'
+                    AND p.proname <> 'job_queue_health' AND r.rolname = ANY (%s)
+                    AND has_function_privilege(r.oid, p.oid, 'execute')
+                """,
+                list(OUTSIDERS),
+            )
+        }
+        assert {role for role, _ in allowed} == {"service_role"}
+        assert {function.split("(")[0] for _, function in allowed} == {
+            "job_queue_enqueue", "job_queue_cleanup", "job_queue_claim", "job_queue_mark_succeeded",
+            "job_queue_mark_failed", "job_queue_refuse_old_runner",
+        }  # fmt: skip
+        assert ("service_role", "job_queue_claim(integer)") in allowed
+        assert not any(function.startswith("job_queue_claim(text") for _, function in allowed)
+
+    def test_no_table_view_or_sequence_of_ours_is_theirs(self, installed: Connection) -> None:
+        theirs = rows(
+            installed,
+            """
+            SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'S') AND c.relname ~ '^job'
+                AND c.relname NOT IN ('job_queue', 'job_queue_settings', 'job_worker_runs') AND r.rolname = ANY (%s)
+                AND CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(r.oid, c.oid, 'usage, select, update')
+                    ELSE has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate') END
+            """,
+            list(OUTSIDERS),
+        )
+        assert theirs == []
+
+    def test_whoever_holds_the_public_key_reads_nothing_that_row_security_does_not_guard(
+        self, installed: Connection
+    ) -> None:
+        theirs = rows(
+            installed,
+            """
+            SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') AND NOT c.relrowsecurity
+                AND r.rolname IN ('anon', 'authenticated')
+                AND has_table_privilege(r.oid, c.oid, 'select, insert, update, delete, truncate')
+            """,
+        )
+        assert theirs == []
+
+    def test_the_originals_own_tables_keep_their_policies_and_grants(self, old: Connection) -> None:
+        def grants() -> list[Row]:
+            return rows(
+                old,
+                """
+                SELECT c.relname, c.relrowsecurity, c.relacl::text,
+                    (SELECT array_agg(polname::text ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid) AS policies
+                FROM pg_class AS c
+                WHERE c.relname IN ('job_queue', 'job_queue_settings', 'job_worker_runs') ORDER BY 1
+                """,
+            )
+
+        before = grants()
+        install_schema(old)
+        after = grants()
+        for was, now_is in zip(before, after, strict=True):
+            assert now_is["relrowsecurity"] is True
+            assert set(was["policies"]) <= set(now_is["policies"])
+            assert set(was["relacl"].strip("{}").split(",")) <= set(now_is["relacl"].strip("{}").split(","))

@@ -1,0 +1,209 @@
+"""Pulling delivery results: from lists, logs and statuses to what became of each message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import pull as messaging_pull
+from jobdeck.core.programme.messaging.delivery import deliver
+from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.vendors import Clients, email_wire
+from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
+from tests.core.handlers.mail_world import MailWorld, mail_settings
+from tests.core.programme.outbox_support import state
+from tests.core.programme.test_delivery import put, render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from jobdeck.core.programme.messaging.pull import Pulled
+
+
+@pytest.fixture
+def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
+    with Sandbox(people=False) as sandbox:
+        yield MailWorld(conn, sandbox)
+
+
+def pull(world: MailWorld, *, dry_run: bool = False, **settings: Any) -> Pulled:
+    clients = Clients(made := mail_settings(world.sandbox, **settings))
+    try:
+        return messaging_pull.pull(world.conn, clients, made, actor="ada@example", dry_run=dry_run)
+    finally:
+        clients.close()
+
+
+def send(world: MailWorld, count: int = 1, channel: str = "email") -> list[Any]:
+    context = world.context()
+    decisions = put(world, context, count, channel)
+    deliver(context, decisions, render)
+    context.close()
+    return [decision.id for decision in decisions]
+
+
+def test_what_became_of_mail_is_pulled(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates.update(
+        {"p1@example.org": "bounce", "p2@example.org": "blocked", "p3@example.org": "dropped", "p4@example.org": "none"}
+    )
+    messages = send(world, 5)
+    found = pull(world)
+    assert [state(world.conn, one) for one in messages] == ["delivered", "bounced", "blocked", "dropped", "accepted"]
+    assert found.sources == {"bounces": 1, "blocks": 1, "log": 4}
+    assert found.failed == 0
+    assert world.rows(
+        "select address_norm, reason from email_suppressions where reason = 'hard_bounce' order by 1"
+    ) == [
+        {"address_norm": "p1@example.org", "reason": "hard_bounce"},
+        {"address_norm": "p3@example.org", "reason": "hard_bounce"},
+    ]
+
+
+def test_pulling_twice_finds_nothing_new(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
+    send(world, 2)
+    first, second = pull(world), pull(world)
+    assert (first.new, second.new, second.applied) == (3, 0, 0)
+
+
+def test_pulled_and_pushed_results_agree(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
+    messages = send(world, 2)
+    body, headers = world.sandbox.sendgrid.signed(world.sandbox.sendgrid.take_events())
+    assert email_wire.verified(world.sandbox.sendgrid.public_key, headers, body)
+    outbox.record_events(world.conn, email_wire.read(body)[0])
+    outbox.apply_events(world.conn)
+    states = [state(world.conn, one) for one in messages]
+    pull(world)
+    assert [state(world.conn, one) for one in messages] == states == ["delivered", "bounced"]
+
+
+def test_unsubscribes_and_complaints_are_pulled(world: MailWorld) -> None:
+    send(world, 3)
+    events = ("spamreport", "unsubscribe", "group_unsubscribe")
+    for one, event in zip(world.sandbox.sendgrid.accepted.all, events, strict=True):
+        world.sandbox.sendgrid.report(event, one)
+    pull(world)
+    assert world.rows("select address_norm, reason, scope from email_suppressions order by 1") == [
+        {"address_norm": "p0@example.org", "reason": "spam", "scope": "all"},
+        {"address_norm": "p1@example.org", "reason": "global_unsub", "scope": "all"},
+        {"address_norm": "p2@example.org", "reason": "group_unsub", "scope": "announcements"},
+    ]
+
+
+def test_a_campaign_is_confirmed_by_its_category(world: MailWorld) -> None:
+    campaign = world.campaign(30)
+    world.dispatch(campaign)
+    pull(world)
+    assert world.statuses(campaign) == {"delivered": 30}
+
+
+def test_uncertain_recipients_are_settled_by_the_log(world: MailWorld) -> None:
+    campaign = world.campaign(5)
+    world.sandbox.rules.add("cut-after:mail/send:1")
+    with pytest.raises(Exception, match="uncertain"):
+        world.dispatch(campaign)
+    context = world.context()
+    world.dispatch(campaign, context)
+    assert world.campaign_row(campaign)["status"] == "partially_failed"
+    # Without the answer there is no message id; the list of the provider knows the address all the same.
+    world.conn.execute("update outbox_messages set provider_message_id = %s", (
+        world.sandbox.sendgrid.accepted.all[0].message_id,))  # fmt: skip
+    pull(world)
+    assert world.statuses(campaign) == {"delivered": 5}
+    assert world.campaign_row(campaign)["status"] == "sent"
+
+
+def test_a_log_longer_than_one_answer_is_read_in_halves(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
+    campaign = world.campaign(12)
+    world.dispatch(campaign)
+    world.conn.execute("update outbox_messages set accepted_at = accepted_at - interval '15 minutes'")
+    for place, one in enumerate(world.sandbox.sendgrid.accepted.all):
+        object.__setattr__(one, "at", one.at - 700 + place * 30)
+    found = pull(world)
+    assert found.warnings == []
+    assert world.statuses(campaign) == {"delivered": 12}
+
+
+def test_a_second_with_more_than_one_answer_is_told(world: MailWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging_pull, "LOG_PAGE", 4)
+    campaign = world.campaign(12)
+    world.dispatch(campaign)
+    second = int(world.sandbox.sendgrid.accepted.all[0].at)
+    for one in world.sandbox.sendgrid.accepted.all:
+        object.__setattr__(one, "at", float(second))
+    found = pull(world)
+    assert "some stay unconfirmed" in found.warnings[0]
+    assert world.statuses(campaign) == {"delivered": 4, "unconfirmed": 8}
+
+
+def test_an_account_without_the_log_still_learns_of_failures(world: MailWorld) -> None:
+    world.sandbox.sendgrid.fates["p1@example.org"] = "bounce"
+    messages = send(world, 2)
+    world.sandbox.rules.add("403:/v3/logs")
+    found = pull(world)
+    assert [state(world.conn, one) for one in messages] == ["accepted", "bounced"]
+    assert "log could not be read" in found.warnings[0]
+
+
+def test_texts_are_asked_about(world: MailWorld) -> None:
+    world.sandbox.twilio.fates.update({"+15005551001": 30007, "+15005551002": 30006, "+15005551003": "sent"})
+    messages = send(world, 4, "sms")
+    found = pull(world)
+    assert [state(world.conn, one) for one in messages] == ["delivered", "bounced", "bounced", "accepted"]
+    assert world.rows("select error_code from outbox_messages where error_code is not null order by 1") == [
+        {"error_code": "30006"}, {"error_code": "30007"},
+    ]  # fmt: skip
+    assert world.rows("select phone_e164, source from sms_opt_outs") == [
+        {"phone_e164": "+15005551002", "source": "unusable"}
+    ]
+    assert found.warnings == []
+
+
+def test_a_sender_that_carriers_do_not_know_is_an_alarm(world: MailWorld) -> None:
+    world.sandbox.twilio.fates["+15005551000"] = 30034
+    send(world, 1, "sms")
+    assert "30034" in pull(world).warnings[0]
+
+
+def test_stop_is_pulled(world: MailWorld) -> None:
+    world.sandbox.twilio.stop("+15005551111")
+    pull(world)
+    assert world.rows("select phone_e164, source, cleared_at from sms_opt_outs") == [
+        {"phone_e164": "+15005551111", "source": "stop", "cleared_at": None}
+    ]
+
+
+def test_a_dry_run_keeps_nothing_and_counts_what_it_would(world: MailWorld) -> None:
+    send(world, 2)
+    before = world.everything()
+    found = pull(world, dry_run=True)
+    assert (found.new, found.applied) == (2, 2)
+    assert world.everything() == before
+    assert pull(world).new == 2
+
+
+def test_a_wrong_key_keeps_nothing_and_names_the_setting(world: MailWorld) -> None:
+    before = world.everything()
+    with pytest.raises(ProviderConfigError, match="SENDGRID_API_KEY"):
+        pull(world, SENDGRID_API_KEY="SG.wrong")
+    assert world.everything() == before
+
+
+def test_rubbish_keeps_nothing(world: MailWorld) -> None:
+    world.sandbox.rules.add("malformed:suppression")
+    before = world.everything()
+    with pytest.raises(MessagingError, match="not JSON"):
+        pull(world)
+    assert world.everything() == before
+
+
+def test_without_any_provider_there_is_nobody_to_ask(world: MailWorld) -> None:
+    found = pull(world, SENDGRID_API_KEY=None, SMS_PROVIDER=None)
+    assert "nobody to ask" in found.warnings[0]
+    assert world.sandbox.requests == []

@@ -1,0 +1,108 @@
+"""The ten task types: what is told of each, and that each is one file which can be taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core import registry
+from jobdeck.tui.text import playbook
+from tests.core.cli.support import ROOT, ran_alone
+
+if TYPE_CHECKING:
+    import psycopg
+
+TYPES = [
+    "admin_alert_dispatch", "competitor_announcement_dispatch", "game_platform_onboard_coaches",
+    "game_platform_onboard_competitors", "game_platform_profile_refresh", "game_platform_sync",
+    "game_platform_totals_sweep", "message_read_receipts_backfill", "release_parent_email_verification",
+    "sms_digest_processor",
+]  # fmt: skip
+
+ALL_THE_REST = """
+import contextlib, io, json, sys
+import jobdeck.tui.app
+from jobdeck.core import registry
+from jobdeck.core.cli import main
+
+def said(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+code, out, _ = said("types", "--json")
+refused, _, why = said("enqueue", sys.argv[1])
+drained, _, _ = said("worker", "--drain")
+looked, _, _ = said("status")
+print(json.dumps({"types": [one["task_type"] for one in json.loads(out)["types"]], "codes": [code, drained, looked],
+                  "refused": refused, "why": why, "forms": registry.load().names}))
+"""
+
+
+def test_types_lists_the_ten_with_label_purpose_and_what_they_take() -> None:
+    listed = ran_alone("types", "--json").data["types"]
+    assert [one["task_type"] for one in listed] == TYPES
+    for one in listed:
+        assert one["label"]
+        assert one["purpose"]
+        assert "dryRun" in one["payload_schema"]["properties"]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs without anything beside them."""
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("jobdeck", "core", "tui"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("schema.sql", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.mark.parametrize("task_type", TYPES)
+def test_without_its_file_a_type_is_gone_everywhere_and_the_rest_is_as_before(
+    copy: Path, database_url: str, conn: psycopg.Connection[object], tmp_path: Path, task_type: str
+) -> None:
+    del conn
+    file = copy / "core" / "handlers" / f"{task_type}.py"
+    file.rename(file.with_suffix(".away"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ALL_THE_REST, task_type],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "DATABASE_URL": database_url,
+                 "XDG_CONFIG_HOME": str(tmp_path), "JOBDECK_STATE_DIR": str(tmp_path / "state")},
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+    finally:
+        file.with_suffix(".away").rename(file)
+    found = json.loads(done.stdout)
+    others = [one for one in TYPES if one != task_type]
+    assert (found["types"], found["forms"]) == (others, others)
+    assert found["codes"] == [0, 0, 0]
+    assert found["refused"] == 1
+    assert task_type in found["why"]
+
+
+@pytest.mark.parametrize("task_type", TYPES)
+def test_the_operators_page_says_of_each_type_what_it_touches_and_what_a_failure_means(task_type: str) -> None:
+    page = (Path(ROOT) / "docs" / "operations.md").read_text(encoding="utf-8")
+    (section,) = [part for part in page.split("\n### ") if part.startswith(f"{task_type}\n")]
+    section = section.partition("\n## ")[0]
+    for word in ("Touches", "fail", "retry"):
+        assert word in section, word
+    shown = " ".join(playbook.advice(task_type, None))
+    plain = " ".join(section.partition("\n")[2].replace("`", "").split())
+    assert " ".join(shown.split()) == plain
+
+
+def test_the_types_are_those_that_are_registered() -> None:
+    assert registry.load().names == TYPES

@@ -1,0 +1,447 @@
+"""Who may do what: the group roles, signed in as each, and the rights in the catalog."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobdeck.core.model import Filter, NewJob, RunOutcome, Status
+from jobdeck.core.programme import search
+from jobdeck.core.queue import leases, presence, producer
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.read import history, reports
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.health import health
+from jobdeck.core.schema import check_schema, install_schema
+from tests.core.programme.test_original import ORIGINAL
+from tests.support.catalog import catalog
+from tests.support.queue import (
+    ACTOR,
+    BASE,
+    CAP,
+    Connection,
+    add,
+    claim,
+    claim_one,
+    digest,
+    finish_one,
+    job_row,
+    reap,
+    report,
+    rows,
+    value,
+)
+from tests.support.working import claimed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.postgres import PostgresServer
+
+GROUPS = ("job_viewer", "job_operator", "job_worker")
+SECRET = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "ada@example.org", "names": ["Ada", "Grace"],
+          "deep": {"phone": "555-0100"}, "count": 3, "dryRun": True, "none": None}  # fmt: skip
+REDACTED = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "hidden", "names": "2 hidden",
+            "deep": "hidden", "count": 3, "dryRun": True, "none": None}  # fmt: skip
+DAY = timedelta(days=1)
+DENIED = psycopg.errors.InsufficientPrivilege
+
+
+def assert_names_nobody(*shown: object) -> None:
+    """Nothing is shown of the secrets that the tests put into payloads, outputs, checkpoints and logs."""
+    for secret in ("example.org", "Grace", "555-0100"):
+        assert secret not in repr(shown)
+
+
+class People:
+    """Roles that can sign in, each a member of one group; and one that is a member of none."""
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        self._postgres = postgres
+        self._suffix = uuid.uuid4().hex[:8]
+        with postgres.connect() as admin:
+            for group in (*GROUPS, None):
+                name = self._name(group)
+                admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+                if group:
+                    admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name)))
+
+    def _name(self, group: str | None) -> str:
+        return f"test_{group or 'nobody'}_{self._suffix}"
+
+    def remove(self) -> None:
+        with self._postgres.connect() as admin:
+            for group in (*GROUPS, None):
+                admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(self._name(group))))
+
+    def sign_in(self, url: str, group: str | None) -> Connection:
+        return psycopg.connect(url.replace("//jobdeck@", f"//{self._name(group)}@"), autocommit=True)
+
+
+@pytest.fixture
+def owner(conn: Connection) -> Connection:
+    """The owner's connection to a database whose group roles exist."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    return conn
+
+
+@pytest.fixture
+def people(owner: Connection, postgres: PostgresServer) -> Iterator[People]:
+    made = People(postgres)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def viewer(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_viewer") as connection:
+        yield connection
+
+
+@pytest.fixture
+def operator(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_operator") as connection:
+        yield connection
+
+
+@pytest.fixture
+def worker(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_worker") as connection:
+        yield connection
+
+
+def act_calls() -> dict[str, Callable[[Connection, Any], object]]:
+    """What an operator may call."""
+    return {
+        "retry": lambda conn, job: queue_operator.retry(conn, [job.id], actor=ACTOR),
+        "cancel": lambda conn, job: queue_operator.cancel(conn, [job.id], actor=ACTOR),
+        "delete": lambda conn, job: queue_operator.delete(conn, [job.id], actor=ACTOR),
+        "restore": lambda conn, job: queue_operator.restore(conn, [job.id], actor=ACTOR),
+        "edit": lambda conn, job: queue_operator.edit(conn, job.id, changes={"priority": 1}, actor=ACTOR),
+        "pause": lambda conn, _: queue_operator.pause(conn, reason=None, actor=ACTOR),
+        "resume": lambda conn, _: queue_operator.resume(conn, actor=ACTOR),
+        "cleanup": lambda conn, _: queue_operator.cleanup(conn, actor=ACTOR, older_than=DAY, dry_run=False),
+        "purge": lambda conn, _: queue_operator.purge(conn, older_than=DAY, dry_run=False),
+        "reveal": lambda conn, job: queue_operator.reveal(conn, job.id, actor=ACTOR),
+    }
+
+
+def enqueue_calls() -> dict[str, Callable[[Connection, Any], object]]:
+    return {
+        "enqueue": lambda conn, _: producer.enqueue(conn, NewJob("alpha"), actor=ACTOR),
+        "enqueue_many": lambda conn, _: producer.enqueue_many(conn, [NewJob("alpha")], actor=ACTOR),
+        "old enqueue": lambda conn, _: conn.execute("SELECT job_queue_enqueue('alpha')"),
+    }
+
+
+def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
+    """What a worker may call."""
+    return {
+        "claim": lambda conn, _: claim(conn),
+        "next_due": lambda conn, _: leases.next_due(conn, ["alpha"]),
+        "heartbeat": lambda conn, job: leases.heartbeat(conn, "w", [(job.id, 1, None)], 60),
+        "checkpoint": lambda conn, job: leases.save_checkpoint(conn, job.id, 1, {}),
+        "finish": lambda conn, job: leases.finish(
+            conn, "w", [report(claimed(id=job.id))], retry_base=BASE, retry_cap=CAP
+        ),
+        "reap": lambda conn, _: reap(conn),
+        "report": lambda conn, _: presence.report_worker(
+            conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=[], running=0
+        ),
+        "remove": lambda conn, _: presence.remove_worker(conn, "w"),
+    }
+
+
+class TestViewer:
+    def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
+        job = add(owner)
+        claim_one(owner)
+        shown = read_jobs.snapshot(viewer, Filter())
+        assert [listed.id for listed in shown.page.jobs] == [job.id]
+        assert shown.processing.enabled
+        assert health(viewer).findings
+        assert read_jobs.detail(viewer, job.id) is not None
+        assert len(read_jobs.why(viewer, job.id)) == 8
+        history.runs(viewer)
+        history.ask_worker_runs(viewer)()
+        history.errors(viewer, since=DAY)
+        reports.cron(viewer)
+        reports.errors(viewer, [job.id])
+        reports.alike(viewer, "alpha", "0")
+        reports.fleet(viewer)
+        reports.audit(viewer, DAY)
+        reports.recipients(viewer, job.id)
+        assert read_jobs.resolve_id(viewer, str(job.id)) == job.id
+        check_schema(viewer)
+        told = read_jobs.permissions(viewer)
+        assert (told.view, told.operate, told.work) == (True, False, False)
+        for tab in Status:
+            read_jobs.page(viewer, Filter(status=tab), sort="updated")
+
+    def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
+        self, owner: Connection, viewer: Connection
+    ) -> None:
+        waiting = add(owner, "beta", payload=SECRET)
+        queue_operator.edit(owner, waiting.id, changes={"payload": SECRET | {"count": 4}}, actor=ACTOR)
+        gone = add(owner, payload=SECRET)
+        claimed = claim_one(owner)
+        finish_one(owner, claimed, output={"sent_to": "ada@example.org"}, log="wrote to ada@example.org")
+        again = add(owner, "gamma", payload=SECRET)
+        running = claim_one(owner, ["gamma"])
+        leases.save_checkpoint(owner, running.id, running.run_token, {"last": "ada@example.org"})
+        finish_one(owner, running, "failed", log="wrote to ada@example.org", permanent=True)
+        told = add(owner, "delta", payload=SECRET)
+        follows = claim_one(owner, ["delta"])
+        leases.heartbeat(owner, "worker-1", [(told.id, follows.run_token, {"log": ["wrote to ada@example.org"]})], 60)
+        deleted = add(owner, "epsilon", payload=SECRET)
+        queue_operator.delete(owner, [deleted.id], actor=ACTOR)
+
+        seen = read_jobs.job(viewer, again.id)
+        assert seen is not None
+        assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
+        for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
+            assert_names_nobody(read_jobs.detail(viewer, job_id))
+        assert_names_nobody(history.audit(viewer), history.runs(viewer))
+        (edited,) = history.audit(viewer, job_id=waiting.id)
+        assert edited.before is not None
+        assert edited.after is not None
+        assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
+        for tab in (None, *Status):
+            assert_names_nobody(read_jobs.page(viewer, Filter(status=tab)))
+        assert read_jobs.page(viewer, Filter(search="ada@example.org")).jobs == ()
+        assert len(read_jobs.page(owner, Filter(search="ada@example.org")).jobs) == 3
+
+    @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
+    def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
+        job = add(owner)
+        before = digest(owner)
+        with pytest.raises(DENIED):
+            (act_calls() | enqueue_calls() | work_calls())[call](viewer, job)
+        assert digest(owner) == before
+
+    @pytest.mark.parametrize("table", ["job_queue", "job_runs", "job_trash", "job_audit", "profiles", "competitors"])
+    def test_it_cannot_read_the_tables_behind_the_views(self, viewer: Connection, table: str) -> None:
+        with pytest.raises(DENIED):
+            viewer.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
+
+
+class TestOperator:
+    @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls()])
+    def test_it_acts_and_enqueues(self, owner: Connection, operator: Connection, call: str) -> None:
+        job = add(owner)
+        (act_calls() | enqueue_calls())[call](operator, job)
+
+    def test_the_audit_names_the_role_that_signed_in(self, owner: Connection, operator: Connection) -> None:
+        queue_operator.cancel(operator, [add(owner).id], actor=ACTOR)
+        role = value(operator, "SELECT session_user::text")
+        assert history.audit(operator)[0].actor == f"{ACTOR} ({role})"
+        assert role.startswith("test_job_operator")
+
+    @pytest.mark.parametrize("call", [*work_calls()])
+    def test_it_does_no_work(self, owner: Connection, operator: Connection, call: str) -> None:
+        job = add(owner)
+        with pytest.raises(DENIED):
+            work_calls()[call](operator, job)
+
+    def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
+        job = add(owner, payload=SECRET)
+        seen = read_jobs.job(operator, job.id)
+        assert seen is not None
+        assert seen.payload == SECRET
+        told = read_jobs.permissions(operator)
+        assert (told.view, told.operate, told.work) == (True, True, False)
+
+    def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
+        self, owner: Connection
+    ) -> None:
+        tables = rows(
+            owner,
+            """
+            SELECT t AS name, has_table_privilege('job_operator', t::regclass, 'select') AS whole,
+                has_any_column_privilege('job_operator', t::regclass, 'insert, update, references')
+                    OR has_table_privilege('job_operator', t::regclass, 'delete, truncate, trigger') AS written
+            FROM (SELECT job_programme_tables() UNION SELECT outbox_programme_tables() UNION SELECT unnest(
+                ARRAY['outbox_messages', 'outbox_left_out', 'send_batches', 'email_suppressions', 'sms_opt_outs',
+                    'provider_events', 'provider_rates'])) AS found (t) ORDER BY t
+            """,
+        )
+        assert [table["name"] for table in tables if table["written"]] == []
+        assert [table["name"] for table in tables if table["whole"]] == [
+            "competitor_announcement_campaigns", "provider_cursors", "provider_rates", "send_batches",
+        ]  # fmt: skip
+
+    def test_it_finds_coaches_by_their_words_and_reads_no_address(
+        self, owner: Connection, operator: Connection
+    ) -> None:
+        owner.execute(
+            """
+            INSERT INTO profiles (id, email, role, full_name, first_name, last_name, school_name)
+            VALUES (gen_random_uuid(), 'ada@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
+            """
+        )
+        found = search.coaches(operator, "lane")
+        assert [(one.name, one.school) for one in found] == [("Ada Lane", "North")]
+        assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
+        with pytest.raises(DENIED):
+            operator.execute("SELECT email FROM profiles")
+
+
+class TestWorker:
+    @pytest.mark.parametrize("call", [*work_calls(), *enqueue_calls()])
+    def test_it_works_and_enqueues(self, owner: Connection, worker: Connection, call: str) -> None:
+        job = add(owner)
+        (work_calls() | enqueue_calls())[call](worker, job)
+
+    @pytest.mark.parametrize("call", [*act_calls()])
+    def test_it_does_not_act(self, owner: Connection, worker: Connection, call: str) -> None:
+        job = add(owner)
+        before = digest(owner)
+        with pytest.raises(DENIED):
+            act_calls()[call](worker, job)
+        assert digest(owner) == before
+
+    def test_it_runs_jobs_from_claim_to_finish(self, owner: Connection, worker: Connection) -> None:
+        first = add(owner, payload=SECRET, concurrency_key="k")
+        second = add(owner, "beta", blocked_by=first.id)
+        claimed = claim_one(worker)
+        assert claimed.payload == SECRET
+        assert leases.heartbeat(worker, "w", [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
+        assert finish_one(worker, claimed).recorded is RunOutcome.SUCCEEDED
+        claimed = claim_one(worker, ["beta"])
+        assert claimed.id == second.id
+        assert finish_one(worker, claimed, "failed", permanent=True).status is Status.FAILED
+        reap(worker)
+        run_id = presence.open_worker_run(worker, source="worker", worker_id="w")
+        presence.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
+        assert history.ask_worker_runs(worker)()[0].succeeded == 1
+        told = read_jobs.permissions(worker)
+        assert (told.view, told.operate, told.work) == (True, False, True)
+
+    def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
+        for (table,) in owner.execute("SELECT job_programme_tables()").fetchall():
+            for right in ("select", "insert", "update", "delete"):
+                assert value(worker, "SELECT has_table_privilege(%s, %s)", f"public.{table}", right), table
+
+
+class TestNobody:
+    def test_who_is_in_no_group_reads_and_does_nothing(
+        self, owner: Connection, people: People, database_url: str
+    ) -> None:
+        job = add(owner)
+        with people.sign_in(database_url, None) as nobody:
+            for call in (act_calls() | enqueue_calls() | work_calls()).values():
+                with pytest.raises(DENIED):
+                    call(nobody, job)
+            for statement in ("SELECT * FROM job_list", "SELECT * FROM job_queue", "SELECT * FROM job_queue_settings"):
+                with pytest.raises(DENIED):
+                    nobody.execute(statement)
+
+
+class TestCatalog:
+    def test_nothing_is_executable_by_public(self, owner: Connection) -> None:
+        found = rows(
+            owner,
+            """
+            SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
+            WHERE p.pronamespace = 'public'::regnamespace AND NOT EXISTS (
+                SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+                AND (p.proacl IS NULL OR EXISTS (SELECT FROM aclexplode(p.proacl) AS a WHERE a.grantee = 0))
+            """,
+        )
+        assert found == []
+
+    def test_no_table_of_ours_grants_anything_to_public(self, owner: Connection) -> None:
+        found = rows(
+            owner,
+            """
+            SELECT c.relname FROM pg_class AS c, aclexplode(c.relacl) AS a
+            WHERE c.relnamespace = 'public'::regnamespace AND a.grantee = 0
+            """,
+        )
+        assert found == []
+
+    def test_the_groups_write_no_table_of_the_queue(self, owner: Connection) -> None:
+        found = rows(
+            owner,
+            """
+            SELECT g.name, c.relname FROM unnest(%s::text[]) AS g (name), pg_class AS c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+                AND (c.relname ~ '^job' OR g.name = 'job_viewer')
+                AND has_table_privilege(g.name, c.oid, 'insert, update, delete, truncate, references, trigger')
+            """,
+            list(GROUPS),
+        )
+        assert found == []
+
+    def test_the_groups_use_no_sequence_of_the_queue_and_make_nothing(self, owner: Connection) -> None:
+        for group in GROUPS:
+            assert not value(owner, "SELECT has_sequence_privilege(%s, 'job_run_token_seq', 'usage, update')", group)
+            assert not value(owner, "SELECT has_schema_privilege(%s, 'public', 'create')", group)
+            assert not value(owner, "SELECT rolcanlogin OR rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = %s",
+                             group)  # fmt: skip
+
+    def test_every_function_pins_its_search_path_or_was_bound_when_it_was_made(self, owner: Connection) -> None:
+        # An expression that the planner puts in place of its call can carry no setting, and needs none: its body is
+        # kept parsed, with each name bound to what it meant when the function was made.
+        found = rows(
+            owner,
+            """
+            SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
+            WHERE p.pronamespace = 'public'::regnamespace AND p.prosqlbody IS NULL
+                AND NOT coalesce(array_to_string(p.proconfig, ';') ~ 'search_path=[^;]*public', false)
+                AND p.proname <> 'job_queue_notify' -- names the one thing it uses by its schema
+            """,
+        )
+        assert found == []
+
+    def test_every_function_with_its_owners_rights_pins_its_search_path(self, owner: Connection) -> None:
+        found = rows(
+            owner,
+            """
+            SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
+            WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef
+                AND NOT coalesce(array_to_string(p.proconfig, ';') ~ 'search_path=public, pg_temp', false)
+            """,
+        )
+        assert found == []
+
+    def test_a_table_put_in_the_way_is_not_taken_for_the_queues(self, owner: Connection) -> None:
+        job = add(owner)
+        owner.execute("CREATE TEMP TABLE job_queue (LIKE public.job_queue INCLUDING ALL)")
+        owner.execute("CREATE TEMP TABLE job_queue_settings (LIKE public.job_queue_settings INCLUDING ALL)")
+        assert claim_one(owner).id == job.id
+        owner.execute("DROP TABLE pg_temp.job_queue, pg_temp.job_queue_settings")
+        assert job_row(owner, job.id)["status"] == "running"
+
+    def test_making_the_roles_again_changes_nothing(self, owner: Connection) -> None:
+        install_schema(owner, roles=True)
+        first = catalog(owner)
+        install_schema(owner, roles=True)
+        assert catalog(owner) == first
+
+
+def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
+    empty_database_url: str, postgres: PostgresServer
+) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        owner.execute(ORIGINAL.read_text())
+        install_schema(owner, roles=True)
+        people = People(postgres)
+        try:
+            for group in GROUPS:
+                with people.sign_in(empty_database_url, group) as conn:
+                    assert read_jobs.processing(conn).enabled
+                    assert len(history.ask_worker_runs(conn)()) == 2
+                    assert read_jobs.counts(conn) == read_jobs.counts(owner)
+            with people.sign_in(empty_database_url, "job_worker") as conn:
+                assert len(claim(conn, ["due"])) == 1
+            with people.sign_in(empty_database_url, "job_viewer") as conn, pytest.raises(DENIED):
+                conn.execute("SELECT * FROM job_queue")
+        finally:
+            people.remove()

@@ -1,0 +1,349 @@
+"""A job as it was asked for: made definite, rehearsed, written as a command that does the same, changed by an edit."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobdeck.core import registry
+from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
+from jobdeck.core.model import Filter, Job, NewJob, Status
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.programme import quick_sync, search
+from jobdeck.core.queue import operator as queue_operator
+from jobdeck.core.queue import service
+from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
+from jobdeck.core.read import jobs
+from jobdeck.core.registry import JobType, Payload, Registry
+from jobdeck.core.settings import Settings
+from jobdeck.core.worker.preview import effects
+from tests.core.cli.handlers import Echo
+from tests.core.cli.support import Jobdeck, everything
+from tests.core.queue.test_roles import People
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobdeck.core.registry import JobContext
+    from tests.support.postgres import PostgresServer
+
+NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
+Connection = psycopg.Connection[Any]
+SETTINGS = Settings()
+TYPES = Registry([
+    JobType("cli_echo", lambda _params, _ctx: None, "Echo", "", Echo, max_attempts=3, concurrency="coach"),
+])  # fmt: skip
+
+
+def job(**facts: Any) -> Job:
+    given: dict[str, Any] = {
+        "task_type": "cli_echo", "payload": {"message": "x"}, "status": Status.PENDING, "run_at": NOW, "attempts": 0,
+        "max_attempts": 3, "created_at": NOW, "updated_at": NOW, "version": 1, **facts,
+    }  # fmt: skip
+    return Job(id=UUID(int=7), **given)
+
+
+def test_what_was_asked_for_becomes_a_job_with_its_types_attempts_and_concurrency_key() -> None:
+    wanted = Wanted("cli_echo", {"message": "hi", "coachId": "c-1"}, every=15, lasting=timedelta(days=1), priority=2)
+    made = new_job(TYPES, wanted, NOW)
+    assert made == NewJob(
+        "cli_echo", {"message": "hi", "coachId": "c-1"}, max_attempts=3, priority=2, concurrency_key="cli_echo:c-1",
+        recurrence_interval_minutes=15, expires_at=NOW + timedelta(days=1),
+    )  # fmt: skip
+    later = new_job(TYPES, replace(wanted, at=NOW + timedelta(hours=2)), NOW)
+    assert later.expires_at == NOW + timedelta(days=1, hours=2)
+    assert new_job(TYPES, replace(wanted, every=None), NOW).expires_at is None
+
+
+def test_an_unknown_type_and_a_payload_that_does_not_fit_are_refused() -> None:
+    with pytest.raises(UnknownTaskType):
+        new_job(TYPES, Wanted("nothing", {}), NOW)
+    with pytest.raises(InvalidPayload) as refused:
+        new_job(TYPES, Wanted("cli_echo", {"times": 99}), NOW)
+    assert set(refused.value.problems) == {"times"}
+
+
+def test_another_payload_brings_the_concurrency_key_that_follows_from_it() -> None:
+    same = Wanted("cli_echo", {"message": "x"}, max_attempts=3)
+    assert changes(TYPES, job(), same, NOW) == {}
+    moved = replace(same, payload={"message": "x", "coachId": "c-2"})
+    assert changes(TYPES, job(), moved, NOW) == {"payload": moved.payload, "concurrency_key": "cli_echo:c-2"}
+
+
+WORDS = st.text(max_size=12) | st.sampled_from(["it's", "$(x)", "a b", '"', "é漢"])
+TIMES = st.datetimes(datetime(2026, 8, 2), datetime(2030, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))  # noqa: DTZ001 -- bounds of naive times
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        Wanted,
+        task_type=st.just("cli_echo"),
+        payload=st.fixed_dictionaries({}, optional={"message": WORDS, "times": st.integers(1, 10)}),
+        at=st.none() | TIMES,
+        every=st.none() | st.integers(1, 10_000),
+        lasting=st.none() | st.integers(1, 10_000).map(lambda minutes: timedelta(minutes=minutes)),
+        priority=st.integers(-100, 100),
+        max_attempts=st.none() | st.integers(1, 1000),
+        dedupe_key=st.none() | st.text(min_size=1, max_size=10),
+    )
+)
+def test_a_command_is_words_of_a_shell_whatever_is_in_it(wanted: Wanted) -> None:
+    words = shlex.split(enqueue_twin(wanted))
+    assert words[:3] == ["jobdeck", "enqueue", "cli_echo"]
+    assert ("--for" in words) == (wanted.every is not None and wanted.lasting is not None)
+
+
+def rows(conn: Connection) -> list[Any]:
+    """The jobs without what differs between two that were asked for alike."""
+    return conn.execute(
+        """
+        SELECT task_type, payload, status, max_attempts, priority, dedupe_key, concurrency_key,
+            recurrence_interval_minutes, expires_at - run_at, abs(extract(epoch FROM run_at - created_at)) < 60
+        FROM job_queue ORDER BY id
+        """
+    ).fetchall()
+
+
+WANTED = [
+    Wanted("cli_echo", {}),
+    Wanted("cli_echo", {"message": 'it\'s $HOME "x"', "times": 3}, priority=-5, max_attempts=7),
+    Wanted("cli_echo", {"dryRun": True}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), dedupe_key="nightly one"),
+    Wanted("cli_echo", {}, every=90, lasting=timedelta(days=7)),
+    Wanted("cli_echo", {}, at=datetime(2031, 1, 1, 9, tzinfo=UTC), every=1440),
+]
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=range(len(WANTED)))
+def test_the_command_twin_enqueues_the_same(jobdeck: Jobdeck, conn: Connection, wanted: Wanted) -> None:
+    known = registry.load(["tests.core.cli.handlers"])
+    service.create(conn, known, wanted, settings=SETTINGS, actor="test")
+    (expected,) = rows(conn)
+    conn.execute("DELETE FROM job_queue")
+    ran = jobdeck(*shlex.split(enqueue_twin(wanted))[1:])
+    assert ran.code == 0, ran.err
+    assert rows(conn) == [expected]
+
+
+EDITS = [
+    Wanted("cli_echo", {"message": "y z"}, every=15, max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, max_attempts=3),
+    Wanted("cli_echo", {"message": "x"}, every=30, endless=True, priority=4, max_attempts=9),
+    Wanted("cli_echo", {"message": "x"}, every=15, at=datetime(2031, 1, 1, 9, tzinfo=UTC), lasting=timedelta(days=2),
+           max_attempts=3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", EDITS, ids=range(len(EDITS)))
+def test_the_command_twin_of_an_edit_makes_the_same_changes(jobdeck: Jobdeck, conn: Connection, wanted: Wanted) -> None:
+    known = registry.load(["tests.core.cli.handlers"])
+
+    def series() -> Job:
+        conn.execute("DELETE FROM job_queue")
+        new = NewJob("cli_echo", {"message": "x"}, max_attempts=3, recurrence_interval_minutes=15,
+                     expires_at=datetime(2030, 1, 1, tzinfo=UTC))  # fmt: skip
+        return service.enqueue(conn, new, actor="test").job
+
+    first = series()
+    made = changes(known, first, wanted, first.run_at)
+    assert made
+    assert service.edit(conn, known, first, wanted, settings=SETTINGS, actor="test").ok
+    expected = rows(conn)
+    second = series()
+    ran = jobdeck(*shlex.split(edit_twin(second, wanted, changes(known, second, wanted, second.run_at)))[1:])
+    assert ran.code == 0, ran.err
+    assert rows(conn)[0][:-2] == expected[0][:-2]
+
+
+def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection) -> None:
+    seen = service.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
+    queue_operator.edit(conn, seen.id, changes={"priority": 9}, actor="somebody else")
+    answer = service.edit(conn, TYPES, seen, Wanted("cli_echo", {"message": "y"}), settings=SETTINGS, actor="test")
+    assert not answer.ok
+    assert "changed meanwhile" in answer.message
+
+
+def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
+    held = service.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
+    before = everything(conn)
+    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
+    there = service.rehearse(conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test")
+    assert not there.ok
+    assert str(held.id) in there.message
+    assert service.rehearse(conn, TYPES, Wanted("cli_echo", {"message": "y"}), held, settings=SETTINGS, actor="test").ok
+    with pytest.raises(InvalidPayload):
+        service.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
+    assert everything(conn) == before
+
+
+def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_press_doubles_nothing(
+    conn: Connection,
+) -> None:
+    known = registry.load()
+    first, second = quick_sync.enqueue(conn, known, "full", actor="test")
+    assert second.job.blocked_by == first.job.id
+    again = quick_sync.enqueue(conn, known, "full", actor="test")
+    assert [one.created for one in again] == [False, False]
+    assert [one.job.id for one in again] == [first.job.id, second.job.id]
+    assert len(jobs.find_ids(conn, Filter())) == 2
+
+
+def test_a_quick_sync_that_cannot_be_had_queues_nothing(conn: Connection) -> None:
+    with pytest.raises(UnknownTaskType):
+        quick_sync.enqueue(conn, TYPES, "full", actor="test")
+    assert jobs.find_ids(conn, Filter()) == []
+
+
+class Writing(Payload):
+    """No arguments."""
+
+
+def test_a_preview_cannot_write(database_url: str, conn: Connection) -> None:
+    def preview(_params: Writing, ctx: JobContext) -> dict[str, Any]:
+        assert ctx.dry_run
+        assert ctx.checkpoint is None
+        ctx.db.execute("UPDATE job_queue_settings SET paused_reason = 'written by a preview'")
+        return {}
+
+    known = JobType("writes", lambda _params, _ctx: None, "Writes", "", Writing, preview=preview)
+    with Database(database_url, application_name="test") as database:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            effects(known, {}, settings=Settings(), database=database)
+        with database.connection() as borrowed:
+            borrowed.execute("UPDATE job_queue_settings SET paused_reason = NULL")
+        assert effects(replace(known, preview=None), {}, settings=Settings(), database=database) is None
+
+
+def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(database_url: str, conn: Connection) -> None:
+    campaign = "0b7f2f7e-1f0c-4f5c-9a34-2f3e0f3f5a11"
+    conn.execute(
+        """
+        INSERT INTO competitor_announcement_campaigns (id, subject, body_markdown, body_html)
+        VALUES (%s, 'Finals', 'Come', '<p>Come</p>')
+        """,
+        (campaign,),
+    )
+    before = everything(conn)
+    with Database(database_url, application_name="test") as database:
+        for known in registry.load():
+            payload = {"campaignId": campaign} if known.task_type == "competitor_announcement_dispatch" else {}
+            found = effects(known, payload, settings=Settings(), database=database)
+            assert found, known.task_type
+        dispatch = registry.load().require("competitor_announcement_dispatch")
+        with pytest.raises(PermanentError, match="no campaign"):
+            effects(dispatch, {"campaignId": campaign.replace("0b7f", "ffff")}, settings=Settings(), database=database)
+    assert everything(conn) == before
+
+
+def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connection) -> None:
+    before = everything(conn)
+    told = jobdeck("enqueue", "game_platform_sync", "--dry-run", "--json").data
+    assert told["effects"]["competitors"]["total"] == 0
+    assert "A run would" in jobdeck("enqueue", "game_platform_sync", "--dry-run").out
+    assert everything(conn) == before
+
+
+def test_an_edit_from_the_command_line_makes_a_series_run_once_or_for_ever(jobdeck: Jobdeck, conn: Connection) -> None:
+    new = NewJob("cli_echo", {}, recurrence_interval_minutes=15, expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    series = service.enqueue(conn, new, actor="test").job
+    assert jobdeck("edit", str(series.id), "--for", "forever").code == 0
+    assert conn.execute("SELECT expires_at FROM job_queue").fetchone() == (None,)
+    assert jobdeck("edit", str(series.id), "--every", "off").code == 0
+    assert conn.execute("SELECT is_recurring, recurrence_interval_minutes FROM job_queue").fetchone() == (False, None)
+
+
+@pytest.fixture
+def operator(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
+    """A connection of somebody who acts and does no work."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    conn.execute("SELECT outbox_grant_roles()")
+    people = People(postgres)
+    with people.sign_in(database_url, "job_operator") as connection:
+        yield connection
+    people.remove()
+
+
+def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_up(
+    conn: Connection, operator: Connection
+) -> None:
+    people(conn)
+    known = registry.load()
+    made = service.create(
+        operator, known, Wanted("game_platform_sync", {}, every=15), settings=SETTINGS, actor="test"
+    ).job
+    assert service.edit(
+        operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), settings=SETTINGS, actor="test"
+    ).ok
+    assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
+    assert len(quick_sync.enqueue(operator, known, "full", actor="test")) == 2
+    assert [one.name for one in search.coaches(operator)] == ["Amara Kim", "Bo Lind"]
+    assert search.campaigns(operator) == []
+
+
+def test_times_of_commands_need_no_right_to_work(
+    jobdeck: Jobdeck, operator: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = operator.info
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{info.user}@/{info.dbname}?host={info.host}&port={info.port}")
+    made = jobdeck("enqueue", "cli_echo", "--at", "in 2h", "--json")
+    assert made.code == 0, made.err
+    assert jobdeck("edit", made.data["id"], "--at", "in 3h").code == 0
+    assert jobdeck("pause", "--reason", "x", "--for", "30m").code == 0
+
+
+def people(conn: Connection) -> None:
+    conn.execute(
+        """
+        INSERT INTO profiles (id, email, role, full_name, first_name, last_name, school_name, game_platform_user_id)
+        VALUES ('00000000-0000-0000-0000-000000000001', 'amara@example.org', 'coach', 'Amara Kim', 'Amara', 'Kim',
+                'North High', 'u1'),
+            ('00000000-0000-0000-0000-000000000002', 'bo@example.org', 'coach', 'Bo Lind', 'Bo', 'Lind', 'East', NULL),
+            ('00000000-0000-0000-0000-000000000003', 'root@example.org', 'admin', 'Kim Admin', 'Kim', 'A', 'Home', NULL)
+        """
+    )
+    conn.execute(
+        """
+        INSERT INTO competitors (coach_id, first_name, last_name)
+        VALUES ('00000000-0000-0000-0000-000000000001', 'Ada', 'L'),
+            ('00000000-0000-0000-0000-000000000001', 'Grace', 'H')
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("", ["Amara Kim", "Bo Lind"]), ("kim", ["Amara Kim"]), ("EAST", ["Bo Lind"]), ("bo@example", ["Bo Lind"]),
+     ("000000000002", ["Bo Lind"]), ("%", []), ("x' OR 1=1", [])],
+)  # fmt: skip
+def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(
+    conn: Connection, text: str, names: list[str]
+) -> None:
+    people(conn)
+    found = search.coaches(conn, text)
+    assert [one.name for one in found] == names
+    if text == "":
+        assert [(one.school, one.competitors, one.on_platform) for one in found] == [
+            ("North High", 2, True), ("East", 0, False)
+        ]  # fmt: skip
+        assert "example.org" not in repr(found)
+
+
+def test_campaigns_are_found_by_their_subject_newest_first(conn: Connection) -> None:
+    conn.execute(
+        """
+        INSERT INTO competitor_announcement_campaigns (subject, body_markdown, body_html, created_at)
+        VALUES ('Finals', 'x', 'x', now() - interval '1 hour'), ('Qualifiers', 'x', 'x', now())
+        """
+    )
+    assert [one.subject for one in search.campaigns(conn)] == ["Qualifiers", "Finals"]
+    (found,) = search.campaigns(conn, "final")
+    assert (found.status, found.recipients, found.left) == ("pending", 0, 0)

@@ -1,0 +1,832 @@
+"""The worker on a real queue: what becomes of jobs, whatever their handlers, operators and the database do."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from datetime import timedelta
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
+from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.registry import Continue, Done
+from jobdeck.core.worker import heartbeat
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.executor import Slots
+from jobdeck.core.worker.stats import Pace
+from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
+from tests.support.working import (
+    ACTOR,
+    a_worker,
+    claimed,
+    enqueue,
+    job_type,
+    last_run,
+    outcomes,
+    quick_settings,
+    status_of,
+    until,
+    working,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from jobdeck.core.worker.oneshot import CycleProgress
+
+Conn = psycopg.Connection[Any]
+
+
+class Gate:
+    """A handler that says when it runs and goes on when it is let."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.told_to_stop = threading.Event()
+
+    def __call__(self, params: Any, ctx: Any) -> Done:
+        self.entered.release()
+        while not self.opened.wait(0.01):
+            if ctx.cancelled():
+                self.told_to_stop.set()
+                ctx.raise_if_cancelled()
+        return Done({"number": params.number})
+
+    def wait_for(self, runs: int = 1) -> None:
+        for _ in range(runs):
+            assert self.entered.acquire(timeout=30)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class Stubborn(Gate):
+    """A gate that does not care about being told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[threading.Thread] = []
+
+    def __call__(self, params: Any, _ctx: Any) -> Done:
+        self.threads.append(threading.current_thread())
+        self.entered.release()
+        self.opened.wait()
+        return Done({"number": params.number})
+
+
+def drain(url: str, *types: Any, **facts: Any) -> None:
+    with a_worker(url, *types, **facts) as worker:
+        worker.run_until_idle()
+
+
+def counts(conn: Conn, table: str = "job_queue") -> dict[str, int]:
+    column = {"job_queue": "status", "job_runs": "outcome"}[table]
+    statement = {
+        "status": "SELECT status, count(*) FROM job_queue GROUP BY 1",
+        "outcome": "SELECT outcome, count(*) FROM job_runs GROUP BY 1",
+    }[column]
+    return dict(conn.execute(statement).fetchall())
+
+
+def gone(conn: Conn, job_id: UUID) -> bool:
+    return status_of(conn, job_id) is None
+
+
+# Running
+
+
+def test_every_job_is_run_once(database_url: str, conn: Conn) -> None:
+    seen: list[int] = []
+    producer.enqueue_many(conn, [NewJob("count", {"number": number}) for number in range(3000)], actor=ACTOR)
+    drain(database_url, job_type("count", lambda params, _ctx: seen.append(params.number)))
+    assert sorted(seen) == list(range(3000))
+    assert counts(conn) == {}
+    assert counts(conn, "job_runs") == {"succeeded": 3000}
+
+
+def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Conn) -> None:
+    with working(database_url, job_type("late", lambda _p, _c: Done({"ran": True}))) as worker:
+        until(lambda: worker.status.connected)
+        for _ in range(3):
+            job = enqueue(conn, "late")
+            until(functools.partial(gone, conn, job.id), "the run")
+        assert worker.status.succeeded == 3
+
+
+def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, conn: Conn) -> None:
+    at = conn.execute("SELECT now() + interval '600 milliseconds'").fetchone()
+    assert at is not None
+    job = enqueue(conn, "due", run_at=at[0])
+    with working(database_url, job_type("due", lambda _p, _c: None)):
+        until(lambda: status_of(conn, job.id) is None, "the run")
+    run = last_run(conn, job.id)
+    assert run["due_at"] <= run["started_at"]
+
+
+def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str, conn: Conn) -> None:
+    conn.execute("INSERT INTO job_queue (task_type) VALUES ('misspelt')")
+    known = enqueue(conn, "known")
+    drain(database_url, job_type("known", lambda _p, _c: None))
+    assert status_of(conn, known.id) is None
+    assert counts(conn) == {"pending": 1}
+
+
+@pytest.mark.parametrize("hostile", ['{"n": %s}' % ("9" * 5000), "[" * 3000 + "]" * 3000], ids=["number", "depth"])
+def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
+    hostile: str, database_url: str, conn: Conn
+) -> None:
+    conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('fine', %s)", (hostile,))
+    other = enqueue(conn, "fine")
+    with working(database_url, job_type("fine", lambda _p, _c: None)):
+        until(lambda: sorted(outcomes(conn)) == ["failed", "succeeded"], "both outcomes")
+    with Database(database_url, application_name="test") as database, database.connection() as looking:
+        (failed,) = read_jobs.page(looking, Filter(status=Status.FAILED)).jobs
+    assert failed.id != other.id
+    assert "cannot be read" in str(failed.payload)
+    assert "payload does not fit" in (failed.last_error or "")
+
+
+def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) -> None:
+    bad = enqueue(conn, "picky", payload={"number": "many"})
+    good = enqueue(conn, "picky", payload={"number": 1})
+    drain(database_url, job_type("picky", lambda _p, _c: None))
+    assert (status_of(conn, bad.id), status_of(conn, good.id)) == ("failed", None)
+    assert last_run(conn, bad.id)["error_kind"] == "invalid_payload"
+
+
+def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_url: str, conn: Conn) -> None:
+    def fail(params: Any, ctx: Any) -> None:
+        raise ValueError("no luck")
+
+    job = enqueue(conn, "fail", max_attempts=3)
+    drain(database_url, job_type("fail", fail))
+    assert outcomes(conn, job.id) == ["retried", "retried", "failed"]
+    assert status_of(conn, job.id) == "failed"
+
+
+def test_retries_wait_as_the_type_says(database_url: str, conn: Conn) -> None:
+    def fail(params: Any, ctx: Any) -> None:
+        raise ValueError("no luck")
+
+    job = enqueue(conn, "fail")
+    drain(database_url, job_type("fail", fail, retry_base=100.0, retry_cap=150.0))
+    row = conn.execute("SELECT run_at - now() FROM job_queue WHERE id = %s", (job.id,)).fetchone()
+    assert row is not None
+    assert timedelta(seconds=20) < row[0] <= timedelta(seconds=100)
+
+
+def test_a_permanent_error_fails_at_once(database_url: str, conn: Conn) -> None:
+    def fail(params: Any, ctx: Any) -> None:
+        raise PermanentError("no such campaign")
+
+    job = enqueue(conn, "fail")
+    drain(database_url, job_type("fail", fail))
+    assert outcomes(conn, job.id) == ["failed"]
+
+
+def test_a_handlers_own_delay_wins(database_url: str, conn: Conn) -> None:
+    def later(params: Any, ctx: Any) -> None:
+        raise RetryLater(7200, "quiet hours")
+
+    job = enqueue(conn, "later")
+    drain(database_url, job_type("later", later))
+    row = conn.execute("SELECT run_at - now() FROM job_queue WHERE id = %s", (job.id,)).fetchone()
+    assert row is not None
+    assert timedelta(seconds=7000) < row[0] <= timedelta(seconds=7200)
+
+
+def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_touched(
+    database_url: str, conn: Conn
+) -> None:
+    def fail(params: Any, ctx: Any) -> None:
+        raise PermanentError("not today")
+
+    series = enqueue(conn, "fail", recurrence_interval_minutes=15)
+    mates = [enqueue(conn, "fine") for _ in range(5)]
+    drain(database_url, job_type("fail", fail), job_type("fine", lambda _p, _c: None))
+    assert status_of(conn, series.id) == "pending"
+    row = conn.execute("SELECT consecutive_failures, run_at > now() FROM job_queue WHERE id = %s", (series.id,))
+    assert row.fetchone() == (1, True)
+    assert [status_of(conn, mate.id) for mate in mates] == [None] * 5
+
+
+def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Conn) -> None:
+    def part(params: Any, ctx: Any) -> Any:
+        at = (ctx.checkpoint or {"at": 0})["at"]
+        return Done({"end": at}) if at == 3 else Continue({"at": at + 1})
+
+    job = enqueue(conn, "parts")
+    drain(database_url, job_type("parts", part))
+    assert outcomes(conn, job.id) == ["continued", "continued", "continued", "succeeded"]
+    assert last_run(conn, job.id)["output"] == {"end": 3}
+
+
+def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting_for_a_poll(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.fetcher.NEAR_SECONDS", 3600.0)
+    monkeypatch.setattr("jobdeck.core.worker.fetcher.IDLE_SECONDS", 3600.0)
+    running, most = [0], [0]
+
+    def handler(params: Any, ctx: Any) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        threading.Event().wait(0.002)
+        running[0] -= 1
+
+    for _ in range(10):
+        enqueue(conn, "alone", concurrency_key="one")
+    with working(database_url, job_type("alone", handler)):
+        until(lambda: counts(conn, "job_runs") == {"succeeded": 10}, "all ten")
+    assert most == [1]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(JSON_LIKE, st.builds(Done, JSON_LIKE), st.builds(Continue, JSON_LIKE), ERRORS),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values: list[Any]) -> None:
+    def handler(params: Any, ctx: Any) -> Any:
+        value = values[params.number]
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("TRUNCATE job_queue, job_runs CASCADE")
+        jobs = [NewJob("any", {"number": number}, max_attempts=1) for number in range(len(values))]
+        producer.enqueue_many(conn, jobs, actor=ACTOR)
+        with working(database_url, job_type("any", handler)) as worker:
+            until(lambda: sum(counts(conn, "job_runs").values()) >= len(values), "a run of every job")
+            assert worker.drain()
+        assert counts(conn).get("running", 0) == 0
+        assert "lost" not in counts(conn, "job_runs")
+
+
+def test_a_report_that_the_database_refuses_fails_its_job_alone(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = leases.finish
+
+    def refusing(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
+        if any(run.output == {"number": 1} for run in runs):
+            raise psycopg.errors.UntranslatableCharacter("unsupported Unicode escape sequence")
+        return real(conn, worker_id, runs, **facts)
+
+    monkeypatch.setattr(leases, "finish", refusing)
+    jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
+    drain(database_url, job_type("some", lambda params, _ctx: Done({"number": params.number})))
+    assert [status_of(conn, job.id) for job in jobs] == [None, "failed", None]
+    run = last_run(conn, jobs[1].id)
+    assert run["error_kind"] == "not_stored"
+    assert "unsupported Unicode" in run["error"]
+
+
+# Stopping one run
+
+
+def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
+    """Takes a job back as if its lease had ended; inside a transaction no heartbeat comes between."""
+    conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = %s", (job_id,))
+    assert leases.reap(conn, "another", retry_base=retry_base, retry_cap=retry_base).lost == 1
+
+
+def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, gate: Gate) -> None:
+    once = enqueue(conn, "gate")
+    series = enqueue(conn, "gate", recurrence_interval_minutes=15)
+    with working(
+        database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+    ):
+        gate.wait_for(2)
+        assert all(answer.ok for answer in operator.cancel(conn, [once.id, series.id], actor=ACTOR))
+        until(lambda: counts(conn) == {"cancelled": 2}, "the cancellation")
+    assert outcomes(conn) == ["cancelled", "cancelled"]
+
+
+def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listens = threading.Event()
+    connect = Database._connect_to_listen
+
+    def connect_late(database: Database) -> Conn | None:
+        listens.wait()
+        return connect(database)
+
+    monkeypatch.setattr(Database, "_connect_to_listen", connect_late)
+    monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
+    job = enqueue(conn, "gate")
+    with working(
+        database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
+    ):
+        gate.wait_for()
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        listens.set()
+        until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
+    assert gate.told_to_stop.is_set()
+
+
+def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    job = enqueue(conn, "stubborn")
+    with working(database_url, job_type("stubborn", stubborn)):
+        stubborn.wait_for()
+        operator.cancel(conn, [job.id], actor=ACTOR)
+        stubborn.opened.set()
+        until(lambda: status_of(conn, job.id) == "cancelled")
+
+
+def test_a_run_beyond_its_timeout_fails_at_once_and_its_late_result_is_dropped(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    job = enqueue(conn, "stubborn", max_attempts=1)
+    with working(database_url, job_type("stubborn", stubborn, timeout=0.1), concurrency=1) as worker:
+        until(lambda: status_of(conn, job.id) == "failed", "the timeout")
+        run = last_run(conn, job.id)
+        assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
+        assert "self.opened.wait()" in run["traceback"]
+        assert worker.status.running == 0
+        stubborn.opened.set()
+        stubborn.threads[0].join(30)
+        assert worker.drain()
+        assert (worker.status.failed, worker.status.succeeded) == (1, 0)
+    assert outcomes(conn, job.id) == ["failed"]
+
+
+def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    enqueue(conn, "stubborn", max_attempts=1, priority=9)
+    others = [enqueue(conn, "quick") for _ in range(5)]
+    types = job_type("stubborn", stubborn, timeout=0.1), job_type("quick", lambda _p, _c: None)
+    with working(database_url, *types, concurrency=1):
+        until(lambda: [status_of(conn, job.id) for job in others] == [None] * 5, "the others")
+        stubborn.opened.set()
+
+
+def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, gate: Gate) -> None:
+    enqueue(conn, "gate", max_attempts=1)
+    with working(database_url, job_type("gate", gate, timeout=0.1)):
+        assert gate.told_to_stop.wait(30)
+        until(lambda: outcomes(conn) == ["failed"])
+
+
+def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_url: str, conn: Conn, gate: Gate) -> None:
+    job = enqueue(conn, "gate", max_attempts=5)
+    with working(database_url, job_type("gate", gate), concurrency=1):
+        gate.wait_for()
+        with conn.transaction():
+            expire(conn, job.id, retry_base=3600)
+        assert gate.told_to_stop.wait(30)
+        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
+    assert status_of(conn, job.id) == "pending"
+
+
+def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, conn: Conn) -> None:
+    conn.execute("DROP FUNCTION job_worker_run_open")
+    with a_worker(database_url) as worker:
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            worker.run_cycle()
+        connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test worker'"
+        until(lambda: conn.execute(connections).fetchone() == (0,), "the end of its connections")
+
+
+def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    job = enqueue(conn, "shared")
+    with working(database_url, job_type("shared", stubborn), worker_id="stalled"):
+        stubborn.wait_for()
+        with conn.transaction():
+            expire(conn, job.id, retry_base=0)
+            (again,) = leases.claim(conn, "another", ["shared"], 1, 60)
+        at = again.claimed_at.timestamp()
+        theirs = FinishedRun(job.id, again.run_token, RunOutcome.SUCCEEDED, at, at, output={"by": "another"})
+        leases.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
+        stubborn.opened.set()
+        until(lambda: sorted(outcomes(conn, job.id)) == ["abandoned", "lost", "succeeded"], "the late record")
+    assert status_of(conn, job.id) is None
+    winner = conn.execute("SELECT output FROM job_runs WHERE outcome = 'succeeded'").fetchone()
+    assert winner == ({"by": "another"},)
+
+
+def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BATCH", 2)
+    for _ in range(5):
+        enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=60), concurrency=5):
+        for _ in range(5):
+            gate.wait_for()
+        held = "SELECT count(*), max(lease_expires_at) FROM job_queue WHERE status = 'running'"
+        renewed = "SELECT count(*) FROM job_queue WHERE status = 'running' AND lease_expires_at > %s"
+        running, last = conn.execute(held).fetchall()[0]
+        assert running == 5
+        until(lambda: conn.execute(renewed, (last,)).fetchone() == (5,), "a renewal of all five")
+        gate.opened.set()
+
+
+def test_a_worker_that_cannot_renew_stops_its_handlers(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: Any) -> Any:
+        raise psycopg.OperationalError("could not receive data from server: Connection timed out")
+
+    monkeypatch.setattr(leases, "heartbeat", away)
+    enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=1)):
+        gate.wait_for()
+        assert gate.told_to_stop.wait(30)
+
+
+def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
+    ran: list[int] = []
+    runner = runner_of(lambda _p, _c: ran.append(1))
+    done: SimpleQueue[RunContext | None] = SimpleQueue()
+    slots = Slots(runner, done, 1, "test")
+    slots.start()
+    now = time.monotonic()
+    slots.put([RunContext(claimed(), runner.resources, 0.0, now)])
+    context = done.get(timeout=30)
+    slots.close()
+    assert context is not None
+    assert context.result is not None
+    assert context.result.outcome is RunOutcome.RELEASED
+    assert not ran
+
+
+# Following a run
+
+
+def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn: Conn) -> None:
+    release = threading.Event()
+
+    def handler(params: Any, ctx: Any) -> None:
+        ctx.progress(3, 10, "on the way")
+        ctx.log.info("third item")
+        release.wait(30)
+
+    job = enqueue(conn, "followed")
+
+    def progress() -> Any:
+        row = conn.execute("SELECT progress FROM job_queue WHERE id = %s", (job.id,)).fetchone()
+        return row[0] if row else None
+
+    with working(database_url, job_type("followed", handler)):
+        until(lambda: progress() is not None and "log" in progress(), "the progress")
+        seen = progress()
+        release.set()
+        until(lambda: status_of(conn, job.id) is None)
+    assert (seen["done"], seen["total"], seen["message"]) == (3, 10, "on the way")
+    assert seen["log"][0].endswith("third item")
+    assert "third item" in last_run(conn, job.id)["log"]
+
+
+# Claiming ahead
+
+
+def test_short_jobs_are_claimed_far_ahead_and_long_ones_not() -> None:
+    pace = Pace(4)
+    pace.observe(1000, 0.01)
+    assert pace.ahead(busy=0) == Pace.MOST_AHEAD
+    assert pace.ahead(busy=4) == 0
+    pace.observe(1, 0.05)
+    assert pace.ahead(busy=0) == 8
+    assert pace.ahead(busy=2) == 4
+    pace.observe(1, 60)
+    assert pace.ahead(busy=0) == 0
+
+
+def test_jobs_claimed_ahead_go_back_when_the_slots_do_not_come_to_them(
+    database_url: str, conn: Conn, gate: Gate
+) -> None:
+    for number in range(6):
+        enqueue(conn, "gate", payload={"number": number})
+    with working(database_url, job_type("gate", gate), concurrency=1):
+        gate.wait_for()
+        until(lambda: counts(conn) == {"running": 1, "pending": 5}, "the hand-back")
+        gate.opened.set()
+        until(lambda: counts(conn) == {}, "the rest")
+    assert counts(conn, "job_runs").get("succeeded") == 6
+    assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
+
+
+# Draining
+
+
+def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(database_url: str, conn: Conn, gate: Gate) -> None:
+    for number in range(4):
+        enqueue(conn, "gate", payload={"number": number})
+    with working(database_url, job_type("gate", gate), concurrency=1) as worker:
+        gate.wait_for()
+
+        def open_gate() -> None:
+            until(lambda: worker.status.state == "draining")
+            gate.opened.set()
+
+        helper = threading.Thread(target=open_gate)
+        helper.start()
+        assert worker.drain(30)
+        helper.join()
+        assert worker.status.state == "stopped"
+    assert counts(conn) == {"pending": 3}
+    assert conn.execute("SELECT sum(attempts) FROM job_queue").fetchone() == (0,)
+
+
+def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Conn, gate: Gate) -> None:
+    job = enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate)) as worker:
+        gate.wait_for()
+        assert not worker.drain(0)
+    assert outcomes(conn, job.id) == ["released"]
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
+
+
+def test_draining_hands_back_what_will_not_stop(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
+    stubborn = Stubborn()
+    job = enqueue(conn, "stubborn")
+    with working(database_url, job_type("stubborn", stubborn)) as worker:
+        stubborn.wait_for()
+        assert not worker.drain(0)
+        stubborn.opened.set()
+    assert outcomes(conn, job.id) == ["released"]
+    assert status_of(conn, job.id) == "pending"
+
+
+def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Conn, gate: Gate) -> None:
+    enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate)) as worker:
+        gate.wait_for()
+        first = threading.Thread(target=worker.drain, args=(3600,))
+        first.start()
+        until(lambda: worker.status.state == "draining")
+        worker.drain(0)
+        first.join(30)
+        assert not first.is_alive()
+    assert outcomes(conn) == ["released"]
+
+
+def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Conn) -> None:
+    enqueue(conn, "fine")
+    with working(database_url, job_type("fine", lambda _p, _c: None), worker_id="w7") as worker:
+        until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,), "the worker's row")
+        until(lambda: worker.status.succeeded == 1)
+        worker.stop()
+        assert worker.wait(30)
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("w7")], "the last thread")
+    assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
+
+
+# The record of what it did
+
+
+def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, conn: Conn) -> None:
+    def sometimes(params: Any, ctx: Any) -> None:
+        if params.number == 2:
+            raise PermanentError("two")
+
+    for number in range(4):
+        enqueue(conn, "some", payload={"number": number})
+    drain(database_url, job_type("some", sometimes), source="embedded")
+    rows = conn.execute(
+        "SELECT source, status, claimed, processed, succeeded, failed, completed_at IS NOT NULL, results "
+        "FROM job_worker_runs"
+    ).fetchall()
+    assert [row[:7] for row in rows] == [("embedded", "ok", 4, 4, 3, 1, True)]
+    assert [result["lastError"] for result in rows[0][7]] == ["two"]
+
+
+def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database_url: str, conn: Conn) -> None:
+    def figures() -> list[tuple[Any, ...]]:
+        return conn.execute(
+            "SELECT claimed, processed, succeeded, failed, released, completed_at IS NULL FROM job_worker_runs"
+        ).fetchall()
+
+    def sometimes(params: Any, ctx: Any) -> None:
+        if params.number == 2:
+            raise PermanentError("two")
+
+    for number in range(3):
+        enqueue(conn, "some", payload={"number": number})
+    with working(database_url, job_type("some", sometimes), source="worker"):
+        until(lambda: figures() == [(3, 3, 2, 1, 0, True)], "the first figures")
+        enqueue(conn, "some")
+        until(lambda: figures() == [(4, 4, 3, 1, 0, True)], "the figures after another job")
+    assert figures() == [(4, 4, 3, 1, 0, False)]
+
+
+def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
+    drain(database_url, job_type("some", lambda _p, _c: None))
+    assert conn.execute("SELECT count(*) FROM job_worker_runs").fetchone() == (0,)
+
+
+# The database
+
+
+def test_a_report_is_applied_once_when_its_answer_was_lost(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = leases.finish
+    lost = iter([True, True])
+
+    def cut(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
+        answers = real(conn, worker_id, runs, **facts)
+        if next(lost, False):
+            conn.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return answers
+
+    monkeypatch.setattr(leases, "finish", cut)
+    once = enqueue(conn, "some")
+    series = enqueue(conn, "some", recurrence_interval_minutes=15)
+    with a_worker(database_url, job_type("some", lambda _p, _c: None)) as worker:
+        worker.run_until_idle()
+        assert (worker.status.succeeded, worker.status.failed) == (2, 0)
+    assert outcomes(conn, once.id) == ["succeeded"]
+    assert outcomes(conn, series.id) == ["succeeded"]
+
+
+def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Conn, gate: Gate) -> None:
+    held = enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate), job_type("fine", lambda _p, _c: None)) as worker:
+        gate.wait_for()
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        later = enqueue(conn, "fine")
+        gate.opened.set()
+        until(lambda: status_of(conn, later.id) is None, "a job after the cut")
+        until(lambda: status_of(conn, held.id) is None, "the job from before the cut")
+        assert worker.status.failed == 0
+    assert counts(conn, "job_runs") == {"succeeded": 2}
+
+
+def test_start_returns_at_once_without_a_database_and_stop_too() -> None:
+    with working("postgresql://nobody@127.0.0.1:1/none", job_type("some", lambda _p, _c: None)) as worker:
+        assert worker.status.state == "running"
+        assert not worker.status.connected
+
+
+def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str, conn: Conn) -> None:
+    job = enqueue(conn, "some")
+    conn.execute("DELETE FROM job_queue_settings")
+    drain(database_url, job_type("some", lambda _p, _c: None))
+    assert status_of(conn, job.id) == "pending"
+
+
+def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn: Conn) -> None:
+    operator.pause(conn, reason="maintenance", actor=ACTOR)
+    series = enqueue(conn, "some", recurrence_interval_minutes=1)
+    conn.execute("UPDATE job_queue SET run_at = now() - interval '3 hours' WHERE id = %s", (series.id,))
+    with working(database_url, job_type("some", lambda _p, _c: None)) as worker:
+        until(lambda: worker.status.connected)
+        assert worker.status.claimed == 0
+        operator.resume(conn, actor=ACTOR)
+        until(lambda: outcomes(conn) == ["succeeded"], "the run after resuming")
+    assert outcomes(conn) == ["succeeded"]
+
+
+# One cycle
+
+
+def cycle(url: str, *types: Any, limit: int = 5, on_progress: Callable[[CycleProgress], None] | None = None) -> Any:
+    with a_worker(url, *types, mode="cycle", source="manual") as worker:
+        return worker.run_cycle(limit, on_progress=on_progress)
+
+
+def sometimes(params: Any, ctx: Any) -> None:
+    if params.number % 3 == 1:
+        raise ValueError("not this one")
+
+
+def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: Conn) -> None:
+    jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
+    result = cycle(database_url, job_type("some", sometimes, retry_base=60.0))
+    assert (result.status, result.processed, result.succeeded, result.failed) == ("ok", 3, 2, 1)
+    assert [entry["id"] for entry in result.results] == [str(job.id) for job in jobs]
+    assert [entry["lastError"] for entry in result.results] == [None, "ValueError: not this one", None]
+    row = conn.execute("SELECT source, status, processed, succeeded, failed FROM job_worker_runs").fetchone()
+    assert row == ("manual", "ok", 3, 2, 1)
+    assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
+
+
+def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_url: str, conn: Conn) -> None:
+    for _ in range(7):
+        enqueue(conn, "some")
+    told: list[tuple[int, int]] = []
+    result = cycle(
+        database_url,
+        job_type("some", lambda _p, _c: None),
+        on_progress=lambda progress: told.append((progress.claimed, progress.done)),
+    )
+    assert result.processed == 5
+    assert counts(conn) == {"pending": 2}
+    assert told == [(1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4), (5, 4), (5, 5)]
+
+
+def test_a_cycle_with_nothing_to_do_says_so(database_url: str) -> None:
+    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    assert (result.status, result.processed, result.message) == ("ok", 0, "no jobs available")
+
+
+def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Conn) -> None:
+    operator.pause(conn, reason="the vendor is down", actor=ACTOR)
+    job = enqueue(conn, "some")
+    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    assert (result.status, result.processed, result.message) == ("paused", 0, "the vendor is down")
+    assert status_of(conn, job.id) == "pending"
+    assert conn.execute("SELECT status, message FROM job_worker_runs").fetchone() == ("paused", "the vendor is down")
+
+
+def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Conn) -> None:
+    def pausing(params: Any, ctx: Any) -> None:
+        operator.pause(ctx.db, reason="enough", actor=ACTOR)
+
+    for _ in range(3):
+        enqueue(conn, "some")
+    result = cycle(database_url, job_type("some", pausing))
+    assert (result.status, result.processed, result.message) == ("paused", 1, "enough")
+    assert counts(conn) == {"pending": 2}
+
+
+def test_nothing_waits_as_running_during_a_cycle(database_url: str, conn: Conn) -> None:
+    running: list[dict[str, int]] = []
+    for _ in range(3):
+        enqueue(conn, "some")
+    cycle(database_url, job_type("some", lambda _p, _c: running.append(counts(conn))))
+    assert [seen["running"] for seen in running] == [1, 1, 1]
+
+
+def test_a_cycles_record_is_closed_when_it_breaks(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: Any, **_facts: Any) -> Any:
+        raise psycopg.errors.UndefinedFunction("no such function job_queue_claim")
+
+    monkeypatch.setattr(leases, "claim", broken)
+    result = cycle(database_url, job_type("some", lambda _p, _c: None))
+    assert (result.status, result.processed) == ("error", 0)
+    row = conn.execute("SELECT status, completed_at IS NOT NULL, error_message FROM job_worker_runs").fetchone()
+    assert row == ("error", True, "no such function job_queue_claim")
+
+
+def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
+    database_url: str, conn: Conn, gate: Gate
+) -> None:
+    def interrupt(progress: CycleProgress) -> None:
+        gate.wait_for()
+        raise KeyboardInterrupt
+
+    job = enqueue(conn, "gate")
+    with pytest.raises(KeyboardInterrupt):
+        cycle(database_url, job_type("gate", gate), on_progress=interrupt)
+    assert outcomes(conn, job.id) == ["released"]
+    assert status_of(conn, job.id) == "pending"
+    row = conn.execute("SELECT status, completed_at IS NOT NULL, released FROM job_worker_runs").fetchone()
+    assert row == ("error", True, 1)
+
+
+def test_a_cycle_without_a_database_is_refused_with_a_sentence() -> None:
+    with pytest.raises(DatabaseUnreachable, match="does not answer"):
+        cycle("postgresql://nobody@127.0.0.1:1/none", job_type("some", lambda _p, _c: None))
+
+
+def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Conn) -> None:
+    stubborn = Stubborn()
+    job = enqueue(conn, "stubborn", max_attempts=1)
+    result = cycle(database_url, job_type("stubborn", stubborn, timeout=0.1))
+    stubborn.opened.set()
+    assert (result.processed, result.failed) == (1, 1)
+    assert last_run(conn, job.id)["error_kind"] == "timeout"
+
+
+def test_time_stands_for_a_run_as_the_database_sees_it(database_url: str, conn: Conn) -> None:
+    before = conn.execute("SELECT clock_timestamp()").fetchone()
+    began = time.monotonic()
+    job = enqueue(conn, "some")
+    drain(database_url, job_type("some", lambda _p, _c: threading.Event().wait(0.05) and None))
+    run = last_run(conn, job.id)
+    assert before is not None
+    assert before[0] < run["started_at"] < run["finished_at"]
+    assert run["finished_at"] - before[0] < timedelta(seconds=time.monotonic() - began + 1)
+    assert run["finished_at"] - run["started_at"] >= timedelta(seconds=0.05)

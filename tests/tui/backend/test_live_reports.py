@@ -1,0 +1,208 @@
+"""The bridge to a real queue, second floor: each reading of the pages of evidence, and what they do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
+from jobdeck.core.model import Filter, NewJob, Status
+from jobdeck.core.queue import leases, operator, producer, service
+from jobdeck.tui.backend.protocol import Request
+from tests.support.working import until
+from tests.tui.backend.test_live import ALL, Connection, Gate, backend_of, gate, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from jobdeck.core.settings import Settings
+    from jobdeck.tui.backend.live import LiveBackend
+
+__all__ = ["gate", "settings"]
+HOUR = timedelta(hours=1)
+
+
+def fail(backend: LiveBackend, conn: Connection, number: int = 1) -> list[UUID]:
+    """Jobs that have failed for good, all alike."""
+    ids = [producer.enqueue(conn, NewJob("test_fail", max_attempts=1), actor="a").job_id for _ in range(number)]
+    backend.view(ALL)
+    backend.run_cycle(lambda _text: None)
+    return ids
+
+
+def test_cron_health_is_read_with_the_cycles_that_ran(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        fail(backend, conn)
+        told = backend.cron()
+        assert [(run.source, run.claimed, run.failed) for run in told.runs] == [("manual", 1, 1)]
+        assert told.tick == timedelta(minutes=5)
+        assert told.health.findings
+
+
+def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        assert dict(backend.timeouts()) == {}
+        backend.view(ALL)
+        assert set(backend.timeouts()) == {"test_wait", "test_fail", "test_quick"}
+
+
+def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        ids = fail(backend, conn, 3)
+        told = backend.errors([ids[0]])
+        (trend,) = told.trends
+        assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
+        assert "kim@" not in trend.sample
+        assert [job.id for job in told.watched] == [ids[0]]
+        assert {job.id for job in backend.alike(*trend.key)} == set(ids)
+
+
+def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
+    producer.enqueue(conn, NewJob("test_wait"), actor="a")
+    producer.enqueue(conn, NewJob("unheard_of"), actor="a")
+    with backend_of(settings, worker=True) as backend:
+        backend.view(ALL)
+        assert gate.started.wait(30)
+        until(lambda: backend.worker().id in {worker.id for worker in backend.fleet().workers}, "the worker's own row")
+        told = backend.fleet()
+        assert [job.task_type for job in told.running] == ["test_wait"]
+        assert told.unhandled == ("unheard_of",)
+        gate.open.set()
+
+
+def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        ids = fail(backend, conn)
+        backend.act("retry", backend.errors(ids).watched)
+        backend.reveal(ids[0])
+        told = backend.audit(HOUR)
+        assert [entry.action for entry in told.entries] == ["reveal", "retry"]
+        assert {entry.job_id for entry in told.entries} == set(ids)
+        assert (told.digest.failed, len(told.digest.errors)) == (1, 1)
+
+
+def test_a_glance_has_the_clock_and_the_switch_and_lists_nothing(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        at = backend.view(ALL).snapshot.at
+        backend.pause("MetaCTF is down", None)
+        glance = backend.view(Request(Filter(), glance=True)).snapshot
+        assert glance.at > at
+        assert glance.processing.paused_reason == "MetaCTF is down"
+        assert glance.page.jobs == ()
+
+
+def test_a_failed_job_is_retried_with_another_payload(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        fail(backend, conn)
+        conn.execute("""UPDATE job_queue SET payload = '{"left": "over"}'""")
+        (seen,) = backend.view(Request(Filter(status=Status.FAILED))).snapshot.page.jobs
+        result = backend.retry_with(seen, {})
+        assert result.ok
+        (job,) = backend.view(ALL).snapshot.page.jobs
+        assert (job.id, job.status, job.payload) == (seen.id, Status.PENDING, {})
+
+
+def test_a_payload_that_does_not_fit_changes_nothing(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        fail(backend, conn)
+        (seen,) = backend.view(ALL).snapshot.page.jobs
+        with pytest.raises(InvalidPayload):
+            backend.check_payload("test_fail", {"wrong": 1})
+        with pytest.raises(UnknownTaskType):
+            backend.check_payload("unheard_of", {})
+        with pytest.raises(InvalidPayload):
+            backend.retry_with(seen, {"wrong": 1})
+        assert backend.view(ALL).snapshot.page.jobs == (seen,)
+
+
+def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    with backend_of(settings) as backend:
+        fail(backend, conn)
+        (seen,) = backend.view(ALL).snapshot.page.jobs
+        operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
+        result = backend.retry_with(seen, {})
+        assert not result.ok
+        assert "changed meanwhile" in result.message
+        assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
+
+
+def test_a_job_that_left_the_queue_runs_again_with_another_payload(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        backend.run_cycle(lambda _text: None)
+        (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
+        assert backend.retry_with(removed, {}).ok
+        (copy,) = backend.view(ALL).snapshot.page.jobs
+        assert copy.id != removed.id
+
+
+def test_stuck_jobs_are_listed_and_those_named_are_marked_failed(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    ids = [producer.enqueue(conn, NewJob("test_quick"), actor="a").job_id for _ in range(2)]
+    leases.claim(conn, "dead worker", ["test_quick"], 2, 60)
+    conn.execute(
+        "UPDATE job_queue SET started_at = now() - interval '1 hour', lease_expires_at = now() - interval '50 minutes'"
+    )
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        assert {result.job_id for result in backend.cleanup(None)} == set(ids)
+        assert [result.job_id for result in backend.cleanup([ids[0]])] == [ids[0]]
+        by_id = {job.id: job.status for job in backend.view(ALL).snapshot.page.jobs}
+        assert by_id[ids[1]] is Status.RUNNING
+        assert by_id[ids[0]] is not Status.RUNNING
+
+
+def test_old_jobs_are_counted_and_removed(settings: Settings, conn: Connection, gate: Gate) -> None:
+    job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
+    operator.cancel(conn, [job.id], actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        assert backend.purge(dry_run=True) == 0
+        conn.execute("UPDATE job_queue SET completed_at = now() - interval '15 days'")
+        assert backend.purge(dry_run=True) == 1
+        assert backend.purge(dry_run=False) == 1
+        assert backend.view(ALL).snapshot.page.jobs == ()
+
+
+def test_a_job_that_wrote_to_nobody_has_no_recipients(settings: Settings, conn: Connection, gate: Gate) -> None:
+    job = service.enqueue(conn, NewJob("test_quick"), actor="a").job
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        assert backend.recipients(job.id) is None
+
+
+@pytest.mark.parametrize("what", ["reveal", "cleanup", "purge", "retry"])
+def test_read_only_refuses_what_would_change_anything(
+    settings: Settings, conn: Connection, gate: Gate, what: str
+) -> None:
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings, read_only=True) as backend:
+        (job,) = backend.view(ALL).snapshot.page.jobs
+        calls: dict[str, Callable[[], object]] = {
+            "reveal": lambda: backend.reveal(job.id),
+            "cleanup": lambda: backend.cleanup([job.id]),
+            "purge": lambda: backend.purge(dry_run=False),
+            "retry": lambda: backend.retry_with(job, {}),
+        }
+        for read in (backend.cron, backend.fleet, lambda: backend.errors([]), lambda: backend.audit(HOUR)):
+            read()
+        call = calls[what]
+        if what == "cleanup":
+            call()
+        else:
+            with pytest.raises(Refused):
+                call()
+        (now,) = backend.view(ALL).snapshot.page.jobs
+        assert (now.id, now.version, now.status) == (job.id, job.version, job.status)
