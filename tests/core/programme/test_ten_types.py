@@ -30,7 +30,7 @@ ALL_THE_REST = """
 import contextlib, io, json, sys
 import jobdeck.tui.app
 from jobdeck.core import registry
-from jobdeck.core.cli import main
+from jobdeck.core.cli.app import main
 
 def said(*arguments):
     out, err = io.StringIO(), io.StringIO()
