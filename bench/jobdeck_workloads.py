@@ -374,7 +374,7 @@ def snapshot(args):
             times = []
             for _ in range(args.jobs):
                 began = time.monotonic()
-                read_jobs.snapshot(connection, Filter())
+                read_jobs.snapshot(Filter()).run(connection)
                 times.append(1000 * (time.monotonic() - began))
             figures[jobs] = statistics.median(times)
     emit(

@@ -326,60 +326,6 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Jobs in order, and the cursor of the next page or None at the end."""
-
-    jobs: tuple[Job, ...]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything the dashboard's first screen shows, read at one moment of the database's clock."""
-
-    at: datetime
-    page: Page
-    counts: Counts
-    processing: Processing
-    health: Health
-    workers: tuple[Worker, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One condition of the claim for one job: whether it holds, and the evidence in a sentence."""
-
-    name: str
-    holds: bool
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobDetail:
-    """One job with its newest runs, why it is or is not running, and what operators did to it."""
-
-    job: Job
-    runs: tuple[Run, ...]
-    why: tuple[Clause, ...]
-    audit: tuple[AuditEntry, ...] = ()
-    in_trash: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorGroup:
-    """Failed runs that look alike: same task type, same fingerprint of the error."""
-
-    task_type: str
-    fingerprint: str
-    error_kind: str | None
-    sample: str
-    count: int
-    first_seen: datetime
-    last_seen: datetime
-    job_ids: tuple[UUID, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One action of an operator."""
 
@@ -444,13 +390,3 @@ class CycleResult:
     failed: int
     message: str
     results: tuple[Json, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What the database lets this connection do."""
-
-    view: bool
-    operate: bool
-    work: bool
-    role: str

@@ -54,7 +54,7 @@ class Sentinel:
         Raises:
             psycopg.Error: the database did not answer.
         """
-        found = health(conn, timeouts=self._timeouts)
+        found = health(timeouts=self._timeouts).run(conn)
         signals = {finding.signal: finding for finding in found.findings}
         for name in WATCHED:
             finding = signals.get(name)

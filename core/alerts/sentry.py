@@ -124,8 +124,10 @@ class Alerts:
     def _lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], worker: str) -> list[dict[str, Any]]:
         told = []
         for job_id in jobs[:LOST_TOLD]:
-            runs, _ = history.runs(conn, job_id=job_id, outcome=RunOutcome.LOST, limit=1)
-            told += [sentry_events.lost(run, read_jobs.job(conn, job_id), worker, self._environment) for run in runs]
+            runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
+            told += [
+                sentry_events.lost(run, read_jobs.job(job_id).run(conn), worker, self._environment) for run in runs
+            ]
         if len(jobs) > LOST_TOLD:
             told.append(sentry_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))
         return told
@@ -134,7 +136,7 @@ class Alerts:
         told = []
         for _ in range(len(self._check_ins)):
             run = self._check_ins.popleft()
-            job = read_jobs.job(conn, UUID(run.job_id))
+            job = read_jobs.job(UUID(run.job_id)).run(conn)
             if job is not None and job.recurrence_interval_minutes:
                 told.append(
                     sentry_events.check_in(

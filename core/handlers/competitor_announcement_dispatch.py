@@ -242,7 +242,7 @@ class _Dispatch:
         return self._batches.size if most is None else min(self._batches.size, most - self._batches.taken)
 
     def _processing(self) -> bool:
-        switch = jobs.processing(self._ctx.db)
+        switch = jobs.processing().run(self._ctx.db)
         return switch.enabled and all(one.task_type != self._ctx.job.task_type for one in switch.paused_types)
 
     def _next(self) -> list[Mailed]:

@@ -106,7 +106,7 @@ class Cron:
     def _run(self, cycle: _Cycle) -> None:
         try:
             with self._database.connection() as conn:
-                cycle.budget.expect(typical_seconds(conn))
+                cycle.budget.expect(typical_seconds().run(conn))
             cycle.run()
         except FAILURES as error:
             event(log, logging.ERROR, "a cycle could not begin", error=safe_error(str(error)))

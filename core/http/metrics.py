@@ -159,12 +159,12 @@ class Metrics:
 
 
 def _is_there(conn: psycopg.Connection[Any]) -> bool:
-    return bool(jobs.permissions(conn).role)
+    return bool(jobs.permissions().run(conn).role)
 
 
 def _read(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str, list[Sample]]]:
     """All that the database knows, as families of samples."""
-    seen = jobs.snapshot(conn, Filter(), limit=1)
+    seen = jobs.snapshot(Filter(), limit=1).run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
     trigger = judged.last_trigger

@@ -52,14 +52,6 @@ class Diagnosis:
     oldest: OpenTransaction | None
 
 
-def clock(conn: psycopg.Connection[Any]) -> datetime:
-    """The database's time at this moment."""
-    row = conn.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None  # noqa: S101 -- a SELECT without FROM has a row
-    moment: datetime = row[0]
-    return moment
-
-
 def notify(conn: psycopg.Connection[Any], channel: str) -> None:
     """Sends one empty notification."""
     conn.execute("SELECT pg_notify(%s, '')", (channel,))

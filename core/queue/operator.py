@@ -143,7 +143,7 @@ def pause(
         Refused: `resume_at` has passed already.
     """
     rows(conn, "SELECT job_queue_pause(%s, %s, %s, %s)", (task_type, reason, resume_at, actor))
-    return processing(conn)
+    return processing().run(conn)
 
 
 def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Processing:
@@ -153,7 +153,7 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
         Refused: the task type is not paused.
     """
     rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
-    return processing(conn)
+    return processing().run(conn)
 
 
 def cleanup(

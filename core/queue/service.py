@@ -12,7 +12,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, new_job
-from jobdeck.core.read import jobs, reports
+from jobdeck.core.read import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def create(conn: Connection, registry: Registry, wanted: Wanted, *, settings: Se
         Refused: the type is unknown, the payload does not fit, or the type or the queue does not take it.
     """
     with conn.transaction():
-        made = new_job(registry, wanted, reports.clock(conn))
+        made = new_job(registry, wanted, jobs.clock().run(conn))
         recurring = made.recurrence_interval_minutes is not None
         admit(conn, registry, made.task_type, [made.payload], recurring=recurring, settings=settings)
         return enqueue(conn, made, actor=actor)
@@ -47,7 +47,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
     """
     with conn.transaction():
         ticket = producer.enqueue(conn, new, actor=actor)
-        job = jobs.job(conn, ticket.job_id)
+        job = jobs.job(ticket.job_id).run(conn)
     if job is None:
         raise Refused("The job that holds the same dedupe key has just left the queue. Enqueue again.")
     return Enqueued(job, ticket.created)
@@ -68,7 +68,7 @@ def edit(
     Raises:
         Refused: the type is unknown, the payload does not fit, or the type does not take it.
     """
-    made = changes(registry, job, wanted, reports.clock(conn))
+    made = changes(registry, job, wanted, jobs.clock().run(conn))
     admit_change(conn, registry, job, made, settings=settings)
     return operator.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
 
@@ -107,7 +107,7 @@ def retry_removed(
     """Runs those again that have left the queue, as copies; of the others it says nothing."""
     answers = []
     for one in ids:
-        found = jobs.job(conn, one)
+        found = jobs.job(one).run(conn)
         if found is not None and found.removed:
             with conn.transaction(force_rollback=dry_run):
                 answer = run_again(conn, registry, found, settings=settings, actor=actor, reason=reason)

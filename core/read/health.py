@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Health, Verdict, WorkerRun
 from jobdeck.core.read import scheduler_health
-from jobdeck.core.read.batch import ask, one_moment
+from jobdeck.core.read.batch import Query, combine, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
-    from jobdeck.core.read.batch import Asked
     from jobdeck.core.read.rows import Row
 
 TICK: Final = timedelta(minutes=5)
@@ -100,40 +99,36 @@ FROM job_worker_runs WHERE source <> 'door' ORDER BY started_at DESC LIMIT 1
 """
 
 
-def health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | None = None) -> Health:
-    """The verdict, worst finding first, and the figures of the dashboard's line of health; see `ask_health`."""
-    with one_moment(conn):
-        judged = ask_health(conn, timeouts=timeouts)
-    return judged()
-
-
-def ask_health(conn: psycopg.Connection[Any], *, timeouts: Mapping[str, float] | None = None) -> Asked[Health]:
-    """Asks for the verdict, worst finding first, and the figures of the dashboard's line of health.
+def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
+    """The verdict, worst finding first, and the figures of the dashboard's line of health.
 
     `finished_per_minute` holds the last 15 minutes, oldest first, the current one unfinished. Beside the signals that
     are always judged stand those that have something to say. With `timeouts`, in seconds by task type, runs that have
     used up most of theirs are among them.
     """
-    facts = ask(conn, _FACTS, read=_only)
-    rates = ask(conn, _RATES, read=lambda rows: tuple(row["finished"] for row in rows))
-    trigger = ask(conn, _LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None)
-    late = ask(conn, _LATE_SERIES, read=_only)
-    calls = ask(conn, scheduler_health.CALLS, read=_only)
-    running = ask(conn, _RUNNING, read=list) if timeouts else list
 
-    def answer() -> Health:
-        known = facts()
-        findings = _findings(known, late(), calls(), running(), timeouts or {})
+    def read(
+        facts: Row, rates: tuple[int, ...], trigger: WorkerRun | None, late: Row, calls: Row, *running: list[Row]
+    ) -> Health:
+        findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
         return Health(
             verdict=findings[0].verdict,
             findings=tuple(findings),
-            oldest_due=known["oldest_due"],
-            finished_per_minute=rates(),
-            failed_last_hour=int(known["failed_last_hour"]),
-            last_trigger=trigger(),
+            oldest_due=facts["oldest_due"],
+            finished_per_minute=rates,
+            failed_last_hour=int(facts["failed_last_hour"]),
+            last_trigger=trigger,
         )
 
-    return answer
+    return combine(
+        select(_FACTS, read=_only),
+        select(_RATES, read=lambda rows: tuple(row["finished"] for row in rows)),
+        select(_LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None),
+        select(_LATE_SERIES, read=_only),
+        select(scheduler_health.CALLS, read=_only),
+        *([select(_RUNNING, read=list)] if timeouts else []),
+        read=read,
+    )
 
 
 def _only(rows: list[Row]) -> Row:
@@ -158,19 +153,18 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
     return findings
 
 
-def typical_seconds(conn: psycopg.Connection[Any]) -> dict[str, float]:
+def typical_seconds() -> Query[dict[str, float]]:
     """What nine of ten of the latest runs of each task type took at most, in seconds; of types run lately."""
-    rows = conn.execute(
+    return select(
         """
-        SELECT task_type, percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) FROM (
+        SELECT task_type, percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) AS most FROM (
             SELECT task_type, extract(epoch FROM finished_at - started_at)::double precision AS seconds
             FROM job_run_list ORDER BY run_token DESC LIMIT 1000
         ) AS latest
         GROUP BY task_type
         """,
-        prepare=False,
-    ).fetchall()
-    return dict(rows)
+        read=lambda rows: {row["task_type"]: row["most"] for row in rows},
+    )
 
 
 def expect_trigger(conn: psycopg.Connection[Any], minutes: int) -> None:

@@ -1,4 +1,4 @@
-"""The read side of the queue: pages, counts, detail, history, why, error groups. Changes nothing.
+"""The read side of the queue: the list of jobs, counts, one job, the workers. Changes nothing.
 
 Reads through the views of `schema.sql`, so that a viewer sees payloads redacted. What a refresh costs does not
 depend on how many jobs there are: lists follow an index and stop, counts stop at their limit.
@@ -8,38 +8,25 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import (
-    Clause,
-    Counts,
-    Filter,
-    Health,
-    Job,
-    JobDetail,
-    Page,
-    Permissions,
-    Processing,
-    Snapshot,
-    Verdict,
-    Worker,
-)
-from jobdeck.core.read.batch import ask, one_moment
-from jobdeck.core.read.batch import rows as _rows
-from jobdeck.core.read.health import ask_health
-from jobdeck.core.read.history import ask_audit, ask_runs
+from jobdeck.core.model import Counts, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.health import health
+from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.report_types import Clause, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, processing_from
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.model import Json
-    from jobdeck.core.read.batch import Asked
+    from jobdeck.core.model import AuditEntry, Json, Run
 
 Connection = psycopg.Connection[Any]
 
@@ -50,78 +37,47 @@ SHORT_ID = range(8, 13)
 
 
 def snapshot(
-    conn: Connection,
     filter: Filter,  # noqa: A002 -- the word of this domain
     *,
     sort: str = "natural",
     descending: bool = True,
     limit: int = 200,
-) -> Snapshot:
+) -> Query[Snapshot]:
     """Everything the dashboard's first screen shows, at one moment of the database's clock."""
-    with one_moment(conn):
-        at = ask_clock(conn)
-        listed = ask_page(conn, filter, sort=sort, descending=descending, limit=limit)
-        counted = ask_counts(conn)
-        switch = ask_processing(conn)
-        judged = ask_health(conn)
-        heard_of = ask_workers(conn)
-    return Snapshot(
-        at=at(), page=listed(), counts=counted(), processing=switch(), health=judged(), workers=tuple(heard_of())
-    )
+    listed = page(filter, sort=sort, descending=descending, limit=limit)
+    return combine(clock(), listed, counts(), processing(), health(), workers(), read=Snapshot)
 
 
-def glance(conn: Connection) -> Snapshot:
-    """The clock and the switch; all else is empty, for whoever keeps what was read before."""
-    with one_moment(conn):
-        at, switch = ask_clock(conn), ask_processing(conn)
-    return Snapshot(at(), Page((), None), Counts(), switch(), Health(Verdict.OK, ()), ())
+def glance() -> Query[Snapshot]:
+    """The clock and the switch; all else is empty, for a caller that keeps what it read before."""
+
+    def read(at: datetime, switch: Processing) -> Snapshot:
+        return Snapshot(at, Page((), None), Counts(), switch, Health(Verdict.OK, ()), ())
+
+    return combine(clock(), processing(), read=read)
 
 
-def ask_clock(conn: Connection) -> Asked[datetime]:
-    """Asks for the database's time."""
-
-    def read(rows: list[Row]) -> datetime:
-        at: datetime = rows[0]["at"]
-        return at
-
-    return ask(conn, "SELECT now() AS at", read=read)
+def clock() -> Query[datetime]:
+    """The database's time: that of the batch or of the caller's transaction, where there is one."""
+    return select("SELECT now() AS at", read=lambda rows: rows[0]["at"])
 
 
 def page(
-    conn: Connection,
     filter: Filter,  # noqa: A002 -- the word of this domain
     *,
     sort: str = "natural",
     descending: bool = True,
     limit: int = 200,
     after: str | None = None,
-) -> Page:
-    """Jobs in order, `limit` at most, and the cursor of those after them; see `ask_page`."""
-    try:
-        return ask_page(conn, filter, sort=sort, descending=descending, limit=limit, after=after)()
-    except psycopg.DataError as error:
-        if after is None:
-            raise
-        raise UsageError(NO_CURSOR) from error
-
-
-def ask_page(
-    conn: Connection,
-    filter: Filter,  # noqa: A002 -- the word of this domain
-    *,
-    sort: str = "natural",
-    descending: bool = True,
-    limit: int = 200,
-    after: str | None = None,
-) -> Asked[Page]:
-    """Asks for jobs in order, `limit` at most, and the cursor of those after them.
+) -> Query[Page]:
+    """Jobs in order, `limit` at most, and the cursor of those after them.
 
     The natural order is newest first for all jobs, due first for pending ones, and last ended first for those
     that ended; succeeded jobs include those that left the queue. Any other order, and the natural one turned
     round, is among the first 10 000 of the natural one.
 
     Raises:
-        UsageError: `sort` is none of `SORTS`, or `after` is no cursor.
+        UsageError: `sort` is none of `SORTS`, or `after` is no cursor; of a cursor, `run` may be the one to raise it.
     """
     if sort not in SORTS:
         raise UsageError(f"There is no order by {sort}. Known are: {', '.join(SORTS)}.")
@@ -148,7 +104,8 @@ def ask_page(
         last = rows[limit - 1]
         return Page(jobs, _encode({"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}))
 
-    return ask(conn, STATEMENTS[filter.status], wanted, read=read)
+    found = select(STATEMENTS[filter.status], wanted, read=read)
+    return found if after is None else replace(found, misread=NO_CURSOR)
 
 
 def _encode(cursor: Json) -> str:
@@ -176,19 +133,13 @@ def _cursor(after: str | None, *, natural: bool) -> Json:
     return {"after_key": None, "after_id": None, "skip": cursor["skip"]}
 
 
-def counts(conn: Connection) -> Counts:
-    """Jobs by status, each exact up to 10 000."""
-    return ask_counts(conn)()
-
-
-def ask_counts(conn: Connection) -> Asked[Counts]:
-    """Asks how many jobs there are by status, each exact up to 10 000."""
+def counts() -> Query[Counts]:
+    """How many jobs there are by status, each exact up to 10 000."""
 
     def read(rows: list[Row]) -> Counts:
         return Counts(**{name: min(count, Counts.LIMIT + 1) for name, count in rows[0].items()})
 
-    return ask(
-        conn,
+    return select(
         """
         SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
         """,
@@ -197,106 +148,89 @@ def ask_counts(conn: Connection) -> Asked[Counts]:
     )
 
 
-def processing(conn: Connection) -> Processing:
-    """The processing switch as it stands."""
-    return ask_processing(conn)()
-
-
-def ask_processing(conn: Connection) -> Asked[Processing]:
-    """Asks for the processing switch as it stands."""
-    settings = ask(conn, "SELECT * FROM job_queue_settings WHERE id = 1", read=list)
-    pauses = ask(
-        conn,
-        "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
-        read=list,
+def processing() -> Query[Processing]:
+    """The processing switch, and the task types that are paused beside it."""
+    return combine(
+        select("SELECT * FROM job_queue_settings WHERE id = 1", read=lambda rows: next(iter(rows), None)),
+        select(
+            "SELECT task_type, reason, paused_by, paused_at, resume_at FROM job_paused_types ORDER BY task_type",
+            read=list,
+        ),
+        read=processing_from,
     )
-    return lambda: processing_from(next(iter(settings()), None), pauses())
 
 
-def workers(conn: Connection) -> list[Worker]:
-    """The workers that have been heard of in the last day; alive are those heard of in the last 2 minutes."""
-    return ask_workers(conn)()
-
-
-def ask_workers(conn: Connection) -> Asked[list[Worker]]:
-    """Asks for the workers that have been heard of in the last day; alive are those of the last 2 minutes."""
-    return ask(
-        conn,
+def workers() -> Query[tuple[Worker, ...]]:
+    """The workers heard of in the last day; those heard of in the last 2 minutes are alive."""
+    return select(
         """
         SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
             heartbeat_at > now() - interval '2 minutes' AS alive
         FROM job_workers ORDER BY started_at, id
         """,
-        read=lambda rows: [Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows],
+        read=lambda rows: tuple(Worker(**row | {"task_types": tuple(row["task_types"])}) for row in rows),
     )
 
 
-def job(conn: Connection, job_id: UUID) -> Job | None:
+def job(job_id: UUID) -> Query[Job | None]:
     """One job of the queue, or the success with which it left it; None for neither."""
-    return ask_job(conn, job_id)()
-
-
-def ask_job(conn: Connection, job_id: UUID) -> Asked[Job | None]:
-    """Asks for one job of the queue, or the success with which it left it; None for neither."""
-    here = ask(conn, "SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
-    left = ask(
-        conn,
-        "SELECT * FROM job_removed_list WHERE id = %(id)s ORDER BY left_with DESC LIMIT 1",
-        {"id": job_id},
-        read=_first_job,
+    return combine(
+        select("SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id}, read=_first_job),
+        select(
+            "SELECT * FROM job_removed_list WHERE id = %(id)s ORDER BY left_with DESC LIMIT 1",
+            {"id": job_id},
+            read=_first_job,
+        ),
+        read=lambda here, left: here or left,
     )
-    return lambda: here() or left()
 
 
 def _first_job(rows: list[Row]) -> Job | None:
     return job_from(rows[0]) if rows else None
 
 
-def detail(conn: Connection, job_id: UUID) -> JobDetail | None:
+def detail(job_id: UUID) -> Query[JobDetail | None]:
     """One job with its newest 50 runs, the clauses of its claim and what operators did to it; in the trash as well."""
-    with one_moment(conn):
-        known = ask_job(conn, job_id)
-        trash = ask(conn, "SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
-        newest = ask_runs(conn, job_id=job_id)
-        clauses = ask_why(conn, job_id)
-        done = ask_audit(conn, job_id=job_id)
-    found, deleted = known(), trash()
-    job = found or deleted
-    if job is None:
-        return None
-    return JobDetail(job, tuple(newest()[0]), tuple(clauses()), tuple(done()), in_trash=found is None)
+
+    def read(
+        found: Job | None,
+        deleted: Job | None,
+        newest: tuple[list[Run], str | None],
+        clauses: tuple[Clause, ...],
+        done: list[AuditEntry],
+    ) -> JobDetail | None:
+        job = found or deleted
+        if job is None:
+            return None
+        return JobDetail(job, tuple(newest[0]), clauses, tuple(done), in_trash=found is None)
+
+    trash = select("SELECT * FROM job_trash_list WHERE id = %(id)s", {"id": job_id}, read=_first_job)
+    return combine(job(job_id), trash, runs(job_id=job_id), why(job_id), audit(job_id=job_id), read=read)
 
 
-def why(conn: Connection, job_id: UUID) -> list[Clause]:
+def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
     """Each clause of the claim for one job, with its evidence; empty for a job that is not in the queue."""
-    return ask_why(conn, job_id)()
-
-
-def ask_why(conn: Connection, job_id: UUID) -> Asked[list[Clause]]:
-    """Asks for each clause of the claim for one job, with its evidence; empty for a job that is not in the queue."""
-    return ask(
-        conn,
+    return select(
         "SELECT clause AS name, holds, evidence FROM job_queue_why(%(id)s) ORDER BY place",
         {"id": job_id},
-        read=lambda rows: [Clause(**row) for row in rows],
+        read=lambda rows: tuple(Clause(**row) for row in rows),
     )
 
 
-def permissions(conn: Connection) -> Permissions:
+def permissions() -> Query[Permissions]:
     """What the database lets this connection do, and as which role."""
-    row = _rows(
-        conn,
+    return select(
         """
         SELECT can_view AS view, can_operate AS operate, can_work AS work, current_user::text AS role
         FROM job_permissions()
         """,
-    )[0]
-    return Permissions(**row)
+        read=lambda rows: Permissions(**rows[0]),
+    )
 
 
 def find_ids(conn: Connection, filter: Filter, limit: int = 10_001) -> list[UUID]:  # noqa: A002 -- as above
     """The ids of the jobs in the queue that match, for an action on all of them."""
-    return [found.id for found in page(conn, filter, limit=limit).jobs if not found.removed]
+    return [found.id for found in page(filter, limit=limit).run(conn).jobs if not found.removed]
 
 
 def resolve_id(conn: Connection, text: str) -> UUID:
@@ -312,20 +246,19 @@ def resolve_id(conn: Connection, text: str) -> UUID:
     if len(digits) < MIN_ID_PREFIX or len(digits) > 32 or any(digit not in "0123456789abcdef" for digit in digits):
         raise UsageError(f'"{text}" is no job id: give the whole id, or its first {MIN_ID_PREFIX} or more digits.')
     bounds = {"low": UUID(digits.ljust(32, "0")), "high": UUID(digits.ljust(32, "f"))}
-    rows = _rows(
-        conn,
+    found = select(
         """
         (SELECT id FROM job_list WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6)
         UNION
         (SELECT DISTINCT job_id FROM job_run_list WHERE job_id BETWEEN %(low)s AND %(high)s ORDER BY job_id LIMIT 6)
         """,
         bounds,
-    )
-    if not rows and len(digits) == 32:  # it may be in the trash, and actions say so
+        read=_ids,
+    ).run(conn)
+    if not found and len(digits) == 32:  # it may be in the trash, and actions say so
         return UUID(digits)
-    if not rows and len(digits) in SHORT_ID:
-        rows = _rows(
-            conn,
+    if not found and len(digits) in SHORT_ID:
+        found = select(
             """
             (SELECT id FROM job_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
             UNION
@@ -334,11 +267,15 @@ def resolve_id(conn: Connection, text: str) -> UUID:
             (SELECT id FROM job_trash_list WHERE right(id::text, %(length)s) = %(digits)s LIMIT 6)
             """,
             {"length": len(digits), "digits": digits},
-        )
-    if not rows:
+            read=_ids,
+        ).run(conn)
+    if not found:
         raise JobNotFound(f"There is no job whose id begins with {text}, or ends with it.")
-    if len(rows) > 1:
-        listed = ", ".join(sorted(str(row["id"]) for row in rows[:5]))
+    if len(found) > 1:
+        listed = ", ".join(sorted(map(str, found[:5])))
         raise UsageError(f"More than one job's id fits {text}: {listed}. Give more digits.")
-    found: UUID = rows[0]["id"]
-    return found
+    return found[0]
+
+
+def _ids(rows: list[Row]) -> list[UUID]:
+    return [row["id"] for row in rows]

@@ -1,4 +1,4 @@
-"""What the pages of evidence show, as frozen values: the trigger's history, errors, workers, a shift. No I/O."""
+"""What readings give, as frozen values: the first screen, one job, the trigger's history, errors, workers, a shift."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
+    from uuid import UUID
 
-    from jobdeck.core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.model import (
+        AuditEntry,
+        Counts,
+        Health,
+        Job,
+        Processing,
+        Run,
+        Worker,
+        WorkerRun,
+    )
 
 SCHEDULED: Final = frozenset({"cron_http", "timer", "vercel_cron_secret", "vercel_cron_user_agent"})
 """Sources that come by the clock, so that their absence is a gap."""
@@ -25,6 +35,56 @@ def left_lying(run: WorkerRun) -> int:
     if run.source not in SCHEDULED or run.status != "ok" or run.due_before is None:
         return 0
     return max(run.due_before - run.claimed, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs in order, and the cursor of the next page or None at the end."""
+
+    jobs: tuple[Job, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the dashboard's first screen shows, read at one moment of the database's clock."""
+
+    at: datetime
+    page: Page
+    counts: Counts
+    processing: Processing
+    health: Health
+    workers: tuple[Worker, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One condition of the claim for one job: whether it holds, and the evidence in a sentence."""
+
+    name: str
+    holds: bool
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """One job with its newest runs, why it is or is not running, and what operators did to it."""
+
+    job: Job
+    runs: tuple[Run, ...]
+    why: tuple[Clause, ...]
+    audit: tuple[AuditEntry, ...] = ()
+    in_trash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What the database lets this connection do."""
+
+    view: bool
+    operate: bool
+    work: bool
+    role: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +107,11 @@ class CronReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorTrend:
+class ErrorGroup:
     """Failed runs that look alike: same task type, same fingerprint of the error.
 
     `hours` counts them by the hour, oldest first, the last being the hour up to now. `failed` and `waiting` are
-    the jobs whose newest run is one of them: failed for good, and pending again.
+    the jobs whose newest run is one of them: failed for good, and pending again. `job_ids` are 100 at most.
     """
 
     task_type: str
@@ -65,6 +125,7 @@ class ErrorTrend:
     hours: tuple[int, ...]
     failed: int
     waiting: int
+    job_ids: tuple[UUID, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -77,7 +138,7 @@ class ErrorReport:
     """The groups, most recent first, and where the jobs stand that the asker watches."""
 
     at: datetime
-    trends: tuple[ErrorTrend, ...]
+    trends: tuple[ErrorGroup, ...]
     watched: tuple[Job, ...] = ()
 
 
@@ -130,9 +191,9 @@ class Digest:
     actions: tuple[ActionCount, ...]
     pauses: tuple[AuditEntry, ...]
     triggers: tuple[TriggerCount, ...]
-    errors: tuple[ErrorTrend, ...]
+    errors: tuple[ErrorGroup, ...]
 
-    def is_new(self, trend: ErrorTrend) -> bool:
+    def is_new(self, trend: ErrorGroup) -> bool:
         """Whether an error was seen in this shift for the first time in a week."""
         return trend.first_seen >= self.since
 

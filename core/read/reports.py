@@ -13,19 +13,17 @@ import psycopg
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.read import history
-from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.batch import ask, one_moment
-from jobdeck.core.read.batch import rows as _rows
-from jobdeck.core.read.health import TICK, ask_health
-from jobdeck.core.read.jobs import ask_processing
+from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.health import TICK, health
+from jobdeck.core.read.jobs import clock, counts, job, page, processing, workers
 from jobdeck.core.read.report_types import (
     HOURS,
     ActionCount,
     AuditReport,
     CronReport,
     Digest,
+    ErrorGroup,
     ErrorReport,
-    ErrorTrend,
     Fleet,
     Recipient,
     Recipients,
@@ -39,8 +37,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.model import Job
-    from jobdeck.core.read.batch import Asked
+    from jobdeck.core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.read.report_types import Page
 
 Connection = psycopg.Connection[Any]
 
@@ -53,61 +51,54 @@ COUNTED: Final = timedelta(days=1)
 """How long finished runs are counted by the minute; see `job_queue_prune`."""
 
 
-def clock(conn: Connection) -> datetime:
-    """The database's time."""
-    return read_jobs.ask_clock(conn)()
-
-
-def cron(conn: Connection, *, timeouts: Mapping[str, float] | None = None) -> CronReport:
+def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
     """Cron Health: the verdict, the trigger's history, workers, and the jobs that the verdict speaks of.
 
     With `timeouts`, in seconds by task type, runs that have used up most of theirs weigh in the verdict.
     """
-    with one_moment(conn):
-        clocked, expected = read_jobs.ask_clock(conn), _ask_tick(conn)
-        due = read_jobs.ask_page(conn, Filter(status=Status.PENDING), limit=OVERDUE_LISTED)
-        judged, switch = ask_health(conn, timeouts=timeouts), ask_processing(conn)
-        triggers, workers = history.ask_worker_runs(conn, limit=TRIGGERS), read_jobs.ask_workers(conn)
-        running, series = _ask_running(conn), _ask_series(conn)
-    at, tick = clocked(), expected()
-    return CronReport(
-        at=at,
-        tick=tick,
-        health=judged(),
-        processing=switch(),
-        runs=tuple(triggers()),
-        workers=tuple(workers()),
-        running=running(),
-        overdue=tuple(job for job in due().jobs if job.blocked_by is None and overdue_by(job, at) >= tick),
-        series=series(),
+
+    def read(  # noqa: PLR0913, PLR0917 -- one argument per part of the report
+        at: datetime,
+        tick: timedelta,
+        due: Page,
+        judged: Health,
+        switch: Processing,
+        triggers: tuple[WorkerRun, ...],
+        heard_of: tuple[Worker, ...],
+        running: tuple[Job, ...],
+        series: tuple[Job, ...],
+    ) -> CronReport:
+        overdue = tuple(job for job in due.jobs if job.blocked_by is None and overdue_by(job, at) >= tick)
+        return CronReport(at, tick, judged, switch, triggers, heard_of, running, overdue, series)
+
+    return combine(
+        clock(),
+        select(
+            "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1",
+            read=lambda rows: rows[0]["tick"] if rows else TICK,
+        ),
+        page(Filter(status=Status.PENDING), limit=OVERDUE_LISTED),
+        health(timeouts=timeouts),
+        processing(),
+        history.worker_runs(limit=TRIGGERS),
+        workers(),
+        _running(),
+        select(
+            """
+            SELECT * FROM job_list WHERE is_recurring AND status IN ('pending', 'running')
+            ORDER BY run_at LIMIT %(most)s
+            """,
+            {"most": SERIES_LISTED},
+            read=_jobs,
+        ),
+        read=read,
     )
 
 
-def _ask_tick(conn: Connection) -> Asked[timedelta]:
-    return ask(
-        conn,
-        "SELECT make_interval(mins => trigger_minutes) AS tick FROM job_queue_settings WHERE id = 1",
-        read=lambda rows: rows[0]["tick"] if rows else TICK,
-    )
-
-
-def _ask_running(conn: Connection) -> Asked[tuple[Job, ...]]:
-    return ask(
-        conn,
+def _running() -> Query[tuple[Job, ...]]:
+    return select(
         "SELECT * FROM job_list WHERE status = 'running' ORDER BY started_at, id LIMIT %(most)s",
         {"most": RUNNING_LISTED},
-        read=_jobs,
-    )
-
-
-def _ask_series(conn: Connection) -> Asked[tuple[Job, ...]]:
-    return ask(
-        conn,
-        """
-        SELECT * FROM job_list WHERE is_recurring AND status IN ('pending', 'running')
-        ORDER BY run_at LIMIT %(most)s
-        """,
-        {"most": SERIES_LISTED},
         read=_jobs,
     )
 
@@ -118,7 +109,7 @@ def _jobs(rows: list[Row]) -> tuple[Job, ...]:
 
 # Errors. A job stands where its newest failed run put it; jobs are looked up one by one, so that the planner has
 # no reason to read the whole queue.
-_TRENDS: Final = """
+_GROUPS: Final = """
 WITH troubled AS MATERIALIZED (
     SELECT run_token, job_id, task_type, fingerprint, error_kind, error, finished_at FROM job_run_list
     WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
@@ -126,7 +117,8 @@ WITH troubled AS MATERIALIZED (
 ), alike AS (
     SELECT task_type, fingerprint, (array_agg(error_kind ORDER BY run_token DESC))[1] AS error_kind,
         coalesce((array_agg(error ORDER BY run_token DESC))[1], 'no reason given') AS sample, count(*) AS count,
-        count(DISTINCT job_id) AS jobs, min(finished_at) AS first_seen, max(finished_at) AS last_seen
+        count(DISTINCT job_id) AS jobs, (array_agg(DISTINCT job_id))[1:100] AS job_ids,
+        min(finished_at) AS first_seen, max(finished_at) AS last_seen
     FROM troubled GROUP BY task_type, fingerprint ORDER BY max(finished_at) DESC LIMIT %(limit)s
 ), hourly AS (
     SELECT task_type, fingerprint, count(*) AS runs,
@@ -151,35 +143,32 @@ ORDER BY a.last_seen DESC
 """
 
 
-def ask_trends(conn: Connection, *, since: timedelta = WEEK, limit: int = 100) -> Asked[tuple[ErrorTrend, ...]]:
-    """Asks for failed runs of the time given, grouped by type and fingerprint, most recent group first."""
-    return ask(conn, _TRENDS, {"since": since, "limit": limit, "hours": HOURS}, read=_trends)
+def error_groups(*, since: timedelta = WEEK, limit: int = 100) -> Query[tuple[ErrorGroup, ...]]:
+    """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
+    return select(_GROUPS, {"since": since, "limit": limit, "hours": HOURS}, read=_groups)
 
 
-def _trends(rows: list[Row]) -> tuple[ErrorTrend, ...]:
+def _groups(rows: list[Row]) -> tuple[ErrorGroup, ...]:
     found = []
     for row in rows:
         course = row.pop("course") or {}
         hours = tuple(int(course.get(str(ago), 0)) for ago in reversed(range(HOURS)))
-        found.append(ErrorTrend(**row, hours=hours))
+        found.append(ErrorGroup(**row | {"job_ids": tuple(row["job_ids"])}, hours=hours))
     return tuple(found)
 
 
-def errors(conn: Connection, watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> ErrorReport:
+def errors(watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> Query[ErrorReport]:
     """The groups, and where the watched jobs stand; a watched job that is nowhere is left out."""
-    with one_moment(conn):
-        clocked, groups = read_jobs.ask_clock(conn), ask_trends(conn, since=since)
-        asked = [read_jobs.ask_job(conn, job_id) for job_id in watched]
-    found = (answer() for answer in asked)
-    return ErrorReport(clocked(), groups(), tuple(job for job in found if job is not None))
+
+    def read(at: datetime, groups: tuple[ErrorGroup, ...], *found: Job | None) -> ErrorReport:
+        return ErrorReport(at, groups, tuple(job for job in found if job is not None))
+
+    return combine(clock(), error_groups(since=since), *map(job, watched), read=read)
 
 
-def alike(
-    conn: Connection, task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000
-) -> tuple[Job, ...]:
+def alike(task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000) -> Query[tuple[Job, ...]]:
     """The jobs that failed for good with such an error, last failed first; then those that wait to be tried again."""
-    return ask(
-        conn,
+    return select(
         """
         WITH troubled AS MATERIALIZED (
             SELECT run_token, job_id, task_type, fingerprint, finished_at FROM job_run_list
@@ -197,7 +186,7 @@ def alike(
         """,
         {"task_type": task_type, "fingerprint": fingerprint, "since": since, "limit": limit},
         read=_jobs,
-    )()
+    )
 
 
 _WAITING_TYPES: Final = """
@@ -220,58 +209,61 @@ FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
 """
 
 
-def fleet(conn: Connection) -> Fleet:
+def fleet() -> Query[Fleet]:
     """The workers, what they run, and the task types that wait though no live worker handles them."""
-    with one_moment(conn):
-        clocked, heard_of, running = read_jobs.ask_clock(conn), read_jobs.ask_workers(conn), _ask_running(conn)
-        waiting = ask(conn, _WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
-    workers = tuple(heard_of())
-    handled = {task_type for worker in workers if worker.alive for task_type in worker.task_types}
-    return Fleet(clocked(), workers, running(), tuple(name for name in waiting() if name not in handled))
+
+    def read(at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]) -> Fleet:
+        handled = {task_type for worker in heard_of if worker.alive for task_type in worker.task_types}
+        return Fleet(at, heard_of, running, tuple(name for name in waiting if name not in handled))
+
+    waiting = select(_WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
+    return combine(clock(), workers(), _running(), waiting, read=read)
 
 
-def digest(conn: Connection, since: timedelta) -> Digest:
+def digest(since: timedelta) -> Query[Digest]:
     """What a shift was like: what finished and failed, what operators did, pauses, triggers, errors."""
-    with one_moment(conn):
-        told = ask_digest(conn, since)
-    return told()
-
-
-def ask_digest(conn: Connection, since: timedelta) -> Asked[Digest]:
-    """Asks what a shift was like."""
     counted = min(since, COUNTED)
-    clocked = read_jobs.ask_clock(conn)
-    finished = ask(conn, _FINISHED, {"since": counted}, read=lambda rows: rows[0])
-    audit, judged, switch = history.ask_audit(conn, since=since, limit=10_000), ask_health(conn), ask_processing(conn)
-    jobs, triggers, groups = (
-        read_jobs.ask_counts(conn),
-        _ask_triggers(conn, since),
-        ask_trends(conn, since=max(since, WEEK)),
-    )
 
-    def answer() -> Digest:
-        at, entries = clocked(), audit()
+    def read(
+        at: datetime,
+        finished: Row,
+        entries: list[AuditEntry],
+        groups: tuple[ErrorGroup, ...],
+        judged: Health,
+        jobs: Counts,
+        switch: Processing,
+        triggers: tuple[TriggerCount, ...],
+    ) -> Digest:
         done = Counter((entry.actor, entry.action) for entry in entries)
         return Digest(
             at=at,
             since=at - since,
             counted_since=at - counted,
-            **{name: int(number) for name, number in finished().items()},
-            health=judged(),
-            counts=jobs(),
-            processing=switch(),
+            **{name: int(number) for name, number in finished.items()},
+            health=judged,
+            counts=jobs,
+            processing=switch,
             actions=tuple(ActionCount(*key, count) for key, count in sorted(done.items())),
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
-            triggers=triggers(),
-            errors=tuple(trend for trend in groups() if trend.last_seen >= at - since),
+            triggers=triggers,
+            errors=tuple(group for group in groups if group.last_seen >= at - since),
         )
 
-    return answer
+    return combine(
+        clock(),
+        select(_FINISHED, {"since": counted}, read=lambda rows: rows[0]),
+        history.audit(since=since, limit=10_000),
+        error_groups(since=max(since, WEEK)),
+        health(),
+        counts(),
+        processing(),
+        _triggers(since),
+        read=read,
+    )
 
 
-def _ask_triggers(conn: Connection, since: timedelta) -> Asked[tuple[TriggerCount, ...]]:
-    return ask(
-        conn,
+def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:
+    return select(
         """
         SELECT source, count(*) AS count, count(*) FILTER (
             WHERE status = 'error' OR completed_at IS NULL AND started_at < now() - interval '15 minutes'
@@ -283,31 +275,30 @@ def _ask_triggers(conn: Connection, since: timedelta) -> Asked[tuple[TriggerCoun
     )
 
 
-def audit(conn: Connection, since: timedelta) -> AuditReport:
+def audit(since: timedelta) -> Query[AuditReport]:
     """What operators did in a time, newest first, and the digest of it."""
-    with one_moment(conn):
-        done, told = history.ask_audit(conn, since=since, limit=1000), ask_digest(conn, since)
-    return AuditReport(tuple(done()), told())
+    return combine(
+        history.audit(since=since, limit=1000), digest(since), read=lambda done, shift: AuditReport(tuple(done), shift)
+    )
 
 
 def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipients | None:
     """Whom a job wrote to or left out, addresses masked; None where it wrote to nobody, or where one may not look."""
     allowed = "SELECT coalesce(has_table_privilege(to_regclass('public.outbox_receipts'), 'select'), false) AS may"
-    if not _rows(conn, allowed)[0]["may"]:
+    if not select(allowed, read=lambda rows: rows[0]["may"]).run(conn):
         return None
-    counts = _rows(
-        conn,
+    numbers = select(
         """
         SELECT CASE WHEN state = 'left out' THEN 'left out: ' || coalesce(left_out, '?') ELSE state END AS state,
             count(*) AS count
         FROM outbox_receipts WHERE job_id = %(job)s GROUP BY 1 ORDER BY 2 DESC, 1
         """,
         {"job": job_id},
-    )
-    if not counts:
+        read=lambda rows: tuple((row["state"], row["count"]) for row in rows),
+    ).run(conn)
+    if not numbers:
         return None
-    listed = _rows(
-        conn,
+    listed = select(
         """
         SELECT channel, address, state, coalesce(left_out, error_class, last_event) AS detail,
             coalesce(last_event_at, accepted_at, created_at) AS at
@@ -315,5 +306,6 @@ def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipient
         ORDER BY state NOT IN ('failed', 'uncertain'), created_at LIMIT %(limit)s
         """,
         {"job": job_id, "limit": limit},
-    )
-    return Recipients(tuple((row["state"], row["count"]) for row in counts), tuple(Recipient(**row) for row in listed))
+        read=lambda rows: tuple(Recipient(**row) for row in rows),
+    ).run(conn)
+    return Recipients(numbers, listed)

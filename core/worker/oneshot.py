@@ -156,7 +156,7 @@ class Cycle:
             sent = time.monotonic()
             jobs = self._claim(task_types)
             if not jobs:
-                processing = self._link.run(read_jobs.processing)
+                processing = self._link.run(read_jobs.processing().run)
                 if not processing.enabled:
                     return self._result("paused", _why(processing))
                 break

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from jobdeck.core.model import ClaimedJob
-from jobdeck.core.read import reports
+from jobdeck.core.read import jobs
 from jobdeck.core.worker.context import RunContext, RunResources
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Rehearsal(RunContext):
 def _rehearsal(
     conn: Connection, job_type: JobType, payload: Json, settings: Settings, database: Database
 ) -> JobContext:
-    now = reports.clock(conn)
+    now = jobs.clock().run(conn)
     job = ClaimedJob(
         uuid4(), 0, job_type.task_type, payload, 1, job_type.max_attempts, now, now, is_recurring=False,
         checkpoint=None, cycle=0,

@@ -448,7 +448,7 @@ def broken_promises(conn: psycopg.Connection[Any], reading: Reading) -> list[str
         values = [row[column] for row in jobs if row["status"] in statuses and row[column] is not None]
         broken += [f"{values.count(value)} jobs {what} {value}" for value in set(values) if values.count(value) > 1]
     broken += _run_problems(reading)
-    shown = counts(conn)
+    shown = counts().run(conn)
     found = [row["status"] for row in jobs]
     broken += [
         f"counts() says {getattr(shown, status)} {status}, there are {found.count(status)}"

@@ -16,11 +16,7 @@ from jobdeck.core.model import (
     CycleResult,
     Health,
     Job,
-    JobDetail,
-    Page,
-    Permissions,
     Processing,
-    Snapshot,
     Status,
     Verdict,
     Worker,
@@ -31,10 +27,14 @@ from jobdeck.core.read.report_types import (
     AuditReport,
     CronReport,
     Digest,
+    ErrorGroup,
     ErrorReport,
-    ErrorTrend,
     Fleet,
+    JobDetail,
+    Page,
+    Permissions,
     Recipients,
+    Snapshot,
     TriggerCount,
     overdue_by,
 )
@@ -113,7 +113,7 @@ class Evidence:
     def __init__(self, backend: FakeBackend) -> None:
         self.backend = backend
         self.runs: tuple[WorkerRun, ...] = ()
-        self.trends: tuple[ErrorTrend, ...] = ()
+        self.trends: tuple[ErrorGroup, ...] = ()
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
         self.entries: tuple[AuditEntry, ...] = ()
         self.unhandled: tuple[str, ...] = ()

@@ -13,12 +13,10 @@ from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import (
     ActionResult,
     AuditEntry,
-    Clause,
     CycleResult,
     Enqueued,
     Finding,
     Health,
-    JobDetail,
     Processing,
     Run,
     RunOutcome,
@@ -27,7 +25,7 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.read.report_types import Recipient, Recipients
+from jobdeck.core.read.report_types import Clause, JobDetail, Recipient, Recipients
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Found, Rehearsal
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk

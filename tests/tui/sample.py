@@ -8,12 +8,10 @@ from typing import Any
 
 from jobdeck.core.model import (
     AuditEntry,
-    Clause,
     Counts,
     Finding,
     Health,
     Job,
-    JobDetail,
     Run,
     RunOutcome,
     Status,
@@ -21,7 +19,7 @@ from jobdeck.core.model import (
     Worker,
     WorkerRun,
 )
-from jobdeck.core.read.report_types import ErrorTrend
+from jobdeck.core.read.report_types import Clause, ErrorGroup, JobDetail
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
 
@@ -102,14 +100,14 @@ def add_evidence(backend: FakeBackend) -> None:
     )  # fmt: skip
 
 
-def trend(job: Job, fingerprint: str, kind: str, **facts: Any) -> ErrorTrend:
+def trend(job: Job, fingerprint: str, kind: str, **facts: Any) -> ErrorGroup:
     """A group of errors like a job's; times are minutes before NOW."""
     count = facts.get("count", 1)
     last, first = facts.get("last", 5.0), facts.get("first", 5.0)
     hours = [0] * 24
     for number in range(min(count, 40)):
         hours[-1 - min(int(last + (first - last) * number / max(count, 1)) // 60, 23)] += 1
-    return ErrorTrend(
+    return ErrorGroup(
         job.task_type, fingerprint, kind, job.last_error or "no reason given", count, facts.get("jobs", 1),
         NOW - minutes(first), NOW - minutes(last), tuple(hours), facts.get("failed", 0), facts.get("waiting", 0),
     )  # fmt: skip

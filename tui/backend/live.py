@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, CycleResult, Job, JobDetail, Json, Processing
+    from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail, Recipients
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.worker import CycleProgress
@@ -94,16 +94,16 @@ class LiveBackend:
         session = self._opened()
         with self._connection() as conn:
             if request.glance:
-                return View(session, read_jobs.glance(conn), self.worker())
+                return View(session, read_jobs.glance().run(conn), self.worker())
             snapshot = read_jobs.snapshot(
-                conn, request.filter, sort=request.sort, descending=request.descending, limit=request.limit
-            )
+                request.filter, sort=request.sort, descending=request.descending, limit=request.limit
+            ).run(conn)
         return View(session, snapshot, self.worker())
 
     def detail(self, job_id: UUID) -> JobDetail | None:
         """Reads one job with its history; None when it is nowhere."""
         with self._connection() as conn:
-            return read_jobs.detail(conn, job_id)
+            return read_jobs.detail(job_id).run(conn)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
         """Reads whom a job wrote to; None where it wrote to nobody."""
@@ -113,7 +113,7 @@ class LiveBackend:
     def cron(self) -> CronReport:
         """Reads Cron Health."""
         with self._connection() as conn:
-            return reports.cron(conn, timeouts=self.timeouts())
+            return reports.cron(timeouts=self.timeouts()).run(conn)
 
     def timeouts(self) -> Mapping[str, float]:
         """How many seconds each known task type may run."""
@@ -122,22 +122,22 @@ class LiveBackend:
     def errors(self, watched: Sequence[UUID]) -> ErrorReport:
         """Reads the groups of errors, and where the watched jobs stand."""
         with self._connection() as conn:
-            return reports.errors(conn, watched)
+            return reports.errors(watched).run(conn)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         """Reads the jobs that stand where an error of this group put them."""
         with self._connection() as conn:
-            return reports.alike(conn, task_type, fingerprint)
+            return reports.alike(task_type, fingerprint).run(conn)
 
     def fleet(self) -> Fleet:
         """Reads the workers and what they run."""
         with self._connection() as conn:
-            return reports.fleet(conn)
+            return reports.fleet().run(conn)
 
     def audit(self, since: timedelta) -> AuditReport:
         """Reads what operators did, and the digest of the time."""
         with self._connection() as conn:
-            return reports.audit(conn, since)
+            return reports.audit(since).run(conn)
 
     def reveal(self, job_id: UUID) -> None:
         """Puts on record that a job's personal data is looked at."""
@@ -196,7 +196,7 @@ class LiveBackend:
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
         """Pauses processing: for good, for a while, or until a time."""
         with self._connection("to pause processing") as conn:
-            resume_at = reports.clock(conn) + until if isinstance(until, timedelta) else until
+            resume_at = read_jobs.clock().run(conn) + until if isinstance(until, timedelta) else until
             return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
 
     def resume(self) -> Processing:
@@ -286,7 +286,7 @@ class LiveBackend:
                 )
             with self._database.connection() as conn:
                 database.check_schema(conn)
-                permissions = read_jobs.permissions(conn)
+                permissions = read_jobs.permissions().run(conn)
         embedded = self._settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:
             self.start_worker()

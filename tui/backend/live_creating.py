@@ -10,7 +10,7 @@ from jobdeck.core.programme import quick_sync, search
 from jobdeck.core.programme.quick_sync import QUICK_SYNCS as TYPES_OF
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import changes
-from jobdeck.core.read import reports
+from jobdeck.core.read import jobs
 from jobdeck.core.worker import preview
 from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, Rehearsal
 from jobdeck.tui.text.format import age, plural
@@ -43,7 +43,7 @@ class LiveCreating:
         with self._link.reach(f"to look for a {kind}") as conn:
             if kind == "coach":
                 return tuple(_coach(one) for one in search.coaches(conn, text))
-            now = reports.clock(conn)
+            now = jobs.clock().run(conn)
             return tuple(
                 Found(
                     str(one.id),

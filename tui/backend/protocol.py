@@ -10,20 +10,18 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import (
-        ActionResult,
-        CycleResult,
-        Enqueued,
-        Filter,
-        Job,
+    from jobdeck.core.model import ActionResult, CycleResult, Enqueued, Filter, Job, Json, Processing
+    from jobdeck.core.queue.requests import Wanted
+    from jobdeck.core.read.report_types import (
+        AuditReport,
+        CronReport,
+        ErrorReport,
+        Fleet,
         JobDetail,
-        Json,
         Permissions,
-        Processing,
+        Recipients,
         Snapshot,
     )
-    from jobdeck.core.queue.requests import Wanted
-    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, Recipients
     from jobdeck.core.registry import JobType
     from jobdeck.tui.backend.bulk_words import Bulks
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from jobdeck.core.model import Job
-    from jobdeck.core.read.report_types import ErrorTrend
+    from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
@@ -61,7 +61,7 @@ class Errors(ListPage[ErrorReport]):
         yield Line(id="keys")
 
     @property
-    def trend(self) -> ErrorTrend | None:
+    def trend(self) -> ErrorGroup | None:
         """The group under the cursor."""
         trends = self.data.trends if self.data is not None else ()
         return next((trend for trend in trends if trend.key == self.query_one("#pane", Pane).current), None)
@@ -167,7 +167,7 @@ class Errors(ListPage[ErrorReport]):
             return {"errors.canary": reason, "errors.rest": reason}
         return {}
 
-    def _alike(self, then: Callable[[ErrorTrend, tuple[Job, ...]], None]) -> None:
+    def _alike(self, then: Callable[[ErrorGroup, tuple[Job, ...]], None]) -> None:
         """Reads the jobs of the group under the cursor and hands them on, unless that is under way."""
         trend, deck = self.trend, self.deck
         if trend is None or self._looking:
@@ -195,7 +195,7 @@ class Errors(ListPage[ErrorReport]):
     def _other_pane(self) -> None:
         self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
 
-    def _ask_for_canary(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
+    def _ask_for_canary(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
         job, rest = jobs[0], len(jobs) - 1
         wait = f"{plural(rest, 'other job')} of this group wait{'s' if rest == 1 else ''}" if rest else "no other waits"
         note = f"It is tried alone; {wait} for what becomes of it."
@@ -211,7 +211,7 @@ class Errors(ListPage[ErrorReport]):
 
         self._ask(trend, (job,), note, "Retry 1 job as a canary", answered)
 
-    def _ask_for_rest(self, trend: ErrorTrend, jobs: tuple[Job, ...]) -> None:
+    def _ask_for_rest(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
         canary = self.deck.canaries.get(trend.key)
         if canary is not None and canary.state == "succeeded":
             note = f"The canary {short_id(canary.job_id)} succeeded."
@@ -232,7 +232,7 @@ class Errors(ListPage[ErrorReport]):
 
     def _ask(
         self,
-        trend: ErrorTrend,
+        trend: ErrorGroup,
         jobs: tuple[Job, ...],
         note: str,
         title: str,

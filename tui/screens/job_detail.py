@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from jobdeck.core.model import Job, JobDetail, Json
-    from jobdeck.core.read.report_types import Recipients
+    from jobdeck.core.model import Job, Json
+    from jobdeck.core.read.report_types import JobDetail, Recipients
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span

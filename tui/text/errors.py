@@ -10,7 +10,7 @@ from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.read.report_types import ErrorTrend
+    from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.widgets.ink import Span
 
@@ -45,7 +45,7 @@ def heading(width: int) -> Entry:
     return entry((fit(text, width), "head"))
 
 
-def line(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None) -> Entry:
+def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None) -> Entry:
     """One group."""
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
     failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
@@ -76,7 +76,7 @@ def line(trend: ErrorTrend, at: datetime, width: int, canary: Canary | None) -> 
 
 
 def about(
-    trend: ErrorTrend, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
+    trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
 ) -> list[Entry]:
     """All that is known of one group, and what the playbook says of it."""
     room = max(width - 2, 20)

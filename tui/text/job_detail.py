@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import AuditEntry, Clause, Job, JobDetail, Json, Run
-    from jobdeck.core.read.report_types import Recipients
+    from jobdeck.core.model import AuditEntry, Job, Json, Run
+    from jobdeck.core.read.report_types import Clause, JobDetail, Recipients
     from jobdeck.tui.widgets.ink import Span
 
 COLOURS = {

@@ -150,15 +150,15 @@ def edit(
     """Change the payload or the schedule of a job that is not running."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.requests import admit_change  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs, reports  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
         raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
     with session.connection() as conn:
-        job = jobs.job(conn, jobs.resolve_id(conn, wanted))
+        job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
         if job is None:
             raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
-        made = _changes(session, job, given, reports.clock(conn))
+        made = _changes(session, job, given, jobs.clock().run(conn))
         admit_change(conn, session.registry, job, made, settings=session.settings)
         result = operator.edit(
             conn,

@@ -23,7 +23,7 @@ def digest(session: Session, since: str) -> None:
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        told = reports.digest(conn, parse_duration(since, what="duration of --since"))
+        told = reports.digest(parse_duration(since, what="duration of --since")).run(conn)
     data = output.plain(told)
     for shown, trend in zip(data["errors"], told.errors, strict=True):
         shown["new"] = told.is_new(trend)

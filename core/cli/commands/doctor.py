@@ -68,7 +68,7 @@ def vendor_findings(settings: Settings) -> list[Finding]:
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
-    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     found = database.probe()
     yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
@@ -81,7 +81,7 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
             "A pooler is in between: no LISTEN, no prepared statements. Workers poll; connect them directly.",
         )  # fmt: skip
     before = datetime.now(UTC)
-    moment = inspection.clock(conn)
+    moment = jobs.clock().run(conn)
     after = datetime.now(UTC)
     skew = max((before - moment).total_seconds(), (moment - after).total_seconds(), 0.0)
     yield Finding(
@@ -118,7 +118,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         return
     yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
     found = inspection.diagnose(conn)
-    may = jobs.permissions(conn)
+    may = jobs.permissions().run(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
     yield Finding(
         "rights",

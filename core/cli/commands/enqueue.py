@@ -77,13 +77,13 @@ def enqueue(
     """Enqueue one job of TYPE and print it."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     options = JobOptions(**given)
     drafted = draft(session.registry, task_type, parse_object(options.payload))._replace(dedupe_key=dedupe_key or None)
     with session.database() as database, database.connection() as conn:
         with conn.transaction(force_rollback=dry_run):
-            now = reports.clock(conn)
+            now = read_jobs.clock().run(conn)
             new = options.applied(drafted, Schedule(options.at, every, lasting), now)
             admit(conn, session.registry, task_type, [new.payload], recurring=bool(every), settings=session.settings)
             enqueued = service.enqueue(conn, new, actor=session.actor)
@@ -106,7 +106,7 @@ def enqueue_many(
     """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
     from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
         raise UsageError("Say either --count N or --file JSONL.")
@@ -114,7 +114,7 @@ def enqueue_many(
     payloads = [parse_object(options.payload)] if source is None else _payloads(source)
     drafts = _drafts(session, task_type, payloads) * (count or 1)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        now = reports.clock(conn)
+        now = read_jobs.clock().run(conn)
         payloads = [job.payload for job in drafts]
         admit(conn, session.registry, task_type, payloads, recurring=False, settings=session.settings)
         schedule = Schedule(options.at)

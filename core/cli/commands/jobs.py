@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from enum import StrEnum
 
-    from jobdeck.core.model import AuditEntry, Clause, Filter, Job, Json
+    from jobdeck.core.model import AuditEntry, Filter, Job, Json
+    from jobdeck.core.read.report_types import Clause
     from jobdeck.core.registry import JobType
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
@@ -44,8 +45,8 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
     wanted = _narrowed(parse_filter(expression or ""), given)
     with session.connection() as conn:
         page = read_jobs.page(
-            conn, wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
-        )
+            wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
+        ).run(conn)
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
     session.answer({"jobs": page.jobs, "next": page.next}, lines)
     _remark_next(session, page.next)
@@ -63,7 +64,7 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
         job_id = read_jobs.resolve_id(conn, wanted)
         if reveal:
             operator.reveal(conn, job_id, actor=session.actor)
-        found = read_jobs.detail(conn, job_id)
+        found = read_jobs.detail(job_id).run(conn)
     if found is None:
         raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")
     data = {
@@ -97,13 +98,12 @@ def runs(
 
     with session.connection() as conn:
         found, following = history.runs(
-            conn,
             job_id=read_jobs.resolve_id(conn, wanted) if wanted else None,
             task_type=task_type,
             outcome=RunOutcome(outcome) if outcome else None,
             limit=limit,
             after=after,
-        )
+        ).run(conn)
     lines = output.run_table(found) if found else ["No runs."]
     session.answer({"runs": found, "next": following}, lines)
     _remark_next(session, following)
@@ -117,7 +117,7 @@ def why(session: Session, wanted: str) -> None:
 
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
-        clauses = read_jobs.why(conn, job_id)
+        clauses = read_jobs.why(job_id).run(conn)
     if not clauses:
         raise JobNotFound(f"Job {job_id} is not in the queue. What it did: `jobdeck runs --job {job_id}`.")
     holds = all(clause.holds for clause in clauses)

@@ -34,14 +34,14 @@ def pause(
 ) -> None:
     """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
         raise UsageError("Say either --until or --for.")
     if task_type:
         session.registry.require(task_type)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        now = reports.clock(conn)
+        now = jobs.clock().run(conn)
         resume_at = _resume_at(until, lasting, now)
         switched = operator.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)
     what = f"Processing of {task_type}" if task_type else "Processing"
@@ -58,7 +58,7 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        before = jobs.processing(conn)
+        before = jobs.processing().run(conn)
         switched = operator.resume(conn, actor=session.actor, task_type=task_type)
     paused = {pause.task_type for pause in before.paused_types}
     was_on = task_type not in paused if task_type else before.enabled

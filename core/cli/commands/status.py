@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Finding, Health, Json, Processing, Run, Snapshot, Worker, WorkerRun
+    from jobdeck.core.model import Finding, Health, Json, Processing, Run, Worker, WorkerRun
+    from jobdeck.core.read.report_types import Snapshot
 
 UNHEALTHY: Final = 4
 """The exit code of `health` and `doctor` when something is wrong."""
@@ -42,7 +43,7 @@ def health(session: Session) -> int | None:
 
     timeouts = timeouts_of(session.registry)
     with session.connection() as conn:
-        found = judge(conn, timeouts=timeouts)
+        found = judge(timeouts=timeouts).run(conn)
     lines = [
         f"Verdict: {found.verdict.value}",
         *output.section("Evidence", finding_table(found.findings) if found.findings else []),
@@ -57,10 +58,10 @@ def health(session: Session) -> int | None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100)
 def errors(session: Session, since: str, limit: int) -> None:
     """Failed runs, grouped by task type and by what the error looks like."""
-    from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        groups = history.errors(conn, since=parse_duration(since, what="duration of --since"), limit=limit)
+        groups = reports.error_groups(since=parse_duration(since, what="duration of --since"), limit=limit).run(conn)
     header = ("COUNT", "TASK", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (
@@ -88,7 +89,7 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
         job_id = jobs.resolve_id(conn, wanted) if wanted else None
-        entries = history.audit(conn, job_id=job_id, since=age, limit=limit)
+        entries = history.audit(job_id=job_id, since=age, limit=limit).run(conn)
     session.answer({"audit": entries}, audit_table(entries) if entries else ["Nothing was done."])
 
 
@@ -96,8 +97,8 @@ def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     """Reads the status and prints it."""
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
-    seen = jobs.snapshot(conn, Filter(), limit=1)
-    recent, _ = history.runs(conn, limit=RECENT_RUNS)
+    seen = jobs.snapshot(Filter(), limit=1).run(conn)
+    recent, _ = history.runs(limit=RECENT_RUNS).run(conn)
     session.answer(_status_json(seen, recent), _status_lines(seen, recent))
 
 

@@ -122,7 +122,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
     jobs += _once(registry, now)
     if SYNC in registry:
         jobs += _coach_syncs(registry, now)
-        failed = read_jobs.page(conn, Filter(status=Status.FAILED, task_type=SYNC)).jobs
+        failed = read_jobs.page(Filter(status=Status.FAILED, task_type=SYNC)).run(conn).jobs
         jobs += [] if any(job.dedupe_key == MISSPELT for job in failed) else [_misspelt(now)]
     with conn.transaction():
         for job in jobs:

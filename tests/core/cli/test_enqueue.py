@@ -242,7 +242,7 @@ def test_a_job_is_not_changed_to_what_would_be_refused(
     made = jobdeck("enqueue", DISPATCH, "--payload", json.dumps({"campaignId": CAMPAIGN}), "--json").data["id"]
     before, wrong = everything(conn), {"campaignId": NOBODY}
     jobdeck("edit", made, "--payload", json.dumps(wrong)).refused(1, "campaignId", "no such campaign")
-    job = jobs.job(conn, UUID(made))
+    job = jobs.job(UUID(made)).run(conn)
     assert job is not None
     with pytest.raises(InvalidPayload):
         service.edit(conn, registry.load(), job, Wanted(DISPATCH, wrong), settings=configuration.load(), actor="test")

@@ -69,7 +69,7 @@ def test_of_a_job_that_left_the_queue_only_what_is_known_is_shown(
         "INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'cli_echo') RETURNING id"
     ).fetchone()
     assert untold is not None
-    enqueued = jobs.job(conn, told)
+    enqueued = jobs.job(told).run(conn)
     assert enqueued is not None
     assert enqueued.created_at is not None
     assert jobdeck("run-worker", "--json").data["succeeded"] == 2

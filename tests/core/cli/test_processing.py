@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def enabled(conn: psycopg.Connection[Any]) -> bool:
-    return jobs.processing(conn).enabled
+    return jobs.processing().run(conn).enabled
 
 
 def test_pause_and_resume_turn_the_switch(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

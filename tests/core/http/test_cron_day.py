@@ -61,7 +61,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
 
         def verdict() -> tuple[Verdict, str]:
             sentinel.look(conn)
-            found = {one.signal: one for one in health(conn).findings}
+            found = {one.signal: one for one in health().run(conn).findings}
             return found["trigger"].verdict, found["trigger"].evidence
 
         for count in range(24 * 60 // EVERY):
@@ -100,7 +100,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
         assert f"It recovered 0s ago, after {3 * EVERY + 40}m without a call." in words
         while door.run().data["processed"]:
             continue
-        assert health(conn).verdict is Verdict.OK
+        assert health().run(conn).verdict is Verdict.OK
         assert jobdeck("health").code == 0
     messages = [(event["level"], event["message"]) for event in sentry.events if "message" in event]
     of_trigger = [(level, text) for level, text in messages if "scheduler" in text or "trigger" in text]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core import registry
 from jobdeck.core.model import Verdict
 from jobdeck.core.programme.sandbox.server import Sandbox
-from jobdeck.core.read import history
+from jobdeck.core.read import history, reports
 from jobdeck.core.read.health import health
 from jobdeck.core.settings import Settings
 from tests.core.alerts.test_sentry import receiving
@@ -59,7 +59,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             assert door.run("POST", {"limit": 10}).data["failed"] == 4
             door.door._alerts._client.flush(5)  # type: ignore[union-attr]  # it has one
             assert {status_of(conn, job.id) for job in jobs} == {"failed"}
-            (group,) = history.errors(conn, since=timedelta(hours=1))
+            (group,) = reports.error_groups(since=timedelta(hours=1)).run(conn)
             assert set(group.job_ids) == {job.id for job in jobs}
             assert "503" in group.sample
 
@@ -69,7 +69,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             assert jobdeck("pause", "--reason", REASON).code == 0
             paused = door.run()
             assert (paused.status, paused.data["status"], paused.data["message"]) == (200, "paused", REASON)
-            assert health(conn).verdict is Verdict.PAUSED
+            assert health().run(conn).verdict is Verdict.PAUSED
 
             # The vendor is back. One job is tried, then the rest, and the queue goes on.
             sandbox.rules.clear()
@@ -92,10 +92,10 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             context.close()
 
     assert jobdeck("health", "--json").code == 0
-    assert health(conn).verdict is Verdict.OK
+    assert health().run(conn).verdict is Verdict.OK
     story = [
         (entry.action, entry.job_id in {job.id for job in jobs}, entry.reason)
-        for entry in reversed(history.audit(conn))
+        for entry in reversed(history.audit().run(conn))
         if entry.action in {"pause", "retry", "resume"}
     ]
     assert story == [

@@ -259,7 +259,7 @@ def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
             operator, subject="s", body_markdown="m", body_html="h", audience="all", coach=None, actor=SOMEBODY_ELSE
         )
         outbox.record_pulled(operator, [], {"sendgrid:bounces": "1"}, actor=SOMEBODY_ELSE)
-    told = history.audit(conn)
+    told = history.audit().run(conn)
     by_action = {entry.action: entry.after for entry in told}
     assert {"pause", "resume", "cancel", "reveal", "create campaign", "pull events"} <= by_action.keys()
     assert by_action["create campaign"] == {

@@ -41,7 +41,7 @@ def announce(conn: Connection, worker: str = "standing") -> None:
 
 
 def finding(conn: Connection, signal: str, **timeouts: float) -> Finding | None:
-    found = [one for one in health(conn, timeouts=timeouts or None).findings if one.signal == signal]
+    found = [one for one in health(timeouts=timeouts or None).run(conn).findings if one.signal == signal]
     assert len(found) < 2
     return found[0] if found else None
 
@@ -124,8 +124,8 @@ class TestTrigger:
         with opened(database_url) as door:
             door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer of yesterday"})
             until(lambda: "401 at /api/jobs/run" in getattr(finding(conn, "trigger"), "evidence", ""), "the evidence")
-        assert health(conn).last_trigger is not None
-        assert health(conn).last_trigger.source == "cron_http"  # type: ignore[union-attr]  # it was looked at above
+        assert health().run(conn).last_trigger is not None
+        assert health().run(conn).last_trigger.source == "cron_http"  # type: ignore[union-attr]  # it was looked at above
 
     def test_calls_refused_before_the_last_good_one_are_no_evidence(self, database_url: str, conn: Connection) -> None:
         call(conn)

@@ -31,7 +31,7 @@ from jobdeck.core.postgres.database import (
 )
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
-from jobdeck.core.read.batch import ask, one_moment
+from jobdeck.core.read.batch import one_moment, select
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import scratch_folder
@@ -277,11 +277,11 @@ def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_th
         ):
             for number in range(1, 11):
                 producer.enqueue(writer, NewJob("alpha"), actor="a producer")
-                seen = jobs.snapshot(reader, Filter())
+                seen = jobs.snapshot(Filter()).run(reader)
                 assert seen.counts.pending == len(seen.page.jobs) == number
-                assert len(reports.cron(reader).overdue) == 0
-                with pytest.raises(psycopg.errors.UndefinedTable), one_moment(reader):
-                    ask(reader, "SELECT FROM nowhere", read=list)
+                assert len(reports.cron().run(reader).overdue) == 0
+                with pytest.raises(psycopg.errors.UndefinedTable), one_moment(reader) as batch:
+                    batch.add(select("SELECT FROM nowhere", read=list))
 
 
 def test_a_listener_hears_its_channel_and_no_other(database: Database) -> None:

@@ -139,15 +139,15 @@ class TestInstallation:
 
     def test_the_missing_settings_row_is_put_there(self, old: Connection) -> None:
         install_schema(old)
-        assert read_jobs.processing(old).enabled
+        assert read_jobs.processing().run(old).enabled
 
     def test_a_pause_of_the_original_holds(self, old: Connection) -> None:
         old.execute("INSERT INTO job_queue_settings (processing_enabled, paused_reason) VALUES (false, 'vendor')")
         install_schema(old)
-        switch = read_jobs.processing(old)
+        switch = read_jobs.processing().run(old)
         assert (switch.enabled, switch.paused_reason) == (False, "vendor")
         assert claim(old, ["due"]) == []
-        assert health(old).verdict in {"paused", "critical"}
+        assert health().run(old).verdict in {"paused", "critical"}
 
 
 class TestRowsLeftBehind:
@@ -256,7 +256,7 @@ class TestRowsLeftBehind:
             (Status.FAILED, ["failed"]),
             (Status.CANCELLED, ["cancelled", "cancelled_series"]),
         ]:
-            listed = read_jobs.page(conn, Filter(status=tab), limit=50).jobs
+            listed = read_jobs.page(Filter(status=tab), limit=50).run(conn).jobs
             assert set(kinds) <= {job.task_type for job in listed}
         for kind in ("succeeded", "failed", "cancelled"):
             row = one(conn, kind)
@@ -280,10 +280,10 @@ class TestRowsLeftBehind:
         assert {row["task_type"] for row in left} == {"series", "new_series", "failing_series", "running_series"}
 
     def test_the_originals_worker_runs_are_read(self, installed: Connection) -> None:
-        first, second = history.ask_worker_runs(installed)()
+        first, second = history.worker_runs().run(installed)
         assert (first.source, first.status, first.succeeded, first.failed) == ("vercel_cron_secret", "ok", 0, 0)
         assert (second.source, second.completed_at) == ("admin_manual", None)
-        (cycles,) = (found for found in health(installed).findings if found.signal == "cycles")
+        (cycles,) = (found for found in health().run(installed).findings if found.signal == "cycles")
         assert cycles.verdict == "ok"
 
 
@@ -325,7 +325,7 @@ class TestProducers:
         conn.execute("UPDATE job_queue_settings SET processing_enabled = false, paused_reason = 'by the old page'")
         conn.execute("RESET ROLE")
         assert claim(conn, ["fresh", "inserted"]) == []
-        assert read_jobs.processing(conn).paused_reason == "by the old page"
+        assert read_jobs.processing().run(conn).paused_reason == "by the old page"
         operator.resume(conn, actor=ACTOR)
         assert len(claim(conn, ["fresh", "inserted"])) == 2
 

@@ -200,8 +200,8 @@ def _find_by_prefix(conn: Connection) -> None:
 
 def _page(status: Status | None, *, second: bool = False) -> Operation:
     def call(conn: Connection) -> object:
-        found = read_jobs.page(conn, Filter(status=status), limit=50)
-        return read_jobs.page(conn, Filter(status=status), limit=50, after=found.next) if second else found
+        found = read_jobs.page(Filter(status=status), limit=50).run(conn)
+        return read_jobs.page(Filter(status=status), limit=50, after=found.next).run(conn) if second else found
 
     return Operation(call, reads=True)
 
@@ -241,26 +241,23 @@ OPERATIONS: Final = {
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
     "open a worker run": Operation(lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER)),
-    "counts": Operation(read_jobs.counts, reads=True),
-    "health": Operation(health, reads=True),
-    "why": Operation(lambda conn: read_jobs.why(conn, CROWD), reads=True),
-    "detail": Operation(lambda conn: read_jobs.detail(conn, CROWD), reads=True),
-    "detail of what left the queue": Operation(lambda conn: read_jobs.detail(conn, REMOVED), reads=True),
-    "newest runs": Operation(history.runs, entries=60, blocks=40, reads=True),
-    "errors of a week": Operation(
-        lambda conn: history.errors(conn, since=timedelta(days=7)), entries=20_001, blocks=40_000, reads=True
-    ),
-    "cron health": Operation(reports.cron, reads=True, entries=8000, blocks=9000),
-    "errors over time": Operation(reports.errors, reads=True, entries=70_000, blocks=150_000),
+    "counts": Operation(read_jobs.counts().run, reads=True),
+    "health": Operation(health().run, reads=True),
+    "why": Operation(read_jobs.why(CROWD).run, reads=True),
+    "detail": Operation(read_jobs.detail(CROWD).run, reads=True),
+    "detail of what left the queue": Operation(read_jobs.detail(REMOVED).run, reads=True),
+    "newest runs": Operation(history.runs().run, entries=60, blocks=40, reads=True),
+    "cron health": Operation(reports.cron().run, reads=True, entries=8000, blocks=9000),
+    "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(
-        lambda conn: reports.alike(conn, "crowd", "0123456789ab"), entries=70_000, blocks=150_000, reads=True
+        reports.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True
     ),
-    "workers and what nobody runs": Operation(reports.fleet, reads=True),
+    "workers and what nobody runs": Operation(reports.fleet().run, reads=True),
     "audit and digest of a shift": Operation(
-        lambda conn: reports.audit(conn, timedelta(hours=8)), entries=170_000, blocks=170_000, reads=True, growth=6
+        reports.audit(timedelta(hours=8)).run, entries=170_000, blocks=170_000, reads=True, growth=6
     ),
     "detail of what is in the trash": Operation(
-        lambda conn: read_jobs.detail(conn, UUID("00000000-0000-7000-8009-000000000001")), reads=True
+        read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
     ),
     "find a job by the beginning of its id": Operation(_find_by_prefix, reads=True),
     **{f"page of {status or 'all'} jobs": _page(status) for status in (None, *Status)},

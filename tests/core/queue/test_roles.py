@@ -162,27 +162,27 @@ class TestViewer:
     def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
         job = add(owner)
         claim_one(owner)
-        shown = read_jobs.snapshot(viewer, Filter())
+        shown = read_jobs.snapshot(Filter()).run(viewer)
         assert [listed.id for listed in shown.page.jobs] == [job.id]
         assert shown.processing.enabled
-        assert health(viewer).findings
-        assert read_jobs.detail(viewer, job.id) is not None
-        assert len(read_jobs.why(viewer, job.id)) == 8
-        history.runs(viewer)
-        history.ask_worker_runs(viewer)()
-        history.errors(viewer, since=DAY)
-        reports.cron(viewer)
-        reports.errors(viewer, [job.id])
-        reports.alike(viewer, "alpha", "0")
-        reports.fleet(viewer)
-        reports.audit(viewer, DAY)
+        assert health().run(viewer).findings
+        assert read_jobs.detail(job.id).run(viewer) is not None
+        assert len(read_jobs.why(job.id).run(viewer)) == 8
+        history.runs().run(viewer)
+        history.worker_runs().run(viewer)
+        reports.error_groups(since=DAY).run(viewer)
+        reports.cron().run(viewer)
+        reports.errors([job.id]).run(viewer)
+        reports.alike("alpha", "0").run(viewer)
+        reports.fleet().run(viewer)
+        reports.audit(DAY).run(viewer)
         reports.recipients(viewer, job.id)
         assert read_jobs.resolve_id(viewer, str(job.id)) == job.id
         check_schema(viewer)
-        told = read_jobs.permissions(viewer)
+        told = read_jobs.permissions().run(viewer)
         assert (told.view, told.operate, told.work) == (True, False, False)
         for tab in Status:
-            read_jobs.page(viewer, Filter(status=tab), sort="updated")
+            read_jobs.page(Filter(status=tab), sort="updated").run(viewer)
 
     def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
         self, owner: Connection, viewer: Connection
@@ -202,20 +202,20 @@ class TestViewer:
         deleted = add(owner, "epsilon", payload=SECRET)
         queue_operator.delete(owner, [deleted.id], actor=ACTOR)
 
-        seen = read_jobs.job(viewer, again.id)
+        seen = read_jobs.job(again.id).run(viewer)
         assert seen is not None
         assert (seen.payload, seen.output, seen.checkpoint) == (REDACTED, None, None)
         for job_id in (waiting.id, gone.id, again.id, told.id, deleted.id):
-            assert_names_nobody(read_jobs.detail(viewer, job_id))
-        assert_names_nobody(history.audit(viewer), history.runs(viewer))
-        (edited,) = history.audit(viewer, job_id=waiting.id)
+            assert_names_nobody(read_jobs.detail(job_id).run(viewer))
+        assert_names_nobody(history.audit().run(viewer), history.runs().run(viewer))
+        (edited,) = history.audit(job_id=waiting.id).run(viewer)
         assert edited.before is not None
         assert edited.after is not None
         assert (edited.before["payload"], edited.after["payload"]) == (REDACTED, REDACTED | {"count": 4})
         for tab in (None, *Status):
-            assert_names_nobody(read_jobs.page(viewer, Filter(status=tab)))
-        assert read_jobs.page(viewer, Filter(search="ada@example.org")).jobs == ()
-        assert len(read_jobs.page(owner, Filter(search="ada@example.org")).jobs) == 3
+            assert_names_nobody(read_jobs.page(Filter(status=tab)).run(viewer))
+        assert read_jobs.page(Filter(search="ada@example.org")).run(viewer).jobs == ()
+        assert len(read_jobs.page(Filter(search="ada@example.org")).run(owner).jobs) == 3
 
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
@@ -240,7 +240,7 @@ class TestOperator:
     def test_the_audit_names_the_role_that_signed_in(self, owner: Connection, operator: Connection) -> None:
         queue_operator.cancel(operator, [add(owner).id], actor=ACTOR)
         role = value(operator, "SELECT session_user::text")
-        assert history.audit(operator)[0].actor == f"{ACTOR} ({role})"
+        assert history.audit().run(operator)[0].actor == f"{ACTOR} ({role})"
         assert role.startswith("test_job_operator")
 
     @pytest.mark.parametrize("call", [*work_calls()])
@@ -251,10 +251,10 @@ class TestOperator:
 
     def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
         job = add(owner, payload=SECRET)
-        seen = read_jobs.job(operator, job.id)
+        seen = read_jobs.job(job.id).run(operator)
         assert seen is not None
         assert seen.payload == SECRET
-        told = read_jobs.permissions(operator)
+        told = read_jobs.permissions().run(operator)
         assert (told.view, told.operate, told.work) == (True, True, False)
 
     def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
@@ -319,8 +319,8 @@ class TestWorker:
         reap(worker)
         run_id = presence.open_worker_run(worker, source="worker", worker_id="w")
         presence.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
-        assert history.ask_worker_runs(worker)()[0].succeeded == 1
-        told = read_jobs.permissions(worker)
+        assert history.worker_runs().run(worker)[0].succeeded == 1
+        told = read_jobs.permissions().run(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
@@ -436,9 +436,9 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(
         try:
             for group in GROUPS:
                 with people.sign_in(empty_database_url, group) as conn:
-                    assert read_jobs.processing(conn).enabled
-                    assert len(history.ask_worker_runs(conn)()) == 2
-                    assert read_jobs.counts(conn) == read_jobs.counts(owner)
+                    assert read_jobs.processing().run(conn).enabled
+                    assert len(history.worker_runs().run(conn)) == 2
+                    assert read_jobs.counts().run(conn) == read_jobs.counts().run(owner)
             with people.sign_in(empty_database_url, "job_worker") as conn:
                 assert len(claim(conn, ["due"])) == 1
             with people.sign_in(empty_database_url, "job_viewer") as conn, pytest.raises(DENIED):

@@ -32,7 +32,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def test_a_fresh_installation_is_on(conn: Connection) -> None:
-    switch = jobs.processing(conn)
+    switch = jobs.processing().run(conn)
     assert switch.enabled
     assert (switch.paused_reason, switch.paused_by, switch.paused_at, switch.resume_at, switch.paused_types) == (
         None, None, None, None, (),
@@ -124,7 +124,7 @@ class TestAutomaticResume:
         assert reap(conn).resumed == 0
         advance(conn, 11 * MINUTE)
         assert reap(conn).resumed == 1
-        switch = jobs.processing(conn)
+        switch = jobs.processing().run(conn)
         assert switch.enabled
         assert (switch.paused_reason, switch.resume_at) == (None, None)
         assert "automatic" in audit_rows(conn, "resume")[-1]["actor"]
@@ -137,7 +137,7 @@ class TestAutomaticResume:
         advance(conn, 11 * MINUTE)
         assert len(claim(conn)) == 1
         assert reap(conn).resumed == 1
-        assert [pause.task_type for pause in jobs.processing(conn).paused_types] == ["beta"]
+        assert [pause.task_type for pause in jobs.processing().run(conn).paused_types] == ["beta"]
         assert audit_rows(conn, "resume")[-1]["after"] == {"task_type": "alpha"}
 
     def test_a_time_that_has_passed_is_refused(self, conn: Connection) -> None:
@@ -183,7 +183,7 @@ class TestFailClosed:
         conn.execute("DELETE FROM job_queue_settings")
         assert claim(conn) == []
         assert leases.next_due(conn, ["alpha"])[1] is None
-        switch = jobs.processing(conn)
+        switch = jobs.processing().run(conn)
         assert not switch.enabled
         assert switch.paused_reason is not None
         assert "missing" in switch.paused_reason

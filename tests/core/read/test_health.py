@@ -45,14 +45,14 @@ def tick(conn: Connection, *, source: str = "cron_http", status: str = "ok") -> 
 
 
 def finding(conn: Connection, signal: str) -> Finding:
-    (found,) = (found for found in health(conn).findings if found.signal == signal)
+    (found,) = (found for found in health().run(conn).findings if found.signal == signal)
     return found
 
 
 def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None:
     announce(conn)
     add(conn, run_at=now(conn) + timedelta(hours=1))
-    told = health(conn)
+    told = health().run(conn)
     assert told.verdict is Verdict.OK
     assert {found.signal for found in told.findings} == {
         "processing", "workers", "due jobs", "running jobs", "recurring jobs", "cycles",
@@ -64,16 +64,16 @@ def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None
 def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> None:
     announce(conn)
     operator.pause(conn, reason=None, actor=ACTOR)
-    assert health(conn).verdict is Verdict.PAUSED
+    assert health().run(conn).verdict is Verdict.PAUSED
     series = add(conn, recurrence_interval_minutes=60)
     operator.resume(conn, actor=ACTOR)
     run_once(conn, outcome="failed", permanent=True)
     operator.pause(conn, reason=None, actor=ACTOR)
-    told = health(conn)
+    told = health().run(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.WARNING, "recurring jobs")
     operator.delete(conn, [series.id], actor=ACTOR)
     presence.remove_worker(conn, WORKER)
-    told = health(conn)
+    told = health().run(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.CRITICAL, "workers")
 
 
@@ -188,7 +188,7 @@ class TestDueJobs:
         announce(conn)
         oldest = add(conn, run_at=now(conn) - late)
         add(conn, "beta")
-        told = health(conn)
+        told = health().run(conn)
         assert told.oldest_due == oldest.run_at
         found = finding(conn, "due jobs")
         assert (found.verdict, found.since) == (verdict, oldest.run_at)
@@ -203,7 +203,7 @@ class TestDueJobs:
         add(conn, run_at=now(conn) - timedelta(hours=1))
         operator.pause(conn, reason=None, actor=ACTOR)
         assert finding(conn, "due jobs").verdict is Verdict.PAUSED
-        assert health(conn).verdict is Verdict.PAUSED
+        assert health().run(conn).verdict is Verdict.PAUSED
 
     def test_jobs_of_a_paused_type_are_not_late(self, conn: Connection) -> None:
         announce(conn)
@@ -266,7 +266,7 @@ class TestLongRuns:
 
     @staticmethod
     def long_runs(conn: Connection, timeouts: dict[str, float] | None) -> list[Finding]:
-        return [one for one in health(conn, timeouts=timeouts).findings if one.signal == "long runs"]
+        return [one for one in health(timeouts=timeouts).run(conn).findings if one.signal == "long runs"]
 
     @pytest.mark.parametrize(("ran", "warned"), [(35 * SECOND, False), (41 * SECOND, True)])
     def test_a_run_is_warned_of_from_80_percent_of_its_timeout_on(
@@ -372,28 +372,28 @@ class TestFigures:
                 FROM generate_series(0, 20) AS n, unnest(ARRAY['a', 'b']) AS worker
                 """
             )
-            rates = health(conn).finished_per_minute
+            rates = health().run(conn).finished_per_minute
         assert rates == tuple(2 * (n + 3) for n in range(14, -1, -1))
 
     def test_failures_of_the_last_hour(self, conn: Connection) -> None:
         add(conn)
         run_once(conn, outcome="failed", permanent=True)
-        assert health(conn).failed_last_hour == 1
+        assert health().run(conn).failed_last_hour == 1
         advance(conn, timedelta(minutes=62))
-        assert health(conn).failed_last_hour == 0
+        assert health().run(conn).failed_last_hour == 0
 
     def test_a_job_that_failed_because_its_last_run_was_lost_is_a_failure(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)
         advance(conn, 2 * MINUTE)
         reap(conn)
-        assert health(conn).failed_last_hour == 1
+        assert health().run(conn).failed_last_hour == 1
 
     def test_the_last_trigger_is_the_newest_cycle_whoever_set_it_going(self, conn: Connection) -> None:
-        assert health(conn).last_trigger is None
+        assert health().run(conn).last_trigger is None
         tick(conn)
         tick(conn, source="manual")
-        last = health(conn).last_trigger
+        last = health().run(conn).last_trigger
         assert last is not None
         assert (last.source, last.status) == ("manual", "ok")
         assert claim(conn) == []

@@ -54,7 +54,7 @@ def fail(conn: Connection, error: str, *, task_type: str = "alpha", **fields: ob
 
 class TestCron:
     def test_a_quiet_queue_has_a_report_with_nothing_in_it(self, conn: Connection) -> None:
-        told = reports.cron(conn)
+        told = reports.cron().run(conn)
         assert (told.runs, told.workers, told.running, told.overdue, told.series) == ((), (), (), (), ())
         assert told.health.verdict is Verdict.CRITICAL
         assert told.processing.enabled
@@ -63,7 +63,7 @@ class TestCron:
         trigger(conn)
         advance(conn, 5 * MINUTE)
         trigger(conn, http_status=500, status="error")
-        assert [(run.http_status, run.status) for run in reports.cron(conn).runs] == [(500, "error"), (200, "ok")]
+        assert [(run.http_status, run.status) for run in reports.cron().run(conn).runs] == [(500, "error"), (200, "ok")]
 
     def test_a_trigger_that_claimed_less_than_was_due_left_the_rest_lying(self, conn: Connection) -> None:
         for _ in range(3):
@@ -71,19 +71,19 @@ class TestCron:
         trigger(conn, claimed=1)
         trigger(conn, claimed=3)
         trigger(conn, status="paused")
-        assert [left_lying(run) for run in reports.cron(conn).runs] == [0, 0, 2]
+        assert [left_lying(run) for run in reports.cron().run(conn).runs] == [0, 0, 2]
 
     def test_overdue_are_the_jobs_late_by_a_tick_that_wait_for_no_other(self, conn: Connection) -> None:
         late = add(conn, run_at=now(conn) - 6 * MINUTE)
         add(conn, run_at=now(conn) - 4 * MINUTE)
         add(conn, blocked_by=late.id, run_at=now(conn) - HOUR)
-        assert [job.id for job in reports.cron(conn).overdue] == [late.id]
+        assert [job.id for job in reports.cron().run(conn).overdue] == [late.id]
 
     def test_running_jobs_are_told_with_their_leases_and_series_by_their_due_time(self, conn: Connection) -> None:
         later = add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + HOUR)
         sooner = add(conn, recurrence_interval_minutes=60)
         claim_one(conn)
-        told = reports.cron(conn)
+        told = reports.cron().run(conn)
         assert [job.id for job in told.running] == [sooner.id]
         assert told.running[0].lease_expires_at is not None
         assert [job.id for job in told.series] == [sooner.id, later.id]
@@ -91,10 +91,10 @@ class TestCron:
     def test_looking_changes_nothing(self, conn: Connection) -> None:
         add(conn)
         with changes_nothing(conn):
-            reports.cron(conn)
-            reports.errors(conn)
-            reports.fleet(conn)
-            reports.audit(conn, HOUR)
+            reports.cron().run(conn)
+            reports.errors().run(conn)
+            reports.fleet().run(conn)
+            reports.audit(HOUR).run(conn)
 
 
 class TestErrors:
@@ -104,7 +104,7 @@ class TestErrors:
             fail(conn, f"MetaCTF answered 503 after {number} s")
         add(conn, "beta", max_attempts=1)
         fail(conn, "no such mailbox", task_type="beta")
-        beta, alpha = reports.ask_trends(conn)()
+        beta, alpha = reports.error_groups().run(conn)
         assert (alpha.task_type, alpha.count, alpha.jobs, alpha.failed, alpha.waiting) == ("alpha", 2, 2, 2, 0)
         assert (beta.task_type, beta.count, beta.error_kind, beta.sample) == ("beta", 1, "vendor", "no such mailbox")
         assert alpha.first_seen < alpha.last_seen
@@ -114,7 +114,7 @@ class TestErrors:
             add(conn, max_attempts=1)
             fail(conn, "boom")
             advance(conn, hours * HOUR + MINUTE)
-        (trend,) = reports.ask_trends(conn)()
+        (trend,) = reports.error_groups().run(conn)
         assert len(trend.hours) == 24
         assert sum(trend.hours) == 2
         assert (trend.hours[-2], trend.hours[-5]) == (1, 1)
@@ -123,14 +123,14 @@ class TestErrors:
         add(conn, max_attempts=1)
         fail(conn, "boom")
         advance(conn, 30 * HOUR)
-        (trend,) = reports.ask_trends(conn)()
+        (trend,) = reports.error_groups().run(conn)
         assert (trend.count, sum(trend.hours)) == (1, 0)
 
     def test_a_job_stands_in_the_group_of_its_newest_failure_only(self, conn: Connection) -> None:
         add(conn, max_attempts=2)
         fail(conn, "first way", retry_after=0)
         fail(conn, "second way", retry_after=0)
-        second, first = reports.ask_trends(conn)()
+        second, first = reports.error_groups().run(conn)
         assert (first.sample, first.failed, first.waiting) == ("first way", 0, 0)
         assert (second.sample, second.failed, second.waiting) == ("second way", 1, 0)
 
@@ -139,16 +139,16 @@ class TestErrors:
     ) -> None:
         job = add(conn, max_attempts=9)
         fail(conn, "boom")
-        assert reports.ask_trends(conn)()[0].waiting == 1
+        assert reports.error_groups().run(conn)[0].waiting == 1
         operator.retry(conn, [job.id], actor=ACTOR)
-        (trend,) = reports.ask_trends(conn)()
+        (trend,) = reports.error_groups().run(conn)
         assert (trend.failed, trend.waiting) == (0, 0)
 
     def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)
         lose(conn)
-        (trend,) = reports.ask_trends(conn)()
+        (trend,) = reports.error_groups().run(conn)
         assert trend.failed == 1
 
     def test_the_jobs_alike_are_those_that_failed_and_then_those_that_wait(self, conn: Connection) -> None:
@@ -164,16 +164,16 @@ class TestErrors:
         run_once(conn)
         other = add(conn, max_attempts=1)
         fail(conn, "another way")
-        trend = next(trend for trend in reports.ask_trends(conn)() if trend.sample == "boom")
-        found = reports.alike(conn, *trend.key)
+        trend = next(trend for trend in reports.error_groups().run(conn) if trend.sample == "boom")
+        found = reports.alike(*trend.key).run(conn)
         assert [job.id for job in found] == [*reversed(failed), waits.id]
         assert other.id not in {job.id for job in found}
-        assert len(reports.alike(conn, *trend.key, limit=2)) == 2
+        assert len(reports.alike(*trend.key, limit=2).run(conn)) == 2
 
     def test_watched_jobs_are_told_wherever_they_are(self, conn: Connection) -> None:
         stays, leaves = add(conn), add(conn, "beta")
         run_once(conn, ("beta",))
-        told = reports.errors(conn, [stays.id, leaves.id, uuid4()])
+        told = reports.errors([stays.id, leaves.id, uuid4()]).run(conn)
         assert [(job.id, job.removed) for job in told.watched] == [(stays.id, False), (leaves.id, True)]
 
 
@@ -183,16 +183,16 @@ class TestFleet:
         announce(conn, "worker-2", types=("beta", "gamma"))
         for task_type in ("alpha", "alpha", "beta", "delta", "epsilon"):
             add(conn, task_type)
-        told = reports.fleet(conn)
+        told = reports.fleet().run(conn)
         assert [worker.id for worker in told.workers] == [WORKER, "worker-2"]
         assert told.unhandled == ("delta", "epsilon")
         advance(conn, 3 * MINUTE)
-        assert reports.fleet(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
+        assert reports.fleet().run(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
 
     def test_what_runs_is_told_with_who_runs_it(self, conn: Connection) -> None:
         add(conn)
         claim_one(conn)
-        assert [job.locked_by for job in reports.fleet(conn).running] == [WORKER]
+        assert [job.locked_by for job in reports.fleet().run(conn).running] == [WORKER]
 
 
 class TestDigest:
@@ -206,7 +206,7 @@ class TestDigest:
         operator.pause(conn, reason="vendor is down", actor=ACTOR)
         trigger(conn)
         trigger(conn, status="error", http_status=500)
-        told = reports.digest(conn, 8 * HOUR)
+        told = reports.digest(8 * HOUR).run(conn)
         assert (told.succeeded, told.troubled, told.failed) == (1, 0, 1)
         assert {(one.action, one.count) for one in told.actions} == {("retry", 1), ("cancel", 1), ("pause", 1)}
         assert [one.actor.split()[0] for one in told.actions if one.action == "cancel"] == ["bo@local"]
@@ -227,19 +227,19 @@ class TestDigest:
         advance(conn, 9 * HOUR)
         add(conn, "beta", max_attempts=1)
         fail(conn, "of old", task_type="beta")
-        told = reports.digest(conn, 8 * HOUR)
+        told = reports.digest(8 * HOUR).run(conn)
         assert (told.succeeded, told.failed, told.actions, told.pauses) == (0, 1, (), ())
         assert [(trend.sample, told.is_new(trend)) for trend in told.errors] == [("of old", False)]
 
     def test_counts_reach_back_a_day_and_the_digest_says_so(self, conn: Connection) -> None:
-        told = reports.digest(conn, timedelta(days=3))
+        told = reports.digest(timedelta(days=3)).run(conn)
         assert told.at - told.since == timedelta(days=3)
         assert told.at - told.counted_since == timedelta(days=1)
 
     def test_the_audit_comes_with_the_digest_of_the_same_time(self, conn: Connection) -> None:
         job = add(conn)
         operator.cancel(conn, [job.id], actor=ACTOR)
-        told = reports.audit(conn, HOUR)
+        told = reports.audit(HOUR).run(conn)
         assert [entry.action for entry in told.entries] == ["cancel"]
         assert [one.action for one in told.digest.actions] == ["cancel"]
 
@@ -249,7 +249,7 @@ class TestTrash:
         job = add(conn, max_attempts=1, payload={"coachId": None})
         fail(conn, "boom")
         operator.delete(conn, [job.id], actor=ACTOR, reason="obsolete")
-        told = jobs.detail(conn, job.id)
+        told = jobs.detail(job.id).run(conn)
         assert told is not None
         assert told.in_trash
         assert (told.job.status, told.job.last_error, told.job.payload) == (Status.FAILED, "boom", {"coachId": None})
@@ -261,7 +261,7 @@ class TestTrash:
         job = add(conn)
         operator.delete(conn, [job.id], actor=ACTOR)
         operator.restore(conn, [job.id], actor=ACTOR)
-        told = jobs.detail(conn, job.id)
+        told = jobs.detail(job.id).run(conn)
         assert told is not None
         assert not told.in_trash
 
@@ -305,5 +305,5 @@ class TestRecipients:
 def test_a_finished_canary_is_seen_by_its_success(conn: Connection) -> None:
     job = add(conn, recurrence_interval_minutes=60)
     finish_one(conn, claim_one(conn))
-    (watched,) = reports.errors(conn, [job.id]).watched
+    (watched,) = reports.errors([job.id]).run(conn).watched
     assert watched.last_success_at is not None

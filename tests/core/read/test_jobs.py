@@ -50,7 +50,7 @@ def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> lis
     found: list[Job] = []
     after = None
     for _ in range(100):
-        page = read_jobs.page(conn, wanted, limit=limit, after=after, **order)
+        page = read_jobs.page(wanted, limit=limit, after=after, **order).run(conn)
         assert len(page.jobs) <= limit
         found += page.jobs
         after = page.next
@@ -61,7 +61,7 @@ def all_pages(conn: Connection, wanted: Filter, limit: int, **order: Any) -> lis
 
 
 def ids(conn: Connection, wanted: Filter, **order: Any) -> list[UUID]:
-    return [job.id for job in read_jobs.page(conn, wanted, **order).jobs]
+    return [job.id for job in read_jobs.page(wanted, **order).run(conn).jobs]
 
 
 def created(jobs: Iterable[Job]) -> list[datetime]:
@@ -126,7 +126,7 @@ class TestOrder:
             """
             wanted = {job_id for (job_id,) in full.execute(stored, {"tab": tab}).fetchall()}
             assert len(wanted) >= 7
-            whole = read_jobs.page(full, Filter(status=tab), sort=sort, descending=descending).jobs
+            whole = read_jobs.page(Filter(status=tab), sort=sort, descending=descending).run(full).jobs
             for limit in (3, 7):
                 paged = all_pages(full, Filter(status=tab), limit, sort=sort, descending=descending)
                 assert [job.id for job in paged] == [job.id for job in whole]
@@ -137,16 +137,16 @@ class TestOrder:
                 assert keys == sorted(keys, reverse=descending)
 
     def test_the_natural_order_of_a_tab_is_what_one_looks_for_there(self, full: Connection) -> None:
-        everything = read_jobs.page(full, Filter()).jobs
+        everything = read_jobs.page(Filter()).run(full).jobs
         assert created(everything) == sorted(created(everything), reverse=True)
-        pending = read_jobs.page(full, Filter(status=Status.PENDING)).jobs
+        pending = read_jobs.page(Filter(status=Status.PENDING)).run(full).jobs
         assert [job.run_at for job in pending] == sorted(job.run_at for job in pending)
-        running = read_jobs.page(full, Filter(status=Status.RUNNING)).jobs
+        running = read_jobs.page(Filter(status=Status.RUNNING)).run(full).jobs
         starts = [job.started_at for job in running if job.started_at]
         assert len(starts) == 7
         assert starts == sorted(starts)
         for tab in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
-            ends = [job.completed_at for job in read_jobs.page(full, Filter(status=tab)).jobs if job.completed_at]
+            ends = [job.completed_at for job in read_jobs.page(Filter(status=tab)).run(full).jobs if job.completed_at]
             assert len(ends) >= 7
             assert ends == sorted(ends, reverse=True)
 
@@ -203,27 +203,27 @@ class TestOrder:
         for _ in range(3):
             add(conn)
         for descending in (True, False):
-            listed = read_jobs.page(conn, Filter(), sort="created", descending=descending).jobs
+            listed = read_jobs.page(Filter(), sort="created", descending=descending).run(conn).jobs
             assert created(listed) == sorted(created(listed), reverse=descending)
             assert len(listed) == 33
 
     def test_a_list_goes_on_where_it_was_though_jobs_come_and_go(self, conn: Connection) -> None:
         jobs = [add(conn) for _ in range(12)]
-        first = read_jobs.page(conn, Filter(), limit=4)
+        first = read_jobs.page(Filter(), limit=4).run(conn)
         add(conn)
         operator.delete(conn, [first.jobs[-1].id], actor=ACTOR)
-        second = read_jobs.page(conn, Filter(), limit=4, after=first.next)
+        second = read_jobs.page(Filter(), limit=4, after=first.next).run(conn)
         assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
 
     def test_an_unknown_order_is_refused(self, conn: Connection) -> None:
         with pytest.raises(UsageError, match="no order by size"):
-            read_jobs.page(conn, Filter(), sort="size")
+            read_jobs.page(Filter(), sort="size").run(conn)
 
     @pytest.mark.parametrize("sort", ["natural", "updated"])
     @pytest.mark.parametrize("cursor", ["x", "%%%", "bm9wZQ", "e30", "WzFd", "ünïcode"])
     def test_what_is_no_cursor_is_refused(self, conn: Connection, cursor: str, sort: str) -> None:
         with pytest.raises(UsageError, match="no cursor"):
-            read_jobs.page(conn, Filter(), sort=sort, after=cursor)
+            read_jobs.page(Filter(), sort=sort, after=cursor).run(conn)
 
     @pytest.mark.parametrize(
         ("sort", "forged"),
@@ -238,12 +238,12 @@ class TestOrder:
     def test_a_cursor_that_was_made_up_is_refused(self, conn: Connection, sort: str, forged: dict[str, Any]) -> None:
         cursor = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode()
         with pytest.raises(UsageError, match="no cursor"):
-            read_jobs.page(conn, Filter(status=Status.PENDING), sort=sort, after=cursor)
+            read_jobs.page(Filter(status=Status.PENDING), sort=sort, after=cursor).run(conn)
 
     @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "9" * 40])
     def test_what_is_no_cursor_of_runs_is_refused(self, conn: Connection, cursor: str) -> None:
         with pytest.raises(UsageError, match="no cursor"):
-            history.runs(conn, after=cursor)
+            history.runs(after=cursor).run(conn)
 
 
 class TestFilters:
@@ -293,7 +293,7 @@ class TestFilters:
 
     def test_filters_are_joined_in_every_tab_and_paged(self, full: Connection) -> None:
         for tab in TABS:
-            whole = read_jobs.page(full, Filter(status=tab)).jobs
+            whole = read_jobs.page(Filter(status=tab)).run(full).jobs
             kinds = {job.task_type for job in whole}
             for kind in kinds:
                 wanted = Filter(status=tab, task_type=kind, search=kind[:3], attempts_at_least=0)
@@ -303,7 +303,7 @@ class TestFilters:
     def test_a_removed_success_is_listed_as_the_job_it_was(self, conn: Connection) -> None:
         job = add(conn, payload={"n": 1}, priority=5)
         run_once(conn, output={"sent": 3})
-        (listed,) = read_jobs.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        (listed,) = read_jobs.page(Filter(status=Status.SUCCEEDED)).run(conn).jobs
         assert (listed.id, listed.task_type, listed.payload, listed.status) == (
             job.id, "alpha", {"n": 1}, Status.SUCCEEDED,
         )  # fmt: skip
@@ -311,13 +311,13 @@ class TestFilters:
             True, {"sent": 3}, RunOutcome.SUCCEEDED, 1,
         )  # fmt: skip
         assert listed.completed_at is not None
-        assert read_jobs.job(conn, job.id) == listed
+        assert read_jobs.job(job.id).run(conn) == listed
         assert ids(conn, Filter()) == []
 
     def test_of_a_removed_success_nothing_is_made_up(self, conn: Connection) -> None:
         job = add(conn, max_attempts=5, priority=5, run_at=now(conn) - timedelta(hours=1))
         run_once(conn)
-        (listed,) = read_jobs.page(conn, Filter(status=Status.SUCCEEDED)).jobs
+        (listed,) = read_jobs.page(Filter(status=Status.SUCCEEDED)).run(conn).jobs
         assert (listed.attempts, listed.max_attempts, listed.priority, listed.created_by) == (1, None, None, None)
         assert listed.created_at is not None
         assert job.created_at is not None
@@ -338,7 +338,7 @@ class TestFilters:
         add(conn)
         run_once(conn)
         for sort in read_jobs.SORTS:
-            page = read_jobs.page(conn, Filter(status=Status.SUCCEEDED), sort=sort).jobs
+            page = read_jobs.page(Filter(status=Status.SUCCEEDED), sort=sort).run(conn).jobs
             assert {job.created_at is None for job in page if job.id == job_id} == {True}
         assert ids(conn, Filter(status=Status.SUCCEEDED), sort="created")[-1] == job_id
 
@@ -352,24 +352,24 @@ class TestFilters:
 
     def test_ids_are_found_for_an_action_on_all_and_removed_ones_are_not(self, full: Connection) -> None:
         for tab in TABS:
-            wanted = [job.id for job in read_jobs.page(full, Filter(status=tab)).jobs if not job.removed]
+            wanted = [job.id for job in read_jobs.page(Filter(status=tab)).run(full).jobs if not job.removed]
             assert read_jobs.find_ids(full, Filter(status=tab)) == wanted
         assert len(read_jobs.find_ids(full, Filter(), limit=5)) == 5
 
 
 class TestCounts:
     def test_each_status_is_counted_exactly(self, full: Connection) -> None:
-        counted = read_jobs.counts(full)
+        counted = read_jobs.counts().run(full)
         stored = {
             row["status"]: row["n"] for row in rows(full, "SELECT status, count(*) AS n FROM job_queue GROUP BY 1")
         }
         assert {status: getattr(counted, status) for status in stored} == stored
         assert counted.removed == value(full, "SELECT count(*) FROM job_runs WHERE removed") == 7
         for tab in TABS:
-            assert counted.of(tab) == len(read_jobs.page(full, Filter(status=tab)).jobs)
+            assert counted.of(tab) == len(read_jobs.page(Filter(status=tab)).run(full).jobs)
 
     def test_nothing_is_zero(self, conn: Connection) -> None:
-        assert read_jobs.counts(conn) == Counts()
+        assert read_jobs.counts().run(conn) == Counts()
 
     def test_more_than_ten_thousand_is_said_as_more(self, conn: Connection) -> None:
         conn.execute(
@@ -378,20 +378,20 @@ class TestCounts:
             SELECT 'alpha', CASE WHEN n <= 10000 THEN 'failed' ELSE 'pending' END FROM generate_series(1, 22000) AS n
             """
         )
-        counted = read_jobs.counts(conn)
+        counted = read_jobs.counts().run(conn)
         assert (counted.failed, counted.pending) == (Counts.LIMIT, Counts.LIMIT + 1)
-        page = read_jobs.page(conn, Filter(status=Status.PENDING), limit=100)
+        page = read_jobs.page(Filter(status=Status.PENDING), limit=100).run(conn)
         assert len(page.jobs) == 100
-        page = read_jobs.page(conn, Filter(status=Status.PENDING), sort="created", limit=100)
+        page = read_jobs.page(Filter(status=Status.PENDING), sort="created", limit=100).run(conn)
         assert len(page.jobs) == 100
 
     def test_what_falls_below_ten_thousand_is_exact_at_once(self, conn: Connection) -> None:
         conn.execute(
             "INSERT INTO job_queue (task_type, status) SELECT 'alpha', 'failed' FROM generate_series(1, 40000)"
         )
-        assert read_jobs.counts(conn).failed == Counts.LIMIT + 1
+        assert read_jobs.counts().run(conn).failed == Counts.LIMIT + 1
         conn.execute("DELETE FROM job_queue WHERE id IN (SELECT id FROM job_queue LIMIT 30001)")
-        assert read_jobs.counts(conn).failed == Counts.LIMIT - 1
+        assert read_jobs.counts().run(conn).failed == Counts.LIMIT - 1
 
     @pytest.mark.parametrize("most", [1, 63, 1000, 3999, 4000, 4001, 100_000])
     def test_counting_stops_at_the_limit_given_and_never_before(self, most: int, conn: Connection) -> None:
@@ -425,7 +425,7 @@ class TestOneJob:
             conn, payload={"n": 1}, run_at=at + timedelta(hours=1), priority=3, max_attempts=4, dedupe_key="d",
             concurrency_key="c", recurrence_interval_minutes=60, expires_at=at + timedelta(days=1),
         )  # fmt: skip
-        job = read_jobs.job(conn, made.id)
+        job = read_jobs.job(made.id).run(conn)
         assert job == made
         stored = job_row(conn, made.id)
         for name in (
@@ -439,7 +439,7 @@ class TestOneJob:
         claimed = claim_one(conn)
         leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
         leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
-        job = read_jobs.job(conn, claimed.id)
+        job = read_jobs.job(claimed.id).run(conn)
         assert job is not None
         assert (job.status, job.locked_by, job.run_token, job.progress, job.checkpoint) == (
             Status.RUNNING, WORKER, claimed.run_token, {"done": 2}, {"at": 2},
@@ -451,7 +451,7 @@ class TestOneJob:
         late = add(conn, run_at=now(conn) - timedelta(seconds=90))
         later = add(conn, run_at=now(conn) + timedelta(seconds=90))
         waiting = add(conn, run_at=now(conn) - timedelta(seconds=90), blocked_by=later.id)
-        told = {job.id: job.overdue_seconds for job in read_jobs.page(conn, Filter()).jobs}
+        told = {job.id: job.overdue_seconds for job in read_jobs.page(Filter()).run(conn).jobs}
         assert told[late.id] == pytest.approx(90, abs=30)
         assert (told[later.id], told[waiting.id]) == (None, None)
 
@@ -459,7 +459,7 @@ class TestOneJob:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
         operator.retry(conn, [job.id], actor=ACTOR)
-        detail = read_jobs.detail(conn, job.id)
+        detail = read_jobs.detail(job.id).run(conn)
         assert detail is not None
         assert detail.job.id == job.id
         assert [run.outcome for run in detail.runs] == [RunOutcome.FAILED]
@@ -470,11 +470,11 @@ class TestOneJob:
     def test_detail_of_a_success_that_left_and_of_nothing(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn)
-        detail = read_jobs.detail(conn, job.id)
+        detail = read_jobs.detail(job.id).run(conn)
         assert detail is not None
         assert (detail.job.removed, len(detail.runs), detail.why) == (True, 1, ())
-        assert read_jobs.detail(conn, uuid.uuid4()) is None
-        assert read_jobs.job(conn, uuid.uuid4()) is None
+        assert read_jobs.detail(uuid.uuid4()).run(conn) is None
+        assert read_jobs.job(uuid.uuid4()).run(conn) is None
 
     def test_an_id_is_found_by_how_it_begins(self, conn: Connection) -> None:
         one, other = (
@@ -504,21 +504,21 @@ class TestOneJob:
 class TestSnapshot:
     def test_it_is_one_moment_of_everything_and_changes_nothing(self, full: Connection) -> None:
         with changes_nothing(full):
-            shown = read_jobs.snapshot(full, Filter(status=Status.FAILED), limit=3)
+            shown = read_jobs.snapshot(Filter(status=Status.FAILED), limit=3).run(full)
         assert len(shown.page.jobs) == 3
         assert shown.page.next is not None
-        assert shown.counts == read_jobs.counts(full)
+        assert shown.counts == read_jobs.counts().run(full)
         assert shown.processing.enabled
         assert shown.workers == ()
         assert shown.health.findings
         assert abs(shown.at - now(full)) < timedelta(minutes=5)
 
     def test_an_empty_queue_has_one_too(self, conn: Connection) -> None:
-        shown = read_jobs.snapshot(conn, Filter())
+        shown = read_jobs.snapshot(Filter()).run(conn)
         assert (shown.page.jobs, shown.page.next, shown.counts) == ((), None, Counts())
 
     def test_permissions_of_the_owner_are_all(self, conn: Connection) -> None:
-        told = read_jobs.permissions(conn)
+        told = read_jobs.permissions().run(conn)
         assert (told.view, told.operate, told.work) == (True, True, True)
         assert told.role == value(conn, "SELECT current_user::text")
 
@@ -536,7 +536,7 @@ class TestWhy:
 
     @staticmethod
     def false_clauses(conn: Connection, job_id: UUID) -> dict[str, str]:
-        clauses = read_jobs.why(conn, job_id)
+        clauses = read_jobs.why(job_id).run(conn)
         assert [clause.name for clause in clauses] == [
             "status", "processing", "type open", "worker", "due", "unexpired", "unblocked", "key free",
         ]  # fmt: skip
@@ -659,4 +659,4 @@ class TestWhy:
         assert list(self.false_clauses(conn, job_id)) == ["status"]
 
     def test_a_job_that_is_gone_has_no_clauses(self, conn: Connection) -> None:
-        assert read_jobs.why(conn, uuid.uuid4()) == []
+        assert read_jobs.why(uuid.uuid4()).run(conn) == ()

@@ -9,7 +9,7 @@ import pytest
 
 from jobdeck.core.model import NewJob, RunOutcome
 from jobdeck.core.queue import operator, presence, producer
-from jobdeck.core.read import history
+from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.queue import (
     ACTOR,
@@ -50,7 +50,7 @@ class TestRuns:
         outcomes = ["failed", "released", "continued", "partial"]
         for outcome in outcomes:
             run_once(conn, outcome=outcome, checkpoint={}, retry_after=0)
-        found, cursor = history.runs(conn, job_id=job.id)
+        found, cursor = history.runs(job_id=job.id).run(conn)
         assert cursor is None
         assert [run.outcome.value for run in found] == ["partial", "continued", "released", "retried"]
         assert [run.attempt for run in found] == [1, 2, 2, 1]
@@ -85,16 +85,16 @@ class TestRuns:
         job = add(conn)
         run_once(conn, outcome="failed", permanent=True)
         operator.delete(conn, [job.id], actor=ACTOR)
-        assert len(history.runs(conn, job_id=job.id)[0]) == 1
+        assert len(history.runs(job_id=job.id).run(conn)[0]) == 1
 
     def test_runs_are_found_by_type_and_outcome_newest_first(self, conn: Connection) -> None:
         for kind, outcome in [("alpha", "succeeded"), ("beta", "partial"), ("alpha", "failed"), ("beta", "succeeded")]:
             add(conn, kind)
             run_once(conn, [kind], outcome, permanent=True)
-        everything = [(run.task_type, run.outcome.value) for run in history.runs(conn)[0]]
+        everything = [(run.task_type, run.outcome.value) for run in history.runs().run(conn)[0]]
         assert everything == [("beta", "succeeded"), ("alpha", "failed"), ("beta", "partial"), ("alpha", "succeeded")]
-        assert [run.outcome.value for run in history.runs(conn, task_type="alpha")[0]] == ["failed", "succeeded"]
-        assert [run.task_type for run in history.runs(conn, outcome=RunOutcome.PARTIAL)[0]] == ["beta"]
+        assert [run.outcome.value for run in history.runs(task_type="alpha").run(conn)[0]] == ["failed", "succeeded"]
+        assert [run.task_type for run in history.runs(outcome=RunOutcome.PARTIAL).run(conn)[0]] == ["beta"]
 
     def test_pages_of_runs_leave_none_out(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(23)], actor=ACTOR)
@@ -102,7 +102,7 @@ class TestRuns:
         tokens: list[int] = []
         cursor = None
         while True:
-            found, cursor = history.runs(conn, limit=5, after=cursor)
+            found, cursor = history.runs(limit=5, after=cursor).run(conn)
             tokens += [run.run_token for run in found]
             if cursor is None:
                 break
@@ -119,7 +119,7 @@ class TestRuns:
         seen: list[tuple[int, str]] = []
         cursor = None
         while True:
-            found, cursor = history.runs(conn, limit=1, after=cursor)
+            found, cursor = history.runs(limit=1, after=cursor).run(conn)
             seen += [(run.run_token, run.outcome.value) for run in found]
             if cursor is None:
                 break
@@ -130,7 +130,7 @@ class TestRuns:
         job = add(conn)
         text = "line one\nline two\t\u202eü%s {} '; DROP TABLE job_queue"
         run_once(conn, outcome="failed", error=text, traceback=text, log=text, error_kind="Boom")
-        (run,) = history.runs(conn, job_id=job.id)[0]
+        (run,) = history.runs(job_id=job.id).run(conn)[0]
         assert (run.error, run.traceback, run.log, run.error_kind) == (text, text, text, "Boom")
 
 
@@ -141,14 +141,14 @@ class TestWorkerRuns:
             add(conn)
         add(conn, run_at=now(conn) + timedelta(hours=1))
         run_id = presence.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
-        (opened,) = history.ask_worker_runs(conn)()
+        (opened,) = history.worker_runs().run(conn)
         assert (opened.id, opened.source, opened.http_method, opened.worker_id) == (run_id, source, "POST", WORKER)
         assert (opened.completed_at, opened.status, opened.due_before) == (None, None, 3)
         presence.close_worker_run(
             conn, run_id, status="ok", claimed=5, succeeded=2, failed=1, released=2, message="did some",
             error="one broke", results=[{"id": "x", "status": "failed"}], http_status=200,
         )  # fmt: skip
-        (closed,) = history.ask_worker_runs(conn)()
+        (closed,) = history.worker_runs().run(conn)
         assert (closed.status, closed.claimed, closed.processed, closed.succeeded, closed.failed, closed.released) == (
             "ok", 5, 3, 2, 1, 2,
         )  # fmt: skip
@@ -163,7 +163,7 @@ class TestWorkerRuns:
 
     def test_they_are_listed_newest_first_and_no_more_than_asked(self, conn: Connection) -> None:
         ids = [presence.open_worker_run(conn, source="worker", worker_id=WORKER) for _ in range(5)]
-        assert [run.id for run in history.ask_worker_runs(conn, limit=3)()] == ids[:1:-1]
+        assert [run.id for run in history.worker_runs(limit=3).run(conn)] == ids[:1:-1]
 
     def test_how_many_are_due_counts_every_type_and_stops_at_a_thousand(self, conn: Connection) -> None:
         jobs = [NewJob(kind) for kind in ("alpha", "beta", "unheard_of") for _ in range(400)]
@@ -176,21 +176,21 @@ class TestWorkerRuns:
 class TestWorkers:
     def test_a_worker_is_listed_while_it_reports_and_until_it_is_removed(self, conn: Connection) -> None:
         announce(conn, types=["beta", "alpha"], running=2)
-        (worker,) = read_jobs.workers(conn)
+        (worker,) = read_jobs.workers().run(conn)
         assert (worker.id, worker.host, worker.pid, worker.mode, worker.version, worker.concurrency) == (
             WORKER, "host-1", 42, "headless", "0.1.0", 4,
         )  # fmt: skip
         assert (worker.task_types, worker.running, worker.alive) == (("beta", "alpha"), 2, True)
         advance(conn, timedelta(seconds=119))
-        assert read_jobs.workers(conn)[0].alive
+        assert read_jobs.workers().run(conn)[0].alive
         advance(conn, timedelta(seconds=2))
-        assert not read_jobs.workers(conn)[0].alive
+        assert not read_jobs.workers().run(conn)[0].alive
         announce(conn, running=1)
-        (worker,) = read_jobs.workers(conn)
+        (worker,) = read_jobs.workers().run(conn)
         assert (worker.alive, worker.running) == (True, 1)
         assert worker.heartbeat_at - worker.started_at >= timedelta(seconds=120)
         presence.remove_worker(conn, WORKER)
-        assert read_jobs.workers(conn) == []
+        assert read_jobs.workers().run(conn) == ()
 
 
 class TestThroughput:
@@ -244,7 +244,7 @@ class TestErrorGroups:
                 ("Grace", "ffffffff-1111-4222-8333-444444444444", 7),
             ]
         ]
-        (group,) = history.errors(conn, since=WEEK)
+        (group,) = reports.error_groups(since=WEEK).run(conn)
         assert (group.task_type, group.error_kind, group.count) == ("alpha", "Boom", 2)
         assert "Grace" in group.sample
         assert set(group.job_ids) == set(ids)
@@ -255,7 +255,7 @@ class TestErrorGroups:
         self.fail(conn, "Too slow")
         self.fail(conn, "Not found", kind="Crash")
         self.fail(conn, "Not found", task_type="beta")
-        groups = history.errors(conn, since=WEEK)
+        groups = reports.error_groups(since=WEEK).run(conn)
         assert [(group.task_type, group.error_kind, group.sample, group.count) for group in groups] == [
             ("beta", "Boom", "Not found", 1),
             ("alpha", "Crash", "Not found", 1),
@@ -271,19 +271,19 @@ class TestErrorGroups:
         run_once(conn, outcome="failed", error="Not yet", retry_after=0)
         claim_one(conn)
         lose(conn)
-        assert {group.error_kind for group in history.errors(conn, since=WEEK)} == {None, "lease_expired"}
+        assert {group.error_kind for group in reports.error_groups(since=WEEK).run(conn)} == {None, "lease_expired"}
 
     def test_only_the_time_asked_for_counts(self, conn: Connection) -> None:
         self.fail(conn, "Old")
         advance(conn, timedelta(days=2))
         self.fail(conn, "New")
-        assert [group.sample for group in history.errors(conn, since=timedelta(days=1))] == ["New"]
-        assert len(history.errors(conn, since=WEEK, limit=1)) == 1
+        assert [group.sample for group in reports.error_groups(since=timedelta(days=1)).run(conn)] == ["New"]
+        assert len(reports.error_groups(since=WEEK, limit=1).run(conn)) == 1
 
     def test_a_group_of_a_failure_without_words_has_some(self, conn: Connection) -> None:
         add(conn)
         run_once(conn, outcome="failed", permanent=True)
-        (group,) = history.errors(conn, since=WEEK)
+        (group,) = reports.error_groups(since=WEEK).run(conn)
         assert (group.count, group.sample) == (1, "no reason given")
 
 
@@ -292,13 +292,13 @@ def test_the_audit_is_read_newest_first_by_job_and_time(conn: Connection) -> Non
     operator.cancel(conn, [one.id], actor=ACTOR, reason="first")
     advance(conn, timedelta(days=2))
     operator.delete(conn, [one.id, other.id], actor=ACTOR)
-    assert [(entry.action, entry.job_id) for entry in history.audit(conn)] == [
+    assert [(entry.action, entry.job_id) for entry in history.audit().run(conn)] == [
         ("delete", other.id), ("delete", one.id), ("cancel", one.id),
     ]  # fmt: skip
-    assert [entry.action for entry in history.audit(conn, job_id=one.id)] == ["delete", "cancel"]
-    assert len(history.audit(conn, since=timedelta(days=1))) == 2
-    assert len(history.audit(conn, limit=1)) == 1
-    entry = history.audit(conn, job_id=one.id)[1]
+    assert [entry.action for entry in history.audit(job_id=one.id).run(conn)] == ["delete", "cancel"]
+    assert len(history.audit(since=timedelta(days=1)).run(conn)) == 2
+    assert len(history.audit(limit=1).run(conn)) == 1
+    entry = history.audit(job_id=one.id).run(conn)[1]
     assert (entry.reason, entry.actor.split(" ")[0]) == ("first", ACTOR)
     assert entry.before is not None
     assert entry.before["status"] == "pending"

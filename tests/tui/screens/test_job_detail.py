@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core.model import JobDetail, Status
+from jobdeck.core.model import Status
+from jobdeck.core.read.report_types import JobDetail
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard

@@ -128,8 +128,8 @@ async def test_incident_response_from_alert_to_stable(
         await operator.press("P")
         await operator.until("Pause Automatic Processing")
         await operator.press(*"vendor", "enter", "enter", "enter")
-        await operator.until(lambda: not jobs.processing(conn).enabled)
-        assert jobs.processing(conn).paused_reason == "vendor"
+        await operator.until(lambda: not jobs.processing().run(conn).enabled)
+        assert jobs.processing().run(conn).paused_reason == "vendor"
         # 4. Resolve the root cause, retry one job, re-enable processing, watch it.
         vendor.up.set()
         await operator.press("escape", "e")
