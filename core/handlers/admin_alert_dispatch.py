@@ -1,7 +1,7 @@
-"""Tells admins of new messages in their conversations: all that have come in since the last alert in one notice.
+"""Notifies admins of new messages in their conversations, with one notice for all since the last alert.
 
-Messages wait in a queue that the database fills. A run claims what is open for somebody and binds it to one notice, so
-that whoever else runs, now or after a crash, finds it told, or on its way, and tells nobody twice.
+Messages wait in a queue that the database fills. A run claims a person's open messages and binds them to one notice,
+so that no other run, now or after a crash, notifies the person twice.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DEFAULT_WINDOW_MINUTES: Final = 60
 PAGE: Final = 200
 WAITING: Final = frozenset({"queued", "waiting", "in_flight"})
 FOR_NOW: Final = frozenset({"window", "quiet_hours", "daily_cap"})
-"""Verdicts after which the messages stay in the queue."""
+"""Verdicts with which the messages stay in the queue."""
 
 
 def _admins() -> list[Role]:
@@ -56,18 +56,18 @@ def _admins() -> list[Role]:
 
 
 class Params(Payload):
-    """Whom to tell, and how often."""
+    """Whom to notify, and how often."""
 
-    dry_run: StrictBool = Field(False, description="Say who would be told; send and change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only; send and change nothing")
     coach_id: UUID | None = Field(None, description="Only this person")
-    window_minutes: Minutes | None = Field(None, description="Least minutes between two alerts to a person (unset: 60)")
-    force: StrictBool = Field(False, description="Send within that time too")
-    roles: Roles = Field(default_factory=_admins, description="What a person must be now to be told: admin, coach")
-    allow_sms: StrictBool = Field(False, description="Also by text message, to those who want instant ones")
+    window_minutes: Minutes | None = Field(None, description="Minimum minutes between alerts to one person (unset: 60)")
+    force: StrictBool = Field(False, description="Also send within that time")
+    roles: Roles = Field(default_factory=_admins, description="Current roles of the people to notify: admin, coach")
+    allow_sms: StrictBool = Field(False, description="Also send text messages, to people who want instant ones")
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Who would be told of how many messages, and who not and why. Reads the database only."""
+    """Counts the alerts a run would send, and the people left out by reason. Reads only the database."""
     would = dict.fromkeys(("email", "sms"), 0)
     left_out: dict[str, int] = {}
     first: list[str] = []
@@ -100,7 +100,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     }
 
 
-# Runs may overlap: one that a high-priority message asks for need not wait for a long one, and claims keep them apart.
+# Runs may overlap, so that an urgent one need not wait for a long one. Claims keep them apart.
 @job(
     "admin_alert_dispatch",
     label="Admin Instant Alerts",
@@ -111,7 +111,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done:
-    """Tells everyone for whom messages wait.
+    """Notifies everyone with waiting messages.
 
     Raises:
         PermanentError: a setting is missing or refused.
@@ -153,7 +153,7 @@ def _put(ctx: JobContext, intents: Sequence[Intent], *, dry_run: bool = False) -
 
 
 def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[Intent], list[LeftOut]]:
-    """What is to be put down for somebody, and why they are left out where nothing is."""
+    """The messages to send to a person, and the reasons for channels left out."""
     channels: list[tuple[Channel, str]] = []
     obstacles: list[tuple[Channel, str]] = []
     if not one.email_on:
@@ -178,15 +178,13 @@ def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[I
 
 
 class _Dispatch:
-    """One run over everyone for whom messages wait."""
-
     def __init__(self, params: Params, ctx: JobContext, dropped: dict[str, int]) -> None:
         self._params = params
         self._ctx = ctx
         self._sending = Sending(ctx, self._make, self._after, what="alerts")
         self._dropped = dropped
         self._processed = 0
-        self._told: int = 0
+        self._sent = 0
         self._results: list[Json] = []
 
     def run(self) -> Done:
@@ -205,7 +203,7 @@ class _Dispatch:
         return Done(self._output(), failed=self._sending.failed)
 
     def _decide(self, one: Recipient) -> list[Decision]:
-        """Puts down what tells of somebody's claimed messages and binds these to it, or says why nothing does."""
+        """Puts the notice of a person's claimed messages into the outbox and binds them to it, or drops them."""
         ctx, token = self._ctx, self._ctx.job.run_token
         intents, excluded = _intents(one, self._params, ctx.settings)
         for each in excluded:
@@ -223,12 +221,12 @@ class _Dispatch:
         return decisions
 
     def _send(self, decisions: Sequence[Decision], counts: Mapping[UUID, int]) -> None:
-        told: dict[UUID, dict[str, str]] = {}
+        tried: dict[UUID, dict[str, str]] = {}
         for (person, channel), state in self._sending.send(decisions).items():
-            told.setdefault(person, {})[channel] = state
-        for person, states in told.items():
+            tried.setdefault(person, {})[channel] = state
+        for person, states in tried.items():
             sent = any(state not in NOT_TAKEN for state in states.values())
-            self._told += sent
+            self._sent += sent
             if len(self._results) < RESULTS:
                 count = counts.get(person)
                 self._results.append({"recipient": str(person), "sent": sent, "count": count, **states})
@@ -255,7 +253,7 @@ class _Dispatch:
     def _output(self) -> Json:
         return {
             "dryRun": False,
-            "sent": self._told,
+            "sent": self._sent,
             "processedRecipients": self._processed,
             "emailSent": self._sending.accepted["email"],
             "smsSent": self._sending.accepted["sms"],

@@ -1,8 +1,8 @@
 """Mails a campaign to its recipients, each at most once.
 
-Recipients go out in batches, one request each. Before a request its recipients are put down as in flight, so that a
-crash leaves behind exactly whom it is uncertain about; they are mailed again only on a person's word
-(`campaign resume --include-uncertain`). Everyone else who is left is mailed by the next run.
+Each request mails one batch of recipients, which are marked as in flight before the request. After a crash exactly
+these are uncertain, and they are mailed again only if a person decides so (`campaign resume --include-uncertain`).
+The next run mails all other remaining recipients.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 AFTER_TROUBLE: Final = 20
-"""Recipients in the first request of a run that follows a failed one; each that passes lets the next be larger."""
+"""Recipients in the first request of a run after a failed one; each successful request allows a larger one."""
 
 BUSY_PAUSE_SECONDS: Final = 60.0
 
 
 class Params(Payload):
-    """Which campaign to send, and how much of it."""
+    """Which campaign to send, and to how many recipients."""
 
     campaign_id: UUID = Field(description="The campaign")
     dry_run: StrictBool = Field(False, description="Say what would be done; send and change nothing")
     coach_id: UUID | None = Field(None, description="Only this coach's competitors")
-    batch_size: int | None = Field(None, strict=True, ge=1, le=1000, description="Recipients in one request")
-    max_recipients: int | None = Field(None, strict=True, ge=1, description="Stop after this many")
+    batch_size: int | None = Field(None, strict=True, ge=1, le=1000, description="Recipients per request")
+    max_recipients: int | None = Field(None, strict=True, ge=1, description="Stop after this many recipients")
     allow_without_unsubscribe: StrictBool = Field(
-        False, description="Send although no unsubscribe group is set (SENDGRID_UNSUBSCRIBE_GROUP_ID)"
+        False, description="Send without an unsubscribe group (SENDGRID_UNSUBSCRIBE_GROUP_ID)"
     )
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """What a run would do. Reads the database only; the provider is not asked anything."""
+    """Counts the mails and batches of a run. Reads only the database."""
     words = campaigns.words(ctx.db, params.campaign_id)
     if words is None:
         raise PermanentError(_not_found(params.campaign_id))
@@ -70,22 +70,22 @@ def preview(params: Params, ctx: JobContext) -> Json:
 
 
 def admit(params: Params, admission: Admission) -> dict[str, str]:
-    """What keeps a job from being enqueued, by field."""
+    """Problems that prevent enqueueing, by payload field."""
     problems: dict[str, str] = {}
     found = campaigns.find(admission.conn, params.campaign_id)
     if found is None:
-        problems["campaignId"] = "there is no such campaign; `jobdeck campaign create` makes one"
+        problems["campaignId"] = "the campaign does not exist; create one with `jobdeck campaign create`"
     elif found.status == "draft":
-        problems["campaignId"] = "it is a draft; `jobdeck campaign create` makes a campaign from its text"
+        problems["campaignId"] = "the campaign is a draft; create one from its text with `jobdeck campaign create`"
     if not params.dry_run and _lacks_unsubscribe_group(params, admission.settings):
         problems["allowWithoutUnsubscribe"] = (
-            "no unsubscribe group is set (SENDGRID_UNSUBSCRIBE_GROUP_ID); set it, or say true here"
+            "no unsubscribe group is set; set SENDGRID_UNSUBSCRIBE_GROUP_ID, or this field to true"
         )
     return problems
 
 
-# Runs of different campaigns may overlap: they share the provider's rate, and each campaign is held by one run at a
-# time. Attempts are many, since a pause the provider asks for uses one up and loses nothing.
+# Runs of different campaigns may overlap: they share the provider's rate limit, and only one run at a time can hold a
+# campaign. Many attempts are allowed, because each pause that the provider asks for uses one up.
 @job(
     "competitor_announcement_dispatch",
     label="Announcement Dispatch",
@@ -98,12 +98,12 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
     admit=admit,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Mails everyone of the campaign who is still to be mailed.
+    """Mails the remaining recipients of the campaign.
 
     Raises:
-        PermanentError: there is no such campaign, it needs a person's word, or a setting is missing or refused.
-        RetryLater: another job is sending it, or the provider asked for a pause or left it open what it did.
-        MessagingError: the provider does not answer; the queue tries again.
+        PermanentError: the campaign does not exist or needs a person's decision, or a setting is missing or refused.
+        RetryLater: another job is sending it, the provider asked for a pause, or a request has an unknown outcome.
+        MessagingError: the provider does not answer; the queue retries the job.
     """
     if params.dry_run or ctx.dry_run:
         return Done({"dryRun": True, **preview(params, ctx)})
@@ -125,8 +125,8 @@ def _lacks_unsubscribe_group(params: Params, settings: Settings) -> bool:
 def _require_unsubscribe_group(params: Params, settings: Settings) -> None:
     if _lacks_unsubscribe_group(params, settings):
         raise SettingMissing(
-            "A campaign is not sent without a way to unsubscribe. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or enqueue the "
-            "job with allowWithoutUnsubscribe."
+            "Campaigns need an unsubscribe group. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or enqueue the job with "
+            "allowWithoutUnsubscribe."
         )
 
 
@@ -135,29 +135,29 @@ def _not_taken(params: Params, ctx: JobContext, start: Start) -> Done:
     if start.verdict == "busy":
         raise RetryLater(
             BUSY_PAUSE_SECONDS,
-            f"Another job is sending campaign {campaign}. This one looks again in {BUSY_PAUSE_SECONDS:.0f} s.",
+            f"Another job is sending campaign {campaign}. This one is retried in {BUSY_PAUSE_SECONDS:.0f} s.",
         )
     if start.verdict == "lost":
-        raise LeaseLost(f"A later run of this job has taken campaign {campaign} over; this one stops.")
+        raise LeaseLost(f"A later run of this job has taken over campaign {campaign}; this run stops.")
     refusals = {
         "not_found": _not_found(campaign),
         "draft": f"Campaign {campaign} is a draft. Create a campaign from it (`jobdeck campaign create`).",
-        "failed": f"Campaign {campaign} failed with recipients left. `jobdeck campaign resume {campaign}` mails them.",
+        "failed": f"Campaign {campaign} failed. Mail the others with `jobdeck campaign resume {campaign}`.",
     }
     if start.verdict in refusals:
         raise PermanentError(refusals[start.verdict])
-    reason = f"Nobody is left to mail; the campaign is {start.status}."
+    reason = f"No recipients are left to mail; the campaign is {start.status}."
     output = _output(ctx, campaign, resumed=True)
     return Done(output | {"reason": reason}, failed=output["failed"] + output["uncertain"])
 
 
 def _not_found(campaign: UUID) -> str:
-    return f"There is no campaign {campaign}. Check campaignId; `jobdeck campaign create` makes one."
+    return f"Campaign {campaign} does not exist. Check campaignId, or create one with `jobdeck campaign create`."
 
 
 def _body(settings: Settings, words: tuple[str, str, str]) -> templates.Body:
     subject, markdown, html = words
-    # From the text the admin wrote, so that HTML in it is shown and not carried out, whoever stored the campaign.
+    # Rendered again from the admin's Markdown, so that HTML in it is escaped however the campaign was stored.
     made = templates.markdown(markdown) if markdown.strip() else html
     unsubscribe = settings.sendgrid_unsubscribe_group_id is not None
     return templates.announcement(templates.of(settings), subject, markdown, made, unsubscribe=unsubscribe)
@@ -183,8 +183,6 @@ def _output(ctx: JobContext, campaign: UUID, *, resumed: bool) -> Json:
 
 
 class _Dispatch:
-    """One run that holds one campaign."""
-
     def __init__(self, params: Params, ctx: JobContext, client: EmailClient, start: Start) -> None:
         self._params = params
         self._ctx = ctx
@@ -208,19 +206,19 @@ class _Dispatch:
         except LeaseLost:
             raise
         except Exception as error:
-            self._let_go_after(error)
+            self._release_after(error)
             raise
         if not finished:
-            return self._step_aside()
+            return self._yield_to_pause()
         output = _output(self._ctx, self._params.campaign_id, resumed=self._resumed)
-        self._let_go(
+        self._release(
             f"{output['queued']} queued, {output['failed']} failed, {output['uncertain']} uncertain. "
-            f"`jobdeck campaign resume {self._params.campaign_id}` goes on."
+            f"Continue with `jobdeck campaign resume {self._params.campaign_id}`."
         )
         return Done(output, failed=output["failed"] + output["uncertain"])
 
     def _send(self) -> bool:
-        """Sends until nobody is left (True), or processing is paused (False)."""
+        """Sends batches until no recipient is left (True) or processing is paused (False)."""
         first = True
         while self._room() > 0:
             self._ctx.raise_if_cancelled()
@@ -234,7 +232,7 @@ class _Dispatch:
             if not batch:
                 break
             self._batches.send(batch)
-            self._tell()
+            self._save_progress()
         return True
 
     def _room(self) -> int:
@@ -255,26 +253,26 @@ class _Dispatch:
             self._ctx.db, self._params.campaign_id, size=self._room(), coach=self._params.coach_id, **held
         )
         if not batch and not campaigns.hold(self._ctx.db, self._params.campaign_id, **held):
-            raise LeaseLost(f"Another run has taken campaign {self._params.campaign_id} over; this one stops.")
+            raise LeaseLost(f"Another run has taken over campaign {self._params.campaign_id}; this run stops.")
         return batch
 
-    def _tell(self) -> None:
+    def _save_progress(self) -> None:
         found = campaigns.stats(self._ctx.db, self._params.campaign_id)
         self._ctx.progress(found.total - found.of("queued") - found.of("sending"), found.total, "recipients")
         self._ctx.save_checkpoint({"accepted": found.accepted, "queued": found.of("queued")})
 
-    def _step_aside(self) -> Continue:
-        self._let_go("Processing is paused; the campaign goes on when it is resumed.")
+    def _yield_to_pause(self) -> Continue:
+        self._release("Processing is paused; the campaign continues when it is resumed.")
         output = _output(self._ctx, self._params.campaign_id, resumed=self._resumed)
         return Continue({"accepted": output["accepted"], "queued": output["queued"]}, output=output)
 
-    def _let_go_after(self, error: Exception) -> None:
+    def _release_after(self, error: Exception) -> None:
         stopped = isinstance(error, Cancelled)
-        told = "The run was told to stop." if stopped else safe_error(str(error), 500)
+        reason = "The run was asked to stop." if stopped else safe_error(str(error), 500)
         final = isinstance(error, PayloadRefused) and not isinstance(error, ProviderConfigError)
-        self._let_go(told, failed=final)
+        self._release(reason, failed=final)
 
-    def _let_go(self, reason: str, *, failed: bool = False) -> None:
+    def _release(self, reason: str, *, failed: bool = False) -> None:
         campaigns.release(
             self._ctx.db,
             self._params.campaign_id,

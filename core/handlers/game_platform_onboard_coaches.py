@@ -1,4 +1,4 @@
-"""Gives coaches an account on the game platform, or finds the one they have."""
+"""Creates coaches' accounts on the game platform, or adopts existing ones."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ UNKNOWN = "unknown"
 
 
 class Params(Payload):
-    """Which coaches: those named, or the one, or all."""
+    """Which coaches to onboard: the named ones, or all."""
 
     coach_id: UUID | None = Field(None, description="Only this coach")
     coach_ids: Annotated[list[str] | None, BeforeValidator(named_ids)] = Field(
-        None, description="Only these coaches; goes before coachId"
+        None, description="Only these coaches; takes precedence over coachId"
     )
-    source: Literal["backfill", "manual"] | None = Field(None, description="Where the job comes from; a label")
-    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+    source: Literal["backfill", "manual"] | None = Field(None, description="Origin of the job; only a label")
+    dry_run: StrictBool = Field(False, description="Preview only; change nothing here or on the platform")
 
     @property
     def named(self) -> list[str] | None:
-        """The ids asked for, or None where everybody is meant."""
+        """The requested ids, or None for all coaches."""
         if self.coach_ids is not None:
             return self.coach_ids
         return [str(self.coach_id)] if self.coach_id is not None else None
 
 
 class _Coaches:
-    """The walk through the coaches of a payload."""
+    """The `Walk` through the coaches of a payload."""
 
     role: Role = "coach"
     people = "coaches"
@@ -58,11 +58,9 @@ class _Coaches:
         self._ids = [one for one in map(as_id, params.named or ()) if one is not None]
 
     def count(self) -> int:
-        """How many coaches there are to look at."""
         return candidates.count_coaches(self._ctx.db) if self._all else len(self._ids)
 
     def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        """The ids of a page, and the cursor of the next."""
         if self._all:
             ids = candidates.scan_coaches(self._ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
             return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
@@ -71,7 +69,7 @@ class _Coaches:
         return self._ids[start:end], {"place": end} if end < len(self._ids) else None
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
-        """Onboards a page; unapproved coaches are passed over unless they were named."""
+        """Onboards a page. Unapproved coaches are skipped, unless they were named."""
         found = candidates.coaches(self._ctx.db, ids, lap)
         skipped = Counter({UNKNOWN: len(ids) - len(found)})
         wanted = []
@@ -93,7 +91,7 @@ class _Coaches:
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Who would be onboarded. Reads the database only; the platform is not asked anything."""
+    """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Coaches(params, ctx)
     counts: Counter[str] = Counter()
     fields: set[str] = set()
@@ -144,11 +142,11 @@ def _would(coach: candidates.Coach, *, everybody: bool) -> Newcomer | str:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Looks each coach up by their id, creates the account where there is none, and stores what the vendor says.
+    """Looks up each coach by id, creates missing accounts, and stores the vendor's answers.
 
     Raises:
-        PermanentError: the token is missing or not accepted, or nobody can be onboarded before something is corrected.
-        RetryLater: the platform does not answer, or everybody failed for the time being.
+        PermanentError: the token is missing or not accepted, or nobody can be onboarded without a correction.
+        RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:

@@ -1,4 +1,4 @@
-"""Gives competitors an account on the game platform, under their coach's, or finds the one they have."""
+"""Creates competitors' accounts on the game platform under their coach's, or adopts existing ones."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ BatchSize = Annotated[int, Field(strict=True, ge=1, le=200), BeforeValidator(bat
 
 
 class Params(Payload):
-    """Which competitors: those named, within the filters, or everybody whose profile is complete."""
+    """Which competitors to onboard: the named ones that match the filters, or all with a complete profile."""
 
     competitor_ids: Annotated[list[str] | None, BeforeValidator(named_ids)] = Field(
         None, description="Only these competitors; unset: all with a complete profile and no account"
     )
     coach_id: UUID | None = Field(None, description="Only this coach's competitors")
-    only_active: StrictBool = Field(True, description="Only competitors who are active")
+    only_active: StrictBool = Field(True, description="Only active competitors")
     force_reonboard: StrictBool = Field(
-        False, description="Give the named competitors a fresh account; theirs stays until that is there"
+        False, description="Give the named competitors a new account; the old one is kept until the new one exists"
     )
-    batch_size: BatchSize = Field(DEFAULT_BATCH, description="Competitors read at a time")
+    batch_size: BatchSize = Field(DEFAULT_BATCH, description="Competitors read per query")
     source: Literal["bulk_import", "backfill", "manual"] | None = Field(
-        None, description="Where the job comes from; a label"
+        None, description="Origin of the job; only a label"
     )
-    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+    dry_run: StrictBool = Field(False, description="Preview only; change nothing here or on the platform")
 
     @model_validator(mode="after")
     def _force_needs_names(self) -> Self:
         if self.force_reonboard and self.competitor_ids is None:
-            raise ValueError("forceReonboard needs competitorIds: say who is to be onboarded again")
+            raise ValueError("forceReonboard needs competitorIds, the competitors to onboard again")
         return self
 
     @property
     def unreadable(self) -> int:
-        """How many of the named ids are no ids."""
+        """Number of named ids that are not valid."""
         return sum(as_id(one) is None for one in self.competitor_ids or ())
 
 
 class _Competitors:
-    """The walk through the competitors of a payload."""
+    """The `Walk` through the competitors of a payload."""
 
     role: Role = "user"
     people = "competitors"
@@ -74,13 +74,11 @@ class _Competitors:
         self._ids = [one for one in map(as_id, params.competitor_ids or ()) if one is not None]
 
     def count(self) -> int:
-        """How many competitors there are to look at."""
         if self._params.competitor_ids is not None:
             return len(self._ids)
         return candidates.count_competitors(self._ctx.db, self._params.coach_id, only_active=self._params.only_active)
 
     def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        """The ids of a page, and the cursor of the next."""
         limit = self._params.batch_size
         if self._params.competitor_ids is not None:
             start = int(cursor["place"]) if cursor else 0
@@ -96,7 +94,7 @@ class _Competitors:
         return [one.id for one in found], write_cursor(found[-1]) if len(found) == limit else None
 
     def load(self, ids: Sequence[UUID], lap: str, *, ahead: bool = False) -> list[Competitor]:
-        """What is known of these competitors; forced ones as if they had no account."""
+        """Reads these competitors; with `forceReonboard`, as if they had no account."""
         force = self._params.force_reonboard
         found = candidates.competitors(
             self._ctx.db,
@@ -113,7 +111,7 @@ class _Competitors:
         return [replace(one, status=without.get(one.id)) for one in found]
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
-        """Onboards a page of competitors, and before them those of their coaches who have no usable account."""
+        """Onboards a page of competitors, after their coaches without a usable account."""
         found = self.load(ids, lap)
         skipped = Counter({UNKNOWN: len(ids) - len(found)})
         refused: list[tuple[Person, Refusal]] = []
@@ -123,7 +121,7 @@ class _Competitors:
                 continue
             reason = one.skip_reason(force=self._params.force_reonboard)
             if reason:
-                self._pass_over(onboarding, one, reason)
+                self._skip(onboarding, one, reason)
                 skipped[reason] += 1
             elif one.refusal:
                 refused.append((one.person, one.refusal))
@@ -133,7 +131,7 @@ class _Competitors:
         newcomers: list[Newcomer] = []
         for one, made in _requests(ready, coaches):
             if made is None:
-                onboarding.postpone([one.person], "The coach's account is not settled yet.")
+                onboarding.postpone([one.person], "The coach's account does not exist yet.")
             elif isinstance(made, Refusal):
                 refused.append((one.person, made))
             else:
@@ -143,7 +141,7 @@ class _Competitors:
         skipped.update(one.outcome for one in verdicts.values() if one.outcome in {ELSEWHERE, GONE})
         return skipped
 
-    def _pass_over(self, onboarding: Onboarding, one: Competitor, reason: str) -> None:
+    def _skip(self, onboarding: Onboarding, one: Competitor, reason: str) -> None:
         if one.state is not None:
             onboarding.drop(one.person)
         if reason == ALREADY and one.platform_id is None and not one.taken:
@@ -157,7 +155,7 @@ class _Competitors:
 def _requests(
     ready: Sequence[Competitor], coaches: dict[UUID, CoachAccount]
 ) -> Iterator[tuple[Competitor, Newcomer | Refusal | None]]:
-    """What to ask for each competitor; None where the coach's account is still open."""
+    """The request for each competitor; None if the outcome for the coach's account is open."""
     for one in ready:
         coach = coaches.get(one.coach_id)
         synced_id = one.coach_synced_id or (coach.synced_user_id if coach else None)
@@ -170,7 +168,7 @@ def _requests(
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Who would be onboarded. Reads the database only; the platform is not asked anything."""
+    """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Competitors(params, ctx)
     counts: Counter[str] = Counter()
     fields: set[str] = set()
@@ -226,11 +224,11 @@ def _would(one: Competitor, *, force: bool) -> Newcomer | str:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Looks each competitor up by their id, creates the account where there is none, and stores what the vendor says.
+    """Looks up each competitor by id, creates missing accounts, and stores the vendor's answers.
 
     Raises:
-        PermanentError: the token is missing or not accepted, or nobody can be onboarded before something is corrected.
-        RetryLater: the platform does not answer, or everybody failed for the time being.
+        PermanentError: the token is missing or not accepted, or nobody can be onboarded without a correction.
+        RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:

@@ -1,4 +1,4 @@
-"""Looks every account up on the game platform: its name, its status, and when its owner last logged in."""
+"""Refreshes every account from the game platform: user name, status, and the time of the last login."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ Json = dict[str, Any]
 
 
 class Params(Payload):
-    """Whose accounts: a coach's own and those of the coach's competitors, or everybody's."""
+    """Whose accounts to refresh: those of a coach and their competitors, or everyone's."""
 
     coach_id: UUID | None = Field(None, description="Only this coach and their competitors")
-    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+    dry_run: StrictBool = Field(False, description="Preview only; change nothing here or on the platform")
 
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """How far a round through all accounts is, and what it came to so far."""
+    """Progress and results of a refresh so far."""
 
     after: Json | None = None
     counts: dict[str, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class _Round:
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Whose accounts would be looked up. Reads the database only; the platform is not asked anything."""
+    """Counts the accounts that a run would refresh. Reads only the database."""
     counts = account_refresh.count(ctx.db, params.coach_id)
     first = account_refresh.page(ctx.db, params.coach_id, after=None, limit=SAMPLE)
     return {"total": sum(counts.values()), **counts, "sample": [str(one.id) for one in first]}
@@ -98,11 +98,11 @@ def preview(params: Params, ctx: JobContext) -> Json:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Looks up those who have an account, competitors first and then coaches.
+    """Refreshes the accounts of competitors, then of coaches.
 
     Raises:
         PermanentError: the token is missing or not accepted.
-        RetryLater: the platform does not answer, or everybody failed.
+        RetryLater: the platform does not answer, or everyone failed.
     """
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:
@@ -111,8 +111,6 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
 
 
 class _Refresh:
-    """One run of one job."""
-
     def __init__(self, params: Params, ctx: JobContext, client: MetaCtfClient) -> None:
         self._params = params
         self._ctx = ctx
@@ -172,17 +170,17 @@ class _Refresh:
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             # The error's own text quotes the row, which holds personal data.
             where = error.diag.constraint_name or type(error).__name__
-            self._note(known, "failed", f"What the game platform sent cannot be stored ({where}).")
+            self._note(known, "failed", f"The game platform's answer cannot be stored ({where}).")
         else:
             if stored:
                 self._round = self._round.plus(known, "refreshed", "")
             else:
-                self._note(known, "failed", "Somebody else's mapping here has this account. Correct one of the two.")
+                self._note(known, "failed", "Another person's mapping has this account. Correct one of the two.")
 
     def _failed(self, known: Known, error: GamePlatformError) -> None:
         self._outages = self._outages + 1 if error.outage else 0
         outcome, message = explained(error)
-        # An outage says nothing of the account.
+        # An outage says nothing about the account.
         self._note(known, outcome, message, store=not error.outage)
         pause = float(getattr(error, "seconds", 0.0))
         place = f"{self._round.total} of {self._total} accounts"

@@ -1,7 +1,7 @@
-"""Fetches what competitors solved on MetaCTF, and makes the teams there the same as ours.
+"""Fetches competitors' results from MetaCTF, and matches the teams there to ours.
 
-Each competitor is asked about over HTTP and then stored in one short transaction with their own watermark, so that
-one person's trouble is theirs alone. A run that cannot finish hands its place over as a checkpoint.
+Each competitor is fetched over HTTP and then stored in one short transaction with their own watermark, so that one
+failure affects one person. A run that cannot finish hands over its position as a checkpoint.
 """
 
 from __future__ import annotations
@@ -55,41 +55,41 @@ def _cursor(value: Any) -> Json | None:
 
 
 class Params(Payload):
-    """What to sync. A wave (`mode` wave, or a batch size) takes one batch in each run; full takes everyone."""
+    """What to sync. A wave (`mode` wave, or a batch size) syncs one batch per run; full syncs everyone in one run."""
 
-    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing, here or there")
+    dry_run: StrictBool = Field(False, description="Preview only; change nothing here or on the platform")
     coach_id: UUID | None = Field(None, description="Only this coach's competitors and teams")
     force_full_sync: StrictBool = Field(False, description="Fetch everyone's whole history")
     force_flash_ctf_sync: StrictBool = Field(
-        False, description="Fetch everyone's Flash CTFs and remove stored ones that are gone there"
+        False, description="Fetch everyone's Flash CTFs and delete stored ones that the platform no longer has"
     )
-    batch_size: BatchSize | None = Field(None, description="Competitors in each run of a wave")
+    batch_size: BatchSize | None = Field(None, description="Competitors per run of a wave")
     cursor: Annotated[Json | None, BeforeValidator(_cursor)] = Field(
-        None, description="Where a wave starts: createdAt and id of the last competitor done"
+        None, description="Start of a wave: createdAt and id of the last competitor synced"
     )
-    mode: Literal["wave", "full"] | None = Field(None, description="Everyone in one run, or in batches")
-    sync_teams: StrictBool | None = Field(None, description="Sync teams; unset: at the end, as the mode demands")
-    create_teams: StrictBool = Field(False, description="Also create teams that are not on the platform yet")
+    mode: Literal["wave", "full"] | None = Field(None, description="full: everyone in one run; wave: in batches")
+    sync_teams: StrictBool | None = Field(None, description="Sync teams; unset: at the end, depending on the mode")
+    create_teams: StrictBool = Field(False, description="Create teams that are not on the platform yet")
 
     @property
     def wave(self) -> bool:
-        """Whether runs take batches."""
+        """Whether each run syncs one batch."""
         return self.mode == "wave" or self.batch_size is not None
 
     @property
     def limit(self) -> int:
-        """Competitors in one step."""
+        """Number of competitors per step."""
         return (self.batch_size or DEFAULT_BATCH) if self.wave else PAGE
 
     def teams_due(self, *, wrapped: bool) -> bool:
-        """Whether teams are synced after a step that did or did not end the lap through all competitors."""
+        """Whether teams are synced after a step; `wrapped` means that the step ended the lap."""
         if self.sync_teams is not None:
             return self.sync_teams and (self.wave or wrapped)
         return wrapped and (self.wave or self.force_full_sync == self.force_flash_ctf_sync)
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """What a run would ask for. Reads the database only; the platform is not asked anything."""
+    """Counts the requests of a run. Reads only the database."""
     wish, cadence, now = _wish(params), Cadence.of(ctx.settings), roster.now(ctx.db)
     position = Position.load(ctx.checkpoint, read_cursor(params.cursor))
     counts = dict.fromkeys(("total", "odlIncremental", "odlFull", "flashCtf", "accountLookups"), 0)
@@ -117,8 +117,8 @@ def preview(params: Params, ctx: JobContext) -> Json:
     }
 
 
-# One sync at a time: the rate the vendor allows is shared, and a run for everyone covers each coach's. The queue
-# keeps the second job waiting without using up its attempts; the ledger refuses what the queue does not see.
+# One sync at a time: all runs share the vendor's rate limit, and a run for everyone includes each coach. With this
+# concurrency the second job waits without using up attempts; the ledger refuses runs that the queue does not control.
 @job(
     "game_platform_sync",
     label="Game Platform Sync",
@@ -132,7 +132,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Syncs a batch or everyone, then the teams where they are due.
+    """Syncs a batch or everyone, then the teams if they are due.
 
     Raises:
         PermanentError: the token is missing or not accepted.
@@ -158,11 +158,11 @@ def _ledger_entry(params: Params, ctx: JobContext, tally: Tally) -> Iterator[UUI
     try:
         yield run_id
     except BaseException as error:
-        told = safe_error(str(error), 500) if isinstance(error, JobdeckError) else type(error).__name__
+        message = safe_error(str(error), 500) if isinstance(error, JobdeckError) else type(error).__name__
         try:
-            _close(ctx, run_id, tally, told)
+            _close(ctx, run_id, tally, message)
         except psycopg.Error:
-            ctx.log.warning("The sync run %s could not be closed in the ledger; the next one will.", run_id)
+            ctx.log.warning("The sync run %s could not be closed in the ledger; the next run closes it.", run_id)
         raise
     _close(ctx, run_id, tally, None)
 
@@ -173,8 +173,6 @@ def _close(ctx: JobContext, run_id: UUID, tally: Tally, error: str | None) -> No
 
 
 class _Sync:
-    """One run of one job."""
-
     def __init__(self, params: Params, ctx: JobContext, client: MetaCtfClient, run_id: UUID, tally: Tally) -> None:
         self._params = params
         self._ctx = ctx
@@ -211,7 +209,7 @@ class _Sync:
             for answers in stream:
                 result = store.store_or_explain(self._ctx.db, self._run_id, answers)
                 self._tally.add(result)
-                self._tell("Competitor", result.competitor_id, result)
+                self._log_failure("Competitor", result.competitor_id, result)
                 done, failed = done + 1, failed + result.failed
                 outages = outages + 1 if result.outage else 0
                 self._ctx.progress(done, max(self._total, done), "competitors")
@@ -229,7 +227,7 @@ class _Sync:
             self._tick()
             result = sync_team(self._ctx.db, self._client, team)
             self._tally.add_team(result)
-            self._tell("Team", result.team_id, result)
+            self._log_failure("Team", result.team_id, result)
             failed += result.failed
             outages = outages + 1 if result.outage else 0
             self._ctx.progress(number, len(found), "teams")
@@ -245,7 +243,7 @@ class _Sync:
             raise all_failed("sync", f"{position.done} competitors", first)
         return Done(self._output(position), failed=position.failed + position.teams_failed)
 
-    def _tell(self, kind: str, one: UUID, result: Result | TeamResult) -> None:
+    def _log_failure(self, kind: str, one: UUID, result: Result | TeamResult) -> None:
         if result.failed:
             self._ctx.log.warning("%s %s: %s. %s", kind, one, result.status, safe_error(result.message or "", 300))
 
@@ -259,15 +257,15 @@ class _Sync:
             raise stop
 
     def _output(self, position: Position) -> Json:
-        told = self._tally.output()
-        told["lap"] = {"done": position.done, "failed": position.failed, "teamsFailed": position.teams_failed}
+        output = self._tally.output()
+        output["lap"] = {"done": position.done, "failed": position.failed, "teamsFailed": position.teams_failed}
         if self._params.wave:
-            told["competitors"] |= {
+            output["competitors"] |= {
                 "batchSize": self._params.limit,
                 "wrapped": position.finished,
                 "nextCursor": None if position.finished else write_cursor(position.cursor),
             }
-        return told
+        return output
 
 
 def _plans(subjects: Sequence[Subject], wish: Wish, cadence: Cadence, now: Now) -> list[tuple[Subject, Plan]]:

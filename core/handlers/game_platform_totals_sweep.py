@@ -1,4 +1,4 @@
-"""Computes competitors' cumulative scores from what syncs have stored. The game platform is not asked anything."""
+"""Computes competitors' cumulative scores from the stored results, without requests to the game platform."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def _cursor(value: Any) -> Json | None:
 
 
 class Params(Payload):
-    """Whose totals: those that a sync has marked as out of date, or everybody's."""
+    """Whose totals to compute: those that a sync has flagged, or everyone's."""
 
     coach_id: UUID | None = Field(None, description="Only this coach's competitors")
-    force_all: StrictBool = Field(False, description="Everybody on the platform, marked or not")
-    batch_size: BatchSize = Field(DEFAULT_BATCH, description="Competitors in one transaction")
+    force_all: StrictBool = Field(False, description="Everyone on the platform, flagged or not")
+    batch_size: BatchSize = Field(DEFAULT_BATCH, description="Competitors per transaction")
     cursor: Annotated[Json | None, BeforeValidator(_cursor)] = Field(
         None, description="With forceAll: start after the competitor with this id"
     )
-    dry_run: StrictBool = Field(False, description="Say what would be done; change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only; change nothing")
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """How far a sweep of everybody is, and what it came to so far."""
+    """Progress and results of a sweep so far."""
 
     after: str | None = None
     refreshed: int = 0
@@ -72,7 +72,7 @@ class _Place:
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Whose totals would be computed."""
+    """Counts the competitors whose totals a run would compute."""
     orphans = totals.orphans(ctx.db, SAMPLE)
     flagged = totals.count_flagged(ctx.db, params.coach_id)
     if params.force_all:
@@ -86,7 +86,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     return {
         "total": total,
         "flagged": flagged,
-        "orphans": _told(orphans),
+        "orphans": _summary(orphans),
         "sample": [str(one) for one in first],
     }
 
@@ -104,10 +104,10 @@ def preview(params: Params, ctx: JobContext) -> Json:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Sweeps batch after batch until nobody is left who was marked when it began.
+    """Computes totals in batches, for all competitors that were flagged when the run started.
 
     Raises:
-        RetryLater: nobody's totals could be stored.
+        RetryLater: every competitor failed.
     """
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:
@@ -116,8 +116,6 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
 
 
 class _Sweep:
-    """One run of one job."""
-
     def __init__(self, params: Params, ctx: JobContext) -> None:
         self._params = params
         self._ctx = ctx
@@ -156,7 +154,7 @@ class _Sweep:
             yield [one.competitor_id for one in found]
 
     def _sweep(self, ids: Sequence[UUID]) -> None:
-        """Refreshes a batch at once; where the database refuses it, one by one, so that each fails for itself."""
+        """Refreshes a batch; if the database refuses it, one by one, so that only the invalid ones fail."""
         refreshed, errors = 0, []
         try:
             refreshed = totals.refresh(self._ctx.db, ids)
@@ -193,9 +191,9 @@ class _Sweep:
             "failed": place.failed,
             "errors": place.errors,
             "sample": place.sample,
-            "orphans": _told(totals.orphans(self._ctx.db, SAMPLE)),
+            "orphans": _summary(totals.orphans(self._ctx.db, SAMPLE)),
         }
 
 
-def _told(orphans: totals.Orphans) -> Json:
+def _summary(orphans: totals.Orphans) -> Json:
     return {"total": orphans.count, "sample": [safe_error(one, 64) for one in orphans.first]}

@@ -1,7 +1,7 @@
-"""Fills in the read receipts that archiving a message leaves out, so that archived messages stop counting as unread.
+"""Inserts the read receipts that are missing for archived messages, so that these no longer count as unread.
 
-Existing receipts stay as they are, and a second run finds nothing to do. After a crash the next run goes on from the
-last batch.
+Existing receipts are not changed, and a second run finds nothing to do. After a crash, the next run continues after
+the last batch.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ RUN_SECONDS: Final = 600.0
 
 
 class Params(Payload):
-    """How much to do at a time, and in all."""
+    """The size of a batch and the limit in all."""
 
-    batch_size: int = Field(500, strict=True, ge=1, le=10_000, description="Receipts in one transaction")
+    batch_size: int = Field(500, strict=True, ge=1, le=10_000, description="Receipts per transaction")
     max_rows: Annotated[int, Field(strict=True, ge=0)] | None = Field(
         None, description="Stop after this many archived messages without a receipt (unset: all)"
     )
-    dry_run: StrictBool = Field(False, description="Say how many receipts are missing; change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only: count the missing receipts")
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """How many receipts a run would insert, exactly. Reads the database only."""
+    """Counts exactly the receipts that a run would insert. Reads only the database."""
     count = receipts.missing(ctx.db, params.max_rows)
     return {
         "wouldInsert": count,
@@ -53,10 +53,10 @@ def preview(params: Params, ctx: JobContext) -> Json:
     preview=preview,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Inserts what is missing, batch by batch, until nothing is."""
+    """Inserts the missing receipts in batches."""
     if params.dry_run or ctx.dry_run:
-        told = preview(params, ctx)
-        return Done(_asked(params) | {"dryRun": True, "scanned": told["wouldInsert"], "inserted": 0} | told)
+        found = preview(params, ctx)
+        return Done(_asked(params) | {"dryRun": True, "scanned": found["wouldInsert"], "inserted": 0} | found)
     return _Backfill(params, ctx).run()
 
 
@@ -65,7 +65,7 @@ def _asked(params: Params) -> Json:
 
 
 class _Backfill:
-    """One run, from where the last one got to."""
+    """One run, which continues after the last batch of the run before."""
 
     def __init__(self, params: Params, ctx: JobContext) -> None:
         self._params = params
@@ -102,7 +102,7 @@ class _Backfill:
         self._scanned += batch.scanned
         self._inserted += batch.inserted
         self._batches += batch.scanned > 0
-        # At the end it is looked from the start once more: what was archived earlier may have been stored later.
+        # At the end, start over once: a message with an earlier archive time may have been committed later.
         at_end = batch.scanned == 0 or batch.archived_at is None
         self._after = None if at_end else (str(batch.archived_at), str(batch.id))
         self._ctx.save_checkpoint(self._place())

@@ -1,6 +1,6 @@
-"""Probes the addresses of minors' parents: a harmless mail, whose bounce tells that a release form went nowhere.
+"""Probes the addresses of minors' parents with a harmless mail; a bounce shows that a release form was not received.
 
-What becomes of a probe is told by delivery events, not by this job. Each address is probed once for all its forms.
+Delivery events report the result of a probe, not this job. Each address is probed once for all its forms.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ Json = dict[str, Any]
 KIND: Final = "parent_probe"
 WAITING: Final = frozenset({"queued", "waiting", "in_flight"})
 KNOWN: Final = frozenset({"sent", "uncertain"})
-"""Verdicts on an address that a probe has gone to already."""
+"""Verdicts for an address to which a probe has already been sent."""
 
 
 class Params(Payload):
-    """How many addresses to probe, and how old a form must be."""
+    """The number of addresses to probe, and the minimum age of a form."""
 
-    dry_run: StrictBool = Field(False, description="Say which addresses would be probed; send and change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only; send and change nothing")
     limit: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
-        None, description="Addresses in one run (unset: PROBE_LIMIT)"
+        None, description="Addresses per run (unset: PROBE_LIMIT)"
     )
     stale_hours: Annotated[float, Field(strict=True, ge=0, le=87_600, allow_inf_nan=False)] | None = Field(
-        None, description="Hours for which a form is left alone first (unset: PROBE_STALE_HOURS)"
+        None, description="Minimum age of a form in hours (unset: PROBE_STALE_HOURS)"
     )
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Which addresses would be probed, and which forms are left out and why. Reads the database only."""
+    """Counts the probes a run would send, and the forms skipped by reason. Reads only the database."""
     due = _due(params, ctx, ahead=True)
     skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.settings.probe_max_attempts)
     sample = mail_sample(due[0].masked, templates.of(ctx.settings).email(KIND, _values(ctx))) if due else None
@@ -79,9 +79,9 @@ def run(params: Params, ctx: JobContext) -> Done:
         RetryLater: SendGrid asked for a pause or does not answer, or accepted nothing.
     """
     if params.dry_run or ctx.dry_run:
-        told = preview(params, ctx)
-        listed = [{"agreementId": form, "status": "dry_run"} for form in told["first"]]
-        return Done(told | {"dryRun": True, "sent": 0, "results": listed})
+        found = preview(params, ctx)
+        listed = [{"agreementId": form, "status": "dry_run"} for form in found["first"]]
+        return Done(found | {"dryRun": True, "sent": 0, "results": listed})
     require_providers(ctx, sms=False)
     outbox.sweep(ctx.db)
     return _Probing(params, ctx).run()
@@ -106,8 +106,6 @@ def _values(ctx: JobContext) -> Json:
 
 
 class _Probing:
-    """One run."""
-
     def __init__(self, params: Params, ctx: JobContext) -> None:
         self._params = params
         self._ctx = ctx
@@ -128,7 +126,7 @@ class _Probing:
             decisions = self._decide(due)
         states = self._sending.send(decisions)
         for one, decision in zip(due, decisions, strict=True):
-            self._tell(one, states.get((one.competitor_id, "email")), decision.verdict)
+            self._list(one, states.get((one.competitor_id, "email")), decision.verdict)
         self._sending.raise_if_unfinished()
         output = {
             "dryRun": False,
@@ -145,7 +143,7 @@ class _Probing:
         return Done(output, failed=self._sending.failed)
 
     def _decide(self, due: Sequence[Due]) -> list[Decision]:
-        """Puts probes down and binds their forms to them, all before the first is sent."""
+        """Puts the probes into the outbox and binds their forms to them, before the first one is sent."""
         ctx = self._ctx
         decisions = outbox.put(
             ctx.db,
@@ -160,7 +158,7 @@ class _Probing:
             elif decision.verdict != "failed":
                 probes.skip(ctx.db, one, decision.verdict)
             if one.elsewhere:
-                ctx.log.warning("Form %s was sent to another address than the profile has now.", one.forms[0])
+                ctx.log.warning("Form %s was sent to another address than the profile's current one.", one.forms[0])
         probes.retire(ctx.db)
         left_out = [LeftOut(KIND, None, reason, "email") for reason in self._skipped]
         outbox.leave_out(ctx.db, left_out, job_id=ctx.job.id, run_token=ctx.job.run_token)
@@ -168,21 +166,21 @@ class _Probing:
 
     @staticmethod
     def _intent(one: Due) -> Intent:
-        # The address is part of the key: a corrected one is another probe.
+        # The address is part of the key, so that a corrected address gets another probe.
         first = f"{KIND}:{one.forms[0]}:{one.address}"
         key = one.key or (first if one.attempt == 1 else f"{first}:{one.attempt}")
         data = {"agreement_id": str(one.forms[0]), "competitor_id": str(one.competitor_id)}
         return Intent(KIND, "email", one.competitor_id, one.address, key, data)
 
-    def _tell(self, one: Due, state: str | None, verdict: str) -> None:
+    def _list(self, one: Due, state: str | None, verdict: str) -> None:
         for form in one.forms[: RESULTS - len(self._results)]:
             if state is None:
-                told = {"status": "skipped", "reason": verdict}
+                result = {"status": "skipped", "reason": verdict}
             elif state in NOT_TAKEN:
-                told = {"status": "skipped", "reason": f"send_{state}"}
+                result = {"status": "skipped", "reason": f"send_{state}"}
             else:
-                told = {"status": "sent"}
-            self._results.append({"agreementId": str(form), **told})
+                result = {"status": "sent"}
+            self._results.append({"agreementId": str(form), **result})
 
     def _make(self, claimed: Claimed) -> Email:
         body = templates.of(self._ctx.settings).email(KIND, _values(self._ctx))

@@ -1,7 +1,7 @@
-"""Tells coaches that messages wait for them: one short notice by mail, and by text to those who want it.
+"""Notifies coaches of unread messages: one short notice by mail, and by text to those who want it.
 
-A notice says how many, and nothing of what they say. It is sent when something unread has not been told of yet, and
-again once the window has passed; within a window nobody hears twice of the same unread messages.
+A notice contains the number of messages, not their text. It is sent for unread messages without a notice so far, and
+repeated once the window has passed; within a window nobody is notified twice of the same messages.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ def _coaches() -> list[Role]:
 
 
 class Params(Payload):
-    """Whom to tell, and how often."""
+    """Whom to notify, and how often."""
 
-    dry_run: StrictBool = Field(False, description="Say who would be told; send and change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only; send and change nothing")
     coach_id: UUID | None = Field(None, description="Only this person")
     window_minutes: Minutes | None = Field(
-        None, description="Least minutes between two notices of the same unread messages (unset: ALERT_WINDOW_MINUTES)"
+        None, description="Minimum minutes between notices of the same messages (unset: ALERT_WINDOW_MINUTES)"
     )
-    force: StrictBool = Field(False, description="Send within the window too; the daily caps hold")
-    roles: Roles = Field(default_factory=_coaches, description="Whom to tell: coach, admin")
-    allow_sms: StrictBool = Field(True, description="Also by text message, to those who want it")
+    force: StrictBool = Field(False, description="Also send within the window; the daily caps apply")
+    roles: Roles = Field(default_factory=_coaches, description="Roles to notify: coach, admin")
+    allow_sms: StrictBool = Field(True, description="Also send text messages, to people who want them")
 
 
 def preview(params: Params, ctx: JobContext) -> Json:
-    """Who would be told, and who not and why. Reads the database only."""
+    """Counts the notices a run would send, and the people left out by reason. Reads only the database."""
     _refuse_forcing_everyone(params, ctx)
     would = dict.fromkeys(("email", "sms"), 0)
     left_out: dict[str, int] = {}
@@ -94,16 +94,12 @@ def preview(params: Params, ctx: JobContext) -> Json:
 
 
 def admit(params: Params, admission: Admission) -> dict[str, str]:
-    """What keeps a job from being enqueued, by field."""
+    """Problems that prevent enqueueing, by payload field."""
     forced = _forces_everyone(params, recurring=admission.recurring)
-    return (
-        {"force": "a recurring job with it needs a coachId, or it would write to everyone at every run"}
-        if forced
-        else {}
-    )
+    return {"force": "a recurring job with force needs a coachId, or every run would notify everyone"} if forced else {}
 
 
-# One run at a time: a second one for everyone could add nothing but answers that the first has given already.
+# One run at a time: a second run would find the same people, who are already notified.
 @job(
     "sms_digest_processor",
     label="Coach Alert Digest",
@@ -117,10 +113,10 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
     admit=admit,
 )
 def run(params: Params, ctx: JobContext) -> Done | Continue:
-    """Tells everyone who is due, page by page.
+    """Notifies everyone who is due, page by page.
 
     Raises:
-        PermanentError: a setting is missing or refused, or a recurring job is to force notices on everyone.
+        PermanentError: a setting is missing or refused, or a recurring job has `force` without a coach.
         RetryLater: a provider asked for a pause or does not answer, or nothing was accepted.
     """
     if params.dry_run or ctx.dry_run:
@@ -139,8 +135,8 @@ def _forces_everyone(params: Params, *, recurring: bool) -> bool:
 def _refuse_forcing_everyone(params: Params, ctx: JobContext) -> None:
     if _forces_everyone(params, recurring=ctx.job.is_recurring):
         raise PermanentError(
-            "A recurring job with force would write to everyone at every run. Make it a one-time job, name one person "
-            "(coachId), or leave force out."
+            "A recurring job with force would notify everyone at every run. Make it a one-time job, set coachId, or "
+            "remove force."
         )
 
 
@@ -176,7 +172,7 @@ def _page(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool) -
 
 
 def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tuple[list[Intent], list[LeftOut]]:
-    """What is to be put down for these people, and who is left out before that."""
+    """The messages to send to these people, and the people left out."""
     intents: list[Intent] = []
     excluded: list[LeftOut] = []
     for one in people:
@@ -192,7 +188,7 @@ def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tu
 
 
 def _channels(one: Candidate, params: Params, settings: Settings) -> tuple[list[Channel], dict[Channel, str]]:
-    """The channels by which somebody can be told, and why not by those that they want."""
+    """The usable channels of a person, and the obstacles by channel for others that they want."""
     wanted: list[Channel] = []
     obstacles: dict[Channel, str] = {}
     if one.email_on and one.email:
@@ -209,16 +205,16 @@ def _channels(one: Candidate, params: Params, settings: Settings) -> tuple[list[
 
 
 def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -> Intent:
-    fresh, told = (one.email_fresh, one.email_told) if channel == "email" else (one.sms_fresh, one.sms_told)
+    fresh, notified = (one.email_fresh, one.email_told) if channel == "email" else (one.sms_fresh, one.sms_told)
     if params.force:
         about, window = f"force:{ctx.idempotency_key}", None
     else:
-        # A message that has been told of is only reminded of: once in a day, when the window has passed.
-        about = one.day if told else str(one.newest_message_id)
+        # A message that already had a notice only gets a reminder: once a day, after the window has passed.
+        about = one.day if notified else str(one.newest_message_id)
         window = _window(params, ctx.settings)
         if fresh:
-            # Whoever has read what the last notice told of is told of new messages at once. What went out since the
-            # oldest of these came still counts: another run may have sent it just now.
+            # Somebody who has read everything of the last notice is notified of new messages at once. Notices sent
+            # since the oldest of these messages still count, because another run may have just sent one.
             window = min(window, one.oldest_minutes) or None
     names = (one.full_name, one.first_name) if channel == "email" else (one.first_name, one.full_name.split(" ")[0])
     return Intent(
@@ -233,8 +229,6 @@ def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -
 
 
 class _Digest:
-    """One run over everyone who is due."""
-
     def __init__(self, params: Params, ctx: JobContext) -> None:
         self._params = params
         self._ctx = ctx
@@ -249,7 +243,7 @@ class _Digest:
         left = bool(found.get("left"))
         hand_over_at = time.monotonic() + RUN_SECONDS
         for people in _pages(self._params, self._ctx, UUID(found["after"]) if found.get("after") else None):
-            self._tell(people)
+            self._notify(people)
             if len(people) == PAGE and time.monotonic() >= hand_over_at:
                 place = {"after": str(people[-1].id), "left": left or self._sending.left_for_later}
                 return Continue(place, output=self._output())
@@ -260,17 +254,17 @@ class _Digest:
             return Continue({}, delay=60.0, output=self._output())
         return Done(self._output(), failed=self._sending.failed)
 
-    def _tell(self, people: Sequence[Candidate]) -> None:
+    def _notify(self, people: Sequence[Candidate]) -> None:
         self._candidates += len(people)
         states = self._sending.send(self._put(people))
-        told: dict[UUID, dict[str, str]] = {}
+        tried: dict[UUID, dict[str, str]] = {}
         for (person, channel), state in states.items():
-            told.setdefault(person, {})[channel] = state
-        self._attempted += len(told)
-        self._successes += sum(any(state not in NOT_TAKEN for state in by.values()) for by in told.values())
+            tried.setdefault(person, {})[channel] = state
+        self._attempted += len(tried)
+        self._successes += sum(any(state not in NOT_TAKEN for state in by.values()) for by in tried.values())
         for one in people:
-            if one.id in told and len(self._results) < RESULTS:
-                self._results.append({"coachId": str(one.id), "unreadCount": one.unread, **told[one.id]})
+            if one.id in tried and len(self._results) < RESULTS:
+                self._results.append({"coachId": str(one.id), "unreadCount": one.unread, **tried[one.id]})
 
     def _put(self, people: Sequence[Candidate]) -> list[Decision]:
         ctx = self._ctx

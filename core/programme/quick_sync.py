@@ -1,4 +1,4 @@
-"""Quick Sync: the sync and the totals sweep that follows it, enqueued together."""
+"""Quick Sync: enqueues a sync and the totals sweep that follows it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 SYNC: Final = "game_platform_sync"
 TOTALS: Final = "game_platform_totals_sweep"
 QUICK_SYNCS: Final = {"full": (SYNC, TOTALS), "incremental": (SYNC,), "totals": (TOTALS,)}
-"""The task types of each quick sync, in the order in which they run."""
+"""The task types of each quick sync, in order."""
 
 
 def jobs_of(registry: Registry, kind: str) -> list[NewJob]:
-    """The jobs of a quick sync, each with the dedupe key that keeps a second press from doubling it.
+    """The jobs of a quick sync, each with a dedupe key so that a second key press does not enqueue it again.
 
     Raises:
-        UnknownTaskType: a type of this quick sync has no handler here.
+        UnknownTaskType: a task type of this quick sync has no handler.
     """
     missing = [task_type for task_type in QUICK_SYNCS[kind] if task_type not in registry]
     if missing:
         raise UnknownTaskType(
-            f"The quick sync {kind} needs {' and '.join(missing)}, for which there is no handler yet. "
-            f"Known are: {', '.join(registry.names) or 'none'}."
+            f"The quick sync {kind} needs {' and '.join(missing)}, which has no handler. "
+            f"Known task types: {', '.join(registry.names) or 'none'}."
         )
     return [
         draft(registry, task_type, {"dryRun": False})._replace(dedupe_key=f"quick-sync:{task_type}")
@@ -39,10 +39,10 @@ def jobs_of(registry: Registry, kind: str) -> list[NewJob]:
 
 
 def enqueue(conn: Connection, registry: Registry, kind: str, *, actor: str) -> list[Enqueued]:
-    """Enqueues the jobs of a quick sync in one transaction, each waiting for the success of the one before.
+    """Enqueues the jobs of a quick sync in one transaction; each waits until the one before succeeds.
 
     Raises:
-        UnknownTaskType: a type of this quick sync has no handler here.
+        UnknownTaskType: a task type of this quick sync has no handler.
     """
     done: list[Enqueued] = []
     jobs = jobs_of(registry, kind)

@@ -1,4 +1,4 @@
-"""What a form offers to choose from: the programme's coaches and its campaigns, found by any part of their words."""
+"""Searches coaches and campaigns for the look-ups of the create form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Coach:
-    """One profile with the role coach. Addresses are searched and not shown."""
+    """One profile with the role coach. The search matches addresses, but does not return them."""
 
     id: UUID
     name: str = field(repr=False)
@@ -29,7 +29,7 @@ class Coach:
 
 @dataclass(frozen=True, slots=True)
 class CampaignChoice:
-    """One campaign; `recipients` counts everyone it was made for, `left` those not mailed yet."""
+    """One campaign; `recipients` counts all recipients, `left` those not mailed yet."""
 
     id: UUID
     subject: str = field(repr=False)
@@ -40,13 +40,13 @@ class CampaignChoice:
 
 
 def coaches(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[Coach]:
-    """Coaches whose name, address, school or id holds the text, by name."""
+    """Coaches whose name, address, school or id contains the text, ordered by name."""
     with conn.cursor(row_factory=class_row(Coach)) as cursor:
         return cursor.execute("select * from programme_find_coaches(%s, %s)", (text.strip(), limit)).fetchall()
 
 
 def campaigns(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOST) -> list[CampaignChoice]:
-    """Campaigns whose subject, status or id holds the text, newest first."""
+    """Campaigns whose subject, status or id contains the text, newest first."""
     with conn.cursor(row_factory=class_row(CampaignChoice)) as cursor:
         return cursor.execute(
             """

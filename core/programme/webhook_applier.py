@@ -1,4 +1,4 @@
-"""The thread that applies delivery events which have been kept, in the order in which they happened."""
+"""The thread that applies stored delivery events, in the order in which they happened."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 5000
 IDLE_SECONDS: Final = 60.0
-"""How often it looks without having been told: for what another process kept and did not come to."""
+"""Interval of checks without a wake-up, for events that another process stored but did not apply."""
 REST: Final = 3.0
-"""While requests wait to be taken in, it rests for up to so many times what a batch took: a provider waits for them."""
+"""While requests wait, the thread rests up to this many times the duration of a batch, since a provider is waiting."""
 STEP_SECONDS: Final = 0.02
 
 
 class Applier:
-    """Applies until it is stopped; what is left then is applied by whoever comes next.
+    """Applies events until it is stopped; the next applier continues with the rest.
 
-    `pressed` says whether requests wait to be taken in.
+    `pressed` returns whether requests are waiting to be handled.
     """
 
     def __init__(self, database: Database, pressed: Callable[[], bool]) -> None:
@@ -40,11 +40,11 @@ class Applier:
         self.thread = threading.Thread(target=self._loop, name="door applier")
 
     def wake(self) -> None:
-        """Says that there is something to apply."""
+        """Signals that there are events to apply."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Ends the thread after the batch it is at."""
+        """Ends the thread after the current batch."""
         self._ending.set()
         self._wake.set()
 
@@ -56,7 +56,7 @@ class Applier:
             self._link.close()
 
     def _round(self) -> float:
-        """Applies what there is, and says how long to rest."""
+        """Applies the waiting events; returns the seconds to rest."""
         try:
             while not self._ending.is_set():
                 self._wake.clear()
@@ -67,7 +67,7 @@ class Applier:
                     event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
                 self._give_way(until=time.monotonic() + REST * took)
                 if counts["seen"] < BATCH or not counts["seen"] - counts["failed"]:
-                    # What comes meanwhile is applied together: a batch of few costs almost what one of many does.
+                    # Let events collect: a small batch costs almost as much as a large one.
                     self._ending.wait(took)
                     break
         except FAILURES:

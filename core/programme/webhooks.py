@@ -1,6 +1,6 @@
-"""What providers report of messages: known by their signatures, kept once each, and answered when that is committed.
+"""Webhooks of SendGrid and Twilio: verifies the signature, stores each delivery event once, answers after the commit.
 
-Applying comes later and elsewhere (`applier`), so that a provider is never kept waiting for it.
+Events are applied later by `webhook_applier`, so that a provider never waits for it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ TWILIO_PATH: Final = "/api/twilio/status"
 TWILIO_BYTES: Final = 64 * 1024
 FIELDS: Final = 200
 FUTURE_SECONDS: Final = 300.0
-"""By how much a provider's clock may be ahead of ours."""
+"""Tolerance, in seconds, for a provider's clock that is ahead of ours."""
 EARLIEST: Final = 946_684_800.0
-"""The year 2000 in unix seconds: no event is older."""
+"""The year 2000 in unix seconds; older events are ignored."""
 EMPTY_TWIML: Final = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 
 
 class Inbox:
-    """Where events are kept. `on_new` is called when there is something to apply."""
+    """Stores events in the database. `on_new` is called when new ones can be applied."""
 
     def __init__(self, database: Database, counters: Counters, on_new: Callable[[], None]) -> None:
         self._database = database
@@ -56,10 +56,10 @@ class Inbox:
         self._on_new = on_new
 
     def keep(self, provider: str, events: list[Json], *, ignored: int) -> int:
-        """Keeps events, each once; returns how many were new.
+        """Stores events, each once; returns the number of new ones.
 
         Raises:
-            Declined: the database does not answer; the provider comes again.
+            Declined: 503, the database does not answer; the provider sends them again.
         """
         try:
             new, refused = self._record(events) if events else (0, 0)
@@ -80,7 +80,7 @@ class Inbox:
 
     @staticmethod
     def _record_singly(conn: psycopg.Connection[Any], events: list[Json]) -> tuple[int, int]:
-        """Keeps what the database takes, so that one event it cannot take does not cost the others."""
+        """Stores events one by one, so that one invalid event does not lose the others."""
         new = refused = 0
         for one in events:
             try:
@@ -101,10 +101,10 @@ class SendGrid:
         self._clock = clock
 
     def admit(self, call: Call) -> None:
-        """Refuses what carries no signature, or a timestamp that is not of now.
+        """Refuses a request without a signature or with a timestamp that is too old or in the future.
 
         Raises:
-            Declined: with 401, or 503 where no key is set.
+            Declined: 401, or 503 if no key is set.
         """
         if not self._key:
             raise Declined(503, "Delivery events are not set up here.")
@@ -113,10 +113,10 @@ class SendGrid:
             raise _unsigned()
         age = self._clock() - int(stamp[:12])
         if age > self._age or age < -FUTURE_SECONDS or len(stamp) > 12:
-            raise Declined(401, "The signature is too old, or of the future. Nothing was kept.")
+            raise Declined(401, "The signature is too old or in the future. Nothing was kept.")
 
     def handle(self, call: Call) -> Answer:
-        """Keeps the events of one request; known and unknown ones are answered alike."""
+        """Stores the events of one request; the status is the same for new, known and ignored ones."""
         try:
             if not email_wire.verified(self._key, call.headers, call.body):
                 raise _unsigned()
@@ -131,7 +131,7 @@ class SendGrid:
 
 
 class Twilio:
-    """`POST /api/twilio/status`: Twilio's status callbacks and what people answer, signed."""
+    """`POST /api/twilio/status`: Twilio's signed status callbacks and people's replies."""
 
     def __init__(self, settings: Settings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
         token = settings.twilio_auth_token
@@ -141,10 +141,10 @@ class Twilio:
         self._clock = clock
 
     def admit(self, call: Call) -> None:
-        """Refuses what carries no signature.
+        """Refuses a request without a signature.
 
         Raises:
-            Declined: with 401, or 503 where no token is set.
+            Declined: 401, or 503 if no token is set.
         """
         if not self._token:
             raise Declined(503, "Text messages are not set up here.")
@@ -152,11 +152,11 @@ class Twilio:
             raise _unsigned()
 
     def handle(self, call: Call) -> Answer:
-        """Keeps what one request says, and answers with nothing to send."""
+        """Stores the events of one request, and answers with an empty TwiML document, so that nothing is sent."""
         try:
             fields = dict(parse_qsl(call.body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
         except ValueError:
-            raise Declined(400, "The body is no form. Nothing was kept.") from None
+            raise Declined(400, "The body is not a form. Nothing was kept.") from None
         signature = call.headers[sms_wire.SIGNATURE]
         if not sms_wire.verified(self._token, self._addresses(call), fields, signature):
             raise _unsigned()
@@ -166,7 +166,7 @@ class Twilio:
         return Answer(200, EMPTY_TWIML, "text/xml")
 
     def _addresses(self, call: Call) -> list[str]:
-        """The addresses Twilio may have called. Which of them it was, only its signature can say."""
+        """The URLs that Twilio may have called; the signature shows which one it was."""
         if self._base:
             return [f"{self._base}{call.target}"]
         host = call.headers.get("host", "")
@@ -183,7 +183,7 @@ def _read_mail(body: bytes) -> tuple[list[Json], int]:
     except email_wire.EventRefused as error:
         raise Declined(400, str(error)) from None
     except (TypeError, ValueError, ArithmeticError, RecursionError):
-        # One entry is unlike anything that SendGrid sends; the others are not to be lost with it.
+        # One entry is malformed; the others must not be lost with it.
         return _read_singly(body)
 
 
@@ -203,7 +203,7 @@ def _read_singly(body: bytes) -> tuple[list[Json], int]:
 
 
 def _fit(made: Json, now: float) -> Json | None:
-    """An event whose time makes sense, with texts that the database takes; else None."""
+    """The event with its texts cleaned for the database; None if its time is implausible."""
     at = made["occurred_at"]
     if not math.isfinite(at) or not EARLIEST <= at <= now + FUTURE_SECONDS + 86_400:
         return None

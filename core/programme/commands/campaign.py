@@ -1,4 +1,4 @@
-"""`campaign`: what the Mailer Dashboard does upstream of the job that sends a campaign."""
+"""`campaign`: creates, shows and resumes bulk mail to competitors."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ LONGEST_SUBJECT: Final = 200
     help="Active competitors on the game platform, or all active ones.",
 )
 @click.option("--coach", metavar="ID", help="Only this coach's competitors.")
-@click.option("--allow-without-unsubscribe", is_flag=True, help="Although no unsubscribe group is set.")
-@click.option("--yes", is_flag=True, help="Send it: without this the preview is printed and nothing is done.")
+@click.option("--allow-without-unsubscribe", is_flag=True, help="Allow sending without an unsubscribe group.")
+@click.option("--yes", is_flag=True, help="Create and send. Without this option only a preview is shown.")
 @dry_run_option
 def create(
     session: Session, subject: str, source: str, coach: str | None, yes: bool, dry_run: bool, **given: Any
 ) -> None:
-    """Show whom a campaign would reach, whom not and why, and how it looks; with --yes, create it and its job."""
+    """Preview a campaign: recipients, exclusions, and the mail. With --yes, create it and its job."""
     from jobdeck.core.programme.messaging import audience  # noqa: PLC0415 -- imported on first use
 
     subject, text = _subject(subject), _text(source)
@@ -55,7 +55,7 @@ def create(
     with session.connection() as conn:
         outlook = audience.outlook(conn, given["audience"], coach_id)
         if not outlook.recipients:
-            raise Refused(f"Nobody would be mailed ({_reasons(outlook.excluded) or 'the audience is empty'}). "
+            raise Refused(f"The campaign has no recipients ({_reasons(outlook.excluded) or 'the audience is empty'}). "
                           "Choose another --audience or --coach.")  # fmt: skip
         made = None
         if yes and not dry_run:
@@ -65,18 +65,24 @@ def create(
 
 @command("show")
 @click.argument("campaign", metavar="ID")
-@click.option("--recipients", is_flag=True, help="List everyone, with masked addresses and the last event.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=200, help="Rows of that list.")
-@click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
+@click.option("--recipients", is_flag=True, help="List all recipients, with masked addresses and the last event.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=200,
+    show_default=True,
+    help="Maximum number of recipients listed.",
+)
+@click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: str | None) -> None:
-    """Show a campaign: its status, and how many of its recipients are where."""
+    """Show a campaign's status and its recipients by status."""
     from jobdeck.core.programme.messaging import campaigns, outbox  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     with session.connection() as conn:
         found = campaigns.find(conn, wanted)
         if found is None:
-            raise Refused(f"There is no campaign {wanted}. Check the id.")
+            raise Refused(f"Campaign {wanted} does not exist. Check the id.")
         stats = campaigns.stats(conn, wanted)
         rows = outbox.receipts(conn, campaign_id=wanted, limit=limit) if recipients or reveal is not None else []
         if reveal is not None:
@@ -85,33 +91,33 @@ def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: 
                   "opened": stats.opened, "clicked": stats.clicked}  # fmt: skip
     if recipients or reveal is not None:
         data["recipients"] = rows
-    session.answer(data, [*_facts(found, stats), *output.section("Everyone", receipts.table(rows) if rows else [])])
+    session.answer(data, [*_facts(found, stats), *output.section("Recipients", receipts.table(rows) if rows else [])])
 
 
 @command("resume")
 @click.argument("campaign", metavar="ID")
-@click.option("--retry-failed", is_flag=True, help="Also those whom the provider refused.")
-@click.option("--include-uncertain", is_flag=True, help="Also those who may have been mailed already: your decision.")
-@click.option("--allow-without-unsubscribe", is_flag=True, help="Although no unsubscribe group is set.")
+@click.option("--retry-failed", is_flag=True, help="Include recipients whom the provider refused.")
+@click.option("--include-uncertain", is_flag=True, help="Include recipients who may already have got the mail.")
+@click.option("--allow-without-unsubscribe", is_flag=True, help="Allow sending without an unsubscribe group.")
 @dry_run_option
 @yes_option
 def resume(
     session: Session, campaign: str, retry_failed: bool, include_uncertain: bool, allow_without_unsubscribe: bool,
     dry_run: bool, yes: bool,
 ) -> None:  # fmt: skip
-    """Mail those of a campaign who have not been mailed yet, in a new job."""
+    """Mail the remaining recipients of a campaign in a new job."""
     from jobdeck.core.programme.messaging import campaigns  # noqa: PLC0415 -- imported on first use
 
     wanted = _id(campaign, "id")
     if include_uncertain and not (yes or dry_run):
-        raise Refused("Those who are uncertain may get the mail twice. Add --yes if they are to, or --dry-run to look.")
+        raise Refused("Uncertain recipients may get the mail twice. Add --yes to send anyway, or --dry-run.")
     _require_unsubscribe_group(session, allowed=allow_without_unsubscribe)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         count = campaigns.reopen(
             conn, wanted, retry_failed=retry_failed, include_uncertain=include_uncertain, actor=session.actor
         )
         enqueued = _enqueue(session, conn, wanted, allowed=allow_without_unsubscribe)
-    verb = "Would mail" if dry_run else "Mails"
+    verb = "Would mail" if dry_run else "Mailing"
     session.answer(
         {"campaign": wanted, "recipients": count, "job": enqueued.job_id, "dry_run": dry_run},
         [f"{verb} {count} recipients of campaign {wanted} in job {enqueued.job_id}."],
@@ -122,7 +128,7 @@ campaign = click.Group(
     "campaign",
     commands={"create": create, "show": show, "resume": resume},
     params=shared_options(),
-    help="Bulk mail to competitors: create, look at, go on with.",
+    help="Create, show and resume bulk mail to competitors.",
 )
 
 
@@ -155,7 +161,7 @@ def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID,
 def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
     if session.settings.sendgrid_unsubscribe_group_id is None and not allowed:
         raise Refused(
-            "A campaign is not sent without a way to unsubscribe. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or add "
+            "Campaigns need an unsubscribe group. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or add "
             "--allow-without-unsubscribe."
         )
 
@@ -175,7 +181,7 @@ def _facts(found: Campaign, stats: Stats) -> list[str]:
             ("Campaign", found.id),
             ("Subject", found.subject),
             ("Status", found.status),
-            ("Why", found.failed_reason),
+            ("Reason", found.failed_reason),
             ("Sending now", "yes" if found.held else None),
             ("Job", found.dispatch_job_id),
             ("Created", f"{output.when(found.created_at)} {found.created_by_actor or ''}".strip()),
@@ -187,7 +193,7 @@ def _facts(found: Campaign, stats: Stats) -> list[str]:
         ]
     )
     counts = [*sorted(stats.by_status.items()), *((f"skipped: {why}", n) for why, n in sorted(stats.skipped.items()))]
-    return [*facts, *output.section("Where they are", output.facts(counts))]
+    return [*facts, *output.section("Recipients by status", output.facts(counts))]
 
 
 def _subject(text: str) -> str:
@@ -205,7 +211,7 @@ def _text(source: str) -> str:
     except UnicodeDecodeError:
         raise UsageError(f"The file {source} is not UTF-8 text.") from None
     if not text.strip() or "\x00" in text:
-        raise UsageError(f"The file {source} holds no text to send.")
+        raise UsageError(f"The file {source} contains no text.")
     if len(text) > LONGEST_BODY:
         raise UsageError(f"The file {source} is longer than {LONGEST_BODY // 1024} KiB. Shorten the text.")
     return text
@@ -241,8 +247,8 @@ def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | Non
     lines = output.facts(
         [
             ("Recipients", outlook.recipients),
-            ("Of them minors", outlook.minors),
-            *((f"Left out: {reason}", count) for reason, count in sorted(outlook.excluded.items())),
+            ("Minors among them", outlook.minors),
+            *((f"Excluded: {reason}", count) for reason, count in sorted(outlook.excluded.items())),
         ]
     )
     for person, masked in outlook.sample:
@@ -250,4 +256,4 @@ def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | Non
         lines += ["", f"To {clean(masked)} (competitor {person})", f"Subject: {body.subject}", "", *words]
     if made is None:
         return [*lines, "", "Nothing was created. Add --yes to create the campaign and its job."]
-    return [*lines, "", f"Created campaign {made[0]}; job {made[1].job_id} sends it."]
+    return [*lines, "", f"Campaign {made[0]} created; job {made[1].job_id} sends it."]

@@ -1,4 +1,4 @@
-"""`demo`: a database of its own with invented people, stand-in vendors, and jobs that keep it moving."""
+"""`demo`: a separate database with sample data, sandbox vendors, and jobs that run against them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECURRING: Final = {
     "sms_digest_processor": 60,
     "release_parent_email_verification": 60,
 }
-"""The six recurring jobs of production, in minutes; only the sync comes more often, as often as a job can."""
+"""The recurring jobs of production, with intervals in minutes; only the sync runs more often than there."""
 
 ONCE: Final = (
     "message_read_receipts_backfill",
@@ -44,7 +44,7 @@ ONCE: Final = (
     "game_platform_onboard_competitors",
     "game_platform_profile_refresh",
 )
-"""Jobs that production runs when there is need; here one of each, a few seconds apart."""
+"""Task types that production runs on demand; the demo enqueues one of each, a few seconds apart."""
 CAMPAIGN_TYPE: Final = "competitor_announcement_dispatch"
 BETWEEN_ONCE: Final = timedelta(seconds=4)
 
@@ -56,15 +56,21 @@ RATE_PER_SECOND: Final = 50.0
 
 
 @command("demo")
-@click.option("--headless", "seconds", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Without a terminal.")
+@click.option(
+    "--headless",
+    "seconds",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Run without a terminal for SECONDS.",
+)
 def demo(session: Session, seconds: float | None) -> int | None:
-    """Show Jobdeck at work on invented people and stand-in vendors; with --headless, then print the status."""
+    """Show Jobdeck at work on sample data and sandbox vendors. With --headless, print the status at the end."""
     if session.database_url:
-        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+        raise UsageError("The demo uses its own database. Remove --database-url.")
     if seconds is None:
         raise UsageError(
-            "The demo's dashboard is opened by `./run demo` or `jobdeck demo` on a terminal. "
-            "Without one, say for how long it is to run: --headless 40."
+            "`./run demo` or `jobdeck demo` opens the demo's dashboard on a terminal. "
+            "Without a terminal, set how many seconds it runs: --headless 40."
         )
     with stop_signals() as stop, demo_environment(session.settings, session.registry) as settings:
         _work(session, settings, stop, seconds)
@@ -73,12 +79,12 @@ def demo(session: Session, seconds: float | None) -> int | None:
 
 @contextmanager
 def demo_environment(settings: Settings, registry: Registry) -> Iterator[Settings]:
-    """The demo's database and vendors while it lasts, and the settings that point at them.
+    """Starts the demo's database and vendors, and yields the settings to use them.
 
-    `DATABASE_URL` is left alone. What was there from an earlier demo stays and goes on; nothing is doubled.
+    `DATABASE_URL` is not used. Data of an earlier demo is kept and not duplicated.
 
     Raises:
-        EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
+        EmbeddedPostgresError: Postgres is not installed or cannot be started.
     """
     from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
@@ -107,7 +113,7 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
 
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:
-    """Enqueues what the demo shows, as far as the task types are there; a second time doubles nothing."""
+    """Enqueues the demo's jobs of the registered task types. A second call adds nothing."""
     from jobdeck.core.queue import leases, producer  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
@@ -130,7 +136,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
 
 
 def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
-    """One job of each type that is not recurring, and the campaign of the sample."""
+    """One job of each type in `ONCE`, and one for the sample's campaign."""
     from jobdeck.core.programme.sandbox.messaging_sample import CAMPAIGN  # noqa: PLC0415 -- imported on first use
 
     payloads: dict[str, Json] = {task_type: {} for task_type in ONCE}
@@ -144,7 +150,7 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
-    """One-time syncs, coach after coach, so that for a quarter of an hour there is something to come."""
+    """One-time syncs of each coach, spread over the first quarter of an hour."""
     from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     for number, start in enumerate(ROUNDS):
@@ -156,7 +162,7 @@ def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 
 def _misspelt(now: datetime) -> NewJob:
-    """A job as a careless producer inserts it, unvalidated: it fails, says why, and `edit` and `retry` mend it."""
+    """An unvalidated job with a misspelt payload key. It fails, and can be fixed with `edit` and `retry`."""
     from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
     return NewJob(

@@ -1,4 +1,4 @@
-"""`events`: what the providers say became of messages."""
+"""`events`: delivery results from the providers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def pull(session: Session, dry_run: bool) -> None:
     session.answer(
         data,
         [
-            f"{'Would keep' if dry_run else 'Kept'} {found.new} new events of {listed}.",
-            f"Applied {found.applied}; {found.unmatched} are about no message of ours; {found.failed} failed.",
+            f"{'Would store' if dry_run else 'Stored'} {found.new} new events of {listed}.",
+            f"{found.applied} applied, {found.unmatched} without a message of ours, {found.failed} failed.",
         ],
     )
 

@@ -1,4 +1,4 @@
-"""`receipts`: who was sent what by a job, what became of it, and who was left out and why."""
+"""`receipts`: the messages of a job with their state, and the people it left out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 @command("receipts")
 @click.argument("job", metavar="ID")
 @click.option("--run", "run_token", type=click.IntRange(1), metavar="TOKEN", help="Only this run of the job.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Rows at most.")
-@click.option("--reveal", metavar="REASON", help="Whole addresses; the look and the reason go to the audit.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Maximum number of rows."
+)
+@click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def receipts(session: Session, job: str, run_token: int | None, limit: int, reveal: str | None) -> None:
-    """List the messages of a job, with masked addresses, and whom it left out. They outlive the job."""
+    """List the messages of a job, with masked addresses, and the people it left out. They outlive the job."""
     from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     try:
@@ -35,7 +37,7 @@ def receipts(session: Session, job: str, run_token: int | None, limit: int, reve
         rows = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
         if reveal is not None:
             rows = revealed(conn, rows, actor=session.actor, reason=reveal, job_id=job_id)
-    lines = table(rows) if rows else ["This job has sent nothing to anybody, and left nobody out."]
+    lines = table(rows) if rows else ["This job has sent no messages and left nobody out."]
     session.answer({"job": job_id, "receipts": rows}, lines)
 
 
@@ -48,7 +50,7 @@ def revealed(
     job_id: UUID | None = None,
     campaign_id: UUID | None = None,
 ) -> list[Receipt]:
-    """The rows with whole addresses; audited.
+    """The rows with full addresses. Audited.
 
     Raises:
         Refused: the reason is empty.
@@ -60,7 +62,6 @@ def revealed(
 
 
 def table(rows: list[Receipt]) -> list[str]:
-    """Receipts as aligned columns."""
     return output.table(
         ("recipient", "channel", "address", "state", "why", "sent", "last event", "provider id"),
         [

@@ -1,4 +1,4 @@
-"""`sandbox`: the stand-in vendors alone."""
+"""`sandbox`: serves the sandbox vendors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from jobdeck.core.errors import Refused
 
 
 @command("sandbox")
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Else a free one.")
-@click.option("--fail", "rules", multiple=True, metavar="RULE", help="A way to fail: 429:scores:3,retry-after=2.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0 picks a free port.")
+@click.option(
+    "--fail", "rules", multiple=True, metavar="RULE", help="Inject a failure, such as 429:scores:3,retry-after=2."
+)
 def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
-    """Serve the stand-in vendors on this machine until stopped, and print the variables that point at them."""
+    """Serve the sandbox vendors on localhost until stopped, and print the environment variables to use them."""
     from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     try:
         server = Sandbox(port, rules=rules)
     except OSError as error:
-        raise Refused(f"Port {port} of this machine cannot be used ({error.strerror}). Choose another.") from None
+        raise Refused(f"Port {port} cannot be used ({error.strerror}). Choose another.") from None
     with stop_signals() as stop, server:
         variables = server.settings_env()
         session.answer(
@@ -30,6 +32,6 @@ def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
             [f"export {name}={value}" for name, value in variables.items()],
         )
         sys.stdout.flush()
-        output.note("The sandbox serves until it gets Ctrl-C or SIGTERM.")
+        output.note("The sandbox runs until Ctrl-C or SIGTERM.")
         stop.wait()
     return 130 if stop.interrupted else None

@@ -1,7 +1,8 @@
-"""The queue of messages that admins are to hear of: what is dropped from it, claimed, told.
+"""The queue of messages that admins are to be notified of.
 
-A row is open until it is told or dropped. A claimed row is bound to the message that tells of it; a message by mail and
-its twin by text share the last part of their dedupe keys, and the rows are bound to the mail where there is one.
+A row is open until its notice is sent or the row is dropped. A claimed row is bound to the notice that reports it.
+A mail and a text about the same rows share the last part of their dedupe keys; rows are bound to the mail if there is
+one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ KEPT = "90 days"
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Somebody with open rows. `key` is the dedupe key of the message that they are all bound to, if there is one."""
+    """A person with open rows. `key` is the dedupe key of the one notice that all these rows are bound to, or None."""
 
     id: UUID
     messages: int
@@ -43,7 +44,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A text message that is still to be sent, after the mail about the same rows."""
+    """A text message still to send after the mail about the same rows."""
 
     recipient: UUID
     address: str = field(repr=False)
@@ -52,12 +53,12 @@ class Left:
 
 
 def lock(conn: psycopg.Connection[Any]) -> None:
-    """Lets one transaction at a time decide about rows; it ends with the caller's."""
+    """Takes the lock under which one transaction at a time decides about rows, until the end of the transaction."""
     conn.execute("select pg_advisory_xact_lock(hashtextextended('admin_alert_queue', 0))")
 
 
 def outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> dict[str, int]:
-    """How many open rows nobody is to hear of any more, by reason; a row's recipient may have read it meanwhile."""
+    """Number of open rows that need no notice any more, by reason, such as that the recipient has read the message."""
     return dict(
         conn.execute(
             """
@@ -75,7 +76,7 @@ def outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUI
 
 
 def drop_outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> dict[str, int]:
-    """Drops the rows that `outdated` counts, unless they are being told of at this moment."""
+    """Drops the rows that `outdated` counts, except those whose notice is being sent now."""
     return dict(
         conn.execute(
             """
@@ -99,7 +100,7 @@ def drop_outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person
 def waiting(
     conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None, after: UUID | None, limit: int
 ) -> list[UUID]:
-    """The next people, by id, who have open rows."""
+    """The ids of the next people with open rows, in order."""
     rows = conn.execute(
         """
         select distinct q.recipient_id from admin_alert_queue q join profiles p on p.id = q.recipient_id
@@ -114,7 +115,7 @@ def waiting(
 
 
 def claim(conn: psycopg.Connection[Any], people: Sequence[UUID], *, run_token: int) -> list[Recipient]:
-    """Claims these people's open rows for a run, but for those that are being told of at this moment."""
+    """Claims these people's open rows for a run, except those whose notice is being sent now."""
     with conn.cursor(row_factory=class_row(Recipient)) as cursor:
         return cursor.execute(
             """
@@ -141,9 +142,9 @@ def claim(conn: psycopg.Connection[Any], people: Sequence[UUID], *, run_token: i
 
 
 def look(conn: psycopg.Connection[Any], people: Sequence[UUID], *, roles: Sequence[str]) -> list[Recipient]:
-    """What `claim` would answer after what is outdated has been dropped; nothing is written.
+    """Previews `claim` after `drop_outdated`; writes nothing.
 
-    Addresses are masked and names empty: it is for a preview, and no right to see them is needed.
+    Addresses are masked and names empty, so no right to read them is needed.
     """
     with conn.cursor(row_factory=class_row(Recipient)) as cursor:
         return cursor.execute(
@@ -153,7 +154,7 @@ def look(conn: psycopg.Connection[Any], people: Sequence[UUID], *, roles: Sequen
 
 
 def bind(conn: psycopg.Connection[Any], recipient: UUID, outbox_id: UUID, *, run_token: int) -> None:
-    """Binds the rows that this run has claimed for somebody to the message that tells of them."""
+    """Binds the rows that this run has claimed for a person to their notice."""
     conn.execute(
         """
         update admin_alert_queue set outbox_id = %s
@@ -164,7 +165,7 @@ def bind(conn: psycopg.Connection[Any], recipient: UUID, outbox_id: UUID, *, run
 
 
 def drop(conn: psycopg.Connection[Any], recipient: UUID, reason: str, *, run_token: int) -> None:
-    """Drops the rows that this run has claimed for somebody who cannot be told."""
+    """Drops the rows that this run has claimed for a person who cannot be notified."""
     conn.execute(
         """
         update admin_alert_queue set dropped_at = now(), dropped_reason = %s
@@ -175,12 +176,11 @@ def drop(conn: psycopg.Connection[Any], recipient: UUID, reason: str, *, run_tok
 
 
 def settle(conn: psycopg.Connection[Any], message: UUID | None = None) -> int:
-    """Brings rows in line with the messages they are bound to; returns how many changed.
+    """Updates rows from the state of their notices; returns the number of changed rows.
 
-    A row is told when the message or its twin was taken. It is dropped when the message will not be sent any more, or
-    may have been, since it is not repeated; should the twin be taken later, it is told after all. A message that an
-    outage or its own wording kept from being sent leaves its rows open for the next. Of `message` and its twin only,
-    or of all.
+    A row is sent once the provider accepted the mail or the text. It is dropped if the notice has failed, or is
+    uncertain, since it is not repeated; if the other channel is accepted later, the row becomes sent. Rows stay open
+    if an outage or the template prevented the notice. `message` limits this to one notice and its other channel.
     """
     return conn.execute(
         """
@@ -214,7 +214,7 @@ def settle(conn: psycopg.Connection[Any], message: UUID | None = None) -> int:
 
 
 def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> list[Left]:
-    """Text messages that are still to be sent although the mail about the same rows has been dealt with."""
+    """Text messages still to send whose mail about the same rows is already settled."""
     with conn.cursor(row_factory=class_row(Left)) as cursor:
         return cursor.execute(
             """
@@ -233,7 +233,7 @@ def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: U
 
 
 def noted(conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, error: str | None) -> None:
-    """Enters an attempt that has come to its end in the alert log; who answered STOP gets no more texts."""
+    """Writes a finished attempt to the alert log; turns texts off for a recipient who answered STOP."""
     conn.execute(
         """
         insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)
@@ -251,7 +251,7 @@ def noted(conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, erro
 
 
 def prune(conn: psycopg.Connection[Any]) -> int:
-    """Removes rows that were told or dropped long ago, some at a time; returns how many."""
+    """Deletes a batch of rows that were sent or dropped longer than `KEPT` ago; returns their number."""
     return conn.execute(
         """
         delete from admin_alert_queue where id in (

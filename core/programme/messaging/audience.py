@@ -1,4 +1,4 @@
-"""Whom a campaign reaches and whom it leaves out, and the campaign's rows when it is created."""
+"""Previews the audience of a campaign, and creates campaigns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """An audience in numbers. `minors` are recipients under 18; `sample` is competitor ids with masked addresses."""
+    """An audience in numbers. `minors` are recipients under 18; `sample` holds competitor ids and masked addresses."""
 
     recipients: int
     minors: int
@@ -28,7 +28,7 @@ class Outlook:
 
 
 def outlook(conn: psycopg.Connection[Any], audience: Audience, coach: UUID | None) -> Outlook:
-    """Whom a campaign to this audience would reach, and whom not, by reason."""
+    """Counts whom a campaign to this audience would reach, and whom it would exclude, by reason."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "select reason, people, minors, ids, masked from outbox_audience_outlook(%s, %s, %s)",
@@ -53,7 +53,7 @@ def create(
     coach: UUID | None,
     actor: str,
 ) -> UUID:
-    """Makes a campaign of everyone it reaches and everyone it leaves out, audited; in the caller's transaction."""
+    """Creates a campaign with its recipients and excluded people, in the caller's transaction. Audited."""
     row = conn.execute(
         "select outbox_campaign_create(%s, %s, %s, %s, %s, %s)",
         (subject, body_markdown, body_html, audience, coach, actor),

@@ -1,6 +1,7 @@
-"""One request of a campaign: sent, and put down for what it came to.
+"""Sends the requests of a campaign and stores their outcomes.
 
-A batch that certainly was not sent is queued again; of one that may have been nobody is mailed again by itself.
+A batch that was certainly not sent is queued again. The recipients of a batch that may have been sent become
+uncertain, and are not mailed again automatically.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ UNCERTAIN_PAUSE_SECONDS: Final = 60.0
 
 
 class Batches:
-    """The requests of one run. `size` is how many recipients the next may have, `taken` how many have been mailed."""
+    """The requests of one run. `size` is the limit of recipients for the next request, `taken` counts those mailed."""
 
     def __init__(
         self, ctx: JobContext, client: EmailClient, campaign: UUID, mail: Email, *, size: int, largest: int
@@ -49,11 +50,11 @@ class Batches:
         self._largest = largest
 
     def send(self, batch: Sequence[Mailed]) -> None:
-        """Sends one batch; whom SendGrid refuses fails alone, and the others are queued again.
+        """Sends one batch. A recipient whom SendGrid refuses fails; the others are queued again.
 
         Raises:
-            RetryLater: nobody knows whether it was sent.
-            MessagingError: it was not sent.
+            RetryLater: the batch may have been sent.
+            MessagingError: the batch was not sent.
         """
         addressees = [Addressee(one.address, self._args(one)) for one in batch]
         try:
@@ -83,7 +84,7 @@ class Batches:
         }
 
     def _without(self, batch: Sequence[Mailed], error: RecipientRefused | TooLarge) -> None:
-        """Fails those whom the provider refused by name; halves the batch where it named nobody."""
+        """Fails the recipients that the provider refused; halves the batch if it named none."""
         places = error.indexes if isinstance(error, RecipientRefused) else ()
         named = [batch[place] for place in places if place < len(batch)]
         refused = named or (list(batch) if len(batch) == 1 else [])
@@ -110,14 +111,14 @@ class Batches:
             self.size = max(1, len(batch) // 2)
 
     def _unsent(self, batch: Sequence[Mailed], error: MessagingError) -> NoReturn:
-        """Puts down what is known of a request that did not go through, and ends the run."""
+        """Stores the outcome of a failed request, and ends the run."""
         if isinstance(error, OutcomeUnknown):
             campaigns.settle_batch(
                 self._ctx.db, batch[0].batch, "uncertain", error_class=word_of(error), error=str(error)
             )
             raise RetryLater(
                 UNCERTAIN_PAUSE_SECONDS,
-                f"{error} {len(batch)} recipients are uncertain; the others go on in {UNCERTAIN_PAUSE_SECONDS:.0f} s.",
+                f"{error} {len(batch)} recipients are uncertain; the others follow in {UNCERTAIN_PAUSE_SECONDS:.0f} s.",
             )
         self._return(batch, error)
         if isinstance(error, RateLimited):

@@ -1,4 +1,4 @@
-"""Campaigns as they are sent: taken up, batch by batch, and let go. Each call is one transaction of the database."""
+"""Sends campaigns: acquires one, claims batches, settles them, releases it. Each call is one transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What came of taking a campaign up.
+    """The result of `start`.
 
     `verdict` is `started`, `resumed`, `not_found`, `draft`, `busy`, `lost`, `done` or `failed`.
     """
@@ -33,13 +33,12 @@ class Start:
 
     @property
     def taken(self) -> bool:
-        """Whether this run holds the campaign now."""
         return self.verdict in {"started", "resumed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mailed:
-    """One message of a batch, in flight; `attempt` is its fence."""
+    """One message of a batch, in flight; `attempt` is the fencing number."""
 
     id: UUID
     attempt: int
@@ -51,7 +50,7 @@ class Mailed:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """How many of a campaign's recipients are where; `skipped` by reason."""
+    """A campaign's recipients by status; `skipped` counts by reason."""
 
     by_status: dict[str, int]
     skipped: dict[str, int]
@@ -60,23 +59,23 @@ class Stats:
 
     @property
     def total(self) -> int:
-        """Everyone, whoever is left out included."""
+        """All recipients, including skipped ones."""
         return sum(self.by_status.values()) + sum(self.skipped.values())
 
     @property
     def accepted(self) -> int:
-        """Those whose mail the provider took, whatever became of it then."""
+        """Recipients whose mail the provider accepted, whether or not it was delivered."""
         taken = ("unconfirmed", "delivered", "blocked", "dropped", "bounced")
         return sum(self.by_status.get(status, 0) for status in taken)
 
     def of(self, status: str) -> int:
-        """Recipients of one status other than skipped."""
+        """Number of recipients with this status (except `skipped`)."""
         return self.by_status.get(status, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """One campaign, without its words."""
+    """One campaign, without its text."""
 
     id: UUID
     subject: str = field(repr=False)
@@ -94,7 +93,7 @@ class Campaign:
 
 
 def start(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> Start:
-    """Takes a campaign up for this run; what the run before left in flight becomes uncertain."""
+    """Acquires a campaign for this run; messages that an earlier run left in flight become uncertain."""
     with conn.cursor(row_factory=class_row(Start)) as cursor:
         return cursor.execute(
             "select verdict, status, subject, body_markdown, body_html from outbox_campaign_start(%s, %s, %s, %s)",
@@ -103,7 +102,7 @@ def start(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token:
 
 
 def hold(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token: int, lease_seconds: float) -> bool:
-    """Renews the lease; False where this run does not hold the campaign any more."""
+    """Renews the lease; False if this run has lost the campaign."""
     row = conn.execute(
         "select outbox_campaign_hold(%s, %s, %s, %s)", (campaign, job_id, token, lease_seconds)
     ).fetchall()[0]
@@ -120,9 +119,9 @@ def next_batch(
     lease_seconds: float,
     coach: UUID | None = None,
 ) -> list[Mailed]:
-    """Puts the next recipients in flight. Whoever must not be mailed is skipped on the way, with the reason.
+    """Claims the next recipients; those who must not be mailed are skipped with the reason.
 
-    Empty when nobody is left, and when this run does not hold the campaign any more: `hold` tells which.
+    Empty if nobody is left or this run has lost the campaign; `hold` tells the two apart.
     """
     with conn.cursor(row_factory=class_row(Mailed)) as cursor:
         return cursor.execute(
@@ -141,7 +140,7 @@ def settle_batch(
     error_class: str | None = None,
     error: str | None = None,
 ) -> int:
-    """Reports what became of a batch's request, for all its messages that are still in flight; returns how many."""
+    """Stores the outcome of a batch for its messages that are still in flight; returns their number."""
     row = conn.execute(
         "select outbox_settle_batch(%s, %s, %s, %s, %s, %s)",
         (batch, outcome, provider_message_id, http_status, error_class, error),
@@ -158,9 +157,9 @@ def release(
     status: Literal["partially_failed", "failed"] | None = None,
     reason: str | None = None,
 ) -> str | None:
-    """Lets a campaign go; returns its status, or None where this run did not hold it any more.
+    """Releases a campaign; returns its status, or None if this run has lost it.
 
-    `status` and `reason` say how it stands while recipients are left.
+    `status` and `reason` are stored if recipients are left.
     """
     row = conn.execute(
         "select outbox_campaign_release(%s, %s, %s, %s, %s)", (campaign, job_id, token, status, reason)
@@ -172,10 +171,10 @@ def release(
 def reopen(
     conn: psycopg.Connection[Any], campaign: UUID, *, retry_failed: bool, include_uncertain: bool, actor: str
 ) -> int:
-    """A person's word that a campaign goes on; returns how many are to be mailed.
+    """Reopens a campaign as a person decided; returns the number of recipients to mail.
 
     Raises:
-        Refused: there is no such campaign, it is being sent, or nobody is left to mail.
+        Refused: the campaign does not exist, is being sent, or has nobody left to mail.
     """
     with refusals():
         row = conn.execute(
@@ -185,7 +184,6 @@ def reopen(
 
 
 def stats(conn: psycopg.Connection[Any], campaign: UUID) -> Stats:
-    """Counts of a campaign's recipients."""
     rows = conn.execute(
         "select status, skip_reason, people, opened, clicked from outbox_campaign_stats(%s)", (campaign,)
     ).fetchall()
@@ -198,12 +196,11 @@ def stats(conn: psycopg.Connection[Any], campaign: UUID) -> Stats:
 
 
 def batches(conn: psycopg.Connection[Any], campaign: UUID) -> int:
-    """How many requests a campaign has taken so far."""
+    """Number of requests sent for a campaign so far."""
     return int(conn.execute("select count(*) from send_batches where campaign_id = %s", (campaign,)).fetchall()[0][0])
 
 
 def find(conn: psycopg.Connection[Any], campaign: UUID) -> Campaign | None:
-    """One campaign, or None."""
     with conn.cursor(row_factory=class_row(Campaign)) as cursor:
         return cursor.execute(
             """
@@ -224,7 +221,7 @@ def words(conn: psycopg.Connection[Any], campaign: UUID) -> tuple[str, str, str]
 
 
 def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -> Json:
-    """What a run would do with the queued: how many it would mail, whom it would leave out and why, the first ids."""
+    """Previews a run: `wouldMail` counts, `first` ids with `masked` addresses, and `skipped` by reason."""
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
             "select reason, people, first, masked from outbox_campaign_outlook(%s, %s)", (campaign, coach)

@@ -1,7 +1,7 @@
-"""From the outbox to a provider and back, one message at a time.
+"""Sends messages from the outbox to a provider, one at a time.
 
-For each message: wait for a place in the provider's rate, claim it, send it with no transaction open, and report what
-became of it in one transaction with whatever else depends on it. What a crash leaves behind says how far it came.
+For each message: wait for the provider's rate limit, claim it, send it without an open transaction, and store the
+outcome together with its consequences in one transaction. After a crash, the row shows how far the message got.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     After = Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None]
 
 LONGEST_WAIT: Final = 30.0
-"""Seconds a run waits for its place in a provider's rate; beyond that the job is run again later."""
+"""Seconds a run waits for a provider's rate limit; if the wait is longer, the job is retried later."""
 
 OUTAGES_IN_A_ROW: Final = 3
 OUTAGE_PAUSE_SECONDS: Final = 60.0
 MOST_ATTEMPTS: Final = 5
-"""After so many attempts that certainly failed a message has failed for good."""
+"""A message fails permanently after this many attempts that certainly failed."""
 
 RETRY_SECONDS: Final = 60.0
 TICK: Final = 0.25
@@ -51,7 +51,7 @@ TICK: Final = 0.25
 
 @dataclass(slots=True)
 class Delivery:
-    """What became of a run's messages. `by_class` counts refusals and failures by the outbox's words."""
+    """The outcomes of a run's messages. `by_class` counts refusals and failures by error class."""
 
     accepted: int = 0
     retried: int = 0
@@ -61,11 +61,10 @@ class Delivery:
 
     @property
     def attempted(self) -> int:
-        """How many messages were tried."""
         return self.accepted + self.retried + self.failed + self.uncertain
 
     def count(self, state: str, error: MessagingError | None) -> None:
-        """Adds one message that ended in this state of the outbox."""
+        """Adds one message by its state in the outbox."""
         if state == "queued":
             self.retried += 1
         elif state == "failed":
@@ -78,49 +77,49 @@ class Delivery:
             self.by_class[word_of(error)] += 1
 
     def raise_if_all_failed(self, what: str) -> None:
-        """Ends the run as failed where there was something to send and nothing was accepted.
+        """Fails the run if messages were tried and none was accepted.
 
         Raises:
-            RetryLater: saying how many, and why.
+            RetryLater: names the number of messages and the reasons.
         """
         if self.attempted and not self.accepted:
             why = ", ".join(f"{count} {word}" for word, count in sorted(self.by_class.items()))
             raise RetryLater(
                 OUTAGE_PAUSE_SECONDS * 5,
                 f"None of {self.attempted} {what} was accepted ({why or 'no reason given'}). "
-                f"The job is run again in {OUTAGE_PAUSE_SECONDS * 5 / 60:.0f} minutes.",
+                f"The job is retried in {OUTAGE_PAUSE_SECONDS * 5 / 60:.0f} minutes.",
             )
 
 
 def word_of(error: MessagingError) -> str:
-    """The word by which the outbox keeps a failure."""
+    """The error class that the outbox stores for a failure."""
     return error.reason if isinstance(error, RecipientRefused) else error.error_class
 
 
 def lease_seconds(settings: Settings) -> float:
-    """How long a message may be in flight before its sender counts as dead."""
+    """Seconds a message may be in flight before its sender counts as dead."""
     return settings.provider_timeout_seconds * 2 + 10.0
 
 
 def wait_for_place(ctx: JobContext, provider: str, rate: float) -> None:
-    """Waits for the next place in the provider's rate, which all workers share.
+    """Waits for the provider's rate limit, which all workers share.
 
     Raises:
-        RateLimited: the provider has asked all of us to stay away for longer than a run waits.
-        Cancelled: the run is to stop meanwhile.
+        RateLimited: the wait would be longer than `LONGEST_WAIT`.
+        Cancelled: the run was asked to stop.
     """
     wait = outbox.reserve(ctx.db, provider, rate, longest=LONGEST_WAIT)
     if wait is None:
         closed = max(outbox.closed_for(ctx.db, provider), LONGEST_WAIT)
-        raise RateLimited(closed, f"{provider.capitalize()} asked for a pause; sending goes on in {closed:.0f} s.")
+        raise RateLimited(closed, f"{provider.capitalize()} asked for a pause; sending resumes in {closed:.0f} s.")
     pause(ctx, wait)
 
 
 def pause(ctx: JobContext, seconds: float) -> None:
-    """Waits, in steps short enough to notice that the run is to stop.
+    """Waits in short steps, so that a cancellation is noticed.
 
     Raises:
-        Cancelled: the run is to stop.
+        Cancelled: the run was asked to stop.
     """
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
@@ -129,15 +128,15 @@ def pause(ctx: JobContext, seconds: float) -> None:
 
 
 def deliver(ctx: JobContext, decisions: Sequence[Decision], render: Render, after: After | None = None) -> Delivery:
-    """Sends what `put` has decided may be sent now, in its order.
+    """Sends the messages that `put` allowed, in order.
 
-    `render` makes the message; `after` runs in the transaction that settles it, with the state it is in then
-    (`accepted`, `queued` for a retry, `failed`, `uncertain`) and what the provider answered.
+    `render` makes the message. `after` runs in the transaction that settles it, with the new state (`accepted`,
+    `queued` for a retry, `failed`, `uncertain`) and the provider's answer.
 
     Raises:
-        ProviderConfigError: a setting is missing or not accepted; what was not sent stays queued.
+        ProviderConfigError: a setting is missing or not accepted; unsent messages stay queued.
         RetryLater: the provider asked for a pause, or could not answer several times in a row.
-        Cancelled: the run is to stop.
+        Cancelled: the run was asked to stop.
     """
     sender = _Sender(ctx, render, after)
     wanted = [decision.id for decision in decisions if decision.sendable and decision.id is not None]
@@ -175,7 +174,7 @@ class _Sender:
             made = self._render(message)
             client: Any = self._ctx.clients.email if isinstance(made, Email) else self._ctx.clients.sms
         except Exception:
-            # A template that cannot be rendered, a setting that is missing: certainly not sent.
+            # The template or a setting is wrong, so the message was certainly not sent.
             self._settle(message, Result(message.id, message.attempt, "retry", error_class="not_made"), None, None)
             raise
         try:
@@ -221,15 +220,15 @@ class _Sender:
         if self._outages >= OUTAGES_IN_A_ROW:
             raise RetryLater(
                 OUTAGE_PAUSE_SECONDS,
-                f"{provider.capitalize()} could not answer {self._outages} times in a row; the job goes on in "
-                f"{OUTAGE_PAUSE_SECONDS:.0f} s. The last: {error}",
+                f"{provider.capitalize()} could not answer {self._outages} times in a row; the job resumes in "
+                f"{OUTAGE_PAUSE_SECONDS:.0f} s. Last error: {error}",
             )
 
 
 def failure(message: Claimed, error: MessagingError) -> Result:
-    """What the outbox is told of an attempt that did not go through.
+    """The result of a failed attempt for the outbox.
 
-    Whatever certainly was not sent and may pass later is queued again; whatever may have been sent is uncertain.
+    `retry` if the message was certainly not sent and may succeed later; `uncertain` if it may have been sent.
     """
     if isinstance(error, OutcomeUnknown):
         outcome, wait = "uncertain", 0.0

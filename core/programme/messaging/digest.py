@@ -1,4 +1,4 @@
-"""Who has unread messages and may be told so: reads for the digest, and the marks it leaves."""
+"""Reads and writes of the digest: people with unread messages, and the record of their notices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ select * from programme_digest_ahead(
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whom a digest is for, and what counts: a message is due after the grace period, in minutes like the window."""
+    """Recipients and limits of a digest. A message is due after `grace_minutes`."""
 
     roles: Sequence[str]
     person: UUID | None
@@ -39,11 +39,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Somebody with unread messages.
+    """A person with unread messages.
 
-    `held` says that a notice the original sent still holds; the fields of `fresh` that nothing unread has been told of
-    yet by that channel; those of `told` that the newest unread message has been. `oldest_minutes` is the age of the
-    oldest unread message in whole minutes, `day` the local date.
+    `held` means that a notice of the original program is still in its window. `…_fresh` means that the channel has
+    reported no unread message yet, `…_told` that it has reported the newest one. `oldest_minutes` is the age of the
+    oldest unread message in whole minutes; `day` is the local date.
     """
 
     id: UUID
@@ -72,7 +72,7 @@ def candidates(
 ) -> list[Candidate]:
     """The next people with unread messages, by id.
 
-    `ahead` is for a preview: addresses are masked and names empty, and no right to see them is needed.
+    `ahead` is for a preview: addresses are masked and names empty, so no right to read them is needed.
     """
     with conn.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
@@ -90,7 +90,7 @@ def candidates(
 
 
 def forget_read(conn: psycopg.Connection[Any]) -> int:
-    """Takes the count of the last notice from whoever has read everything since; returns from how many."""
+    """Clears the last notice's count for people who have read everything since; returns their number."""
     return conn.execute(
         """
         update profiles set last_unread_alert_count = null
@@ -114,7 +114,7 @@ def keep_numbers(conn: psycopg.Connection[Any], numbers: Mapping[UUID, str]) -> 
 def noted(
     conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, role: str, unread: int, error: str | None
 ) -> None:
-    """Enters an attempt that has come to its end in the alert log, and an accepted one on the profile."""
+    """Writes a finished attempt to the alert log, and an accepted one to the profile as well."""
     conn.execute(
         """
         insert into alert_log (coach_id, channel, unread_count, error_text, job_id, outbox_id, role)

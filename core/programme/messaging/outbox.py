@@ -1,8 +1,8 @@
-"""The ledger between "decided to send" and "sent": thin calls into the outbox's functions in the schema.
+"""The outbox, a ledger of messages from "decided to send" to "sent": calls of the outbox's SQL functions.
 
-A handler puts down what is to be sent (`put`), takes what may go out now (`claim`), sends it with no transaction
-open, and reports what became of it (`settle`). Whatever dies on the way leaves a row that says how far it came.
-`jobdeck.core.programme.messaging.delivery` walks through these steps; handlers call `put`, `leave_out` and the reads.
+A handler records what is to be sent (`put`), claims what may go out now (`claim`), sends it without an open
+transaction, and reports the outcome (`settle`). After a crash, the row shows how far the message got.
+`jobdeck.core.programme.messaging.delivery` does these steps; handlers call `put`, `leave_out` and the reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Kind = Literal["unread_alert", "admin_alert", "parent_probe", "announcement"]
 Channel = Literal["email", "sms"]
 
 PROVIDERS: Final[dict[str, str]] = {"email": "sendgrid", "sms": "twilio"}
-"""Which provider carries a channel."""
+"""The provider of each channel."""
 
 RATE_BURST: Final = 5
 _REFUSED: Final = "JD001"
@@ -38,7 +38,7 @@ _REFUSED: Final = "JD001"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When people may be written to. Caps are messages to one person in one day of `zone`; times are HH:MM."""
+    """When people may be sent messages. Caps are messages per person and day in `zone`; times are HH:MM."""
 
     zone: str = "UTC"
     quiet_from: str | None = None
@@ -48,7 +48,6 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        """The policy that the settings describe."""
         start, _, end = settings.quiet_hours.partition("-")
         return cls(
             zone=settings.quiet_tz,
@@ -61,10 +60,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One message that is to be sent.
+    """One message to send.
 
-    `recipient` is the person's id (a profile's for alerts, a competitor's otherwise), `data` what its template needs.
-    `window_minutes` is the least time since the last message of this kind, channel and person; None: no such rule.
+    `recipient` is a profile id for alerts and a competitor id otherwise; `data` holds the values of the template.
+    `window_minutes` is the minimum time since the last message of this kind and channel to this person, or None.
     """
 
     kind: Kind
@@ -78,10 +77,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the outbox says to an intent.
+    """The outbox's answer to an intent.
 
-    `verdict` is `queued` (send it now), `waiting` (not before its next attempt), `in_flight`, `sent`, `uncertain`,
-    `failed` (all four: this dedupe key was dealt with before), or why it must not be sent: `suppressed`,
+    `verdict` is `queued` (send it now), `waiting` (its next attempt is later), `in_flight`, `sent`, `uncertain` or
+    `failed` (the state of an earlier message with this dedupe key), or why it must not be sent: `suppressed`,
     `unsubscribed`, `opted_out`, `number_unusable`, `preference_off`, `window`, `daily_cap`, `quiet_hours`.
     """
 
@@ -97,7 +96,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A person who is not sent anything, and why: a short word such as `no_channel`."""
+    """A person who gets no message, and the reason: a short word such as `no_channel`."""
 
     kind: Kind
     recipient: UUID | None
@@ -107,7 +106,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A message that this run alone may send, once: `attempt` is its fence."""
+    """A message that only this run may send, once; `attempt` is the fencing number."""
 
     id: UUID
     attempt: int
@@ -120,7 +119,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one attempt. `wait` is seconds until a retry, `most_attempts` after how many it fails for good."""
+    """The outcome of one attempt. `wait` is seconds until a retry; after `most_attempts` the message has failed."""
 
     id: UUID
     attempt: int
@@ -136,7 +135,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep gave up: attempts whose sender died, and alerts that nobody sent within a day."""
+    """What a sweep gave up: attempts whose sender died (`uncertain`), and alerts not sent within a day (`expired`)."""
 
     uncertain: int
     expired: int
@@ -144,7 +143,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One message, or one person left out (`left_out` says why); the address is masked."""
+    """One message, or one person left out (`left_out` is the reason); the address is masked."""
 
     job_id: UUID | None
     run_token: int | None
@@ -169,18 +168,18 @@ class Receipt:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turns what the schema's functions say to a person into errors of Jobdeck.
+    """Converts refusals of the SQL functions into errors of Jobdeck.
 
     Raises:
-        Refused: the function refused, with its sentence.
-        ConfigurationError: `QUIET_TZ` is no time zone that the database knows.
+        Refused: the function refused, with its message.
+        ConfigurationError: the database does not know the time zone `QUIET_TZ`.
     """
     try:
         yield
     except psycopg.errors.InvalidParameterValue as error:
         if "time zone" in (error.diag.message_primary or ""):
             raise ConfigurationError(
-                "QUIET_TZ is no time zone that the database knows. Write it like America/New_York."
+                "The database does not know the time zone in QUIET_TZ. Write it like America/New_York."
             ) from None
         raise
     except psycopg.Error as error:
@@ -198,12 +197,12 @@ def put(
     run_token: int | None,
     dry_run: bool = False,
 ) -> list[Decision]:
-    """Puts intents down, one answer for each in their order; works inside the caller's transaction.
+    """Records intents in the caller's transaction; returns one decision for each, in order.
 
-    Whoever must not be written to is put on record with the reason. With `dry_run` nothing is written.
+    People who must not be sent a message are recorded with the reason. With `dry_run` nothing is written.
 
     Raises:
-        ConfigurationError: `QUIET_TZ` is no time zone that the database knows.
+        ConfigurationError: the database does not know the time zone `QUIET_TZ`.
     """
     entries = [
         {
@@ -240,7 +239,7 @@ def put(
 
 
 def leave_out(conn: Connection, people: Sequence[LeftOut], *, job_id: UUID | None, run_token: int | None) -> None:
-    """Puts on record whom the handler itself leaves out."""
+    """Records people whom the handler itself leaves out."""
     entries = [
         {
             "kind": one.kind,
@@ -257,7 +256,7 @@ def leave_out(conn: Connection, people: Sequence[LeftOut], *, job_id: UUID | Non
 def claim(
     conn: Connection, ids: Sequence[UUID], *, lease_seconds: float, job_id: UUID | None, run_token: int | None
 ) -> list[Claimed]:
-    """Takes those that may be sent now. What is not in the answer must not be sent."""
+    """Claims the messages that may be sent now. Messages that are not returned must not be sent."""
     with conn.cursor(row_factory=class_row(Claimed)) as cursor:
         return cursor.execute(
             "select * from outbox_claim(%s, %s, %s, %s)", (list(ids), lease_seconds, job_id, run_token)
@@ -265,7 +264,7 @@ def claim(
 
 
 def settle(conn: Connection, results: Sequence[Result]) -> dict[UUID, str]:
-    """Reports attempts; answers with the state of each message for which the report counted."""
+    """Reports attempts; returns the new state of each message whose report was accepted."""
     entries = [
         {
             "id": str(result.id),
@@ -285,62 +284,61 @@ def settle(conn: Connection, results: Sequence[Result]) -> dict[UUID, str]:
 
 
 def sweep(conn: Connection) -> Swept:
-    """Gives up what dead senders left in flight: it becomes `uncertain`. Every messaging job begins with this."""
+    """Marks messages of dead senders as `uncertain`. Every messaging job calls this first."""
     with conn.cursor(row_factory=class_row(Swept)) as cursor:
         return cursor.execute("select uncertain, expired from outbox_sweep()").fetchall()[0]
 
 
 def decide(conn: Connection, ids: Sequence[UUID], *, send_again: bool, actor: str) -> int:
-    """A person's decision on uncertain messages: queued again, or given up. Returns how many; audited."""
+    """Queues uncertain messages again or gives them up, as a person decided; returns their number. Audited."""
     row = conn.execute("select outbox_decide(%s, %s, %s)", (list(ids), send_again, actor)).fetchall()[0]
     return int(row[0])
 
 
 def reserve(conn: Connection, provider: str, rate: float, *, longest: float) -> float | None:
-    """Takes a place in the provider's queue of requests, which all workers share.
+    """Reserves the next request within a provider's rate limit, which all workers share.
 
     Args:
         conn: the database.
         provider: `sendgrid` or `twilio`.
-        rate: requests a second.
-        longest: seconds beyond which no place is taken.
+        rate: requests per second.
+        longest: longest acceptable wait in seconds.
 
     Returns:
-        Seconds to wait before the request, or None where that is more than `longest`.
+        Seconds to wait before the request; None, and nothing is reserved, if that is more than `longest`.
     """
     row = conn.execute("select outbox_reserve(%s, %s, %s, %s)", (provider, rate, RATE_BURST, longest)).fetchall()[0]
     return None if row[0] is None else float(row[0])
 
 
 def close_provider(conn: Connection, provider: str, seconds: float) -> None:
-    """Keeps all workers away from a provider that asked for a pause."""
+    """Makes all workers pause their requests to a provider for `seconds`."""
     conn.execute("select outbox_close_provider(%s, %s)", (provider, seconds))
 
 
 def closed_for(conn: Connection, provider: str) -> float:
-    """Seconds for which the provider is still closed; 0 when it is open."""
+    """Seconds left of a provider's pause; 0 if there is none."""
     return float(conn.execute("select outbox_closed_for(%s)", (provider,)).fetchall()[0][0])
 
 
 def record_events(conn: Connection, events: Sequence[Json]) -> int:
-    """Keeps delivery events, each once by provider and `event_key`; returns how many were new.
+    """Stores delivery events, each once by provider and `event_key`; returns the number of new ones.
 
-    The keys of an event are those that `email_events` and `sms` make. It is safe to answer
-    the provider once this has committed; `apply_events` does the rest.
+    `email_wire` and `sms_wire` make these events. Answer the provider after the commit; `apply_events` does the rest.
     """
     return int(conn.execute("select outbox_record_events(%s::jsonb)", (json.dumps(list(events)),)).fetchall()[0][0])
 
 
 def record_pulled(conn: Connection, events: Sequence[Json], cursors: Mapping[str, str], *, actor: str) -> int:
-    """Keeps events that a person had fetched, as `record_events` does, and how far each source was read; audited."""
+    """Stores fetched events like `record_events`, and the position in each source. Audited."""
     kept = (json.dumps(list(events)), json.dumps(dict(cursors)), actor)
     return int(conn.execute("select outbox_record_pulled(%s::jsonb, %s::jsonb, %s)", kept).fetchall()[0][0])
 
 
 def apply_events(conn: Connection, *, limit: int = 1000) -> Json:
-    """Applies up to `limit` waiting events, the oldest first; returns counts: seen, applied, unmatched, failed.
+    """Applies up to `limit` waiting events, oldest first; returns counts: seen, applied, unmatched, failed.
 
-    In whatever order and however often they came, they end as the precedence of outcomes says.
+    The result depends on the precedence of outcomes, not on the order or number of the events.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
@@ -356,7 +354,7 @@ def receipts(
     campaign_id: UUID | None = None,
     limit: int = 200,
 ) -> list[Receipt]:
-    """Who was sent what by a job, in one of its runs or for a campaign, and who was left out; masked, oldest first."""
+    """Messages and left-out people of a job, of one of its runs, or of a campaign; masked, oldest first."""
     with conn.cursor(row_factory=class_row(Receipt)) as cursor:
         return cursor.execute(
             """
@@ -373,7 +371,7 @@ def receipts(
 def reveal(
     conn: Connection, *, job_id: UUID | None = None, campaign_id: UUID | None = None, actor: str, reason: str
 ) -> dict[UUID, str]:
-    """Whole addresses by message id, for one who gives a reason; the look is audited.
+    """Full addresses by message id; the access and its reason are audited.
 
     Raises:
         Refused: the reason is empty.

@@ -1,7 +1,7 @@
-"""Release forms whose parent's address is to be probed: which are due, which are not and why, and what became of them.
+"""Release forms whose parent's address needs a probe mail: which are due, which are skipped, and the outcomes.
 
-The forms of one address share one probe. A form is bound to its probe before that is sent, so that an event about it
-finds the form whenever it comes.
+The forms of one address share one probe. A form is bound to its probe before the mail is sent, so that an event about
+the mail always finds the form.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 RESEND = "24 hours"
-"""After so long a probe of which nobody knows whether it went out is sent again, once."""
+"""A probe with an uncertain outcome is sent again, once, after this time."""
 
 REUSE = "30 days"
-"""A probe of an address counts for so long for other forms of the same address."""
+"""For this time a probe also counts for other forms of the same address."""
 
 UNCONFIRMED = "72 hours"
-"""After so long without an event a probe counts as unconfirmed."""
+"""A probe without an event for this time counts as unconfirmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An address to probe, with the forms it stands on, oldest first.
+    """An address to probe, with its forms, oldest first.
 
     `key` is the dedupe key of a probe that is still to be sent; `attempt` counts probes of the first form, from 1.
-    `elsewhere` counts forms that were sent to another address than the profile has now.
+    `elsewhere` counts forms that were sent to another address than the profile's current one.
     """
 
     address: str = field(repr=False)
@@ -47,12 +47,12 @@ class Due:
 
 
 def lock(conn: psycopg.Connection[Any]) -> None:
-    """Lets one transaction at a time decide about forms; it ends with the caller's."""
+    """Takes the lock under which one transaction at a time decides about forms, until the end of the transaction."""
     conn.execute("select pg_advisory_xact_lock(hashtextextended('release_parent_email_verification', 0))")
 
 
 def time_out(conn: psycopg.Connection[Any]) -> int:
-    """Marks probes of which nothing was heard as unconfirmed; a late event still counts. Returns how many."""
+    """Marks probes without an event as unconfirmed; returns their number. A late event still counts."""
     return conn.execute(
         """
         update agreements a set recipient_email_verification_status = 'unconfirmed', updated_at = now()
@@ -67,13 +67,13 @@ def time_out(conn: psycopg.Connection[Any]) -> int:
 
 
 def skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) -> dict[str, int]:
-    """How many unprobed forms are not to be probed, by reason; nothing is written."""
+    """Number of forms that are skipped, by reason; writes nothing."""
     found = conn.execute("select reason, forms from programme_probe_skips(%s, %s)", (float(stale_hours), most))
     return dict(found.fetchall())
 
 
 def keep_skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) -> None:
-    """Writes down on the forms why they are not probed, as `skips` counts it, and that they are no longer skipped."""
+    """Stores on each form why it is skipped, as in `skips`, and clears the reason of forms no longer skipped."""
     conn.execute(
         """
         update agreements f set recipient_email_verification_skip_reason = judged.reason
@@ -85,7 +85,7 @@ def keep_skips(conn: psycopg.Connection[Any], *, stale_hours: float, most: int) 
 
 
 def adopt(conn: psycopg.Connection[Any], *, stale_hours: float) -> int:
-    """Binds forms that were not probed to a recent probe of the same address; returns how many."""
+    """Binds forms without a probe to a recent probe of the same address; returns their number."""
     return conn.execute(
         """
         update agreements a
@@ -122,12 +122,11 @@ def adopt(conn: psycopg.Connection[Any], *, stale_hours: float) -> int:
 
 
 def due(conn: psycopg.Connection[Any], *, stale_hours: float, most: int, limit: int, ahead: bool = False) -> list[Due]:
-    """The addresses to probe now, oldest form first, each once with all the forms that wait for it.
+    """The addresses to probe now, oldest form first, each with all its forms.
 
-    A form is due that was never probed; whose probe was not sent, or not known to be (`RESEND`); whose mail was blocked
-    for a time; or whose parent's address has changed since. Forms that are not to be probed do not count, nor those
-    that share a probe by `adopt`. `ahead` is for a preview: addresses are masked and keys left away, and no right to
-    see them is needed.
+    A form is due if it was never probed, its probe failed or is uncertain (`RESEND`), its mail was blocked for a
+    time, or the parent's address has changed. Skipped forms and those that `adopt` binds are not due. `ahead` is for a
+    preview: addresses are masked and keys omitted, so no right to read them is needed.
     """
     with conn.cursor(row_factory=class_row(Due)) as cursor:
         return cursor.execute(
@@ -139,7 +138,7 @@ def due(conn: psycopg.Connection[Any], *, stale_hours: float, most: int, limit: 
 
 
 def bind(conn: psycopg.Connection[Any], one: Due, outbox_id: UUID, *, again: bool) -> None:
-    """Binds forms to their probe before it is sent; `again` where the probe is one that was put down before."""
+    """Binds forms to their probe before it is sent; `again` means that the probe is already in the outbox."""
     conn.execute(
         """
         update agreements a
@@ -161,19 +160,19 @@ def bind(conn: psycopg.Connection[Any], one: Due, outbox_id: UUID, *, again: boo
 
 
 def retire(conn: psycopg.Connection[Any]) -> int:
-    """Takes back probes still to be sent that no form waits for any more; returns how many."""
+    """Withdraws unsent probes that no form needs any more; returns their number."""
     return int(conn.execute("select outbox_retire_probes()").fetchall()[0][0])
 
 
 def skip(conn: psycopg.Connection[Any], one: Due, reason: str) -> None:
-    """Writes down that forms are not probed after all."""
+    """Stores the reason why these forms are not probed after all."""
     conn.execute(
         "update agreements set recipient_email_verification_skip_reason = %s where id = any (%s)", (reason, one.forms)
     )
 
 
 def noted(conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
-    """What an attempt came to, on the forms bound to it. An event that came first stays what it is."""
+    """Stores the state of an attempt on its forms, without overwriting an event that arrived earlier."""
     conn.execute(
         """
         update agreements a

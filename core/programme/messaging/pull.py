@@ -1,7 +1,7 @@
-"""Fetches from the providers what became of messages, for whoever has no receiver for their events, or lost some.
+"""Fetches delivery results from the providers, for sites without a webhook receiver or after lost events.
 
-Suppression lists since the last time, the e-mail log of categories with open messages, the status of open texts, and
-answers such as STOP. Everything becomes events like those that a provider brings by itself; known ones are ignored.
+Reads suppression lists since the last pull, the e-mail log of categories with open messages, the status of open
+texts, and answers such as STOP. The results become the same events as webhooks make; known events are ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenMail:
-    """Mail under one category of which the outcome is not known, and when the first of it went out."""
+    """Mails of one category with an open outcome, and the time when the first was sent."""
 
     category: str
     since: datetime
@@ -41,26 +41,25 @@ class OpenMail:
 
 @dataclass(frozen=True, slots=True)
 class OpenText:
-    """One text message of which the outcome is not known."""
+    """One text message with an open outcome."""
 
     outbox_id: UUID
     sid: str
 
 
 def clock(conn: psycopg.Connection[Any]) -> datetime:
-    """The database's time."""
     at: datetime = conn.execute("select now()").fetchall()[0][0]
     return at
 
 
 def cursor_of(conn: psycopg.Connection[Any], name: str) -> str | None:
-    """Where a source was left, or None."""
+    """The stored position in a source, or None."""
     row = conn.execute("select position from provider_cursors where name = %s", (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[OpenMail]:
-    """Categories with mail that is taken or uncertain and not older than that."""
+    """Categories with accepted or uncertain mails younger than this."""
     with conn.cursor(row_factory=class_row(OpenMail)) as cursor:
         return cursor.execute(
             """
@@ -76,7 +75,7 @@ def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[Op
 
 
 def open_texts(conn: psycopg.Connection[Any], younger_than: timedelta, limit: int) -> list[OpenText]:
-    """Text messages that are taken and not older than that, oldest first."""
+    """Accepted text messages younger than this, oldest first."""
     with conn.cursor(row_factory=class_row(OpenText)) as cursor:
         return cursor.execute(
             """
@@ -92,20 +91,20 @@ def open_texts(conn: psycopg.Connection[Any], younger_than: timedelta, limit: in
 Json = dict[str, Any]
 
 OPEN_FOR: Final = timedelta(hours=72)
-"""Messages older than this are not asked about any more."""
+"""Messages older than this are not checked any more."""
 
 OVERLAP: Final = timedelta(minutes=10)
-"""Lists are read again from this long before the last time: providers enter some late."""
+"""Lists are read again from this long before the last pull, because providers add some entries late."""
 
 FIRST_TIME: Final = timedelta(days=7)
 PAGE: Final = 500
 LOG_PAGE: Final = 1000
-"""The most that one search of the e-mail log answers; it has no second page (SendGrid, "Filter all messages")."""
+"""Limit of one search in the e-mail log, which has no second page (SendGrid, "Filter all messages")."""
 
 TEXTS: Final = 200
 MOST_PAGES: Final = 200
 LATEST: Final = 253_402_300_800
-"""The year 10000 in unix seconds: no list entry is that young."""
+"""The year 10000 in unix seconds; later times are invalid."""
 APPLY: Final = 1000
 
 _LISTS: Final = {
@@ -120,7 +119,7 @@ _LOGGED: Final = {"delivered", "bounced", "blocked", "dropped"}
 
 @dataclass(slots=True)
 class Pulled:
-    """What was fetched: events by source, and what could not be fetched or needs a person."""
+    """The result of a pull: events by source, counts, and warnings for a person."""
 
     sources: dict[str, int] = field(default_factory=dict)
     new: int = 0
@@ -135,10 +134,10 @@ class Pulled:
 def pull(
     conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, actor: str, dry_run: bool = False
 ) -> Pulled:
-    """Fetches results and applies them, audited; with `dry_run` nothing is kept, and the counts are what would be.
+    """Fetches results and applies them. Audited. With `dry_run` nothing is stored and the counts are a preview.
 
     Raises:
-        MessagingError: a provider refused, failed or could not be reached; nothing of this pull was kept.
+        MessagingError: a provider refused, failed or could not be reached; nothing of this pull was stored.
     """
     now = clock(conn)
     found = Pulled()
@@ -147,7 +146,7 @@ def pull(
     if settings.sms_enabled:
         _Texts(conn, clients.sms, now, found).fetch()
     if settings.sendgrid_api_key is None and not settings.sms_enabled:
-        found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set: there is nobody to ask.")
+        found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set, so there is no provider to ask.")
     with conn.transaction(force_rollback=dry_run):
         _keep(conn, found, actor)
     return found
@@ -167,7 +166,7 @@ def _keep(conn: psycopg.Connection[Any], found: Pulled, actor: str) -> None:
 
 
 class _Mail:
-    """What SendGrid knows."""
+    """Fetches results from SendGrid."""
 
     def __init__(
         self, conn: psycopg.Connection[Any], client: EmailClient, settings: Settings, now: datetime, found: Pulled
@@ -188,7 +187,7 @@ class _Mail:
             for category in open_mail(self._conn, OPEN_FOR):
                 self._log(category)
         except MessagingError as error:
-            # Not every account has the log; the lists tell the failures all the same.
+            # Not every account has the log; the suppression lists still report the failures.
             self._found.warnings.append(f"The e-mail log could not be read, so deliveries stay unconfirmed. {error}")
 
     def _list(self, name: str, event: str) -> None:
@@ -203,7 +202,7 @@ class _Mail:
             if len(entries) < PAGE:
                 self._found.cursors[f"sendgrid:{name}"] = str(end)
                 return
-        self._found.warnings.append(f"SendGrid's list {name} is longer than {MOST_PAGES * PAGE}; pull again.")
+        self._found.warnings.append(f"SendGrid's list {name} has more than {MOST_PAGES * PAGE} entries; pull again.")
 
     def _group(self, group: int) -> None:
         content = _parsed(self._client.get(("asm", "groups", str(group), "suppressions"), {}))
@@ -225,7 +224,7 @@ class _Mail:
                 self._add("log", _logged(entry, self._now))
 
     def _search(self, category: str, start: datetime, end: datetime) -> Iterator[Json]:
-        """All entries of a span of time; one that does not fit into an answer is halved, down to a second."""
+        """All entries of a time span. A span with too many entries is halved, down to one second."""
         query = (
             f"categories IN ('{category}') AND sg_message_id_created_at >= TIMESTAMP \"{_stamp(start)}\" "
             f'AND sg_message_id_created_at < TIMESTAMP "{_stamp(end)}"'
@@ -238,7 +237,7 @@ class _Mail:
         if len(entries) < LOG_PAGE or half <= start.replace(microsecond=0):
             if len(entries) >= LOG_PAGE:
                 self._found.warnings.append(
-                    f"The e-mail log of {category} answers with {LOG_PAGE} entries at most; some stay unconfirmed."
+                    f"The e-mail log of {category} returns at most {LOG_PAGE} entries; some stay unconfirmed."
                 )
             yield from entries
             return
@@ -251,7 +250,7 @@ class _Mail:
 
 
 class _Texts:
-    """What Twilio knows."""
+    """Fetches results from Twilio."""
 
     def __init__(self, conn: psycopg.Connection[Any], client: SmsClient, now: datetime, found: Pulled) -> None:
         self._conn = conn
@@ -337,7 +336,7 @@ def _parsed(content: bytes) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise MessagingError("SendGrid's answer is not JSON. Nothing of it was kept; pull again later.") from None
+        raise MessagingError("SendGrid's answer is not JSON. Nothing was stored; pull again later.") from None
 
 
 def _objects(content: bytes) -> list[Json]:

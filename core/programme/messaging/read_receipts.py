@@ -1,4 +1,4 @@
-"""Archived messages without a read receipt, and the receipts they lack."""
+"""Finds archived messages without a read receipt and inserts the missing receipts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one batch did; the place it ended at, None where nothing was left."""
+    """The result of one batch, and the position of its last message, or None if there was none."""
 
     scanned: int
     inserted: int
@@ -25,7 +25,7 @@ class Batch:
 
 
 def missing(conn: psycopg.Connection[Any], most: int | None) -> int:
-    """How many archived messages lack a receipt, up to `most`."""
+    """Number of archived messages without a receipt, up to `most`."""
     row = conn.execute(
         """
         select count(*) from (
@@ -40,7 +40,7 @@ def missing(conn: psycopg.Connection[Any], most: int | None) -> int:
 
 
 def first(conn: psycopg.Connection[Any], count: int) -> list[UUID]:
-    """The first archived messages without a receipt, in the order in which they are filled in."""
+    """The ids of the first archived messages without a receipt, in the order of `fill`."""
     rows = conn.execute(
         """
         select s.message_id from message_user_state s
@@ -54,9 +54,9 @@ def first(conn: psycopg.Connection[Any], count: int) -> list[UUID]:
 
 
 def fill(conn: psycopg.Connection[Any], size: int, *, after: tuple[str, str] | None) -> Batch:
-    """Inserts the receipts that the next archived messages lack, read when they were archived.
+    """Inserts the missing receipts of the next archived messages, with the archive time as the read time.
 
-    `after` is the time and id of the last one looked at: the id settles the order of those archived at the same time.
+    `after` is the archive time and id of the last message processed.
     """
     at, last = after if after is not None else (None, None)
     with conn.cursor(row_factory=class_row(Batch)) as cursor:

@@ -1,4 +1,4 @@
-"""What the alert and probe jobs share: payload fields, sending by channel, and how a run ends by what was sent."""
+"""Shared by the alert and probe jobs: payload fields, sending per channel, and the end of a run."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Roles = Annotated[list[Role], Field(min_length=1, max_length=2)]
 Minutes = Annotated[int, Field(strict=True, ge=1, le=43_200)]
 
 SAMPLE: Final = 10
-"""Ids that a preview names."""
+"""Maximum number of ids in a preview."""
 
 RESULTS: Final = 25
-"""People whose results an output lists."""
+"""Maximum number of people whose results an output lists."""
 
 NOT_TAKEN: Final = frozenset({"queued", "failed", "uncertain"})
 """States after an attempt in which the provider is not known to have taken the message."""
@@ -44,10 +44,10 @@ CHANNELS: Final[tuple[Channel, ...]] = ("email", "sms")
 
 
 def require_providers(ctx: JobContext, *, sms: bool) -> None:
-    """Sees to it, before anything is touched, that all there is to send with is set.
+    """Checks the providers' settings before anything is changed.
 
     Raises:
-        SettingMissing: naming the setting.
+        SettingMissing: names the missing setting.
     """
     ctx.clients.email.check()
     if sms and ctx.settings.sms_enabled:
@@ -55,24 +55,23 @@ def require_providers(ctx: JobContext, *, sms: bool) -> None:
 
 
 def masked(conn: psycopg.Connection[Any], channel: Channel, address: str) -> str:
-    """An address as it may be shown."""
     return str(conn.execute("select outbox_mask(%s, %s)", (channel, address)).fetchall()[0][0])
 
 
 def mail_sample(to: str, body: Body) -> Json:
-    """A rendered mail as a preview shows it; `to` is masked already."""
+    """A rendered mail for a preview; `to` is already masked."""
     return {"channel": "email", "to": to, "subject": body.subject, "text": body.text}
 
 
 def one_line(*names: str | None, otherwise: str) -> str:
-    """The first name that says something, on one line."""
+    """The first name that is not blank, on one line; `otherwise` if there is none."""
     return next((line for name in names if (line := " ".join((name or "").split()))), otherwise)
 
 
 class Sending:
-    """What one run sends. A channel that cannot go on is closed for the run, and the other goes on without it.
+    """Sends the messages of one run. A channel that fails is closed for the rest of the run; the other continues.
 
-    `after` is told the state of each message in the transaction that settles it, as `delivery.deliver` has it.
+    `after` gets the state of each message in the transaction that settles it, as in `delivery.deliver`.
     """
 
     def __init__(
@@ -95,23 +94,23 @@ class Sending:
         self._states: dict[tuple[UUID, str], str] = {}
 
     def is_open(self, channel: Channel) -> bool:
-        """Whether messages of this channel can still go out in this run."""
+        """Whether this run can still send messages of this channel."""
         return channel not in self._stopped
 
     @property
     def left_for_later(self) -> bool:
-        """Whether something that may well go out is still to be sent."""
+        """Whether some messages are to be tried again later."""
         return bool(self.total.retried or self._waiting)
 
     def skip(self, reason: str) -> None:
-        """Counts somebody to whom the handler itself sends nothing."""
+        """Counts a person whom the handler itself leaves out."""
         self.left_out[reason] += 1
 
     def send(self, decisions: Iterable[Decision]) -> Mapping[tuple[UUID, str], str]:
-        """Sends what may be sent now; returns the state by person and channel of what was tried.
+        """Sends what may be sent now; returns the state of each tried message by person and channel.
 
         Raises:
-            Cancelled: the run is to stop.
+            Cancelled: the run was asked to stop.
             TemplateError: a template cannot be rendered.
         """
         self._states = {}
@@ -144,7 +143,7 @@ class Sending:
             self.accepted[claimed.channel] += 1
 
     def counts(self) -> Json:
-        """The part of an output that tells what was sent, and who was left out and why."""
+        """Counts for the output: messages by outcome, and people left out by reason."""
         return {
             "accepted": self.total.accepted,
             "retried": self.total.retried + self._waiting,
@@ -155,16 +154,16 @@ class Sending:
 
     @property
     def failed(self) -> int:
-        """Messages that were not sent, or of which that is not known."""
+        """Number of messages that failed or are uncertain."""
         return self.total.failed + self.total.uncertain
 
     def raise_if_unfinished(self) -> None:
-        """Ends the run as failed where a channel was closed, nothing at all was accepted, or something is left.
+        """Fails the run if a channel was closed, nothing was accepted, or messages are left for later.
 
         Raises:
             ProviderConfigError: a setting is missing or not accepted.
-            PermanentError: the provider will not send such messages to anyone.
-            RetryLater: saying what was sent, what was not, and when the job goes on.
+            PermanentError: the provider refuses such messages for every recipient.
+            RetryLater: names what was sent, what was not, and when the job resumes.
         """
         stops = list(self._stopped.values())
         for stop in stops:
@@ -174,7 +173,7 @@ class Sending:
             raise self._with_counts(max((one for one in stops if isinstance(one, RetryLater)), key=_seconds))
         if self.total.attempted and not self.total.accepted and set(self.total.by_class) == {"payload_refused"}:
             raise PermanentError(
-                f"None of {self.total.attempted} {self._what} was accepted: the provider refuses such a message. "
+                f"None of {self.total.attempted} {self._what} was accepted: the provider refuses this kind of message. "
                 "Correct the template or the sender's settings, then retry."
             )
         self.total.raise_if_all_failed(self._what)
@@ -182,7 +181,7 @@ class Sending:
             raise RetryLater(
                 RETRY_SECONDS,
                 f"{self.total.accepted} {self._what} were sent, {self.total.retried + self._waiting} could not be "
-                f"taken yet{self._why()}; the job goes on in {RETRY_SECONDS:.0f} s.",
+                f"sent yet{self._why()}. The job resumes in {RETRY_SECONDS:.0f} s.",
             )
 
     def _why(self) -> str:
@@ -190,10 +189,10 @@ class Sending:
         return f" ({words})" if words else ""
 
     def _with_counts(self, stop: RetryLater) -> RetryLater:
-        told = f"{self.total.accepted} {self._what} were sent. {stop}"
+        message = f"{self.total.accepted} {self._what} were sent. {stop}"
         if isinstance(stop, RateLimited):
-            return RateLimited(stop.seconds, f"{told} The job goes on in {stop.seconds:.0f} s.", code=stop.code)
-        return RetryLater(stop.seconds, told)
+            return RateLimited(stop.seconds, f"{message} The job resumes in {stop.seconds:.0f} s.", code=stop.code)
+        return RetryLater(stop.seconds, message)
 
 
 def _seconds(stop: RetryLater) -> float:
@@ -201,11 +200,11 @@ def _seconds(stop: RetryLater) -> float:
 
 
 EXPENDABLE = ("name", "dashboard_url")
-"""What a text that is too long for one part does without, first one, then both."""
+"""Values that are left out, one after the other, if a text does not fit one segment."""
 
 
 def notice(settings: Settings, kind: Kind, channel: Channel, address: str, data: Mapping[str, Any]) -> Email | Sms:
-    """The message to somebody; of `data` it takes the name and how many messages wait."""
+    """Renders a notice; uses `name` and `messages` (their number) of `data`."""
     values = {
         "name": data["name"],
         "messages": data["messages"],
@@ -225,7 +224,7 @@ def notice(settings: Settings, kind: Kind, channel: Channel, address: str, data:
 
 
 def sample(ctx: JobContext, intent: Intent, name: str) -> Json:
-    """A notice as a preview shows it: to a masked address, with a word in place of the person's name."""
+    """A notice for a preview: masked address, and `name` instead of the person's name."""
     to = masked(ctx.db, intent.channel, intent.address)
     made = notice(ctx.settings, intent.kind, intent.channel, intent.address, intent.data | {"name": name})
     if isinstance(made, Sms):

@@ -1,8 +1,8 @@
-"""The words of messages, from templates: the ones that come with Jobdeck, or a site's own that go before them.
+"""Renders messages from templates: a site's own, or else the ones that come with Jobdeck.
 
-A message's parts are files of one name: `NAME.subject` and `NAME.txt`, `NAME.html` where there is one, `NAME.sms`.
-A site puts its own into the folder that `JOBDECK_TEMPLATES` names; files it leaves out stay as they are. In HTML
-every value is escaped.
+The parts of a message are the files `NAME.subject`, `NAME.txt`, `NAME.html` (optional) and `NAME.sms`. A site puts its
+own files into the folder `JOBDECK_TEMPLATES`; for missing files the built-in ones are used. In HTML every value is
+escaped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_SUBJECT: Final = 200
 UNSUBSCRIBE_URL: Final = "<%asm_group_unsubscribe_raw_url%>"
-"""What SendGrid replaces by each recipient's own link (its documentation, "Unsubscribe groups")."""
+"""SendGrid replaces this by each recipient's own link (its documentation, "Unsubscribe groups")."""
 
 
 class TemplateError(PermanentError, ConfigurationError):
@@ -35,7 +35,7 @@ class TemplateError(PermanentError, ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A mail's words."""
+    """The subject and parts of a mail."""
 
     subject: str
     text: str
@@ -43,7 +43,7 @@ class Body:
 
 
 def of(settings: Settings) -> Templates:
-    """The templates that these settings ask for."""
+    """The templates of these settings, cached."""
     return _templates(settings.templates)
 
 
@@ -53,36 +53,36 @@ def _templates(folder: Path | None) -> Templates:
 
 
 class Templates:
-    """The templates of one folder, and behind it those that come with Jobdeck. Safe between threads."""
+    """The templates of one folder, with the built-in ones as fallback. Thread-safe."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Raises `TemplateError` where the folder does not exist."""
+        """Raises `TemplateError` if the folder does not exist."""
         if folder is not None and not folder.is_dir():
             raise TemplateError(f"JOBDECK_TEMPLATES names {folder}, which is not a folder. Correct it or unset it.")
         self._environment = _environment(folder)
 
     def email(self, name: str, values: Mapping[str, Any]) -> Body:
-        """A mail from the parts of this name; the subject is one line.
+        """Renders a mail; the subject is one line.
 
         Raises:
-            TemplateError: a part is missing or uses a value that is not there.
+            TemplateError: a part is missing or uses an unknown value.
         """
         subject = " ".join(self._render(f"{name}.subject", values).split())[:LONGEST_SUBJECT]
         return Body(subject, self.text(name, values), self.html(name, values))
 
     def text(self, name: str, values: Mapping[str, Any]) -> str:
-        """The plain part.
+        """Renders the plain text part.
 
         Raises:
-            TemplateError: it is missing or uses a value that is not there.
+            TemplateError: it is missing or uses an unknown value.
         """
         return f"{self._render(f'{name}.txt', values).strip()}\n"
 
     def html(self, name: str, values: Mapping[str, Any]) -> str | None:
-        """The HTML part; None where there is no such template.
+        """Renders the HTML part; None if there is no such template.
 
         Raises:
-            TemplateError: it uses a value that is not there.
+            TemplateError: it uses an unknown value.
         """
         from jinja2 import TemplateNotFound  # noqa: PLC0415 -- imported on first use
 
@@ -93,10 +93,10 @@ class Templates:
         return self._render(f"{name}.html", values)
 
     def sms(self, name: str, values: Mapping[str, Any]) -> str:
-        """A text message, on one line.
+        """Renders a text message, on one line.
 
         Raises:
-            TemplateError: it is missing or uses a value that is not there.
+            TemplateError: it is missing or uses an unknown value.
         """
         return " ".join(self._render(f"{name}.sms", values).split())
 
@@ -108,14 +108,14 @@ class Templates:
             return self._environment.get_template(name).render(values)
         except TemplateNotFound as error:
             raise TemplateError(
-                f"There is no template {error.name}. Put it back, or into the folder of JOBDECK_TEMPLATES."
+                f"The template {error.name} is missing. Restore it, or put it into the folder JOBDECK_TEMPLATES."
             ) from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise TemplateError(
                 f"The template {name} cannot be rendered ({type(error).__name__}). Correct it."
             ) from None
         except Failed as error:
-            # Its text names places and variables of the template, and no values.
+            # The error's text contains lines and variables of the template, but no values.
             raise TemplateError(
                 f"The template {name} cannot be rendered ({type(error).__name__}: {error}). Correct it."
             ) from None
@@ -137,7 +137,7 @@ def _environment(folder: Path | None) -> Environment:
 
 
 def gsm(text: str, most: int = 160) -> str:
-    """The text in letters that a text message of one part can hold, or nothing where it has none of those."""
+    """The text in the GSM alphabet, so that it costs one segment; empty if most of it cannot be converted."""
     from jobdeck.core.programme.vendors.sms import is_gsm  # noqa: PLC0415 -- imported on first use
 
     words = " ".join(text.split())
@@ -148,9 +148,9 @@ def gsm(text: str, most: int = 160) -> str:
 
 
 def markdown(text: str) -> str:
-    """Markdown as HTML: tables and strike-through as GitHub has them, line breaks kept, HTML in it shown as text.
+    """Converts Markdown to HTML, with GitHub's tables and strike-through and with line breaks kept.
 
-    Links that would run a script are left as text.
+    HTML in the text is escaped, and links that would run a script stay plain text.
     """
     from markdown_it import MarkdownIt  # noqa: PLC0415 -- imported on first use
 
@@ -160,7 +160,7 @@ def markdown(text: str) -> str:
 
 
 def announcement(templates: Templates, subject: str, body_markdown: str, body_html: str, *, unsubscribe: bool) -> Body:
-    """A campaign's mail: its own words in the frame that the templates give.
+    """Renders a campaign's mail: its own text inside the template `announcement`.
 
     Raises:
         TemplateError: a template is missing or cannot be rendered.

@@ -1,7 +1,7 @@
-"""The ledger of onboarding: one row for each person, written before the vendor is asked to create an account.
+"""The ledger of onboarding: one row per person, written before the vendor is asked to create an account.
 
-A row belongs to the run that opened it last; a run whose row was taken over changes nothing more. `creating`
-says that a creation may be under way: until that is settled nobody asks for another one.
+A row belongs to the run that opened it last; a run that lost its row cannot change it any more. The state `creating`
+means that a request may be under way, so no other run may request this account until it is settled.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ADOPTED: Final = "adopted"
 OUTAGE: Final = "outage"
 DOUBT: Final = "doubt"
 PASSING: Final = frozenset({OUTAGE, DOUBT})
-"""Outcomes of people who failed and may go well later."""
+"""Failed outcomes that may succeed later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Who writes: the lap that attempts are counted by, its job, and the run's token."""
+    """The writer of the ledger: the lap that attempts belong to, its job, and the run's token."""
 
     lap: str
     job_id: UUID
@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an attempt came to. `sent` says that the account was asked for, with these fields."""
+    """The outcome of an attempt. `sent` means that the account was requested, with `sent_fields`."""
 
     outcome: str
     sent: bool
@@ -47,9 +47,9 @@ class Attempt:
 
 
 def open_all(conn: psycopg.Connection[Any], run: Run, people: Sequence[Person], *, doubt_seconds: float) -> set[UUID]:
-    """Opens a row for each person; left out are those whose account another job is creating at this moment.
+    """Opens a row for each person and returns their ids, without those whose account another job is creating now.
 
-    A creation in doubt stays in doubt: only an answer of the vendor settles it.
+    A row in the state `creating` stays so: only an answer of the vendor settles it.
     """
     opened = conn.execute(
         """
@@ -83,10 +83,10 @@ def open_all(conn: psycopg.Connection[Any], run: Run, people: Sequence[Person], 
 
 
 def intend(conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, *, doubt_seconds: float) -> bool:
-    """Writes that the account is about to be asked for, and which fields are sent.
+    """Records that the account is about to be requested, and with which fields.
 
     Returns:
-        Whether to ask: not where the row was taken over, nor where an earlier request may still be under way.
+        Whether to send the request. False if the row was taken over or an earlier request may still be under way.
     """
     intended = conn.execute(
         """
@@ -106,7 +106,7 @@ def intend(conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, *, doubt
 
 
 def leave(conn: psycopg.Connection[Any], run: Run, person_id: UUID, message: str, *, not_sent: bool = False) -> None:
-    """Notes why a person is left for a second look; `not_sent` settles that no account was asked for after all."""
+    """Records why a person is left for a second look; `not_sent` means that no account was requested after all."""
     conn.execute(
         """
         update public.game_platform_onboarding
@@ -129,12 +129,12 @@ def settle(
     outcome: str | None = None,
     message: str | None = None,
 ) -> Attempt | None:
-    """Ends an attempt inside the caller's transaction.
+    """Ends an attempt in the caller's transaction.
 
-    Without an outcome the account was found there: created by whoever asked for it here, else adopted.
+    An `outcome` of None means that the vendor has the account: `created` if we requested it, else `adopted`.
 
     Returns:
-        What it came to, or None where the row was taken over.
+        The attempt, or None if the row was taken over.
     """
     found = conn.execute(
         """
@@ -153,7 +153,7 @@ def settle(
 
 
 def drop(conn: psycopg.Connection[Any], run: Run, person_id: UUID) -> None:
-    """Takes back an attempt that turned out not to be due."""
+    """Deletes an open attempt that is not needed."""
     conn.execute(
         "delete from public.game_platform_onboarding "
         "where person_id = %(person)s and run_token = %(token)s and state = 'open'",
@@ -164,13 +164,13 @@ def drop(conn: psycopg.Connection[Any], run: Run, person_id: UUID) -> None:
 def second_look_in(
     conn: psycopg.Connection[Any], lap: str, *, doubt_seconds: float, pause_seconds: float
 ) -> float | None:
-    """Seconds until a second look at those who were left is worth while; None where nobody was left.
+    """Seconds until the second look at people who were left; None if nobody was left.
 
     Args:
         conn: the connection.
-        lap: whose people.
-        doubt_seconds: how long a creation that was asked for may be under way.
-        pause_seconds: how long to leave the vendor alone after it could not answer.
+        lap: the key of the lap.
+        doubt_seconds: how long a requested creation may be under way.
+        pause_seconds: how long to wait after an outage of the vendor.
     """
     found = conn.execute(
         """
@@ -186,7 +186,7 @@ def second_look_in(
 
 
 def unsettled(conn: psycopg.Connection[Any], lap: str, role: Role, *, after: UUID | None, limit: int) -> list[UUID]:
-    """The ids of the next people of a lap of whom it is still open what became of them."""
+    """The ids of the next people of a lap whose outcome is still open."""
     found = conn.execute(
         """
         select person_id from public.game_platform_onboarding
@@ -200,7 +200,7 @@ def unsettled(conn: psycopg.Connection[Any], lap: str, role: Role, *, after: UUI
 
 
 def counts(conn: psycopg.Connection[Any], lap: str, role: Role) -> dict[str, int]:
-    """How many people of a lap came to each outcome; whoever is not settled is an outage or a doubt."""
+    """Number of people of a lap by outcome; unsettled people count as `outage` or `doubt`."""
     found = conn.execute(
         """
         select case state when 'open' then 'outage' when 'creating' then 'doubt' else outcome end, count(*)
@@ -213,7 +213,7 @@ def counts(conn: psycopg.Connection[Any], lap: str, role: Role) -> dict[str, int
 
 
 def failures(conn: psycopg.Connection[Any], lap: str, role: Role, limit: int) -> list[tuple[UUID, str, str]]:
-    """Id, outcome and message of the first people of a lap who failed."""
+    """Id, outcome and message of the first `limit` people of a lap who failed."""
     return conn.execute(
         """
         select person_id, case state when 'open' then 'outage' when 'creating' then 'doubt' else outcome end,
@@ -227,7 +227,7 @@ def failures(conn: psycopg.Connection[Any], lap: str, role: Role, limit: int) ->
 
 
 def sample(conn: psycopg.Connection[Any], lap: str, role: Role, limit: int) -> list[tuple[UUID, str]]:
-    """Id and outcome of the first people of a lap who have an account now."""
+    """Id and outcome of the first `limit` people of a lap who got an account."""
     return conn.execute(
         """
         select person_id, outcome from public.game_platform_onboarding

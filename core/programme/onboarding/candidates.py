@@ -1,4 +1,4 @@
-"""Who is to be onboarded, with all that is known of each before the vendor is asked."""
+"""Reads the people to onboard and builds the vendor requests for their accounts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A coach or competitor (`user`), and the id that we choose for the account."""
+    """A coach or competitor (`user`), and the account id that we choose."""
 
     person_id: UUID
     role: Role
@@ -45,23 +45,23 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Newcomer(Person):
-    """A person to be given an account, and the request that creates it."""
+    """A person who needs an account, and the request that creates it."""
 
     new: NewUser
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a person is not given an account: a word that groups like cases, and a sentence for people."""
+    """Why a person gets no account: a word to group by, and a sentence for people."""
 
     outcome: str
     message: str
 
 
 def new_coach(coach: Coach) -> Newcomer | Refusal:
-    """The request for a coach; the region is the profile's own, else the division (one rule for every way in)."""
+    """The request for a coach's account; the region is the profile's region, else its division."""
     if not (coach.email or "").strip():
-        return Refusal("no_email", "The coach has no e-mail address; the game platform demands one. Add it.")
+        return Refusal("no_email", "The coach has no e-mail address, which the game platform requires. Add one.")
     first, _, rest = _text(coach.full_name).partition(" ")
     first_name = _text(coach.first_name) or first or "Coach"
     last_name = _text(coach.last_name) or _text(rest) or "User"
@@ -80,7 +80,7 @@ def new_coach(coach: Coach) -> Newcomer | Refusal:
 
 
 def new_competitor(competitor: Competitor, coach_synced_id: str) -> Newcomer | Refusal:
-    """The request for a competitor, who is added to a coach's account."""
+    """The request for a competitor's account, which is added to a coach's account."""
     email = _text(competitor.email_personal) or _text(competitor.email_school)
     if not email:
         return Refusal(
@@ -105,7 +105,7 @@ def new_competitor(competitor: Competitor, coach_synced_id: str) -> Newcomer | R
 
 
 def competitor_username(competitor: Competitor, email: str) -> str:
-    """The name to ask for: first.last, else the address before its @, else one made of the id."""
+    """The user name to request: first.last, else the part of the address before the @, else one made of the id."""
     full = _cleaned(f"{_text(competitor.first_name)}.{_text(competitor.last_name)}")[:LONGEST_USERNAME]
     local = _cleaned(email.partition("@")[0])[:LONGEST_USERNAME]
     for name in (full, local):
@@ -141,14 +141,12 @@ _COMPETITORS_AHEAD: Final = "select * from programme_competitors_ahead(%s)"
 _COACHES: Final = "select id, email, full_name, first_name, last_name from public.profiles where id = any (%s)"
 _COACHES_AHEAD: Final = "select * from programme_coaches_ahead(%s)"
 
-TAKEN: Final = (
-    "The id that the account would have belongs to somebody else here. Correct the game platform ids of the two."
-)
+TAKEN: Final = "Another person here already has this account id. Correct the game platform ids of the two."
 
 
 @dataclass(frozen=True, slots=True)
 class Coach:
-    """A coach, the mapping to their account, and how far this lap got with them (`state`)."""
+    """A coach, the account mapping, and this lap's `state`, `outcome` and `message`."""
 
     id: UUID
     email: str | None
@@ -171,17 +169,16 @@ class Coach:
 
     @property
     def person(self) -> Person:
-        """Who this is to the ledger."""
         return Person(self.id, "coach", self.synced_user_id)
 
     @property
     def usable(self) -> bool:
-        """Whether competitors and teams can be added to the account, as far as is known here."""
+        """Whether competitors and teams can be added to the account, by its stored status."""
         return self.mapped_id is not None and self.mapped_status in ACTIVE_STATUSES
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why this coach is given no account: the rule is the same for coaches, competitors and teams."""
+        """Why this coach gets no account; None if nothing speaks against it."""
         if not self.is_coach:
             return Refusal("coach", "The profile is not a coach's.")
         if not self.approved:
@@ -193,10 +190,7 @@ class Coach:
 
 @dataclass(frozen=True, slots=True)
 class Competitor:
-    """A competitor with what is known of the coach, the mapping to an account, and this lap's `state`.
-
-    `status` is the stored one, or for a forced onboarding the one without an account.
-    """
+    """A competitor with the coach, the account mapping, and this lap's `state`; `status` is the stored one."""
 
     id: UUID
     first_name: str
@@ -224,23 +218,22 @@ class Competitor:
 
     @property
     def person(self) -> Person:
-        """Who this is to the ledger."""
         return Person(self.id, "user", self.synced_user_id)
 
     @property
     def mapped(self) -> bool:
-        """Whether there is a mapping to an account in good standing."""
+        """Whether there is a mapping to a usable account."""
         return self.mapped_id is not None and self.mapped_status in ACTIVE_STATUSES
 
     @property
     def coach_synced_id(self) -> str | None:
-        """The coach's account where it is known and usable."""
+        """The coach's account id, if it is known and usable."""
         if self.syned_coach_user_id:
             return self.syned_coach_user_id
         return self.coach_mapped_id if self.coach_mapped_status in ACTIVE_STATUSES else None
 
     def skip_reason(self, *, force: bool) -> str | None:
-        """The word for why nothing is to be done for this competitor; None where something is."""
+        """The reason to skip this competitor; None if they are to be onboarded."""
         if not self.in_scope:
             return "out_of_scope"
         if self.mapped and not force:
@@ -249,7 +242,7 @@ class Competitor:
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why this competitor cannot be given an account before anything is asked."""
+        """Why this competitor gets no account; None if nothing speaks against it."""
         if not self.coach_approved:
             return Refusal(
                 "coach", "The competitor's coach is missing, not a coach, or not approved. Approve the coach."
@@ -258,7 +251,7 @@ class Competitor:
 
 
 def count_competitors(conn: psycopg.Connection[Any], coach_id: UUID | None, *, only_active: bool) -> int:
-    """How many competitors a scan would find."""
+    """Number of competitors that `scan_competitors` finds."""
     found = conn.execute(
         """
         select count(*) from public.competitors c
@@ -273,7 +266,7 @@ def count_competitors(conn: psycopg.Connection[Any], coach_id: UUID | None, *, o
 def scan_competitors(
     conn: psycopg.Connection[Any], coach_id: UUID | None, *, only_active: bool, after: Cursor | None, limit: int
 ) -> list[Cursor]:
-    """The places of the next competitors without an account whose profile is complete, by (created_at, id)."""
+    """The positions of the next competitors without an account whose profile is complete, by (created_at, id)."""
     with conn.cursor(row_factory=class_row(Cursor)) as cursor:
         return cursor.execute(
             """
@@ -303,9 +296,9 @@ def competitors(
     force: bool,
     ahead: bool = False,
 ) -> list[Competitor]:
-    """Everything needed about these competitors, in the order given; those that do not exist are left out.
+    """Reads these competitors in the order given; those that do not exist are left out.
 
-    `ahead` is for a preview: of names and addresses there is the shape only, and no right to see them is needed.
+    `ahead` is for a preview: names and addresses are replaced by placeholders, so no right to read them is needed.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
@@ -334,17 +327,16 @@ def competitors(
             """,
             {"ids": list(ids), "lap": lap, "coach": coach_id, "active": only_active, "force": force},
         ).fetchall()
-        told = cursor.execute(_COMPETITORS_AHEAD if ahead else _COMPETITORS, (list(ids),)).fetchall()
-    return [Competitor(**row) for row in _joined(ids, found, told)]
+        personal = cursor.execute(_COMPETITORS_AHEAD if ahead else _COMPETITORS, (list(ids),)).fetchall()
+    return [Competitor(**row) for row in _joined(ids, found, personal)]
 
 
 def count_coaches(conn: psycopg.Connection[Any]) -> int:
-    """How many coaches there are."""
     return int(conn.execute("select count(*) from public.profiles where role = 'coach'").fetchall()[0][0])
 
 
 def scan_coaches(conn: psycopg.Connection[Any], *, after: UUID | None, limit: int) -> list[UUID]:
-    """The ids of the next coaches."""
+    """The ids of the next coaches, in order."""
     found = conn.execute(
         """
         select id from public.profiles
@@ -356,10 +348,7 @@ def scan_coaches(conn: psycopg.Connection[Any], *, after: UUID | None, limit: in
 
 
 def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str, *, ahead: bool = False) -> list[Coach]:
-    """Everything needed about these profiles, in the order given; those that do not exist are left out.
-
-    `ahead` is for a preview, as with `competitors`.
-    """
+    """Reads these profiles in the order given; those that do not exist are left out. `ahead` as in `competitors`."""
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
             """
@@ -380,21 +369,21 @@ def coaches(conn: psycopg.Connection[Any], ids: Sequence[UUID], lap: str, *, ahe
             """,
             {"ids": list(ids), "lap": lap},
         ).fetchall()
-        told = cursor.execute(_COACHES_AHEAD if ahead else _COACHES, (list(ids),)).fetchall()
-    return [Coach(**row) for row in _joined(ids, found, told)]
+        personal = cursor.execute(_COACHES_AHEAD if ahead else _COACHES, (list(ids),)).fetchall()
+    return [Coach(**row) for row in _joined(ids, found, personal)]
 
 
-def _joined(ids: Sequence[UUID], found: Sequence[Row], told: Sequence[Row]) -> list[Row]:
-    """The rows of each person put together, in the order given; without those who were deleted in between."""
-    known, words = ({row["id"]: row for row in rows} for rows in (found, told))
-    return [known[one] | words[one] for one in dict.fromkeys(ids) if one in known and one in words]
+def _joined(ids: Sequence[UUID], found: Sequence[Row], personal: Sequence[Row]) -> list[Row]:
+    """Joins the two rows of each person, in the order of `ids`; people deleted between the two reads are left out."""
+    first, second = ({row["id"]: row for row in rows} for rows in (found, personal))
+    return [first[one] | second[one] for one in dict.fromkeys(ids) if one in first and one in second]
 
 
 def statuses(conn: psycopg.Connection[Any], ids: Sequence[UUID], *, has_account: bool) -> dict[UUID, str]:
-    """What each competitor's status is, by what is filled in, with or without an account on the platform.
+    """The status of each competitor by the completeness of their data, with or without a platform account.
 
-    An adult needs a school address and a participation agreement; a minor a parent and a media release. Zero
-    years of competing are filled in; an age flag that is not set means a minor.
+    An adult needs a school address and a participation agreement; a minor needs a parent and a media release.
+    Zero years of competing counts as filled in. Without the age flag a competitor counts as a minor.
     """
     found = conn.execute("select id, status from programme_statuses(%s, %s)", (list(ids), has_account))
     return dict(found.fetchall())

@@ -1,4 +1,4 @@
-"""The accounts of coaches: those that are usable already, and those that have to be looked up or created first."""
+"""Makes sure that coaches have accounts, before competitors and teams are added to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALREADY = "already_synced"
 
 @dataclass(frozen=True, slots=True)
 class CoachAccount:
-    """What became of a coach; `synced_user_id` is the account that competitors and teams can be added to."""
+    """The outcome for a coach; `synced_user_id` is the usable account, or None."""
 
     synced_user_id: str | None
     verdict: Verdict
@@ -37,9 +37,9 @@ def settle_coaches(
     lap: str,
     on_done: Callable[[], None] = lambda: None,
 ) -> dict[UUID, CoachAccount]:
-    """Sees to it that these coaches have accounts; ids of no profile are left out.
+    """Looks up or creates the accounts of these coaches; ids without a profile are left out.
 
-    A coach who failed in this lap is not tried again in it, save for the second look at those left open.
+    A coach who failed in this lap is not tried again in it; only open outcomes get a second look.
     """
     found = candidates.coaches(conn, ids, lap)
     settled: dict[UUID, CoachAccount] = {}

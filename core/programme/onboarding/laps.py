@@ -1,7 +1,7 @@
-"""One lap through people to onboard: everybody once, then a second look at those who were left open.
+"""One lap through the people to onboard: everyone once, then a second look at those whose outcome is open.
 
-The lap is the job's checkpoint; what became of each person stands in the ledger of attempts under the lap's key, so
-that whoever takes over after a crash goes on with the rest and counts nobody twice.
+The lap is the job's checkpoint. The outcome for each person is in the ledger of attempts under the lap's key, so a
+run that takes over after a crash continues with the rest and counts nobody twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """How far a lap is. `cursor` is the walk's own; `skipped` counts people by why nothing was to be done."""
+    """Progress of a lap. `cursor` belongs to the `Walk`; `skipped` counts people by the reason for skipping them."""
 
     key: str
     second: bool = False
@@ -41,12 +41,11 @@ class Lap:
 
     @classmethod
     def load(cls, checkpoint: Json | None) -> Self | None:
-        """The lap a checkpoint holds, or None where it holds none."""
+        """Reads the lap from a checkpoint; None if there is none."""
         saved = (checkpoint or {}).get("lap")
         return cls(**saved) if isinstance(saved, dict) and isinstance(saved.get("key"), str) else None
 
     def save(self) -> Json:
-        """The checkpoint that `load` reads."""
         return {"lap": asdict(self)}
 
 
@@ -57,17 +56,17 @@ class Walk(Protocol):
     people: str
 
     def count(self) -> int:
-        """How many there are, for the progress."""
+        """Number of people, for the progress."""
 
     def page(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        """The ids of a page, and the cursor of the next one or None at the end."""
+        """The ids of a page, and the cursor of the next page or None at the end."""
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
-        """Onboards the people of a page, and counts those of whom the ledger says nothing by why that is."""
+        """Onboards the people of a page; counts those without a row in the ledger, by reason."""
 
 
 class LapRun:
-    """One run of one job on its way through a lap."""
+    """One run of one job, which is one part of a lap."""
 
     def __init__(self, ctx: JobContext, walk: Walk) -> None:
         self._ctx = ctx
@@ -77,10 +76,10 @@ class LapRun:
         self._handled = 0
 
     def run(self) -> tuple[Lap, Continue | None]:
-        """Goes on with the lap until it is finished or the run hands over.
+        """Continues the lap until it is finished or the run hands over.
 
         Returns:
-            The lap, and what to return where it is not finished.
+            The lap, and the `Continue` to return if it is not finished.
         """
         lap = Lap.load(self._ctx.checkpoint)
         if lap is None:
@@ -138,7 +137,7 @@ class LapRun:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a lap came to."""
+    """The outcome of a lap."""
 
     outcomes: dict[str, int]
     skipped: dict[str, int]
@@ -147,7 +146,7 @@ class Totals:
 
     @classmethod
     def of(cls, ctx: JobContext, lap: Lap, role: Role) -> Self:
-        """Reads them from the ledger; exact whatever crashed on the way."""
+        """Reads the counts from the ledger, so they are exact in spite of crashes."""
         key = "coachId" if role == "coach" else "competitorId"
         errors = attempts.failures(ctx.db, lap.key, role, ERRORS_TOLD)
         sample = attempts.sample(ctx.db, lap.key, role, SAMPLE)
@@ -160,21 +159,21 @@ class Totals:
 
     @property
     def good(self) -> int:
-        """People who were given their account."""
+        """Number of people who got an account."""
         return self.outcomes.get(CREATED, 0) + self.outcomes.get(ADOPTED, 0)
 
     @property
     def failures(self) -> dict[str, int]:
-        """People who were not, by why."""
+        """Number of people who got no account, by reason."""
         return {word: count for word, count in sorted(self.outcomes.items()) if word not in {CREATED, ADOPTED}}
 
 
 def judged(ctx: JobContext, people: str, output: Json, failures: dict[str, int]) -> Done:
-    """The end of a lap: done, partly done, or failed where nobody was onboarded although somebody was to be.
+    """The result of a lap that onboarded at least one person, or had nobody to onboard.
 
     Raises:
-        RetryLater: everybody failed and some may go well later.
-        PermanentError: everybody failed for reasons that time does not mend.
+        RetryLater: everybody failed, and some may succeed later.
+        PermanentError: everybody failed, and a retry would not help.
     """
     failed = sum(failures.values())
     if not failed or output["processed"] > failed:
@@ -183,4 +182,4 @@ def judged(ctx: JobContext, people: str, output: Json, failures: dict[str, int])
     first = output["errors"][0]["error"] if output["errors"] else "see the runs before this one"
     if PASSING & failures.keys():
         raise all_failed("onboarding", f"{failed} {people}", first)
-    raise PermanentError(f"None of the {failed} {people} could be onboarded. The first: {first}")
+    raise PermanentError(f"None of the {failed} {people} could be onboarded. First error: {first}")

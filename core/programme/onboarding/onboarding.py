@@ -1,8 +1,8 @@
-"""The onboarding of people, so many at a time: look each up, ask for an account where there is none, store the answer.
+"""Onboards several people at a time: looks each up, requests an account if there is none, and stores the answer.
 
-Threads do nothing but talk to the vendor; whatever is decided and stored is done here, in the run's own thread. A
-creation is never sent twice: before it stands a row that says so, and where it is not known what became of it, the
-person is left for a second look, which asks the vendor first.
+Threads only talk to the vendor; decisions and writes happen in the run's own thread. An account is never requested
+twice: a row is written before each request, and if the outcome of a request is unknown, the person is left for a
+second look, which asks the vendor first.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobContext
 
 LEFT: Final = "left"
-"""Of a person who is left for a second look."""
+"""The outcome for a person who is left for a second look."""
 ELSEWHERE: Final = "elsewhere"
-"""Of a person whom another job is onboarding at this moment."""
+"""The outcome for a person whom another job is onboarding now."""
 GONE: Final = "gone"
-"""Of a person who was deleted meanwhile."""
-NOT_ASKED: Final = "The account was not asked for yet."
+"""The outcome for a person who was deleted in the meantime."""
+NOT_ASKED: Final = "The account has not been requested yet."
 LONGEST_MESSAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one person: `created`, `adopted`, `left`, `elsewhere`, `gone`, or the word for a failure."""
+    """The outcome for one person: `created`, `adopted`, `left`, `elsewhere`, `gone`, or the word for a failure."""
 
     outcome: str
     message: str = ""
@@ -67,14 +67,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One request under way: the look-up of a person, or the creation after it."""
+    """One request under way: the look-up of a person, or the creation of the account."""
 
     newcomer: Newcomer
     creates: bool = False
 
 
 class Onboarding:
-    """The people of one run. `place` says in a few words how far the run is."""
+    """Onboards the people of one run. `place` returns the run's progress in words."""
 
     def __init__(self, ctx: JobContext, client: MetaCtfClient, lap: str, place: Callable[[], str]) -> None:
         self._ctx = ctx
@@ -87,15 +87,14 @@ class Onboarding:
         self._verdicts: dict[UUID, Verdict] = {}
 
     def take(self, newcomers: Sequence[Newcomer], *, on_done: Callable[[], None] = lambda: None) -> dict[UUID, Verdict]:
-        """Onboards people and says what became of each.
+        """Onboards people and returns the outcome for each.
 
-        Where the run is to stop, what is under way is awaited and stored first: a creation that was sent is worth
-        knowing of.
+        When the run has to stop, requests under way are awaited and stored first, so no created account is lost.
 
         Raises:
             AuthError: the token is not accepted.
             RetryLater: the vendor cannot answer.
-            Cancelled: the run is told to stop.
+            Cancelled: the run was asked to stop.
         """
         self._verdicts = {}
         opened = self._open(newcomers)
@@ -121,7 +120,7 @@ class Onboarding:
         return self._verdicts
 
     def refuse(self, refused: Iterable[tuple[Person, Refusal]]) -> None:
-        """Records people who are given no account although nothing was asked."""
+        """Records people who get no account, without asking the vendor."""
         found = list(refused)
         opened = self._open([person for person, _ in found])
         for person, refusal in found:
@@ -129,14 +128,14 @@ class Onboarding:
                 self._fail(person, refusal)
 
     def postpone(self, people: Sequence[Person], message: str) -> None:
-        """Leaves people for a second look without asking anything."""
+        """Leaves people for a second look, without asking the vendor."""
         opened = self._open(people)
         for person in people:
             if person.person_id in opened:
                 attempts.leave(self._ctx.db, self._run, person.person_id, message)
 
     def drop(self, person: Person) -> None:
-        """Takes a person who was left off the list: nothing is to be done any more."""
+        """Deletes the open attempt of a person who needs no onboarding any more."""
         attempts.drop(self._ctx.db, self._run, person.person_id)
 
     @property
@@ -153,7 +152,7 @@ class Onboarding:
         return opened
 
     def _after(self, step: _Step, future: Future[Any], under_way: Parallel[_Step]) -> bool:
-        """Handles an answer; says whether the person is done with."""
+        """Handles an answer; returns whether the person is finished."""
         try:
             answer = future.result()
         except GamePlatformError as error:
@@ -177,7 +176,7 @@ class Onboarding:
         return attempts.intend(self._ctx.db, self._run, newcomer, doubt_seconds=self._client.doubt_seconds)
 
     def _create(self, newcomer: Newcomer, give_up_at: float) -> tuple[User, bool]:
-        """Asks for the account; not where that is so late that somebody else may have taken the person over."""
+        """Requests the account, unless it is so late that another run may have taken the person over."""
         if time.monotonic() > give_up_at:
             raise TransportError("The request waited too long and was not sent.", ambiguous=False)
         return self._client.create_user(newcomer.new)
@@ -213,13 +212,13 @@ class Onboarding:
                     stored = store.store_coach(self._ctx.db, self._run, newcomer, user, outcome, problem)
                 self._judge(newcomer, stored, problem or "")
         except psycopg.errors.DeadlockDetected:
-            self._leave(newcomer, "Another transaction stood in the way.")
+            self._leave(newcomer, "A concurrent transaction caused a deadlock.")
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             # The error's own text quotes the row, which holds personal data.
             where = error.diag.constraint_name or type(error).__name__
             self._fail(
                 newcomer,
-                Refusal("taken", f"The account exists and cannot be stored here ({where}). Look for a second mapping."),
+                Refusal("taken", f"The account exists but cannot be stored ({where}). Look for a second mapping."),
             )
 
     def _fail(self, person: Person, refusal: Refusal) -> None:
@@ -232,7 +231,7 @@ class Onboarding:
         try:
             yield
         except store.PersonGoneError:
-            self._judge(person, GONE, "The person was deleted meanwhile.")
+            self._judge(person, GONE, "The person was deleted in the meantime.")
         except store.TakenOverError:
             self._judge(person, ELSEWHERE, "Another run has taken this person over.")
 
@@ -248,7 +247,7 @@ class Onboarding:
 
 
 def _in_doubt(error: GamePlatformError) -> bool:
-    """Whether a creation that failed so may have been carried out."""
+    """Whether the vendor may have created the account in spite of this error."""
     return isinstance(error, ServerError | ContractError) or (isinstance(error, TransportError) and error.ambiguous)
 
 
@@ -265,6 +264,6 @@ def _unusable(user: User) -> str | None:
     if status in ACTIVE_STATUSES:
         return None
     return (
-        f"The coach's account has the status {status}; it must be approved or user_created before competitors and "
-        "teams can be added to it. Ask the vendor to approve it."
+        f"The coach's account has the status {status}. It must be approved or user_created before competitors and "
+        "teams can be added. Ask the vendor to approve it."
     )

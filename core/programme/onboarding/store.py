@@ -1,4 +1,4 @@
-"""Stores what became of one person's onboarding: account, person, statistics and audit together, or nothing."""
+"""Stores the outcome of one person's onboarding (account, person, statistics, audit) in one transaction."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 DISCLOSED_TO: Final = "MetaCTF"
 NOT_USABLE: Final = "not_usable"
-"""Of a coach whose account exists and to which nobody can be added yet."""
+"""The outcome for a coach whose account exists, but does not accept members yet."""
 PURPOSE: Final = "Account on the game platform"
 _ENTITIES: Final = {"user": "competitor", "coach": "profile"}
 
 
 class PersonGoneError(Exception):
-    """The person was deleted here meanwhile."""
+    """The person was deleted in the meantime; nothing was stored."""
 
 
 class TakenOverError(Exception):
@@ -37,13 +37,13 @@ class TakenOverError(Exception):
 def store_competitor(
     conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None
 ) -> str:
-    """Gives a competitor the account that the vendor has; a mapping that was there is replaced by it.
+    """Stores the vendor's account for a competitor, replacing an earlier mapping.
 
     Returns:
-        What the attempt came to; see `attempts.settle` for an outcome of None.
+        The attempt's outcome; see `attempts.settle` for an `outcome` of None.
 
     Raises:
-        PersonGoneError: there is no such competitor any more.
+        PersonGoneError: the competitor was deleted.
         TakenOverError: another run has taken this person over.
         psycopg.Error: nothing was stored.
     """
@@ -90,13 +90,13 @@ def store_competitor(
 def store_coach(
     conn: psycopg.Connection[Any], run: Run, newcomer: Newcomer, user: User, outcome: str | None, problem: str | None
 ) -> str:
-    """Gives a coach the account that the vendor has. A `problem` says why it cannot be used yet.
+    """Stores the vendor's account for a coach. `problem` says why the account cannot be used yet.
 
     Returns:
-        What the attempt came to; see `attempts.settle` for an outcome of None.
+        The attempt's outcome; see `attempts.settle` for an `outcome` of None.
 
     Raises:
-        PersonGoneError: there is no such profile any more.
+        PersonGoneError: the profile was deleted.
         TakenOverError: another run has taken this person over.
         psycopg.Error: nothing was stored.
     """
@@ -140,7 +140,7 @@ def store_coach(
 
 
 def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced_user_id: str) -> None:
-    """Writes to a competitor the account that the mapping has: what an earlier onboarding left half done."""
+    """Copies the account id from the mapping to the competitor, to complete an interrupted onboarding."""
     with conn.transaction():
         conn.execute("select from public.competitors where id = %s for update", (competitor_id,))
         status = candidates.statuses(conn, [competitor_id], has_account=True).get(competitor_id)
@@ -159,7 +159,7 @@ def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced
 
 
 def repair_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: str) -> None:
-    """Writes to a coach's profile the account that the mapping has."""
+    """Copies the account id from the mapping to the coach's profile."""
     conn.execute(
         """
         update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
@@ -171,10 +171,10 @@ def repair_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: 
 
 
 def store_failure(conn: psycopg.Connection[Any], run: Run, person: Person, refusal: Refusal) -> None:
-    """Ends an attempt that failed, and tells the person's row and mapping why; the account's status stays.
+    """Ends a failed attempt and stores the reason on the person and the mapping; the account status stays.
 
     Raises:
-        PersonGoneError: the person was deleted meanwhile.
+        PersonGoneError: the person was deleted.
         TakenOverError: another run has taken this person over.
     """
     values = {"person": person.person_id, "message": refusal.message}
@@ -237,7 +237,7 @@ def _note_login(conn: psycopg.Connection[Any], user: User) -> None:
 
 
 def _disclose(conn: psycopg.Connection[Any], run: Run, person: Person, attempt: Attempt) -> None:
-    """Audits that a person's data went to the vendor, by the names of the fields that were sent."""
+    """Writes an audit row with the names of the fields that were sent to the vendor, if any were."""
     if not attempt.sent:
         return
     conn.execute(

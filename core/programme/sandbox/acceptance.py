@@ -1,4 +1,4 @@
-"""What the sandbox's mail and text vendors accepted: the log by which tests judge who was sent what, how often."""
+"""The log of messages that the sandbox's mail and text vendors accepted, for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """One message to one address that a vendor took. `at` is unix seconds; `place` counts from 0."""
+    """One accepted message to one address. `at` is unix seconds; `place` counts from 0."""
 
     place: int
     message_id: str
@@ -31,7 +31,7 @@ class Accepted:
 
 
 class AcceptanceLog:
-    """Accepted messages, oldest first. Safe between threads."""
+    """Accepted messages, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,21 +43,19 @@ class AcceptanceLog:
 
     @property
     def all(self) -> list[Accepted]:
-        """Everything since the start."""
         with self._lock:
             return list(self._all)
 
     def add(self, message_id: str, address: str, at: float, **facts: Any) -> Accepted:
-        """Notes one message."""
         with self._lock:
             accepted = Accepted(len(self._all), message_id, address, at, **facts)
             self._all.append(accepted)
             return accepted
 
     def counts(self) -> Counter[str]:
-        """How many messages each address was sent, in lower case."""
+        """Number of messages by lower-case address."""
         return Counter(one.address.strip().lower() for one in self.all)
 
     def repeated(self) -> list[str]:
-        """Addresses that were sent more than one message."""
+        """Addresses with more than one message."""
         return sorted(address for address, count in self.counts().items() if count > 1)

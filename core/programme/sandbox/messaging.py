@@ -1,4 +1,4 @@
-"""The sandbox's mail and text vendors over HTTP: which requests are theirs, and how they fail by the rules."""
+"""The HTTP side of the sandbox's mail and text vendors: routing, faults by rule, and settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Request:
 
     @property
     def about(self) -> str | None:
-        """Who the request is for, where it is for one: a number, or the one address of a mail."""
+        """The recipient's number or address; None for a mail to several people."""
         if not self.is_mail:
             return dict(parse_qsl(self.content.decode(errors="replace"))).get("To")
         with suppress(ValueError, LookupError, TypeError):
@@ -51,7 +51,7 @@ class _Request:
 
 
 def settings_env(sandbox: Sandbox) -> dict[str, str]:
-    """The environment variables that point mail and text messages at this sandbox."""
+    """The environment variables that make Jobdeck send mail and text messages to this sandbox."""
     base = f"http://127.0.0.1:{sandbox.port}"
     return {
         "SENDGRID_API_KEY": sendgrid.KEY,
@@ -68,7 +68,7 @@ def settings_env(sandbox: Sandbox) -> dict[str, str]:
 
 
 def demo_settings(sandbox: Sandbox) -> dict[str, Any]:
-    """Changes to settings under which nothing that is sent can reach anyone but this sandbox."""
+    """Settings that send all messages to this sandbox, so that no message reaches a person."""
     variables = settings_env(sandbox)
     return {
         "sendgrid_api_key": SecretStr(variables["SENDGRID_API_KEY"]),
@@ -91,7 +91,7 @@ def demo_settings(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
-    """Answers the request where it is for the mail or text vendor; False, untouched, where it is not."""
+    """Answers a request for the mail or text vendor; returns False for others, without reading them."""
     parts = urlsplit(handler.path)
     if not parts.path.startswith((sendgrid.PREFIX, twilio.PREFIX)):
         return False
@@ -107,7 +107,7 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
     reply = _answer(sandbox, request, rule)
     from jobdeck.core.programme.sandbox.server import Seen  # noqa: PLC0415 -- the server knows this module
 
-    # Noted before it is sent, so that whoever has the answer finds the request in the list.
+    # Before the answer is sent, so that a client with the answer finds the request in the list.
     sandbox.note(Seen(request.method, request.path, None, reply[0] if reply else None))
     if reply is None:
         handler.close_connection = True
@@ -117,7 +117,7 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
 
 
 def _answer(sandbox: Sandbox, request: _Request, rule: Rule | None) -> Reply | None:
-    """The answer, or None where the line is to be cut."""
+    """The answer, or None to cut the connection."""
     if rule is None:
         return _vendor(sandbox, request)
     if rule.status is not None:
@@ -156,8 +156,8 @@ def _failed(sandbox: Sandbox, request: _Request, rule: Rule) -> Reply:
         if status == 429 and rule.retry_after is None:
             headers |= {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
         return status, body, headers
-    told = rule.detail or ""
-    code = int(told) if told.isdecimal() else CODES.get(status, 20000 + status)
+    detail = rule.detail or ""
+    code = int(detail) if detail.isdecimal() else CODES.get(status, 20000 + status)
     _, body, _ = sandbox.twilio.refused(status, code, rule.message)
     return status, body, headers
 

@@ -1,6 +1,6 @@
-"""Invented conversations, release forms and a campaign for the sample's people, and what becomes of mail to them.
+"""Sample data: conversations, release forms, a campaign, and the outcomes of mail to the sample's people.
 
-Addresses are at example.org and numbers are Twilio's for tests, so that nothing can reach anybody.
+Addresses are at example.org and numbers are Twilio's test numbers, so that no message reaches a person.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SPACE: Final = UUID("b6f8e0a4-52c1-4d0f-8f57-7f6f9a1f3c11")
 
 ADMINS: Final = (("Nadia", "Oakley"), ("Otto", "Pine"))
 CAMPAIGN: Final = uuid5(_SPACE, "campaign")
-"""The campaign that is there to be sent."""
+"""The id of the sample's campaign, which is ready to send."""
 
 FORMS: Final = 12
 OPTED_OUT_NUMBER: Final = "+15005550004"
 UNDELIVERED_NUMBER: Final = "+15005551003"
-"""A coach whose number Twilio refuses, and one whose carrier filters our texts."""
+"""The numbers of a coach whom Twilio refuses, and of one whose carrier filters our texts."""
 
 BOUNCING: Final = ("competitor9@example.org", "parent-competitor2@example.org")
 BLOCKED: Final = ("competitor17@example.org", "parent-competitor5@example.org")
@@ -52,12 +52,12 @@ Sign in half an hour before, and bring your team.
 
 
 def admin(number: int) -> UUID:
-    """The admin at a place."""
+    """The id of the admin at a position."""
     return uuid5(_SPACE, f"admin {number}")
 
 
 def load(conn: psycopg.Connection[Any], coaches: list[UUID], competitors: list[UUID]) -> None:
-    """Fills the messaging tables for people who are there; a second time adds nothing."""
+    """Fills the messaging tables for these people. A second call adds nothing."""
     messaging_seed.add_admins(conn, [_admin_row(number) for number in range(len(ADMINS))])
     numbers = [f"+1500555{1000 + number}" for number in range(len(coaches))]
     numbers[1:2] = [OPTED_OUT_NUMBER]
@@ -86,7 +86,7 @@ def load(conn: psycopg.Connection[Any], coaches: list[UUID], competitors: list[U
 
 
 def populate(mail: SendGrid, texts: Twilio) -> None:
-    """Lets some addresses bounce and some be blocked, and a carrier filter one number's texts."""
+    """Makes mail to some addresses bounce or get blocked, and texts to one number undelivered."""
     mail.fates.update(dict.fromkeys(BOUNCING, "bounce") | dict.fromkeys(BLOCKED, "blocked"))
     texts.fates[UNDELIVERED_NUMBER] = 30007
 

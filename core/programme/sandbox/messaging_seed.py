@@ -1,4 +1,4 @@
-"""Rows of the sample's conversations, release forms and campaigns: inserted once, left alone where they are."""
+"""Inserts the sample's conversations, release forms and campaign. Existing rows are not changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ Row = dict[str, Any]
 
 
 def add_admins(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts admins."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -27,7 +26,7 @@ def add_admins(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def set_numbers(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Gives coaches a number and their wish for text messages, where they have none yet."""
+    """Sets the number and the text message preference of coaches without a number."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -39,7 +38,7 @@ def set_numbers(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_conversations(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts conversations, each with its members, who joined a month ago."""
+    """Inserts conversations whose members joined a month ago."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -55,7 +54,7 @@ def add_conversations(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> Non
 
 
 def add_messages(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts messages, so many minutes old."""
+    """Inserts messages; `age` is in minutes."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -68,7 +67,7 @@ def add_messages(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def archive(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Archives messages for people, without a receipt, as the original left them."""
+    """Archives messages for people without a read receipt, like the original program."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -81,7 +80,7 @@ def archive(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_agreements(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts release forms of minors that were sent so many hours ago."""
+    """Inserts minors' release forms; `age` is the number of hours since they were sent."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -95,7 +94,7 @@ def add_agreements(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_campaign(conn: psycopg.Connection[Any], row: Row) -> None:
-    """Inserts a campaign to everyone on the platform, and nobody's rows a second time."""
+    """Inserts a campaign to everyone on the platform, with its recipients, unless it exists."""
     conn.execute(
         """
         with campaign as (

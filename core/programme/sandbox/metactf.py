@@ -1,4 +1,4 @@
-"""MetaCTF as a value in memory: accounts, teams, scores, and the answer to each endpoint of its API."""
+"""MetaCTF in memory: accounts, teams, scores, and the endpoints of its API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CATEGORIES: Final = ("web", "crypto", "forensics", "osint", "reversing", "misc")
 
 @dataclass(slots=True)
 class Account:
-    """One user or coach of the vendor, with all they ever solved."""
+    """One user or coach of the vendor, with all their solves."""
 
     syned_user_id: str
     metactf_user_id: int
@@ -38,8 +38,6 @@ class Account:
 
 @dataclass(slots=True)
 class RemoteTeam:
-    """One team of the vendor."""
-
     syned_team_id: str
     metactf_team_id: int
     name: str
@@ -50,7 +48,7 @@ class RemoteTeam:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an endpoint answers."""
+    """The answer of an endpoint."""
 
     status: int
     body: Any
@@ -58,17 +56,17 @@ class Reply:
 
 @dataclass(slots=True)
 class Switches:
-    """What the vendor's documents leave open, to be tried both ways."""
+    """Behaviour that the vendor's documentation does not specify, so that tests can try both ways."""
 
     duplicate_create: Duplicate = "same"
     get_user_status: Literal[200, 201] = 201
     moves_between_teams: bool = True
     activity_every: int = 0
-    """Every so many polls of a person's scores bring a new solve; 0 is never."""
+    """Number of polls of a person's scores until a new solve; 0 means never."""
 
 
 def solve(solve_id: int, at: int, *, challenge: int = 0, points: int = 50, category: str = "web") -> Json:
-    """A solve in the vendor's shape."""
+    """A solve in the vendor's format."""
     return {
         "challenge_solve_id": solve_id,
         "challenge_id": challenge or solve_id % 97 + 1,
@@ -82,7 +80,7 @@ def solve(solve_id: int, at: int, *, challenge: int = 0, points: int = 50, categ
 
 
 def flash_event(name: str, start: int, solves: list[Json], *, rank: int = 1) -> Json:
-    """A person's result in one Flash CTF in the vendor's shape."""
+    """A person's result in one Flash CTF, in the vendor's format."""
     return {
         "flash_ctf_name": name,
         "flash_ctf_time_start_unix": start,
@@ -95,7 +93,7 @@ def flash_event(name: str, start: int, solves: list[Json], *, rank: int = 1) -> 
 
 
 class MetaCtf:
-    """The vendor. Its methods are safe between threads; `clock` gives unix seconds."""
+    """The vendor. Thread-safe; `clock` returns unix seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.switches = Switches()
@@ -116,7 +114,7 @@ class MetaCtf:
         }
 
     def add_account(self, syned_user_id: str, *, status: str = "approved", **more: Any) -> Account:
-        """Puts an account there; without an explicit login an approved one has logged in."""
+        """Adds an account; by default an approved one has logged in."""
         with self._lock:
             number = len(self.accounts) + 501
             more.setdefault("last_login", 1_750_000_000 if status == "approved" else None)
@@ -125,14 +123,13 @@ class MetaCtf:
             return account
 
     def add_team(self, syned_team_id: str, *, coach: str = "coach", name: str = "Team") -> RemoteTeam:
-        """Puts a team there."""
         with self._lock:
             team = RemoteTeam(syned_team_id, len(self.teams) + 71, name, coach)
             self.teams[syned_team_id] = team
             return team
 
     def answer(self, method: str, path: str, fields: Mapping[str, Any]) -> Reply:
-        """Answers one authorised request; `path` stands without the prefix."""
+        """Answers one authorised request; `path` has no prefix."""
         route = self._routes.get((method, path))
         if route is None:
             known = any(other == path for _, other in self._routes)

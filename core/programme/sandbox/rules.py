@@ -1,13 +1,13 @@
-"""Rules by which a sandbox vendor fails, as text or as values, changeable while it runs.
+"""Rules that make a sandbox vendor fail. They can be changed while it runs.
 
     FAULT[:WHERE[:TIMES]][,KEY=VALUE]...
 
 FAULT   a status from 300 to 599 · `slow` (answers late) · `malformed` (not JSON) · `schema` (JSON of the wrong
-        shape) · `cut-before` (hangs up and does nothing) · `cut-after` (does it, then hangs up)
+        shape) · `cut-before` (closes the connection without acting) · `cut-after` (acts, then closes the connection)
 WHERE   a part of the path, such as `users`, `scores`, `flash`, `assign_team`; `*` (the default) is every path
-TIMES   how many requests it strikes: a number · `/3` every third one · `*` (the default) all, until removed
-KEYS    `user=ID` and `method=POST` narrow it; `retry-after=5` (seconds) and `retry-after=date:5` (an HTTP date)
-        add that header; `seconds=2` is how late `slow` is; `detail=TEXT` is the message of a status
+TIMES   which requests fail: a number of them · `/3` every third one · `*` (the default) all, until removed
+KEYS    `user=ID` and `method=POST` narrow the rule; `retry-after=5` (seconds) and `retry-after=date:5` (an HTTP date)
+        add that header; `seconds=2` is the delay of `slow`; `detail=TEXT` is the message of a status
 
 Examples: `429:scores:3,retry-after=2` · `503:*:/5` · `403:scores,user=c-1` · `cut-after:users:1,method=POST`
 """
@@ -43,7 +43,7 @@ _SECONDS: Final = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
 
 @dataclass(eq=False, slots=True)
 class Rule:
-    """One way to fail. It strikes `times` matching requests (None is all), or every `every`-th one."""
+    """One fault. It applies to `times` matching requests (None means all), or to every `every`-th one."""
 
     fault: str
     where: str = "*"
@@ -60,16 +60,15 @@ class Rule:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status this rule answers with, or None for the other faults."""
+        """The HTTP status of the answer, or None for other faults."""
         return int(self.fault) if self.fault.isdigit() else None
 
     @property
     def message(self) -> str:
         """The `detail` of the answer."""
-        return self.detail or DETAILS.get(self.status or 0, "Failed as a rule of the sandbox demands")
+        return self.detail or DETAILS.get(self.status or 0, "Failed by a rule of the sandbox")
 
     def matches(self, method: str, path: str, user: str | None) -> bool:
-        """Whether this rule is about such a request."""
         return (
             (self.where == "*" or self.where in path)
             and (self.method is None or self.method == method)
@@ -77,7 +76,7 @@ class Rule:
         )
 
     def strikes(self) -> bool:
-        """Counts a matching request and says whether it is one that fails."""
+        """Counts a matching request; returns whether it fails."""
         self.matched += 1
         if self.matched % self.every or (self.times is not None and self.struck >= self.times):
             return False
@@ -86,17 +85,17 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Reads a rule as the module describes it.
+    """Parses a rule in the format of the module's docstring.
 
     Raises:
-        UsageError: saying what cannot be read and how a rule is written.
+        UsageError: names the invalid part and the format.
     """
     head, *options = text.strip().split(",")
     fault, *rest = head.split(":")
     if len(rest) > 2:
         raise UsageError(f"The rule {text!r} has more than three parts. {_HELP}.")
     if fault not in FAULTS and not (re.fullmatch(r"[3-5]\d\d", fault, re.ASCII)):
-        raise UsageError(f"There is no fault {fault!r}; known are a status and {', '.join(FAULTS)}. {_HELP}.")
+        raise UsageError(f"Unknown fault {fault!r}; use a status or one of {', '.join(FAULTS)}. {_HELP}.")
     rule = Rule(fault, where=rest[0] if rest and rest[0] else "*")
     if len(rest) == 2 and rest[1] != "*":
         _read_times(rule, rest[1])
@@ -108,7 +107,7 @@ def parse_rule(text: str) -> Rule:
 def _read_times(rule: Rule, text: str) -> None:
     match = _TIMES.fullmatch(text)
     if match is None or int(match[2]) == 0:
-        raise UsageError(f"{text!r} is not a number of times. {_HELP}.")
+        raise UsageError(f"{text!r} is not a number of requests. {_HELP}.")
     if match[1]:
         rule.every = int(match[2])
     else:
@@ -130,7 +129,7 @@ def _read_option(rule: Rule, option: str) -> None:
 
 
 class Rules:
-    """The rules in force, in order: the first that matches and strikes decides. Safe between threads."""
+    """The active rules, in order; the first that matches and applies decides. Thread-safe."""
 
     def __init__(self, rules: Iterable[Rule | str] = ()) -> None:
         self._lock = threading.Lock()
@@ -139,10 +138,10 @@ class Rules:
             self.add(rule)
 
     def add(self, rule: Rule | str) -> Rule:
-        """Puts a rule, given as a value or as text, in force.
+        """Activates a rule, given as text or `Rule`.
 
         Raises:
-            UsageError: the text cannot be read.
+            UsageError: the text is not a rule.
         """
         added = parse_rule(rule) if isinstance(rule, str) else rule
         with self._lock:
@@ -150,17 +149,17 @@ class Rules:
         return added
 
     def remove(self, rule: Rule) -> None:
-        """Takes a rule out of force; one that is not in force is no error."""
+        """Deactivates a rule, if it is active."""
         with self._lock:
             self._rules = [kept for kept in self._rules if kept is not rule]
 
     def clear(self) -> None:
-        """Takes all rules out of force."""
+        """Deactivates all rules."""
         with self._lock:
             self._rules.clear()
 
     def strike(self, method: str, path: str, user: str | None) -> Rule | None:
-        """The rule that a request fails by, or None where it succeeds."""
+        """The rule by which a request fails, or None if it succeeds."""
         with self._lock:
             for rule in self._rules:
                 if rule.matches(method, path, user) and rule.strikes():

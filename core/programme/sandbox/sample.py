@@ -1,8 +1,7 @@
-"""An invented competition: coaches, competitors, teams, and their accounts at the sandbox vendor.
+"""Sample data: an invented competition with coaches, competitors, teams, and accounts at the sandbox vendor.
 
-Everything follows from the place in the list, so that the database and the vendor agree without knowing of each
-other. A few people are in states worth seeing: see `NOT_APPROVED` and what follows it. The last coach and the
-competitors from `ON_PLATFORM` on have no account yet.
+Everything is derived from the position in the list, so that the database and the vendor agree. A few people have
+special states, from `NOT_APPROVED` on. The last coach and the competitors from `ON_PLATFORM` on have no account yet.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 _SPACE: Final = UUID("6f0c1d52-8a53-4f0e-9b0e-3a1d7c5e2b90")
 _ANCHOR: Final = 1_750_000_000
-"""Unix seconds (June 2025) before the oldest solve."""
+"""Unix seconds (June 2025); all solves are later."""
 _HOUR: Final = 3600
 
 COACHES: Final = 4
@@ -34,7 +33,7 @@ LEFT_THE_TEAM: Final = 15
 NOT_YET_ASSIGNED: Final = 28
 NO_ADDRESS: Final = 45
 ADDRESS_IN_USE: Final = 47
-"""Has the address of a competitor who has an account, which the vendor refuses."""
+"""This competitor has the same address as one with an account, so the vendor refuses them."""
 
 _FIRST: Final = ("Ada", "Bo", "Cleo", "Dov", "Esme", "Finn", "Gita", "Hugo", "Iris", "Jun", "Kira")
 _LAST: Final = ("Alder", "Birch", "Cedar", "Dogwood", "Elm", "Fir", "Ginkgo", "Hazel", "Ironwood", "Juniper",
@@ -48,7 +47,7 @@ _EVENTS: Final = ("Flash CTF Spring", "Flash CTF Summer", "Flash CTF Autumn")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A coach or competitor of the sample; `number` is the place in the list."""
+    """A coach or competitor of the sample; `number` is the position in the list."""
 
     number: int
     id: UUID
@@ -58,27 +57,27 @@ class Person:
 
 
 def coach(number: int) -> Person:
-    """The coach at a place, from 0 up to `COACHES`."""
+    """The coach at a position below `COACHES`."""
     first, last = _FIRST[-1 - number], _LAST[-1 - number]
     return Person(number, uuid5(_SPACE, f"coach {number}"), first, last, f"coach{number + 1}@example.org")
 
 
 def competitor(number: int) -> Person:
-    """The competitor at a place; those from `ON_PLATFORM` on have no account yet."""
+    """The competitor at a position; those from `ON_PLATFORM` on have no account yet."""
     first, last = _FIRST[number % len(_FIRST)], _LAST[number % len(_LAST)]
     mail = f"competitor{number + 1}@example.org"
     return Person(number, uuid5(_SPACE, f"competitor {number}"), first, last, mail)
 
 
 def team_id(number: int) -> UUID:
-    """The id of the team at a place, from 0 up to `TEAMS`; the last one is not on the platform yet."""
+    """The id of the team at a position below `TEAMS`; the last one is not on the platform yet."""
     return uuid5(_SPACE, f"team {number}")
 
 
 def load(conn: psycopg.Connection[Any]) -> None:
-    """Fills the programme's tables; rows that are there stay, so that a second time adds nothing.
+    """Fills the programme's tables. Existing rows stay, so a second call adds nothing.
 
-    Those who have no account in the sample lose the one they were given since: a new sandbox does not know it.
+    People without an account in the sample lose one that they got since, because a new sandbox does not know it.
     """
     with conn.transaction():
         seed.add_coaches(conn, [_coach_row(number) for number in range(COACHES)])
@@ -97,7 +96,7 @@ def load(conn: psycopg.Connection[Any]) -> None:
 
 
 def populate(vendor: MetaCtf) -> None:
-    """Gives the vendor the sample's accounts, teams and scores, and lets activity move on with each poll."""
+    """Adds the sample's accounts, teams and scores to the vendor, with new activity every few polls."""
     vendor.switches.activity_every = 4
     for number in range(TEAMS - 1):
         vendor.add_team(str(team_id(number)), coach=str(coach(number // 2).id), name=_TEAM_NAMES[number])
@@ -126,7 +125,7 @@ def _open_account(vendor: MetaCtf, number: int) -> None:
     account.last_accessed = account.solves[-1]["timestamp_unix"] if account.solves else 0
     for place, name in enumerate(_EVENTS[: number % 4]):
         start = _ANCHOR + place * 30 * 24 * _HOUR
-        # The vendor counts solves anew in each event: the same ids come back.
+        # The vendor numbers the solves of each event from 1, so the same ids occur again.
         solves = [solve(1 + nth, start + (nth + 1) * 600, challenge=200 + nth) for nth in range(number % 5 + 1)]
         account.flash.append(flash_event(name, start, solves, rank=number + 1))
 

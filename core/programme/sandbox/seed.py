@@ -1,4 +1,4 @@
-"""Rows of the sample: inserted once, left alone where they are."""
+"""Inserts the rows of the sample. Existing rows are not changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ Row = dict[str, Any]
 
 
 def add_coaches(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts approved coaches."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -39,7 +38,7 @@ def add_coaches(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_competitors(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts minors with a complete profile and a release."""
+    """Inserts minors with a complete profile and a media release."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -58,7 +57,6 @@ def add_competitors(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_teams(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts active teams."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -71,7 +69,7 @@ def add_teams(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_members(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Puts competitors on teams; those who are on one stay there."""
+    """Assigns competitors to teams; those who are on a team stay there."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -84,7 +82,6 @@ def add_members(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def add_mappings(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Inserts competitors' mappings to their accounts."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -97,7 +94,7 @@ def add_mappings(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def mark_totals(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Marks the totals of those who have none yet as out of date."""
+    """Marks competitors without totals as out of date."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """
@@ -112,7 +109,7 @@ def mark_totals(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def forget_accounts(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> None:
-    """Takes from people the accounts that they were given since; the vendor of a new sandbox has none of them."""
+    """Deletes accounts that people got since, because a new sandbox does not know them."""
     values = {"ids": list(ids), "synced": [str(one) for one in ids]}
     conn.execute("delete from public.game_platform_onboarding where person_id = any (%(ids)s)", values)
     conn.execute(
@@ -138,7 +135,7 @@ def forget_accounts(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> None:
 
 
 def add_logins(conn: psycopg.Connection[Any], rows: Sequence[Row]) -> None:
-    """Notes that the owners of accounts have logged in once."""
+    """Stores a login for the owners of these accounts."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """

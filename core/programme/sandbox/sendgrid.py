@@ -1,6 +1,6 @@
-"""SendGrid as a value in memory: `mail/send` by its published rules, delivery results, and signed events.
+"""SendGrid in memory: `mail/send` with its published rules, delivery results, and signed events.
 
-Shapes and limits are those of SendGrid's public reference (v3 Mail Send, Email Logs, suppressions, Event Webhook).
+Formats and limits follow SendGrid's public reference (v3 Mail Send, Email Logs, suppressions, Event Webhook).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _STATUSES: Final = re.compile(r"status IN \(([^)]*)\)")
 
 
 class SendGrid:
-    """The vendor. Its methods are safe between threads; `clock` gives unix seconds.
+    """The vendor. Thread-safe; `clock` returns unix seconds.
 
-    `refused` are addresses that a request may not hold, `fates` what becomes of mail to an address (`delivered` where
-    it says nothing): `delivered`, `bounce`, `blocked`, `dropped`, `dropped-unsubscribed`, `none`.
+    Requests with an address in `refused` are refused. `fates` maps addresses to the outcome of their mail:
+    `delivered` (the default), `bounce`, `blocked`, `dropped`, `dropped-unsubscribed` or `none`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -73,7 +73,7 @@ class SendGrid:
         self._waiting: list[Json] = []
 
     def answer(self, method: str, path: str, query: Mapping[str, str], content: bytes, key: str | None) -> Reply:
-        """Answers one request; `path` stands without the prefix, `key` is the bearer token."""
+        """Answers one request; `path` has no prefix, `key` is the bearer token."""
         if key != KEY:
             return refused(401, "The provided authorization grant is invalid, expired, or revoked")
         if method == "POST":
@@ -138,7 +138,7 @@ class SendGrid:
                     self._list(fate, to["email"], str(more["reason"]))
 
     def report(self, event: str, accepted: Accepted, **more: Any) -> Json:
-        """Lets something else happen to an accepted message, such as `open`, `spamreport` or `group_unsubscribe`."""
+        """Adds another event to an accepted message, such as `open`, `spamreport` or `group_unsubscribe`."""
         with self._lock:
             made = self._report(accepted, 0, event, more)
             if event in {"spamreport", "unsubscribe"}:
@@ -208,7 +208,7 @@ class SendGrid:
 
     @cached_property
     def public_key(self) -> str:
-        """What `SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY` must be to know this vendor's events."""
+        """The value of `SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY` that verifies this vendor's events."""
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 -- imported on first use
 
         return base64.b64encode(
@@ -218,7 +218,7 @@ class SendGrid:
         ).decode()
 
     def signed(self, events: Iterable[Json]) -> tuple[bytes, dict[str, str]]:
-        """The body and headers with which the Event Webhook brings these events."""
+        """The body and headers of an Event Webhook request with these events."""
         from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 -- imported on first use
         from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 -- imported on first use
 
@@ -232,13 +232,13 @@ class SendGrid:
         }
 
     def take_events(self) -> list[Json]:
-        """The events that have not been taken yet, oldest first."""
+        """Removes and returns the waiting events, oldest first."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
             return waiting
 
     def deliver_events(self, url: str, *, seconds: float = 10.0) -> int | None:
-        """Brings the waiting events to a receiver; they stay waiting unless it answers 2xx. Returns its status."""
+        """Sends the waiting events to a receiver and returns its status; on anything but 2xx they stay waiting."""
         with self._lock:
             waiting = list(self._waiting)
         body, headers = self.signed(waiting)
@@ -266,7 +266,7 @@ def _within(at: float, text: str) -> bool:
 
 
 def refused(status: int, message: str, field: str | None = None) -> Reply:
-    """A refusal in the vendor's shape."""
+    """A refusal in the vendor's format."""
     return _refused_for(status, [Problem(message, field)])
 
 

@@ -1,4 +1,4 @@
-"""What SendGrid's `mail/send` demands of a request: the first problem of each part, with the field it names."""
+"""Validates requests like SendGrid's `mail/send`: the first problem of each part, with its field."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ _KNOWN: Final = frozenset(
 
 
 class Problem(NamedTuple):
-    """One reason for a refusal."""
-
     message: str
     field: str | None
 
 
 def problems_of(body: Json, refused: Container[str]) -> list[Problem]:
-    """Why the request is refused; empty where it is taken. Addresses in `refused` count as invalid."""
+    """The problems of a request; empty if it is accepted. Addresses in `refused` count as invalid."""
     return [*_people(body.get("personalizations"), refused), *_message(body)]
 
 

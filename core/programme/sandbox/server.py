@@ -1,4 +1,4 @@
-"""A vendor on loopback: real HTTP in front of `metactf`, which fails by the rules it is given."""
+"""The sandbox vendors as an HTTP server on localhost, which fails requests by configurable rules."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-TOKEN: Final = "sandbox-token"  # noqa: S105 -- the sandbox's own, good for nothing else
+TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
 LARGEST_REQUEST: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request that came in. `user` is the id it is about; `status` is None where the line was cut."""
+    """One received request. `user` is the requested user id; `status` is None if the connection was cut."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Seen:
 
     @property
     def mutating(self) -> bool:
-        """Whether it asked for a change."""
+        """Whether the request may change something."""
         return self.method != "GET"
 
 
@@ -47,10 +47,10 @@ class Sandbox:
     """The sandbox vendors on 127.0.0.1. As a context manager it serves from entry to exit.
 
     Args:
-        port: 0 picks a free one.
-        rules: faults in force from the start, as text or values.
-        people: whether the sample's accounts are there and move on with each poll.
-        clock: unix seconds, for new activity and for HTTP dates.
+        port: 0 picks a free port.
+        rules: faults that are active from the start, as text or `Rule`.
+        people: whether the sample's accounts exist, with new activity at each poll.
+        clock: returns unix seconds, for new activity and for HTTP dates.
     """
 
     def __init__(
@@ -85,12 +85,11 @@ class Sandbox:
         self.close()
 
     def start(self) -> None:
-        """Serves in a thread until `close`."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="sandbox", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops serving and hangs up on everyone."""
+        """Stops the server and closes all connections."""
         self.closing.set()
         if self._thread is not None:
             self._server.shutdown()
@@ -101,12 +100,11 @@ class Sandbox:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
         return int(self._server.server_address[1])
 
     @property
     def metactf_url(self) -> str:
-        """What `GAME_PLATFORM_API_BASE_URL` must be to reach it."""
+        """The value of `GAME_PLATFORM_API_BASE_URL` for this sandbox."""
         return f"http://127.0.0.1:{self.port}{PREFIX}"
 
     def settings_env(self) -> dict[str, str]:
@@ -120,17 +118,15 @@ class Sandbox:
 
     @property
     def requests(self) -> list[Seen]:
-        """Every request since the start or since `forget`, oldest first; bodies are not kept."""
+        """All requests since the start or the last `forget`, oldest first, without bodies."""
         with self._lock:
             return list(self._seen)
 
     def forget(self) -> None:
-        """Empties the list of requests."""
         with self._lock:
             self._seen.clear()
 
     def note(self, seen: Seen) -> None:
-        """Adds a request to the list."""
         with self._lock:
             self._seen.append(seen)
 
@@ -155,10 +151,10 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: a client that hangs up is what a sandbox is for."""
+        """Logs nothing: tests close connections on purpose."""
 
     def hang_up(self) -> None:
-        """Ends every connection, so that threads waiting for the next request end too."""
+        """Closes every connection, so that threads waiting for a request end."""
         with self._open_lock:
             for connection in self._open:
                 with suppress(OSError):
@@ -195,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(fields)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
-        """Prints nothing: a query may name a person's id."""
+        """Logs nothing: a query may contain a person's id."""
 
     def _serve(self, fields: dict[str, Any]) -> None:
         sandbox = self.server.sandbox
@@ -203,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         user = fields.get("syned_user_id")
         rule = sandbox.rules.strike(self.command, path, user)
         reply = self._answer(path, fields, rule)
-        # Noted before it is sent, so that whoever has the answer finds the request in the list.
+        # Before the answer is sent, so that a client with the answer finds the request in the list.
         sandbox.note(Seen(self.command, path.removeprefix(PREFIX), user, reply.status if reply else None))
         if reply is None:
             self.close_connection = True
@@ -211,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(reply.status, reply.body, self._retry_after(rule))
 
     def _answer(self, path: str, fields: dict[str, Any], rule: Rule | None) -> Reply | None:
-        """The answer, or None where the line is to be cut."""
+        """The answer, or None to cut the connection."""
         if rule is None:
             return self._vendor(path, fields)
         if rule.status is not None:

@@ -1,4 +1,4 @@
-"""Twilio's Messages resource as a value in memory. Its test numbers fail as Twilio documents them."""
+"""Twilio's Messages resource in memory. Its test numbers fail as Twilio documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 Reply = tuple[int, Any, dict[str, str]]
 
 ACCOUNT: Final = "AC00000000000000000000000000000000"
-TOKEN: Final = "sandbox-token"  # noqa: S105 -- the sandbox's own, good for nothing else
+TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
 SENDER: Final = "+15005550006"
 PREFIX: Final = "/2010-04-01/"
 
@@ -43,8 +43,6 @@ FROM: Final = {
 
 @dataclass(slots=True)
 class Message:
-    """One message resource."""
-
     sid: str
     to: str = field(repr=False)
     sender: str = field(repr=False)
@@ -56,10 +54,10 @@ class Message:
 
 
 class Twilio:
-    """The vendor. Its methods are safe between threads; `clock` gives unix seconds.
+    """The vendor. Thread-safe; `clock` returns unix seconds.
 
-    `fates` says what becomes of texts to a number (`delivered` where it says nothing): a status, or a delivery error
-    such as 30007. `problem_details` makes refusals come in the format of RFC 9457.
+    `fates` maps numbers to the outcome of their texts: a status (default `delivered`) or a delivery error such as
+    30007. With `problem_details`, refusals have the format of RFC 9457.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -73,7 +71,7 @@ class Twilio:
         self._lock = threading.RLock()
 
     def answer(self, method: str, path: str, fields: Mapping[str, str], authorization: str | None) -> Reply:
-        """Answers one request; `path` stands without the prefix."""
+        """Answers one request; `path` has no prefix."""
         if authorization != f"Basic {base64.b64encode(f'{ACCOUNT}:{TOKEN}'.encode()).decode()}":
             return self.refused(401, 20003, "Authenticate")
         if method == "GET" and path == f"Accounts/{ACCOUNT}.json":
@@ -88,12 +86,12 @@ class Twilio:
         return self.refused(404, 20404, "The requested resource was not found")
 
     def stop(self, number: str) -> None:
-        """Lets somebody answer STOP: nothing more is sent to them."""
+        """Simulates the answer STOP, after which texts to this number are refused."""
         self._inbound(number, "STOP")
         self._stopped.add(number)
 
     def start(self, number: str) -> None:
-        """Lets somebody take it back."""
+        """Simulates the answer START, which ends the effect of STOP."""
         self._inbound(number, "START")
         self._stopped.discard(number)
 
@@ -165,7 +163,7 @@ class Twilio:
         }
 
     def refused(self, status: int, code: int, message: str) -> Reply:
-        """A refusal in the vendor's shape."""
+        """A refusal in the vendor's format."""
         more = f"https://www.twilio.com/docs/errors/{code}"
         if self.problem_details:
             return status, {"type": more, "title": message, "status": status, "code": code, "detail": message}, {}

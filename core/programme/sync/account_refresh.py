@@ -1,4 +1,4 @@
-"""Accounts on the game platform as we know them, and what a look at the platform says of each."""
+"""Reads the known game platform accounts and stores what the platform reports for each."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ Outcome = Literal["refreshed", "missing", "refused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in the order of accounts: competitors before coaches, each by id."""
+    """A position in the order of accounts: competitors before coaches, each by id."""
 
     coaches: bool
     id: UUID
 
     @classmethod
     def load(cls, value: Any) -> Self | None:
-        """The place that `save` wrote, or None."""
+        """Reads what `save` wrote; None if there is nothing."""
         if not isinstance(value, dict):
             return None
         return cls(value["coaches"] is True, UUID(value["id"]))
 
     def save(self) -> Json:
-        """As JSON."""
         return {"coaches": self.coaches, "id": str(self.id)}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One account: whose it is, its id there, and whether a login is known."""
+    """One account: its owner, its id on the platform, and whether a login is known."""
 
     id: UUID
     coaches: bool
@@ -52,12 +51,11 @@ class Known:
 
     @property
     def place(self) -> Place:
-        """This account's place."""
         return Place(self.coaches, self.id)
 
 
 def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> dict[str, int]:
-    """How many competitors and coaches have an account, of one coach or of all."""
+    """Numbers of competitors and coaches with an account, of one coach or of all."""
     found = conn.execute(
         """
         select
@@ -75,7 +73,7 @@ def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> dict[str, int
 
 
 def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Place | None, limit: int) -> list[Known]:
-    """The next accounts, of a coach and that coach's competitors or of all."""
+    """The next accounts of a coach and their competitors, or of everyone."""
     with conn.cursor(row_factory=class_row(Known)) as cursor:
         return cursor.execute(
             """
@@ -112,12 +110,12 @@ def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Place |
 
 
 def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
-    """Writes account, status and login as the vendor has them; the health of syncs and onboarding is not touched.
+    """Stores the vendor's account, status and login. Errors of syncs and onboarding are not changed.
 
-    Only a coach's error about an account that could not be used goes, once it can be.
+    One exception: a coach's error is cleared once the account is usable.
 
     Returns:
-        Whether it was stored; not where the mapping of somebody else has this account.
+        Whether it was stored; False if another person's mapping has this account.
 
     Raises:
         psycopg.Error: nothing was stored.
@@ -173,7 +171,7 @@ def store(conn: psycopg.Connection[Any], known: Known, user: User) -> bool:
 
 
 def store_failure(conn: psycopg.Connection[Any], known: Known, outcome: Outcome, message: str) -> None:
-    """Notes on the mapping, where there is one, that the look failed; status and everything else stay."""
+    """Records a failed refresh on the mapping, if there is one; status and all else stay unchanged."""
     conn.execute(
         """
         update public.game_platform_profiles set
@@ -186,7 +184,7 @@ def store_failure(conn: psycopg.Connection[Any], known: Known, outcome: Outcome,
 
 
 def explained(error: GamePlatformError) -> tuple[Outcome, str]:
-    """What a failed look says of the account: it is gone, its owner is refused, or nothing."""
+    """Classifies a failed refresh: `missing` (no such account), `refused`, or `failed`."""
     message = safe_error(str(error), 500)
     if isinstance(error, NotFound):
         return "missing", f"The game platform does not know the account. {message}"

@@ -1,4 +1,4 @@
-"""What to ask the vendor about one competitor, and the asking. No database: this part runs in threads."""
+"""Plans and sends the vendor requests for one competitor. Runs in threads and never touches the database."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INACTIVE: Final = frozenset({"user_created", "pending_approval", "denied"})
-"""Accounts in these states, as the vendor has just said, have no scores to fetch yet or any more."""
+"""Account states in which the vendor has no scores to fetch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the payload forces: the whole ODL history, and Flash CTF for everyone with stale rows removed."""
+    """What the payload forces: the whole ODL history (`full`), or Flash CTF with stale rows removed (`flash`)."""
 
     full: bool = False
     flash: bool = False
 
     @property
     def flash_only(self) -> bool:
-        """Forcing Flash CTF alone leaves ODL out."""
+        """Whether ODL is left out, because only Flash CTF is forced."""
         return self.flash and not self.full
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How far back solves are asked for again (seconds), and how often everything and Flash CTFs are fetched."""
+    """How many seconds of solves are fetched again, and how often the full history and Flash CTFs are fetched."""
 
     overlap_seconds: int
     full_every: timedelta
@@ -51,7 +51,6 @@ class Cadence:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings have it."""
         return cls(
             settings.game_platform_overlap_seconds,
             timedelta(hours=settings.game_platform_full_hours),
@@ -61,7 +60,7 @@ class Cadence:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which questions to ask about one competitor; `after` is unix seconds, None for the whole history."""
+    """The requests to send for one competitor; `after` is in unix seconds, None for the whole history."""
 
     account: bool
     odl: bool
@@ -73,7 +72,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Answers:
-    """What came back for one competitor, source by source; each source fails by itself."""
+    """The vendor's answers about one competitor. Each source (account, ODL, Flash CTF) can fail on its own."""
 
     subject: Subject
     plan: Plan
@@ -88,42 +87,41 @@ class Answers:
 
     @property
     def last_login_at(self) -> datetime | None:
-        """The newest login known."""
         fresh = moment(self.user.last_login_unix_timestamp) if self.user else None
         return fresh or self.subject.last_login_at
 
     @property
     def status(self) -> str | None:
-        """Our status for what `GET /users` said; None where it was not asked or failed."""
+        """Our status for the vendor's answer to `GET /users`; None if that request was not sent or failed."""
         if self.user is None:
             return None
         return account_status(self.user.metactf_user_status, logged_in=self.last_login_at is not None)
 
     @property
     def errors(self) -> list[GamePlatformError]:
-        """What went wrong, in the order it was asked."""
+        """The errors, in the order of the requests."""
         return [error for error in (self.account_error, self.odl_error, self.flash_error) if error is not None]
 
     @property
     def conclusive(self) -> bool:
-        """Whether this says something of the person's health: an outage, a skip and an empty Flash history do not."""
+        """Whether the sync error can be updated from this. Not after an outage, a skip or an empty Flash history."""
         if self.errors:
             return not self.outage
         return self.scores is not None or bool(self.flash and self.flash.flash_ctfs)
 
     @property
     def outage(self) -> bool:
-        """Whether the vendor could not answer, as against refusing this one person."""
+        """Whether the vendor could not answer at all, rather than refusing this one person."""
         return any(error.outage for error in self.errors)
 
     @property
     def pause(self) -> float:
-        """Seconds the vendor asked to stay away for; 0 where it did not."""
+        """The pause the vendor asked for, in seconds; 0 if it asked for none."""
         return max((error.seconds for error in self.errors if isinstance(error, RateLimited)), default=0.0)
 
 
 def plan(subject: Subject, wish: Wish, cadence: Cadence, now: Now) -> Plan:
-    """Decides by what is known of the competitor and of Flash CTFs; the clock is the database's."""
+    """Chooses the requests for one competitor from the stored state; `now` is the database's clock."""
     complete = wish.full or subject.watermark is None or subject.full_at is None
     complete = complete or now.at - (subject.full_at or now.at) >= cadence.full_every
     return Plan(
@@ -146,14 +144,13 @@ def _flash_due(subject: Subject, cadence: Cadence, now: Now) -> bool:
 
 
 def ask(client: MetaCtfClient, subject: Subject, plan_: Plan, asked_at: datetime, unwanted: threading.Event) -> Answers:
-    """Asks the planned questions in order and keeps each answer or error.
+    """Sends the planned requests in order and keeps each answer or error.
 
-    Where the vendor does not know the person, refuses them or fails on ODL, no more is asked: for Flash CTF
-    it answers 404 both to a person without any and to one it does not know. Nor is it once the answers are
-    `unwanted`.
+    Stops early if the vendor does not know the person, refuses them, or fails on ODL: for Flash CTF the vendor
+    answers 404 both for a person without any and for an unknown person. Also stops once `unwanted` is set.
 
     Raises:
-        AuthError: the token is not accepted; there is no point in asking about anyone else.
+        AuthError: the token is not accepted, so no other competitor can be fetched either.
     """
     answers = Answers(subject, plan_, asked_at)
     user_id = subject.synced_user_id
@@ -191,10 +188,10 @@ def ask_all(
     workers: int,
     tick: Callable[[], None],
 ) -> Generator[Answers]:
-    """Asks about many competitors, so many at a time, and yields each one's answers as they come.
+    """Fetches many competitors with `workers` threads and yields each one's answers as they arrive.
 
-    `tick` is called now and then while nothing comes. Where the caller stops early, what is under way is awaited
-    and nothing more is asked.
+    `tick` is called periodically while no answer arrives. If the caller stops early, requests under way are
+    awaited and no more are sent.
 
     Raises:
         AuthError: the token is not accepted.

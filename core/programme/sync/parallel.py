@@ -1,4 +1,4 @@
-"""Requests under way in threads, so many at a time; what becomes of each is handled in the caller's thread."""
+"""Runs a bounded number of requests in threads and hands their results to the caller's thread."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 
 class Parallel(Generic[T]):
-    """A bounded number of calls, each with a tag to know it by.
+    """A bounded number of calls, each identified by a tag.
 
-    Leaving the context awaits what runs and drops what has not begun.
+    Leaving the context waits for running calls and cancels those that have not started.
     """
 
     def __init__(self, workers: int, *, at_a_time: int | None = None, tick: Callable[[], None] = lambda: None) -> None:
-        """Starts nothing yet.
+        """Creates the thread pool.
 
         Args:
-            workers: calls that run at the same moment.
-            at_a_time: calls that are taken on, those that wait for a thread among them; `workers` where None.
-            tick: called now and then while nothing is completed.
+            workers: number of calls that run at the same time.
+            at_a_time: number of calls accepted, running or waiting for a thread; `workers` if None.
+            tick: called every `HEARTBEAT_SECONDS` in which no call completes.
         """
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="metactf")
         self._at_a_time = at_a_time or workers
@@ -45,20 +45,20 @@ class Parallel(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether no more calls are taken on until another one was given by `next`."""
+        """Whether the limit is reached, so that `next` must be called before `start`."""
         return len(self._running) + len(self._completed) >= self._at_a_time
 
     def start(self, tag: T, call: Callable[[], Any]) -> None:
-        """Takes a call on."""
+        """Submits a call."""
         self._running[self._pool.submit(call)] = tag
 
     def drop_waiting(self) -> list[T]:
-        """Takes back the calls that have not begun, and gives their tags."""
+        """Cancels the calls that have not started and returns their tags."""
         waiting = [future for future in self._running if future.cancel()]
         return [self._running.pop(future) for future in waiting]
 
     def next(self) -> tuple[T, Future[Any]] | None:
-        """Waits for a call to be completed and gives it; None when none is under way."""
+        """Waits for a call to complete and returns it; None if there is none."""
         while not self._completed and self._running:
             done, _ = wait(self._running, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
             self._completed.extend((self._running.pop(future), future) for future in done)

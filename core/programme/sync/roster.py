@@ -1,4 +1,4 @@
-"""Which competitors there are to sync, in the order a wave walks them, with all that is known of each."""
+"""The competitors to sync, in the order of a lap, with the stored state of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the order of competitors: that of the last one done, who need not exist any more."""
+    """A position in the order of competitors: the last one done, who may have been deleted since."""
 
     created_at: datetime
     id: UUID
@@ -24,7 +24,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One competitor on the platform, the mapping to the account, and where the last sync left off."""
+    """One competitor on the platform, with the account mapping and the state that the last sync left."""
 
     competitor_id: UUID
     created_at: datetime
@@ -39,20 +39,18 @@ class Subject:
 
     @property
     def cursor(self) -> Cursor:
-        """This competitor's place."""
         return Cursor(self.created_at, self.competitor_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The database's clock, and when the newest Flash CTF known from anyone began."""
+    """The database's clock, and the start of the newest Flash CTF stored for any competitor."""
 
     at: datetime
     newest_flash_at: datetime | None
 
 
 def now(conn: psycopg.Connection[Any]) -> Now:
-    """Reads the clock that due times are compared with."""
     with conn.cursor(row_factory=class_row(Now)) as cursor:
         return cursor.execute(
             """
@@ -64,7 +62,7 @@ def now(conn: psycopg.Connection[Any]) -> Now:
 
 
 def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
-    """How many competitors, of one coach or of all, are on the platform."""
+    """Number of competitors on the platform; all coaches' if `coach_id` is None."""
     found = conn.execute(
         """
         select count(*) from public.competitors
@@ -79,7 +77,7 @@ def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
 def page(
     conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Cursor | None, until: Cursor | None, limit: int
 ) -> list[Subject]:
-    """The next competitors after a place, up to and including another, by (created_at, id)."""
+    """The next competitors after `after`, up to and including `until`, ordered by (created_at, id)."""
     with conn.cursor(row_factory=class_row(Subject)) as cursor:
         return cursor.execute(
             """

@@ -1,4 +1,4 @@
-"""The numbers by which the game-platform jobs work where the vendor's documents leave them open."""
+"""Limits, pauses and labels of the game-platform jobs that the vendor's documentation does not specify."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobContext
 
 OUTAGES_IN_A_ROW: Final = 5
-"""So many people in a row for whom the vendor could not answer end a run; it is tried again later."""
+"""A run stops after this many consecutive people for whom the vendor could not answer, and is retried later."""
 
 OUTAGE_PAUSE_SECONDS: Final = 300.0
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 SECOND_LOOK_SECONDS: Final = 60.0
-"""People whom an outage left over are looked at again after this long, at the least."""
+"""Minimum pause before people who were skipped because of an outage are tried again."""
 ALL_FAILED_PAUSE_SECONDS: Final = 900.0
 BUSY_PAUSE_SECONDS: Final = 60.0
 
 RUN_SECONDS: Final = 600.0
-"""A run hands over to the next one after this long, well inside its task type's timeout."""
+"""A run hands over to the next one after this long, well within the task type's timeout."""
 
 PAGE: Final = 200
-"""Competitors read at a time."""
+"""Competitors read per query."""
 
 HEARTBEAT_SECONDS: Final = 15.0
-"""How often a run that waits for the vendor says in the ledger that it is alive."""
+"""How often a run that waits for the vendor renews its heartbeat in the ledger."""
 
 STALE_AFTER: Final = timedelta(seconds=120)
-"""A run of another job that has said nothing for this long is dead, and its place is free."""
+"""A run of another job without a heartbeat for this long is dead and no longer blocks."""
 
 ERRORS_TOLD: Final = 20
 SAMPLE: Final = 10
@@ -44,7 +44,7 @@ SAMPLE: Final = 10
 Division = Literal["high_school", "middle_school", "college"]
 
 ACTIVE_STATUSES: Final = frozenset({"approved", "user_created"})
-"""An account in one of these can have competitors and teams added to it."""
+"""Statuses of an account to which competitors and teams can be added."""
 
 _KNOWN_STATUSES: Final = frozenset({"pending", "user_created", "pending_approval", "approved", "denied", "error"})
 _CATEGORIES: Final = {
@@ -77,18 +77,18 @@ _DIVISIONS: Final[dict[str, Division]] = {
 
 
 def category_label(category: str | None) -> str | None:
-    """What dashboards call a challenge category; None for an empty one."""
+    """The display name of a challenge category; None for an empty one."""
     words = " ".join(re.sub(r"[_-]+", " ", category or "").lower().split())
     return _CATEGORIES.get(words) or words.title() or None
 
 
 def division(text: str | None) -> Division:
-    """The vendor's division for ours; high school where it is unknown."""
+    """The vendor's name for one of our divisions; high school if unknown."""
     return _DIVISIONS.get((text or "").strip().lower(), "high_school")
 
 
 def account_status(remote: str, *, logged_in: bool = False) -> str:
-    """Our status for the vendor's: an account that was only created is approved once its owner has logged in."""
+    """Our status for the vendor's: a `user_created` account counts as approved once its owner has logged in."""
     if remote == "user_created" and logged_in:
         return "approved"
     return remote if remote in _KNOWN_STATUSES else "pending"
@@ -98,7 +98,7 @@ LARGEST_BATCH = 200
 
 
 def batch_size(default: int) -> Callable[[Any], Any]:
-    """Reads a batch size: 0 is the default, a fraction is cut, what is out of bounds is brought within."""
+    """Returns a validator of batch sizes: 0 means `default`, fractions are truncated, and the bounds are enforced."""
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -111,7 +111,7 @@ def batch_size(default: int) -> Callable[[Any], Any]:
 
 
 def id_cursor(value: Any) -> UUID | None:
-    """Reads `{"id": uuid}`; anything else counts as none."""
+    """Reads `{"id": uuid}`; returns None for anything else."""
     try:
         return UUID(value["id"])
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -119,10 +119,10 @@ def id_cursor(value: Any) -> UUID | None:
 
 
 def named_ids(value: Any) -> Any:
-    """Reads ids that were named: what is no text, or blank, is left out, and each is kept once.
+    """Reads a list of ids: drops blanks, duplicates and values that are not text.
 
     Raises:
-        ValueError: nothing is left; a list that names nobody must not come to mean everybody.
+        ValueError: no id is left. A list without ids must not be taken to mean everyone.
     """
     if not isinstance(value, list | tuple):
         return value
@@ -134,7 +134,7 @@ def named_ids(value: Any) -> Any:
 
 
 def as_id(text: str) -> UUID | None:
-    """The id a text is, or None where it is none."""
+    """Parses a UUID; None if the text is not one."""
     try:
         return UUID(text)
     except ValueError:
@@ -145,43 +145,43 @@ Json = dict[str, Any]
 
 
 def dry_run_reason(asked: bool, ctx: JobContext) -> str | None:
-    """Why a run only tells what it would do; None where it is to do it."""
+    """Why a run only previews its work; None if it is to do the work."""
     if asked or ctx.dry_run:
-        return "The payload asks for a dry run (dryRun)."
+        return "The payload requests a dry run (dryRun)."
     if not ctx.settings.game_platform_integration_enabled:
         return "The integration is switched off (GAME_PLATFORM_INTEGRATION_ENABLED)."
     return None
 
 
-def dry_run_output(reason: str, told: Json) -> Json:
-    """The output of a dry run: that it was one, why, and what its preview told."""
-    return {"dryRun": True, "dryRunReason": reason} | told
+def dry_run_output(reason: str, preview: Json) -> Json:
+    """The output of a dry run: `dryRun`, `dryRunReason`, and the preview."""
+    return {"dryRun": True, "dryRunReason": reason} | preview
 
 
 def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1) -> RetryLater | None:
-    """What ends a run when the vendor could not answer too often in a row; None while it goes on.
+    """The error that ends a run after too many consecutive outages; None if the run may continue.
 
     Args:
-        job: what the job is called in a sentence.
-        outages: how many people in a row the vendor could not answer about.
-        pause: seconds the vendor asked to stay away; 0 where it did not.
-        place: how far the run is.
-        attempt: the pause doubles with each, up to an hour, for a job that has no other chance than these.
+        job: the job's name, as it reads in a sentence.
+        outages: consecutive people for whom the vendor could not answer.
+        pause: seconds of pause that the vendor asked for; 0 if it asked for none.
+        place: the run's progress in words.
+        attempt: the pause doubles with each attempt, up to an hour.
     """
     if outages < OUTAGES_IN_A_ROW:
         return None
     seconds = max(pause, min(OUTAGE_PAUSE_SECONDS * 2 ** min(attempt - 1, 10), LONGEST_PAUSE_SECONDS))
     return RetryLater(
         seconds,
-        f"The game platform could not answer {outages} times in a row. The {job} stopped after {place} and goes "
-        f"on in {seconds / 60:.0f} minutes.",
+        f"The game platform could not answer {outages} times in a row. The {job} stopped after {place} and resumes "
+        f"in {seconds / 60:.0f} minutes.",
     )
 
 
 def all_failed(job: str, failed: str, first: str) -> RetryLater:
-    """What a run ends with where everything failed and may go well later."""
+    """The error that ends a run in which everything failed but may succeed later."""
     return RetryLater(
         ALL_FAILED_PAUSE_SECONDS,
-        f"All {failed} failed; the {job} is tried again in {ALL_FAILED_PAUSE_SECONDS / 60:.0f} minutes. "
-        f"The first: {first}",
+        f"All {failed} failed. The {job} is retried in {ALL_FAILED_PAUSE_SECONDS / 60:.0f} minutes. "
+        f"First error: {first}",
     )

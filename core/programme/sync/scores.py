@@ -1,4 +1,4 @@
-"""Solves and Flash CTF results: set-based upserts inside the caller's transaction."""
+"""Upserts solves and Flash CTF results in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did. `changed` counts rows inserted, altered or removed."""
+    """The effect of a write. `changed` counts rows inserted, updated or deleted."""
 
     new_solves: int = 0
     new_events: int = 0
@@ -42,16 +42,16 @@ class Written:
 
 
 def store_odl(conn: psycopg.Connection[Any], answers: Answers) -> Written:
-    """Stores the on-demand solves of an answer; those known already and unchanged are left alone."""
+    """Stores the on-demand (ODL) solves of an answer; unchanged rows are not written."""
     solves = answers.scores.challenge_solves if answers.scores else []
     return _upsert_solves(conn, answers, "odl", [("", solve) for solve in solves])
 
 
 def store_flash(conn: psycopg.Connection[Any], answers: Answers) -> Written:
-    """Stores a whole Flash CTF history; events without a start have no identity and are counted instead.
+    """Stores a whole Flash CTF history. Events without a start time have no id; they are counted, not stored.
 
-    When replacing, what the vendor no longer lists is removed, but only by an answer that lists something and
-    lists it whole: an empty history is what the vendor also says of people it has lost.
+    If the plan says `replace_flash`, rows that the vendor no longer lists are deleted. That needs a complete answer
+    with at least one event, because the vendor also sends an empty history for people it has lost.
     """
     listed = answers.flash.flash_ctfs if answers.flash else []
     events = {event.event_id: event for event in listed if event.event_id is not None}
@@ -154,7 +154,7 @@ def _upsert_events(conn: psycopg.Connection[Any], answers: Answers, events: dict
 def _adopt_old_rows(
     conn: psycopg.Connection[Any], answers: Answers, solves: Iterable[tuple[str, ChallengeSolve]]
 ) -> None:
-    """Gives Flash CTF solves stored before events were part of the key the event they belong to."""
+    """Sets the event on Flash CTF solves that were stored before the key included the event."""
     dated = [(event_id, solve) for event_id, solve in solves if solve.timestamp_unix]
     if not dated:
         return

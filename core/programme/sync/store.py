@@ -1,4 +1,4 @@
-"""Stores what the vendor said about one competitor: everything in one short transaction, or nothing."""
+"""Stores the vendor's answers about one competitor in one short transaction."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LONGEST_MESSAGE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one competitor.
+    """The outcome for one competitor.
 
-    `status` is `synced` (something new), `unchanged`, `not_active` (skipped: the account is not usable yet),
-    or one of `FAILED`. `new_solves` counts rows that were not there before; `collisions` counts solves that one
-    answer held twice under the same id.
+    `status` is `synced` (something changed), `unchanged`, `not_active` (skipped: the account is not usable yet),
+    or one of `FAILED`. `new_solves` counts inserted rows; `collisions` counts solves that one answer contained
+    twice under the same id.
     """
 
     competitor_id: UUID
@@ -45,18 +45,18 @@ class Result:
 
 
 def store(conn: psycopg.Connection[Any], run_id: UUID, answers: Answers) -> Result:
-    """Writes solves, events, watermark, account and health of one competitor.
+    """Writes solves, events, watermark, account and sync state of one competitor.
 
-    A source that failed leaves its watermark and its dates as they were. The flag for the totals sweep is
-    only ever raised here.
+    The watermark and dates of a failed source stay unchanged. This sets the flag for the totals sweep and never
+    clears it.
 
     Raises:
-        LeaseLost: another run has taken this one's place.
+        LeaseLost: another run has taken over.
         psycopg.Error: nothing was stored.
     """
     with conn.transaction():
         sync_runs.beat(conn, run_id)
-        # The order of locks that onboarding keeps as well: the person, the state of syncs, the mapping.
+        # The same lock order as onboarding, to avoid deadlocks: competitor, sync state, account mapping.
         conn.execute("select from public.competitors where id = %s for no key update", (answers.subject.competitor_id,))
         written = scores.Written()
         if answers.scores is not None:
@@ -70,11 +70,11 @@ def store(conn: psycopg.Connection[Any], run_id: UUID, answers: Answers) -> Resu
 
 
 def store_or_explain(conn: psycopg.Connection[Any], run_id: UUID, answers: Answers) -> Result:
-    """Stores as `store` does; where the database refuses the values, records that of this one competitor.
+    """Like `store`, but records a failure for this competitor if the database refuses the values.
 
     Raises:
-        LeaseLost: another run has taken this one's place.
-        psycopg.Error: the trouble is not with the values.
+        LeaseLost: another run has taken over.
+        psycopg.Error: the database failed for another reason than the values.
     """
     try:
         return store(conn, run_id, answers)
@@ -82,7 +82,7 @@ def store_or_explain(conn: psycopg.Connection[Any], run_id: UUID, answers: Answe
         # The error's own text quotes the row, which holds personal data.
         where = error.diag.constraint_name or error.diag.column_name
         message = (
-            f"What the game platform sent cannot be stored ({type(error).__name__}{f' on {where}' if where else ''})."
+            f"The game platform's answer cannot be stored ({type(error).__name__}{f' on {where}' if where else ''})."
         )
     conn.execute(
         """
@@ -120,9 +120,9 @@ def _status(answers: Answers, *, changed: bool) -> tuple[str, str | None]:
         if isinstance(refused, NotFound):
             return "remote_missing", str(refused)
     failed = {"ODL": answers.odl_error, "Flash CTF": answers.flash_error, "Account": answers.account_error}
-    told = "; ".join(f"{source}: {error}" for source, error in failed.items() if error)
-    if told:
-        return ("error" if nothing else "partial"), told
+    message = "; ".join(f"{source}: {error}" for source, error in failed.items() if error)
+    if message:
+        return ("error" if nothing else "partial"), message
     return ("synced" if changed else "unchanged"), None
 
 
@@ -191,10 +191,7 @@ def _outcome(answer: object | None, error: object | None) -> str | None:
 
 
 def _store_account(conn: psycopg.Connection[Any], answers: Answers, result: Result) -> None:
-    """Keeps account status and health apart: the status is only what `GET /users` said, never `error`.
-
-    Where the answers are not conclusive, the health that was known stays.
-    """
+    """Stores the account status, set by `GET /users` alone, and the sync error, set by conclusive answers alone."""
     stored = answers.scores is not None or answers.flash is not None
     values = {
         "competitor": answers.subject.competitor_id,

@@ -1,4 +1,4 @@
-"""What a sync run says of itself: exact counts, and a bounded number of errors and examples."""
+"""The summary of a sync run: exact counts, and a bounded number of errors and examples."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one run."""
-
     people: Counter[str] = field(default_factory=Counter)
     teams: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
@@ -30,7 +28,6 @@ class Tally:
     teams_failed: int = 0
 
     def add(self, result: Result) -> None:
-        """Counts one competitor."""
         self.people[result.status] += 1
         self.failed += result.failed
         for name in ("new_solves", "new_events", "collisions", "events_without_start"):
@@ -42,7 +39,6 @@ class Tally:
             self.sample.append(line)
 
     def add_team(self, result: TeamResult) -> None:
-        """Counts one team."""
         self.teams[result.status] += 1
         self.teams_failed += result.failed
         for name in ("assigned", "unassigned", "members_without_account"):
@@ -52,7 +48,7 @@ class Tally:
             self.team_errors.append(line | {"message": safe_error(result.message or "", 300)})
 
     def output(self) -> Json:
-        """The run's output."""
+        """The run's output, as JSON."""
         people, moved = self.people, self.moved
         return {
             "competitors": {

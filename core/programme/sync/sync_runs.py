@@ -1,8 +1,8 @@
-"""The ledger of sync runs, which is also what keeps two of them apart.
+"""The ledger of sync runs, which also prevents two runs from overlapping.
 
-A row that is `running` and alive holds its scope, one coach or everyone. That is a row and not a session's
-advisory lock because behind a transaction-mode pooler a session is not ours to hold: the lock would stay on
-whatever connection the pooler had lent. The transaction lock below only makes looking and inserting one step.
+A row that is `running` and alive locks its scope: one coach or everyone. It is a row and not a session-level
+advisory lock, because a transaction-mode pooler does not give us a session: the lock would stay on a connection
+that the pooler lends to others. The transaction lock below only makes the check and the insert atomic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | None, sync_type: str) -> UUID:
-    """Marks dead runs as failed and opens a run, which takes over from an earlier attempt of the same job.
+    """Marks dead runs as failed and opens a run, which replaces an earlier attempt of the same job.
 
     Raises:
-        RetryLater: a run whose competitors overlap with these is alive.
+        RetryLater: a live run has competitors in common with this one.
     """
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(hashtextextended('game_platform_sync_runs', 0))")
@@ -31,7 +31,7 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
             update public.game_platform_sync_runs
             set status = 'failed', completed_at = now(),
                 error_message = case when job_id = %(job)s then 'A later attempt of the same job took over.'
-                                     else 'The worker that ran it stopped without a word.' end
+                                     else 'The worker that ran it stopped unexpectedly.' end
             where status = 'running'
               and (job_id = %(job)s or coalesce(heartbeat_at, started_at) < now() - %(stale)s::interval)
             """,
@@ -49,7 +49,7 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
             raise RetryLater(
                 BUSY_PAUSE_SECONDS,
                 f"Another sync of the same competitors is running (job {busy[0] or 'unknown'}). "
-                f"This one waits and is tried again in {BUSY_PAUSE_SECONDS:.0f} s.",
+                f"This one is retried in {BUSY_PAUSE_SECONDS:.0f} s.",
             )
         opened = conn.execute(
             """
@@ -63,10 +63,10 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
 
 
 def beat(conn: psycopg.Connection[Any], run_id: UUID) -> None:
-    """Says that the run is alive.
+    """Renews the run's heartbeat.
 
     Raises:
-        LeaseLost: another run has taken its place meanwhile.
+        LeaseLost: another run has taken over.
     """
     alive = conn.execute(
         "update public.game_platform_sync_runs set heartbeat_at = clock_timestamp() "
@@ -80,7 +80,7 @@ def beat(conn: psycopg.Connection[Any], run_id: UUID) -> None:
 def close_run(
     conn: psycopg.Connection[Any], run_id: UUID, *, synced: int, failed: int, error: str | None = None
 ) -> None:
-    """Ends the run as completed, or as failed where there is an error; one that was taken over stays as it is."""
+    """Ends the run as failed if there is an error, else as completed. A run that was taken over is not changed."""
     conn.execute(
         """
         update public.game_platform_sync_runs

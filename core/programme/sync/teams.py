@@ -1,7 +1,7 @@
-"""One team: created where asked for, then its members on the platform made the same as ours.
+"""Syncs one team: creates it on the platform if requested, then matches its members there to ours.
 
-The vendor's `delete_assignment` takes no team, so whoever is to go is looked up again right before; and a
-roster that would lose everyone is not touched, since that is what a reading error looks like too.
+The vendor's `delete_assignment` takes no team, so membership is checked again right before each removal. A change
+that would remove every member is refused, because a wrong read of the roster looks the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """One team with what is known of its coach; `synced_team_id` is None before the platform has it."""
+    """One team and its coach; `synced_team_id` is None until the team exists on the platform."""
 
     id: UUID
     name: str
@@ -42,7 +42,7 @@ class Team:
 
 
 def teams(conn: psycopg.Connection[Any], coach_id: UUID | None, *, with_new: bool) -> list[Team]:
-    """The teams on the platform, of one coach or of all; `with_new` adds those that are not there and not archived."""
+    """The teams on the platform, of one coach or of all; `with_new` adds active teams that are not there yet."""
     with conn.cursor(row_factory=class_row(Team)) as cursor:
         return cursor.execute(
             """
@@ -68,10 +68,7 @@ def teams(conn: psycopg.Connection[Any], coach_id: UUID | None, *, with_new: boo
 
 
 def members(conn: psycopg.Connection[Any], team_id: UUID) -> list[str | None]:
-    """The platform ids of a team's members; None for one who has no account.
-
-    An id known only to the mapping counts as the member's own.
-    """
+    """The platform ids of a team's members, from the competitor or else from the mapping; None without an account."""
     found = conn.execute(
         """
         select coalesce(nullif(c.game_platform_id, ''), p.synced_user_id)
@@ -86,7 +83,7 @@ def members(conn: psycopg.Connection[Any], team_id: UUID) -> list[str | None]:
 
 
 def coaches_among(conn: psycopg.Connection[Any], synced_user_ids: Iterable[str]) -> set[str]:
-    """Those of the platform ids that belong to coaches."""
+    """The subset of these platform ids that belongs to coaches."""
     found = conn.execute(
         """
         select synced_user_id from public.game_platform_profiles
@@ -107,7 +104,7 @@ def record(
     metactf_team_id: int | None = None,
     error: str | None = None,
 ) -> None:
-    """Writes what became of a team; the platform has no status for teams, so one it answered for is approved."""
+    """Stores the outcome for a team. The platform has no team status, so a team that it accepted is `approved`."""
     values = {
         "team": team.id,
         "name": team.name,
@@ -147,7 +144,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class TeamResult:
-    """What became of one team: `synced`, `created`, `no_coach`, `partial`, `refused` or `error`."""
+    """The outcome for one team: `synced`, `created`, `no_coach`, `partial`, `refused` or `error`."""
 
     team_id: UUID
     status: str
@@ -165,7 +162,7 @@ class TeamResult:
 
 
 class _RefusedError(Exception):
-    """The team is left as it is; the text says why."""
+    """The team is not changed, for the reason in the text."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)
@@ -173,7 +170,7 @@ class _RefusedError(Exception):
 
 
 def sync_team(conn: psycopg.Connection[Any], client: MetaCtfClient, team: Team) -> TeamResult:
-    """Brings one team up to date and records the outcome.
+    """Syncs one team and records the outcome.
 
     Raises:
         AuthError: the token is not accepted.
@@ -218,7 +215,7 @@ def _on_platform(client: MetaCtfClient, team: Team) -> tuple[str, int | None]:
             division=division(team.division),
         )
     except ValidationError:
-        raise _RefusedError("refused", "The team has no name; the game platform demands one. Give it a name.") from None
+        raise _RefusedError("refused", "The team has no name; the game platform requires one. Add a name.") from None
     created = client.create_team(new)
     return new.syned_team_id, created.metactf_team_id if created else None
 
@@ -233,8 +230,8 @@ def _reconcile(conn: psycopg.Connection[Any], client: MetaCtfClient, team: Team,
     if len(there) > 1 and surplus == there and members:
         raise _RefusedError(
             "refused",
-            f"Nobody was taken off: all {len(there)} members on the platform would have gone although the team has "
-            f"{len(members)} here. Check the platform ids of its members.",
+            f"No member was removed: the change would remove all {len(there)} members on the platform, but the team "
+            f"has {len(members)} here. Check the platform ids of its members.",
         )
     problems: list[str] = []
     unassigned = _take_off(client, synced_team_id, surplus, problems)
@@ -265,7 +262,7 @@ def _put_on(client: MetaCtfClient, synced_team_id: str, user: str, problems: lis
         try:
             client.assign_member(synced_team_id, user)
         except Conflict:
-            # Whoever is on this team here is on no other here; a vendor that does not move people needs both steps.
+            # Here a member has only this team. The vendor may not move a member, so unassign first.
             client.unassign_member(user)
             client.assign_member(synced_team_id, user)
 

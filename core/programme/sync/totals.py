@@ -1,4 +1,4 @@
-"""Totals of competitors, computed from the stored solves and events, and the flag that says they are out of date."""
+"""Computes competitors' totals from the stored solves and events, and maintains the flag for outdated totals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A competitor whose totals are out of date, in the order in which that came about."""
+    """A competitor whose totals are out of date since `dirty_at`."""
 
     competitor_id: UUID
     synced_user_id: str
@@ -24,20 +24,19 @@ class Flagged:
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Flags of platform ids that no competitor has: how many, and the first of them."""
+    """Flags of platform ids without a competitor: their number and the first ids."""
 
     count: int
     first: list[str]
 
 
 def now(conn: psycopg.Connection[Any]) -> datetime:
-    """The database's clock."""
     found: datetime = conn.execute("select clock_timestamp()").fetchall()[0][0]
     return found
 
 
 def count_flagged(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
-    """How many competitors, of one coach or of all, have totals that are out of date."""
+    """Number of competitors with outdated totals; all coaches' if `coach_id` is None."""
     found = conn.execute(
         """
         select count(*) from public.game_platform_sync_state s
@@ -52,9 +51,9 @@ def count_flagged(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
 def flagged(
     conn: psycopg.Connection[Any], coach_id: UUID | None, *, until: datetime, after: Flagged | None, limit: int
 ) -> list[Flagged]:
-    """The next flagged competitors by (time of the flag, platform id); those flagged after `until` have to wait.
+    """The next competitors flagged up to `until`, ordered by (time of the flag, platform id).
 
-    The coach's competitors are found before the limit is applied; flags without a competitor take no place in it.
+    The limit counts only this coach's competitors; flags without a competitor are skipped.
     """
     found = conn.execute(
         """
@@ -81,7 +80,7 @@ def flagged(
 
 
 def orphans(conn: psycopg.Connection[Any], limit: int) -> Orphans:
-    """Flags that no sweep can lower: the competitor was deleted, or has another account now."""
+    """Flags that no sweep can clear, because the competitor was deleted or has another account now."""
     found = conn.execute(
         """
         select count(*), (array_agg(s.synced_user_id order by s.synced_user_id))[:%(limit)s]
@@ -95,7 +94,7 @@ def orphans(conn: psycopg.Connection[Any], limit: int) -> Orphans:
 
 
 def everyone(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: UUID | None, limit: int) -> list[UUID]:
-    """The next competitors on the platform, by id."""
+    """The ids of the next competitors on the platform, in order."""
     found = conn.execute(
         """
         select id from public.competitors
@@ -109,13 +108,13 @@ def everyone(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: UUI
 
 
 def refresh(conn: psycopg.Connection[Any], ids: Sequence[UUID]) -> int:
-    """Computes the totals of these competitors and lowers their flags, all from one snapshot.
+    """Computes the totals of these competitors and clears their flags, from one snapshot.
 
-    A flag that a sync raised again meanwhile stays: its time is not the one that the snapshot holds. Counts and
-    points that do not fit a column are cut to what does.
+    A flag that a sync set again in the meantime stays, since its time differs from the snapshot's. Counts and
+    points are clamped to the range of their columns.
 
     Returns:
-        How many competitors have their totals now; fewer than ids where some left the platform.
+        Number of competitors updated; fewer than `ids` if some left the platform.
     """
     found = conn.execute(
         """

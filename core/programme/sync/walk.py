@@ -1,7 +1,7 @@
-"""Where a sync is on its way through the competitors: kept as the job's checkpoint between its runs.
+"""The position of a sync in the list of competitors, kept as the job's checkpoint between runs.
 
-One lap is everyone once. A lap that starts in the middle goes to the end and then from the beginning up to where it
-started, so that whoever began it and however many runs it takes, nobody is left out and nobody comes twice.
+One lap visits every competitor once. A lap that starts in the middle runs to the end, then from the beginning up to
+its start, so no competitor is skipped or visited twice, however many runs the lap takes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 def read_cursor(value: Any) -> Cursor | None:
-    """Reads `{"createdAt": ISO time with an offset, "id": uuid}`; anything else counts as none."""
+    """Reads `{"createdAt": ISO time with an offset, "id": uuid}`; returns None for anything else."""
     if not isinstance(value, dict):
         return None
     try:
@@ -34,13 +34,12 @@ def read_cursor(value: Any) -> Cursor | None:
 
 
 def write_cursor(cursor: Cursor | None) -> Json | None:
-    """Writes what `read_cursor` reads."""
     return {"createdAt": cursor.created_at.isoformat(), "id": str(cursor.id)} if cursor else None
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a lap is. `outages` counts the last ones in a row; `teams_due` says that teams are next."""
+    """Progress of a lap. `outages` counts consecutive ones; `teams_due` means that the teams are synced next."""
 
     start: Cursor | None = None
     cursor: Cursor | None = None
@@ -54,7 +53,7 @@ class Position:
 
     @classmethod
     def load(cls, checkpoint: Json | None, start: Cursor | None) -> Self:
-        """The position a checkpoint holds, or a new lap from `start` where it holds none that can be read."""
+        """Reads the position from a checkpoint; starts a new lap at `start` if there is no readable one."""
         saved = (checkpoint or {}).get("lap")
         if not isinstance(saved, dict):
             return cls(start=start, cursor=start)
@@ -71,12 +70,11 @@ class Position:
         )
 
     def save(self) -> Json:
-        """The checkpoint that `load` reads."""
         lap = asdict(self) | {"start": write_cursor(self.start), "cursor": write_cursor(self.cursor)}
         return {"lap": lap}
 
     def next_page(self, conn: psycopg.Connection[Any], coach_id: UUID | None, limit: int) -> tuple[list[Subject], Self]:
-        """The next competitors, and the position once they are done."""
+        """The next competitors, and the position after them."""
         here = self
         until = here.start if here.from_beginning else None
         found = roster.page(conn, coach_id, after=here.cursor, until=until, limit=limit + 1)

@@ -1,4 +1,4 @@
-"""The vendors' APIs, each built at first use so that nothing is imported or configured before it is needed."""
+"""The clients of the vendors' APIs. Each is imported and built on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Clients:
-    """One process's vendor clients; each is safe to share between threads."""
+    """The vendor clients of one process; each is thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,7 +1,7 @@
-"""Mail through SendGrid, by its official SDK; the requests are plain dicts, so that places in them are ours.
+"""Mail through SendGrid's official SDK. Requests are plain dicts, so that the positions of recipients are known.
 
-What the SDK leaves open is settled here: a timeout, telling "no connection" from "no answer", no redirects, and
-errors by what is to be done about them (`jobdeck.core.programme.vendors.errors`).
+Adds to the SDK: a timeout, the distinction of "no connection" from "no answer", no redirects, and the errors of
+`jobdeck.core.programme.vendors.errors`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAME: Final = "SendGrid"
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """One recipient of a message: an address, and ids that come back with its delivery events. No personal data."""
+    """One recipient: an address, and ids (no personal data) that SendGrid returns with its delivery events."""
 
     address: str = field(repr=False)
     custom_args: Mapping[str, str] = field(default_factory=dict)
@@ -45,9 +45,9 @@ class Addressee:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One message. `template_data` sends SendGrid's own template instead, where `SENDGRID_TEMPLATE_ID` is set.
+    """One message. With `template_data`, the template `SENDGRID_TEMPLATE_ID` is sent instead, if that is set.
 
-    With `unsubscribe` it carries the unsubscribe group's links. Opens and clicks are not tracked: many recipients
+    `unsubscribe` adds the links of the unsubscribe group. Opens and clicks are not tracked, because many recipients
     are minors.
     """
 
@@ -61,19 +61,19 @@ class Email:
     unsubscribe: bool = False
 
     def marked(self, category: str, args: Mapping[str, str]) -> Email:
-        """The same message under a further category, by which its results are found, and with further arguments."""
+        """A copy with another category, by which its results are found, and more arguments."""
         categories = tuple(dict.fromkeys((*self.categories, category)))
         return replace(self, categories=categories, custom_args={**self.custom_args, **args})
 
 
 class EmailClient:
-    """SendGrid's API. One client may be shared between threads."""
+    """SendGrid's API. Thread-safe."""
 
     def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
-        """Reads key, sender and address from the settings; nothing is sent yet.
+        """Reads key, sender and address from the settings; sends nothing.
 
         Raises:
-            SettingMissing: naming the setting that is missing or unusable.
+            SettingMissing: names the missing or invalid setting.
         """
         check(settings)
         self._settings = settings
@@ -81,19 +81,19 @@ class EmailClient:
         self._client = _api(settings)
 
     def check(self) -> None:
-        """Says again whether the settings are complete.
+        """Checks the settings again.
 
         Raises:
-            SettingMissing: naming the setting that is missing or unusable.
+            SettingMissing: names the missing or invalid setting.
         """
         check(self._settings)
 
     def verify(self) -> None:
-        """Asks SendGrid whether it accepts the key and lets it send mail; nothing is sent.
+        """Checks with SendGrid that the key is valid and may send mail; sends no mail.
 
         Raises:
-            ProviderConfigError: it does not.
-            MessagingError: it could not be asked.
+            ProviderConfigError: SendGrid does not accept the key.
+            MessagingError: SendGrid could not be asked.
         """
         try:
             found = json.loads(self.get(("scopes",), {}))
@@ -109,15 +109,15 @@ class EmailClient:
         """Sends one message to one address.
 
         Raises:
-            MessagingError: one of its classes, by what is to be done.
+            MessagingError: one of its subclasses.
         """
         return self.send_many(mail, [Addressee(mail.to, mail.custom_args)])
 
     def send_many(self, mail: Email, addressees: Sequence[Addressee]) -> Sent:
-        """Sends the same message to each of up to 1000 addresses by itself, in one request.
+        """Sends the same message separately to up to 1000 addresses, in one request.
 
         Raises:
-            MessagingError: one of its classes; places in a `RecipientRefused` are those of `addressees`.
+            MessagingError: one of its subclasses; indexes of a `RecipientRefused` refer to `addressees`.
         """
         if not 0 < len(addressees) <= LARGEST_BATCH:
             raise ValueError(f"one request takes 1 to {LARGEST_BATCH} recipients")
@@ -128,7 +128,7 @@ class EmailClient:
         )
 
     def request_for(self, mail: Email, addressees: Sequence[Addressee]) -> Json:
-        """The body of the request, as SendGrid's reference describes it."""
+        """The body of the request, as in SendGrid's API reference."""
         settings = self._settings
         templated = mail.template_data is not None and settings.sendgrid_template_id is not None
         body: Json = {
@@ -155,25 +155,25 @@ class EmailClient:
         return body
 
     def get(self, path: Sequence[str], query: Mapping[str, str | int]) -> bytes:
-        """Reads one page of a list, such as `("suppression", "bounces")`.
+        """Fetches one page of a list, such as `("suppression", "bounces")`.
 
         Raises:
-            MessagingError: one of its classes.
+            MessagingError: one of its subclasses.
         """
         resource = self._resource(path)
         return self._call(lambda: resource.get(query_params=dict(query)), _body)
 
     def post(self, path: Sequence[str], body: Json) -> bytes:
-        """Asks a question that SendGrid wants posted, such as a search in its logs.
+        """Sends a query that SendGrid expects as POST, such as a search in its logs.
 
         Raises:
-            MessagingError: one of its classes.
+            MessagingError: one of its subclasses.
         """
         resource = self._resource(path)
         return self._call(lambda: resource.post(request_body=body), _body)
 
     def close(self) -> None:
-        """Nothing stays open between requests; here so that all clients are closed alike."""
+        """Does nothing, since no connection stays open; all clients can be closed alike."""
 
     def _resource(self, path: Sequence[str]) -> Any:
         resource = self._client.client
@@ -199,28 +199,30 @@ class EmailClient:
             ) from None
         except (OSError, HTTPException) as error:
             raise OutcomeUnknown(
-                f"{NAME} gave no whole answer ({_cause(error)}). The message may have been sent and is not repeated."
+                f"{NAME} gave no full answer ({_cause(error)}). The message may have been sent and is not repeated."
             ) from None
 
 
 def check(settings: Settings) -> None:
-    """Whether mail can be sent with these settings.
+    """Checks that mail can be sent with these settings.
 
     Raises:
-        SettingMissing: naming the setting that is missing or unusable.
+        SettingMissing: names the missing or invalid setting.
     """
     key = settings.sendgrid_api_key
     if key is None or not key.get_secret_value().strip():
         raise SettingMissing("No key for SendGrid is set. Set SENDGRID_API_KEY to a key that may send mail.")
     if not key.get_secret_value().strip().isascii() or not key.get_secret_value().strip().isprintable():
-        raise SettingMissing("SENDGRID_API_KEY holds characters that no key has. Copy it again.")
+        raise SettingMissing("SENDGRID_API_KEY contains invalid characters. Copy it again.")
     sender = (settings.sendgrid_from_email or "").strip()
     if not sender:
         raise SettingMissing("No sender is set. Set SENDGRID_FROM_EMAIL to an address that is verified with SendGrid.")
     if "@" not in sender or not sender.isascii() or not sender.isprintable():
         raise SettingMissing("SENDGRID_FROM_EMAIL is not an e-mail address. Correct it.")
     if not settings.sendgrid_from_name.isascii() or not settings.sendgrid_from_name.isprintable():
-        raise SettingMissing("SENDGRID_FROM_NAME holds characters outside ASCII, which SendGrid refuses. Spell it out.")
+        raise SettingMissing(
+            "SENDGRID_FROM_NAME contains characters outside ASCII, which SendGrid refuses. Spell it out."
+        )
 
 
 def _api(settings: Settings) -> Any:
@@ -228,9 +230,9 @@ def _api(settings: Settings) -> Any:
 
     from jobdeck.core.programme.vendors.email_wire import HttpClient  # noqa: PLC0415 -- imported on first use
 
-    # At debug level the SDK would log the key, addresses and texts.
+    # At level DEBUG the SDK would log the key, addresses and texts.
     logging.getLogger("python_http_client.client").disabled = True
-    assert settings.sendgrid_api_key is not None  # noqa: S101 -- check() has looked
+    assert settings.sendgrid_api_key is not None  # noqa: S101 -- check() made sure
     key = settings.sendgrid_api_key.get_secret_value().strip()
     api = SendGridAPIClient(key, host=settings.sendgrid_api_base_url)
     api.client = HttpClient(

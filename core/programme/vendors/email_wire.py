@@ -1,4 +1,4 @@
-"""From SendGrid's answers to what they mean (`jobdeck.core.programme.vendors.errors`)."""
+"""SendGrid's wire format: answers and errors, webhook signatures and events, and the SDK's HTTP client."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_PAUSE: Final = 30.0
-"""Seconds to stay away after a 429 that does not say how long."""
+"""Pause in seconds after a 429 without a duration."""
 
 DOWN: Final = frozenset({408, 425, 500, 502, 503})
-"""Answers that say the request was not taken; every other 5xx leaves that open."""
+"""Statuses which mean that the request was not accepted; every other 5xx leaves that open."""
 
 _PLACE: Final = re.compile(r"personalizations[.\[](\d{1,6})", re.ASCII)
 _MESSAGE_ID: Final = re.compile(r"[\w.+=/-]{1,200}", re.ASCII)
-PROBLEMS_TOLD: Final = 3
+MAX_PROBLEMS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message that a provider has taken. `segments` is of text messages."""
+    """A message that a provider accepted; `segments` is set for text messages."""
 
     provider_message_id: str | None
     http_status: int
@@ -55,17 +55,17 @@ class Sent:
 
 
 def sent_from(response: Any, *, sandbox: bool) -> Sent:
-    """Reads the answer to a request that SendGrid did not refuse.
+    """Reads a success answer of SendGrid.
 
     Raises:
-        OutcomeUnknown: it is not the answer that a taken message gets: 202, or 200 in sandbox mode.
+        OutcomeUnknown: the status is not 202, or 200 in sandbox mode.
     """
     status = int(response.status_code)
     if status != (200 if sandbox else 202):
         expected = "200 (SENDGRID_SANDBOX_MODE is on)" if sandbox else "202"
         raise OutcomeUnknown(
-            f"SendGrid answered {status}, where a message that is taken gets {expected}. It may have been sent and is "
-            "not repeated. Check SENDGRID_API_BASE_URL.",
+            f"SendGrid answered {status} instead of {expected}. The message may have been sent and is not repeated. "
+            "Check SENDGRID_API_BASE_URL.",
             code=str(status),
         )
     found = str(response.headers.get("X-Message-Id") or "")
@@ -81,34 +81,34 @@ def refusal(status: int, content: Any, headers: Mapping[str, str] | None, now: f
         )
     if status == 403:
         return ProviderConfigError(
-            "SendGrid does not let this key send from this sender (403). Verify SENDGRID_FROM_EMAIL with SendGrid, and "
-            "give SENDGRID_API_KEY the right to send mail.",
+            "SendGrid does not allow this key to send from this sender (403). Verify SENDGRID_FROM_EMAIL with "
+            "SendGrid, and give SENDGRID_API_KEY the right to send mail.",
             code=code,
         )
     if status == 429:
         return RateLimited(
-            _pause(headers or {}, now), "SendGrid answered 429: too many requests. The pause it asked for is kept.",
+            _pause(headers or {}, now), "SendGrid answered 429: too many requests. Sending pauses as long as it asked.",
             code=code,
         )  # fmt: skip
     if status in DOWN:
-        return ProviderDown(f"SendGrid cannot answer now ({status}); the message was not taken.", code=code)
+        return ProviderDown(f"SendGrid is unavailable ({status}). The message was not accepted.", code=code)
     if status >= 500:
         return OutcomeUnknown(
-            f"SendGrid answered {status}: whether the message was taken is not known. It is not repeated.", code=code
+            f"SendGrid answered {status}. The message may have been accepted and is not repeated.", code=code
         )
     if status == 413:
         return TooLarge("SendGrid answered 413: the request is too large.", code=code)
     if status == 400:
         return _bad_request(content)
     return ProviderConfigError(
-        f"SendGrid answered {status}, which its API does not do. Check SENDGRID_API_BASE_URL.", code=code
+        f"SendGrid answered {status}, which is not part of its API. Check SENDGRID_API_BASE_URL.", code=code
     )
 
 
 def _bad_request(content: Any) -> MessagingError:
     problems = _problems(content)
-    told = "; ".join(f"{field or 'request'}: {message}" for field, message in problems[:PROBLEMS_TOLD])
-    sentence = safe_error(f"SendGrid refused the request (400): {told or 'without a reason'}", 400)
+    reasons = "; ".join(f"{field or 'request'}: {message}" for field, message in problems[:MAX_PROBLEMS])
+    sentence = safe_error(f"SendGrid refused the request (400): {reasons or 'no reason given'}", 400)
     places = [int(found[1]) for field, _ in problems if (found := _PLACE.search(field))]
     if places:
         return RecipientRefused(sentence, reason="address_refused", code="400", indexes=tuple(sorted(set(places))))
@@ -153,27 +153,27 @@ _LONGEST_REASON: Final = 500
 
 
 class EventRefused(Refused):
-    """A request with delivery events is not SendGrid's, or not readable; nothing was kept."""
+    """A request with delivery events is not readable; nothing was stored."""
 
 
 def verified(public_key: str | None, headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether a request to the webhook's receiver carries SendGrid's signature over its raw body.
+    """Whether a webhook request has SendGrid's signature over its raw body.
 
     Raises:
-        ConfigurationError: `SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY` is missing or no key.
+        ConfigurationError: `SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY` is missing or invalid.
     """
     from sendgrid.helpers.eventwebhook import EventWebhook  # noqa: PLC0415 -- imported on first use
 
     if not public_key:
         raise ConfigurationError(
-            "Delivery events cannot be checked. Set SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY to the verification key of "
+            "Delivery events cannot be verified. Set SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY to the verification key of "
             "SendGrid's Event Webhook."
         )
     try:
         webhook = EventWebhook(public_key)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY is no verification key. Copy it again from SendGrid."
+            "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY is not a verification key. Copy it again from SendGrid."
         ) from error
     given = {name.lower(): value for name, value in headers.items()}
     signature, timestamp = given.get(SIGNATURE.lower(), ""), given.get(TIMESTAMP.lower(), "")
@@ -185,10 +185,10 @@ def verified(public_key: str | None, headers: Mapping[str, str], body: bytes) ->
 
 
 def read(body: bytes) -> tuple[list[Json], int]:
-    """The events of a request in the outbox's words, and how many entries were none.
+    """The events of a request in the outbox's format, and the number of entries that are not events.
 
     Raises:
-        EventRefused: the body is neither an event nor a list of them.
+        EventRefused: the body is neither an event nor a list of events.
     """
     try:
         content = json.loads(body)
@@ -196,20 +196,20 @@ def read(body: bytes) -> tuple[list[Json], int]:
         raise EventRefused("The request's body is not JSON. Nothing was kept.") from None
     entries = content if isinstance(content, list) else [content]
     if not all(isinstance(entry, dict) for entry in entries):
-        raise EventRefused("The request's body is no list of events. Nothing was kept.")
+        raise EventRefused("The request's body is not a list of events. Nothing was kept.")
     events = [event for entry in entries if (event := _event(entry)) is not None]
     return events, len(entries) - len(events)
 
 
 def address_key(address: str) -> str:
-    """A mark by which an address is known again without being kept."""
+    """A hash that identifies an address without storing it."""
     return hashlib.sha256(address.strip().lower().encode()).hexdigest()[:32]
 
 
 def reason_text(*candidates: Any) -> str | None:
-    """The first of a provider's explanations that says something, without addresses and numbers; None where none does.
+    """The first of a provider's explanations that is not empty, without addresses and numbers; else None.
 
-    What is neither text nor number is passed over.
+    Values that are neither text nor a number are ignored.
     """
     texts = (str(one) for one in candidates if isinstance(one, str | int | float) and not isinstance(one, bool))
     said = next((text for text in texts if text), None)
@@ -252,7 +252,7 @@ LARGEST_ANSWER: Final = 4 * 1024 * 1024
 
 
 class NotConnectedError(Exception):
-    """No connection was made, so nothing was sent. Not an `OSError`, which urllib would wrap with all the others."""
+    """No connection was made, so nothing was sent. Not an `OSError`, because urllib would wrap it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -284,14 +284,14 @@ class _Secure(http.client.HTTPSConnection):
 
 
 def _connect(connection: http.client.HTTPConnection, connect: Any) -> None:
-    patience = connection.timeout
-    connection.timeout = min(CONNECT_SECONDS, patience or CONNECT_SECONDS)
+    timeout = connection.timeout
+    connection.timeout = min(CONNECT_SECONDS, timeout or CONNECT_SECONDS)
     try:
         connect()
     except OSError as error:
         raise NotConnectedError(type(error).__name__) from None
     if connection.sock is not None:
-        connection.sock.settimeout(patience)
+        connection.sock.settimeout(timeout)
 
 
 class _PlainHandler(urllib.request.HTTPHandler):
@@ -305,7 +305,7 @@ class _SecureHandler(urllib.request.HTTPSHandler):
 
 
 class HttpClient(Client):  # type: ignore[misc]  # the SDK is untyped
-    """The SDK's client; redirects are not followed, and this machine's proxies not asked for this machine."""
+    """The SDK's client, without redirects, and without proxies for localhost."""
 
     def _build_client(self, name: str | None = None) -> HttpClient:
         return HttpClient(

@@ -1,6 +1,6 @@
-"""How the providers of mail and text messages can refuse or fail, sorted by what is to be done about it.
+"""Errors of the mail and text message providers, classified by what the caller has to do.
 
-No message holds an address, a number, a name or the text that was to be sent.
+No error message contains an address, a number, a name or the text of a message.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, 
 class MessagingError(VendorError):
     """A provider refused, failed or could not be reached.
 
-    `sent` is False where the message has certainly not been sent, None where that is not known. `error_class` is the
-    word the outbox keeps, `code` the provider's own or its HTTP status.
+    `sent` is False if the message was certainly not sent, None if that is unknown. `error_class` is stored in the
+    outbox; `code` is the provider's error code or the HTTP status.
     """
 
     kind = "messaging"
@@ -28,21 +28,21 @@ class MessagingError(VendorError):
 
 
 class ProviderConfigError(MessagingError, PermanentError):
-    """A setting is missing or the provider does not accept it: nothing can be sent until it is corrected."""
+    """A setting is missing or the provider rejects it; nothing can be sent until it is corrected."""
 
     kind = "messaging_config"
     error_class = "config"
 
 
 class SettingMissing(ProviderConfigError, ConfigurationError):
-    """A setting without which nothing can be sent is not set, or unusable as it is."""
+    """A required setting is missing or invalid."""
 
 
 class RecipientRefused(MessagingError):
     """The provider will not send to this recipient.
 
-    `indexes` are the places in a request of many; empty where the provider did not say which. `reason` is
-    `address_refused`, `opted_out` or `number_unusable`.
+    `indexes` are the refused positions in a request with several recipients, empty if the provider named none.
+    `reason` is `address_refused`, `opted_out` or `number_unusable`.
     """
 
     kind = "messaging_recipient"
@@ -55,21 +55,21 @@ class RecipientRefused(MessagingError):
 
 
 class PayloadRefused(MessagingError, PermanentError):
-    """The provider will not send such a message to anyone."""
+    """The provider refuses this message for every recipient."""
 
     kind = "messaging_payload"
     error_class = "payload_refused"
 
 
 class TooLarge(MessagingError):
-    """The request is too large; a part of it may pass."""
+    """The request is too large; a smaller batch may be accepted."""
 
     kind = "messaging_too_large"
     error_class = "too_large"
 
 
 class RateLimited(RetryLater, MessagingError):
-    """Too many requests; `seconds` is how long the provider asked to wait."""
+    """Too many requests; `seconds` is the pause that the provider asked for."""
 
     kind = "messaging_rate_limited"
     error_class = "rate_limited"
@@ -81,7 +81,7 @@ class RateLimited(RetryLater, MessagingError):
 
 
 class ProviderDown(MessagingError):
-    """The provider answered that it cannot answer now; the message has not been taken."""
+    """The provider is unavailable and did not accept the message."""
 
     kind = "messaging_down"
     error_class = "provider_down"
@@ -89,7 +89,7 @@ class ProviderDown(MessagingError):
 
 
 class Unreachable(MessagingError):
-    """No connection could be made: nothing was sent."""
+    """No connection could be made, so nothing was sent."""
 
     kind = "messaging_unreachable"
     error_class = "unreachable"
@@ -97,7 +97,7 @@ class Unreachable(MessagingError):
 
 
 class OutcomeUnknown(MessagingError):
-    """The request went out and no proper answer came: the message may have been sent. It must not be repeated."""
+    """The request was sent without a valid answer. The message may have been sent and must not be repeated."""
 
     kind = "messaging_outcome_unknown"
     error_class = "outcome_unknown"

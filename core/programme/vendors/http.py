@@ -1,4 +1,4 @@
-"""What every vendor's client needs of HTTP: pacing, waiting, and reading `Retry-After`."""
+"""HTTP helpers of all vendor clients: rate limit, backoff, and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RETRY_AFTER_CAP: Final = 3600.0
-"""Seconds: the longest wait a vendor can ask for that is taken at its word."""
+"""Longest pause, in seconds, that is honoured when a vendor asks for one."""
 
 RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
-"""With every 5xx, the answers that say "not now" rather than "no"."""
+"""Like every 5xx, these statuses mean that the request may be retried."""
 
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """The clocks and the sleeper of a client, so that a test waits for nothing.
+    """The clocks and the sleep of a client, which tests replace to avoid waiting.
 
-    `monotonic` measures waits, `wall` (unix seconds) is compared with a vendor's dates, `random` draws from
-    0 up to 1.
+    `monotonic` measures waits, `wall` (unix seconds) is compared with a vendor's dates, `random` returns 0 up to 1.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -42,12 +41,12 @@ def parse_retry_after(value: str | None, now: float, cap: float = RETRY_AFTER_CA
     """Reads a `Retry-After` header: whole or fractional seconds, or an HTTP date; at most `cap`.
 
     Args:
-        value: the header, or None where there was none.
-        now: unix seconds, to measure a date from; a date in the past is 0.
-        cap: seconds that are never exceeded.
+        value: the header, or None if there was none.
+        now: unix seconds, from which a date is measured; a date in the past gives 0.
+        cap: maximum in seconds.
 
     Returns:
-        Seconds to wait, or None where the header is absent or unreadable.
+        Seconds to wait, or None if the header is missing or invalid.
     """
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
@@ -61,7 +60,7 @@ def parse_retry_after(value: str | None, now: float, cap: float = RETRY_AFTER_CA
 
 
 def full_jitter(attempt: int, draw: float, base: float = 0.5, cap: float = 8.0) -> float:
-    """Seconds before the next try: anywhere from 0 to `base * 2^(attempt-1)`, which `cap` bounds.
+    """Seconds before the next attempt: between 0 and `base * 2^(attempt-1)`, at most `cap`.
 
     `attempt` counts from 1; `draw` is from 0 up to 1.
     """
@@ -69,7 +68,7 @@ def full_jitter(attempt: int, draw: float, base: float = 0.5, cap: float = 8.0) 
 
 
 class Pacer:
-    """A token bucket that all threads of a client share; a vendor's `Retry-After` closes it for a while."""
+    """A token bucket that all threads of a client share. A vendor's `Retry-After` closes it for that time."""
 
     def __init__(self, rate: float, time_: Time, burst: int = 5) -> None:
         self._interval = 1.0 / rate
@@ -80,7 +79,7 @@ class Pacer:
         self._closed_until = -math.inf
 
     def reserve(self, longest: float) -> float | None:
-        """Takes a token and returns the seconds to wait for it; takes none and returns None beyond `longest`."""
+        """Takes a token and returns the seconds to wait for it; returns None and takes none beyond `longest`."""
         with self._lock:
             now = self._time.monotonic()
             start = max(now, self._due - self._slack, self._closed_until)
@@ -90,12 +89,12 @@ class Pacer:
             return start - now
 
     def close_for(self, seconds: float) -> None:
-        """Lets nobody through for that long."""
+        """Blocks all requests for this time."""
         with self._lock:
             self._closed_until = max(self._closed_until, self._time.monotonic() + seconds)
 
     @property
     def closed_for(self) -> float:
-        """Seconds until the vendor's own wait is over; 0 where it did not ask for one."""
+        """Seconds left of the pause that the vendor asked for; 0 if there is none."""
         with self._lock:
             return max(0.0, self._closed_until - self._time.monotonic())

@@ -1,7 +1,7 @@
-"""MetaCTF's HTTP API: what each endpoint is called with, what may be repeated, and how failure is told.
+"""MetaCTF's HTTP API: the endpoints, which requests are retried, and how failures are reported.
 
-GETs and (un)assigning are repeated by themselves, since a second time changes nothing more. Creating never
-is: where it is not known what became of a creation, a look-up by our own id decides.
+GETs and (un)assigning are idempotent and retried automatically. Creating is never retried: if the outcome of a
+creation is unknown, a look-up by our own id decides.
 """
 
 from __future__ import annotations
@@ -46,17 +46,16 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 5.0
 ATTEMPTS: Final = 4
 BUDGET_FACTOR: Final = 3.0
-"""All attempts of one call together take at most this many read timeouts."""
+"""All attempts of one call together take at most this many times the read timeout."""
 LARGEST_ANSWER: Final = 16 * 1024 * 1024
 
 A = TypeVar("A", bound=Answer)
 
 
 class MetaCtfClient:
-    """The game platform's API. One client may be shared between threads.
+    """The game platform's API. Thread-safe.
 
-    Every method raises the errors of `jobdeck.core.programme.vendors.errors`; each docstring names only what is
-    particular to it.
+    Every method raises the errors of `metactf_errors`; a docstring names only those with a special meaning.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class MetaCtfClient:
         time: Time | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Reads address, token, rate and timeout from the settings; nothing is sent yet.
+        """Reads address, token, rate and timeout from the settings; sends nothing.
 
         Raises:
             TokenMissing: `GAME_PLATFORM_API_TOKEN` is not set.
@@ -102,49 +101,48 @@ class MetaCtfClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
         self._http.close()
 
     @property
     def budget(self) -> float:
-        """Seconds within which a call either begins its last attempt or gives up."""
+        """Seconds within which a call starts its last attempt or gives up."""
         return self._budget
 
     @property
     def doubt_seconds(self) -> float:
-        """Seconds after which a call that was given up on, with its wait for a turn before it, is surely over.
+        """Seconds after which an abandoned call, including its wait for the rate limit, is certainly over.
 
-        Until then the vendor may still be carrying it out.
+        Until then the vendor may still be processing it.
         """
         return 2 * self._budget + CONNECT_SECONDS + 2 * self._budget / BUDGET_FACTOR
 
     def get_user(self, syned_user_id: str) -> User:
-        """Looks an account up by our own id.
+        """Looks up an account by our own id.
 
         Raises:
             NotFound: there is none.
-            Forbidden: the vendor does not tell, as the user is not approved.
+            Forbidden: the vendor does not answer, because the user is not approved.
         """
         user = self._get("/users", User, syned_user_id=syned_user_id)
         _same(syned_user_id, user.syned_user_id, "/users")
         return user
 
     def find_user(self, syned_user_id: str) -> User | None:
-        """The account with our own id, or None where the vendor has none."""
+        """Looks up an account by our own id; None if there is none."""
         try:
             return self.get_user(syned_user_id)
         except NotFound:
             return None
 
     def create_user(self, new: NewUser) -> tuple[User, bool]:
-        """Creates an account, or adopts the one that has this `syned_user_id`; the request is sent once.
+        """Creates an account, or adopts the existing one with this `syned_user_id`; the request is sent once.
 
         Returns:
-            The account, and whether this call created it. After a failure that leaves it open a look-up
-            decides; what it finds counts as created by this call.
+            The account, and whether this call created it. If the outcome is unknown, a look-up decides, and an
+            account that it finds counts as created by this call.
 
         Raises:
-            Conflict: the vendor has an account that clashes, most likely by its e-mail address.
+            Conflict: the vendor has a conflicting account, most likely with the same e-mail address.
         """
         try:
             user = self._create("/users", User, new.model_dump(exclude_none=True))
@@ -168,10 +166,10 @@ class MetaCtfClient:
         """Creates a team; the request is sent once.
 
         Returns:
-            The team, or None where the vendor has a team with this `syned_team_id` already.
+            The team, or None if the vendor already has a team with this `syned_team_id`.
 
         Raises:
-            Conflict: it clashes with something other than a team of this id.
+            Conflict: it conflicts with something other than a team of this id.
         """
         try:
             team = self._create("/teams", Team, new.model_dump())
@@ -185,24 +183,24 @@ class MetaCtfClient:
         return team
 
     def assign_member(self, syned_team_id: str, syned_user_id: str) -> None:
-        """Puts a user on a team.
+        """Assigns a user to a team.
 
         Raises:
-            Conflict: the vendor does not move a user who is on another team.
+            Conflict: the user is on another team, and the vendor does not move them.
         """
         body = {"syned_team_id": syned_team_id, "syned_user_id": syned_user_id}
         self._post("/users/assign_team", body, repeatable=True)
 
     def unassign_member(self, syned_user_id: str) -> None:
-        """Takes a user off whatever team they are on: the vendor's endpoint takes no team."""
+        """Removes a user from their team, whichever it is: the vendor's endpoint takes no team."""
         self._post("/users/delete_assignment", {"syned_user_id": syned_user_id}, repeatable=True)
 
     def get_team_assignments(self, syned_team_id: str | None = None) -> Assignments:
-        """Who is on a team, or all assignments where no team is given."""
+        """The assignments of one team, or of all teams."""
         return self._get("/users/get_team_assignments", Assignments, syned_team_id=syned_team_id)
 
     def get_scores(self, syned_user_id: str, after: int | None = None) -> Scores:
-        """On-demand learning solves after a time in unix seconds, or all of them.
+        """On-demand learning solves after a time in unix seconds, or all solves.
 
         Raises:
             NotFound: the vendor does not know the user.
@@ -214,7 +212,7 @@ class MetaCtfClient:
         return scores
 
     def get_flash_progress(self, syned_user_id: str) -> FlashProgress:
-        """A person's whole Flash CTF history; the vendor's 404 for "none yet" is an empty one."""
+        """A person's whole Flash CTF history; empty if the vendor answers 404, which means "none yet"."""
         try:
             progress = self._get("/scores/get_flash_ctf_progress", FlashProgress, syned_user_id=syned_user_id)
         except NotFound:
@@ -237,8 +235,8 @@ class MetaCtfClient:
         if isinstance(refused, RequestRejected):
             return refused
         return Conflict(
-            f"The game platform did not create the account {new.syned_user_id}: it has another account that "
-            "clashes, most likely with the same e-mail address. Use another address, or ask the vendor to merge."
+            f"The game platform did not create the account {new.syned_user_id}: it has a conflicting account, most "
+            "likely with the same e-mail address. Use another address, or ask the vendor to merge the accounts."
         )
 
     def _get(self, path: str, model: type[A], **query: str | int | None) -> A:
@@ -315,9 +313,9 @@ class MetaCtfClient:
 
 def _unreachable(error: httpx.TransportError, where: str) -> TransportError:
     sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    what = "gave no whole answer" if sent else "could not be reached"
+    what = "gave no full answer to" if sent else "could not be reached for"
     return TransportError(
-        f"The game platform {what} to {where} ({type(error).__name__}). "
+        f"The game platform {what} {where} ({type(error).__name__}). "
         "If this lasts, check GAME_PLATFORM_API_BASE_URL and the network.",
         ambiguous=sent,
     )
@@ -329,4 +327,4 @@ def _equal(one: str, other: str) -> bool:
 
 def _same(asked: str, answered: str, path: str) -> None:
     if not _equal(asked, answered):
-        raise ContractError(f"The game platform's answer to {path} is about another id than the one asked for.")
+        raise ContractError(f"The game platform's answer to {path} is for another id than the requested one.")

@@ -1,6 +1,6 @@
-"""How the game platform can refuse or fail, each with a sentence that holds no personal data.
+"""Errors of the game platform. Their messages contain no personal data.
 
-`outage` tells what is wrong with the vendor or the way to it from what is wrong with one request.
+`outage` is True if the vendor or the connection failed, rather than one request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class GamePlatformError(VendorError):
 
 
 class AuthError(GamePlatformError, PermanentError):
-    """The token is not accepted (401): no call can succeed until it is corrected."""
+    """The token is not accepted (401); no call can succeed until it is corrected."""
 
     kind = "game_platform_auth"
 
@@ -27,9 +27,7 @@ class TokenMissing(AuthError, ConfigurationError):
     """No token is set."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "No token for the game platform is set. Set GAME_PLATFORM_API_TOKEN to the token the vendor gave you."
-        )
+        super().__init__("No token for the game platform is set. Set GAME_PLATFORM_API_TOKEN to the vendor's token.")
 
 
 class Forbidden(GamePlatformError):
@@ -45,33 +43,33 @@ class NotFound(GamePlatformError):
 
 
 class Conflict(GamePlatformError):
-    """What was to be created exists, or clashes with something else (409)."""
+    """The object to create exists, or conflicts with another one (409)."""
 
     kind = "game_platform_conflict"
 
 
 class RequestRejected(GamePlatformError):
-    """The request was understood to be wrong (422 and every other 4xx)."""
+    """The vendor rejected the request as invalid (422 and every other 4xx)."""
 
     kind = "game_platform_rejected"
 
 
 class RateLimited(RetryLater, GamePlatformError):
-    """Too many requests (429); `seconds` is how long the vendor asked to wait."""
+    """Too many requests (429); `seconds` is the pause that the vendor asked for."""
 
     kind = "game_platform_rate_limited"
     outage = True
 
 
 class ServerError(GamePlatformError):
-    """The vendor answered that it cannot answer now (408, 425, 5xx)."""
+    """The vendor is unavailable (408, 425, 5xx)."""
 
     kind = "game_platform_down"
     outage = True
 
 
 class TransportError(GamePlatformError):
-    """No whole answer came. Where `ambiguous`, the request may have been carried out all the same."""
+    """No complete answer arrived. If `ambiguous`, the vendor may have processed the request."""
 
     kind = "game_platform_unreachable"
     outage = True
@@ -82,6 +80,6 @@ class TransportError(GamePlatformError):
 
 
 class ContractError(GamePlatformError, PermanentError):
-    """An answer does not have the agreed shape; asking again would bring the same."""
+    """An answer does not have the agreed shape; a retry would not help."""
 
     kind = "game_platform_contract"

@@ -1,7 +1,7 @@
-"""What MetaCTF's "SynEd Integration API" 0.1.0 takes and answers.
+"""The requests and answers of MetaCTF's "SynEd Integration API" 0.1.0.
 
-Answers keep fields that are not known here, so that a stored raw payload is the true one. Times are unix
-seconds UTC; 0 and null mean "never".
+Answers keep unknown fields, so that a stored raw payload is complete. Times are unix seconds in UTC; 0 and null mean
+"never".
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MILLISECONDS_FROM = 10**11
-"""A unix time this large is in milliseconds (in seconds it would be the year 5138)."""
+"""Unix times above this are in milliseconds (as seconds it is the year 5138)."""
 
 
 def _plausible(seconds: int) -> int:
     if seconds > MILLISECONDS_FROM:
-        raise ValueError("is in milliseconds where unix seconds are agreed")
+        raise ValueError("is in milliseconds instead of unix seconds")
     return seconds
 
 
@@ -28,17 +28,15 @@ Text = Annotated[str, Field(strict=True)]
 
 
 def moment(seconds: int | None) -> datetime | None:
-    """The time of unix seconds, or None for 0 and None."""
+    """Converts unix seconds to a time; None for 0 and None."""
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 class Answer(BaseModel):
-    """The base of every answer."""
-
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     def raw(self) -> dict[str, Any]:
-        """The answer as the vendor sent it, unknown fields included."""
+        """The answer as the vendor sent it, including unknown fields."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
@@ -53,7 +51,7 @@ class User(Answer):
 
 
 class Team(Answer):
-    """A team as creating it answers."""
+    """The answer to the creation of a team."""
 
     metactf_team_id: Int4
     metactf_coach_id: Text
@@ -64,7 +62,7 @@ class Team(Answer):
 
 
 class Assignment(Answer):
-    """One user's place in a team; the team may be left out."""
+    """One user's membership in a team; the vendor may omit the team."""
 
     syned_user_id: Text
     syned_team_id: Text | None = None
@@ -78,7 +76,7 @@ class Assignments(Answer):
 
 
 class ChallengeSolve(Answer):
-    """One solved challenge. The solve id is unique within its event only."""
+    """One solved challenge. The solve id is unique only within its event."""
 
     challenge_solve_id: Int8
     challenge_id: Int8
@@ -91,7 +89,7 @@ class ChallengeSolve(Answer):
 
 
 class Scores(Answer):
-    """On-demand learning: solves after the time asked for; whether the totals are filtered too is not stated."""
+    """On-demand learning: solves after the requested time; the vendor does not say if that also limits the totals."""
 
     metactf_user_id: Int4
     total_challenges_solved: Int4
@@ -103,7 +101,7 @@ class Scores(Answer):
 
 
 class FlashCtf(Answer):
-    """One person's result in one Flash CTF. The vendor gives events no id: name and start are its identity."""
+    """One person's result in one Flash CTF. The vendor gives events no id; name and start identify one."""
 
     flash_ctf_name: Text
     flash_ctf_time_start_unix: UnixSeconds
@@ -115,7 +113,7 @@ class FlashCtf(Answer):
 
     @property
     def event_id(self) -> str | None:
-        """A stable identity, or None where the event has no start and cannot be told from its namesakes."""
+        """A stable id; None if the event has no start, since events can share a name."""
         start = self.flash_ctf_time_start_unix
         return f"{self.flash_ctf_name or 'flash_ctf'}:{start}" if start else None
 
@@ -128,7 +126,7 @@ class FlashProgress(Answer):
 
 
 class Request(BaseModel):
-    """The base of every request body; problems are told without the values, which are personal data."""
+    """The base of every request body; validation errors omit the values, which are personal data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

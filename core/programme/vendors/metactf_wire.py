@@ -1,4 +1,4 @@
-"""From the bytes of an answer to a model, or to the error that says what the vendor refused."""
+"""Parses the vendor's answers into models or errors."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Answer)
 
 LONGEST_DETAIL: Final = 300
-PROBLEMS_TOLD: Final = 3
+MAX_PROBLEMS: Final = 3
 DEFAULT_PAUSE: Final = 30.0
-"""Seconds to stay away after a 429 that does not say how long."""
+"""Pause in seconds after a 429 without a duration."""
 
-_TELLABLE: Final = {"role", "division", "syned_user_id", "syned_team_id", "syned_coach_user_id"}
+_PUBLIC_FIELDS: Final = {"role", "division", "syned_user_id", "syned_team_id", "syned_coach_user_id"}
 
-# What Postgres can store neither as text nor as jsonb.
+# Characters that Postgres can store neither as text nor as jsonb.
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def decode(content: bytes, where: str) -> Any:
-    """Reads JSON. Characters that no database column can hold become U+FFFD.
+    """Parses JSON; characters that the database cannot store become U+FFFD.
 
     Raises:
-        ContractError: it is not JSON.
+        ContractError: the content is not JSON.
     """
     try:
         return _storable(json.loads(content, parse_constant=_no_constant))
@@ -52,26 +52,26 @@ def decode(content: bytes, where: str) -> Any:
 
 
 def check(value: Any, model: type[A], where: str) -> A:
-    """Reads an answer into its model.
+    """Validates an answer against its model.
 
     Raises:
-        ContractError: naming the fields that do not fit, without their values.
+        ContractError: names the invalid fields, without their values.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        told = "; ".join(_problem(item["loc"], item["msg"]) for item in found[:PROBLEMS_TOLD])
-        more = f" and {len(found) - PROBLEMS_TOLD} more" if len(found) > PROBLEMS_TOLD else ""
+        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in found[:MAX_PROBLEMS])
+        more = f" and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
         raise ContractError(
-            safe_error(f"The game platform's answer to {where} does not have the agreed shape: {told}{more}.", 600)
+            safe_error(f"The game platform's answer to {where} does not have the agreed shape: {problems}{more}.", 600)
         ) from None
 
 
 def refusal(status: int, content: bytes, where: str, sent: Mapping[str, Any], wait: float | None) -> GamePlatformError:
-    """The error for an answer outside 2xx. Values that were sent, being personal data, are masked in its text."""
+    """The error for an answer outside 2xx. Sent values are personal data, so they are masked in its message."""
     detail = _detail(content, sent)
-    told = f"The game platform answered {status} to {where}" + (f": {detail}" if detail else "") + "."
+    message = f"The game platform answered {status} to {where}" + (f": {detail}" if detail else "") + "."
     if status == 401:
         return AuthError(
             "The game platform does not accept the token (401). Correct GAME_PLATFORM_API_TOKEN, then retry."
@@ -82,11 +82,11 @@ def refusal(status: int, content: bytes, where: str, sent: Mapping[str, Any], wa
             "Check GAME_PLATFORM_API_BASE_URL."
         )
     if status == 429:
-        return RateLimited(DEFAULT_PAUSE if wait is None else wait, told)
+        return RateLimited(DEFAULT_PAUSE if wait is None else wait, message)
     if status >= 500 or status in RETRYABLE_STATUSES:
-        return ServerError(told)
+        return ServerError(message)
     known: dict[int, type[GamePlatformError]] = {403: Forbidden, 404: NotFound, 409: Conflict}
-    return known.get(status, RequestRejected)(told)
+    return known.get(status, RequestRejected)(message)
 
 
 def _detail(content: bytes, sent: Mapping[str, Any]) -> str:
@@ -97,10 +97,10 @@ def _detail(content: bytes, sent: Mapping[str, Any]) -> str:
     detail = body.get("detail") if isinstance(body, dict) else None
     if isinstance(detail, list):
         items = [item for item in detail if isinstance(item, dict)]
-        text = "; ".join(_problem(item.get("loc"), item.get("msg")) for item in items[:PROBLEMS_TOLD])
+        text = "; ".join(_problem(item.get("loc"), item.get("msg")) for item in items[:MAX_PROBLEMS])
     else:
         text = detail if isinstance(detail, str) else ""
-    private = {str(value) for name, value in sent.items() if name not in _TELLABLE and str(value).strip()}
+    private = {str(value) for name, value in sent.items() if name not in _PUBLIC_FIELDS and str(value).strip()}
     for value in sorted(private, key=len, reverse=True):
         text = re.sub(re.escape(value), "…", text, flags=re.IGNORECASE)
     return safe_error(text, LONGEST_DETAIL).rstrip(".")

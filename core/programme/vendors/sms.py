@@ -1,4 +1,4 @@
-"""Text messages through Twilio, by its official SDK; one of its clients for each thread."""
+"""Text messages through Twilio's official SDK, with one SDK client per thread."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sms:
 
 @dataclass(frozen=True, slots=True)
 class SmsStatus:
-    """What Twilio knows of a message now: `delivered`, `undelivered`, `failed`, or a word that is not final."""
+    """The status of a message at Twilio: `delivered`, `undelivered`, `failed`, or one that is not final."""
 
     sid: str
     status: str
@@ -47,7 +47,7 @@ class SmsStatus:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message that somebody sent to us."""
+    """A message sent to our number."""
 
     sid: str
     sender: str = field(repr=False)
@@ -56,12 +56,12 @@ class Inbound:
 
 
 def is_gsm(text: str) -> bool:
-    """Whether every letter is in the alphabet in which 160 letters fit into one part."""
+    """Whether every character is in the GSM alphabet, in which 160 characters fit into one segment."""
     return all(letter in _GSM or letter in _GSM_DOUBLE for letter in text)
 
 
 def segments(text: str) -> int:
-    """How many parts a text is sent in: 160 characters of the GSM alphabet (153 each in several), else 70 (67)."""
+    """Number of segments: 160 characters of the GSM alphabet (153 each if several), otherwise 70 (67)."""
     if is_gsm(text):
         length = sum(2 if letter in _GSM_DOUBLE else 1 for letter in text)
         return 1 if length <= 160 else -(-length // 153)
@@ -70,13 +70,13 @@ def segments(text: str) -> int:
 
 
 class SmsClient:
-    """Twilio's API. One `SmsClient` may be shared between threads; each gets a Twilio client of its own."""
+    """Twilio's API. Thread-safe: each thread gets its own Twilio client."""
 
     def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
-        """Reads account and sender from the settings; nothing is sent yet.
+        """Reads account and sender from the settings; sends nothing.
 
         Raises:
-            SettingMissing: naming the setting that is missing or unusable.
+            SettingMissing: names the missing or invalid setting.
         """
         check(settings)
         self._settings = settings
@@ -86,19 +86,19 @@ class SmsClient:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Says again whether the settings are complete.
+        """Checks the settings again.
 
         Raises:
-            SettingMissing: naming the setting that is missing or unusable.
+            SettingMissing: names the missing or invalid setting.
         """
         check(self._settings)
 
     def verify(self) -> None:
-        """Asks Twilio whether it accepts the account and the token; nothing is sent.
+        """Checks with Twilio that it accepts the account and the token; sends no message.
 
         Raises:
-            ProviderConfigError: it does not.
-            MessagingError: it could not be asked.
+            ProviderConfigError: Twilio does not accept them.
+            MessagingError: Twilio could not be asked.
         """
         client = self._client
         found = self._call(lambda: client.api.accounts(self._settings.twilio_account_sid).fetch())
@@ -109,22 +109,24 @@ class SmsClient:
         """Sends one text message.
 
         Raises:
-            MessagingError: one of its classes, by what is to be done.
+            MessagingError: one of its subclasses.
         """
         service = self._settings.twilio_messaging_service_sid
         sender = {"messaging_service_sid": service} if service else {"from_": self._settings.twilio_from_number}
         client = self._client
         made = self._call(lambda: client.messages.create(to=sms.to, body=sms.body, **sender))
         if not made.sid:
-            raise OutcomeUnknown(f"{NAME}'s answer names no message. It may have been sent and is not repeated.")
+            raise OutcomeUnknown(
+                f"{NAME}'s answer has no message id. The message may have been sent and is not repeated."
+            )
         count = str(made.num_segments or "")
         return Sent(str(made.sid), 201, int(count) if count.isdecimal() else None)
 
     def status(self, sid: str) -> SmsStatus:
-        """What became of a message.
+        """Fetches the status of a message.
 
         Raises:
-            MessagingError: one of its classes.
+            MessagingError: one of its subclasses.
         """
         client = self._client
         found = self._call(lambda: client.messages(sid).fetch())
@@ -132,10 +134,10 @@ class SmsClient:
         return SmsStatus(sid, str(found.status), code, found.date_updated or found.date_sent)
 
     def inbound(self, since: datetime) -> list[Inbound]:
-        """Messages sent to our number since a time, as far as one page of 200 goes, newest first.
+        """Messages sent to our number since a time, newest first, at most one page of 200.
 
         Raises:
-            MessagingError: one of its classes.
+            MessagingError: one of its subclasses.
         """
         number = self._settings.twilio_from_number
         if not number:
@@ -187,30 +189,30 @@ class SmsClient:
                 ) from None
             raise _no_answer(error) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            # The SDK reads the answer without asking whether it is one.
+            # The SDK does not validate the answer.
             raise _no_answer(error) from None
 
 
 def check(settings: Settings) -> None:
-    """Whether text messages can be sent with these settings.
+    """Checks that text messages can be sent with these settings.
 
     Raises:
-        SettingMissing: naming the setting that is missing or unusable.
+        SettingMissing: names the missing or invalid setting.
     """
     if not settings.sms_enabled:
-        raise SettingMissing("Text messages are switched off. Set SMS_PROVIDER to twilio to send any.")
+        raise SettingMissing("Text messages are switched off. Set SMS_PROVIDER to twilio to send them.")
     if not (settings.twilio_account_sid or "").strip():
-        raise SettingMissing("No account at Twilio is set. Set TWILIO_ACCOUNT_SID.")
+        raise SettingMissing("No Twilio account is set. Set TWILIO_ACCOUNT_SID.")
     token = settings.twilio_auth_token
     if token is None or not token.get_secret_value().strip():
-        raise SettingMissing("No token for Twilio is set. Set TWILIO_AUTH_TOKEN.")
+        raise SettingMissing("No Twilio token is set. Set TWILIO_AUTH_TOKEN.")
     if not (settings.twilio_messaging_service_sid or settings.twilio_from_number):
         raise SettingMissing(
-            "No sender of text messages is set. Set TWILIO_MESSAGING_SERVICE_SID, or TWILIO_FROM_NUMBER."
+            "No sender of text messages is set. Set TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM_NUMBER."
         )
 
 
 def _no_answer(error: Exception) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"{NAME} gave no whole answer ({type(error).__name__}). The message may have been sent and is not repeated."
+        f"{NAME} gave no full answer ({type(error).__name__}). The message may have been sent and is not repeated."
     )

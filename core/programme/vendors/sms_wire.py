@@ -1,4 +1,4 @@
-"""From Twilio's refusals to what they mean (`messaging_errors`). Only codes are told, never its texts."""
+"""Twilio's wire format: errors (only codes are reported, never texts), webhook signatures and events, HTTP client."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PAUSE: Final = 30.0
 
-# Codes as Twilio's error dictionary has them.
+# Codes of Twilio's error dictionary.
 OPTED_OUT: Final = 21610
 UNUSABLE: Final = frozenset({21211, 21214, 21217, 21265, 21401, 21407, 21408, 21421, 21612, 21614, 21635})
-"""Bad, unreachable, landline or not permitted numbers."""
+"""Numbers that are invalid, unreachable, not permitted or a landline."""
 CONFIG: Final = frozenset(
     {20003, 20005, 20403, 20404, 21212, 21603, 21606, 21608, 21618, 21659, 21660, 21701, 21703, 21704, 21705}
 )
@@ -43,67 +43,67 @@ BUSY: Final = frozenset({20429, 14107, 21611})
 TEXT: Final = frozenset({21602, 21605, 21617, 21619})
 
 UNUSABLE_LATER: Final = frozenset({"30005", "30006"})
-"""Delivery errors that say the number is unknown or a landline."""
+"""Delivery errors for an unknown number or a landline."""
 NOT_REGISTERED: Final = "30034"
-"""The delivery error that says the sender is not registered with carriers."""
+"""The delivery error for a sender that is not registered with carriers."""
 
 
 def refusal(error: Any, retry_after: str | None, now: float) -> MessagingError:
-    """The error for one of Twilio's exceptions, of either of its two formats; `now` is unix seconds."""
+    """The error for one of Twilio's exceptions, in either of its two formats; `now` is unix seconds."""
     status, code = _number(getattr(error, "status", None)), _number(getattr(error, "code", None))
-    told = str(code or status)
+    label = str(code or status)
     if status == 429 or code in BUSY:
         wait = parse_retry_after(retry_after, now)
         return RateLimited(
             DEFAULT_PAUSE if wait is None else wait,
-            f"Twilio answered {told}: too many requests. The pause it asked for is kept.",
-            code=told,
+            f"Twilio answered {label}: too many requests. Sending pauses as long as it asked.",
+            code=label,
         )
     if code == OPTED_OUT:
         return RecipientRefused(
-            "The recipient has answered STOP (21610); nothing more is sent to this number.",
+            "The recipient has answered STOP (21610). No more messages are sent to this number.",
             reason="opted_out",
-            code=told,
+            code=label,
         )
     if code in CONFIG or status in {401, 403}:
         return ProviderConfigError(
-            f"Twilio does not accept the account or the sender ({told}). Correct TWILIO_ACCOUNT_SID, "
+            f"Twilio does not accept the account or the sender ({label}). Correct TWILIO_ACCOUNT_SID, "
             "TWILIO_AUTH_TOKEN, and TWILIO_MESSAGING_SERVICE_SID or TWILIO_FROM_NUMBER.",
-            code=told,
+            code=label,
         )
     if status >= 500 or status in RETRYABLE_STATUSES:
-        return _down(status, told)
-    return _refused(error, status, code, told)
+        return _down(status, label)
+    return _refused(error, status, code, label)
 
 
-def _down(status: int, told: str) -> MessagingError:
+def _down(status: int, label: str) -> MessagingError:
     if status in {500, 502, 503} or status in RETRYABLE_STATUSES:
-        return ProviderDown(f"Twilio cannot answer now ({told}); the message was not taken.", code=told)
+        return ProviderDown(f"Twilio is unavailable ({label}). The message was not accepted.", code=label)
     return OutcomeUnknown(
-        f"Twilio answered {told}: whether the message was taken is not known. It is not repeated.", code=told
+        f"Twilio answered {label}. The message may have been accepted and is not repeated.", code=label
     )
 
 
-def _refused(error: Any, status: int, code: int, told: str) -> MessagingError:
-    # Codes get split and changed; that the fault lies with the recipient also shows in what it is about.
-    about_recipient = re.search(r"'?\bto\b'? (?:phone )?number|'To'", _said(error), re.IGNORECASE)
+def _refused(error: Any, status: int, code: int, label: str) -> MessagingError:
+    # Twilio changes its codes, so also look for a mention of the recipient's number in the text.
+    about_recipient = re.search(r"'?\bto\b'? (?:phone )?number|'To'", _texts(error), re.IGNORECASE)
     if code in UNUSABLE or (about_recipient and code not in TEXT and 400 <= status < 500):
         return RecipientRefused(
-            f"Twilio will not send to this number ({told}). Have it corrected on the profile.",
+            f"Twilio will not send to this number ({label}). Correct it on the profile.",
             reason="number_unusable",
-            code=told,
+            code=label,
         )
     if 400 <= status < 500 and status != 404:
         return PayloadRefused(
-            f"Twilio refused the message ({told}). Correct its text or the sender's settings.", code=told
+            f"Twilio refused the message ({label}). Correct its text or the sender's settings.", code=label
         )
     return ProviderConfigError(
-        f"Twilio answered {told}, which its API does not do. Check TWILIO_API_BASE_URL and TWILIO_ACCOUNT_SID.",
-        code=told,
+        f"Twilio answered {label}, which is not part of its API. Check TWILIO_API_BASE_URL and TWILIO_ACCOUNT_SID.",
+        code=label,
     )
 
 
-def _said(error: Any) -> str:
+def _texts(error: Any) -> str:
     return " ".join(str(getattr(error, name, "") or "") for name in ("msg", "title", "detail"))
 
 
@@ -122,7 +122,7 @@ _LONGEST: Final = 64
 
 
 def verified(token: str, addresses: Iterable[str], fields: Mapping[str, str], signature: str) -> bool:
-    """Whether a request carries Twilio's signature, made for one of these addresses of ours."""
+    """Whether a request has Twilio's signature for one of these URLs of ours."""
     from twilio.request_validator import RequestValidator  # noqa: PLC0415 -- imported on first use
 
     validator = RequestValidator(token)
@@ -130,7 +130,7 @@ def verified(token: str, addresses: Iterable[str], fields: Mapping[str, str], si
 
 
 def read(fields: Mapping[str, str], at: float) -> list[Json]:
-    """The events in one request; none where it says nothing that matters. `at` is unix seconds."""
+    """The events in one request; empty if there are none that matter. `at` is unix seconds."""
     sid = (fields.get("MessageSid") or fields.get("SmsSid") or "")[:_LONGEST]
     if not sid:
         return []
@@ -143,7 +143,7 @@ def read(fields: Mapping[str, str], at: float) -> list[Json]:
 
 
 def _answered(fields: Mapping[str, str]) -> list[tuple[str, str, Json]]:
-    """What somebody wrote to us. Pulling knows a message by its id as well, so the two do not count it twice."""
+    """The event of a message to us. Its key is the message id, as in `pull`, so that it is not counted twice."""
     word = (fields.get("OptOutType") or fields.get("Body") or "").strip().lower()
     event = "stop" if word in STOP else "start" if word in START else None
     sender = (fields.get("From") or "")[:_LONGEST]
@@ -151,7 +151,7 @@ def _answered(fields: Mapping[str, str]) -> list[tuple[str, str, Json]]:
 
 
 def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, Json]]:
-    """What became of a message of ours. It may not be known yet; pulling tells it again, by a key of its own."""
+    """The events of a message that we sent. `pull` reports the same outcome again under another key."""
     event = _OUTCOMES.get(status)
     if event is None:
         return []
@@ -168,24 +168,24 @@ def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, J
 
 CONNECT_SECONDS: Final = 5.0
 
-# Twilio's own logger writes numbers and texts.
+# Twilio's own logger would log numbers and texts.
 _SILENT: Final = logging.getLogger("jobdeck.core.programme.vendors.sms.wire")
 _SILENT.disabled = True
 
 
 class HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK is untyped
-    """Twilio's HTTP client for one thread; `retry_after` is of the last answer."""
+    """Twilio's HTTP client for one thread; `retry_after` is the header of the last answer."""
 
     retry_after: str | None = None
 
     def __init__(self, seconds: float, *, trust_environment: bool) -> None:
         super().__init__(timeout=seconds, logger=_SILENT)
         self.session.trust_env = trust_environment
-        # The SDK only compares a timeout that is given with each request.
+        # The SDK validates only the timeouts that are given per request.
         self.timeout = (min(CONNECT_SECONDS, seconds), seconds)
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes one request, with the time to connect and the time to answer bounded by themselves."""
+        """Sends one request with separate timeouts for connecting and for the answer."""
         self.retry_after = None
         kwargs["timeout"] = None
         response = super().request(*args, **kwargs)
@@ -196,7 +196,7 @@ class HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK is untyped
 def make_client(settings: Settings) -> Client:
     """A Twilio client for one thread."""
     base = settings.twilio_api_base_url
-    assert settings.twilio_auth_token is not None  # noqa: S101 -- sms.check() has looked
+    assert settings.twilio_auth_token is not None  # noqa: S101 -- sms.check() made sure
     client = Client(
         (settings.twilio_account_sid or "").strip(),
         settings.twilio_auth_token.get_secret_value().strip(),
