@@ -6,9 +6,7 @@ application where it had one, and `JOBDECK_…` for what is Jobdeck's own.
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from jobdeck.core import config_file
 from jobdeck.core.errors import ConfigurationError
 
 METACTF_URL = "https://api.metactf.com/integrations/syned/v1"
@@ -127,7 +126,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What the caller gives wins over the environment, and that over the configuration file."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_config_file())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_from_file())
 
     @field_validator("game_platform_api_base_url", "sendgrid_api_base_url", "twilio_api_base_url", "app_base_url")
     @classmethod
@@ -206,47 +205,22 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(_sentence(error)) from None
 
 
-def config_path() -> Path:
-    """Where the configuration file is looked for."""
-    named = os.environ.get("JOBDECK_CONFIG")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "jobdeck" / "config.toml"
-
-
 def key_bindings() -> dict[str, str]:
     """The table `keys` of the configuration file: the dashboard's actions and the keys that are to take them.
 
     Raises:
         ConfigurationError: it is no table of texts.
     """
-    table = _config_content().get("keys", {})
+    table = config_file.content().get("keys", {})
     if not isinstance(table, dict) or not all(isinstance(keys, str) for keys in table.values()):
         raise ConfigurationError(
-            f'[keys] in {config_path()} must be a table of texts. Write a line like "job.retry" = "R".'
+            f'[keys] in {config_file.path()} must be a table of texts. Write a line like "job.retry" = "R".'
         )
     return table
 
 
-def _config_file() -> dict[str, Any]:
-    return {name: value for name, value in _config_content().items() if not isinstance(value, dict)}
-
-
-def _config_content() -> dict[str, Any]:
-    path = config_path()
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        if os.environ.get("JOBDECK_CONFIG"):
-            raise ConfigurationError(
-                f"JOBDECK_CONFIG names {path}, which cannot be read ({error.strerror})."
-            ) from error
-        return {}
-    try:
-        return tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from error
+def _from_file() -> dict[str, Any]:
+    return {name: value for name, value in config_file.content().items() if not isinstance(value, dict)}
 
 
 def _sentence(error: ValidationError) -> str:
@@ -254,4 +228,4 @@ def _sentence(error: ValidationError) -> str:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         message = item["msg"].removeprefix("Value error, ")
         problems.append(f"{item['loc'][0]}: {message}" if item["loc"] else message)
-    return f"A setting is wrong: {'; '.join(problems)}. Correct it in the environment or in {config_path()}."
+    return f"A setting is wrong: {'; '.join(problems)}. Correct it in the environment or in {config_file.path()}."

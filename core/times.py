@@ -135,6 +135,18 @@ def write_duration(duration: timedelta) -> str:
     return parts + (f"{left:.6f}".rstrip("0").rstrip(".") + "s" if left or not parts else "")
 
 
+def age(span: timedelta) -> str:
+    """A duration in one unit, coarse enough that an idle screen does not change: `<1m`, `12m`, `3h`, `2d`."""
+    minutes = int(abs(span.total_seconds()) // 60)
+    if minutes < 1:
+        return "<1m"
+    if minutes < 120:
+        return f"{minutes}m"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h"
+    return f"{minutes // 1440}d"
+
+
 def _seconds(text: str) -> float | None:
     total, at = 0.0, 0
     while at < len(text):

@@ -8,6 +8,10 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
+from jobdeck.core.plugins import Found
+from jobdeck.core.read import reports
+from jobdeck.core.times import age
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -59,3 +63,27 @@ def campaigns(conn: psycopg.Connection[Any], text: str = "", *, limit: int = MOS
             """,
             {"text": text.strip(), "limit": limit},
         ).fetchall()
+
+
+def find_coaches(conn: psycopg.Connection[Any], text: str) -> list[Found]:
+    """Coaches for a form or a filter; a competitor count and a missing account distinguish namesakes."""
+    return [Found(str(one.id), one.name, _told_apart(one)) for one in coaches(conn, text)]
+
+
+def find_campaigns(conn: psycopg.Connection[Any], text: str) -> list[Found]:
+    """Campaigns for a form, with their age and how much of each is left to mail."""
+    now = reports.clock(conn)
+    return [
+        Found(
+            str(one.id),
+            one.subject,
+            f"{one.status}, {age(now - one.created_at)} ago, {one.left} of {one.recipients} left to mail",
+        )
+        for one in campaigns(conn, text)
+    ]
+
+
+def _told_apart(coach: Coach) -> str:
+    noun = "competitor" if coach.competitors == 1 else "competitors"
+    away = "" if coach.on_platform else ", not on the platform"
+    return f"{coach.school}, {coach.competitors} {noun}{away}"

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from jobdeck.core import times
 from jobdeck.core.model import Counts, RunOutcome, Status, Verdict
 from jobdeck.core.redact import PRIVATE, clean, is_private, redact, scrub
 
@@ -25,6 +26,7 @@ LONGEST_LINE = 600
 OVERDUE_AFTER = timedelta(minutes=1)
 LATE_AFTER = timedelta(minutes=15)
 SPARKS = "▁▂▃▄▅▆▇█"
+age = times.age
 
 STATUS_GLYPH: Mapping[Status, str] = {
     Status.PENDING: "○",
@@ -142,18 +144,6 @@ def within(lines: Sequence[str], cells: int) -> list[str]:
 def short_id(job_id: UUID) -> str:
     """The last eight digits: the first ones are the time, and alike for all jobs of a minute."""
     return job_id.hex[-8:]
-
-
-def age(span: timedelta) -> str:
-    """One unit, coarse enough that an idle screen stays still: `<1m`, `12m`, `3h`, `2d`."""
-    minutes = int(abs(span.total_seconds()) // 60)
-    if minutes < 1:
-        return "<1m"
-    if minutes < 120:
-        return f"{minutes}m"
-    if minutes < 48 * 60:
-        return f"{minutes // 60}h"
-    return f"{minutes // 1440}d"
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

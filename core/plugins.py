@@ -1,0 +1,309 @@
+"""What a plugin adds to the queue, and how the plugins of this process are found.
+
+A plugin is one `Plugin` value in a module that the entry point group `jobdeck.plugins` or `JOBDECK_PLUGINS` names.
+Everything in it is a value, a name, or a function that imports what it needs when it is called, so that loading
+plugins stays cheap.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core import config_file
+from jobdeck.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+    from importlib.resources.abc import Traversable
+    from uuid import UUID
+
+    import psycopg
+    from pydantic_settings import BaseSettings
+
+    from jobdeck.core.model import Finding, Json
+
+    Connection = psycopg.Connection[Any]
+
+GROUP: Final = "jobdeck.plugins"
+SETTING: Final = "JOBDECK_PLUGINS"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something to choose: its id, its name, and what distinguishes it from others of that name."""
+
+    id: str
+    label: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A look-up for one payload key, in the Create Job form and in the filter.
+
+    Args:
+        noun: one of what is found, such as "customer".
+        plural: several of them.
+        find: `(connection, text)` to what contains the text, best first; an id finds its owner.
+        hint: what may be typed, such as "a part of a customer's name, or the beginning of an id".
+        empty: what a form shows for an optional field without a value.
+    """
+
+    noun: str
+    plural: str
+    find: Callable[[Connection, str], Sequence[Found]]
+    hint: str = ""
+    empty: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """Jobs that one key enqueues together; each waits for the success of the one before it.
+
+    Args:
+        name: the argument of `jobdeck quick-sync`.
+        key: its key in the dialog Quick Sync.
+        label: its title there.
+        description: what it does, in a few words.
+        task_types: the types of its jobs, in their order.
+        payload: the payload of each job.
+    """
+
+    name: str
+    key: str
+    label: str
+    description: str
+    task_types: tuple[str, ...]
+    payload: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A table of the dashboard. `query` answers one row of texts per line, as many as there are columns."""
+
+    title: str
+    key: str
+    columns: tuple[str, ...]
+    query: Callable[[Connection], Sequence[Sequence[str]]]
+    actions: Mapping[str, Callable[[Connection, Sequence[str]], str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One person a job wrote to or left out: the address masked, and the state of the message."""
+
+    channel: str | None
+    address: str
+    state: str
+    detail: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """The people a job wrote to: how many in each state, and the first of them."""
+
+    counts: tuple[tuple[str, int], ...]
+    listed: tuple[Recipient, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """Periodic work of the HTTP server, in batches.
+
+    Args:
+        name: as the log names it; an endpoint wakes it by this name.
+        every_seconds: how often it runs when nothing wakes it.
+        run: carries out one batch and answers whether more is left.
+    """
+
+    name: str
+    every_seconds: float
+    run: Callable[[Connection], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """How long the rows of a table are kept, in days, and why."""
+
+    table: str
+    days: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure removed or masked: a table and a number of rows."""
+
+    table: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """Everything that a plugin adds. Only `name` and `version` are required.
+
+    Args:
+        name: the name of its entry point, its extra and its row in `jobdeck_schema`.
+        version: the version of its part of the schema, from 1 on.
+        requires: packages it imports. One is missing: the plugin is off, or an error where it was asked for by name.
+        sql_before: SQL for before schema.sql: it adapts what an earlier owner of the same names left.
+        sql: SQL for after schema.sql.
+        handlers: modules with job types; a package stands for all its modules.
+        settings: its settings; `Settings.of` answers them.
+        resources: `(settings, database)` to a context manager; a run of its job types has the value as `ctx.resources`.
+        commands: command to "package.module:function", in the order of the help.
+        endpoints: `(host)` to the `Endpoint`s it adds to the HTTP server.
+        openapi: answers the OpenAPI path items of those endpoints, by path.
+        filters: filter key to the payload key it compares.
+        searches: payload key to its look-up.
+        presets: the entries of Quick Sync.
+        pages: tables of the dashboard.
+        receipts: `(connection, job id)` to the part "Recipients" of a job's page.
+        findings: `(settings)` to what `doctor` adds.
+        upkeep: periodic work of the HTTP server.
+        wording: audited action to how a digest counts it ("created campaigns").
+        quiet_loggers: loggers of its libraries that log what is not for the worker's log.
+        retention: how long its rows are kept.
+        erase: `(connection, subject)` to what was erased of a person.
+        playbook: its part of the operators' playbook, in Markdown.
+        demo: `(settings, registry)` to a context manager with the settings of `jobdeck demo`.
+    """
+
+    name: str
+    version: int
+    requires: tuple[str, ...] = ()
+    sql_before: tuple[Traversable, ...] = ()
+    sql: tuple[Traversable, ...] = ()
+    handlers: tuple[str, ...] = ()
+    settings: type[BaseSettings] | None = None
+    resources: Callable[..., AbstractContextManager[object]] | None = None
+    commands: Mapping[str, str] = field(default_factory=dict)
+    endpoints: Callable[..., Iterable[Any]] | None = None
+    openapi: Callable[[], Json] | None = None
+    filters: Mapping[str, str] = field(default_factory=dict)
+    searches: Mapping[str, Search] = field(default_factory=dict)
+    presets: tuple[Preset, ...] = ()
+    pages: tuple[Page, ...] = ()
+    receipts: Callable[[Connection, UUID], Recipients | None] | None = None
+    findings: Callable[..., Iterable[Finding]] | None = None
+    upkeep: tuple[Upkeep, ...] = ()
+    wording: Mapping[str, str] = field(default_factory=dict)
+    quiet_loggers: tuple[str, ...] = ()
+    retention: tuple[Period, ...] = ()
+    erase: Callable[..., Iterable[Erased]] | None = None
+    playbook: Traversable | None = None
+    demo: Callable[..., AbstractContextManager[Any]] | None = None
+
+
+def lazy(target: str) -> Callable[..., Any]:
+    """A function that calls "package.module:function", which it imports when it is first called."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        return resolve(target)(*given, **named)
+
+    return call
+
+
+def resolve(target: str) -> Any:
+    """The value that "package.module:attribute" names."""
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+_loaded: tuple[Plugin, ...] | None = None
+
+
+def load_plugins() -> tuple[Plugin, ...]:
+    """The plugins of this process, found once.
+
+    `JOBDECK_PLUGINS`, in the environment or the configuration file, names them: entry points or
+    "package.module:attribute", separated by commas; empty means none. Without it, every installed plugin is on
+    whose `requires` can be imported.
+
+    Raises:
+        ConfigurationError: naming the plugin that cannot be used, and why.
+    """
+    global _loaded  # noqa: PLW0603 -- found once per process
+    if _loaded is None:
+        _loaded = _find(_named())
+    return _loaded
+
+
+@contextmanager
+def use_plugins(*plugins: Plugin) -> Iterator[None]:
+    """Replaces the plugins of this process for a time, for tests."""
+    global _loaded  # noqa: PLW0603 -- the one place that replaces them
+    before, _loaded = _loaded, plugins
+    try:
+        yield
+    finally:
+        _loaded = before
+
+
+def _named() -> list[str] | None:
+    given = os.environ.get(SETTING)
+    if given is None:
+        given = config_file.content().get(SETTING)
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise ConfigurationError(
+            f'{SETTING} in {config_file.path()} must be a text, like "name, package.module:plugin".'
+        )
+    return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
+def _find(named: list[str] | None) -> tuple[Plugin, ...]:
+    if named == []:
+        return ()
+    installed = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    if named is None:
+        loaded = (_load(point.name, point.value) for _, point in sorted(installed.items()))
+        return tuple(plugin for plugin in loaded if not _missing(plugin))
+    plugins: list[Plugin] = []
+    for name in named:
+        if ":" not in name and name not in installed:
+            known = ", ".join(sorted(installed)) or "none"
+            raise ConfigurationError(
+                f"There is no plugin {name} ({SETTING}). Installed are: {known}. "
+                "Install its package, or name it as package.module:attribute."
+            )
+        point = installed.get(name)
+        plugin = _load(name, point.value if point else name)
+        if missing := _missing(plugin):
+            package = point.dist.name if point and point.dist else "jobdeck"
+            raise ConfigurationError(
+                f"The plugin {plugin.name} needs {' and '.join(missing)}, which cannot be imported. "
+                f"Install its extra: pip install '{package}[{plugin.name}]'."
+            )
+        if any(plugin.name == other.name for other in plugins):
+            raise ConfigurationError(f"Two plugins are called {plugin.name} ({SETTING}). Leave one of them out.")
+        plugins.append(plugin)
+    return tuple(plugins)
+
+
+def _load(name: str, target: str) -> Plugin:
+    try:
+        plugin = resolve(target)
+    except Exception as error:
+        raise ConfigurationError(
+            f"The plugin {name} cannot be imported ({type(error).__name__}: {error}). Correct it, or leave it out "
+            f"with {SETTING}."
+        ) from error
+    if not isinstance(plugin, Plugin):
+        raise ConfigurationError(f"The plugin {name} is no jobdeck.core.plugins.Plugin but a {type(plugin).__name__}.")
+    if not isinstance(plugin.version, int) or plugin.version < 1:
+        raise ConfigurationError(f"The plugin {name} has no version. Its Plugin needs version=1 or above.")
+    return plugin
+
+
+def _missing(plugin: Plugin) -> list[str]:
+    return [package for package in plugin.requires if find_spec(package) is None]

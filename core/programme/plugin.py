@@ -1,0 +1,65 @@
+"""The competition as a plugin: every part by name, so that nothing is imported before it is used."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobdeck.core.plugins import Plugin, Preset, Search, lazy
+
+SYNC: Final = "game_platform_sync"
+TOTALS: Final = "game_platform_totals_sweep"
+
+plugin: Final = Plugin(
+    name="competition",
+    version=1,
+    requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
+    handlers=("jobdeck.core.handlers",),
+    commands={
+        "campaign": "jobdeck.core.programme.commands.campaign:campaign",
+        "receipts": "jobdeck.core.programme.commands.receipts:receipts",
+        "events": "jobdeck.core.programme.commands.events:events",
+        "sandbox": "jobdeck.core.programme.commands.sandbox:sandbox",
+    },
+    filters={"coach": "coachId"},
+    searches={
+        "coachId": Search(
+            noun="coach",
+            plural="coaches",
+            find=lazy("jobdeck.core.programme.search:find_coaches"),
+            hint="a part of a coach's name, school or address, or the beginning of an id",
+            empty="all coaches",
+        ),
+        "campaignId": Search(
+            noun="campaign",
+            plural="campaigns",
+            find=lazy("jobdeck.core.programme.search:find_campaigns"),
+            hint="a part of a campaign's subject, its status, or the beginning of an id",
+        ),
+    },
+    presets=(
+        Preset(
+            name="full",
+            key="f",
+            label="Full Sync",
+            description="recent solves, then all aggregates, as two jobs",
+            task_types=(SYNC, TOTALS),
+            payload={"dryRun": False},
+        ),
+        Preset(
+            name="incremental",
+            key="i",
+            label="Incremental Sync",
+            description="recent solves, no aggregates",
+            task_types=(SYNC,),
+            payload={"dryRun": False},
+        ),
+        Preset(
+            name="totals",
+            key="t",
+            label="Totals Sweep",
+            description="aggregates of competitors that are flagged",
+            task_types=(TOTALS,),
+            payload={"dryRun": False},
+        ),
+    ),
+)
