@@ -311,6 +311,10 @@ class Health:
     last_trigger: WorkerRun | None = None
 
 
+SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
+"""The orders that jobs are listed in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which jobs to list. `search` is matched against id, task type, error and payload text."""

@@ -300,7 +300,8 @@ def _load(name: str, target: str) -> Plugin:
         ) from error
     if not isinstance(plugin, Plugin):
         raise ConfigurationError(f"The plugin {name} is no jobdeck.core.plugins.Plugin but a {type(plugin).__name__}.")
-    if not isinstance(plugin.version, int) or plugin.version < 1:
+    version: object = plugin.version
+    if not isinstance(version, int) or version < 1:
         raise ConfigurationError(f"The plugin {name} has no version. Its Plugin needs version=1 or above.")
     return plugin
 

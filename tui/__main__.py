@@ -71,7 +71,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(settings, console=False)
     with _demo(settings) if demo else nullcontext(settings) as used:
-        from jobdeck.tui.terminal.run import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
+        from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
 
         return run_dashboard(
             used,

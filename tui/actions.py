@@ -11,7 +11,7 @@ from textual.keys import key_to_character
 
 from jobdeck.core.model import Status
 from jobdeck.tui import dialog_keys
-from jobdeck.tui.text.format import plural, short_id
+from jobdeck.tui.format import plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

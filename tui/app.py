@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -21,16 +21,17 @@ from jobdeck.tui.backend.poller import Poller
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Request
 from jobdeck.tui.backend.threads import Answer, Threads
 from jobdeck.tui.backend.worker_log import WorkerLog
+from jobdeck.tui.deck import Options
+from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.dialogs.leave import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.screens.page import ListPage, Page
 from jobdeck.tui.terminal.toasts import Toasting
 from jobdeck.tui.terminal.type_ahead import TypeAhead
-from jobdeck.tui.text.format import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from textual.screen import Screen
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.core.queue.bulk_model import Bulk
     from jobdeck.tui.backend.canary import Canary
-    from jobdeck.tui.backend.poller import Background
     from jobdeck.tui.backend.protocol import Backend, View
+    from jobdeck.tui.backend.threads import Background
 
 
 PAGES: Final = {
@@ -52,21 +53,6 @@ PAGES: Final = {
     "log": ("log", "Log"),
 }
 """Module and class of each page, by the name in the table of actions. None is needed for the first paint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How the dashboard is run. `interval` is seconds between two readings, `patience` the worker's drain time."""
-
-    theme: str = themes.DARK.name
-    environment: str = ""
-    production: bool = False
-    read_only: bool = False
-    interval: float = 2.0
-    patience: float = 30.0
-    ticking: bool = True
-    mouse: bool = False
-    keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class JobdeckApp(Toasting):
@@ -106,27 +92,9 @@ class JobdeckApp(Toasting):
         self.monotonic = monotonic
         self.view: View | None = None
         self._threads = Threads(self)
-        self.background = background or self._threads
-        self.operations = Operations(
-            self.reach,
-            background=self.background,
-            tell=self._threads.tell,
-            say=self.say,
-            changed=self._changed,
-            redraw=self._redraw,
-            key=self.key,
-        )
-        self.poller = Poller(
-            Request(Filter()),
-            fetch=lambda request: self.reach().view(request),
-            background=self.background,
-            schedule=self.later,
-            monotonic=monotonic,
-            on_view=self._arrived,
-            on_change=self._link_told,
-            on_fatal=self.give_up,
-            interval=self.options.interval,
-        )
+        self.background: Background = background or self._threads
+        self.operations = Operations(self)
+        self.poller = Poller(Request(Filter()), self, interval=self.options.interval)
         self.dashboard = Dashboard()
         self.canaries: dict[tuple[str, str], Canary] = {}
         self.log_lines = WorkerLog()
@@ -153,13 +121,17 @@ class JobdeckApp(Toasting):
         self.call_after_refresh(self.poller.poke)
         if self.options.ticking:
             self._tick()
-        self.heed_signals(self._threads.tell)
+        self.heed_signals(self.tell)
 
     def reach(self) -> Backend:
         """The backend, made at its first use, which is in a thread and after the first paint."""
         if self.backend is None:
             self.backend = self._make_backend()
         return self.backend
+
+    def tell(self, deliver: Callable[[], None]) -> None:
+        """Has something called on the UI's thread; may be called in any thread."""
+        self._threads.tell(deliver)
 
     def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
         """Calls something on this thread after so many seconds, unless the dashboard is being left by then.
@@ -241,6 +213,14 @@ class JobdeckApp(Toasting):
         """The worker inside this dashboard."""
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
+    def act_on_list(self, action_id: str) -> None:
+        """Takes an action of the list, which may be covered by another screen."""
+        self.dashboard.action_do(action_id)
+
+    def seek(self, job_id: UUID) -> None:
+        """Has the list's cursor go to a job that has just come."""
+        self.dashboard.seek(job_id)
+
     def open_job(self, job: Job | UUID) -> None:
         """Opens the page of one job, of which at least the id is known."""
         self.push_screen(JobDetailScreen(job))
@@ -308,7 +288,8 @@ class JobdeckApp(Toasting):
         else:
             self.later(0.2, self._left)
 
-    def _arrived(self, view: View) -> None:
+    def take_view(self, view: View) -> None:
+        """Shows what was read."""
         glance = self.poller.request.glance and self.view is not None
         first = self.view is None
         self.view = self._with_what_was_known(view) if glance else view
@@ -337,19 +318,21 @@ class JobdeckApp(Toasting):
         seen = view.snapshot
         return replace(view, snapshot=replace(self.view.snapshot, at=seen.at, processing=seen.processing))
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Reads the queue again and redraws the screen."""
         self.poller.poke()
-        self._redraw()
+        self.redraw()
 
-    def _link_told(self) -> None:
-        """What is behind a dialog stands still, so that a loss is said there in a toast, which goes with the loss."""
+    def link_changed(self) -> None:
+        """Screens behind a dialog do not refresh, so a lost connection is said in a toast, until it is back."""
         if self.poller.connected:
             self.unsay(NO_ANSWER)
         elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
             self.say(NO_ANSWER, "warning")
-        self._redraw()
+        self.redraw()
 
-    def _redraw(self) -> None:
+    def redraw(self) -> None:
+        """Redraws the screen from what is known."""
         facing = self.facing
         if facing is not None:
             facing.redraw()

@@ -9,7 +9,7 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 from psycopg.rows import class_row
 
 from jobdeck.core.plugins import Found
-from jobdeck.core.read import reports
+from jobdeck.core.read.jobs import clock
 from jobdeck.core.times import age
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def find_coaches(conn: psycopg.Connection[Any], text: str) -> list[Found]:
 
 def find_campaigns(conn: psycopg.Connection[Any], text: str) -> list[Found]:
     """Campaigns for a form, with their age and how much of each is left to mail."""
-    now = reports.clock(conn)
+    now = clock().run(conn)
     return [
         Found(
             str(one.id),

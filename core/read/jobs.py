@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import Counts, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.model import SORTS, Counts, Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import health
 from jobdeck.core.read.history import audit, runs
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 
-SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
 """How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""

@@ -26,9 +26,10 @@ THEME = options.prepare_environment(os.environ)
 
 from jobdeck.core.errors import DatabaseUnreachable  # noqa: E402 -- as below
 from jobdeck.core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
-from jobdeck.tui.app import JobdeckApp, Options  # noqa: E402 -- as above
+from jobdeck.tui.app import JobdeckApp  # noqa: E402 -- as above
 from jobdeck.tui.backend.protocol import EmbeddedWorker  # noqa: E402 -- as above
-from jobdeck.tui.terminal.run import run  # noqa: E402 -- as above
+from jobdeck.tui.deck import Options  # noqa: E402 -- as above
+from jobdeck.tui.run import run  # noqa: E402 -- as above
 from tests.tui.fake import NOW, Clock, FakeBackend, make_job  # noqa: E402 -- as above
 from tests.tui.fuzzed import FuzzedBackend  # noqa: E402 -- as above
 from tests.tui.sample import sample  # noqa: E402 -- as above

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.deck import Options
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.model import Status
-from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.deck import Options
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, NO_KEY, Situation, bindings, breakdown, key_name, unavailable
+from jobdeck.tui.commands import twin
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.job_detail import JobDetailScreen
-from jobdeck.tui.text.commands import twin
 from tests.tui.fake import make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard

@@ -21,6 +21,7 @@ from jobdeck.core.model import Processing, Status
 from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
 from jobdeck.tui.dialog_keys import DIALOG_KEYS, TYPED_IN
+from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.confirm import Confirm, resume_question
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
@@ -29,7 +30,7 @@ from jobdeck.tui.screens.dialogs.leave import Leave
 from jobdeck.tui.screens.dialogs.palette import Palette
 from jobdeck.tui.screens.dialogs.pause import Pause
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
-from jobdeck.tui.screens.dialogs.picker import Picker, among
+from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
@@ -102,7 +103,7 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     yield "palette", Palette("list", deck.app.dashboard.situation())
     yield "help", Help("list", deck.app.dashboard.situation())
     yield "sync", QuickSyncDialog(creating)
-    yield "picker", Picker("Coach", among(()))
+    yield "picker", Picker(Offer("Coach", among(())))
     yield "create", CreateJob(creating)
     yield "create", CreateJob(creating, job=job, editing=True)
     yield "payload", PayloadEditor(job)

@@ -6,43 +6,29 @@ drops for good, a worker goes on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.tui.backend.bulk_words import progress, twin, twin_on
-from jobdeck.tui.text.format import one_line
+from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.model import Filter, Job
     from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice
-    from jobdeck.tui.backend.operations import Severity
-    from jobdeck.tui.backend.poller import Background
-    from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.backend.threads import Host
 
 T = TypeVar("T")
+NO_MATCH: Final = "No job in the queue matches. Those that succeeded and left it are not in it."
 
 
 class BulkDriver:
     """One choice of jobs at a time, and one action under way."""
 
-    def __init__(
-        self,
-        reach: Callable[[], Backend],
-        *,
-        background: Background,
-        say: Callable[[str, Severity], None],
-        changed: Callable[[], None],
-        redraw: Callable[[], None],
-        explain: Callable[[str, Exception], str],
-        key: Callable[[str], str],
-        deleted: Callable[[Bulk], None],
-    ) -> None:
-        """`changed` has the queue read anew, `redraw` only what is known said anew; `key` is that of an action.
-
-        `deleted` is told of each action that has deleted something and is at its end.
-        """
+    def __init__(self, host: Host, *, deleted: Callable[[Bulk], None]) -> None:
+        """`deleted` is called with each action that has deleted something and has ended."""
         self.choice: Choice | None = None
         self.choosing = False
         self.running: Bulk | None = None
@@ -50,13 +36,7 @@ class BulkDriver:
         self._beginning: BulkVerb | None = None
         self._twin = ""
         self._frozen: tuple[tuple[Job, ...], Choice] | None = None
-        self._reach = reach
-        self._background = background
-        self._say = say
-        self._changed = changed
-        self._redraw = redraw
-        self._explain = explain
-        self._key = key
+        self._host = host
         self._deleted = deleted
 
     def choose(self, wanted: Filter) -> None:
@@ -68,19 +48,21 @@ class BulkDriver:
             self.choosing = False
             self.choice = choice
             if choice is None:
-                self._say("No job in the queue matches. Those that succeeded and left it are not in it.", "warning")
+                self._host.say(
+                    "No job in the queue matches. Those that succeeded and left it are not in it.", "warning"
+                )
 
         def failed(_error: Exception) -> None:
             self.choosing = False
 
-        self._redraw()
-        self._run("choose all jobs that match", lambda: self._reach().bulk.choose(wanted), done, failed)
+        self._host.redraw()
+        self._run("choose all jobs that match", lambda: self._host.reach().bulk.choose(wanted), done, failed)
 
     def drop(self) -> None:
         """Forgets what was chosen; whether it can be forgotten in the database too is not important."""
         choice, self.choice = self.choice, None
         if choice is not None:
-            self._background(lambda: self._reach().bulk.drop(choice.bulk.id), lambda _answer: None)
+            self._host.background(lambda: self._host.reach().bulk.drop(choice.bulk.id), lambda _answer: None)
 
     def act_on_choice(self, verb: BulkVerb) -> None:
         """Begins an action on what is chosen."""
@@ -99,7 +81,7 @@ class BulkDriver:
             self._frozen = asked, choice
             named(choice.bulk)
 
-        self._run("name these jobs", lambda: self._reach().bulk.choose_jobs(asked), done)
+        self._run("name these jobs", lambda: self._host.reach().bulk.choose_jobs(asked), done)
 
     def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
         """Begins an action on exactly these jobs; those that were frozen for it are not frozen once more."""
@@ -109,12 +91,12 @@ class BulkDriver:
             choice = held[1]
             self._begin(verb, lambda: choice)
         else:
-            self._begin(verb, lambda: self._reach().bulk.choose_jobs(wanted))
+            self._begin(verb, lambda: self._host.reach().bulk.choose_jobs(wanted))
 
     def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
         """Brings back what an action deleted; `begun` is called once that is sure, which it is not beside another."""
         same = twin_on("undo", deleted)
-        self._begin("restore", lambda: self._reach().bulk.choose_done(deleted.id), same=same, begun=begun)
+        self._begin("restore", lambda: self._host.reach().bulk.choose_done(deleted.id), same=same, begun=begun)
 
     def go_on(self, found: Bulk | None = None) -> None:
         """Goes on with the action that was interrupted, or with one that somebody else began."""
@@ -135,9 +117,9 @@ class BulkDriver:
                 self._took(stopped)
             else:
                 self._report(stopped)
-                self._changed()
+                self._host.changed()
 
-        self._run("stop the action", lambda: self._reach().bulk.stop(found.id), done)
+        self._run("stop the action", lambda: self._host.reach().bulk.stop(found.id), done)
 
     @property
     def deleting(self) -> bool:
@@ -147,7 +129,7 @@ class BulkDriver:
     def say_what_runs(self) -> None:
         """Says which action another one has to wait for."""
         what = progress(self.running) if self.running is not None else f"{self._beginning} is just being begun"
-        self._say(f"One at a time: {what}. {self._key('page.bulk')} shows it.", "warning")
+        self._host.say(f"One at a time: {what}. {self._host.key('page.bulk')} shows it.", "warning")
 
     def _is_busy(self) -> bool:
         busy = self.running is not None or self._beginning is not None
@@ -180,13 +162,13 @@ class BulkDriver:
 
         def work() -> Bulk | None:
             choice = choose()
-            return self._reach().bulk.start(choice.bulk.id, verb) if choice else None
+            return self._host.reach().bulk.start(choice.bulk.id, verb) if choice else None
 
         def done(found: Bulk | None) -> None:
             self._beginning = None
             begun()
             if found is None:
-                self._say("There is nothing left to do it to.", "warning")
+                self._host.say("There is nothing left to do it to.", "warning")
             else:
                 self.running, self._twin = found, same
                 self._step()
@@ -204,27 +186,27 @@ class BulkDriver:
         def answered(answer: Bulk | Exception) -> None:
             if isinstance(answer, DatabaseUnreachable):
                 self.interrupted = True
-                self._say(
+                self._host.say(
                     f"{progress(running).capitalize()}: the connection was lost. It goes on when the database answers, "
                     "or by a worker; nothing is done twice.\njobdeck bulk show " + running.id.hex[-8:],
                     "warning",
                 )
-                self._redraw()
+                self._host.redraw()
             elif isinstance(answer, Exception):
                 self.running = None
-                self._say(self._explain("go on", answer), "error")
-                self._changed()
+                self._host.say(failure("go on", answer), "error")
+                self._host.changed()
             else:
                 self._took(answer)
 
-        self._background(lambda: self._reach().bulk.step(running.id), answered)
+        self._host.background(lambda: self._host.reach().bulk.step(running.id), answered)
 
     def _took(self, found: Bulk) -> None:
         if self.running is None or self.running.id != found.id:
             return
         if found.state == "running":
             self.running = found
-            self._redraw()
+            self._host.redraw()
             if not self.interrupted:
                 self._step()
             return
@@ -232,16 +214,16 @@ class BulkDriver:
         if found.action == "delete" and found.done > found.refused:
             self._deleted(found)
         self._report(found)
-        self._changed()
+        self._host.changed()
 
     def _report(self, found: Bulk) -> None:
         lines = [f"{progress(found)}."]
         if found.refused:
-            lines.append(f"{self._key('page.bulk')} shows which were refused, and why.")
+            lines.append(f"{self._host.key('page.bulk')} shows which were refused, and why.")
         if found.action == "delete" and found.done > found.refused:
-            lines.append(f"{self._key('mark.undo')} takes it back.")
+            lines.append(f"{self._host.key('mark.undo')} takes it back.")
         same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
-        self._say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
+        self._host.say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
 
     def _run(
         self,
@@ -253,13 +235,13 @@ class BulkDriver:
         def answered(answer: T | Exception) -> None:
             if isinstance(answer, Exception):
                 failed(answer)
-                self._say(self._explain(what, answer), "error")
-                self._changed()
+                self._host.say(failure(what, answer), "error")
+                self._host.changed()
             else:
                 done(answer)
-                self._redraw()
+                self._host.redraw()
 
-        self._background(work, answered)
+        self._host.background(work, answered)
 
 
 def unfinished(found: Sequence[Bulk]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from jobdeck.tui.text.format import plural
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

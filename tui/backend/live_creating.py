@@ -13,7 +13,7 @@ from jobdeck.core.queue.requests import changes
 from jobdeck.core.read import jobs
 from jobdeck.core.worker import preview
 from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, Rehearsal
-from jobdeck.tui.text.format import age, plural
+from jobdeck.tui.format import age, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.bulk_words import PAST
-from jobdeck.tui.text.commands import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
-from jobdeck.tui.text.format import one_line, plural, short_id
+from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.commands import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
+from jobdeck.tui.format import one_line, plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
-    from jobdeck.tui.backend.poller import Background
-    from jobdeck.tui.backend.protocol import Backend, Verb
+    from jobdeck.tui.backend.protocol import Verb
+    from jobdeck.tui.backend.threads import Host, Severity
 
 Deletion = tuple["Job", ...] | Bulk
 
@@ -86,52 +85,24 @@ def _without(jobs: Sequence[Job], ids: Collection[UUID]) -> tuple[Job, ...]:
 
 
 T = TypeVar("T")
-Severity = Literal["information", "warning", "error"]
 FEW = 3
 """Up to so many jobs are acted on at once, and their answers fit in a toast."""
-
-logger = logging.getLogger(__name__)
 
 
 class Operations:
     """Carries actions out and reports them.
 
-    `changed` is called after each, so that the screen reads anew; `redraw` when only what is known has changed.
-    `answered` counts those that have come to their end.
+    `answered` counts those that have ended.
     """
 
-    def __init__(
-        self,
-        reach: Callable[[], Backend],
-        *,
-        background: Background,
-        tell: Callable[[Callable[[], None]], None],
-        say: Callable[[str, Severity], None],
-        changed: Callable[[], None],
-        redraw: Callable[[], None],
-        key: Callable[[str], str],
-    ) -> None:
+    def __init__(self, host: Host) -> None:
         self.cycle: str | None = None
         self.worker_changing = False
         self.answered = 0
         self.deletions = Deletions()
         self._restoring = False
-        self._reach = reach
-        self._background = background
-        self._tell = tell
-        self._say = say
-        self._changed = changed
-        self._key = key
-        self.bulk = BulkDriver(
-            reach,
-            background=background,
-            say=say,
-            changed=changed,
-            redraw=redraw,
-            explain=failure,
-            key=key,
-            deleted=self.deletions.add,
-        )
+        self._host = host
+        self.bulk = BulkDriver(host, deleted=self.deletions.add)
 
     def act(self, verb: Verb, jobs: Sequence[Job], then: Callable[[set[UUID]], None] | None = None) -> None:
         """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at.
@@ -161,7 +132,7 @@ class Operations:
             if awaited is not None and awaited.back is not None and good:
                 self.undo(awaited.back)
 
-        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._reach().act(verb, frozen), done, ended)
+        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen), done, ended)
 
     @property
     def can_undo(self) -> bool:
@@ -196,7 +167,7 @@ class Operations:
             back(jobs[0].id)
 
         self._restoring = True
-        self._run(f"restore {jobs_phrase(jobs)}", lambda: self._reach().act("restore", jobs), done, ended)
+        self._run(f"restore {jobs_phrase(jobs)}", lambda: self._host.reach().act("restore", jobs), done, ended)
 
     def retry_with(self, job: Job, payload: Json) -> None:
         """Retries a job with another payload, which was validated before."""
@@ -204,15 +175,15 @@ class Operations:
         def done(result: ActionResult) -> None:
             if result.ok:
                 text = f"{short_id(job.id)}: {one_line(result.message)}\n{twin_with_payload(job, payload)}"
-                self._say(text, "information")
+                self._host.say(text, "information")
             else:
-                self._say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
+                self._host.say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
 
-        self._run(f"retry job {short_id(job.id)}", lambda: self._reach().retry_with(job, payload), done)
+        self._run(f"retry job {short_id(job.id)}", lambda: self._host.reach().retry_with(job, payload), done)
 
     def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
         """Looks for stuck jobs and hands them over."""
-        self._run("look for stuck jobs", lambda: self._reach().cleanup(None), found)
+        self._run("look for stuck jobs", lambda: self._host.reach().cleanup(None), found)
 
     def cleanup(self, ids: Sequence[UUID]) -> None:
         """Marks exactly these jobs failed, as far as they are stuck still."""
@@ -223,90 +194,90 @@ class Operations:
             lines += [f"{short_id(one.job_id)}: {one_line(one.message)}" for one in results if not one.ok][:3]
             missing = len(ids) - len(results)
             lines += [f"{missing} had come back by themselves."] if missing else []
-            self._say("\n".join([*lines, cleanup_twin(ids)]), "information" if good else "warning")
+            self._host.say("\n".join([*lines, cleanup_twin(ids)]), "information" if good else "warning")
 
-        self._run("clean up stuck jobs", lambda: self._reach().cleanup(ids), done)
+        self._run("clean up stuck jobs", lambda: self._host.reach().cleanup(ids), done)
 
     def count_old(self, found: Callable[[int], None]) -> None:
         """Counts what a purge would remove and hands the number over."""
-        self._run("count old jobs", lambda: self._reach().purge(dry_run=True), found)
+        self._run("count old jobs", lambda: self._host.reach().purge(dry_run=True), found)
 
     def purge(self) -> None:
         """Removes old succeeded and cancelled jobs."""
 
         def done(removed: int) -> None:
-            self._say(f"{plural(removed, 'old job')} removed.\n{PURGE}", "information")
+            self._host.say(f"{plural(removed, 'old job')} removed.\n{PURGE}", "information")
 
-        self._run("remove old jobs", lambda: self._reach().purge(dry_run=False), done)
+        self._run("remove old jobs", lambda: self._host.reach().purge(dry_run=False), done)
 
     def reveal(self, job: Job, done: Callable[[], None]) -> None:
         """Puts on record that a job's personal data is looked at; only then is it shown."""
-        self._run(f"reveal job {short_id(job.id)}", lambda: self._reach().reveal(job.id), lambda _none: done())
+        self._run(f"reveal job {short_id(job.id)}", lambda: self._host.reach().reveal(job.id), lambda _none: done())
 
     def run_cycle(self) -> None:
         """Runs one cycle of up to five jobs here, and says what came of it."""
         self.cycle = "looking for due jobs"
-        self._changed()
+        self._host.changed()
 
         def progress(text: str) -> None:
-            self._tell(lambda: self._note(text))
+            self._host.tell(lambda: self._note(text))
 
         def done(result: CycleResult) -> None:
             paused = result.status == "paused"
             text = one_line(cycle_words(result))
             if paused:
-                text = f"{text} {self._key('processing')} resumes."
+                text = f"{text} {self._host.key('processing')} resumes."
             elif result.status == "error" or not result.processed:
                 text = one_line(result.message) or text
             calm: Severity = "warning" if result.failed or result.status != "ok" else "information"
-            self._say(f"Run Worker: {text}\n{RESUME if paused else 'jobdeck run-worker'}", calm)
+            self._host.say(f"Run Worker: {text}\n{RESUME if paused else 'jobdeck run-worker'}", calm)
 
         def ended() -> None:
             self.cycle = None
 
-        self._run("run a cycle", lambda: self._reach().run_cycle(progress), done, ended)
+        self._run("run a cycle", lambda: self._host.reach().run_cycle(progress), done, ended)
 
     def toggle_worker(self) -> None:
         """Starts the embedded worker, or stops it once its jobs have ended."""
         self.worker_changing = True
-        running = self._reach().worker().state != "off"
+        running = self._host.reach().worker().state != "off"
 
         def work() -> bool:
             if running:
-                return self._reach().stop_worker(None)
-            self._reach().start_worker()
+                return self._host.reach().stop_worker(None)
+            self._host.reach().start_worker()
             return True
 
         def done(_finished: bool) -> None:
             text = "The embedded worker has stopped." if running else "The embedded worker runs.\njobdeck worker"
-            self._say(text, "information")
+            self._host.say(text, "information")
 
         def ended() -> None:
             self.worker_changing = False
 
-        self._changed()
+        self._host.changed()
         self._run("stop the worker" if running else "start the worker", work, done, ended)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> None:
         """Pauses processing everywhere: for good, for a while, or until a time."""
 
         def done(_processing: Processing) -> None:
-            self._say(f"Processing is paused.\n{pause_twin(reason, until)}", "warning")
+            self._host.say(f"Processing is paused.\n{pause_twin(reason, until)}", "warning")
 
-        self._run("pause processing", lambda: self._reach().pause(reason, until), done)
+        self._run("pause processing", lambda: self._host.reach().pause(reason, until), done)
 
     def resume(self) -> None:
         """Resumes processing everywhere."""
 
         def done(_processing: Processing) -> None:
-            self._say(f"Processing goes on.\n{RESUME}", "information")
+            self._host.say(f"Processing goes on.\n{RESUME}", "information")
 
-        self._run("resume processing", lambda: self._reach().resume(), done)
+        self._run("resume processing", lambda: self._host.reach().resume(), done)
 
     def _note(self, text: str) -> None:
         if self.cycle is not None:
             self.cycle = text
-            self._changed()
+            self._host.changed()
 
     def _run(
         self,
@@ -322,12 +293,12 @@ class Operations:
                 self._failed(what, answer)
             else:
                 done(answer)
-            self._changed()
+            self._host.changed()
 
-        self._background(work, answered)
+        self._host.background(work, answered)
 
     def _failed(self, what: str, error: Exception) -> None:
-        self._say(failure(what, error), "error")
+        self._host.say(failure(what, error), "error")
 
     def _report(self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult]) -> None:
         refused = [result for result in results if not result.ok]
@@ -342,15 +313,5 @@ class Operations:
             lines.append(f"and {len(refused) - 3} more refused")
         lines.append(twin(verb, jobs))
         if verb == "delete" and good:
-            lines.append(f"{self._key('mark.undo')} takes it back")
-        self._say("\n".join(lines), "warning" if refused else "information")
-
-
-def failure(what: str, error: Exception) -> str:
-    """What to say when something could not be done, or when nobody knows whether it was."""
-    if isinstance(error, DatabaseUnreachable):
-        return f"Whether Jobdeck could {what} is unknown: {one_line(str(error))} It is not tried again; look first."
-    if isinstance(error, JobdeckError):
-        return f"Could not {what}: {one_line(str(error))}"
-    logger.error("The action %s failed", what, exc_info=error)
-    return f"Could not {what}: {type(error).__name__}. The log file (JOBDECK_LOG_FILE) has the details."
+            lines.append(f"{self._host.key('mark.undo')} takes it back")
+        self._host.say("\n".join(lines), "warning" if refused else "information")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from jobdeck.core.errors import DatabaseUnreachable, JobdeckError
 from jobdeck.tui.backend.protocol import LONGEST_PAGE
@@ -13,9 +13,9 @@ from jobdeck.tui.backend.protocol import LONGEST_PAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.tui.backend.protocol import Request, View
+    from jobdeck.tui.backend.protocol import Backend, Request, View
+    from jobdeck.tui.backend.threads import Background, Timer
 
-T = TypeVar("T")
 INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 30.0
@@ -23,20 +23,6 @@ AWAY: Final = 10.0
 """The shortest interval, in seconds, while nobody looks at the terminal."""
 
 logger = logging.getLogger(__name__)
-
-
-class Timer(Protocol):
-    """What a schedule returns: something that can be cancelled before it fires."""
-
-    def cancel(self) -> None:
-        """Keeps it from firing."""
-
-
-class Background(Protocol):
-    """Runs work off the UI's thread and hands its answer, or the exception it raised, to the UI's thread."""
-
-    def __call__(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
-        """Starts the work; `done` is called later, once."""
 
 
 class LinkState(Enum):
@@ -70,40 +56,48 @@ class Link:
         return Link(LinkState.DISCONNECTED, since, failures, now + delay, error)
 
 
+class Reader(Protocol):
+    """What a poller needs of the application, and what it reports to it."""
+
+    @property
+    def background(self) -> Background:
+        """Starts work off the UI's thread."""
+
+    def reach(self) -> Backend:
+        """The backend; blocks, so it is called in the background."""
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Calls something after so many seconds."""
+
+    def monotonic(self) -> float:
+        """The monotonic clock, in seconds."""
+
+    def take_view(self, view: View) -> None:
+        """Shows what was read."""
+
+    def link_changed(self) -> None:
+        """Shows what is known of the connection now."""
+
+    def give_up(self, error: JobdeckError) -> None:
+        """Ends the program: the first reading failed, and waiting would not help."""
+
+
 class Poller:
     """One timer, armed again only after an answer has come, so that a slow link is never asked twice at once.
 
     An answer to a request that has been replaced meanwhile is dropped and the new one is asked at once.
     """
 
-    def __init__(  # noqa: PLR0913 -- its surroundings, each injected
-        self,
-        request: Request,
-        *,
-        fetch: Callable[[Request], View],
-        background: Background,
-        schedule: Callable[[float, Callable[[], None]], Timer],
-        monotonic: Callable[[], float],
-        on_view: Callable[[View], None],
-        on_change: Callable[[], None],
-        on_fatal: Callable[[JobdeckError], None],
-        interval: float = 2.0,
-    ) -> None:
+    def __init__(self, request: Request, reader: Reader, *, interval: float = 2.0) -> None:
         self.request = request
-        self.link = Link(since=monotonic())
+        self.link = Link(since=reader.monotonic())
         self.interval = interval
         self.frozen_since: float | None = None
         self.read_at: float | None = None
         """When the reading was begun whose answer is shown: the data are as old as that, and no older."""
         self.took = 0.0
         """Seconds that the last reading took. The first one does not count: it opens the database."""
-        self._fetch = fetch
-        self._background = background
-        self._schedule = schedule
-        self._monotonic = monotonic
-        self._on_view = on_view
-        self._on_change = on_change
-        self._on_fatal = on_fatal
+        self._reader = reader
         self._asked: Request | None = None
         self._asked_at = 0.0
         self._again = False
@@ -124,7 +118,7 @@ class Poller:
     @property
     def waited(self) -> float:
         """Seconds since the answer that is awaited was asked for; 0 while none is."""
-        return self._monotonic() - self._asked_at if self.asking else 0.0
+        return self._reader.monotonic() - self._asked_at if self.asking else 0.0
 
     def poke(self) -> None:
         """Reads now, or directly after the answer that is awaited."""
@@ -136,9 +130,9 @@ class Poller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._asked, self._asked_at = self.request, self._monotonic()
+        self._asked, self._asked_at = self.request, self._reader.monotonic()
         request = self.request
-        self._background(lambda: self._fetch(request), self._answered)
+        self._reader.background(lambda: self._reader.reach().view(request), self._answered)
 
     def change(self, request: Request) -> None:
         """Reads other jobs from now on."""
@@ -171,13 +165,13 @@ class Poller:
     def toggle_freeze(self) -> bool:
         """Stops reading by itself, or goes on; returns whether it stands still now."""
         if self.frozen_since is None:
-            self.frozen_since = self._monotonic()
+            self.frozen_since = self._reader.monotonic()
             if self._timer is not None:
                 self._timer.cancel()
         else:
             self.frozen_since = None
             self.poke()
-        self._on_change()
+        self._reader.link_changed()
         return self.frozen_since is not None
 
     def stop(self) -> None:
@@ -198,13 +192,13 @@ class Poller:
     def _arm(self, delay: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._schedule(delay, self.poke)
+        self._timer = self._reader.later(delay, self.poke)
 
     def _answered(self, answer: View | Exception) -> None:
         asked, self._asked = self._asked, None
         if self._stopped:
             return
-        now = self._monotonic()
+        now = self._reader.monotonic()
         if isinstance(answer, Exception):
             self._missed(answer, now)
         else:
@@ -212,8 +206,8 @@ class Poller:
             self.took = 0.0 if self.read_at is None else now - self._asked_at
             if asked == self.request:
                 self.read_at = self._asked_at
-                self._on_view(answer)
-        self._on_change()
+                self._reader.take_view(answer)
+        self._reader.link_changed()
         if self._again or asked != self.request:
             self._again = False
             self.poke()
@@ -225,7 +219,7 @@ class Poller:
     def _missed(self, error: Exception, now: float) -> None:
         if isinstance(error, JobdeckError):
             if self.read_at is None and not isinstance(error, DatabaseUnreachable):
-                self._on_fatal(error)
+                self._reader.give_up(error)
         else:
             logger.error("Reading the queue failed", exc_info=error)
         self.link = self.link.failed(now, str(error) or type(error).__name__)

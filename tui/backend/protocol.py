@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
 PAGE: Final = 200
 LONGEST_PAGE: Final = 5_000
-SORTS: Final = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
 Verb = Literal["retry", "cancel", "delete", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which jobs to read, and in what order; `sort` is one of `SORTS`.
+    """Which jobs to read, and in what order; `sort` is one of the model's `SORTS`.
 
     The natural order is the one that its tab asks for: all jobs newest first, pending ones by their due time,
     ended ones by their end. At a `glance` nothing is listed or counted: the list is not on the screen.
@@ -225,10 +224,3 @@ class Creating(Protocol):
 
     def quick_sync(self, kind: str) -> Sequence[Enqueued]:
         """Enqueues the jobs of a quick sync, in one transaction."""
-
-
-class Fetch(Protocol):
-    """Looks for what a text says, and later hands over what was found, or the sentence that says why nothing was."""
-
-    def __call__(self, text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-        """Begins to look; `deliver` is called once."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from textual import on
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 from textual.widgets import Input, Static, TextArea
 
 from jobdeck.tui.backend.protocol import Found
+from jobdeck.tui.deck import deck_of
 from jobdeck.tui.form import form as forms
+from jobdeck.tui.form import wording
+from jobdeck.tui.form.lookup import Lookup, Offer, among
 from jobdeck.tui.form.rows import Row, label_of, label_width, schedule_rows, type_row, widget_of
-from jobdeck.tui.form.widgets import Editor, OneLine, PickField, Segments
-from jobdeck.tui.screens.dialogs.picker import Picker, among
-from jobdeck.tui.text import create_job
-from jobdeck.tui.text.create_job import RECURRING, TYPE
+from jobdeck.tui.form.widgets import PickField, Segments
+from jobdeck.tui.form.wording import RECURRING, TYPE
+from jobdeck.tui.widgets.fields import Editor, OneLine
 from jobdeck.tui.widgets.ink import Line
 
 if TYPE_CHECKING:
@@ -26,10 +29,9 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from jobdeck.core.registry import JobType
-    from jobdeck.tui.app import JobdeckApp
     from jobdeck.tui.backend.protocol import Rehearsal, Searched
+    from jobdeck.tui.deck import Deck
     from jobdeck.tui.form.form import Form
-    from jobdeck.tui.form.lookup import Lookup
 
 JSON: Final = "json"
 
@@ -39,6 +41,14 @@ class FormBody(Horizontal):
 
     Everything typed goes into `form`, shows in all other places, and is told to `edited`.
     """
+
+    class Picking(Message):
+        """One of a list is to be picked; `take` is called with it, or with None."""
+
+        def __init__(self, offer: Offer, take: Callable[[Found | None], None]) -> None:
+            super().__init__()
+            self.offer = offer
+            self.take = take
 
     def __init__(
         self, form: Form, types: Mapping[str, JobType], lookup: Lookup, edited: Callable[[], None], *, id: str  # noqa: A002 -- Textual's name
@@ -50,9 +60,9 @@ class FormBody(Horizontal):
         self._told = edited
 
     @property
-    def deck(self) -> JobdeckApp:
-        """The application, as what it is."""
-        return cast("JobdeckApp", self.app)
+    def deck(self) -> Deck:
+        """What is known of the queue, and what acts on it."""
+        return deck_of(self)
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -83,10 +93,10 @@ class FormBody(Horizontal):
         """Says beside each field what is wrong with it, whether the JSON says the same, and what would come of it."""
         form = self.form
         for row in self.rows:
-            row.show(create_job.note(form, row.field, now), problems.get(row.field, ""))
-        self.query_one("#json-title", Line).show([create_job.json_title(form)])
+            row.show(wording.note(form, row.field, now), problems.get(row.field, ""))
+        self.query_one("#json-title", Line).show([wording.json_title(form)])
         self.query_one("#divider", Line).show([("Schedule", "strong"), ("  times are UTC", "muted")])
-        self.query_one("#effects", Static).update(create_job.rehearsed(rehearsal))
+        self.query_one("#effects", Static).update(wording.rehearsed(rehearsal))
 
     def name_of(self, widget: Widget | None) -> str | None:
         """The field that a widget is for."""
@@ -137,7 +147,8 @@ class FormBody(Horizontal):
         if name == TYPE:
             found = [Found(known.task_type, known.task_type, known.purpose) for known in self._types.values()]
             chosen = self.form.job_type.task_type if self.form.job_type else ""
-            self.deck.push_screen(Picker("Task type", among(found), typed=event.typed, chosen=chosen), self._take_type)
+            offer = Offer("Task type", among(found), typed=event.typed, chosen=chosen)
+            self.post_message(self.Picking(offer, self._take_type))
         elif name is not None:
             self._open_field(name, event.typed)
 
@@ -208,8 +219,8 @@ class FormBody(Horizontal):
         kind: Searched = "coach" if one.kind == "coach" else "campaign"
         empty = "" if one.required else "all coaches" if kind == "coach" else "none"
         chosen = self.form.text(name) or ""
-        picker = Picker(kind.capitalize(), self._lookup.fetch(kind), typed=typed, empty=empty, chosen=chosen)
-        self.deck.push_screen(picker, partial(self._take_found, name))
+        offer = Offer(kind.capitalize(), self._lookup.fetch(kind), typed=typed, empty=empty, chosen=chosen)
+        self.post_message(self.Picking(offer, partial(self._take_found, name)))
 
     def _take_found(self, name: str, found: Found | None) -> None:
         if found is not None:

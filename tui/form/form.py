@@ -16,7 +16,7 @@ from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin, parse_o
 from jobdeck.core.redact import harmless_json
 from jobdeck.core.times import Unreadable, parse_duration, parse_minutes, parse_time, write_duration
 from jobdeck.tui.form import fields as form_fields
-from jobdeck.tui.text.format import age, one_line, short_id
+from jobdeck.tui.format import age, one_line, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui.backend.operations import failure
-from jobdeck.tui.text.format import one_line
+from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.tui.backend.poller import Background
-    from jobdeck.tui.backend.protocol import Creating, Fetch, Found, Searched
+    from jobdeck.tui.backend.protocol import Creating, Found, Searched
+    from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.form.form import Form
 
 KINDS: Final[tuple[Searched, ...]] = ("coach", "campaign")
+
+
+class Fetch(Protocol):
+    """Looks for what a text says, and later hands over what was found, or the sentence that says why nothing was."""
+
+    def __call__(self, text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+        """Begins to look; `deliver` is called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A list to pick from, and what was `typed` already. `empty`, where given, is offered first and has no id."""
+
+    title: str
+    fetch: Fetch
+    typed: str = ""
+    empty: str = ""
+    chosen: str = ""
+
+
+def among(choices: Sequence[Found]) -> Fetch:
+    """Looks in a list that is there already."""
+
+    def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
+        words = text.lower().split()
+        deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
+
+    return fetch
 
 
 class Lookup:

@@ -9,8 +9,9 @@ from textual.containers import Horizontal
 
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form.fields import UNSET
-from jobdeck.tui.form.widgets import OneLine, PickField, Segments
-from jobdeck.tui.text.create_job import RECURRING, TYPE
+from jobdeck.tui.form.widgets import PickField, Segments
+from jobdeck.tui.form.wording import RECURRING, TYPE
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import PlainLine
 
 if TYPE_CHECKING:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, cast
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
 from jobdeck.tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
+from jobdeck.tui.deck import deck_of
+from jobdeck.tui.format import job_json, plural
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
 from jobdeck.tui.terminal.clipboard import copy, is_copied
-from jobdeck.tui.text.format import job_json, plural
 from jobdeck.tui.widgets import click_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.app import JobdeckApp
     from jobdeck.tui.backend.protocol import Verb
+    from jobdeck.tui.deck import Deck
     from jobdeck.tui.widgets.ink import Line
 
 
@@ -34,9 +35,9 @@ class Acting(Screen[None]):
     SCOPE: ClassVar[Scope] = "list"
 
     @property
-    def deck(self) -> JobdeckApp:
-        """The application, as what it is."""
-        return cast("JobdeckApp", self.app)
+    def deck(self) -> Deck:
+        """What is known of the queue, and what acts on it."""
+        return deck_of(self)
 
     @property
     def is_there(self) -> bool:
@@ -48,7 +49,7 @@ class Acting(Screen[None]):
         raise NotImplementedError
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What each action does here, by its id."""
+        """What each action does here, by its id. It is called once for a screen, when a key is first pressed."""
         return {
             "job.retry": lambda: self.ask("retry"),
             "job.cancel": lambda: self.ask("cancel"),
@@ -63,8 +64,12 @@ class Acting(Screen[None]):
             **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
             "palette": self.open_palette,
             "theme": self.deck.next_theme,
-            "help": lambda: self.deck.push_screen(Help(self.SCOPE, self.situation())),
+            "help": lambda: self.app.push_screen(Help(self.SCOPE, self.situation())),
         }
+
+    @cached_property
+    def _handlers(self) -> Mapping[str, Callable[[], object]]:
+        return self.handlers()
 
     def situation(self) -> Situation:
         """What decides which actions can be taken here now."""
@@ -78,11 +83,11 @@ class Acting(Screen[None]):
         """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
         from jobdeck.tui.screens.dialogs.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
-        here = self.deck.screen
+        here = self.app.screen
 
         def opened() -> None:
             creating = self.deck.reach().creating
-            self.deck.push_screen(CreateJob(creating, job=job, editing=editing, task_type=task_type))
+            self.app.push_screen(CreateJob(creating, job=job, editing=editing, task_type=task_type))
 
         # A form shows the payload as it is stored. Where lists mask something of it, the look is put on record.
         if job is not None and scrub(job.payload) != job.payload:
@@ -107,10 +112,10 @@ class Acting(Screen[None]):
             elif self.SCOPE in BY_ID[action_id].scopes:
                 self.action_do(action_id)
             else:
-                self.deck.dashboard.action_do(action_id)
+                self.deck.act_on_list(action_id)
 
         types = self.deck.reach().creating.types() if self.deck.view is not None else ()
-        self.deck.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
+        self.app.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
 
     def action_do(self, action_id: str) -> None:
         """Takes an action of the table, or says why it cannot be taken."""
@@ -121,7 +126,7 @@ class Acting(Screen[None]):
         if reason is not None:
             self.deck.say(reason, "warning")
             return
-        self.handlers()[action_id]()
+        self._handlers[action_id]()
 
     def ask(self, verb: Verb) -> None:
         """Asks before acting on exactly the jobs there are now; the answer acts on those and on no other."""
@@ -142,7 +147,7 @@ class Acting(Screen[None]):
     ) -> None:
         """Asks, and meanwhile freezes the jobs where the command that does the same has to name many."""
         dialog = Confirm(question)
-        self.deck.push_screen(dialog, answered)
+        self.app.push_screen(dialog, answered)
         if question.freezes:
             self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
 
@@ -161,7 +166,7 @@ class Acting(Screen[None]):
                 if answer is not None:
                     self.deck.operations.pause(answer.reason, answer.until)
 
-            self.deck.push_screen(Pause(waiting), paused)
+            self.app.push_screen(Pause(waiting), paused)
         else:
 
             def resumed(yes: bool | None) -> None:
@@ -170,7 +175,7 @@ class Acting(Screen[None]):
 
             production = self.deck.options.production
             question = resume_question(view.snapshot.processing, waiting, self.deck.now(), production=production)
-            self.deck.push_screen(Confirm(question), resumed)
+            self.app.push_screen(Confirm(question), resumed)
 
     def copy_ids(self) -> None:
         """Copies the whole ids, one a line."""
@@ -189,4 +194,4 @@ class Acting(Screen[None]):
         more = f" {plural(len(jobs), 'job')}." if len(jobs) > 1 else ""
         if not is_copied(text):
             more = " Copy fewer jobs." if len(jobs) > 1 else f"\njobdeck job {jobs[0].id} --json"
-        self.deck.say(f"{copy(self.deck, text)}{more}")
+        self.deck.say(f"{copy(self.app, text)}{more}")

@@ -10,10 +10,10 @@ from textual.content import Content
 
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend import bulk_words
+from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, needed_word
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
-from jobdeck.tui.text.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from jobdeck.tui.widgets.pane import entry
 
 if TYPE_CHECKING:
@@ -207,11 +207,11 @@ class BulkPage(ListPage[BulkReport]):
                 then()
                 self.redraw()
 
-        self.deck.push_screen(Confirm(question), answered)
+        self.app.push_screen(Confirm(question), answered)
 
     def _copy_twin(self) -> None:
         if self.data and self.data.shown:
-            self.deck.say(copy(self.deck, bulk_words.twin(self.data.shown)))
+            self.deck.say(copy(self.app, bulk_words.twin(self.data.shown)))
 
 
 def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str, str]:

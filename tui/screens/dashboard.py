@@ -12,10 +12,10 @@ from textual.widgets import Static
 from jobdeck.core.model import Filter
 from jobdeck.tui.actions import ON_MANY, bindings
 from jobdeck.tui.backend.poller import LinkState
+from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
-from jobdeck.tui.text.format import one_line, plural, seconds, short_id
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.columns import Moment
 from jobdeck.tui.widgets.filter_bar import FilterBar
@@ -103,8 +103,8 @@ class Dashboard(Listing):
             "mark.undo": self._unmark_or_undo,
             "worker.cycle": self.deck.operations.run_cycle,
             "worker.embedded": self.deck.operations.toggle_worker,
-            "stuck.cleanup": lambda: ask_to_clean_up(self.deck),
-            "queue.purge": lambda: ask_to_purge(self.deck),
+            "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
+            "queue.purge": lambda: ask_to_purge(self, self.deck),
             "mark": table.toggle_mark,
             "mark.range": table.toggle_range,
             "mark.all": table.toggle_all,
@@ -275,7 +275,7 @@ class Dashboard(Listing):
             self.draw_foot()
 
         question = choice_question(verb, choice, production=self.deck.options.production)
-        self.deck.push_screen(Confirm(question), answered)
+        self.app.push_screen(Confirm(question), answered)
 
     def draw_foot(self) -> None:
         """Says anew what is under the table."""
@@ -340,7 +340,7 @@ class Dashboard(Listing):
     def _open_quick_sync(self) -> None:
         from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog  # noqa: PLC0415 -- not needed for the first paint
 
-        self.deck.push_screen(QuickSyncDialog(self.deck.reach().creating))
+        self.app.push_screen(QuickSyncDialog(self.deck.reach().creating))
 
     def _back(self) -> None:
         if self.bar.editing:

@@ -11,10 +11,10 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import errors, playbook
-from jobdeck.tui.text.format import fit, one_line, plural, short_id
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from rich.cells import cell_len
 
 from jobdeck.tui.actions import bindings
+from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
-from jobdeck.tui.text.format import middle, short_id
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.sheet import GAP, ROOMY, Sheet
@@ -108,7 +108,6 @@ class JobDetailScreen(Page[Reading]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """What this page does beside what every page does."""
         page = self.sheet
-        half = max(page.size.height // 2, 1)
         return super().handlers() | {
             "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
             "job.reveal": self._reveal,
@@ -117,8 +116,8 @@ class JobDetailScreen(Page[Reading]):
             "run.newer": lambda: self._choose_run(-1),
             "move.down": self._moving(lambda: page.move(1)),
             "move.up": self._moving(lambda: page.move(-1)),
-            "move.half_down": self._moving(lambda: page.move(half)),
-            "move.half_up": self._moving(lambda: page.move(-half)),
+            "move.half_down": self._moving(lambda: page.move(page.half)),
+            "move.half_up": self._moving(lambda: page.move(-page.half)),
             "move.top": self._moving(lambda: page.move_to(0)),
             "move.bottom": self._moving(lambda: page.move_to(LAST)),
         }
@@ -241,7 +240,7 @@ class JobDetailScreen(Page[Reading]):
 
         def allowed() -> None:
             if deck.shows(self):
-                deck.push_screen(PayloadEditor(job), chosen)
+                self.app.push_screen(PayloadEditor(job), chosen)
 
         deck.operations.reveal(job, allowed)
 

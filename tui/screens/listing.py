@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
 
-from jobdeck.core.model import Counts, Status
+from jobdeck.core.model import SORTS, Counts, Status
 from jobdeck.tui.backend.bulk_words import number
-from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE, SORTS
+from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
+from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.text.format import one_line, plural
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.job_table import JobTable
@@ -66,7 +66,6 @@ class Listing(Acting):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """What choosing, ordering and walking through the list does."""
         table = self.table
-        half = max(table.lines // 2, 1)
         return super().handlers() | {
             **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
             "filter": self._edit_filter,
@@ -77,8 +76,8 @@ class Listing(Acting):
             "interval.shorter": lambda: self._step_interval(-1),
             "move.down": lambda: table.move(1),
             "move.up": lambda: table.move(-1),
-            "move.half_down": lambda: table.move(half),
-            "move.half_up": lambda: table.move(-half),
+            "move.half_down": lambda: table.move(table.half),
+            "move.half_up": lambda: table.move(-table.half),
             "move.top": self._top,
             "move.bottom": self._bottom,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.tui.actions import bindings
+from jobdeck.tui.format import JOINERS, plural, wrapped
 from jobdeck.tui.screens.page import ListPage
-from jobdeck.tui.text.format import JOINERS, plural, wrapped
 from jobdeck.tui.widgets.pane import Pane, entry
 
 if TYPE_CHECKING:

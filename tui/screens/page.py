@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.actions import BY_ID
 from jobdeck.tui.backend.poller import LinkState
+from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.text.format import one_line, seconds
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane
@@ -188,15 +188,13 @@ class ListPage(Page[T]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Movement."""
-        pane = self.pane
-        half = max(pane.size.height // 2, 1)
         return super().handlers() | {
-            "move.down": lambda: pane.move(1),
-            "move.up": lambda: pane.move(-1),
-            "move.half_down": lambda: pane.move(half),
-            "move.half_up": lambda: pane.move(-half),
-            "move.top": lambda: pane.move_to(0),
-            "move.bottom": lambda: pane.move_to(len(pane.entries)),
+            "move.down": lambda: self.pane.move(1),
+            "move.up": lambda: self.pane.move(-1),
+            "move.half_down": lambda: self.pane.move(self.pane.half),
+            "move.half_up": lambda: self.pane.move(-self.pane.half),
+            "move.top": lambda: self.pane.move_to(0),
+            "move.bottom": lambda: self.pane.move_to(len(self.pane.entries)),
         }
 
     def on_mount(self) -> None:
@@ -215,7 +213,7 @@ class ListPage(Page[T]):
 
     def on_pane_chosen(self) -> None:
         """A double click does what enter does."""
-        if "open" in self.handlers():
+        if "open" in self._handlers:
             self.action_do("open")
 
     def open_chosen(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.tui.text.format import plural
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -21,7 +21,7 @@ def is_copied(text: str) -> bool:
     return len(text.encode()) <= LONGEST
 
 
-def copy(app: App[int], text: str) -> str:
+def copy(app: App[Any], text: str) -> str:
     """Copies the text and says where it went, or why not."""
     if not is_copied(text):
         return f"Not copied: {len(text)} characters are more than a terminal takes ({LONGEST} bytes)."

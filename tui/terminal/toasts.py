@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.redact import clean
+from jobdeck.tui.format import within
 from jobdeck.tui.terminal.ending import Ending
-from jobdeck.tui.text.format import within
 
 if TYPE_CHECKING:
-    from jobdeck.tui.backend.operations import Severity
+    from jobdeck.tui.backend.threads import Severity
 
 MOST_TOASTS: Final = 2
 """More than so many at a time would cover the list."""

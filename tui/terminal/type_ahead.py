@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from textual.dom import DOMNode
     from textual.events import Key, Paste
 
-    from jobdeck.tui.backend.poller import Timer
+    from jobdeck.tui.backend.threads import Timer
 
 PATIENCE: Final = 0.5
 """After so many seconds the next key is handed on, whatever has become of the one before."""

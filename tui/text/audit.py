@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
-from jobdeck.tui.text.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
+from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, plural, short_id
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
 from jobdeck.core.read.report_types import SCHEDULED, CronReport, left_lying, overdue_by
-from jobdeck.tui.text.format import (
+from jobdeck.tui.format import (
     DASH,
     VERDICT_INK,
     age,

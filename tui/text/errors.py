@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.tui.text.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from textual.content import Content
 from jobdeck.core.model import Status
 from jobdeck.core.redact import clean, harmless_json, scrub
 from jobdeck.tui.actions import key_of
-from jobdeck.tui.text.format import (
+from jobdeck.tui.format import (
     DASH,
     JOINERS,
     OUTCOME_GLYPH,

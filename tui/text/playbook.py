@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rich.cells import cell_len
 
-from jobdeck.tui.text.format import fit
+from jobdeck.tui.format import fit
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui.text.format import one_line
+from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.tui.backend.poller import Background
     from jobdeck.tui.backend.protocol import Found
+    from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.widgets.ink import Span
 
 NAMED: Final = re.compile(r'(?:^|(?<=\s))coach:(?:"(?P<quoted>[^"]*)"?|(?P<bare>[^\s"]*))(?=\s|$)', re.IGNORECASE)

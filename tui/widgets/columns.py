@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Status
-from jobdeck.tui.text.format import (
+from jobdeck.tui.format import (
     DASH,
     OUTCOME_GLYPH,
     OUTCOME_INK,

@@ -13,10 +13,10 @@ from jobdeck.core.read.filters import completions, parse_filter
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
 from jobdeck.tui.dialog_keys import bindings
-from jobdeck.tui.form.widgets import OneLine
-from jobdeck.tui.text.format import one_line
+from jobdeck.tui.format import one_line
 from jobdeck.tui.widgets.click_targets import phrase_at
 from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from textual.widgets import Input
 
     from jobdeck.core.model import Filter
-    from jobdeck.tui.backend.poller import Background
     from jobdeck.tui.backend.protocol import Found
+    from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.widgets.ink import Span
 
 EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'

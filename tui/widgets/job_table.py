@@ -12,7 +12,7 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
-from jobdeck.tui.text.format import fit
+from jobdeck.tui.format import fit
 from jobdeck.tui.widgets.columns import Cell, Column, Moment, cell, layout
 from jobdeck.tui.widgets.ink import INKS, inks
 from jobdeck.tui.widgets.lines import Lines

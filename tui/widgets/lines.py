@@ -41,6 +41,11 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         """How many lines fit under the heading."""
         return max(self.size.height - self.HEAD, 0)
 
+    @property
+    def half(self) -> int:
+        """Half a page, in lines; one at least."""
+        return max(self.lines // 2, 1)
+
     def move(self, by: int) -> None:
         """Moves by so many lines, stopping at the ends."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ from jobdeck.core.model import Status, Verdict
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.bulk_words import number as spaced
 from jobdeck.tui.backend.poller import LinkState
-from jobdeck.tui.text.format import (
+from jobdeck.tui.format import (
     VERDICT_INK,
     age,
     ago,
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Counts, Finding, Health, Job, Processing, WorkerRun
-    from jobdeck.tui.app import Options
     from jobdeck.tui.backend.poller import Link
     from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.deck import Options
     from jobdeck.tui.widgets.ink import Span
 
     Named = Callable[[str], str]

@@ -10,7 +10,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import RunOutcome, Status
+from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jobdeck.core.model import AuditEntry, Filter, Job, Json
     from jobdeck.core.read.report_types import Clause
     from jobdeck.core.registry import JobType
-
-SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
 
 
 def words(values: type[StrEnum]) -> click.Choice[str]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.cli.commands.jobs import SORTS
-from jobdeck.core.model import Job, NewJob, Run
+from jobdeck.core.model import SORTS, Job, NewJob, Run
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs
 from tests.core.cli.support import Jobdeck, everything
@@ -120,7 +119,6 @@ def test_a_job_that_is_not_there_is_refused(jobdeck: Jobdeck, name: str) -> None
 
 
 def test_the_orders_offered_are_those_there_are(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    assert SORTS == jobs.SORTS
     add(conn)
     for order in SORTS:
         assert len(jobdeck("jobs", "--sort", order, "--ascending", "--json").data["jobs"]) == 1

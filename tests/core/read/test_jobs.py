@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import Counts, Filter, NewJob, RunOutcome, Status
+from jobdeck.core.model import SORTS, Counts, Filter, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
@@ -115,7 +115,7 @@ KEYS: dict[str, Callable[[Job], Any]] = {
 
 class TestOrder:
     @DIRECTIONS
-    @pytest.mark.parametrize("sort", read_jobs.SORTS)
+    @pytest.mark.parametrize("sort", SORTS)
     def test_pages_of_every_tab_leave_none_out_and_repeat_none(
         self, full: Connection, sort: str, descending: bool
     ) -> None:
@@ -337,7 +337,7 @@ class TestFilters:
         run_once(conn)
         add(conn)
         run_once(conn)
-        for sort in read_jobs.SORTS:
+        for sort in SORTS:
             page = read_jobs.page(Filter(status=Status.SUCCEEDED), sort=sort).run(conn).jobs
             assert {job.created_at is None for job in page if job.id == job_id} == {True}
         assert ids(conn, Filter(status=Status.SUCCEEDED), sort="created")[-1] == job_id

@@ -9,7 +9,8 @@ import pytest
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import ACTIONS
-from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.deck import Options
 from tests.tui.fake import NOW, Clock, FakeBackend, at_once, minutes
 from tests.tui.sample import add_evidence, sample
 from tests.tui.support import SMALL, Deck

@@ -37,7 +37,7 @@ async def test_a_second_that_begins_and_an_answer_that_comes_while_a_page_is_mad
 async def test_what_was_to_come_later_is_no_trouble_once_the_dashboard_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     later: list[Callable[[], Any]] = []
     app = make_app(sample())
-    app.poller._background = lambda work, done: done(work()) if app.is_running else None
+    app.background = lambda work, done: done(work()) if app.is_running else None
 
     def keep(seconds: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
         later.append(callback)
@@ -45,7 +45,7 @@ async def test_what_was_to_come_later_is_no_trouble_once_the_dashboard_is_left(m
 
     call_later = app.later
     monkeypatch.setattr(app, "later", keep)
-    app.poller._schedule = app._typed._later = keep
+    app._typed._later = keep
     async with app.run_test(size=SMALL) as pilot:
         app._tick()
         await pilot.pause()
@@ -64,8 +64,6 @@ async def test_a_process_that_was_held_up_when_it_set_a_timer_goes_on_reading(mo
         hours = itertools.count(step=3600)
         monkeypatch.setattr(_time, "get_time", lambda: float(next(hours)))
         before = len(backend.requests)
-        monkeypatch.setattr(
-            app.poller, "_on_change", lambda: read.set() if len(backend.requests) > before + 3 else None
-        )
+        monkeypatch.setattr(app, "link_changed", lambda: read.set() if len(backend.requests) > before + 3 else None)
         await asyncio.wait_for(read.wait(), DEADLINE)
         monkeypatch.undo()

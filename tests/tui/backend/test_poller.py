@@ -28,20 +28,31 @@ class Later:
         self.views: list[View] = []
         self.fatal: list[JobdeckError] = []
         self.clock = Clock()
-        self.poller = Poller(
-            Request(Filter()),
-            fetch=answer,
-            background=lambda work, done: self.waiting.append((work, done)),
-            schedule=self._schedule,
-            monotonic=self.clock,
-            on_view=self.views.append,
-            on_change=lambda: None,
-            on_fatal=self.fatal.append,
-        )
+        self.view = answer
+        self.poller = Poller(Request(Filter()), self)
 
-    def _schedule(self, delay: float, _callback: Callable[[], None]) -> Later:
-        self.delays.append(delay)
+    def background(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.waiting.append((work, done))
+
+    def reach(self) -> Any:
         return self
+
+    def monotonic(self) -> float:
+        return self.clock()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Later:
+        del callback
+        self.delays.append(seconds)
+        return self
+
+    def take_view(self, view: View) -> None:
+        self.views.append(view)
+
+    def link_changed(self) -> None:
+        """Nothing is shown here."""
+
+    def give_up(self, error: JobdeckError) -> None:
+        self.fatal.append(error)
 
     def cancel(self) -> None:
         """A timer that is cancelled needs nothing here."""

@@ -9,7 +9,7 @@ import pytest
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Processing, Status
 from jobdeck.tui.actions import NO_ANSWER
-from jobdeck.tui.terminal.run import sentence
+from jobdeck.tui.run import sentence
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed

@@ -12,8 +12,9 @@ from textual.widgets import Button, TextArea
 from jobdeck.core.model import Status
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.form.rows import Row
-from jobdeck.tui.form.widgets import OneLine, PickField, Segments, Twin
+from jobdeck.tui.form.widgets import PickField, Segments
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
+from jobdeck.tui.widgets.fields import OneLine, Twin
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.fake_creating import CAMPAIGN, COACH
 from tests.tui.sample import sample

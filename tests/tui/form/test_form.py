@@ -20,11 +20,10 @@ from jobdeck.core.model import Enqueued, Status
 from jobdeck.core.queue.requests import Wanted, changes, parse_object
 from jobdeck.core.registry import JobType, Payload
 from jobdeck.tui.backend.protocol import Rehearsal
-from jobdeck.tui.form import form
+from jobdeck.tui.form import form, wording
 from jobdeck.tui.form.fields import Field as FormField
 from jobdeck.tui.form.fields import fields_of, problems, read, shown
 from jobdeck.tui.form.form import AT, ATTEMPTS, EVERY, LASTING, PRIORITY, Form
-from jobdeck.tui.text import create_job
 from tests.tui.fake import NOW, make_job
 from tests.tui.fake_creating import COACH, REGISTRY, job_type
 
@@ -240,7 +239,7 @@ def test_whatever_is_typed_the_form_reads_it_or_says_what_is_wrong(known: JobTyp
     if found is not None:
         known.parse(found.payload)
         filled.runs(NOW)
-        create_job.runs(filled, NOW)
+        wording.runs(filled, NOW)
 
 
 WORDS = (
@@ -277,23 +276,23 @@ def test_a_time_in_words_is_shown_as_the_absolute_time_it_is() -> None:
 
 def test_so_is_a_time_of_the_payload_which_the_clock_does_not_move_on() -> None:
     filled = begun(EVERYTHING)
-    assert create_job.note(filled, "when", NOW) == ""
+    assert wording.note(filled, "when", NOW) == ""
     filled.set_text("when", "in 2h", NOW)
     assert filled.payload["when"] == (NOW + timedelta(hours=2)).isoformat()
-    assert create_job.note(filled, "when", NOW) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, in 2h"
+    assert wording.note(filled, "when", NOW) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, in 2h"
     later = NOW + timedelta(hours=3)
-    assert create_job.note(filled, "when", later) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, 60m ago"
+    assert wording.note(filled, "when", later) == f"= {NOW + timedelta(hours=2):%Y-%m-%d %H:%M}Z, 60m ago"
 
 
 def test_a_series_shows_its_next_three_runs_and_its_end() -> None:
     filled = begun()
     filled.recurring = True
     assert wanted(filled).every == 15
-    assert create_job.runs(filled, NOW) == "next runs: now, 12:19, 12:34, … every 15m"
+    assert wording.runs(filled, NOW) == "next runs: now, 12:19, 12:34, … every 15m"
     filled.set_text(AT, "tomorrow 9:00", NOW)
     filled.set_text(EVERY, "6h", NOW)
     filled.set_text(LASTING, "12h", NOW)
-    assert create_job.runs(filled, NOW) == "next runs: 07-05 09:00, 15:00 every 6h, until 07-05 21:00Z"
+    assert wording.runs(filled, NOW) == "next runs: 07-05 09:00, 15:00 every 6h, until 07-05 21:00Z"
     found = wanted(filled)
     assert (found.every, found.lasting) == (360, timedelta(hours=12))
     assert "ends 2026-07-05 21:00Z" in filled.note(LASTING, NOW)
@@ -305,7 +304,7 @@ def test_a_job_that_runs_once_has_neither_interval_nor_end() -> None:
     filled.set_text(LASTING, "7d", NOW)
     found = wanted(filled)
     assert (found.every, found.lasting) == (None, None)
-    assert create_job.runs(filled, NOW) == "runs once: now"
+    assert wording.runs(filled, NOW) == "runs once: now"
 
 
 def test_another_type_keeps_what_both_have_and_the_schedule_that_was_typed() -> None:
@@ -395,19 +394,19 @@ def test_a_preview_is_told_one_fact_a_line_and_hostile_text_is_harmless() -> Non
     found = Rehearsal("It would be enqueued.", ok=True, effects={
         "people": {"total": 3, "sample": ["a", "b"]}, "none": [], "rows": [{"id": 1}, {"id": 2}], "\x1b[31m": "x\x07",
     })  # fmt: skip
-    lines = create_job.rehearsed(found).plain.split("\n")
+    lines = wording.rehearsed(found).plain.split("\n")
     assert lines[:5] == ["It would be enqueued.", "A run would, as things stand:", "  people", "    total: 3",
                          "    sample: a, b"]  # fmt: skip
     assert "  none: none" in lines
     assert not any(ord(letter) < 32 for letter in "".join(lines))
-    assert create_job.rehearsed(None).plain == ""
+    assert wording.rehearsed(None).plain == ""
 
 
 def test_what_came_of_a_form_is_said_in_words() -> None:
     job = make_job(1, run_at=NOW + timedelta(hours=2), created_at=NOW)
-    assert create_job.outcome(Enqueued(job, created=True)) == (
+    assert wording.outcome(Enqueued(job, created=True)) == (
         f"Enqueued game_platform_sync as {job.id.hex[-8:]}, due 2026-07-04 14:04:31Z  in 2h.", True)  # fmt: skip
-    text, good = create_job.outcome(Enqueued(replace(job, dedupe_key="k"), created=False))
+    text, good = wording.outcome(Enqueued(replace(job, dedupe_key="k"), created=False))
     assert not good
     assert str(job.id) in text
     assert UUID(int=job.id.int) == job.id

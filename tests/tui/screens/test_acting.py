@@ -10,8 +10,8 @@ import pytest
 from textual.widgets import Button, Input
 
 from jobdeck.core.model import CycleResult, Processing, Status
+from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
-from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed

@@ -194,7 +194,6 @@ async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -
     held, backend = Held(), failed(25)
     app = make_app(backend)
     app.background = held
-    app.operations.bulk._background = held
     async with app.run_test(size=LARGE) as pilot:
         deck = Deck(app, backend, Clock(), pilot)
         await pilot.pause()
@@ -213,7 +212,7 @@ async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -
 async def test_no_second_action_is_begun_while_the_first_is_just_being_begun() -> None:
     held, backend = Held(), failed(25)
     app = make_app(backend)
-    app.operations.bulk._background = held
+    app.background = held
     async with app.run_test(size=LARGE) as pilot:
         deck = Deck(app, backend, Clock(), pilot)
         await pilot.pause()
@@ -246,7 +245,6 @@ async def test_progress_is_told_step_by_step_and_the_keys_go_on_meanwhile() -> N
     held, backend = Held(), failed(25)
     app = make_app(backend)
     app.background = held
-    app.operations.bulk._background = held
     async with app.run_test(size=LARGE) as pilot:
         deck = Deck(app, backend, Clock(), pilot)
         await pilot.pause()
@@ -268,7 +266,7 @@ async def test_progress_is_told_step_by_step_and_the_keys_go_on_meanwhile() -> N
 async def test_a_second_action_waits_for_the_first() -> None:
     held, backend = Held(), failed(25)
     app = make_app(backend)
-    app.operations.bulk._background = held
+    app.background = held
     async with app.run_test(size=LARGE) as pilot:
         deck = Deck(app, backend, Clock(), pilot)
         await pilot.pause()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict
+from jobdeck.tui.format import short_id
 from jobdeck.tui.text import cron_health
-from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample, worker_run
 from tests.tui.support import LARGE, dashboard

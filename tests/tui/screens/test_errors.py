@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Job, Status
 from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.format import short_id
 from jobdeck.tui.text import errors
-from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, Deck, dashboard

@@ -14,8 +14,8 @@ from jobdeck.core.errors import JobFailure
 from jobdeck.core.logs import event
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.backend.worker_log import LINES, LONGEST_LINE, WorkerLog
+from jobdeck.tui.format import short_id
 from jobdeck.tui.text import playbook
-from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard

@@ -13,8 +13,8 @@ import pytest
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import AuditEntry, Run, RunOutcome, Status
 from jobdeck.core.read.report_types import Clause, JobDetail, Recipient, Recipients
+from jobdeck.tui.format import short_id
 from jobdeck.tui.text import job_detail
-from jobdeck.tui.text.format import short_id
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard

@@ -19,9 +19,10 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Registry
 from jobdeck.core.settings import Settings
-from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
-from jobdeck.tui.text.format import short_id
+from jobdeck.tui.deck import Options
+from jobdeck.tui.format import short_id
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textual import events
 
 from jobdeck.core.model import Status
-from jobdeck.tui.text.format import plural, short_id
+from jobdeck.tui.format import plural, short_id
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.screens.test_acting import ALLOWED
 from tests.tui.support import dashboard

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Counts, Processing, Status
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
-from jobdeck.tui.text.format import fit, middle
+from jobdeck.tui.format import fit, middle
 from jobdeck.tui.widgets.ink import Line
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from jobdeck.tui.text.format import within
+from jobdeck.tui.format import within
 from tests.tui.support import LARGE, SMALL, dashboard, failed
 
 

@@ -15,14 +15,16 @@ from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload
 from jobdeck.core.model import ActionResult, Enqueued, Filter
 from jobdeck.core.queue.requests import Wanted, edit_twin, enqueue_twin
 from jobdeck.core.redact import clean, harmless_json, redact, safe_error, scrub
-from jobdeck.tui.backend.operations import failure
+from jobdeck.tui import commands
 from jobdeck.tui.backend.poller import Link, LinkState
 from jobdeck.tui.backend.protocol import Request
+from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.form import wording
+from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
 from jobdeck.tui.screens import bulk
 from jobdeck.tui.screens.dialogs import cleanup, confirm, quick_sync
 from jobdeck.tui.text import audit as text_audit
-from jobdeck.tui.text import commands, create_job, cron_health, errors, job_detail, workers
-from jobdeck.tui.text.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
+from jobdeck.tui.text import cron_health, errors, job_detail, workers
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.columns import CELLS, Column, Moment, cell
 from tests.tui.fake import NOW
@@ -84,11 +86,11 @@ def page_texts(deck: FuzzedBackend) -> Iterator[object]:
 
 def form_texts(deck: FuzzedBackend) -> Iterator[object]:
     text = deck.fuzz.text
-    yield create_job.rehearsed(deck.creating.rehearse(wanted(deck.jobs[0]), None))
+    yield wording.rehearsed(deck.creating.rehearse(wanted(deck.jobs[0]), None))
     for job in deck.jobs[:20]:
-        yield create_job.outcome(Enqueued(job, created=True))
-        yield create_job.outcome(Enqueued(job, created=False))
-        yield create_job.outcome(ActionResult(job.id, ok=False, message=text()))
+        yield wording.outcome(Enqueued(job, created=True))
+        yield wording.outcome(Enqueued(job, created=False))
+        yield wording.outcome(ActionResult(job.id, ok=False, message=text()))
         yield quick_sync.told([Enqueued(job, created=True), Enqueued(job, created=False)])
         yield enqueue_twin(wanted(job))
         yield edit_twin(job, wanted(job), {"payload": job.payload})

@@ -12,8 +12,7 @@ from rich.cells import cell_len
 from textual.color import Color
 
 from jobdeck.core.model import RunOutcome, Status
-from jobdeck.tui.text import job_detail
-from jobdeck.tui.text.format import (
+from jobdeck.tui.format import (
     age,
     due,
     duration,
@@ -26,6 +25,7 @@ from jobdeck.tui.text.format import (
     sparkline,
     wrapped,
 )
+from jobdeck.tui.text import job_detail
 from jobdeck.tui.themes import THEMES
 from jobdeck.tui.widgets.columns import Moment, cell, layout
 from tests.tui.fake import NOW, make_job, minutes

@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobdeck.core.model import Status
-from jobdeck.tui.backend.protocol import SORTS
+from jobdeck.core.model import SORTS, Status
 from jobdeck.tui.widgets.columns import layout
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample

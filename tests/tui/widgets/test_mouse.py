@@ -12,11 +12,11 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.actions import ACTIONS, ALL, Situation
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.form.rows import Row
+from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs import palette
 from jobdeck.tui.screens.dialogs.dialog import CROSS
-from jobdeck.tui.text.format import short_id
 from jobdeck.tui.widgets.click_targets import at
 from jobdeck.tui.widgets.lines import WHEEL
 from jobdeck.tui.widgets.pane import Pane

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
+from jobdeck.tui.commands import PURGE, cleanup_twin
+from jobdeck.tui.format import one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import FIRST, Confirm, Question, needed_word
-from jobdeck.tui.text.commands import PURGE, cleanup_twin
-from jobdeck.tui.text.format import one_line, plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from textual.screen import Screen
+
     from jobdeck.core.model import ActionResult
-    from jobdeck.tui.app import JobdeckApp
+    from jobdeck.tui.deck import Deck
 
 
-def ask_to_clean_up(deck: JobdeckApp) -> None:
+def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
     """Looks for stuck jobs; where there are any, asks whether they are to be marked failed.
 
     Who has gone elsewhere meanwhile is told and not asked: a key that was meant for there would answer.
     """
-    here = deck.screen
 
     def found(results: list[ActionResult]) -> None:
         if not results:
@@ -42,7 +43,7 @@ def ask_to_clean_up(deck: JobdeckApp) -> None:
 
         seen = deck.view.snapshot.page.jobs if deck.view else ()
         types = {job.id: job.task_type for job in seen}
-        deck.push_screen(Confirm(stuck_question(results, types, production=deck.options.production)), answered)
+        here.app.push_screen(Confirm(stuck_question(results, types, production=deck.options.production)), answered)
 
     deck.operations.find_stuck(found)
 
@@ -71,9 +72,8 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
     return Question(title, Content("\n").join(lines), title, word=word, danger=True, twin=same)
 
 
-def ask_to_purge(deck: JobdeckApp) -> None:
+def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
     """Counts old jobs; where there are any, asks whether they are to be removed, unless one has gone elsewhere."""
-    here = deck.screen
 
     def counted(number: int) -> None:
         if not number:
@@ -87,7 +87,7 @@ def ask_to_purge(deck: JobdeckApp) -> None:
             if yes:
                 deck.operations.purge()
 
-        deck.push_screen(Confirm(purge_question(number, production=deck.options.production)), answered)
+        here.app.push_screen(Confirm(purge_question(number, production=deck.options.production)), answered)
 
     deck.operations.count_old(counted)
 

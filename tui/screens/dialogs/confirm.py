@@ -13,10 +13,10 @@ from jobdeck.core.model import Status
 from jobdeck.tui.actions import BY_ID, breakdown
 from jobdeck.tui.backend.bulk_words import again, plural_of
 from jobdeck.tui.backend.bulk_words import number as spaced
+from jobdeck.tui.commands import NAMED, RESUME, twin
 from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.commands import NAMED, RESUME, twin
-from jobdeck.tui.text.format import age, badge, count, fit, one_line, plural, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,16 +12,17 @@ from textual.widgets import Button, Input
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Enqueued
-from jobdeck.tui.backend.operations import failure
+from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.form import wording
 from jobdeck.tui.form.body import JSON, FormBody
 from jobdeck.tui.form.form import Form
 from jobdeck.tui.form.lookup import Lookup
-from jobdeck.tui.form.widgets import Twin
+from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
+from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.terminal.clipboard import copy
-from jobdeck.tui.text import create_job
-from jobdeck.tui.text.format import one_line, short_id
+from jobdeck.tui.widgets.fields import Twin
 from jobdeck.tui.widgets.ink import Line
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class CreateJob(Dialog[None]):
             return
         now, form = self.deck.now(), self.form
         self.body.redraw(form.check(now), self.rehearsal, now)
-        told = create_job.mending(form, self.key("create"))
-        self.query_one("#runs", Line).show([(told, "bad") if told else (create_job.runs(form, now), "run")])
+        told = wording.mending(form, self.key("create"))
+        self.query_one("#runs", Line).show([(told, "bad") if told else (wording.runs(form, now), "run")])
         self._draw_help()
         self._draw_twin()
         for button in ("#yes", "#try"):
@@ -108,6 +109,11 @@ class CreateJob(Dialog[None]):
     def go_on(self) -> None:
         """Enter goes to the next field."""
         self.focus_next()
+
+    @on(FormBody.Picking)
+    def pick(self, event: FormBody.Picking) -> None:
+        """Opens the list that a field asks for."""
+        self.app.push_screen(Picker(event.offer), event.take)
 
     @on(Button.Pressed)
     def press(self, event: Button.Pressed) -> None:
@@ -137,7 +143,7 @@ class CreateJob(Dialog[None]):
         """Copies the command that does the same."""
         wanted = self._wanted()
         if wanted is not None:
-            self.deck.say(copy(self.deck, self._twin(wanted)))
+            self.deck.say(copy(self.app, self._twin(wanted)))
 
     def action_create(self) -> None:
         """Creates the job or saves the changes, once; a mistake is shown beside its field."""
@@ -170,13 +176,13 @@ class CreateJob(Dialog[None]):
 
     def _done(self, what: str, twin: str, answer: Enqueued | ActionResult | Exception) -> None:
         self.busy = ""
-        told, good = (failure(what, answer), False) if isinstance(answer, Exception) else create_job.outcome(answer)
+        told, good = (failure(what, answer), False) if isinstance(answer, Exception) else wording.outcome(answer)
         if not good:
             self._say(told)
             return
         self.deck.say(f"{told}\n{twin}")
         if isinstance(answer, Enqueued):
-            self.deck.dashboard.seek(answer.job.id)
+            self.deck.seek(answer.job.id)
         self.deck.poller.poke()
         if self.is_attached:
             self.dismiss(None)
@@ -234,7 +240,7 @@ class CreateJob(Dialog[None]):
         name = self.body.name_of(self.focused)
         problem = self.form.problems.get(name or JSON, "")
         in_json = "tab goes on; what is typed here shows in the fields"
-        note = create_job.note(self.form, name, self.deck.now()) if name else in_json
+        note = wording.note(self.form, name, self.deck.now()) if name else in_json
         line.show([(f"✗ {problem}", "bad") if problem else (note if self.focused else "", "muted")])
 
     def _draw_twin(self) -> None:

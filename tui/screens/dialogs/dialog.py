@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from rich.cells import cell_len
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from jobdeck.tui.deck import deck_of
 from jobdeck.tui.dialog_keys import BY_ID
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.screen import Screen
 
-    from jobdeck.tui.app import JobdeckApp
+    from jobdeck.tui.deck import Deck
 
 T = TypeVar("T")
 CROSS: Final = "✕"
@@ -50,9 +51,9 @@ class Dialog(ModalScreen[T]):
     DIALOG: ClassVar[str]
 
     @property
-    def deck(self) -> JobdeckApp:
-        """The application, as what it is."""
-        return cast("JobdeckApp", self.app)
+    def deck(self) -> Deck:
+        """What is known of the queue, and what acts on it."""
+        return deck_of(self)
 
     def key(self, name: str) -> str:
         """The key that does something here, as a person reads it, wherever it was moved to."""
@@ -68,7 +69,7 @@ class Dialog(ModalScreen[T]):
 
     def on_mount(self) -> None:
         """Toasts of what was done before do not cover it. Where there is a mouse, a click in its border closes it."""
-        self.deck.clear_notifications()
+        self.app.clear_notifications()
         if self.deck.options.mouse:
             add_cross(self, self.key("close"))
 

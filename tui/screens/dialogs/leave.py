@@ -9,8 +9,8 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import plural
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.format import plural
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

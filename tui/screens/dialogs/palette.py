@@ -11,8 +11,8 @@ from textual.widgets import Input
 
 from jobdeck.tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
 from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import fit
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.format import fit
 from jobdeck.tui.widgets.ink import Line
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 

@@ -12,11 +12,11 @@ from textual.widgets import Button, Input, Static
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
+from jobdeck.tui.commands import pause_twin
 from jobdeck.tui.dialog_keys import bindings
-from jobdeck.tui.form.widgets import Twin
+from jobdeck.tui.format import age, count
 from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint
-from jobdeck.tui.text.commands import pause_twin
-from jobdeck.tui.text.format import age, count
+from jobdeck.tui.widgets.fields import Twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

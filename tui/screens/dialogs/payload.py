@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
@@ -12,18 +12,17 @@ from textual.widgets import Button, Static, TextArea
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Json, Status
 from jobdeck.core.redact import harmless_json
+from jobdeck.tui.commands import twin_with_payload
 from jobdeck.tui.dialog_keys import bindings
-from jobdeck.tui.form.widgets import Editor, Twin
+from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.commands import twin_with_payload
-from jobdeck.tui.text.format import one_line, short_id
+from jobdeck.tui.widgets.fields import Editor, Twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
 
     from jobdeck.core.model import Job
-    from jobdeck.tui.app import JobdeckApp
 
 
 class PayloadEditor(Dialog[Json | None]):
@@ -80,7 +79,7 @@ class PayloadEditor(Dialog[Json | None]):
         if not isinstance(payload, dict):
             self._say("A payload is a JSON object: it begins with { and ends with }.")
             return
-        deck = cast("JobdeckApp", self.app)
+        deck = self.deck
 
         def checked(problem: Exception | None) -> None:
             if not deck.shows(self):

@@ -1,4 +1,4 @@
-"""A list to choose from, narrowed down by typing: task types, coaches, campaigns."""
+"""A list to choose from, narrowed down by typing."""
 
 from __future__ import annotations
 
@@ -10,55 +10,41 @@ from textual.content import Content
 
 from jobdeck.tui.backend.protocol import Found
 from jobdeck.tui.dialog_keys import bindings
-from jobdeck.tui.form.widgets import OneLine
+from jobdeck.tui.format import fit, one_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.format import fit, one_line
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import Resize
 
-    from jobdeck.tui.backend.protocol import Fetch
-
-
-def among(choices: Sequence[Found]) -> Fetch:
-    """Looks in a list that is there already."""
-
-    def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-        words = text.lower().split()
-        deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
-
-    return fetch
+    from jobdeck.tui.form.lookup import Offer
 
 
 class Picker(Dialog[Found | None]):
-    """Asks for one of many; answers with it, or None. `empty`, where given, is offered first and has no id."""
+    """Asks for one of many; answers with it, or None."""
 
     DIALOG: ClassVar[str] = "picker"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("picker")]
 
-    def __init__(self, title: str, fetch: Fetch, *, typed: str = "", empty: str = "", chosen: str = "") -> None:
+    def __init__(self, offer: Offer) -> None:
         super().__init__()
-        self.heading = title
-        self.typed = typed
+        self.offer = offer
         self.found: Sequence[Found] = ()
         self.said = "Looking…"
-        self._fetch = fetch
-        self._empty = empty
-        self._chosen = chosen
         self._asked = 0
 
     def compose(self) -> ComposeResult:
         """One box: the words, what has them, and what is wrong."""
         with Vertical(id="box") as box:
-            box.border_title = Content(self.heading)
+            box.border_title = Content(self.offer.title)
             box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} leaves it as it is")
-            yield OneLine(self.typed, example="any part of it", id="words")
+            yield OneLine(self.offer.typed, example="any part of it", id="words")
             yield Pane(id="found")
             yield Line(id="reason")
 
@@ -89,16 +75,16 @@ class Picker(Dialog[Found | None]):
             pane.cursor = 0
             self.redraw()
             if not self.query_one("#words", OneLine).value:
-                pane.find(self._chosen)
+                pane.find(self.offer.chosen)
                 pane.move_to(pane.cursor)
 
-        self._fetch(self.query_one("#words", OneLine).value, deliver)
+        self.offer.fetch(self.query_one("#words", OneLine).value, deliver)
 
     def redraw(self) -> None:
         """Lists what was found."""
         pane = self.query_one("#found", Pane)
         words = self.query_one("#words", OneLine).value.strip()
-        offered = [Found("", self._empty)] if self._empty and not words else []
+        offered = [Found("", self.offer.empty)] if self.offer.empty and not words else []
         listed = [*offered, *self.found]
         width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - 24, 12))
         pane.show([self._entry(one, width, pane.size.width) for one in listed])
@@ -114,7 +100,7 @@ class Picker(Dialog[Found | None]):
         pane = self.query_one("#found", Pane)
         if pane.entries:
             key = pane.current
-            listed = [Found("", self._empty), *self.found]
+            listed = [Found("", self.offer.empty), *self.found]
             self.dismiss(next((one for one in listed if one.id == key), None))
 
     def on_pane_chosen(self) -> None:

@@ -9,10 +9,10 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.tui.backend.operations import failure
+from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.format import fit, one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
-from jobdeck.tui.text.format import fit, one_line, short_id
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core import settings as configuration
 from jobdeck.core.redact import clean
 from jobdeck.tui import keymap, themes
-from jobdeck.tui.app import JobdeckApp, Options
+from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.deck import Options
 
 if TYPE_CHECKING:
     from jobdeck.core.settings import Settings

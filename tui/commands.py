@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobdeck.core.model import Status
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.times import write_duration
-from jobdeck.tui.text.format import one_line, short_id
+from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Enqueued
 from jobdeck.core.times import format_duration, parse_time
 from jobdeck.tui.form.form import SCHEDULE, SHOWN_RUNS
-from jobdeck.tui.text.format import age, one_line, short_id, stamp
+from jobdeck.tui.format import age, one_line, short_id, stamp
 
 if TYPE_CHECKING:
     from datetime import datetime
