@@ -5,6 +5,7 @@ A message names what happened to what, and the way out. It never holds personal 
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 
@@ -16,6 +17,23 @@ class JobdeckError(Exception):
 
 class ConfigurationError(JobdeckError):
     """A setting is missing or unusable; the message names its key."""
+
+
+class MissingExtra(ConfigurationError):
+    """A part of Jobdeck was asked for whose packages are not installed; the message names the extra."""
+
+    def __init__(self, part: str, extra: str) -> None:
+        super().__init__(f"{part} is not installed. Install it: pip install 'jobdeck[{extra}]'.")
+
+
+def require_extra(part: str, extra: str, *packages: str) -> None:
+    """Returns when the packages of an extra are installed. `part` begins the sentence that says otherwise.
+
+    Raises:
+        MissingExtra: one of them is not.
+    """
+    if any(find_spec(package) is None for package in packages):
+        raise MissingExtra(part, extra)
 
 
 class UsageError(JobdeckError):

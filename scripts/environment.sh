@@ -75,7 +75,7 @@ make_environment() {
         quiet=
     fi
     # Not exact, so that ./run leaves alone what ./test has added.
-    UV_PROJECT_ENVIRONMENT=$venv "$uv" sync --project "$root" --frozen --inexact "$groups" \
+    UV_PROJECT_ENVIRONMENT=$venv "$uv" sync --project "$root" --frozen --inexact --all-extras "$groups" \
         --compile-bytecode --python "$python" $quiet
     rm -rf "$venv/.cache" "$TMPDIR"
 }

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import UsageError, require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +67,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
         return _command([*arguments.shared(), "demo" if demo else "status"])
     if demo and arguments.database_url:
         raise UsageError("The demo has a database of its own. Leave --database-url out.")
+    require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(settings, console=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from jobdeck.core.alerts import sentry_events
+from jobdeck.core.errors import MissingExtra, require_extra
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.read import history
@@ -64,6 +65,8 @@ class Alerts:
             return
         try:
             self._client = _client(settings.sentry_dsn.get_secret_value(), self._environment, self._release)
+        except MissingExtra as error:
+            event(log, logging.WARNING, f"SENTRY_DSN is set and alerts are off: {error}")
         except Exception as error:  # noqa: BLE001 -- a worker without alerts is better than none
             event(log, logging.WARNING, "SENTRY_DSN cannot be used; alerts are off", error=safe_error(repr(error)))
 
@@ -154,6 +157,7 @@ def _version() -> str:
 
 
 def _client(dsn: str, environment: str, release: str) -> Client:
+    require_extra("Sentry's SDK", "sentry", "sentry_sdk")
     import sentry_sdk  # noqa: PLC0415 -- imported on first use
 
     return sentry_sdk.Client(

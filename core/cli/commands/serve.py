@@ -10,6 +10,7 @@ from jobdeck.core import logs
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import stop_signals
+from jobdeck.core.errors import require_extra
 
 
 @command("serve")
@@ -18,6 +19,7 @@ from jobdeck.core.cli.signals import stop_signals
 @click.option("--openapi", is_flag=True, help="Print what the door serves, as OpenAPI, and end.")
 def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     """Serve /api/jobs/run, delivery events, /healthz and /metrics until stopped; SIGTERM lets running jobs finish."""
+    require_extra("The HTTP server", "server", "starlette", "uvicorn", "h11")
     if openapi:
         from jobdeck.core.http.openapi import describe  # noqa: PLC0415 -- imported on first use
 

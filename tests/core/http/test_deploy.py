@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import tomllib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,10 +77,11 @@ def test_the_container_copies_what_the_package_is_built_from() -> None:
     copied = {
         name.strip("./") for line in re.findall(r"^COPY (?!--)(.*)$", text, re.MULTILINE) for name in line.split()
     }
-    built = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    forced = built.split("[tool.hatch.build.targets.wheel.force-include]")[1].split("\n\n")[0]
-    needed = {line.split('"')[1].split("/")[0] for line in forced.strip().splitlines()}
-    assert needed | {"core", "tui", "pyproject.toml", "uv.lock"} <= copied
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packed = {name.split("/")[0] for name in wheel["only-include"]}
+    links = {"schema.sql", "docs"}  # what core/schema.sql and tui/operations.md lead to
+    assert packed | links | {"pyproject.toml", "hatch_build.py", "uv.lock", "README.md", "LICENSE"} <= copied
 
 
 class Advisories(BaseHTTPRequestHandler):
