@@ -310,3 +310,17 @@ def load(extra_modules: Iterable[str] = ()) -> Registry:
             ) from error
         wanted.add(name)
     return Registry(found for found in _registered if found.run.__module__ in wanted)
+
+
+def registered(task_type: str) -> JobType:
+    """The job type as a module that this process has imported registered it; the last one where there are several.
+
+    Raises:
+        UnknownTaskType: none did.
+    """
+    for found in reversed(_registered):
+        if found.task_type == task_type:
+            return found
+    raise UnknownTaskType(
+        f"No imported module registers the task type {json.dumps(task_type)}. Import the module with its @job first."
+    )

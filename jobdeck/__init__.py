@@ -1,4 +1,120 @@
 """Jobdeck: a Postgres job queue, its worker and its terminal dashboard.
 
-The code lies in `jobdeck.core` and `jobdeck.tui`. In a checkout both are links to the folders `core/` and `tui/`.
+What an application imports is here; every name is imported when it is first used, so `import jobdeck` costs nothing.
+
+    import jobdeck
+
+    class Invoice(jobdeck.Payload):
+        customer_id: int
+
+    @jobdeck.job("send_invoice", payload=Invoice, max_attempts=3)
+    def send_invoice(params: Invoice, ctx: jobdeck.JobContext) -> jobdeck.Done:
+        ctx.log.info("sending")
+        return jobdeck.Done({"sent": 1})
+
+    with psycopg.connect(...) as conn:                    # the application's own transaction
+        conn.execute("insert into invoices …")
+        jobdeck.enqueue(conn, "send_invoice", Invoice(customer_id=7))
+
+`jobdeck worker --handlers MODULE` runs it. A program of your own runs a worker like this:
+
+    settings = jobdeck.load_settings(handlers="billing.jobs")
+    with jobdeck.open_database(settings, application_name="billing", max_size=settings.concurrency + 2) as database:
+        jobdeck.Worker(database, jobdeck.load_types(settings.handler_modules), settings).run_until_idle()
+
+Stable, and changed in a major release alone after a release that warns (docs/versioning.md):
+`job`, `Payload`, `JobContext`, `Done`, `Continue`, `enqueue`, `enqueue_many`, `Ticket`, the errors, `__version__`.
+Provisional, and changed in a minor release with a line in the changelog: `Worker`, `open_database`, `load_settings`,
+`load_types`. Every other module, `jobdeck.core` and `jobdeck.tui` included, is internal.
+In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobdeck.core.errors import (
+        Cancelled,
+        ConfigurationError,
+        DatabaseUnreachable,
+        InvalidPayload,
+        JobdeckError,
+        JobFailure,
+        JobNotFound,
+        LeaseLost,
+        PermanentError,
+        Refused,
+        RetryLater,
+        SchemaMismatch,
+        TimedOut,
+        UnknownTaskType,
+    )
+    from jobdeck.core.model import Ticket
+    from jobdeck.core.postgres.database import open_database
+    from jobdeck.core.queue.api import enqueue, enqueue_many
+    from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+    from jobdeck.core.registry import load as load_types
+    from jobdeck.core.settings import load as load_settings
+    from jobdeck.core.worker.worker import Worker
+
+    __version__: str
+
+__all__ = [
+    "Cancelled",
+    "ConfigurationError",
+    "Continue",
+    "DatabaseUnreachable",
+    "Done",
+    "InvalidPayload",
+    "JobContext",
+    "JobFailure",
+    "JobNotFound",
+    "JobdeckError",
+    "LeaseLost",
+    "Payload",
+    "PermanentError",
+    "Refused",
+    "RetryLater",
+    "SchemaMismatch",
+    "Ticket",
+    "TimedOut",
+    "UnknownTaskType",
+    "Worker",
+    "__version__",
+    "enqueue",
+    "enqueue_many",
+    "job",
+    "load_settings",
+    "load_types",
+    "open_database",
+]
+
+_ELSEWHERE = {
+    "Ticket": "model:Ticket",
+    "Worker": "worker.worker:Worker",
+    "enqueue": "queue.api:enqueue",
+    "enqueue_many": "queue.api:enqueue_many",
+    "load_settings": "settings:load",
+    "load_types": "registry:load",
+    "open_database": "postgres.database:open_database",
+    **{name: f"registry:{name}" for name in ("Continue", "Done", "JobContext", "Payload", "job")},
+}
+"""Where in `jobdeck.core` a name is; all others are errors."""
+
+
+if not TYPE_CHECKING:  # so that a type checker knows the names above and no other
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 -- slow, and seldom needed
+
+            return version("jobdeck")
+        if name not in __all__:
+            raise AttributeError(f"module 'jobdeck' has no attribute {name!r}")
+        module, _, attribute = _ELSEWHERE.get(name, f"errors:{name}").partition(":")
+        found = globals()[name] = getattr(import_module(f"jobdeck.core.{module}"), attribute)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

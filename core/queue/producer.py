@@ -10,6 +10,8 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from psycopg import sql
+
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
 from jobdeck.core.queue.calls import Connection, array, refusals, rows
@@ -24,17 +26,19 @@ BULK = 2_000
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
-def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Ticket:
+def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = None) -> Ticket:
     """Enqueues one job, or answers with the one that already holds its dedupe key.
 
-    Type and payload must have been validated by the registry.
+    Type and payload must have been validated by the registry. `schema` None is the connection's search path.
 
     Raises:
         Refused: the interval, priority or blocker is not acceptable.
     """
     row = rows(
         conn,
-        "SELECT job_id, created FROM job_queue_create(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        sql.SQL("SELECT job_id, created FROM {}(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)").format(
+            _function("job_queue_create", schema)
+        ),
         (
             new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
             new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
@@ -43,7 +47,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Ticket:
     return Ticket(**row)
 
 
-def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> list[UUID]:
+def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema: str | None = None) -> list[UUID]:
     """Enqueues one-time jobs, 2 000 to a statement, in one transaction; returns the ids of those created.
 
     Jobs whose dedupe key is taken are left out. Bulk has no series, no blockers and no ends. What is read from
@@ -57,29 +61,35 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str) -> lis
     with refusals(), conn.transaction(), conn.pipeline():
         sent = []
         while part := list(islice(rest, BULK)):
-            sent.append(_send_part(conn, part, actor))
+            sent.append(_send_part(conn, part, actor, schema))
         for created in sent:
             ids += [job_id for (job_id,) in created]
     return ids
 
 
-def _send_part(conn: Connection, part: list[NewJob], actor: str) -> psycopg.Cursor[Any]:
+def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | None) -> psycopg.Cursor[Any]:
     task_types, payloads, *options = zip(*part, strict=True)
     given = [_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)]
     run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
     if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
     return conn.execute(
-        """
-        SELECT job_queue_create_many(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
-            %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
-        """,
+        sql.SQL(
+            """
+            SELECT {}(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
+                %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
+            """
+        ).format(_function("job_queue_create_many", schema)),
         (
             _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
             actor,
         ),
         binary=True,
     )  # fmt: skip
+
+
+def _function(name: str, schema: str | None) -> sql.Identifier:
+    return sql.Identifier(schema, name) if schema else sql.Identifier(name)
 
 
 def _words(values: Sequence[str]) -> str | list[str]:
