@@ -1,0 +1,35 @@
+"""The built package, and environments that have it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.package.environments import ROOT, Environment, build, installed
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel and no extra.
+
+    The variable SLIM_ENVIRONMENT names one that pip or uv made, as scripts/package does.
+    """
+    made = os.environ.get("SLIM_ENVIRONMENT")
+    return Environment(Path(made)) if made else installed(tmp_path_factory.mktemp("slim") / "env", wheel)
+
+
+@pytest.fixture(scope="session")
+def with_dashboard(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel and the extra `dashboard`."""
+    made = os.environ.get("DASHBOARD_ENVIRONMENT")
+    if made:
+        return Environment(Path(made))
+    return installed(tmp_path_factory.mktemp("dashboard") / "env", wheel, "dashboard")
