@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from jobdeck.core.errors import Refused, SchemaMismatch
 from jobdeck.core.postgres.address import Address
@@ -16,6 +17,9 @@ Connection = psycopg.Connection[Any]
 
 LOCK = 6_221_017_304
 """The advisory lock that keeps two installations apart; any number that nothing else uses."""
+REFUSED = "JD001"
+BEFORE = ("adoption", "predecessor")
+AFTER = ("original", "tables", "outbox", "campaigns", "alerts", "events", "roles")
 
 
 def schema_text() -> str:
@@ -43,38 +47,51 @@ def schema_version() -> int:
 
 
 def installed_version(conn: Connection) -> int | None:
-    """The version in the database; None when it holds no Jobdeck schema."""
-    row = conn.execute("SELECT to_regclass('public.jobdeck_schema') IS NOT NULL").fetchone()
+    """The version of the queue in the connection's schema; None when it holds none."""
+    row = conn.execute("SELECT to_regclass(quote_ident(current_schema()) || '.jobdeck_schema') IS NOT NULL").fetchone()
     if row is None or not row[0]:
         return None
-    row = conn.execute("SELECT max(version) FROM public.jobdeck_schema").fetchone()
+    row = conn.execute(
+        "SELECT max(version) FROM jobdeck_schema AS s WHERE coalesce(to_jsonb(s) ->> 'component', 'queue') = 'queue'"
+    ).fetchone()
     return None if row is None else row[0]
 
 
-def install_schema(conn: Connection, *, roles: bool = False) -> int:
-    """Installs or upgrades the schema in one transaction and returns its version. Safe to repeat.
+def install_schema(
+    conn: Connection, *, schema: str = "public", roles: bool = False, roles_prefix: str | None = None
+) -> int:
+    """Installs or upgrades the queue in one transaction and returns its version. Safe to repeat.
 
     Args:
         conn: an autocommit connection whose role may create tables and functions.
+        schema: the schema that it is installed into, created where it is missing.
         roles: whether to create the group roles as well, which needs the right to create roles.
+        roles_prefix: what the names of the group roles begin with; None keeps what was said last, at first `job_`.
 
     Raises:
         SchemaMismatch: when the database's schema is newer than this program.
-        Refused: when a long transaction holds the queue's tables for more than ten seconds, or
-            the role may not install it.
+        Refused: when a long transaction holds the queue's tables for more than ten seconds, the role may not
+            install it, or the schema holds tables of these names that are somebody else's.
     """
     text, version = schema_text(), schema_version()
+    before, after = _competition() if schema == "public" else ([], [])
     try:
         with conn.transaction():
             conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             conn.execute("SET LOCAL lock_timeout = '10s'")
+            name = sql.Identifier(schema)
+            if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
+                conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+            conn.execute(sql.SQL("SET LOCAL search_path = {}, pg_temp").format(name))
+            conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
             present = installed_version(conn)
             if present is not None and present > version:
                 raise SchemaMismatch(_newer(conn, present, version))
-            conn.execute(text)
+            for file in (*before, text, *after):
+                conn.execute(file)
             if roles:
-                conn.execute("SELECT public.job_make_roles()")
-                conn.execute("SELECT public.job_grant_roles()")
+                conn.execute("SELECT job_make_roles()")
+                conn.execute("SELECT job_grant_roles()")
     except psycopg.errors.LockNotAvailable as error:
         raise Refused(
             "The schema was not installed: another session has held the queue's tables for ten seconds. "
@@ -85,7 +102,18 @@ def install_schema(conn: Connection, *, roles: bool = False) -> int:
             f"The schema was not installed, because the role {conn.info.user} may not do it "
             f"({error.diag.message_primary}). Connect as the owner of the database."
         ) from error
+    except psycopg.Error as error:
+        if error.sqlstate == REFUSED:
+            raise Refused(f"Nothing was installed. {error.diag.message_primary}") from None
+        raise
     return version
+
+
+def _competition() -> tuple[list[str], list[str]]:
+    """The competition's SQL: what runs before the queue's, and what runs after it."""
+    folder = resources.files("jobdeck.core") / "programme" / "sql"
+    texts = {name: (folder / f"{name}.sql").read_text(encoding="utf-8") for name in (*BEFORE, *AFTER)}
+    return [texts[name] for name in BEFORE], [texts[name] for name in AFTER]
 
 
 def check_schema(conn: Connection) -> None:

@@ -53,7 +53,8 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
         "task_type": wanted.task_type,
         "search": wanted.search,
         "error": wanted.error,
-        "coach_id": wanted.coach_id,
+        "payload_key": "coachId" if wanted.coach_id else None,
+        "payload_value": wanted.coach_id,
         "attempts": wanted.attempts_at_least,
         "age": wanted.older_than,
         "outcome": wanted.outcome.value if wanted.outcome else None,
@@ -62,8 +63,8 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
     with conn.transaction():
         row = conn.execute(
             """
-            SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(coach_id)s,
-                %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(actor)s)
+            SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(payload_key)s,
+                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(actor)s)
             """,
             values,
         ).fetchone()

@@ -40,7 +40,7 @@ SELECT now() AS at,
     (SELECT count(*) FROM job_workers WHERE heartbeat_at > now() - interval '2 minutes') AS workers,
     (SELECT max(heartbeat_at) FROM job_workers) AS last_heartbeat,
     (SELECT max(completed_at) FROM (SELECT completed_at FROM job_worker_runs
-        WHERE status IN ('ok', 'paused') AND source IN ('cron_http', 'worker', 'embedded', 'vercel_cron_secret')
+        WHERE status IN ('ok', 'paused') AND (source IN ('worker', 'embedded') OR job_is_scheduled(source))
         ORDER BY started_at DESC LIMIT 50) AS recent) AS last_good_tick,
     (SELECT count(*) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck,
     (SELECT min(lease_expires_at) FROM job_list WHERE status = 'running' AND lease_expires_at <= now()) AS stuck_since,

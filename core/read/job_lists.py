@@ -23,7 +23,8 @@ SELECT * FROM (
     FROM job_list AS j
     WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid)
         AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+            %(outcome)s)
     ORDER BY j.id DESC LIMIT %(window)s
 ) AS found
 ORDER BY
@@ -63,7 +64,8 @@ SELECT * FROM (
                 AND (%(after_key)s::timestamptz IS NULL
                     OR (j.run_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
                 AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                    %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+                    %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+                    %(outcome)s)
             ORDER BY j.run_at, j.id LIMIT %(window)s
         ) AS h)
         UNION ALL
@@ -72,7 +74,8 @@ SELECT * FROM (
             AND (%(after_key)s::timestamptz IS NULL
                 OR (j.run_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
             AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+                %(outcome)s)
         ORDER BY j.run_at, j.id LIMIT %(window)s)
     ) AS j
     ORDER BY j.run_at, j.id LIMIT %(window)s
@@ -95,7 +98,8 @@ SELECT * FROM (
         AND (%(after_key)s::timestamptz IS NULL
             OR (j.started_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
         AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+            %(outcome)s)
     ORDER BY j.started_at, j.id LIMIT %(window)s
 ) AS found
 ORDER BY
@@ -121,7 +125,8 @@ SELECT * FROM (
             AND (%(after_key)s::timestamptz IS NULL
                 OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
             AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+                %(outcome)s)
         ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s)
         UNION ALL
         (SELECT j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at,
@@ -133,7 +138,8 @@ SELECT * FROM (
                 OR (j.completed_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
             AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts,
                 coalesce(j.created_at, j.completed_at), j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+                %(outcome)s)
         ORDER BY j.completed_at DESC, j.id DESC LIMIT %(window)s)
     ) AS j
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
@@ -156,7 +162,8 @@ SELECT * FROM (
         AND (%(after_key)s::timestamptz IS NULL
             OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
         AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+            %(outcome)s)
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
 ) AS found
 ORDER BY
@@ -177,7 +184,8 @@ SELECT * FROM (
         AND (%(after_key)s::timestamptz IS NULL
             OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
         AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(coach_id)s, %(attempts)s, %(age)s, %(outcome)s)
+            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+            %(outcome)s)
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
 ) AS found
 ORDER BY

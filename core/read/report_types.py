@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         WorkerRun,
     )
 
-SCHEDULED: Final = frozenset({"cron_http", "timer", "vercel_cron_secret", "vercel_cron_user_agent"})
-"""Sources that come by the clock, so that their absence is a gap."""
-
 HOURS: Final = 24
 """How many hours an error's course covers."""
+
+
+def is_scheduled(source: str) -> bool:
+    """Whether such calls come by the clock, so that their absence is a gap; the same as `job_is_scheduled` in SQL."""
+    return source == "timer" or "cron" in source
 
 
 def left_lying(run: WorkerRun) -> int:
@@ -32,7 +34,7 @@ def left_lying(run: WorkerRun) -> int:
 
     The count of due jobs stops at 1000. A paused call claims nothing on purpose, a cycle by hand takes a few only.
     """
-    if run.source not in SCHEDULED or run.status != "ok" or run.due_before is None:
+    if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
     return max(run.due_before - run.claimed, 0)
 

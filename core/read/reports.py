@@ -284,7 +284,7 @@ def audit(since: timedelta) -> Query[AuditReport]:
 
 def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipients | None:
     """Whom a job wrote to or left out, addresses masked; None where it wrote to nobody, or where one may not look."""
-    allowed = "SELECT coalesce(has_table_privilege(to_regclass('public.outbox_receipts'), 'select'), false) AS may"
+    allowed = "SELECT coalesce(has_table_privilege(to_regclass('outbox_receipts'), 'select'), false) AS may"
     if not select(allowed, read=lambda rows: rows[0]["may"]).run(conn):
         return None
     numbers = select(

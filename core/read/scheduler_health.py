@@ -20,7 +20,7 @@ WITH trigger AS (
         interval '5 minutes') AS tick
 ), calls AS (
     SELECT started_at, completed_at, status, http_status, claimed, due_before FROM job_worker_runs
-    WHERE source IN ('cron_http', 'timer', 'vercel_cron_secret', 'vercel_cron_user_agent')
+    WHERE job_is_scheduled(source)
     ORDER BY started_at DESC LIMIT 300
 ), good AS (
     SELECT started_at, completed_at, started_at - lag(completed_at) OVER (ORDER BY started_at) AS silence

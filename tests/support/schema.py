@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.schema import install_schema
 
 if TYPE_CHECKING:
     import psycopg
 
-SCHEMA = Path(__file__).parents[2] / "schema.sql"
-
 
 def install_everything(connection: psycopg.Connection[Any]) -> None:
-    """Runs `schema.sql` in one transaction."""
-    with connection.transaction():
-        connection.execute(SCHEMA.read_text(encoding="utf-8"))
+    """Installs the queue and the competition into `public`."""
+    install_schema(connection)

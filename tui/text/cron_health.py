@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.report_types import SCHEDULED, CronReport, left_lying, overdue_by
+from jobdeck.core.read.report_types import CronReport, is_scheduled, left_lying, overdue_by
 from jobdeck.tui.format import (
     DASH,
     VERDICT_INK,
@@ -207,9 +207,9 @@ def _history(report: CronReport, width: int) -> list[Entry]:
     )
     found = [entry((head, "muted"))]
     newer: datetime | None = report.at
-    by_clock = any(run.source in SCHEDULED for run in report.runs)
+    by_clock = any(is_scheduled(run.source) for run in report.runs)
     for run in report.runs:
-        if not by_clock or run.source in SCHEDULED:
+        if not by_clock or is_scheduled(run.source):
             ended = run.completed_at or run.started_at
             if newer is not None and newer - ended > 2 * report.tick:
                 found.append(_gap(newer - ended, run, report, now=newer == report.at, by_clock=by_clock))

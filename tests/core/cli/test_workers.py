@@ -97,7 +97,7 @@ def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: 
         started(command, "--json", **changes) as process,
         psycopg.connect(conn.info.dsn, autocommit=True) as listening,
     ):
-        listening.execute("LISTEN job_queue")
+        listening.execute('LISTEN "public.job_queue"')
         while conn.execute("SELECT status FROM job_queue WHERE id = %s", [job]).fetchone() != ("running",):
             assert process.poll() is None
             list(listening.notifies(timeout=0.1, stop_after=1))

@@ -189,7 +189,7 @@ class NoticeWorld(MailWorld):
     @contextmanager
     def as_worker(self) -> Iterator[None]:
         """Only with the rights that a worker's role has."""
-        for function in ("job_make_roles", "job_grant_roles", "outbox_grant_roles"):
+        for function in ("job_make_roles", "job_grant_roles"):
             self.conn.execute(sql.SQL("select {}()").format(sql.Identifier(function)))
         self.conn.execute("set role job_worker")
         yield

@@ -17,17 +17,22 @@ ORIGINAL = """
 create type user_role as enum ('admin', 'coach');
 create type metactf_sync_status as enum ('pending', 'user_created', 'approved', 'denied', 'error');
 create type metactf_role as enum ('coach', 'user');
+create type competitor_division as enum ('middle_school', 'high_school', 'college');
 create table profiles (
   id uuid primary key, email text not null unique, role user_role not null default 'coach', full_name text not null,
   first_name text not null, last_name text not null, school_name text not null, division text, region text,
   is_approved boolean default false, game_platform_user_id text, game_platform_last_synced_at timestamptz,
+  mobile_number text, email_alerts_enabled boolean default true, email_alert_address text,
+  sms_notifications_enabled boolean default false, instant_sms_enabled boolean default false,
+  last_unread_alert_at timestamptz, last_unread_alert_count int,
   created_at timestamptz default now(), updated_at timestamptz default now(), favourite_colour text);
 create table competitors (
   id uuid primary key, coach_id uuid not null references profiles on delete cascade, first_name text not null,
   last_name text not null, email_personal text, email_school text, is_18_or_over boolean default false,
   grade text, gender text, race text, ethnicity text, level_of_technology text, years_competing int,
   parent_name text, parent_email text, media_release_date timestamptz, participation_agreement_date timestamptz,
-  program_track text check (program_track in ('traditional', 'adult_ed')),
+  parent_email_is_valid boolean, parent_email_validated_at timestamptz, parent_email_invalid_reason text,
+  division competitor_division, program_track text check (program_track in ('traditional', 'adult_ed')),
   status text default 'pending', is_active boolean default true, game_platform_id text unique,
   game_platform_synced_at timestamptz, game_platform_sync_error text, syned_school_id text, syned_region_id text,
   syned_coach_user_id text, created_at timestamptz default now(), updated_at timestamptz default now());

@@ -70,7 +70,7 @@ NEVER = [
     "SET session_replication_role = replica",
     "SELECT job_make_roles()",
     "SELECT job_grant_roles()",
-    "SELECT outbox_grant_roles()",
+    "SELECT competition_grant_roles()",
     "UPDATE jobdeck_schema SET version = 0",
     # Other roles, the server, its files.
     "SET ROLE jobdeck",

@@ -32,15 +32,23 @@ def test_a_second_installation_changes_nothing(conn: Connection) -> None:
 
 ORIGINAL = """
 create type user_role as enum ('admin', 'coach');
+create type competitor_division as enum ('middle_school', 'high_school', 'college');
 create table profiles (id uuid primary key, email text not null unique, role user_role not null default 'coach',
     full_name text not null, first_name text not null, last_name text not null, school_name text not null,
-    mobile_number text, email_alerts_enabled boolean default true, game_platform_user_id text, region text,
-    division text, is_approved boolean, created_at timestamptz default now());
+    mobile_number text, email_alerts_enabled boolean default true, email_alert_address text,
+    sms_notifications_enabled boolean default false, instant_sms_enabled boolean default false,
+    last_unread_alert_at timestamptz, last_unread_alert_count integer, game_platform_user_id text,
+    game_platform_last_synced_at timestamptz, region text, division text, is_approved boolean,
+    created_at timestamptz default now(), updated_at timestamptz default now());
 create table competitors (id uuid primary key default gen_random_uuid(), coach_id uuid not null references profiles,
-    first_name text not null, last_name text not null, email_personal text, email_school text, parent_email text,
-    is_active boolean default true, is_18_or_over boolean default false, status text default 'pending',
-    game_platform_id text unique, created_at timestamptz default now(),
-    updated_at timestamptz default now());
+    first_name text not null, last_name text not null, email_personal text, email_school text, parent_name text,
+    parent_email text, parent_email_is_valid boolean, parent_email_validated_at timestamptz,
+    parent_email_invalid_reason text, is_active boolean default true, is_18_or_over boolean default false,
+    grade text, gender text, race text, ethnicity text, level_of_technology text, years_competing integer,
+    media_release_date timestamptz, participation_agreement_date timestamptz, division competitor_division,
+    program_track text, status text default 'pending', game_platform_id text unique,
+    game_platform_synced_at timestamptz, game_platform_sync_error text, syned_school_id text, syned_region_id text,
+    syned_coach_user_id text, created_at timestamptz default now(), updated_at timestamptz default now());
 create table competitor_announcement_campaigns (id uuid primary key default gen_random_uuid(), subject text not null,
     body_markdown text not null, body_html text not null, created_by uuid not null references profiles,
     status text not null default 'pending'
@@ -211,7 +219,6 @@ def roles(conn: Connection) -> Connection:
         conn.execute("select pg_advisory_xact_lock(77)")
         conn.execute("select job_make_roles()")
     conn.execute("select job_grant_roles()")
-    conn.execute("select outbox_grant_roles()")
     return conn
 
 

@@ -398,7 +398,7 @@ class TestCancel:
     def test_a_running_jobs_worker_is_told_over_the_channel(self, conn: Connection, database_url: str) -> None:
         job_id = in_state(conn, "running")
         with psycopg.connect(database_url, autocommit=True) as listener:
-            listener.execute("LISTEN job_queue")
+            listener.execute('LISTEN "public.job_queue"')
             operator.cancel(conn, [job_id], actor=ACTOR)
             assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["cancel"]
 

@@ -116,7 +116,7 @@ def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn
 
 def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as listener:
-        listener.execute("LISTEN job_queue")
+        listener.execute('LISTEN "public.job_queue"')
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
         payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
         payloads += [notice.payload for notice in listener.notifies(timeout=0)]

@@ -265,7 +265,6 @@ def operator(conn: Connection, postgres: PostgresServer, database_url: str) -> I
     """A connection of somebody who acts and does no work."""
     conn.execute("SELECT job_make_roles()")
     conn.execute("SELECT job_grant_roles()")
-    conn.execute("SELECT outbox_grant_roles()")
     people = People(postgres)
     with people.sign_in(database_url, "job_operator") as connection:
         yield connection

@@ -248,7 +248,7 @@ def test_pausing_and_resuming_are_on_record(conn: Connection) -> None:
 def test_resuming_wakes_idle_workers(conn: Connection, database_url: str) -> None:
     operator.pause(conn, reason=None, actor=ACTOR)
     with psycopg.connect(database_url, autocommit=True) as listener:
-        listener.execute("LISTEN job_queue")
+        listener.execute('LISTEN "public.job_queue"')
         operator.resume(conn, actor=ACTOR)
         assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
 
