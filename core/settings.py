@@ -28,6 +28,17 @@ def _names(*names: str) -> Any:
     return AliasChoices(*names)
 
 
+def schema_name(name: str) -> str:
+    """The name of a schema, as given. `NAME.job_queue` has to fit into the 63 bytes of a NOTIFY channel.
+
+    Raises:
+        ValueError: it is no plain name in lower case.
+    """
+    if re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", name, re.ASCII) is None or name.startswith("pg_"):
+        raise ValueError("must be a plain name in lower case, like jobs: letters, digits and _, 50 at most, not pg_…")
+    return name
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. Times are in seconds and may be fractions."""
 
@@ -37,6 +48,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, validation_alias=_names("DATABASE_URL"))
 
+    database_schema: str = Field("public", validation_alias=_names("JOBDECK_SCHEMA"))
     environment: str = Field("", validation_alias=_names("JOBDECK_ENV"))
     state_dir: Path | None = Field(None, validation_alias=_names("JOBDECK_STATE_DIR"))
     handlers: str = Field("", validation_alias=_names("JOBDECK_HANDLERS"))
@@ -127,6 +139,11 @@ class Settings(BaseSettings):
         """What the caller gives wins over the environment, and that over the configuration file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_from_file())
+
+    @field_validator("database_schema")
+    @classmethod
+    def _schema(cls, name: str) -> str:
+        return schema_name(name)
 
     @field_validator("game_platform_api_base_url", "sendgrid_api_base_url", "twilio_api_base_url", "app_base_url")
     @classmethod

@@ -114,7 +114,7 @@ def _denied(database: Database, said: str) -> str:
     if found.holders is not None:
         holders = " or ".join(found.holders)
         needs = f"It takes a member of {holders}" if holders else "No group may; it takes the owner of the tables"
-    groups = " and ".join(found.groups) or f"none of {', '.join(inspection.ROLES)}"
+    groups = " and ".join(found.groups) or f"none of {', '.join(found.known)}"
     return f"The database role {found.role} may not do this ({said}). {needs}; it is a member of {groups}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import set_json_loads
 
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, EmbeddedPostgresError
@@ -88,6 +90,7 @@ class Database:
         url: str,
         *,
         application_name: str,
+        schema: str = "public",
         read_only: bool = False,
         min_size: int = 1,
         max_size: int = 4,
@@ -99,6 +102,7 @@ class Database:
         Args:
             url: the address, as libpq reads it. A secret: it is never printed.
             application_name: what `pg_stat_activity` shows.
+            schema: where the queue is; the only one that the connections look into.
             read_only: whether the server is to refuse writes.
             min_size: how many unused connections are kept open.
             max_size: how many pooled connections there are at most; whoever wants more waits.
@@ -111,12 +115,18 @@ class Database:
         self.url = url
         self._address = Address.parse(url, label)
         self.label = self._address.label
+        self.schema = schema
         self.read_only = read_only
         self._application_name = application_name
         self._revive = revive
         self._capabilities: Capabilities | None = None
         self._startup_options = True
         self._pool = Pool(self.connect, label=self.label, min_size=min_size, max_size=max_size)
+
+    @property
+    def channel(self) -> str:
+        """Where the queue says that there is something to do."""
+        return f"{self.schema}.job_queue"
 
     def connection(self) -> AbstractContextManager[Connection]:
         """A connection from the pool, seen to work; one given back inside a transaction is closed.
@@ -189,13 +199,18 @@ class Database:
 
     def _open(self) -> Connection:
         given = {**TRANSPORT, **self._address.parameters, "application_name": self._application_name}
-        if self.read_only and self._startup_options:
-            given["options"] = f"{given.get('options', '')} {READ_ONLY}".strip()
+        if self._startup_options:
+            ours = (
+                f"-c search_path={_escaped(sql.Identifier(self.schema).as_string())}",
+                READ_ONLY if self.read_only else "",
+            )
+            given["options"] = " ".join(filter(None, (given.get("options"), *ours)))
         try:
             connection = psycopg.connect(**given, autocommit=True, prepare_threshold=PREPARE_AFTER)
         except psycopg.OperationalError as error:
-            if self.read_only and self._startup_options and "unsupported startup parameter" in str(error):
-                # A pooler whose sessions are shared by strangers: only transactions can be marked there.
+            if self._startup_options and "unsupported startup parameter" in str(error):
+                # A pooler whose sessions are shared by strangers: only transactions can be marked as read-only there,
+                # and only the role's own search path finds the schema, which _examine checks.
                 self._startup_options = False
                 return self._open()
             raise Unreachable(self._address.unreachable(error)) from None
@@ -212,15 +227,26 @@ class Database:
         """
         connection.prepare_threshold = None
         row = connection.execute(
-            "SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_user, current_database()"
+            """
+            SELECT pg_backend_pid(), current_setting('server_version_num')::int, current_user, current_database(),
+                coalesce((SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                    WHERE c.oid = to_regclass('jobdeck_schema')), current_schema())
+            """
         ).fetchone()
         if row is None:
             raise psycopg.OperationalError(f"The database at {self.label} gave no answer about itself.")
-        pid, version, role, database = row
+        pid, version, role, database, schema = row
         if version < OLDEST_SERVER * 10_000:
             raise ConfigurationError(
                 f"The database at {self.label} is Postgres {version // 10_000}, "
                 f"and Jobdeck needs {OLDEST_SERVER} or newer."
+            )
+        if not self._startup_options and schema != self.schema:
+            # Set for the session, a search path would stay with the pooler's connection, and meet other programs.
+            raise ConfigurationError(
+                f"The pooler at {self.label} lets no program choose its schema, and the role {role} looks into "
+                f"{schema}. Run this once: ALTER ROLE {role} IN DATABASE {database} SET search_path = {self.schema}. "
+                f"Or connect to Postgres without the pooler."
             )
         direct = pid == connection.info.backend_pid and connection.info.port != POOLER_PORT
         connection.prepare_threshold = PREPARE_AFTER if direct else None
@@ -263,7 +289,12 @@ def open_database(
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         with Database(
-            url, application_name=application_name, read_only=read_only, min_size=min_size, max_size=max_size
+            url,
+            application_name=application_name,
+            schema=settings.database_schema,
+            read_only=read_only,
+            min_size=min_size,
+            max_size=max_size,
         ) as database:
             if connect:
                 database.probe()
@@ -276,11 +307,13 @@ def open_database(
 
     with EmbeddedPostgres.open(settings.state_dir) as server:
         with server.connect() as connection:
+            use_schema(connection, settings.database_schema)
             if installed_version(connection) != schema_version():
-                install_schema(connection)
+                install_schema(connection, schema=settings.database_schema)
         with Database(
             server.url,
             application_name=application_name,
+            schema=settings.database_schema,
             read_only=read_only,
             min_size=min_size,
             max_size=max_size,
@@ -288,6 +321,16 @@ def open_database(
             revive=server.ensure_running,
         ) as database:
             yield database
+
+
+def use_schema(connection: Connection, schema: str) -> None:
+    """Has a connection look into one schema, for as long as it is open."""
+    connection.execute("SELECT set_config('search_path', %s, false)", [sql.Identifier(schema).as_string()])
+
+
+def _escaped(value: str) -> str:
+    """A value as the startup option `-c` takes it."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
 
 
 def database_label(settings: Settings) -> str:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-ROLES: Final = ("job_viewer", "job_operator", "job_worker")
+GROUPS: Final = ("viewer", "operator", "worker")
+"""What the names of the group roles end with."""
 _DENIED: Final = re.compile(r"permission denied for (function|table|view) (\w+)")
 _INDEX: Final = re.compile(r"^create (?:unique )?index if not exists (\w+)", re.MULTILINE)
 
@@ -52,6 +53,17 @@ class Diagnosis:
     oldest: OpenTransaction | None
 
 
+def group_roles(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
+    """The names of the queue's group roles; read from the catalog, which takes no right on the queue."""
+    row = conn.execute(
+        """
+        SELECT substring(pg_get_function_sqlbody(to_regprocedure('job_roles_prefix()')) FROM $$'([^']*)'$$)
+        """
+    ).fetchone()
+    prefix = row[0] if row and row[0] is not None else "job_"
+    return tuple(prefix + group for group in GROUPS)
+
+
 def notify(conn: psycopg.Connection[Any], channel: str) -> None:
     """Sends one empty notification."""
     conn.execute("SELECT pg_notify(%s, '')", (channel,))
@@ -65,15 +77,16 @@ def diagnose(conn: psycopg.Connection[Any]) -> Diagnosis:
             """
             SELECT c.relname, i.indisvalid AND i.indisready
             FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-            WHERE c.relnamespace = 'public'::regnamespace
+            WHERE c.relnamespace = current_schema()::regnamespace
             """
         ).fetchall()
     )
-    roles = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),))}
+    wanted = group_roles(conn)
+    roles = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(wanted),))}
     return Diagnosis(
         indexes_missing=tuple(sorted(expected - present.keys())),
         indexes_broken=tuple(sorted(name for name in expected & present.keys() if not present[name])),
-        roles_missing=tuple(role for role in ROLES if role not in roles),
+        roles_missing=tuple(role for role in wanted if role not in roles),
         tables=_tables(conn),
         oldest=_oldest(conn),
     )
@@ -81,11 +94,15 @@ def diagnose(conn: psycopg.Connection[Any]) -> Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A right that a role lacks: the groups it is in, and those that have the right; None where that is not known."""
+    """A right that a role lacks.
+
+    `groups` are those it is in, of all `known`; `holders` those that have the right, None where that is not known.
+    """
 
     role: str
     groups: tuple[str, ...]
     holders: tuple[str, ...] | None
+    known: tuple[str, ...]
 
 
 def denial(conn: psycopg.Connection[Any], said: str) -> Denial:
@@ -94,26 +111,27 @@ def denial(conn: psycopg.Connection[Any], said: str) -> Denial:
     The server names the function or table and not the right. Whoever reads a table whole and is refused wanted to write
     it, which no group may where this one may not.
     """
-    found = _DENIED.search(said)
+    found, known = _DENIED.search(said), group_roles(conn)
     kind, name = found.groups() if found else ("", "")
     rows = conn.execute(
         """
         SELECT current_user::text, g.rolname, pg_has_role(current_user, g.oid, 'usage'), CASE
             WHEN %(kind)s = 'function' THEN EXISTS (
-                SELECT FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace AND p.proname = %(name)s
+                SELECT FROM pg_proc AS p WHERE p.pronamespace = current_schema()::regnamespace AND p.proname = %(name)s
                     AND has_function_privilege(g.oid, p.oid, 'execute'))
             ELSE EXISTS (
-                SELECT FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace AND c.relname = %(name)s
+                SELECT FROM pg_class AS c WHERE c.relnamespace = current_schema()::regnamespace AND c.relname = %(name)s
                     AND has_table_privilege(g.oid, c.oid, 'select')
                     AND NOT has_table_privilege(c.oid, 'select')) END
         FROM (SELECT) AS one LEFT JOIN pg_roles AS g ON g.rolname = ANY(%(groups)s) ORDER BY g.rolname
         """,
-        {"kind": kind, "name": name, "groups": list(ROLES)},
+        {"kind": kind, "name": name, "groups": list(known)},
     ).fetchall()
     return Denial(
         rows[0][0],
         tuple(group for _, group, member, _ in rows if group and member),
         tuple(group for _, group, _, holds in rows if group and holds) if found else None,
+        known,
     )
 
 
@@ -124,7 +142,8 @@ def _tables(conn: psycopg.Connection[Any]) -> tuple[TableHealth, ...]:
             SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead,
                 greatest(last_vacuum, last_autovacuum) AS vacuumed_at
             FROM pg_stat_user_tables
-            WHERE schemaname = 'public' AND relname IN ('job_queue', 'job_runs', 'job_worker_runs', 'job_workers')
+            WHERE schemaname = current_schema()
+                AND relname IN ('job_queue', 'job_runs', 'job_worker_runs', 'job_workers')
             ORDER BY relname
             """
         )

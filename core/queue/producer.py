@@ -1,14 +1,16 @@
 """How jobs join the queue: thin, typed calls into the functions of `schema.sql`.
 
-Every function takes a psycopg connection and works inside the caller's transaction where there is one. What the
-database refuses with a sentence is raised as `Refused`; nothing is changed then.
+Every function takes a psycopg connection and works inside the caller's transaction where there is one. `schema` names
+the queue's schema for a connection that looks elsewhere, such as an application's own. What the database refuses with a
+sentence is raised as `Refused`; nothing is changed then.
 """
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
 
@@ -18,27 +20,31 @@ from jobdeck.core.queue.calls import Connection, array, refusals, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import LiteralString
     from uuid import UUID
 
     import psycopg
 
 BULK = 2_000
+_CREATE: Final = "SELECT job_id, created FROM {}(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_CREATE_MANY: Final = """
+SELECT {}(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
+    %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
+"""
 _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = None) -> Ticket:
     """Enqueues one job, or answers with the one that already holds its dedupe key.
 
-    Type and payload must have been validated by the registry. `schema` None is the connection's search path.
+    Type and payload must have been validated by the registry.
 
     Raises:
         Refused: the interval, priority or blocker is not acceptable.
     """
     row = rows(
         conn,
-        sql.SQL("SELECT job_id, created FROM {}(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)").format(
-            _function("job_queue_create", schema)
-        ),
+        _call(_CREATE, schema, "job_queue_create"),
         (
             new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
             new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
@@ -74,12 +80,7 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
     if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
     return conn.execute(
-        sql.SQL(
-            """
-            SELECT {}(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
-                %s::timestamptz[], %s::integer[], %s::integer[], %s::text[], %s::text[], %s)
-            """
-        ).format(_function("job_queue_create_many", schema)),
+        _call(_CREATE_MANY, schema, "job_queue_create_many"),
         (
             _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
             actor,
@@ -88,8 +89,11 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
     )  # fmt: skip
 
 
-def _function(name: str, schema: str | None) -> sql.Identifier:
-    return sql.Identifier(schema, name) if schema else sql.Identifier(name)
+@cache
+def _call(statement: LiteralString, schema: str | None, function: str) -> bytes:
+    """The statement with the function's name in it, composed once: psycopg would do it again for every job."""
+    name = sql.Identifier(function) if schema is None else sql.Identifier(schema, function)
+    return sql.SQL(statement).format(name).as_bytes()
 
 
 def _words(values: Sequence[str]) -> str | list[str]:

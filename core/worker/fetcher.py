@@ -56,7 +56,6 @@ class Flood:
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "job_queue"
 CANCEL = "cancel"
 IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
@@ -129,7 +128,7 @@ class Claimer:
     def _step(self) -> None:
         if self._listener is None:
             self._link.connect()
-            self._listener = self._station.database.listen(CHANNEL, at_once=True)
+            self._listener = self._station.database.listen(self._station.database.channel, at_once=True)
         now = time.monotonic()
         limit = self._limit(now)
         if limit < 1:

@@ -26,11 +26,17 @@ PROCESS_ID = re.compile(rb"K\x00\x00\x00\x0c(....)", re.DOTALL)
 
 
 @contextmanager
-def lying_relay(server: PostgresServer, folder: Path) -> Iterator[Path]:
-    """Passes everything on, except that it greets clients with a process id of its own, as every pooler does."""
+def lying_relay(server: PostgresServer, folder: Path, *, takes_options: bool = True) -> Iterator[Path]:
+    """Passes everything on, except that it greets clients with a process id of its own, as every pooler does.
+
+    Many poolers refuse the startup parameter `options`; so does this one unless `takes_options`.
+    """
 
     class Relay(socketserver.BaseRequestHandler):
         def handle(self) -> None:
+            if not takes_options and b"\0options\0" in self.request.recv(65536, socket.MSG_PEEK):
+                self.request.sendall(_error("unsupported startup parameter: options"))
+                return
             with socket.socket(socket.AF_UNIX) as upstream:
                 upstream.connect(str(server.folder / ".s.PGSQL.5432"))
                 back = threading.Thread(target=_pump, args=(upstream, self.request, True))
@@ -49,6 +55,11 @@ def lying_relay(server: PostgresServer, folder: Path) -> Iterator[Path]:
         finally:
             listening.shutdown()
             thread.join()
+
+
+def _error(message: str) -> bytes:
+    fields = b"SFATAL\0C08P01\0M" + message.encode() + b"\0\0"
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
 
 
 def _pump(source: socket.socket, target: socket.socket, lie: bool) -> None:

@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 
 from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, main
-from jobdeck.core.postgres.inspection import ROLES
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
+from tests.core.queue.test_roles import GROUPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,7 +221,7 @@ def test_main_returns_its_exit_code_and_never_exits() -> None:
 def test_init_with_roles_creates_them_and_grants_them_their_rights(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
-    made = sql.SQL(", ").join(map(sql.Identifier, ROLES))
+    made = sql.SQL(", ").join(map(sql.Identifier, GROUPS))
     try:
         assert jobdeck("init", "--roles", "--json").data["roles"] is True
         may = (
@@ -252,7 +252,7 @@ def test_a_role_that_may_only_look_is_told_so(
     finally:
         conn.execute("DROP ROLE IF EXISTS looker")
         for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
-            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, ROLES))))
+            conn.execute(statement.format(sql.SQL(", ").join(map(sql.Identifier, GROUPS))))
 
 
 def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unknown(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from jobdeck.core.postgres.inspection import ROLES
+from tests.core.queue.test_roles import GROUPS
 
 if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
@@ -50,9 +50,9 @@ def test_a_missing_schema_is_critical_and_the_rest_is_still_looked_at(
 
 
 def test_missing_roles_are_a_warning(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    there = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)])}
+    there = {name for (name,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(GROUPS)])}
     verdict, evidence = verdicts(jobdeck)["roles"]
-    if there == set(ROLES):
+    if there == set(GROUPS):
         assert verdict == "ok"
     else:
         assert verdict == "warning"

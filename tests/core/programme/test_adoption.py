@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
-from tests.handlers.test_programme_schema import CATALOGUE
+from tests.core.handlers.test_programme_schema import CATALOGUE
 from tests.support.schema import install_everything
 
 if TYPE_CHECKING:
