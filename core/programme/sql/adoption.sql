@@ -12,6 +12,15 @@ begin
             'The competition works in the schema public only, not in %s. Leave it out (JOBDECK_PLUGINS=), or install '
             'into public.', current_schema());
     end if;
+    -- What is there already is the competition's own: version 1 of the queue always came with it.
+    if to_regclass('public.jobdeck_schema') is not null then
+        if exists (select from public.jobdeck_schema s
+            where coalesce(to_jsonb(s) ->> 'component', 'queue') = 'competition'
+                or coalesce(to_jsonb(s) ->> 'component', 'queue') = 'queue' and s.version = 1)
+        then
+            return;
+        end if;
+    end if;
 
     select format('type public.%s has no label %s', e.name, label) into v_trouble
     from (values

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
+from jobdeck.core.schema import schema_text
 from tests.core.handlers.test_programme_schema import CATALOGUE
 from tests.support.schema import install_everything
 
@@ -47,6 +48,13 @@ def test_what_is_somebody_elses_is_refused_by_name_and_nothing_is_changed(
         install_everything(stranger)
     assert str(refused.value).count("\n") == 0
     assert stranger.execute(CATALOGUE).fetchall() == before
+
+
+def test_what_came_after_the_queue_was_installed_alone_is_refused_too(stranger: psycopg.Connection[Any]) -> None:
+    stranger.execute(schema_text().encode())
+    stranger.execute("CREATE TABLE teams (id uuid PRIMARY KEY, name text)")
+    with pytest.raises(Refused, match="public.teams has no column coach_id"):
+        install_everything(stranger)
 
 
 def test_an_enum_of_the_original_may_have_more_labels(stranger: psycopg.Connection[Any]) -> None:
