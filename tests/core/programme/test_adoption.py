@@ -53,7 +53,7 @@ def test_what_is_somebody_elses_is_refused_by_name_and_nothing_is_changed(
 def test_what_came_after_the_queue_was_installed_alone_is_refused_too(stranger: psycopg.Connection[Any]) -> None:
     stranger.execute(schema_text().encode())
     stranger.execute("CREATE TABLE teams (id uuid PRIMARY KEY, name text)")
-    with pytest.raises(Refused, match="public.teams has no column coach_id"):
+    with pytest.raises(Refused, match=r"public\.teams has no column coach_id"):
         install_everything(stranger)
 
 
