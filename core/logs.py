@@ -11,17 +11,19 @@ import logging
 import logging.handlers
 import os
 import sys
+import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.redact import clean, redact, scrub
-from jobdeck.core.worker.context import message_of, running, traceback_of
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
+    from pathlib import Path
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.model import ClaimedJob
 
 FILE_BYTES = 10 * 1024 * 1024
 FILES_KEPT = 5
@@ -39,14 +41,27 @@ _CHATTY = (
 _ours: list[logging.Handler] = []
 
 
+class LoggedRun(Protocol):
+    """A run that log records belong to."""
+
+    job: ClaimedJob
+
+    def keep_line(self, level: str, message: str) -> None:
+        """Adds a line to the run's log."""
+
+
+running: ContextVar[LoggedRun | None] = ContextVar("running", default=None)
+"""The run that the current thread is carrying out."""
+
+
 def event(logger: logging.Logger, level: int, message: str, **fields: Any) -> None:
     """Logs an event with its facts; costs next to nothing where the level is off."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
 
 
-def configure(settings: Settings, *, console: bool) -> None:
-    """Sets up logging for the whole process: to standard error where `console`, and to `JOBDECK_LOG_FILE`.
+def configure(*, console: bool, file: Path | None = None, form: Literal["text", "json"] = "text") -> None:
+    """Sets up logging for the whole process: to standard error where `console`, and to the file.
 
     The dashboard passes `console=False`: then nothing ever writes to the terminal, not even the logging
     module's own complaints. Calling it again replaces what the last call set up. A file is made readable for
@@ -57,12 +72,12 @@ def configure(settings: Settings, *, console: bool) -> None:
     """
     root = logging.getLogger()
     handlers: list[logging.Handler] = []
-    if settings.log_file is not None:
-        handlers.append(_file_handler(settings))
+    if file is not None:
+        handlers.append(_file_handler(file))
     if console:
         handlers.append(logging.StreamHandler(sys.stderr))
     shutdown()
-    formatter = JsonFormatter() if settings.log_format == "json" else TextFormatter()
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
     for handler in handlers or [logging.NullHandler()]:
         handler.setFormatter(formatter)
         root.addHandler(handler)
@@ -83,9 +98,7 @@ def shutdown() -> None:
         handler.close()
 
 
-def _file_handler(settings: Settings) -> logging.Handler:
-    path = settings.log_file
-    assert path is not None  # noqa: S101 -- the caller looked
+def _file_handler(path: Path) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return OwnersFile(path, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8")
@@ -103,6 +116,21 @@ class OwnersFile(logging.handlers.RotatingFileHandler):
             return os.open(path, flags, 0o600)
 
         return open(self.baseFilename, "a", encoding="utf-8", opener=opener)
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The record's message, as far as it can be formatted."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 -- a line that cannot be formatted must fail neither job nor worker
+        return f"{record.msg} (arguments cannot be formatted: {type(error).__name__})"
+
+
+def traceback_of(record: logging.LogRecord) -> str:
+    """The traceback of the exception the record was given, or nothing."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return ""
+    return "".join(traceback.format_exception(record.exc_info[1]))
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:

@@ -388,6 +388,9 @@ class NewJob(NamedTuple):
 class CycleResult:
     """What one cycle of a worker did, in the words of the original's reply."""
 
+    PAUSED = "Processing is paused."
+    """The message of a pause that no reason was given for."""
+
     status: Literal["ok", "paused", "error"]
     processed: int
     succeeded: int

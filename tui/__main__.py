@@ -70,7 +70,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
     require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
     theme = options.prepare_environment(os.environ, settings.theme)
-    logs.configure(settings, console=False)
+    logs.configure(console=False, file=settings.log_file, form=settings.log_format)
     with _demo(settings) if demo else nullcontext(settings) as used:
         from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from sentry_sdk import Client
     from sentry_sdk.types import Event, Hint
 
+    from jobdeck.core.alerts.sentry_events import EndedRun
     from jobdeck.core.model import Finding, Finished, FinishedRun
     from jobdeck.core.settings import Settings
-    from jobdeck.core.worker.context import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Alerts:
         """Whether anything is sent at all."""
         return self._client is not None
 
-    def failed(self, context: RunContext, run: FinishedRun, *, worker: str) -> None:
+    def failed(self, context: EndedRun, run: FinishedRun, *, worker: str) -> None:
         """Reports a run that was recorded as `failed`: for good, or the end of a recurring job's cycle."""
         self._send(lambda: [sentry_events.failure(context, run, worker, self._environment)])
 
@@ -99,7 +99,7 @@ class Alerts:
         """Reports that it reaches it again."""
         self._send(lambda: [sentry_events.reachable(who, database, seconds, self._environment)])
 
-    def note_check_in(self, context: RunContext, answer: Finished) -> None:
+    def note_check_in(self, context: EndedRun, answer: Finished) -> None:
         """Keeps the end of a recurring job's cycle for `send_check_ins`, where check-ins are asked for."""
         if self._client is not None and self._checks_in and answer.recorded in _CHECKED:
             self._check_ins.append(sentry_events.CheckIn(context, succeeded=_CHECKED[answer.recorded]))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.model import Finding, FinishedRun, Job, Run
-    from jobdeck.core.worker.context import RunContext
+    from jobdeck.core.model import ClaimedJob, Finding, FinishedRun, Job, Run
 
 Event = dict[str, Any]
 
@@ -24,13 +23,27 @@ _NUMBERS: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9]
 _LEVELS: Final = {"CRITICAL": "fatal", "ERROR": "error", "WARNING": "warning", "INFO": "info", "DEBUG": "debug"}
 
 
+class EndedRun(Protocol):
+    """What an event needs to know of a run of this process.
+
+    `elapsed` is in seconds; `stack` holds file, line and function of each frame of the failure, outermost first.
+    """
+
+    job: ClaimedJob
+    elapsed: float
+    stack: tuple[tuple[str, int, str], ...]
+
+    def log_tail(self) -> list[str]:
+        """The last lines of the run's log."""
+
+
 def fingerprint(kind: str | None, error: str | None) -> str:
     """The mark that groups like errors, the same as `job_error_fingerprint` in schema.sql gives the lists of errors."""
     text = _NUMBERS.sub("#", _QUOTED.sub('"?"', (error or "")[:500]))
     return hashlib.md5(f"{kind or ''}:{text}".encode(), usedforsecurity=False).hexdigest()[:12]
 
 
-def failure(context: RunContext, run: FinishedRun, worker: str, environment: str) -> Event:
+def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) -> Event:
     """A run after which nobody tries again: the job failed for good, or the cycle of a series did."""
     job = context.job
     kind = run.error_kind or "failed"
@@ -160,7 +173,7 @@ class CheckIn:
 
     __slots__ = ("job_id", "run_token", "seconds", "succeeded", "task_type")
 
-    def __init__(self, context: RunContext, *, succeeded: bool) -> None:
+    def __init__(self, context: EndedRun, *, succeeded: bool) -> None:
         self.job_id = str(context.job.id)
         self.run_token = context.job.run_token
         self.task_type = context.job.task_type

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from jobdeck.core.model import CycleResult
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import CycleResult
     from jobdeck.core.read.report_types import Digest
-
-PAUSED: Final = "Processing is paused."
-"""What a cycle says of a pause that no reason was given for."""
 
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
@@ -51,6 +49,6 @@ def cycle_words(result: CycleResult) -> str:
     counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
     if result.status != "paused":
         return counted
-    reason = "no reason given" if result.message in {"", PAUSED} else result.message
+    reason = "no reason given" if result.message in {"", CycleResult.PAUSED} else result.message
     began = f"{counted}; then processing was" if result.processed else "Nothing ran: processing is"
     return f"{began} paused ({reason})."

@@ -21,6 +21,7 @@ from jobdeck.core.programme.sync.rules import (
     dry_run_reason,
     id_cursor,
 )
+from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
 
@@ -81,7 +82,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
         first = totals.everyone(ctx.db, params.coach_id, after=after, limit=SAMPLE)
     else:
         total = flagged
-        found = totals.flagged(ctx.db, params.coach_id, until=totals.now(ctx.db), after=None, limit=SAMPLE)
+        found = totals.flagged(ctx.db, params.coach_id, until=jobs.clock().run(ctx.db), after=None, limit=SAMPLE)
         first = [one.competitor_id for one in found]
     return {
         "total": total,
@@ -145,7 +146,7 @@ class _Sweep:
             yield ids
 
     def _flagged(self) -> Iterator[Sequence[UUID]]:
-        until = totals.now(self._ctx.db)
+        until = jobs.clock().run(self._ctx.db)
         last: totals.Flagged | None = None
         while found := totals.flagged(
             self._ctx.db, self._params.coach_id, until=until, after=last, limit=self._params.batch_size

@@ -7,7 +7,6 @@ connection loses at most the news of a batch and nothing is done twice.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +15,12 @@ from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
+from jobdeck.core.queue.calls import refusals
 from jobdeck.core.read.filters import format_filter
 from jobdeck.core.read.rows import job_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Filter
@@ -31,18 +31,7 @@ Connection = psycopg.Connection[Any]
 BATCH: Final = 500
 """Jobs in one batch: short enough that a worker never waits long for one of its rows."""
 FIRST: Final = 6
-_REFUSED: Final = "JD001"
 _FIELDS: Final = tuple(field.name for field in fields(Bulk))
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        if error.sqlstate == _REFUSED:
-            raise Refused(error.diag.message_primary or "The database refused.") from None
-        raise
 
 
 def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
@@ -89,7 +78,7 @@ def choose_again(conn: Connection, bulk_id: UUID, which: str, *, actor: str) -> 
     Raises:
         Refused: there is no such bulk action.
     """
-    with _refusals(), conn.transaction():
+    with refusals(), conn.transaction():
         row = conn.execute("SELECT job_bulk_choose_again(%s, %s, %s)", (bulk_id, which, actor)).fetchone()
         return _choice(conn, row[0]) if row and row[0] else None
 
@@ -100,14 +89,14 @@ def start(conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason
     Raises:
         Refused: the choice was used already, or is gone.
     """
-    with _refusals():
+    with refusals():
         conn.execute("SELECT job_bulk_start(%s, %s, %s, %s)", (bulk_id, verb, actor, reason))
     return _required(find(conn, bulk_id))
 
 
 def step(conn: Connection, bulk_id: UUID, *, driver: str, limit: int = BATCH) -> Bulk:
     """Acts on the next jobs, in one transaction, and says how far it is then. Does nothing to what has ended."""
-    with _refusals(), conn.cursor(row_factory=dict_row) as cursor:
+    with refusals(), conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT * FROM job_bulk_step(%s, %s, %s)", (bulk_id, limit, driver)).fetchone()
     return _required(_bulk(row) if row else None)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections import deque
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
+from jobdeck.core.logs import message_of, running, traceback_of
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import clean, redact, safe_error
@@ -32,9 +31,6 @@ LINES = 200
 CHARACTERS = 64 * 1024
 LONGEST_LINE = 2_000
 TAIL = 20
-
-running: ContextVar[RunContext | None] = ContextVar("running", default=None)
-"""The run that the current thread is carrying out."""
 
 
 class LogBuffer:
@@ -112,21 +108,6 @@ class RunLogHandler(logging.Handler):
         if run is not None:
             run.keep_line(record.levelname, _text(record))
         return True
-
-
-def message_of(record: logging.LogRecord) -> str:
-    """The record's message, as far as it can be formatted."""
-    try:
-        return record.getMessage()
-    except Exception as error:  # noqa: BLE001 -- a line that cannot be formatted must fail neither job nor worker
-        return f"{record.msg} (arguments cannot be formatted: {type(error).__name__})"
-
-
-def traceback_of(record: logging.LogRecord) -> str:
-    """The traceback of the exception the record was given, or nothing."""
-    if not record.exc_info or record.exc_info[1] is None:
-        return ""
-    return "".join(traceback.format_exception(record.exc_info[1]))
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -12,11 +12,12 @@ import traceback
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from jobdeck.core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, PermanentError, Refused, RetryLater
+from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
 from jobdeck.core.redact import clean, redact, safe_error
 from jobdeck.core.registry import Continue, Done
-from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop, install, running
+from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from jobdeck.core.cli.wording import PAUSED
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
@@ -236,7 +235,7 @@ class Cycle:
 
 
 def _why(processing: Processing) -> str:
-    return safe_error(processing.paused_reason or "") or PAUSED
+    return safe_error(processing.paused_reason or "") or CycleResult.PAUSED
 
 
 def _run(results: Sequence[Json]) -> str:

@@ -7,7 +7,7 @@ import logging
 import stat
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -38,8 +38,8 @@ def as_it_was() -> Iterator[None]:
     logging.captureWarnings(capture=False)
 
 
-def written(path: Path, form: str, write: Callable[[], object]) -> str:
-    logs.configure(quick_settings(log_file=path, log_format=form), console=False)
+def written(path: Path, form: Literal["text", "json"], write: Callable[[], object]) -> str:
+    logs.configure(console=False, file=path, form=form)
     write()
     logs.shutdown()
     return path.read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def test_a_json_line_is_one_object(tmp_path: Path) -> None:
     ids=["message", "field", "exception"],
 )
 def test_hostile_text_is_one_harmless_line_without_private_data(
-    tmp_path: Path, form: str, write: Callable[[], object]
+    tmp_path: Path, form: Literal["text", "json"], write: Callable[[], object]
 ) -> None:
     text = written(tmp_path / "log", form, write)
     assert text.count("\n") == 1
@@ -85,7 +85,7 @@ def test_hostile_text_is_one_harmless_line_without_private_data(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: str) -> None:
+def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: Literal["text", "json"]) -> None:
     def handler(_params: Any, ctx: Any) -> None:
         ctx.log.info("from the run's logger")
         logging.getLogger("some.library").warning("from a library")
@@ -121,7 +121,7 @@ def test_a_log_file_is_its_owners_only_and_rotates(tmp_path: Path, monkeypatch: 
 
 
 def test_without_a_console_nothing_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.configure(quick_settings(), console=False)
+    logs.configure(console=False)
     log.error("an error")
     log.error("%d", "which cannot be formatted")
     with warnings.catch_warnings():
@@ -131,7 +131,7 @@ def test_without_a_console_nothing_reaches_the_terminal(capfd: pytest.CaptureFix
 
 
 def test_with_a_console_lines_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.configure(quick_settings(), console=True)
+    logs.configure(console=True)
     log.info("started")
     out, err = capfd.readouterr()
     assert out == ""
@@ -139,8 +139,8 @@ def test_with_a_console_lines_go_to_standard_error(capfd: pytest.CaptureFixture[
 
 
 def test_configuring_again_replaces_what_was_there(tmp_path: Path) -> None:
-    logs.configure(quick_settings(log_file=tmp_path / "first"), console=False)
-    logs.configure(quick_settings(log_file=tmp_path / "second"), console=False)
+    logs.configure(console=False, file=tmp_path / "first")
+    logs.configure(console=False, file=tmp_path / "second")
     log.info("once")
     logs.shutdown()
     assert (tmp_path / "first").read_text() == ""
@@ -150,7 +150,7 @@ def test_configuring_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="JOBDECK_LOG_FILE names"):
-        logs.configure(quick_settings(log_file=tmp_path / "file" / "log"), console=False)
+        logs.configure(console=False, file=tmp_path / "file" / "log")
 
 
 def test_chatty_libraries_are_kept_to_warnings(tmp_path: Path) -> None:

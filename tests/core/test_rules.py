@@ -26,7 +26,7 @@ SQL_SHAPE = re.compile(
 )
 JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
 HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn")
-MODULE_LINES = 480
+MODULE_LINES = 400
 FUNCTION_LINES = 60
 
 

@@ -36,7 +36,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
-    logs.configure(session.settings, console=True)
+    logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with stop_signals() as stop, session.database(max_size=slots + CONNECTIONS_BESIDE_HANDLERS) as database:
         standing = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
         stand(standing, stop, until_idle=drain)
@@ -64,7 +64,7 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
             jobs = leases.claim(conn, "dry run", session.registry.names, limit, session.settings.lease_seconds)
         _answer_dry(session, jobs)
         return None
-    logs.configure(session.settings, console=True)
+    logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with interrupting_signals(), session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:

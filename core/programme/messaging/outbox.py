@@ -16,8 +16,9 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from jobdeck.core.errors import ConfigurationError, Refused
+from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
+from jobdeck.core.queue import calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,6 @@ PROVIDERS: Final[dict[str, str]] = {"email": "sendgrid", "sms": "twilio"}
 """The provider of each channel."""
 
 RATE_BURST: Final = 5
-_REFUSED: Final = "JD001"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +174,15 @@ def refusals() -> Iterator[None]:
         Refused: the function refused, with its message.
         ConfigurationError: the database does not know the time zone `QUIET_TZ`.
     """
-    try:
-        yield
-    except psycopg.errors.InvalidParameterValue as error:
-        if "time zone" in (error.diag.message_primary or ""):
-            raise ConfigurationError(
-                "The database does not know the time zone in QUIET_TZ. Write it like America/New_York."
-            ) from None
-        raise
-    except psycopg.Error as error:
-        if error.sqlstate == _REFUSED:
-            raise Refused(error.diag.message_primary or "The database refused.") from None
-        raise
+    with calls.refusals():
+        try:
+            yield
+        except psycopg.errors.InvalidParameterValue as error:
+            if "time zone" in (error.diag.message_primary or ""):
+                raise ConfigurationError(
+                    "The database does not know the time zone in QUIET_TZ. Write it like America/New_York."
+                ) from None
+            raise
 
 
 def put(

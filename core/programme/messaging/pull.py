@@ -18,6 +18,7 @@ from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
 from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER
+from jobdeck.core.read import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +46,6 @@ class OpenText:
 
     outbox_id: UUID
     sid: str
-
-
-def clock(conn: psycopg.Connection[Any]) -> datetime:
-    at: datetime = conn.execute("select now()").fetchall()[0][0]
-    return at
 
 
 def cursor_of(conn: psycopg.Connection[Any], name: str) -> str | None:
@@ -139,7 +135,7 @@ def pull(
     Raises:
         MessagingError: a provider refused, failed or could not be reached; nothing of this pull was stored.
     """
-    now = clock(conn)
+    now = jobs.clock().run(conn)
     found = Pulled()
     if settings.sendgrid_api_key is not None:
         _Mail(conn, clients.email, settings, now, found).fetch()

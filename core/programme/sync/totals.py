@@ -30,11 +30,6 @@ class Orphans:
     first: list[str]
 
 
-def now(conn: psycopg.Connection[Any]) -> datetime:
-    found: datetime = conn.execute("select clock_timestamp()").fetchall()[0][0]
-    return found
-
-
 def count_flagged(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
     """Number of competitors with outdated totals; all coaches' if `coach_id` is None."""
     found = conn.execute(

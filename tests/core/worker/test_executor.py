@@ -15,11 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
+from jobdeck.core.logs import message_of
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
-from jobdeck.core.worker.context import RunContext, RunResources, Stop, message_of
+from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Runner
 from tests.support.working import claimed, enqueue, job_type, quick_settings, until
 
