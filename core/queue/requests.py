@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.model import NewJob
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.registry import Admission
-from jobdeck.core.times import parse_duration, parse_minutes, parse_time, write_duration
+from jobdeck.core.times import write_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When a job runs, as a person wrote it: first time, interval, and how long the series lasts."""
-
-    at: str | None = None
-    every: str | None = None
-    lasting: str | None = None
 
 
 def parse_object(text: str, what: str = "payload") -> Json:
@@ -72,23 +63,6 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
     )
 
 
-def scheduled(job: NewJob, schedule: Schedule, now: datetime) -> NewJob:
-    """The job with its first time, interval and end. A series lasts from its first run, not from now.
-
-    Raises:
-        UsageError: a time or duration cannot be read, or a duration stands without an interval.
-    """
-    if schedule.lasting and not schedule.every:
-        raise UsageError("--for says how long a recurring job lasts. Add --every, or leave --for out.")
-    run_at = parse_time(schedule.at, now, what="time of --at") if schedule.at else None
-    changes: dict[str, Any] = {"run_at": run_at}
-    if schedule.every:
-        changes["recurrence_interval_minutes"] = parse_minutes(schedule.every, what="interval of --every")
-    if schedule.lasting:
-        changes["expires_at"] = (run_at or now) + parse_duration(schedule.lasting, what="duration of --for")
-    return job._replace(**changes)
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A job as it was asked for: `at` None is now, and a series runs every `every` minutes for `lasting`.
@@ -123,6 +97,23 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
         max_attempts=wanted.max_attempts or made.max_attempts,
         dedupe_key=wanted.dedupe_key or None,
     )
+
+
+def new_jobs(registry: Registry, wanted: Wanted, payloads: Sequence[Json], now: datetime) -> list[NewJob]:
+    """One job per payload, each otherwise as wanted.
+
+    Raises:
+        UnknownTaskType: no such type.
+        InvalidPayload: a payload does not fit; with its number where there are several.
+    """
+    made = []
+    for number, payload in enumerate(payloads, start=1):
+        try:
+            made.append(new_job(registry, replace(wanted, payload=payload), now))
+        except InvalidPayload as error:
+            where = f"Payload {number}: " if len(payloads) > 1 else ""
+            raise InvalidPayload(f"{where}{error}", error.problems) from None
+    return made
 
 
 def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json:

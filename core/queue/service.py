@@ -1,6 +1,7 @@
-"""What a program does about a job that an operator asks for: enqueues it, changes it, or says what would come of it.
+"""The one way in which commands and the dashboard create, edit and act on jobs.
 
-Each takes a connection and works in the caller's transaction.
+A job is validated by its type and, where the type asks for it, admitted by it, whichever program asks. Every function
+works in the caller's transaction where there is one.
 """
 
 from __future__ import annotations
@@ -11,31 +12,56 @@ from typing import TYPE_CHECKING
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.queue.requests import admit, admit_change, changes, new_job
+from jobdeck.core.queue.requests import admit, admit_change, changes, new_job, new_jobs, new_payload
 from jobdeck.core.read import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import Job
+    from jobdeck.core.model import Job, Json
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 
 
-def create(conn: Connection, registry: Registry, wanted: Wanted, *, settings: Settings, actor: str) -> Enqueued:
-    """Enqueues the job.
+def create(
+    conn: Connection, registry: Registry, wanted: Wanted, *, settings: Settings, actor: str, dry_run: bool = False
+) -> Enqueued:
+    """Enqueues the job, or with `dry_run` says what would be enqueued.
 
     Raises:
         Refused: the type is unknown, the payload does not fit, or the type or the queue does not take it.
     """
-    with conn.transaction():
+    with conn.transaction(force_rollback=dry_run):
         made = new_job(registry, wanted, jobs.clock().run(conn))
         recurring = made.recurrence_interval_minutes is not None
         admit(conn, registry, made.task_type, [made.payload], recurring=recurring, settings=settings)
         return enqueue(conn, made, actor=actor)
+
+
+def create_many(
+    conn: Connection,
+    registry: Registry,
+    wanted: Wanted,
+    payloads: Sequence[Json],
+    *,
+    copies: int = 1,
+    settings: Settings,
+    actor: str,
+    dry_run: bool = False,
+) -> list[UUID]:
+    """Enqueues one-time jobs, so many copies of each payload, otherwise as wanted, and returns their ids.
+
+    Raises:
+        Refused: the type is unknown, a payload does not fit, or the type or the queue does not take it; nothing is
+            enqueued then.
+    """
+    with conn.transaction(force_rollback=dry_run):
+        made = new_jobs(registry, wanted, payloads, jobs.clock().run(conn))
+        admit(conn, registry, wanted.task_type, [job.payload for job in made], recurring=False, settings=settings)
+        return producer.enqueue_many(conn, made * copies, actor=actor)
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
@@ -53,7 +79,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
     return Enqueued(job, ticket.created)
 
 
-def edit(
+def edit(  # noqa: PLR0913 -- one keyword per choice of the caller
     conn: Connection,
     registry: Registry,
     job: Job,
@@ -61,24 +87,73 @@ def edit(
     *,
     settings: Settings,
     actor: str,
+    version: int | None = None,
+    reason: str | None = None,
     dry_run: bool = False,
 ) -> ActionResult:
-    """Makes the job what is wanted, if it is still at the version that was seen.
+    """Makes the job what is wanted, if it is still at the version that was seen: that of `job` unless given.
 
     Raises:
         Refused: the type is unknown, the payload does not fit, or the type does not take it.
     """
+    expected = job.version if version is None else version
     made = changes(registry, job, wanted, jobs.clock().run(conn))
+    if not made and expected == job.version and not job.removed:
+        return ActionResult(job.id, True, "It is like this already.", job.status, job.version)
     admit_change(conn, registry, job, made, settings=settings)
-    return operator.edit(conn, job.id, changes=made, actor=actor, version=job.version, dry_run=dry_run)
+    return operator.edit(conn, job.id, changes=made, actor=actor, version=expected, reason=reason, dry_run=dry_run)
 
 
-def run_again(
+def retry(
+    conn: Connection,
+    registry: Registry,
+    ids: Sequence[UUID],
+    *,
+    settings: Settings,
+    actor: str,
+    versions: Mapping[UUID, int] | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> list[ActionResult]:
+    """Makes these jobs due now, each in the version that was seen where that is given, and answers per id.
+
+    Of a success that has left the queue it enqueues a copy, which the type must admit like any new job.
+    """
+    answers = {}
+    for job in jobs.removed(ids).run(conn):
+        with conn.transaction(force_rollback=dry_run):
+            answer = _run_again(conn, registry, job, settings=settings, actor=actor, reason=reason)
+        message = "A copy of it would be enqueued." if answer.ok and dry_run else answer.message
+        answers[job.id] = replace(answer, message=message)
+    left = [job_id for job_id in ids if job_id not in answers]
+    retried = operator.retry(conn, left, actor=actor, versions=versions, reason=reason, dry_run=dry_run) if left else []
+    answers |= {answer.job_id: answer for answer in retried}
+    return [answers[job_id] for job_id in dict.fromkeys(ids)]
+
+
+def retry_with(
+    conn: Connection, registry: Registry, job: Job, payload: Json, *, settings: Settings, actor: str
+) -> ActionResult:
+    """Retries a job with another payload, in the version that was seen; of one that has succeeded, enqueues a copy.
+
+    Raises:
+        Refused: the type is unknown, the payload does not fit, or the type does not take it; nothing was changed.
+    """
+    made = new_payload(registry, job.task_type, payload)
+    if job.removed or job.status is Status.SUCCEEDED:
+        return _run_again(conn, registry, replace(job, payload=made["payload"]), settings=settings, actor=actor)
+    with conn.transaction():
+        admit_change(conn, registry, job, made, settings=settings)
+        edited = operator.edit(conn, job.id, changes=made, actor=actor, version=job.version)
+        return operator.retry(conn, [job.id], actor=actor)[0] if edited.ok else edited
+
+
+def _run_again(
     conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str, reason: str | None = None
 ) -> ActionResult:
-    """Enqueues a copy of a job that succeeded and has left the queue; the type is asked as for any new job.
+    """Enqueues a copy of a job that succeeded and has left the queue.
 
-    The history keeps neither its key nor how many attempts it had, which are the type's, nor its priority.
+    The history keeps neither its concurrency key nor its attempts, so the copy has those of its type.
     """
     known = registry.get(job.task_type)
     try:
@@ -94,36 +169,13 @@ def run_again(
     return ActionResult(job.id, ok=True, message=f"Enqueued again as {copied}.", status=Status.PENDING)
 
 
-def retry_removed(
-    conn: Connection,
-    registry: Registry,
-    ids: Sequence[UUID],
-    *,
-    settings: Settings,
-    actor: str,
-    reason: str | None,
-    dry_run: bool,
-) -> list[ActionResult]:
-    """Runs those again that have left the queue, as copies; of the others it says nothing."""
-    answers = []
-    for one in ids:
-        found = jobs.job(one).run(conn)
-        if found is not None and found.removed:
-            with conn.transaction(force_rollback=dry_run):
-                answer = run_again(conn, registry, found, settings=settings, actor=actor, reason=reason)
-            message = "A copy of it would be enqueued." if answer.ok and dry_run else answer.message
-            answers.append(replace(answer, message=message))
-    return answers
-
-
 def rehearse(
     conn: Connection, registry: Registry, wanted: Wanted, job: Job | None, *, settings: Settings, actor: str
 ) -> ActionResult:
     """What the queue would answer; nothing is changed. `job` is the one that would be edited."""
     if job is not None:
         return edit(conn, registry, job, wanted, settings=settings, actor=actor, dry_run=True)
-    with conn.transaction(force_rollback=True):
-        made = create(conn, registry, wanted, settings=settings, actor=actor)
+    made = create(conn, registry, wanted, settings=settings, actor=actor, dry_run=True)
     if not made.created:
         there = f"Job {made.job.id} with the same dedupe key is {made.job.status.value} already."
         return ActionResult(made.job.id, ok=False, message=f"{there} Nothing would be enqueued.")

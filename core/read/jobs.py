@@ -24,6 +24,7 @@ from jobdeck.core.read.report_types import Clause, JobDetail, Page, Permissions,
 from jobdeck.core.read.rows import Row, job_from, processing_from
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from jobdeck.core.model import AuditEntry, Json, Run
@@ -182,6 +183,19 @@ def job(job_id: UUID) -> Query[Job | None]:
             read=_first_job,
         ),
         read=lambda here, left: here or left,
+    )
+
+
+def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
+    """Those of the jobs that have left the queue by succeeding, each with its newest success."""
+    return select(
+        """
+        SELECT DISTINCT ON (r.id) r.* FROM job_removed_list AS r
+        WHERE r.id = ANY (%(ids)s) AND NOT EXISTS (SELECT FROM job_list AS j WHERE j.id = r.id)
+        ORDER BY r.id, r.left_with DESC
+        """,
+        {"ids": list(ids)},
+        read=lambda rows: tuple(map(job_from, rows)),
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,10 +14,8 @@ import psycopg
 
 from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
-from jobdeck.core.model import Status
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
-from jobdeck.core.queue.requests import admit_change
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
@@ -154,22 +151,14 @@ class LiveBackend:
         self._known(task_type).parse(payload)
 
     def retry_with(self, job: Job, payload: Json) -> ActionResult:
-        """Retries a job with another payload; one that has succeeded is enqueued anew.
+        """Retries a job with another payload; of one that has succeeded, enqueues a copy.
 
         Raises:
             UnknownTaskType: nothing here knows the job's type.
             InvalidPayload: the payload does not fit it, and nothing was changed.
         """
-        known = self._known(job.task_type)
-        parsed = known.parse(payload)
         with self._connection("to retry with another payload") as conn:
-            if job.removed or job.status is Status.SUCCEEDED:
-                return self._run_again(conn, replace(job, payload=known.dump(parsed)))
-            with conn.transaction():
-                made: Json = {"payload": known.dump(parsed)}
-                admit_change(conn, self._types(), job, made, settings=self._settings)
-                edited = operator.edit(conn, job.id, changes=made, actor=self._actor, version=job.version)
-                return operator.retry(conn, [job.id], actor=self._actor)[0] if edited.ok else edited
+            return service.retry_with(conn, self._types(), job, payload, settings=self._settings, actor=self._actor)
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
         """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
@@ -183,15 +172,16 @@ class LiveBackend:
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         """Does one thing to exactly these jobs, each in the version that was seen."""
+        versions, actor = {job.id: job.version for job in jobs}, self._actor
+        ids = list(versions)
         with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
-            actor = self._actor
-            if verb == "restore":
-                return operator.restore(conn, [job.id for job in jobs], actor=actor)
             if verb == "retry":
-                copies = [self._run_again(conn, job) for job in jobs if job.removed]
-                jobs = [job for job in jobs if not job.removed]
-                return copies + (self._change(operator.retry, conn, jobs) if jobs else [])
-            return self._change(operator.cancel if verb == "cancel" else operator.delete, conn, jobs)
+                types = self._types()
+                return service.retry(conn, types, ids, settings=self._settings, actor=actor, versions=versions)
+            if verb == "restore":
+                return operator.restore(conn, ids, actor=actor)
+            change = operator.cancel if verb == "cancel" else operator.delete
+            return change(conn, ids, actor=actor, versions=versions)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
         """Pauses processing: for good, for a while, or until a time."""
@@ -304,13 +294,6 @@ class LiveBackend:
 
     def _known(self, task_type: str) -> JobType:
         return self._types().require(task_type)
-
-    def _change(self, call: Callable[..., list[ActionResult]], conn: Any, jobs: Sequence[Job]) -> list[ActionResult]:
-        versions = {job.id: job.version for job in jobs}
-        return call(conn, list(versions), actor=self._actor, versions=versions)
-
-    def _run_again(self, conn: Any, job: Job) -> ActionResult:
-        return service.run_again(conn, self._types(), job, settings=self._settings, actor=self._actor)
 
     @contextmanager
     def _connection(self, doing: str = "to read") -> Iterator[Any]:

@@ -5,45 +5,29 @@ More jobs than one statement should take, and those of an earlier bulk action, g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from jobdeck.core.cli.answers import IDS, MOST, act_in_bulk, answer_results, confirm, resolved
-from jobdeck.core.cli.commands.enqueue import ATTEMPTS, PRIORITIES
+from jobdeck.core.cli.commands.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.queue.requests import parse_object
+from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.model import ActionResult, Job, Json
+    from jobdeck.core.model import ActionResult, Job
 
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
-
-
-class Act(Protocol):
-    """`queue.retry`, `queue.cancel` or `queue.delete`."""
-
-    def __call__(
-        self,
-        conn: psycopg.Connection[Any],
-        ids: Sequence[UUID],
-        *,
-        actor: str,
-        versions: Mapping[UUID, int] | None = None,
-        reason: str | None = None,
-        dry_run: bool = False,
-    ) -> list[ActionResult]:
-        """Carries the action out and answers per id."""
 
 
 _again_option = click.option(
@@ -69,23 +53,10 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
     """Make jobs due now: a pending one runs at once, an ended one runs again."""
-    from jobdeck.core.queue import operator, service  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
 
     def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
-        # A filter finds what is in the queue; of what has left it, only somebody who knows the id asks.
-        copies = service.retry_removed(
-            conn,
-            session.registry,
-            ids if given["ids"] else (),
-            settings=session.settings,
-            actor=session.actor,
-            reason=asked["reason"],
-            dry_run=asked["dry_run"],
-        )
-        answers = {one.job_id: one for one in copies}
-        left = [one for one in ids if one not in answers]
-        answers |= {one.job_id: one for one in operator.retry(conn, left, **asked)} if left else {}
-        return [answers[one] for one in ids]
+        return service.retry(conn, session.registry, ids, settings=session.settings, **asked)
 
     return _act(session, "retry", again, **given)
 
@@ -148,8 +119,7 @@ def edit(
     session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
 ) -> int | None:
     """Change the payload or the schedule of a job that is not running."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.requests import admit_change  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
@@ -158,24 +128,17 @@ def edit(
         job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
         if job is None:
             raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
-        made = _changes(session, job, given, jobs.clock().run(conn))
-        admit_change(conn, session.registry, job, made, settings=session.settings)
-        result = operator.edit(
-            conn,
-            job.id,
-            changes=made,
-            actor=session.actor,
-            version=job.version if if_version is None else if_version,
-            reason=reason,
-            dry_run=dry_run,
-        )
+        result = service.edit(
+            conn, session.registry, job, _wanted(job, given, jobs.clock().run(conn)), settings=session.settings,
+            actor=session.actor, version=if_version, reason=reason, dry_run=dry_run,
+        )  # fmt: skip
     return answer_results(session, [result], dry_run=dry_run)
 
 
 def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     session: Session,
     verb: str,
-    action: Act,
+    action: Callable[..., list[ActionResult]],
     *,
     ids: tuple[str, ...],
     expression: str | None,
@@ -207,23 +170,23 @@ def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     return jobs.find_ids(conn, parse_filter(expression), limit=MOST + 1)
 
 
-def _changes(session: Session, job: Job, given: dict[str, Any], now: datetime) -> Json:
-    from jobdeck.core.queue.requests import new_payload  # noqa: PLC0415 -- imported on first use
-
-    changes: Json = {name: given[name] for name in ("priority", "max_attempts") if given[name] is not None}
-    if given["payload"] is not None:
-        changes |= new_payload(session.registry, job.task_type, parse_object(given["payload"]))
-    run_at = parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None
-    if run_at is not None:
-        changes["run_at"] = run_at.isoformat()
+def _wanted(job: Job, given: dict[str, Any], now: datetime) -> Wanted:
+    """The job as the options want it; what no option names stays as it is."""
+    every, lasting = job.recurrence_interval_minutes, given["lasting"]
     if given["every"] is not None:
         once = given["every"].strip().lower() == ONCE
-        changes["recurrence_interval_minutes"] = (
-            None if once else parse_minutes(given["every"], what="interval of --every")
-        )
-    if given["lasting"] is not None and given["lasting"].strip().lower() == ENDLESS:
-        changes["expires_at"] = None
-    elif given["lasting"] is not None:
-        first = run_at or max(job.run_at, now)
-        changes["expires_at"] = (first + parse_duration(given["lasting"], what="duration of --for")).isoformat()
-    return changes
+        every = None if once else parse_minutes(given["every"], what="interval of --every")
+    endless = lasting is not None and lasting.strip().lower() == ENDLESS
+    lasts = parse_duration(lasting, what="duration of --for") if lasting is not None and not endless else None
+    if lasts and not every:
+        raise UsageError(ONLY_A_SERIES)
+    return Wanted(
+        job.task_type,
+        job.payload if given["payload"] is None else parse_object(given["payload"]),
+        at=parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None,
+        every=every,
+        lasting=lasts,
+        endless=endless,
+        priority=(job.priority or 0) if given["priority"] is None else given["priority"],
+        max_attempts=given["max_attempts"],
+    )

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
-from jobdeck.core.errors import InvalidPayload, JobFailure, UsageError
+from jobdeck.core.errors import JobFailure, UsageError
 from jobdeck.core.programme.quick_sync import QUICK_SYNCS
-from jobdeck.core.queue.requests import Schedule, draft, parse_object, scheduled
+from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from jobdeck.core.model import Enqueued, Json, NewJob
+    from jobdeck.core.model import Enqueued, Json
     from jobdeck.core.postgres.database import Database
 
 PRIORITIES = click.IntRange(-100, 100)
@@ -27,24 +27,37 @@ ATTEMPTS = click.IntRange(1, 1000)
 MOST = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions:
-    """What `enqueue` and `enqueue-many` say alike of their jobs."""
+ONLY_A_SERIES: Final = "--for says how long a recurring job lasts. Add --every, or leave --for out."
 
-    payload: str
-    at: str | None
-    priority: int
-    max_attempts: int | None
 
-    def applied(self, job: NewJob, schedule: Schedule, now: datetime) -> NewJob:
-        """The job with these options and its schedule; a first run in the past is remarked on."""
-        made = scheduled(job, schedule, now)._replace(
-            priority=self.priority,
-            max_attempts=self.max_attempts or job.max_attempts,
-        )
-        if made.run_at and made.run_at < now and self.at != "now":
-            output.note(f"{output.when(made.run_at)} is past: the job is due at once.")
-        return made
+def _wanted(  # noqa: PLR0913 -- one keyword per option
+    task_type: str,
+    payload: Json,
+    now: datetime,
+    *,
+    at: str | None,
+    priority: int,
+    max_attempts: int | None,
+    every: str | None = None,
+    lasting: str | None = None,
+    dedupe_key: str | None = None,
+) -> Wanted:
+    """The job that the options describe; a first run in the past is remarked on."""
+    if lasting and not every:
+        raise UsageError(ONLY_A_SERIES)
+    run_at = parse_time(at, now, what="time of --at") if at else None
+    if run_at and run_at < now and at != "now":
+        output.note(f"{output.when(run_at)} is past: the job is due at once.")
+    return Wanted(
+        task_type,
+        payload,
+        at=run_at,
+        every=parse_minutes(every, what="interval of --every") if every else None,
+        lasting=parse_duration(lasting, what="duration of --for") if lasting else None,
+        priority=priority,
+        max_attempts=max_attempts,
+        dedupe_key=dedupe_key or None,
+    )
 
 
 def _job_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -65,29 +78,20 @@ def _job_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--for", "lasting", metavar="DURATION", help="End the series this long after its first run.")
 @click.option("--dedupe-key", metavar="KEY", help="If a job of this key is active, answer with it instead.")
 @dry_run_option
-def enqueue(
-    session: Session,
-    task_type: str,
-    every: str | None,
-    lasting: str | None,
-    dedupe_key: str | None,
-    dry_run: bool,
-    **given: Any,
-) -> None:
+def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **given: Any) -> None:
     """Enqueue one job of TYPE and print it."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
-    options = JobOptions(**given)
-    drafted = draft(session.registry, task_type, parse_object(options.payload))._replace(dedupe_key=dedupe_key or None)
-    with session.database() as database, database.connection() as conn:
-        with conn.transaction(force_rollback=dry_run):
-            now = read_jobs.clock().run(conn)
-            new = options.applied(drafted, Schedule(options.at, every, lasting), now)
-            admit(conn, session.registry, task_type, [new.payload], recurring=bool(every), settings=session.settings)
-            enqueued = service.enqueue(conn, new, actor=session.actor)
-        effects = _effects(session, database, new) if dry_run else None
+    parsed = parse_object(payload)
+    session.registry.validate(task_type, parsed)  # before a database is started for a job that cannot be
+    with session.database() as database:
+        with database.connection() as conn:
+            wanted = _wanted(task_type, parsed, jobs.clock().run(conn), **given)
+            enqueued = service.create(
+                conn, session.registry, wanted, settings=session.settings, actor=session.actor, dry_run=dry_run
+            )
+        effects = _effects(session, database, wanted) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
     session.answer(data, [*lines, *output.section("A run would", output.facts(effects.items()) if effects else [])])
@@ -101,28 +105,39 @@ def enqueue(
 @click.option("--yes", is_flag=True, expose_value=False, help="Accepted as elsewhere; enqueueing does not need it.")
 @dry_run_option
 def enqueue_many(
-    session: Session, task_type: str, source: str | None, count: int | None, dry_run: bool, **given: Any
+    session: Session,
+    task_type: str,
+    payload: str,
+    source: str | None,
+    count: int | None,
+    dry_run: bool,
+    **given: Any,
 ) -> None:
     """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
-    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.queue.requests import admit  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
         raise UsageError("Say either --count N or --file JSONL.")
-    options = JobOptions(**given)
-    payloads = [parse_object(options.payload)] if source is None else _payloads(source)
-    drafts = _drafts(session, task_type, payloads) * (count or 1)
-    with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        now = read_jobs.clock().run(conn)
-        payloads = [job.payload for job in drafts]
-        admit(conn, session.registry, task_type, payloads, recurring=False, settings=session.settings)
-        schedule = Schedule(options.at)
-        jobs = [options.applied(job, schedule, now) for job in drafts]
-        ids = producer.enqueue_many(conn, jobs, actor=session.actor)
+    payloads = [parse_object(payload)] if source is None else _payloads(source)
+    session.registry.require(task_type)
+    with session.connection() as conn:
+        ids = service.create_many(
+            conn,
+            session.registry,
+            _wanted(task_type, {}, jobs.clock().run(conn), **given),
+            payloads,
+            copies=count or 1,
+            settings=session.settings,
+            actor=session.actor,
+            dry_run=dry_run,
+        )
     verb = "Would enqueue" if dry_run else "Enqueued"
-    data = {"enqueued": len(ids), "skipped": len(jobs) - len(ids), "ids": ids, "dry_run": dry_run}
-    session.answer(data, [f"{verb} {len(ids)} jobs of {task_type}."])
+    skipped = len(payloads) * (count or 1) - len(ids)
+    session.answer(
+        {"enqueued": len(ids), "skipped": skipped, "ids": ids, "dry_run": dry_run},
+        [f"{verb} {len(ids)} jobs of {task_type}."],
+    )
 
 
 @command("quick-sync")
@@ -141,31 +156,20 @@ def quick_sync(session: Session, kind: str, dry_run: bool) -> None:
     )
 
 
-def _effects(session: Session, database: Database, new: NewJob) -> Json | None:
+def _effects(session: Session, database: Database, wanted: Wanted) -> Json | None:
     """What a run would do, where the type can say so and this connection may look."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
     from jobdeck.core.worker.preview import effects  # noqa: PLC0415 -- imported on first use
 
-    job_type = session.registry.require(new.task_type)
+    job_type = session.registry.require(wanted.task_type)
     try:
-        return effects(job_type, new.payload, settings=session.settings, database=database)
+        return effects(job_type, wanted.payload, settings=session.settings, database=database)
     except psycopg.errors.InsufficientPrivilege:
         output.note("This role may not read what a preview needs; connect as a member of job_worker to see it.")
     except JobFailure as failure:
         output.note(f"A run would fail: {failure}")
     return None
-
-
-def _drafts(session: Session, task_type: str, payloads: list[Json]) -> list[NewJob]:
-    drafts = []
-    for number, payload in enumerate(payloads, start=1):
-        try:
-            drafts.append(draft(session.registry, task_type, payload))
-        except InvalidPayload as error:
-            where = f"Payload {number}: " if len(payloads) > 1 else ""
-            raise InvalidPayload(f"{where}{error}", error.problems) from None
-    return drafts
 
 
 def _payloads(source: str) -> list[Json]:
