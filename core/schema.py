@@ -11,13 +11,14 @@ from psycopg import sql
 
 from jobdeck.core.errors import Refused, SchemaMismatch
 from jobdeck.core.postgres.address import Address
+from jobdeck.core.postgres.refusals import REFUSED
 from jobdeck.core.redact import clean
 
 Connection = psycopg.Connection[Any]
 
 LOCK = 6_221_017_304
 """The advisory lock that keeps two installations apart; any number that nothing else uses."""
-REFUSED = "JD001"
+_INDEX = re.compile(r"^create (?:unique )?index if not exists (\w+)", re.MULTILINE)
 BEFORE = ("adoption", "predecessor")
 AFTER = ("original", "tables", "outbox", "campaigns", "alerts", "events", "roles")
 
@@ -32,6 +33,11 @@ def schema_text() -> str:
     if place.is_file():
         return place.read_text(encoding="utf-8")
     raise SchemaMismatch("This installation of Jobdeck lacks its schema.sql. Install Jobdeck again.")
+
+
+def declared_indexes() -> set[str]:
+    """The names of the indexes that `schema.sql` creates."""
+    return set(_INDEX.findall(schema_text()))
 
 
 def schema_version() -> int:

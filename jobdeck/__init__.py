@@ -33,6 +33,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobdeck.core.connect import open_database
     from jobdeck.core.errors import (
         Cancelled,
         ConfigurationError,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
         UnknownTaskType,
     )
     from jobdeck.core.model import Ticket
-    from jobdeck.core.postgres.database import open_database
     from jobdeck.core.queue.api import enqueue, enqueue_many
     from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
     from jobdeck.core.registry import load as load_types
@@ -96,7 +96,7 @@ _ELSEWHERE = {
     "enqueue_many": "queue.api:enqueue_many",
     "load_settings": "settings:load",
     "load_types": "registry:load",
-    "open_database": "postgres.database:open_database",
+    "open_database": "connect:open_database",
     **{name: f"registry:{name}" for name in ("Continue", "Done", "JobContext", "Payload", "job")},
 }
 """Where in `jobdeck.core` a name is; all others are errors."""

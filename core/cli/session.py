@@ -79,7 +79,7 @@ class Session:
         """
         from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
 
-        from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
         from jobdeck.core.schema import check_schema  # noqa: PLC0415 -- imported on first use
 
         with open_database(self.settings, application_name="jobdeck cli", max_size=max_size) as database:

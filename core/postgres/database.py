@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
@@ -20,29 +18,12 @@ from jobdeck.core.postgres.address import Address
 from jobdeck.core.postgres.jsonb import read
 from jobdeck.core.postgres.listener import Listener
 from jobdeck.core.postgres.pool import Pool
-from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from jobdeck.core.settings import Settings
-
-__all__ = [
-    "Capabilities",
-    "Connection",
-    "Database",
-    "Listener",
-    "Unreachable",
-    "actor",
-    "check_schema",
-    "database_label",
-    "install_schema",
-    "installed_version",
-    "open_database",
-    "schema_text",
-    "schema_version",
-]
 
 Connection = psycopg.Connection[Any]
 
@@ -258,69 +239,6 @@ class Database:
             return connection
         connection.close()
         return None
-
-
-@contextmanager
-def open_database(
-    settings: Settings,
-    *,
-    application_name: str,
-    read_only: bool = False,
-    min_size: int = 1,
-    max_size: int = 4,
-    connect: bool = True,
-) -> Iterator[Database]:
-    """The database that the settings name, else the embedded one with the schema installed; closed at the end.
-
-    Args:
-        settings: where `DATABASE_URL` and the state folder come from.
-        application_name: see `Database`, like the other three.
-        read_only: whether the server is to refuse writes.
-        min_size: how many unused connections are kept.
-        max_size: how many pooled connections there are at most.
-        connect: whether to make the first connection right away, so that a wrong address shows here.
-
-    Raises:
-        ConfigurationError: when the address cannot be read, the server is too old, or there is no address on
-            Windows.
-        DatabaseUnreachable: when nobody answers there.
-        EmbeddedPostgresError: when the embedded server cannot be started.
-    """
-    if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        with Database(
-            url,
-            application_name=application_name,
-            schema=settings.database_schema,
-            read_only=read_only,
-            min_size=min_size,
-            max_size=max_size,
-        ) as database:
-            if connect:
-                database.probe()
-            yield database
-        return
-
-    if sys.platform == "win32":
-        raise ConfigurationError("On Windows Jobdeck starts no Postgres of its own. Set DATABASE_URL to one.")
-    from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
-
-    with EmbeddedPostgres.open(settings.state_dir) as server:
-        with server.connect() as connection:
-            use_schema(connection, settings.database_schema)
-            if installed_version(connection) != schema_version():
-                install_schema(connection, schema=settings.database_schema)
-        with Database(
-            server.url,
-            application_name=application_name,
-            schema=settings.database_schema,
-            read_only=read_only,
-            min_size=min_size,
-            max_size=max_size,
-            label=EMBEDDED_LABEL,
-            revive=server.ensure_running,
-        ) as database:
-            yield database
 
 
 def use_schema(connection: Connection, schema: str) -> None:

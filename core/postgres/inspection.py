@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.rows import class_row
 
-from jobdeck.core.schema import schema_text
-
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     import psycopg
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 GROUPS: Final = ("viewer", "operator", "worker")
 """What the names of the group roles end with."""
 _DENIED: Final = re.compile(r"permission denied for (function|table|view) (\w+)")
-_INDEX: Final = re.compile(r"^create (?:unique )?index if not exists (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ def notify(conn: psycopg.Connection[Any], channel: str) -> None:
     conn.execute("SELECT pg_notify(%s, '')", (channel,))
 
 
-def diagnose(conn: psycopg.Connection[Any]) -> Diagnosis:
-    """Looks at the server under an installed schema."""
-    expected = set(_INDEX.findall(schema_text()))
+def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnosis:
+    """Looks at the server under an installed schema, which is to have these indexes."""
+    expected = set(indexes)
     present = dict(
         conn.execute(
             """

@@ -14,8 +14,8 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
-from jobdeck.core.queue.calls import refusals
 from jobdeck.core.read.filters import format_filter
 from jobdeck.core.read.rows import job_from
 

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from jobdeck.core.errors import Refused
+from jobdeck.core.postgres.refusals import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from jobdeck.core.model import Json
     from jobdeck.core.read.rows import Row
 
 Connection = psycopg.Connection[Any]
 
-_REFUSED = "JD001"
 _GIVE_WAY_SECONDS = 0.05
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Raises as `Refused` what the database refuses with a sentence, and values that it cannot store."""
-    try:
-        yield
-    except (psycopg.DataError, UnicodeEncodeError) as error:
-        reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        raise Refused(f"What was given cannot be stored: {reason or error}. Nothing was changed.") from None
-    except psycopg.Error as error:
-        if error.sqlstate == _REFUSED:
-            raise Refused(error.diag.message_primary or "The database refused.") from None
-        raise
 
 
 def rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> list[Row]:

@@ -16,7 +16,8 @@ from psycopg import sql
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Ticket
-from jobdeck.core.queue.calls import Connection, array, refusals, rows
+from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.queue.calls import Connection, array, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from jobdeck.core import registry
+from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
+from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
@@ -54,7 +55,7 @@ class LiveBackend:
         *,
         read_only: bool = False,
         worker: bool = False,
-        open_database: Callable[..., AbstractContextManager[Database]] = database.open_database,
+        open_database: Callable[..., AbstractContextManager[Database]] = connect.open_database,
     ) -> None:
         self._read_only = read_only
         self._settings = settings
@@ -275,7 +276,7 @@ class LiveBackend:
                     )
                 )
             with self._database.connection() as conn:
-                database.check_schema(conn)
+                check_schema(conn)
                 permissions = read_jobs.permissions().run(conn)
         embedded = self._settings.database_url is None
         if (embedded or self._autostart) and permissions.work and not self._read_only:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobdeck.core.cli.answers import IDS, MOST, act_in_bulk, answer_results, confirm, resolved
+from jobdeck.core.cli import answers
+from jobdeck.core.cli.answers import IDS, act_in_bulk, answer_results, confirm, resolved
 from jobdeck.core.cli.commands.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
@@ -152,7 +153,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
         raise UsageError(f"Say which jobs to {verb}: ids, or --filter, or --bulk.")
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
-        if again or len(found) > MOST:
+        if again or len(found) > answers.MOST:
             return act_in_bulk(
                 session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
             )
@@ -167,7 +168,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
 def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
-    return jobs.find_ids(conn, parse_filter(expression), limit=MOST + 1)
+    return jobs.find_ids(conn, parse_filter(expression), limit=answers.MOST + 1)
 
 
 def _wanted(job: Job, given: dict[str, Any], now: datetime) -> Wanted:

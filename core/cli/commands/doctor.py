@@ -34,7 +34,7 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 @command("doctor")
 def doctor(session: Session) -> int | None:
     """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
-    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.commands.doctor import messaging_findings  # noqa: PLC0415 -- imported on first use
 
     with (
@@ -117,7 +117,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         yield Finding("schema", Verdict.CRITICAL, str(error))
         return
     yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
-    found = inspection.diagnose(conn)
+    found = inspection.diagnose(conn, schema.declared_indexes())
     may = jobs.permissions().run(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
     yield Finding(

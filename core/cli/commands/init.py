@@ -35,7 +35,7 @@ def _prefix(context: click.Context, parameter: click.Parameter, prefix: str | No
 def init(session: Session, name: str | None, roles: bool, roles_prefix: str | None, dry_run: bool) -> None:
     """Install or upgrade the schema; safe to repeat, and over the original application's tables."""
     from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
     settings = session.settings.model_copy(update={"database_schema": name} if name else None)
     with (

@@ -86,7 +86,7 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
     Raises:
         EmbeddedPostgresError: Postgres is not installed or cannot be started.
     """
-    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
     from jobdeck.core.programme.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
@@ -174,7 +174,7 @@ def _misspelt(now: datetime) -> NewJob:
 
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
-    from jobdeck.core.postgres.database import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS

@@ -18,7 +18,7 @@ from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import Json  # noqa: TC001 -- dataclasses keep it as a value's type
-from jobdeck.core.queue import calls
+from jobdeck.core.postgres import refusals as database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -174,7 +174,7 @@ def refusals() -> Iterator[None]:
         Refused: the function refused, with its message.
         ConfigurationError: the database does not know the time zone `QUIET_TZ`.
     """
-    with calls.refusals():
+    with database.refusals():
         try:
             yield
         except psycopg.errors.InvalidParameterValue as error:

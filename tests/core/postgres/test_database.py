@@ -15,23 +15,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.postgres import database as database_module
 from jobdeck.core.postgres.binaries import server_account
-from jobdeck.core.postgres.database import (
-    Database,
-    actor,
-    check_schema,
-    install_schema,
-    installed_version,
-    open_database,
-    schema_text,
-    schema_version,
-)
+from jobdeck.core.postgres.database import Database, actor
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import one_moment, select
+from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import scratch_folder

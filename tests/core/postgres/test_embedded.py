@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from jobdeck.core.connect import open_database
 from jobdeck.core.errors import EmbeddedPostgresError
 from jobdeck.core.postgres import binaries
 from jobdeck.core.postgres.binaries import find_binaries, run_tool, server_account, wheel_folders
-from jobdeck.core.postgres.database import Database, open_database
+from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.embedded import LEAVING, EmbeddedPostgres
 from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
