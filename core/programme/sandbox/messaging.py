@@ -7,18 +7,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
 from jobdeck.core.programme.sandbox import sendgrid, twilio
+from jobdeck.core.programme.sandbox.rules import Seen
 
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
     from http.server import BaseHTTPRequestHandler
 
-    from jobdeck.core.programme.sandbox.rules import Rule
-    from jobdeck.core.programme.sandbox.server import Sandbox
+    from jobdeck.core.programme.sandbox.rules import Rule, Rules
 
 Reply = tuple[int, Any, dict[str, str]]
 
@@ -50,7 +52,24 @@ class _Request:
         return None
 
 
-def settings_env(sandbox: Sandbox) -> dict[str, str]:
+class Vendors(Protocol):
+    """What of the sandbox its mail and text vendors need."""
+
+    rules: Rules
+    sendgrid: sendgrid.SendGrid
+    twilio: twilio.Twilio
+    clock: Callable[[], float]
+    closing: threading.Event
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+
+    def note(self, seen: Seen) -> None:
+        """Keeps a request in the list of those received."""
+
+
+def settings_env(sandbox: Vendors) -> dict[str, str]:
     """The environment variables that make Jobdeck send mail and text messages to this sandbox."""
     base = f"http://127.0.0.1:{sandbox.port}"
     return {
@@ -67,7 +86,7 @@ def settings_env(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-def demo_settings(sandbox: Sandbox) -> dict[str, Any]:
+def demo_settings(sandbox: Vendors) -> dict[str, Any]:
     """Settings that send all messages to this sandbox, so that no message reaches a person."""
     variables = settings_env(sandbox)
     return {
@@ -90,7 +109,7 @@ def demo_settings(sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
+def serves(handler: BaseHTTPRequestHandler, sandbox: Vendors) -> bool:
     """Answers a request for the mail or text vendor; returns False for others, without reading them."""
     parts = urlsplit(handler.path)
     if not parts.path.startswith((sendgrid.PREFIX, twilio.PREFIX)):
@@ -105,8 +124,6 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
     )
     rule = sandbox.rules.strike(request.method, request.path, request.about)
     reply = _answer(sandbox, request, rule)
-    from jobdeck.core.programme.sandbox.server import Seen  # noqa: PLC0415 -- the server knows this module
-
     # Before the answer is sent, so that a client with the answer finds the request in the list.
     sandbox.note(Seen(request.method, request.path, None, reply[0] if reply else None))
     if reply is None:
@@ -116,7 +133,7 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Sandbox) -> bool:
     return True
 
 
-def _answer(sandbox: Sandbox, request: _Request, rule: Rule | None) -> Reply | None:
+def _answer(sandbox: Vendors, request: _Request, rule: Rule | None) -> Reply | None:
     """The answer, or None to cut the connection."""
     if rule is None:
         return _vendor(sandbox, request)
@@ -135,7 +152,7 @@ def _answer(sandbox: Sandbox, request: _Request, rule: Rule | None) -> Reply | N
     return broken.get(rule.fault, reply)
 
 
-def _vendor(sandbox: Sandbox, request: _Request) -> Reply:
+def _vendor(sandbox: Vendors, request: _Request) -> Reply:
     if request.is_mail:
         key = (request.authorization or "").removeprefix("Bearer ")
         path = request.path.removeprefix(sendgrid.PREFIX)
@@ -145,7 +162,7 @@ def _vendor(sandbox: Sandbox, request: _Request) -> Reply:
     return sandbox.twilio.answer(request.method, path, fields, request.authorization)
 
 
-def _failed(sandbox: Sandbox, request: _Request, rule: Rule) -> Reply:
+def _failed(sandbox: Vendors, request: _Request, rule: Rule) -> Reply:
     status = rule.status or 500
     headers = {}
     if rule.retry_after is not None:

@@ -165,3 +165,18 @@ class Rules:
                 if rule.matches(method, path, user) and rule.strikes():
                     return rule
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One received request. `user` is the requested user id; `status` is None if the connection was cut."""
+
+    method: str
+    path: str
+    user: str | None
+    status: int | None
+
+    @property
+    def mutating(self) -> bool:
+        """Whether the request may change something."""
+        return self.method != "GET"

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from jobdeck.core.programme.sandbox import messaging, messaging_sample, sample
 from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf, Reply
-from jobdeck.core.programme.sandbox.rules import Rule, Rules
+from jobdeck.core.programme.sandbox.rules import Rule, Rules, Seen
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import Twilio
 
@@ -26,21 +25,6 @@ if TYPE_CHECKING:
 
 TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
 LARGEST_REQUEST: Final = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One received request. `user` is the requested user id; `status` is None if the connection was cut."""
-
-    method: str
-    path: str
-    user: str | None
-    status: int | None
-
-    @property
-    def mutating(self) -> bool:
-        """Whether the request may change something."""
-        return self.method != "GET"
 
 
 class Sandbox:
