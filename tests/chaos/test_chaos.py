@@ -18,7 +18,8 @@ from psycopg import sql
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
-from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, until, working
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ class Process:
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=PATIENCE)
 
     def holds(self, conn: psycopg.Connection[Any]) -> set[int]:
         """The tokens of the runs it has going."""
@@ -160,7 +161,7 @@ def test_a_program_that_forgets_to_stop_its_worker_ends_all_the_same(
     database_url: str, conn: psycopg.Connection[Any]
 ) -> None:
     job = enqueue(conn, "chaos_nap", payload={"seconds": 600})
-    subprocess.run([sys.executable, "-c", FORGETFUL, database_url], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FORGETFUL, database_url], cwd=ROOT, check=True, timeout=PATIENCE)
     assert outcomes(conn, job.id) == ["released"]
 
 

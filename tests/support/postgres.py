@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
+from tests.support.waiting import PATIENCE
 
 ROLE = "jobdeck"
 MEMORY = Path("/dev/shm")  # noqa: S108 -- every folder in it is made by mkdtemp
@@ -146,7 +147,7 @@ class PostgresServer:
         """Stops the server for good and removes its folder."""
         if self._watchdog is not None and self._watchdog.stdin is not None:
             self._watchdog.stdin.close()
-            self._watchdog.wait(timeout=60)
+            self._watchdog.wait(timeout=PATIENCE)
         for folder in (self.folder, ON_DISK / f"{self.folder.name}-binaries"):
             shutil.rmtree(folder, ignore_errors=True)
 

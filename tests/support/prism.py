@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.support.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGES: Final = Path(__file__).parents[1] / "vendors" / "node_modules"
 PRISM: Final = PACKAGES / "@stoplight" / "prism-cli" / "dist" / "index.js"
 TWILIO: Final = PACKAGES / "@twilio-alpha" / "mcp" / "twilio-oai" / "spec" / "json" / "twilio_api_v2010.json"
-SECONDS: Final = 120.0
-"""Until a server that does not come up is given up."""
 
 
 def missing() -> str:
@@ -56,7 +56,7 @@ class Described:
     @property
     def url(self) -> str:
         """Where it listens."""
-        assert self._up.wait(SECONDS), self.said
+        assert self._up.wait(PATIENCE), self.said
         found = re.search(r"listening on (http://\S+)", self.said)
         assert found, self.said
         return found[1]

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, service
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,7 +209,7 @@ class Parallel:
         def run(place: int, step: Callable[[Connection], Any]) -> None:
             try:
                 with psycopg.connect(self._url, autocommit=True) as conn:
-                    barrier.wait(timeout=30)
+                    barrier.wait(timeout=PATIENCE)
                     outcomes[place] = step(conn)
             except Exception as error:  # noqa: BLE001 -- raised again in the test's own thread
                 outcomes[place] = error
@@ -217,7 +218,7 @@ class Parallel:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join(timeout=PATIENCE)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -225,7 +226,7 @@ class Parallel:
 
 
 def waits_for_a_lock(
-    conn: Connection, pid: int, *, unless: Callable[[], bool] = lambda: False, within: float = 30.0
+    conn: Connection, pid: int, *, unless: Callable[[], bool] = lambda: False, within: float = PATIENCE
 ) -> None:
     """Returns once the session stands and waits for a lock that another holds, or once it need not any more."""
     pause = threading.Event()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from jobdeck.core.queue import service
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.worker import Worker
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import psycopg
 
 ACTOR = "tester@local"
-PATIENCE = 30.0
 
 
 class Params(Payload):
@@ -68,15 +66,6 @@ def claimed(task_type: str = "test", payload: dict[str, Any] | None = None, **ch
         **changes,
     }
     return ClaimedJob(**given)
-
-
-def until(condition: Callable[[], Any], what: str = "the condition") -> None:
-    """Waits until something holds; fails the test when it takes unreasonably long."""
-    deadline = time.monotonic() + PATIENCE
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come about within {PATIENCE:.0f} s"
-        pause.wait(0.01)
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Self
 
 import pyte
 
+from tests.support.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 30.0
 SHELL = 'set -m; "$@"; exit $?'
 """A shell that gives each program the terminal, as a person's shell does."""
 SHELL_IN_SHELL = "set -m; sh -c '" + SHELL + "' sh \"$@\"; echo 'the outer shell is back'; read line"
@@ -93,7 +94,7 @@ class Terminal:
         self._master = -1
         if told:
             self.process.send_signal(signal.SIGHUP)
-        return self.process.wait(DEADLINE)
+        return self.process.wait(PATIENCE)
 
     def kill_shell(self, depth: int = 0) -> None:
         """Has the shell die without a word, or one so deep within it, and waits until its program has ended too."""
@@ -105,7 +106,7 @@ class Terminal:
             os.kill(shell, signal.SIGKILL)
             ended = select.poll()
             ended.register(handle, select.POLLIN)
-            assert ended.poll(DEADLINE * 1000), "the program has outlived its terminal"
+            assert ended.poll(PATIENCE * 1000), "the program has outlived its terminal"
         finally:
             os.close(handle)
 
@@ -132,7 +133,7 @@ class Terminal:
 
     def wait_for(self, there: str | Callable[[], bool]) -> None:
         """Reads until the screen shows a text or a condition holds."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while not (there in self.text if isinstance(there, str) else there()):
             assert time.monotonic() < deadline, f"{there!r} did not come; the screen shows:\n{self.text}"
             assert self.process.poll() is None, f"the program has ended; it wrote:\n{self.raw[-3000:]!r}"
@@ -140,7 +141,7 @@ class Terminal:
 
     def wait_for_end(self) -> int:
         """Reads until the program has ended, and returns its exit code."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < deadline, f"the program does not end; the screen shows:\n{self.text}"
             self.read(0.1)

@@ -11,7 +11,8 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, producer
-from tests.support.working import until, working
+from tests.support.waiting import until
+from tests.support.working import working
 from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
 
 if TYPE_CHECKING:

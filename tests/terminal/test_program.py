@@ -11,6 +11,7 @@ import pytest
 
 from jobdeck.tui.__main__ import main
 from jobdeck.tui.terminal.options import Arguments, command_of, parse, prepare_environment
+from tests.support.waiting import PATIENCE
 from tests.terminal.pty_terminal import ROOT, Terminal
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def test_a_moved_key_and_a_theme_of_the_configuration_file_are_used(environ: dic
 def run(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *JOBDECK, *arguments], cwd=ROOT, env={"PATH": "/usr/bin:/bin", "TERM": "xterm", **environ},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_a_command_does_not_import_textual(environ: dict[str, str]) -> None:
     code = "import sys, jobdeck.tui.__main__ as m; m.main(['types']); sys.exit('textual' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True,
-        timeout=60, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

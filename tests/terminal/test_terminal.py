@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.terminal.pty_terminal import DEADLINE, Terminal
+from tests.support.waiting import PATIENCE
+from tests.terminal.pty_terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Running(Terminal):
 
     def wait_until_quiet(self) -> None:
         """Waits until nothing has been written for half a second, and forgets the readings until then."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while self.read(0.5):
             assert time.monotonic() < deadline, "it does not stop writing"
         while select.select([self.reports], [], [], 0)[0]:

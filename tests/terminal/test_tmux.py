@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.working import until
-from tests.terminal.pty_terminal import DEADLINE, ROOT, Terminal
+from tests.support.waiting import PATIENCE, until
+from tests.terminal.pty_terminal import ROOT, Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def tmux(tmp_path: Path) -> Iterator[Callable[..., str]]:
     def run(*words: str) -> str:
         done = subprocess.run(
             [TMUX, "-S", socket, "-f", os.devnull, *words], cwd=ROOT, env=environ, capture_output=True, text=True,
-            check=True, timeout=DEADLINE,
+            check=True, timeout=PATIENCE,
         )  # fmt: skip
         return done.stdout
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.tui.text import playbook as text_playbook
+from tests.tui import quick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,3 +60,10 @@ def playbook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     text_playbook.blocks.cache_clear()
     yield
     text_playbook.blocks.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_textual() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quick.install(patch)
+        yield

@@ -16,6 +16,7 @@ import pytest
 from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.registry import Done
+from tests.support.waiting import PATIENCE
 from tests.support.working import a_worker, enqueue, job_type, outcomes, quick_settings
 
 if TYPE_CHECKING:
@@ -179,4 +180,4 @@ def test_the_sdk_is_imported_only_where_a_dsn_is_set() -> None:
         "Alerts(Settings()).close(); assert 'sentry_sdk' not in sys.modules; import jobdeck.core.worker.worker; "
         "assert 'sentry_sdk' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)

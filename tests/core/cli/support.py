@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psycopg import sql
 
 from jobdeck.core.cli.app import main
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,7 @@ def ran_alone(*arguments: str, **changes: str) -> Ran:
 
 def finish(process: subprocess.Popen[str]) -> Ran:
     """Waits for a process that was started."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert not any(line.startswith("Traceback") for line in err.splitlines())
     return Ran(process.returncode, out, err)
 

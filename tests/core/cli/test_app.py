@@ -16,6 +16,7 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, main
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 from tests.core.queue.test_roles import GROUPS
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,7 +184,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(monkeypatch: pytest.Monke
     with started("types", "--json") as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tests.core.handlers.mail_world import QUICK
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from uuid import UUID
 
     import psycopg
@@ -30,8 +30,6 @@ LEASE: dict[str, str] = {
     "JOBDECK_CONCURRENCY": "1",
 }
 """Under which a killed worker's job comes back at once."""
-
-PATIENCE = 120.0
 
 
 class Workers:
@@ -78,15 +76,6 @@ def workers(url: str, sandbox: Sandbox, folder: Path, **settings: Any) -> Iterat
         made.kill()
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Waits for something to become true, looking often."""
-    tick = threading.Event()
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE:.0f} s"
-        tick.wait(0.01)
-
-
 def job_is_gone(conn: psycopg.Connection[Any], job_id: UUID) -> bool:
     """Whether a job has left the queue: a one-time job does so when it has succeeded."""
     row = conn.execute("select status, last_error from job_queue where id = %s", (job_id,)).fetchone()
@@ -127,7 +116,7 @@ def kill_while_it_waits(crew: Workers, holder: psycopg.Connection[Any], conn: ps
         return found == (True,)
 
     crew.start()
-    wait_until(waits, "a statement that waits")
+    until(waits, "a statement that waits")
     crew.kill()
     conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where %s = any (pg_blocking_pids(pid))", held)
-    wait_until(lambda: not waits(), "the end of the connection")
+    until(lambda: not waits(), "the end of the connection")

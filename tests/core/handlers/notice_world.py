@@ -14,9 +14,10 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
-from tests.core.handlers.killing import Workers, wait_until
+from tests.core.handlers.killing import Workers
 from tests.core.handlers.mail_world import MailWorld, mail_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
+from tests.support.waiting import until
 from tests.support.working import a_worker
 
 if TYPE_CHECKING:
@@ -249,10 +250,10 @@ def work_through_a_kill(
     job = producer.enqueue(world.conn, new, actor="mara@local").job_id
     killed = kill_at(vendor, workers, number, moment)
     workers.start()
-    wait_until(killed, "the request")
+    until(killed, "the request")
     world.leases_end()
     workers.start()
-    wait_until(lambda: world.rows("select id from job_queue where id = %s", job) == [], "the end of the job")
+    until(lambda: world.rows("select id from job_queue where id = %s", job) == [], "the end of the job")
     runs = world.rows("select outcome from job_runs where job_id = %s order by run_token", job)
     return [run["outcome"] for run in runs]
 

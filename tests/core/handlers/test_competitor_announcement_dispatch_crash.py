@@ -9,7 +9,8 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.core.handlers.killing import job_is_gone, kill_at_request, wait_until, workers
+from tests.core.handlers.killing import job_is_gone, kill_at_request, workers
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +46,9 @@ def test_a_worker_killed_while_sendgrid_has_its_request(
     with workers(database_url, mail.sandbox, tmp_path) as crew:
         killed = kill_at_request(mail.sandbox, crew, number, moment)
         crew.start()
-        assert killed.wait(60)
+        assert killed.wait(PATIENCE)
         crew.start()
-        wait_until(lambda: job_is_gone(mail.conn, job), "the end of the job")
+        until(lambda: job_is_gone(mail.conn, job), "the end of the job")
     uncertain = judge(mail, campaign)
     assert len(uncertain) == (10 if number == 3 else 20)
     taken = {address for address in uncertain if address in mail.sandbox.sendgrid.accepted.counts()}
@@ -66,10 +67,10 @@ def test_ten_thousand_recipients_and_three_kills_at_random_moments(
         for third in range(3):
             crew.start()
             moment = third * 2500 + chance.randrange(300, 2300)
-            wait_until(lambda moment=moment: len(mail.sandbox.sendgrid.accepted) >= moment, "mail")  # type: ignore[misc]
+            until(lambda moment=moment: len(mail.sandbox.sendgrid.accepted) >= moment, "mail")  # type: ignore[misc]
             crew.kill()
         crew.start()
-        wait_until(lambda: job_is_gone(mail.conn, job), "the end of the job")
+        until(lambda: job_is_gone(mail.conn, job), "the end of the job")
     uncertain = judge(mail, campaign)
     in_flight = mail.row("select coalesce(sum(size), 0) as n from send_batches where state = 'uncertain'")["n"]
     assert len(uncertain) == in_flight <= 3 * 250

@@ -13,8 +13,9 @@ from jobdeck.core.programme.onboarding import laps
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
+from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
-from tests.support.working import enqueue, outcomes, until, working
+from tests.support.working import enqueue, outcomes, working
 
 if TYPE_CHECKING:
     import subprocess
@@ -79,7 +80,7 @@ def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: i
     settings = world.sandbox.settings_env() | SETTINGS | {"GAME_PLATFORM_CONCURRENCY": str(concurrency)}
     with worker_process(_url(world), folder, **settings) as process:
         trap.process = process
-        assert trap.sprung.wait(60), (folder / "worker.log").read_text()
+        assert trap.sprung.wait(PATIENCE), (folder / "worker.log").read_text()
 
 
 def _finished(world: World, job: UUID) -> None:

@@ -13,7 +13,7 @@ from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, TokenMissing
 from jobdeck.core.registry import Continue, Done, load
 from tests.core.handlers.world import World
-from tests.support.working import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.context import FakeContext

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
+from tests.support.waiting import until
 from tests.support.worker_process import worker_process
-from tests.support.working import enqueue, outcomes, until, working
+from tests.support.working import enqueue, outcomes, working
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -13,9 +13,10 @@ from jobdeck.core.errors import Cancelled, InvalidPayload, RetryLater
 from jobdeck.core.handlers import game_platform_totals_sweep as sweep
 from jobdeck.core.programme.sync import totals
 from jobdeck.core.registry import Continue, Done, load
-from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
+from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.world import T0, World
-from tests.support.working import enqueue, outcomes, until
+from tests.support.waiting import until
+from tests.support.working import enqueue, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,7 +246,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: 
             holder.rollback()
         assert _flagged(world) == 5 - done
         crew.start()
-        wait_until(lambda: job_is_gone(world.conn, job.id), "the end of the job")
+        until(lambda: job_is_gone(world.conn, job.id), "the end of the job")
     assert {_stats(world, person)["total_score"] for person in people} == {10}
     assert _flagged(world) == 0
     assert outcomes(world.conn, job.id) == ["lost", "succeeded"]

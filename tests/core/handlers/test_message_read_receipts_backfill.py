@@ -15,8 +15,9 @@ from jobdeck.core.programme.messaging import read_receipts as receipts
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Continue, Done
-from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, wait_until, workers
+from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(
             holder.rollback()
         assert count(world) == done
         crew.start()
-        wait_until(lambda: job_is_gone(world.conn, job), "the end of the job")
+        until(lambda: job_is_gone(world.conn, job), "the end of the job")
     assert count(world) == 7
     runs = world.rows("select outcome from job_runs where job_id = %s order by run_token", job)
     assert [run["outcome"] for run in runs] == ["lost", "succeeded"]

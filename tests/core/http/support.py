@@ -15,7 +15,8 @@ from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.registry import Done, Registry
 from tests.support.queue import OUT_OF_THE_WAY, advance
-from tests.support.working import job_type, quick_settings, until
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import job_type, quick_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ Json = dict[str, Any]
 SECRET = "a-secret-for-the-tests"
 METRICS = "a-token-for-the-tests"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
-PATIENCE = 30.0
 FINE = job_type("fine", lambda _params, _context: Done())
 
 

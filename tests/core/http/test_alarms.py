@@ -25,7 +25,8 @@ from tests.core.alerts.test_sentry import receiving
 from tests.core.http.support import opened, pass_time
 from tests.core.http.test_scheduler_health import announce, call
 from tests.support.queue import ACTOR, add, advance, claim, value
-from tests.support.working import enqueue, job_type, quick_settings, until, working
+from tests.support.waiting import until
+from tests.support.working import enqueue, job_type, quick_settings, working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

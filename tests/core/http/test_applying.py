@@ -20,7 +20,7 @@ from jobdeck.core.programme.messaging import outbox
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
 from tests.support.queue import value
-from tests.support.working import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,8 @@ from jobdeck.core.registry import Done
 from tests.core.cli.support import started
 from tests.core.http.support import BEARER, FINE, SECRET, answer_of, history, opened
 from tests.support.queue import rows, value
-from tests.support.working import enqueue, job_type, outcomes, status_of, until
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import enqueue, job_type, outcomes, status_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -269,11 +270,11 @@ def test_what_strangers_do_leaves_a_bounded_log(database_url: str) -> None:
         host, _, port = process.stdout.readline().strip().rpartition("//")[2].partition(":")
         burst((host, int(port)), 2000)
         for _ in range(300):
-            with socket.create_connection((host, int(port)), timeout=20) as connection:
+            with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
                 connection.sendall(b"nonsense\r\n\r\n")
                 answer_of(connection)
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "Traceback" not in log
     assert len(log.splitlines()) < 30
@@ -303,7 +304,7 @@ def burst(address: tuple[str, int], calls: int) -> None:
     ]
     for number in range(calls):
         method, path, body, headers = kinds[number % len(kinds)]
-        connection = http.client.HTTPConnection(*address, timeout=30)
+        connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

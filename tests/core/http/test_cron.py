@@ -14,7 +14,8 @@ from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, rows
-from tests.support.working import PATIENCE, enqueue, job_type, outcomes, status_of, until
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import enqueue, job_type, outcomes, status_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -18,6 +18,7 @@ import pytest
 
 from jobdeck.core.http.openapi import describe
 from tests.core.cli.test_docs import aliases, unknown_options
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ def audited(service: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from jobdeck.core.queue import operator
 from tests.core.http.support import METRICS, opened
 from tests.support.queue import ACTOR
+from tests.support.waiting import PATIENCE
 from tests.support.working import enqueue
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_on_an_address_of_their_own_metrics_are_there_and_nothing_else(database_
         assert door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"}).status == 404
         statuses = {}
         for path in ("/metrics", "/healthz", "/api/jobs/run"):
-            connection = http.client.HTTPConnection(*inside, timeout=20)
+            connection = http.client.HTTPConnection(*inside, timeout=PATIENCE)
             connection.request("GET", path)
             statuses[path] = connection.getresponse().status
             connection.close()

@@ -27,7 +27,7 @@ from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.core.http.support import METRICS, SECRET, opened
 from tests.support.queue import value
-from tests.support.working import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     import psycopg
@@ -136,7 +136,7 @@ def test_every_answer_is_one_that_is_described(
     end = time.monotonic() + SECONDS
     seen: set[tuple[str, str, int]] = set()
     with opened(database_url) as door:
-        line = http.client.HTTPConnection(*door.address, timeout=30)
+        line = http.client.HTTPConnection(*door.address, timeout=PATIENCE)
 
         def one(request: tuple[str, str, str, bytes, str, dict[str, str], bool]) -> None:
             path, method, target, body, media, headers, rightly = request

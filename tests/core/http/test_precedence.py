@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.http.support import opened, waiting
-from tests.support.working import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.core.http.support import Open

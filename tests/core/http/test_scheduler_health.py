@@ -12,7 +12,7 @@ from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.health import expect_trigger, health
 from tests.core.http.support import opened, pass_time
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
-from tests.support.working import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import psycopg

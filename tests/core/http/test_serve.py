@@ -20,7 +20,7 @@ from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
 from tests.core.queue.test_roles import People
 from tests.support.queue import ACTOR, value
-from tests.support.working import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     import psycopg
@@ -39,7 +39,7 @@ def address(process: subprocess.Popen[str]) -> tuple[str, int]:
 
 
 def call(where: tuple[str, int], path: str) -> int:
-    connection = http.client.HTTPConnection(*where, timeout=30)
+    connection = http.client.HTTPConnection(*where, timeout=PATIENCE)
     try:
         connection.request("GET", path, headers=BEARER)
         return connection.getresponse().status
@@ -57,7 +57,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
         assert call(where, "/healthz") == 200
         assert call(where, "/api/jobs/run") == 200
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert out == ""
     lines = [json.loads(line) for line in err.splitlines()]
@@ -68,7 +68,7 @@ def test_it_serves_until_a_signal_and_ends_in_order(
     assert [line for line in lines if line["message"] == "run succeeded" and line["run"]]
     assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(where, timeout=10)
+        socket.create_connection(where, timeout=PATIENCE)
 
 
 def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database_url: str, conn: Connection) -> None:
@@ -77,7 +77,7 @@ def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database
     with started(*ARGUMENTS, **settings, JOBDECK_DRAIN_SECONDS="0") as process:
         assert call(address(process), "/api/jobs/run") == 200
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert value(conn, "SELECT status FROM job_queue WHERE id = %s", job.id) == "pending"
     assert value(conn, "SELECT outcome FROM job_runs WHERE job_id = %s", job.id) == "released"
@@ -102,7 +102,7 @@ def test_the_door_is_loaded_only_where_it_is_opened() -> None:
         "import sys, jobdeck.core.cli.app, jobdeck.core.cli.commands.serve; "
         "assert not {'starlette', 'uvicorn', 'h11', 'jobdeck.core.http'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
 def test_a_member_of_job_worker_can_do_all_that_the_door_does(

@@ -19,7 +19,7 @@ from jobdeck.core.programme.vendors import email_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.core.http.support import opened, waiting
 from tests.support.queue import rows, value
-from tests.support.working import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import psycopg

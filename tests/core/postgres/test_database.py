@@ -28,14 +28,13 @@ from jobdeck.core.schema import check_schema, install_schema, installed_version,
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import scratch_folder
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.postgres import PostgresServer
-
-DEADLINE = 60.0
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_whoever_wants_more_than_the_pool_holds_waits_for_his_turn(database: Dat
             pids = {first.info.backend_pid, second.info.backend_pid}
             waiting = threads.submit(late)
             assert not arrived.wait(0.05)
-        assert waiting.result(DEADLINE) in pids
+        assert waiting.result(PATIENCE) in pids
 
 
 def test_an_error_in_the_callers_block_gives_the_connection_back(database: Database) -> None:
@@ -282,7 +281,7 @@ def test_a_listener_hears_its_channel_and_no_other(database: Database) -> None:
         assert listener.connected
         connection.execute("""NOTIFY "Job Queue", 'cancel'""")
         connection.execute("NOTIFY other, 'not for us'")
-        assert listener.wait(DEADLINE) == ["cancel"]
+        assert listener.wait(PATIENCE) == ["cancel"]
         assert listener.wait(0) == []
 
 
@@ -290,16 +289,16 @@ def test_waking_and_closing_a_listener_end_its_wait_at_once(database: Database) 
     with ThreadPoolExecutor(1) as threads:
         listener = database.listen("job_queue")
         for end in (listener.wake, listener.close):
-            waiting = threads.submit(listener.wait, DEADLINE)
+            waiting = threads.submit(listener.wait, PATIENCE)
             end()
-            assert waiting.result(DEADLINE / 2) == []
+            assert waiting.result(PATIENCE / 2) == []
         listener.close()
 
 
 def test_a_wake_before_the_wait_is_not_lost(database: Database) -> None:
     with database.listen("job_queue") as listener:
         listener.wake()
-        assert listener.wait(DEADLINE) == []
+        assert listener.wait(PATIENCE) == []
 
 
 def test_a_listener_survives_a_restart_and_says_that_it_may_have_missed_something(
@@ -307,10 +306,10 @@ def test_a_listener_survives_a_restart_and_says_that_it_may_have_missed_somethin
 ) -> None:
     with database.listen("job_queue") as listener:
         postgres.restart()
-        assert listener.wait(DEADLINE) == [""]
+        assert listener.wait(PATIENCE) == [""]
         with database.connection() as connection:
             connection.execute("NOTIFY job_queue, 'again'")
-        assert listener.wait(DEADLINE) == ["again"]
+        assert listener.wait(PATIENCE) == ["again"]
 
 
 def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
@@ -320,7 +319,7 @@ def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
     with database.listen("job_queue") as listener:
         assert not listener.connected
         postgres.start()
-        assert listener.wait(DEADLINE) == [""]
+        assert listener.wait(PATIENCE) == [""]
         assert listener.connected
 
 

@@ -26,12 +26,12 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.embedded import LEAVING, EmbeddedPostgres
 from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[3]
-DEADLINE = 60.0
 AS_ROOT = os.geteuid() == 0
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system shows no processes in /proc")
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root drops to another account")
@@ -91,16 +91,16 @@ class Client:
     def _line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"the client ended with {self.process.wait(DEADLINE)}"
+        assert line, f"the client ended with {self.process.wait(PATIENCE)}"
         return line
 
     def quit(self) -> None:
-        self.process.communicate(timeout=DEADLINE)
+        self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=DEADLINE)
+        self.process.communicate(timeout=PATIENCE)
 
 
 @contextmanager
@@ -162,11 +162,11 @@ def test_children_of_a_killed_postmaster_are_waited_for(state: Path) -> None:
         try:
             _kill_server(state)
             opening = threads.submit(EmbeddedPostgres.open, state)
-            _wait_for(lambda: _attempts_beside_dying_children(state) > 3)
+            until(lambda: _attempts_beside_dying_children(state) > 3)
             assert not opening.done()
         finally:
             os.kill(child, signal.SIGCONT)
-        with opening.result(DEADLINE) as reopened, reopened.connect() as again:
+        with opening.result(PATIENCE) as reopened, reopened.connect() as again:
             assert again.execute("SELECT answer FROM kept").fetchone() == (42,)
 
 
@@ -185,7 +185,7 @@ def test_a_database_in_use_starts_its_killed_server_again(state: Path) -> None:
         with database.connection() as connection:
             backend = connection.info.backend_pid
         _kill_server(state)
-        _wait_for(lambda: not _command(backend))
+        until(lambda: not _command(backend))
         with database.connection() as connection:
             assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
     assert _server_pid(state) is None
@@ -205,7 +205,7 @@ def test_a_stale_pid_that_now_belongs_to_another_process_is_no_obstacle(state: P
 def test_an_initdb_killed_half_way_is_done_over(scratch: Path) -> None:
     state = scratch / "state"
     with clients(1, lambda: Client(state)) as (client,):
-        _wait_for((state / "data.init" / "PG_VERSION").exists)
+        until((state / "data.init" / "PG_VERSION").exists)
         children = _children(client.process.pid)
         client.process.kill()
         for child in children:
@@ -222,14 +222,14 @@ def test_an_interrupt_while_the_server_starts_leaves_none_behind(state: Path) ->
         return ended or any("stop" in _command(child) for child in _children(client.process.pid))
 
     with clients(1, lambda: Client(state)) as (client,):
-        _wait_for(lambda: _server_pid(state) is not None)
+        until(lambda: _server_pid(state) is not None)
         pid = _server_pid(state)
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         client.process.send_signal(signal.SIGINT)
-        _wait_for(stops_the_server)
+        until(stops_the_server)
         os.kill(pid, signal.SIGCONT)
-        client.process.communicate(timeout=DEADLINE)
+        client.process.communicate(timeout=PATIENCE)
     assert _server_pid(state) is None
 
 
@@ -359,7 +359,7 @@ def test_ctrl_c_to_the_whole_process_group_spares_the_server_for_the_others(stat
             with EmbeddedPostgres.open(state) as server, server.connect() as connection:
                 os.killpg(first.process.pid, signal.SIGINT)
                 for client in (first, second):
-                    client.process.communicate(timeout=DEADLINE)
+                    client.process.communicate(timeout=PATIENCE)
                     assert client.process.returncode == 130
                 assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
     assert _server_pid(state) is None
@@ -372,7 +372,7 @@ def test_a_group_that_is_interrupted_together_leaves_no_server(state: Path) -> N
             second.ready()
             os.killpg(first.process.pid, signal.SIGINT)
             for client in (first, second):
-                client.process.communicate(timeout=DEADLINE)
+                client.process.communicate(timeout=PATIENCE)
     assert _server_pid(state) is None
 
 
@@ -496,7 +496,7 @@ def _stranger(*, zombie: bool) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(DEADLINE)
+        process.wait(PATIENCE)
 
 
 def _leave_pid_files(state: Path, pid: int) -> None:
@@ -519,10 +519,3 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
         return ""
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        os.sched_yield()

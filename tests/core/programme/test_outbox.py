@@ -32,6 +32,7 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -131,7 +132,7 @@ def test_two_claims_at_once_take_a_message_once(conn: Connection, database_url: 
 
     def work() -> None:
         with psycopg.connect(database_url, autocommit=True) as own:
-            start.wait(timeout=30)
+            start.wait(timeout=PATIENCE)
             for message in messages:
                 taken.extend(
                     one.id for one in outbox.claim(own, [message], lease_seconds=LEASE, job_id=JOB, run_token=TOKEN)

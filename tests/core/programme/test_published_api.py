@@ -13,6 +13,7 @@ from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors.sms import Sms, SmsClient
 from tests.core.handlers.mail_world import mail_settings
 from tests.support.prism import TWILIO, missing, narrowed, served
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ def test_the_description_refuses_what_it_does_not_have(
     described: Described, path: str, fields: dict[str, str], sign_in: bool
 ) -> None:
     answer = requests.post(
-        f"{described.url}/2010-04-01/{path}", data=fields, auth=(ACCOUNT, TOKEN) if sign_in else None, timeout=30
+        f"{described.url}/2010-04-01/{path}", data=fields, auth=(ACCOUNT, TOKEN) if sign_in else None, timeout=PATIENCE
     )
     answer.close()
     assert 400 <= answer.status_code < 500, answer.text

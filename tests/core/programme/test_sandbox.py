@@ -15,6 +15,7 @@ from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.programme.sandbox.metactf import MetaCtf
 from jobdeck.core.programme.sandbox.rules import FAULTS, Rule, Rules, parse_rule
 from jobdeck.core.programme.sandbox.server import TOKEN, Sandbox
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def sandbox() -> Iterator[Sandbox]:
 def _ask(
     sandbox: Sandbox, method: str, path: str, body: Any = None, token: str | None = TOKEN
 ) -> tuple[int, dict[str, str], Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=PATIENCE)
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(method, PREFIX + path, json.dumps(body) if body is not None else None, headers)

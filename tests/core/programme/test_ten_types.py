@@ -15,6 +15,7 @@ import pytest
 from jobdeck.core import registry
 from jobdeck.tui.text import playbook
 from tests.core.cli.support import ROOT, ran_alone
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     import psycopg
@@ -80,7 +81,7 @@ def test_without_its_file_a_type_is_gone_everywhere_and_the_rest_is_as_before(
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "DATABASE_URL": database_url,
                  "XDG_CONFIG_HOME": str(tmp_path), "JOBDECK_STATE_DIR": str(tmp_path / "state")},
-            capture_output=True, text=True, check=True, timeout=120,
+            capture_output=True, text=True, check=True, timeout=PATIENCE,
         )  # fmt: skip
     finally:
         file.with_suffix(".away").rename(file)

@@ -37,6 +37,7 @@ from tests.support.queue import (
     value,
     waits_for_a_lock,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -364,7 +365,7 @@ class Waiting:
     def finish_after(self, conn: Connection) -> None:
         """Commits what the retry waits for, and lets it end."""
         conn.execute("COMMIT")
-        self.thread.join(timeout=30)
+        self.thread.join(timeout=PATIENCE)
         conn.execute("BEGIN")
         if self.error:
             raise self.error
@@ -400,7 +401,7 @@ class TestCancel:
         with psycopg.connect(database_url, autocommit=True) as listener:
             listener.execute('LISTEN "public.job_queue"')
             operator.cancel(conn, [job_id], actor=ACTOR)
-            assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == ["cancel"]
+            assert [notice.payload for notice in listener.notifies(timeout=PATIENCE, stop_after=1)] == ["cancel"]
 
     def test_a_failed_job_is_dismissed_and_remembers_how_it_ended(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")

@@ -19,7 +19,8 @@ from jobdeck.core.queue.bulk_model import Bulk, Share
 from jobdeck.core.read.filters import parse_filter
 from tests.core.queue.test_roles import People
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
-from tests.support.working import until, working
+from tests.support.waiting import until
+from tests.support.working import working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

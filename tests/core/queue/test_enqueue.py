@@ -25,6 +25,7 @@ from tests.support.queue import (
     rows,
     value,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from typing import Any
@@ -118,7 +119,7 @@ def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_u
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
-        payloads = [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)]
+        payloads = [notice.payload for notice in listener.notifies(timeout=PATIENCE, stop_after=1)]
         payloads += [notice.payload for notice in listener.notifies(timeout=0)]
     assert payloads == [""]
 

@@ -36,6 +36,7 @@ from tests.support.queue import (
     value,
     waits_for_a_lock,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -356,7 +357,7 @@ class TestBlockers:
                     assert operator.cancel(conn, [second.id], actor=ACTOR)[0].ok
                 else:
                     assert operator.edit(conn, second.id, changes={"priority": 1}, actor=ACTOR).ok
-            thread.join(timeout=30)
+            thread.join(timeout=PATIENCE)
         assert [answer.recorded.value for answer in answers] == [outcome]
         reap(conn)
         row = job_row(conn, second.id)
@@ -386,7 +387,7 @@ class TestDedupeUnderContention:
                 first = add(conn, dedupe_key="sync")
                 thread.start()
                 waits_for_a_lock(conn, other.info.backend_pid)
-            thread.join(timeout=30)
+            thread.join(timeout=PATIENCE)
         (answer,) = answers
         assert answer.created is taken_back
         assert (answer.job_id == first.id) is not taken_back

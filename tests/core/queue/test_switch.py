@@ -27,6 +27,7 @@ from tests.support.queue import (
     run_once,
     value,
 )
+from tests.support.waiting import PATIENCE
 
 MINUTE = timedelta(minutes=1)
 
@@ -250,7 +251,7 @@ def test_resuming_wakes_idle_workers(conn: Connection, database_url: str) -> Non
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')
         operator.resume(conn, actor=ACTOR)
-        assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
+        assert len(list(listener.notifies(timeout=PATIENCE, stop_after=1))) == 1
 
 
 def test_a_series_goes_on_at_its_own_slots_after_a_pause(conn: Connection) -> None:

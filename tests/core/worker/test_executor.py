@@ -22,7 +22,8 @@ from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Runner
-from tests.support.working import claimed, enqueue, job_type, quick_settings, until
+from tests.support.waiting import until
+from tests.support.working import claimed, enqueue, job_type, quick_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,6 +25,7 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.executor import Slots
 from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
+from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
     a_worker,
@@ -35,7 +36,6 @@ from tests.support.working import (
     outcomes,
     quick_settings,
     status_of,
-    until,
     working,
 )
 
@@ -66,7 +66,7 @@ class Gate:
 
     def wait_for(self, runs: int = 1) -> None:
         for _ in range(runs):
-            assert self.entered.acquire(timeout=30)
+            assert self.entered.acquire(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -385,7 +385,7 @@ def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
 def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, gate: Gate) -> None:
     enqueue(conn, "gate", max_attempts=1)
     with working(database_url, job_type("gate", gate, timeout=0.1)):
-        assert gate.told_to_stop.wait(30)
+        assert gate.told_to_stop.wait(PATIENCE)
         until(lambda: outcomes(conn) == ["failed"])
 
 
@@ -395,7 +395,7 @@ def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_ur
         gate.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=3600)
-        assert gate.told_to_stop.wait(30)
+        assert gate.told_to_stop.wait(PATIENCE)
         until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
     assert status_of(conn, job.id) == "pending"
 
@@ -454,7 +454,7 @@ def test_a_worker_that_cannot_renew_stops_its_handlers(
     enqueue(conn, "gate")
     with working(database_url, job_type("gate", gate), settings=quick_settings(lease_seconds=1)):
         gate.wait_for()
-        assert gate.told_to_stop.wait(30)
+        assert gate.told_to_stop.wait(PATIENCE)
 
 
 def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
@@ -465,7 +465,7 @@ def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
     slots.start()
     now = time.monotonic()
     slots.put([RunContext(claimed(), runner.resources, 0.0, now)])
-    context = done.get(timeout=30)
+    context = done.get(timeout=PATIENCE)
     slots.close()
     assert context is not None
     assert context.result is not None
@@ -482,7 +482,7 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
     def handler(params: Any, ctx: Any) -> None:
         ctx.progress(3, 10, "on the way")
         ctx.log.info("third item")
-        release.wait(30)
+        release.wait(PATIENCE)
 
     job = enqueue(conn, "followed")
 
@@ -591,7 +591,7 @@ def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: C
         until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,), "the worker's row")
         until(lambda: worker.status.succeeded == 1)
         worker.stop()
-        assert worker.wait(30)
+        assert worker.wait(PATIENCE)
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("w7")], "the last thread")
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 

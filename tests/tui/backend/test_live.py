@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import SimpleNamespace
@@ -21,9 +20,10 @@ from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from jobdeck.core.registry import Admission
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 ALL = Request(Filter())
-DEADLINE = 30.0
 
 
 class Nothing(Payload):
@@ -101,13 +100,6 @@ def backend_of(settings: Settings, *, read_only: bool = False, worker: bool = Fa
         yield backend
     finally:
         backend.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 def test_the_first_view_connects_and_brings_session_and_snapshot(
@@ -280,13 +272,13 @@ def test_the_embedded_worker_runs_jobs_and_is_stopped_when_its_jobs_have_ended(
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
-        assert gate.started.wait(DEADLINE)
+        assert gate.started.wait(PATIENCE)
         until(lambda: backend.worker().running == 1)
         stopping = threading.Thread(target=backend.stop_worker, args=(None,))
         stopping.start()
         until(lambda: backend.worker().state == "draining")
         gate.open.set()
-        stopping.join(DEADLINE)
+        stopping.join(PATIENCE)
         assert backend.worker().state == "off"
         assert backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
 
@@ -295,7 +287,7 @@ def test_handing_back_puts_the_job_back_with_its_attempt(settings: Settings, con
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
-        assert gate.started.wait(DEADLINE)
+        assert gate.started.wait(PATIENCE)
         assert not backend.stop_worker(0.0)
         (job,) = backend.view(ALL).snapshot.page.jobs
         assert (job.status, job.attempts) == (Status.PENDING, 0)
@@ -308,7 +300,7 @@ def test_closing_drains_the_worker_and_hands_back_what_does_not_end(
     hasty = settings.model_copy(update={"drain_seconds": 0.0})
     with backend_of(hasty, worker=True) as backend:
         backend.view(ALL)
-        assert gate.started.wait(DEADLINE)
+        assert gate.started.wait(PATIENCE)
     left = conn.execute("SELECT status, attempts FROM job_queue WHERE id = %s", [job.id]).fetchone()
     assert left == ("pending", 0)
 

@@ -11,7 +11,7 @@ from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer, service
 from jobdeck.tui.backend.protocol import Request
-from tests.support.working import until
+from tests.support.waiting import PATIENCE, until
 from tests.tui.backend.test_live import ALL, Connection, Gate, backend_of, gate, settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn:
     producer.enqueue(conn, NewJob("unheard_of"), actor="a")
     with backend_of(settings, worker=True) as backend:
         backend.view(ALL)
-        assert gate.started.wait(30)
+        assert gate.started.wait(PATIENCE)
         until(lambda: backend.worker().id in {worker.id for worker in backend.fleet().workers}, "the worker's own row")
         told = backend.fleet()
         assert [job.task_type for job in told.running] == ["test_wait"]

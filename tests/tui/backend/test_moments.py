@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from textual import _time, events
 from textual._callback import invoke
 
+from tests.support.waiting import becomes
 from tests.tui.sample import sample
 from tests.tui.screens.test_pages import KEYS
 from tests.tui.support import SMALL, dashboard, failed, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-DEADLINE: Final = 30.0
 
 
 @pytest.mark.parametrize("page", [*KEYS, "job"])
@@ -65,5 +64,5 @@ async def test_a_process_that_was_held_up_when_it_set_a_timer_goes_on_reading(mo
         monkeypatch.setattr(_time, "get_time", lambda: float(next(hours)))
         before = len(backend.requests)
         monkeypatch.setattr(app, "link_changed", lambda: read.set() if len(backend.requests) > before + 3 else None)
-        await asyncio.wait_for(read.wait(), DEADLINE)
+        await becomes(read.is_set, "another reading")
         monkeypatch.undo()

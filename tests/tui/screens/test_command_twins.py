@@ -6,12 +6,10 @@ and compares what both hold then.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 import shlex
 import signal
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID
 from tests.core.cli.support import HANDLERS, environment, started
+from tests.support.waiting import PATIENCE, becomes
 from tests.tui.live import live
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from tests.tui.live import Desk
 
 Connection = psycopg.Connection[Any]
-DEADLINE = 60.0
 
 WAY: dict[Scope, tuple[str, ...]] = {
     "list": (), "detail": ("enter",), "health": ("h",), "errors": ("e",), "workers": ("m",), "audit": ("o",),
@@ -310,13 +308,13 @@ async def test_the_worker_inside_and_its_command_run_what_is_due(
     async with live(settings) as desk:
         await desk.press("W")
         shown = desk.twin
-        await until(lambda: empty(twins.one))
+        await becomes(lambda: empty(twins.one))
         await desk.press("W")
     environment(monkeypatch, tmp_path, twins.other)
     with started(*shlex.split(shown)[1:]) as process:
-        await until(lambda: empty(twins.other))
+        await becomes(lambda: empty(twins.other))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE) == 0
+        assert process.wait(PATIENCE) == 0
         process.communicate()
     assert twins.outcome(twins.other) == twins.outcome(twins.one)
 
@@ -324,13 +322,6 @@ async def test_the_worker_inside_and_its_command_run_what_is_due(
 def empty(url: str) -> bool:
     with psycopg.connect(url) as conn:
         return conn.execute("SELECT FROM job_queue").fetchone() is None
-
-
-async def until(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not there():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 READING: dict[Scope, str] = {

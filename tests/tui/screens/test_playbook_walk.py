@@ -23,6 +23,7 @@ from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
+from tests.support.waiting import PATIENCE
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
 
     from tests.tui.backend.test_live import Connection
-
-DEADLINE = 60.0
 
 
 class Vendor:
@@ -71,7 +70,7 @@ class Desk:
 
     async def until(self, there: str | Callable[[], object], *keys: str) -> None:
         """Waits for a text on the screen, or for a condition; presses keys while waiting."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while not (there in self.text if isinstance(there, str) else there()):
             assert time.monotonic() < deadline, f"{there} did not come; the screen shows:\n{self.text}"
             await self.press(*keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from textual.widgets import Input
 from jobdeck.core.model import Status
 from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.terminal.type_ahead import TypeAhead
+from tests.support.waiting import becomes
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import Deck, dashboard, failed, make_app
 
@@ -146,7 +146,4 @@ async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_mo
         type_at_once(deck.app, "jj")
         await deck.pilot.pause()
         assert deck.table.cursor == 1
-        deadline = time.monotonic() + 10
-        while deck.table.cursor != 2:
-            assert time.monotonic() < deadline
-            await deck.pilot.pause(0.05)
+        await becomes(lambda: deck.table.cursor == 2, "the effect of the second key")

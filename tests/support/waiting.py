@@ -1,0 +1,35 @@
+"""How tests wait: for a condition, and so long that only something that never comes about reaches the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 180.0
+PAUSE = 0.01
+
+
+def until(condition: Callable[[], Any], what: str | Callable[[], str] = "the condition") -> None:
+    """Waits until the condition holds. `what`, or what it returns, is in the message of a test that waits in vain."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, _in_vain(what)
+        pause.wait(PAUSE)
+
+
+async def becomes(condition: Callable[[], Any], what: str | Callable[[], str] = "the condition") -> None:
+    """The same while an event loop goes on."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, _in_vain(what)
+        await asyncio.sleep(PAUSE)
+
+
+def _in_vain(what: str | Callable[[], str]) -> str:
+    return f"{what if isinstance(what, str) else what()} did not come about within {PATIENCE:.0f} s"
