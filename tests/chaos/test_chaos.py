@@ -42,7 +42,7 @@ class Process:
             "XDG_CONFIG_HOME": str(log.parent),
             "JOBDECK_STATE_DIR": str(log.parent / "state"),
             "JOBDECK_HANDLERS": "tests.chaos.jobs",
-            "JOBDECK_LEASE_SECONDS": "2",
+            "JOBDECK_LEASE_SECONDS": "8",
             "JOBDECK_HEARTBEAT_SECONDS": "0.5",
             "JOBDECK_RETRY_BASE_SECONDS": "0",
             "JOBDECK_CONCURRENCY": "4",

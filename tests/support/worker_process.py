@@ -9,24 +9,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
+
+from tests.support.waiting import until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 
+STANDING = {
+    "JOBDECK_LEASE_SECONDS": "60", "JOBDECK_HEARTBEAT_SECONDS": "0.3", "JOBDECK_RETRY_BASE_SECONDS": "0"
+}  # fmt: skip
+"""The lease outlasts every pause of a busy machine: a test that kills a worker ends it by hand, with `bury`."""
+
+
+def bury(url: str) -> None:
+    """Does for a killed worker what the server and time would: its sessions end, and then its leases.
+
+    The next worker takes its jobs back with the first pass of the reaper, which is at its start.
+    """
+    with psycopg.connect(url, autocommit=True) as conn:
+
+        def sessions() -> int:
+            return conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'jobdeck cli'"
+            ).rowcount
+
+        until(lambda: not sessions(), "the end of the worker's sessions")
+        conn.execute("UPDATE job_queue SET lease_expires_at = clock_timestamp() WHERE status = 'running'")
+
 
 @contextmanager
 def worker_process(url: str, folder: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One `python -m core worker` with a short lease; it is killed at the end if it still lives."""
+    """One `python -m core worker`; it is killed at the end if it still lives."""
     environment = {
         **os.environ,
         "DATABASE_URL": url,
         "PYTHONPATH": str(ROOT),
         "XDG_CONFIG_HOME": str(folder),
         "JOBDECK_STATE_DIR": str(folder / "state"),
-        "JOBDECK_LEASE_SECONDS": "1.5",
-        "JOBDECK_HEARTBEAT_SECONDS": "0.5",
-        "JOBDECK_RETRY_BASE_SECONDS": "0",
+        **STANDING,
         **settings,
     }
     with (folder / "worker.log").open("ab") as output:

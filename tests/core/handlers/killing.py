@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tests.core.handlers.mail_world import QUICK
 from tests.support.waiting import PATIENCE, until
+from tests.support.worker_process import STANDING, bury
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +24,19 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
-LEASE: dict[str, str] = {
-    "JOBDECK_LEASE_SECONDS": "1.0",
-    "JOBDECK_HEARTBEAT_SECONDS": "0.3",
-    "JOBDECK_RETRY_BASE_SECONDS": "0",
-    "JOBDECK_CONCURRENCY": "1",
-}
-"""Under which a killed worker's job comes back at once."""
 
 
 class Workers:
     """Starts workers against one database and one sandbox, and kills them."""
 
     def __init__(self, url: str, sandbox: Sandbox, folder: Path, **settings: Any) -> None:
+        self._url = url
         self._environment = {
             **os.environ,
             **sandbox.settings_env(),
             **{name: str(value) for name, value in (QUICK | settings).items()},
-            **LEASE,
+            **STANDING,
+            "JOBDECK_CONCURRENCY": "1",
             "PYTHONPATH": str(ROOT),
             "DATABASE_URL": url,
             "XDG_CONFIG_HOME": str(folder),
@@ -60,10 +56,11 @@ class Workers:
         )
 
     def kill(self) -> None:
-        """Ends the worker at once, as a power cut would."""
+        """Ends the worker at once, as a power cut would, and its leases, so that the next one can go on."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(timeout=PATIENCE)
+            bury(self._url)
 
 
 @contextmanager
@@ -118,5 +115,3 @@ def kill_while_it_waits(crew: Workers, holder: psycopg.Connection[Any], conn: ps
     crew.start()
     until(waits, "a statement that waits")
     crew.kill()
-    conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where %s = any (pg_blocking_pids(pid))", held)
-    until(lambda: not waits(), "the end of the connection")

@@ -14,7 +14,7 @@ from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
 from tests.support.waiting import PATIENCE, until
-from tests.support.worker_process import worker_process
+from tests.support.worker_process import STANDING, bury, worker_process
 from tests.support.working import enqueue, outcomes, working
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tests.core.handlers.world import World
 
 SETTINGS = {
-    "JOBDECK_LEASE_SECONDS": "1.5",
-    "JOBDECK_HEARTBEAT_SECONDS": "0.5",
-    "JOBDECK_RETRY_BASE_SECONDS": "0",
+    **STANDING,
     "GAME_PLATFORM_RATE_PER_SECOND": "1000",
 }
 
@@ -81,6 +79,7 @@ def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: i
     with worker_process(_url(world), folder, **settings) as process:
         trap.process = process
         assert trap.sprung.wait(PATIENCE), (folder / "worker.log").read_text()
+    bury(_url(world))
 
 
 def _finished(world: World, job: UUID) -> None:
