@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.examples import examples
 from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything
 
@@ -25,7 +26,7 @@ FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "DATABASE_URL", "META_C
 def _forget_the_machine() -> None:
     """Takes out of the environment whatever would make a test behave differently on another machine."""
     for name in list(os.environ):
-        ours = name.startswith("TEXTUAL_SNAPSHOT_")  # set for the test processes by the one that started them
+        ours = name.startswith(("TEXTUAL_SNAPSHOT_", "JOBDECK_TEST_"))  # set for the test processes
         if not ours and (name in FOREIGN_NAMES or name.startswith(FOREIGN_PREFIXES)):
             del os.environ[name]
     os.environ.update(TZ="UTC", LC_ALL="C.UTF-8")
@@ -34,7 +35,9 @@ def _forget_the_machine() -> None:
 
 _forget_the_machine()
 # How long an example takes, or is in the making, says something of the machine and nothing of what is tested.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "house", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("house")
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.terminal.test_terminal import Running
 from tests.tui.hostile import harmful
 
+pytestmark = pytest.mark.slow
+
 ENOUGH: Final = 10_000
 COLOUR: Final = r"[34]8;(?:5;\d{1,3}|2;\d{1,3};\d{1,3};\d{1,3})"
 LOOK: Final = re.compile(rf"\x1b\[(?:0|(?:[1-9];)*{COLOUR}(?:;{COLOUR})?)m")

@@ -90,6 +90,7 @@ def deletions(conn: Connection) -> int:
     return int(row[0])
 
 
+@pytest.mark.slow
 def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_and_it_goes_on(
     unfinished: Bulk, conn: Connection, environ: dict[str, str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_a
     assert left(conn) == MANY
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_with_it_and_the_result_is_there_to_be_read(
     unfinished: Bulk, conn: Connection, database_url: str, environ: dict[str, str]
 ) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 TMUX = shutil.which("tmux")
 PROGRAM = ("-m", "tests.terminal.program")
 OSC_52 = b"\x1b]52;c;"

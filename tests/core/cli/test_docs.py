@@ -111,9 +111,11 @@ def test_the_configuration_table_tells_the_defaults() -> None:
             assert told == str(default).lower() or told == str(default), name
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))], ids=lambda page: page.name
-)
-def test_every_link_between_documents_leads_somewhere(page: Path) -> None:
-    targets = LINK.findall(page.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+def test_every_link_between_documents_leads_somewhere() -> None:
+    dead = [
+        f"{page.name}: {target}"
+        for page in (*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md")))
+        for target in LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert dead == []

@@ -14,7 +14,6 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
-from tests.core.handlers.killing import Workers
 from tests.core.handlers.mail_world import MailWorld, mail_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
 from tests.support.waiting import until
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     import pytest
 
     from jobdeck.core.registry import Continue
+    from tests.core.handlers.killing import Workers
     from tests.support.context import FakeContext
 
 Json = dict[str, Any]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.core.handlers.mail_world import MailWorld
 
 
+pytestmark = pytest.mark.slow
+
+
 def enqueue(mail: MailWorld, campaign: UUID, **payload: Any) -> UUID:
     new = NewJob("competitor_announcement_dispatch", {"campaignId": str(campaign), **payload}, max_attempts=25)
     return producer.enqueue(mail.conn, new, actor="mara@local").job_id

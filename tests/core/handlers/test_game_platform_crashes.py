@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.sandbox.metactf import Reply
     from tests.core.handlers.world import World
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     **STANDING,
     "GAME_PLATFORM_RATE_PER_SECOND": "1000",

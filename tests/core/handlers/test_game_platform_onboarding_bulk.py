@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+import pytest
+
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
 from tests.support.waiting import until
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from tests.core.handlers.world import World
+
+pytestmark = pytest.mark.slow
 
 COMPETITORS = int(os.environ.get("ONBOARDING_COMPETITORS", "250"))
 RATE = os.environ.get("ONBOARDING_RATE", "100")

@@ -232,6 +232,7 @@ def test_a_killed_sweep_of_everybody_goes_on_from_its_checkpoint(world: World, m
     assert {_stats(world, person)["total_score"] for person in people} == {10}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 2])
 def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: str, tmp_path: Path, done: int) -> None:
     people = sorted(_people(world, 5))

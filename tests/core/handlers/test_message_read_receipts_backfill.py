@@ -161,6 +161,7 @@ def test_a_run_that_dies_is_finished_by_the_next(
     assert output["inserted"] == (5 if after else 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 2])
 def test_a_killed_worker_leaves_the_rest_to_another(
     world: NoticeWorld, database_url: str, tmp_path: Path, done: int

@@ -226,6 +226,7 @@ def test_a_worker_that_dies_at_any_point_leaves_nobody_probed_twice_or_forgotten
     assert statuses(world) == ["pending"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_worker_killed_while_sendgrid_has_its_request(

@@ -276,6 +276,7 @@ def test_a_worker_that_dies_at_any_point_leaves_nobody_told_twice_or_forgotten(
     nobody_twice(world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(("vendor", "number"), [("sendgrid", 1), ("sendgrid", 3), ("twilio", 2)])
 def test_a_worker_killed_while_a_provider_has_its_request(

@@ -24,6 +24,7 @@ from jobdeck.core.worker.worker import Worker
 from tests.core.alerts.test_sentry import receiving
 from tests.core.http.support import opened, pass_time
 from tests.core.http.test_scheduler_health import announce, call
+from tests.support.examples import examples
 from tests.support.queue import ACTOR, add, advance, claim, value
 from tests.support.waiting import until
 from tests.support.working import enqueue, job_type, quick_settings, working
@@ -275,10 +276,11 @@ ERRORS = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_errors_group_in_sentry_as_they_do_in_the_list_of_errors(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn:
 
-        @settings(max_examples=400, deadline=None, database=None)
+        @settings(max_examples=examples(400), deadline=None, database=None)
         @given(st.none() | TEXTS, st.none() | ERRORS)
         def check(kind: str | None, error: str | None) -> None:
             assert fingerprint(kind, error) == value(conn, "SELECT job_error_fingerprint(%s, %s)", kind, error)

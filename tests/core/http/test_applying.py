@@ -19,6 +19,7 @@ from jobdeck.core.programme import webhook_applier
 from jobdeck.core.programme.messaging import outbox
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
+from tests.support.examples import examples
 from tests.support.queue import value
 from tests.support.waiting import until
 
@@ -86,8 +87,9 @@ class World:
         ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_together_ends_as_one_by_one_in_any_order(conn: Connection) -> None:
-    @settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(80), deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(STORIES, st.data())
     def check(story: list[tuple[str, int, str | None]], data: st.DataObject) -> None:
         together, singly = World(conn), World(conn)

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
+import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, Phase, given, settings
@@ -31,7 +32,6 @@ from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     import psycopg
-    import pytest
 
     from tests.core.http.support import Open
 
@@ -130,6 +130,7 @@ def signed(door: Open, path: str, target: str, body: bytes) -> dict[str, str]:
     return {}
 
 
+@pytest.mark.slow
 def test_every_answer_is_one_that_is_described(
     database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

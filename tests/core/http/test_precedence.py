@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.http.support import opened, waiting
+from tests.support.examples import examples
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -149,10 +151,11 @@ def deliver(door: Open, conn: Connection, requests: list[list[Json]]) -> None:
         until(lambda: not waiting(conn), "applying")
 
 
+@pytest.mark.thorough
 def test_recipients_end_as_the_precedence_says_whatever_the_order(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
 
-        @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=examples(60), deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
         @given(HAPPENINGS, st.data())
         def check(happenings: list[Happening], data: st.DataObject) -> None:
             campaign = Campaign(conn)

@@ -114,6 +114,7 @@ def clients(count: int, make: Callable[[], Client]) -> Iterator[list[Client]]:
         yield made
 
 
+@pytest.mark.slow
 def test_four_processes_that_race_on_the_first_start_share_one_server(scratch: Path) -> None:
     state = scratch / "state"
     with clients(4, lambda: Client(state)) as racing:
@@ -135,6 +136,7 @@ def test_a_server_outlives_a_killed_client_and_the_next_one_out_stops_it(state: 
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_server_whose_only_client_was_killed_is_taken_over(state: Path) -> None:
     with clients(1, lambda: Client(state)) as (only,):
         only.ready()
@@ -145,6 +147,7 @@ def test_a_server_whose_only_client_was_killed_is_taken_over(state: Path) -> Non
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_killed_postmaster_is_replaced_at_once_and_nothing_is_lost(state: Path) -> None:
     with clients(1, lambda: Client(state)) as (client,):
         client.ready()
@@ -154,6 +157,7 @@ def test_a_killed_postmaster_is_replaced_at_once_and_nothing_is_lost(state: Path
             assert connection.execute("SELECT answer FROM kept ORDER BY 1").fetchall() == [(42,), (43,)]
 
 
+@pytest.mark.slow
 @needs_proc
 def test_children_of_a_killed_postmaster_are_waited_for(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server, server.connect() as connection, ThreadPoolExecutor(1) as threads:
@@ -178,6 +182,7 @@ def _attempts_beside_dying_children(state: Path) -> int:
     return log.read_text().count("shared memory block")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_database_in_use_starts_its_killed_server_again(state: Path) -> None:
     settings = Settings(state_dir=state)
@@ -191,6 +196,7 @@ def test_a_database_in_use_starts_its_killed_server_again(state: Path) -> None:
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zombie", [False, True], ids=["a live process", "a zombie"])
 def test_a_stale_pid_that_now_belongs_to_another_process_is_no_obstacle(state: Path, zombie: bool) -> None:
     with _stranger(zombie=zombie) as stranger:
@@ -201,6 +207,7 @@ def test_a_stale_pid_that_now_belongs_to_another_process_is_no_obstacle(state: P
             assert stranger.poll() is None
 
 
+@pytest.mark.slow
 @needs_proc
 def test_an_initdb_killed_half_way_is_done_over(scratch: Path) -> None:
     state = scratch / "state"
@@ -215,6 +222,7 @@ def test_an_initdb_killed_half_way_is_done_over(scratch: Path) -> None:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_an_interrupt_while_the_server_starts_leaves_none_behind(state: Path) -> None:
     def stops_the_server() -> bool:
@@ -264,6 +272,7 @@ def test_programs_in_a_private_virtual_environment_are_copied_once(
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a folder with spaces", "x" * 100, "it's $HOME", "état"])
 def test_any_path_will_do(scratch: Path, name: str) -> None:
     state = scratch / name
@@ -351,6 +360,7 @@ def test_a_folder_that_the_account_cannot_enter_is_named_in_the_error(tmp_path: 
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_ctrl_c_to_the_whole_process_group_spares_the_server_for_the_others(state: Path) -> None:
     with clients(1, lambda: Client(state, group=0)) as (first,):
         first.ready()
@@ -365,6 +375,7 @@ def test_ctrl_c_to_the_whole_process_group_spares_the_server_for_the_others(stat
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_group_that_is_interrupted_together_leaves_no_server(state: Path) -> None:
     with clients(1, lambda: Client(state, group=0)) as (first,):
         first.ready()
@@ -376,6 +387,7 @@ def test_a_group_that_is_interrupted_together_leaves_no_server(state: Path) -> N
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_connection_of_a_process_that_is_leaving_does_not_hold_the_server(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server:
         leaving = psycopg.connect(server.url, application_name=LEAVING)
@@ -383,6 +395,7 @@ def test_a_connection_of_a_process_that_is_leaving_does_not_hold_the_server(stat
     leaving.close()
 
 
+@pytest.mark.slow
 def test_a_dashboard_and_a_worker_share_one_data_folder(state: Path) -> None:
     with clients(2, lambda: Client(state)) as (dashboard, worker):
         dashboard.ready()
@@ -395,6 +408,7 @@ def test_a_dashboard_and_a_worker_share_one_data_folder(state: Path) -> None:
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 def test_a_foreign_client_keeps_the_server_up(state: Path) -> None:
     server = EmbeddedPostgres.open(state)
     with psycopg.connect(server.url, autocommit=True) as foreign:
@@ -405,6 +419,7 @@ def test_a_foreign_client_keeps_the_server_up(state: Path) -> None:
     assert _server_pid(state) is None
 
 
+@pytest.mark.slow
 @needs_root
 def test_an_ordinary_user_has_a_server_of_his_own(scratch: Path) -> None:
     nobody = pwd.getpwnam("nobody")
@@ -448,6 +463,7 @@ def test_the_log_quotes_no_data(state: Path) -> None:
     assert "kim@example.org" not in log
 
 
+@pytest.mark.slow
 def test_a_process_that_left_is_not_brought_back(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server:
         database = Database(server.url, application_name="test", revive=server.ensure_running)

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Policy
 from tests.core.programme.outbox_support import JOB, LEASE, TOKEN, add_profile, intent, let_leases_end, settle_one
+from tests.support.examples import examples
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -210,8 +211,9 @@ def _run(machine: type[Outbox], conn: psycopg.Connection[Any], examples: int) ->
     )
 
 
+@pytest.mark.thorough
 def test_no_order_of_events_sends_a_message_twice(conn: psycopg.Connection[Any]) -> None:
-    _run(Outbox, conn, 60)
+    _run(Outbox, conn, examples(60))
 
 
 class Careless(Outbox):

@@ -265,6 +265,8 @@ OPERATIONS: Final = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("plans")  # the queues of two million jobs are made once
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_costs_the_same_whatever_the_queue_holds(name: str, queues: dict[str, Connection]) -> None:
     operation = OPERATIONS[name]

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -25,6 +26,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
+from tests.support.examples import examples
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,
@@ -828,13 +830,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.enqueue(fields)
 
 
+@pytest.mark.thorough
 def test_every_promise_holds_whatever_workers_operators_producers_and_time_do(conn: psycopg.Connection[Any]) -> None:
     install_clock(conn)
     QueueMachine.conn = conn
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=EXAMPLES or 90,
+            max_examples=EXAMPLES or examples(90),
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=not EXAMPLES,

@@ -25,6 +25,7 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.executor import Slots
 from jobdeck.core.worker.stats import Pace
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
+from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
@@ -257,7 +258,7 @@ def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting
     assert most == [1]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(JSON_LIKE, st.builds(Done, JSON_LIKE), st.builds(Continue, JSON_LIKE), ERRORS),

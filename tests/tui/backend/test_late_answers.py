@@ -76,15 +76,17 @@ def queue_of_all_kinds() -> FakeBackend:
     return backend
 
 
-def sequences() -> list[tuple[str, tuple[str, ...]]]:
-    found = []
+def sequences() -> list[Any]:
+    """Scope and keys: the first key of each action, and, marked as slow, what is pressed after it, step by step."""
+    found: list[Any] = []
     for scope in WAY:
         for action in ACTIONS:
             if scope in action.scopes and action.keys and asks(action, scope):
                 found.append((scope, action.keys[:1]))
                 further = DIALOGS.get(action.id, ("y",) if action.changes else ())
                 steps = range(1, len(further) + 1) if action.id not in TYPED else (len(further),)
-                found += [(scope, (action.keys[0], *further[:step])) for step in steps]
+                longer = [(scope, (action.keys[0], *further[:step])) for step in steps]
+                found += [pytest.param(*one, marks=[pytest.mark.slow] if scope != "list" else []) for one in longer]
     return [*found, *((scope, ("colon", *"purge", "enter")) for scope in ("list", "audit"))]
 
 

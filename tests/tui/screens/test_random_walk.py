@@ -11,6 +11,7 @@ from textual import events
 
 from jobdeck.core.model import Status
 from jobdeck.tui.format import plural, short_id
+from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.screens.test_acting import ALLOWED
 from tests.tui.support import dashboard
@@ -398,7 +399,7 @@ class Walk:
 
 
 @given(st.sampled_from((0, 1, 5, 30, 45, 60)), st.lists(STEPS, min_size=15, max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_cursor_marks_and_dialogs_stay_with_their_jobs_on_any_walk(number: int, steps: list[Step]) -> None:
     queue = Queue(number)
     async with dashboard(queue, interval=3600.0) as deck:

@@ -61,7 +61,7 @@ async def test_data_are_as_old_as_the_question_that_brought_them() -> None:
         assert slow.app.now() == NOW + timedelta(seconds=26)
 
 
-@pytest.mark.parametrize("width", range(78, 90))
+@pytest.mark.parametrize("width", [78, 84, 89])
 async def test_the_name_of_the_database_stays_where_it_is_while_the_age_of_the_data_is_counted(width: int) -> None:
     async with dashboard(failed(1), size=(width, 24)) as deck:
         said = set()

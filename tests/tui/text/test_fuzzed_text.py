@@ -27,6 +27,7 @@ from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.columns import CELLS, Column, Moment, cell
+from tests.support.examples import examples
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend
 from tests.tui.hostile import PIECES, Fuzz, harmful
@@ -151,7 +152,7 @@ def test_no_maker_of_text_lets_a_control_character_through(
 
 
 @given(TEXTS, st.integers(0, 120))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_becomes_one_harmless_line_and_no_wider_than_it_may_be(text: str, width: int) -> None:
     line = one_line(text)
     assert not harmful(line)
@@ -163,7 +164,7 @@ def test_any_text_becomes_one_harmless_line_and_no_wider_than_it_may_be(text: st
 
 @given(st.text("a\u0301\u6f22 ", max_size=80), st.integers(2, 40))
 @example("\u6f22\u6f22e\u0301e\u0301" * 6, 20)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_wrapped_text_is_nowhere_wider_than_it_may_be_and_nothing_of_it_is_lost(text: str, width: int) -> None:
     lines = wrapped(text, width)
     assert [line for line in lines if cell_len(line) > width] == []
@@ -171,7 +172,7 @@ def test_wrapped_text_is_nowhere_wider_than_it_may_be_and_nothing_of_it_is_lost(
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_that_may_have_lines_is_harmless_but_for_them(text: str) -> None:
     for lines in (shown(text, multiline=True), clean(text, multiline=True), clean(redact(text), multiline=True)):
         assert harmful(lines) <= {"\n", "\t"}
@@ -180,7 +181,7 @@ def test_any_text_that_may_have_lines_is_harmless_but_for_them(text: str) -> Non
 
 
 @given(st.dictionaries(TEXTS, TEXTS | st.lists(TEXTS, max_size=2), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_payload_is_shown_harmlessly(payload: dict[str, Any]) -> None:
     assert not harmful(payload_summary(payload))
     assert harmful(harmless_json(payload, indent=2)) <= {"\n"}
@@ -189,7 +190,7 @@ def test_any_payload_is_shown_harmlessly(payload: dict[str, Any]) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_an_error_that_quotes_what_was_stored_is_told_harmlessly(text: str) -> None:
     for error in (DatabaseUnreachable(text), InvalidPayload(text), ValueError(text)):
         assert not harmful(failure("do it", error))

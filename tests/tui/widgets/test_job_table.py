@@ -14,6 +14,7 @@ from textual.app import App
 from jobdeck.core.model import Status
 from jobdeck.tui.widgets.columns import Moment
 from jobdeck.tui.widgets.job_table import JobTable
+from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.support import dashboard
 
@@ -68,7 +69,7 @@ def listings(draw: st.DrawFn) -> list[list[int]]:
 
 
 @given(listings(), st.integers(0, 59), st.sets(st.integers(1, 80), max_size=10))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 async def test_through_any_sequence_of_listings_cursor_and_marks_follow_their_jobs(
     pages: list[list[int]], start: int, marked: set[int]
 ) -> None:

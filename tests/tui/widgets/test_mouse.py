@@ -100,7 +100,26 @@ def can_be_taken(_action: Action, _now: Situation) -> None:
     """Whether an action can be taken now is another matter."""
 
 
-@pytest.mark.parametrize(("scope", "size"), [*((scope, SMALL) for scope in sorted(ALL)), ("list", LARGE)])
+@pytest.mark.parametrize("scope", sorted(ALL))
+async def test_every_action_of_a_page_has_a_line_that_can_be_clicked(
+    scope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(palette, "unavailable", can_be_taken)
+    async with dashboard(sample(), mouse=True) as deck:
+        await open_page(deck, scope)
+        await click(deck, ": all actions")
+        found = deck.app.screen.query_one("#found", Pane)
+        wanted = {action.id for action in ACTIONS if scope in action.scopes} - {"palette"}
+        assert wanted <= {one.key for one in found.entries}
+        await go_back(deck)
+
+
+WALKS = [("list", SMALL), *(pytest.param(*walk, marks=pytest.mark.slow) for walk in [
+    ("list", LARGE), *((scope, SMALL) for scope in sorted(ALL) if scope != "list")
+])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scope", "size"), WALKS)
 async def test_every_action_of_every_page_is_taken_by_clicks_alone_and_so_is_the_way_back(
     scope: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

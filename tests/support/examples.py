@@ -1,0 +1,14 @@
+"""How many examples a property is tried with: few in `./test`, all in `./test --long`."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+THOROUGH: Final = os.environ.get("JOBDECK_TEST_EXAMPLES") == "all"
+SHARE: Final = 5
+
+
+def examples(number: int) -> int:
+    """So many where there is time, a fifth of them, and at least five, where there is not."""
+    return number if THOROUGH else max(number // SHARE, min(number, 5))
