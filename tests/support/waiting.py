@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PATIENCE = 180.0
 PAUSE = 0.01
@@ -29,6 +29,14 @@ async def becomes(condition: Callable[[], Any], what: str | Callable[[], str] = 
     while not condition():
         assert time.monotonic() < deadline, _in_vain(what)
         await asyncio.sleep(PAUSE)
+
+
+def rounds(what: str | Callable[[], str]) -> Iterator[None]:
+    """The rounds of a loop that waits in a way of its own, and leaves when what it waits for is there."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        yield
+    raise AssertionError(_in_vain(what))
 
 
 def _in_vain(what: str | Callable[[], str]) -> str:

@@ -11,13 +11,12 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pyte
 
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,17 +132,17 @@ class Terminal:
 
     def wait_for(self, there: str | Callable[[], bool]) -> None:
         """Reads until the screen shows a text or a condition holds."""
-        deadline = time.monotonic() + PATIENCE
-        while not (there in self.text if isinstance(there, str) else there()):
-            assert time.monotonic() < deadline, f"{there!r} did not come; the screen shows:\n{self.text}"
+        for _ in rounds(lambda: f"{there!r} on this screen:\n{self.text}\n"):
+            if there in self.text if isinstance(there, str) else there():
+                return
             assert self.process.poll() is None, f"the program has ended; it wrote:\n{self.raw[-3000:]!r}"
             self.read(0.1)
 
     def wait_for_end(self) -> int:
         """Reads until the program has ended, and returns its exit code."""
-        deadline = time.monotonic() + PATIENCE
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, f"the program does not end; the screen shows:\n{self.text}"
+        for _ in rounds(lambda: f"The end of the program, which shows:\n{self.text}\n"):
+            if self.process.poll() is not None:
+                break
             self.read(0.1)
         self.read(0.1)
         return self.process.returncode

@@ -1,6 +1,6 @@
 """Requests made from the door's own description, and ones it does not describe: every answer is one that it describes.
 
-Ten seconds in the suite; `DOOR_FUZZ_SECONDS=600` fuzzes for ten minutes.
+1500 requests in the suite; `DOOR_FUZZ_REQUESTS=100000` fuzzes for some minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
     Json = dict[str, Any]
 
-SECONDS = float(os.environ.get("DOOR_FUZZ_SECONDS", "10"))
+REQUESTS = int(os.environ.get("DOOR_FUZZ_REQUESTS", "1500"))
 SECRETS = (SECRET, METRICS, TOKEN, "postgresql://", "Traceback", 'File "', "psycopg", "uvicorn")
 
 TEXT = st.text(max_size=40)
@@ -134,7 +134,6 @@ def signed(door: Open, path: str, target: str, body: bytes) -> dict[str, str]:
 def test_every_answer_is_one_that_is_described(
     database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    end = time.monotonic() + SECONDS
     seen: set[tuple[str, str, int]] = set()
     with opened(database_url) as door:
         line = http.client.HTTPConnection(*door.address, timeout=PATIENCE)
@@ -156,15 +155,14 @@ def test_every_answer_is_one_that_is_described(
                 assert set(json.loads(text)) == {"status", "error"}
             seen.add((path, method, answer.status))
 
-        while time.monotonic() < end:
-            checked = settings(
-                max_examples=300,
-                deadline=None,
-                database=None,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            )(given(requests())(one))
-            checked()
+        checked = settings(
+            max_examples=REQUESTS,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )(given(requests())(one))
+        checked()
         line.close()
         with door.database.connection() as other:
             until(lambda: not value(other, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")

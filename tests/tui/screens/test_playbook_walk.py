@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -21,9 +20,8 @@ from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Regist
 from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
-from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import rounds
 from tests.tui.support import LARGE
 
 if TYPE_CHECKING:
@@ -70,9 +68,9 @@ class Desk:
 
     async def until(self, there: str | Callable[[], object], *keys: str) -> None:
         """Waits for a text on the screen, or for a condition; presses keys while waiting."""
-        deadline = time.monotonic() + PATIENCE
-        while not (there in self.text if isinstance(there, str) else there()):
-            assert time.monotonic() < deadline, f"{there} did not come; the screen shows:\n{self.text}"
+        for _ in rounds(lambda: f"{there!r} on this screen:\n{self.text}\n"):
+            if there in self.text if isinstance(there, str) else there():
+                return
             await self.press(*keys)
             await asyncio.sleep(0.05)
 
