@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,11 +14,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.examples import examples
 from tests.support.postgres import PostgresServer
-from tests.support.schema import install_everything
+from tests.support.schema import install_everything, install_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+TESTS = Path(__file__).parent
+QUEUE_ALONE = ("core/alerts", "core/postgres", "core/queue", "core/read")
+"""The rooms whose tests get a database with the queue alone."""
 WANTED_MAJOR = os.environ.get("JOBDECK_TEST_POSTGRES")
 FOREIGN_PREFIXES = ("JOBDECK_", "TEXTUAL_", "PG", "GAME_PLATFORM_", "SENDGRID_", "TWILIO_", "XDG_")
 FOREIGN_NAMES = ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "DATABASE_URL", "META_CTF_BASE_URL", "CRON_SECRET",
@@ -62,12 +67,29 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres: PostgresServer) -> str:
-    """A database with the whole schema in it, to be copied."""
-    name = postgres.create_database()
-    with postgres.connect(name) as connection:
-        install_everything(connection)
-    return name
+def templates(postgres: PostgresServer) -> Callable[[bool], str]:
+    """Databases to be copied: with the queue alone, or with the competition as well. Each is made at its first use."""
+
+    @cache
+    def template(competition: bool) -> str:
+        name = postgres.create_database()
+        with postgres.connect(name) as connection:
+            (install_everything if competition else install_queue)(connection)
+        return name
+
+    return template
+
+
+@pytest.fixture
+def template_database(request: pytest.FixtureRequest, templates: Callable[[bool], str]) -> str:
+    """The database that this test gets a copy of, by its folder or the marker `competition`."""
+    return templates(_needs_the_competition(request.node))
+
+
+def _needs_the_competition(test: pytest.Item) -> bool:
+    room = test.path.relative_to(TESTS)
+    alone = any(room.is_relative_to(folder) for folder in QUEUE_ALONE)
+    return not alone or test.get_closest_marker("competition") is not None
 
 
 @pytest.fixture

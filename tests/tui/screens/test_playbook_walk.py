@@ -20,6 +20,7 @@ from jobdeck.core.registry import Done, JobContext, JobType, NoArguments, Regist
 from jobdeck.core.settings import Settings
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
+from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
 from tests.support.waiting import rounds
 from tests.tui.support import LARGE
