@@ -53,7 +53,7 @@ class FakeClock:
 
 def sandbox_settings(sandbox: Sandbox, **more: Any) -> Settings:
     """Settings that point at a sandbox, with a rate that is no hindrance."""
-    fast = {"GAME_PLATFORM_RATE_PER_SECOND": 10_000, "GAME_PLATFORM_TIMEOUT_SECONDS": 10}
+    fast = {"GAME_PLATFORM_RATE_PER_SECOND": 10_000, "GAME_PLATFORM_TIMEOUT_SECONDS": 60}
     return Settings(**(sandbox.settings_env() | fast | more))
 
 

@@ -35,6 +35,32 @@ def failed(number: int) -> FakeBackend:
     return FakeBackend([make_job(at + 1, Status.FAILED, last_error="boom") for at in range(number)])
 
 
+class Held:
+    """Background work that waits, while it is `holding`, until the test lets it go."""
+
+    def __init__(self, *, holding: bool = False) -> None:
+        self.kept: list[Callable[[], None]] = []
+        self.holding = holding
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self.holding:
+            self.kept.append(lambda: at_once(work, done))
+        else:
+            at_once(work, done)
+
+    def let_one_go(self) -> None:
+        self.kept.pop(0)()
+
+    def let_these_go(self) -> None:
+        """What is kept now, but not what that sets off."""
+        for _ in range(len(self.kept)):
+            self.let_one_go()
+
+    def let_all_go(self) -> None:
+        while self.kept:
+            self.let_one_go()
+
+
 class Slow:
     """An app whose background work waits until it is told to be done."""
 

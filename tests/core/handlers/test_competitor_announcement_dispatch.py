@@ -375,9 +375,9 @@ def test_where_the_outcome_is_open_the_batch_is_uncertain_and_not_repeated(mail:
 
 def test_a_timeout_is_uncertain(mail: MailWorld) -> None:
     campaign = mail.campaign(3)
-    mail.sandbox.rules.add("slow:mail/send:1,seconds=60")
+    mail.sandbox.rules.add("slow:mail/send:1,seconds=300")
     with pytest.raises(RetryLater, match="uncertain"):
-        mail.dispatch(campaign, mail.context(PROVIDER_TIMEOUT_SECONDS=0.2))
+        mail.dispatch(campaign, mail.context(PROVIDER_TIMEOUT_SECONDS=2))
     assert mail.statuses(campaign) == {"uncertain": 3}
     assert mail.dispatch(campaign).output["accepted"] == 0
 

@@ -305,8 +305,8 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
 
 def test_a_creation_that_the_vendor_carries_out_late_is_found_by_the_second_look(world: World) -> None:
     (person,) = _people(world, 1)
-    world.sandbox.rules.add("slow:users:1,method=POST,seconds=1")
-    context = world.context(GAME_PLATFORM_TIMEOUT_SECONDS=0.2)
+    world.sandbox.rules.add("slow:users:1,method=POST,seconds=4")
+    context = world.context(GAME_PLATFORM_TIMEOUT_SECONDS=2)
     assert isinstance(world.run(onboard, context), Continue)
     assert world.attempt(person)["state"] == "creating"
     until(lambda: str(person) in world.sandbox.metactf.accounts, "the late account")

@@ -11,13 +11,11 @@ from jobdeck.core.model import Status
 from jobdeck.tui.actions import ACTIONS
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
-from tests.tui.fake import NOW, Clock, FakeBackend, at_once, minutes
+from tests.tui.fake import NOW, Clock, FakeBackend, minutes
 from tests.tui.sample import add_evidence, sample
-from tests.tui.support import SMALL, Deck
+from tests.tui.support import SMALL, Deck, Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jobdeck.tui.actions import Action
 
 WAY: Final = {"list": (), "detail": ("enter",), "errors": ("e",), "health": ("h",), "bulk": ("b",), "workers": ("m",),
@@ -41,25 +39,6 @@ DIALOGS: Final = {
 }  # fmt: skip
 """What can be pressed after a key where a dialog or a line has opened."""
 TYPED: Final = {"filter", "processing"}
-
-
-class Held:
-    """Background work that is kept while it is to be late."""
-
-    def __init__(self) -> None:
-        self.kept: list[Callable[[], None]] = []
-        self.holding = False
-
-    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        if self.holding:
-            self.kept.append(lambda: at_once(work, done))
-        else:
-            at_once(work, done)
-
-    def answer(self) -> None:
-        kept, self.kept = self.kept, []
-        for one in kept:
-            one()
 
 
 def queue_of_all_kinds() -> FakeBackend:
@@ -105,7 +84,7 @@ async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_noth
         held.holding = True
         for key in keys:
             if key == ANSWER:
-                held.answer()
+                held.let_these_go()
                 await pilot.pause()
             else:
                 await deck.press(key)
@@ -115,7 +94,7 @@ async def test_an_answer_that_comes_late_opens_nothing_elsewhere_and_breaks_noth
         await deck.press("escape", "o")
         assert deck.here == "Audit"
         while held.kept:
-            held.answer()
+            held.let_these_go()
             await pilot.pause()
         await pilot.pause()
         assert deck.here == "Audit"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.widgets import Input
 
-from jobdeck.core.errors import DatabaseUnreachable, Refused
+from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import BulkAnswer
 from jobdeck.tui.backend.bulk_words import number, progress, twin
@@ -17,10 +17,9 @@ from jobdeck.tui.screens.bulk import answer_lines, reasons
 from jobdeck.tui.screens.dialogs.confirm import Confirm
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Slow, dashboard, failed, make_app
+from tests.tui.support import LARGE, SMALL, Deck, Held, Slow, dashboard, failed, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from uuid import UUID
 
     from jobdeck.core.queue.bulk_model import Bulk, Choice
@@ -41,34 +40,6 @@ async def confirm(deck: Deck, word: str) -> None:
 
 def by_id(backend: FakeBackend, number: int) -> Any:
     return next(job for job in backend.jobs if job.id == job_id(number))
-
-
-class Held:
-    """Background work that is done when the test lets it."""
-
-    def __init__(self) -> None:
-        self.kept: list[Callable[[], None]] = []
-        self.holding = False
-
-    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        def run() -> None:
-            try:
-                answer = work()
-            except (DatabaseUnreachable, Refused) as error:
-                answer = error
-            done(answer)
-
-        if self.holding:
-            self.kept.append(run)
-        else:
-            run()
-
-    def let_one_go(self) -> None:
-        self.kept.pop(0)()
-
-    def let_all_go(self) -> None:
-        while self.kept:
-            self.let_one_go()
 
 
 async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_take() -> None:

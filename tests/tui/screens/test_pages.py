@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
 from jobdeck.core.errors import Refused
@@ -13,10 +11,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
 from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, make_app
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
@@ -24,24 +19,6 @@ READS = {"health": "cron", "errors": "errors", "workers": "fleet", "audit": "aud
 NAMES = {"health": "CronHealth", "errors": "Errors", "workers": "Workers", "audit": "Audit", "playbook": "Playbook",
          "log": "Log", "bulk": "BulkPage"}  # fmt: skip
 FULL = tuple(name for name in KEYS if name != "health")
-
-
-class Held:
-    """Background work that is kept until it is let go."""
-
-    def __init__(self) -> None:
-        self.kept: list[Callable[[], None]] = []
-        self.holding = False
-
-    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        if self.holding:
-            self.kept.append(lambda: done(work()))
-        else:
-            done(work())
-
-    def let_go(self) -> None:
-        while self.kept:
-            self.kept.pop(0)()
 
 
 def test_every_page_has_a_key() -> None:
@@ -81,7 +58,7 @@ async def test_a_page_is_painted_before_its_data_arrive(page: str) -> None:
         deck = Deck(app, backend, Clock(), pilot)
         await deck.press(KEYS[page])
         assert "Reading…" in deck.screen_text()
-        held.let_go()
+        held.let_all_go()
         await pilot.pause()
         assert "Reading…" not in deck.screen_text()
 

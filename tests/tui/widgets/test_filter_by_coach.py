@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,10 +10,10 @@ from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
 from tests.tui.fake import lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from jobdeck.tui.backend.protocol import Found
     from tests.tui.fake import FakeBackend
@@ -120,56 +120,42 @@ async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_ca
         assert asked(deck) == BO
 
 
-class Late:
-    """Answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Callable[[], None]] = []
-
-    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        self.waiting.append(lambda: done(work()))
-
-    def answer(self) -> None:
-        self.waiting.pop(0)()
-
-
 async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
-    late = Late()
+    held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:
-        deck.app.background = late
+        deck.app.background = held
         await deck.press("slash", *"coach:bo", "enter")
         assert "looking for coaches…" in deck.line("peek")
-        late.answer()  # of what was typed first
+        held.let_one_go()  # of what was typed first
         assert asked(deck) is None
-        late.answer()
+        held.let_one_go()
         await deck.pilot.pause()
         assert asked(deck) == BO
 
 
 async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
-    late = Late()
+    held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:
-        deck.app.background = late
+        deck.app.background = held
         await deck.press("slash", *"coach:bo", "enter", "escape")
-        while late.waiting:
-            late.answer()
+        while held.kept:
+            held.let_one_go()
             await deck.pilot.pause()
         assert asked(deck) is None
         assert deck.app.dashboard.filter_text == ""
 
 
 def test_one_thing_is_asked_at_a_time_and_then_what_is_wanted_by_then() -> None:
-    late, asked_for = Late(), []
+    held, asked_for = Held(holding=True), []
 
     def find(words: str) -> Sequence[Found]:
         asked_for.append(words)
         return FOUND["coach"]
 
-    finder = CoachFinder(find, lambda: late, lambda: None)
+    finder = CoachFinder(find, lambda: held, lambda: None)
     for words in ("a", "am", "ama"):
         finder.look(words)
-    while late.waiting:
-        late.answer()
+    held.let_all_go()
     assert asked_for == ["a", "ama"]
     assert finder.known("ama") == FOUND["coach"]
     assert finder.known("am") is None
