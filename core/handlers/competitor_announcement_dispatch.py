@@ -74,7 +74,7 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
     problems: dict[str, str] = {}
     found = campaigns.find(admission.conn, params.campaign_id)
     if found is None:
-        problems["campaignId"] = "the campaign does not exist; create one with `jobdeck campaign create`"
+        problems["campaignId"] = "there is no such campaign; create one with `jobdeck campaign create`"
     elif found.status == "draft":
         problems["campaignId"] = "the campaign is a draft; create one from its text with `jobdeck campaign create`"
     if not params.dry_run and _lacks_unsubscribe_group(params, admission.settings):
@@ -152,7 +152,7 @@ def _not_taken(params: Params, ctx: JobContext, start: Start) -> Done:
 
 
 def _not_found(campaign: UUID) -> str:
-    return f"Campaign {campaign} does not exist. Check campaignId, or create one with `jobdeck campaign create`."
+    return f"There is no campaign {campaign}. Check campaignId, or create one with `jobdeck campaign create`."
 
 
 def _body(settings: Settings, words: tuple[str, str, str]) -> templates.Body:

@@ -82,7 +82,7 @@ def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: 
     with session.connection() as conn:
         found = campaigns.find(conn, wanted)
         if found is None:
-            raise Refused(f"Campaign {wanted} does not exist. Check the id.")
+            raise Refused(f"There is no campaign {wanted}. Check the id.")
         stats = campaigns.stats(conn, wanted)
         rows = outbox.receipts(conn, campaign_id=wanted, limit=limit) if recipients or reveal is not None else []
         if reveal is not None:

@@ -186,7 +186,7 @@ class EmailClient:
 
         from python_http_client.exceptions import HTTPError  # noqa: PLC0415 -- imported on first use
 
-        from jobdeck.core.programme.vendors.email_wire import NotConnectedError  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors.email_transport import NotConnectedError  # noqa: PLC0415 -- imported on first use
 
         try:
             return read(request())
@@ -228,7 +228,7 @@ def check(settings: Settings) -> None:
 def _api(settings: Settings) -> Any:
     from sendgrid import SendGridAPIClient  # noqa: PLC0415 -- imported on first use
 
-    from jobdeck.core.programme.vendors.email_wire import HttpClient  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.programme.vendors.email_transport import HttpClient  # noqa: PLC0415 -- imported on first use
 
     # At level DEBUG the SDK would log the key, addresses and texts.
     logging.getLogger("python_http_client.client").disabled = True

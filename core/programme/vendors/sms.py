@@ -163,7 +163,7 @@ class SmsClient:
     def _client(self) -> Any:
         client = getattr(self._local, "client", None)
         if client is None:
-            from jobdeck.core.programme.vendors.sms_wire import make_client  # noqa: PLC0415 -- imported on first use
+            from jobdeck.core.programme.vendors.sms_transport import make_client  # noqa: PLC0415 -- imported on first use
 
             client = self._local.client = make_client(self._settings)
             with self._lock:
@@ -174,7 +174,7 @@ class SmsClient:
         import requests  # noqa: PLC0415 -- imported on first use
         from twilio.base.exceptions import TwilioException  # noqa: PLC0415 -- imported on first use
 
-        from jobdeck.core.programme.vendors.sms_wire import never_connected  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.programme.vendors.sms_transport import never_connected  # noqa: PLC0415 -- imported on first use
 
         http = self._client.http_client
         try:

@@ -84,7 +84,7 @@ def test_an_outage_for_hours_loses_no_alert(world: NoticeWorld) -> None:
 def test_a_429_is_kept_by_everyone_and_loses_no_alert(world: NoticeWorld) -> None:
     admins(world, 2)
     rule = world.sandbox.rules.add("429:mail/send,retry-after=600")
-    with pytest.raises(RateLimited, match="goes on in 600 s") as caught:
+    with pytest.raises(RateLimited, match="resumes in 600 s") as caught:
         world.run_job(alerts)
     assert caught.value.seconds == 600
     with pytest.raises(RateLimited, match="asked for a pause"):

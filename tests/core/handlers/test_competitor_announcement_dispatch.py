@@ -337,7 +337,7 @@ def test_429_then_202(mail: MailWorld) -> None:
     with pytest.raises(RateLimited) as caught:
         mail.dispatch(campaign, context)
     assert caught.value.seconds == 600
-    with pytest.raises(RateLimited, match=r"goes on in \d+ s"):
+    with pytest.raises(RateLimited, match=r"resumes in \d+ s"):
         mail.dispatch(campaign)
     assert len(mail.sandbox.requests) == 1
     assert mail.statuses(campaign) == {"queued": 30}

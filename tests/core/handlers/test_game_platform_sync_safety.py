@@ -110,7 +110,7 @@ def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: Wor
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(30)]
     world.sandbox.rules.add("cut-before:scores")
-    with pytest.raises(RetryLater, match=r"The sync stopped after 5 of 30 competitors and goes on in 5 minutes"):
+    with pytest.raises(RetryLater, match=r"The sync stopped after 5 of 30 competitors and resumes in 5 minutes"):
         world.sync()
     asked = {who for _, who in world.asked("scores")}
     assert len(asked) < 15

@@ -75,7 +75,7 @@ def test_an_outage_ends_the_run_and_loses_no_probe(world: NoticeWorld) -> None:
 def test_a_429_is_kept_and_loses_no_probe(world: NoticeWorld) -> None:
     forms(world, 2)
     world.sandbox.rules.add("429:mail/send:1,retry-after=900")
-    with pytest.raises(RateLimited, match="goes on in 900 s") as caught:
+    with pytest.raises(RateLimited, match="resumes in 900 s") as caught:
         world.run_job(probing)
     assert caught.value.seconds == 900
     with pytest.raises(RateLimited):

@@ -45,7 +45,7 @@ def test_a_pause_that_sendgrid_asks_for_is_kept_and_texts_go_out_meanwhile(world
     for number in range(3):
         world.reader(texts=True, mobile_number=f"+1500555012{number}")
     world.sandbox.rules.add("429:mail/send:1,retry-after=3600")
-    with pytest.raises(RateLimited, match=r"3 notices were sent\. SendGrid answered 429.*goes on in 3600 s") as caught:
+    with pytest.raises(RateLimited, match=r"3 notices were sent\. SendGrid answered 429.*resumes in 3600 s") as caught:
         world.run_job(digest)
     assert caught.value.seconds == 3600
     assert len(world.sandbox.twilio.accepted) == 3

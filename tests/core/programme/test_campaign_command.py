@@ -71,7 +71,7 @@ def test_the_preview_has_numbers_reasons_and_three_samples_and_changes_nothing(
 def test_the_preview_is_harmless_on_a_terminal(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     ran = jobdeck("campaign", "create", "--subject", "Finals", "--body", text)
     assert "\x1b" not in ran.out
-    assert "Left out: no_email" in ran.out
+    assert "Excluded: no_email" in ran.out
     assert "Nothing was created. Add --yes" in ran.out
 
 
@@ -160,7 +160,7 @@ def test_an_audience_that_cannot_be_read_creates_nothing(jobdeck: Jobdeck, world
 
 
 def test_an_audience_of_nobody_is_refused(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
-    create(jobdeck, text, "--coach", str(uuid4()), "--yes").refused(1, "Nobody would be mailed")
+    create(jobdeck, text, "--coach", str(uuid4()), "--yes").refused(1, "The campaign has no recipients")
 
 
 def test_without_a_way_to_unsubscribe_it_is_refused(
@@ -329,7 +329,7 @@ def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: st
     assert (told["new"], told["sources"], told["failed"]) == (4, {"bounces": 1, "log": 3}, 0)
     assert world.statuses(campaign) == {"delivered": 2, "bounced": 1, "skipped: no_email": 1,
                                         "skipped: invalid_email_format": 1}  # fmt: skip
-    assert "Kept 0 new events" in jobdeck("events", "pull").out
+    assert "Stored 0 new events" in jobdeck("events", "pull").out
     shown = jobdeck("campaign", "show", campaign, "--recipients")
     assert "bounced" in shown.out
 
@@ -395,7 +395,7 @@ def test_a_job_that_would_run_again_is_refused_where_its_campaign_is_a_draft_by_
     world.conn.execute("update competitor_announcement_campaigns set status = 'draft'")
     ran = jobdeck("retry", told["job"], "--json")
     assert ran.code == 1
-    assert "campaignId: it is a draft" in ran.data["results"][0]["message"]
+    assert "campaignId: the campaign is a draft" in ran.data["results"][0]["message"]
     assert world.rows("select id from job_queue") == []
     world.conn.execute("update competitor_announcement_campaigns set status = 'sent'")
     assert jobdeck("retry", told["job"]).code == 0

@@ -266,7 +266,7 @@ def test_a_clash_of_e_mail_with_another_account_is_told_without_the_address(
 ) -> None:
     sandbox.metactf.switches.duplicate_create = duplicate
     sandbox.metactf.add_account("other", email=NEW.email)
-    with pytest.raises((Conflict, RequestRejected), match=r"another account|email: already in use") as failure:
+    with pytest.raises((Conflict, RequestRejected), match=r"a conflicting account|email: already in use") as failure:
         client.create_user(NEW)
     assert "zzmail" not in str(failure.value)
 

@@ -205,5 +205,5 @@ def test_rubbish_keeps_nothing(world: MailWorld) -> None:
 
 def test_without_any_provider_there_is_nobody_to_ask(world: MailWorld) -> None:
     found = pull(world, SENDGRID_API_KEY=None, SMS_PROVIDER=None)
-    assert "nobody to ask" in found.warnings[0]
+    assert "no provider to ask" in found.warnings[0]
     assert world.sandbox.requests == []

@@ -98,7 +98,7 @@ def test_a_broken_template_is_for_good_and_says_which_and_why(tmp_path: Path, wo
 
 
 def test_a_template_that_is_missing_is_named() -> None:
-    with pytest.raises(TemplateError, match=r"no template nothing\.subject"):
+    with pytest.raises(TemplateError, match=r"The template nothing\.subject"):
         Templates().email("nothing", {})
 
 

@@ -1,0 +1,67 @@
+"""The HTTP client under Twilio's SDK. Importing this module imports the SDK, so import it on first use."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from twilio.http.http_client import TwilioHttpClient
+from twilio.rest import Client
+
+from jobdeck.core.settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from jobdeck.core.settings import Settings
+
+CONNECT_SECONDS: Final = 5.0
+
+# Twilio's own logger would log numbers and texts.
+_SILENT: Final = logging.getLogger("jobdeck.core.programme.vendors.sms.wire")
+_SILENT.disabled = True
+
+
+class HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK is untyped
+    """Twilio's HTTP client for one thread; `retry_after` is the header of the last answer."""
+
+    retry_after: str | None = None
+
+    def __init__(self, seconds: float, *, trust_environment: bool) -> None:
+        super().__init__(timeout=seconds, logger=_SILENT)
+        self.session.trust_env = trust_environment
+        # The SDK validates only the timeouts that are given per request.
+        self.timeout = (min(CONNECT_SECONDS, seconds), seconds)
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Sends one request with separate timeouts for connecting and for the answer."""
+        self.retry_after = None
+        kwargs["timeout"] = None
+        response = super().request(*args, **kwargs)
+        self.retry_after = (response.headers or {}).get("Retry-After")
+        return response
+
+
+def make_client(settings: Settings) -> Client:
+    """A Twilio client for one thread."""
+    base = settings.twilio_api_base_url
+    assert settings.twilio_auth_token is not None  # noqa: S101 -- sms.check() made sure
+    client = Client(
+        (settings.twilio_account_sid or "").strip(),
+        settings.twilio_auth_token.get_secret_value().strip(),
+        http_client=HttpClient(
+            settings.provider_timeout_seconds, trust_environment=urlsplit(base).hostname not in LOOPBACK
+        ),
+    )
+    client.api.base_url = base
+    return client
+
+
+def never_connected(error: requests.RequestException) -> bool:
+    """Whether the request failed before anything was sent."""
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return True
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", None)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError)
