@@ -8,20 +8,20 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import click
+import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, main
+from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 from tests.core.queue.test_roles import GROUPS
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import psycopg
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
 
@@ -235,6 +235,28 @@ def test_init_with_roles_creates_them_and_grants_them_their_rights(
     finally:
         for statement in (sql.SQL("DROP OWNED BY {}"), sql.SQL("DROP ROLE {}")):
             conn.execute(statement.format(made))
+
+
+def test_a_queue_works_in_a_schema_of_its_own(
+    offline: Jobdeck, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    with use_plugins():
+        told = offline("init", "--schema", "jobs")
+        assert "JOBDECK_SCHEMA=jobs" in told.out
+        offline("jobs").refused(1, "jobdeck init")
+        monkeypatch.setenv("JOBDECK_SCHEMA", "jobs")
+        assert offline("enqueue", "cli_echo").code == 0
+        assert [job["task_type"] for job in offline("jobs", "--json").data["jobs"]] == ["cli_echo"]
+        assert "succeeded" in offline("run-worker").out
+        assert offline("jobs", "--json").data["jobs"] == []
+    with psycopg.connect(empty_database_url) as conn:
+        assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("wrong", [("--schema", "Jobs"), ("--schema", "a b"), ("--roles-prefix", "Jobs-")])
+def test_a_schema_or_prefix_that_is_no_plain_name_is_refused(offline: Jobdeck, wrong: tuple[str, str]) -> None:
+    offline("init", *wrong).refused(2, wrong[0])
 
 
 def test_a_role_that_may_only_look_is_told_so(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -24,13 +26,13 @@ from tests.support.queue import ACTOR, add, claim, claim_one, finish_one, reap, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.postgres import PostgresServer
 
 Connection = psycopg.Connection[Any]
 
 DEADLINE = 60.0
+SCHEMA = Path(__file__).parents[3] / "schema.sql"
 ALPHA, BETA = "alpha_jobs", "beta_jobs"
 
 OBJECTS = """
@@ -132,6 +134,17 @@ class TestInstallation:
             (ALPHA, ALPHA),
         ).fetchall()
         assert loose == []
+
+    def test_psql_installs_it_into_public(self, stranger: Connection, empty_database_url: str) -> None:
+        psql = shutil.which("psql")
+        if psql is None:
+            pytest.skip("psql is not installed")
+        command = [psql, "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", empty_database_url, "-f", str(SCHEMA)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        install_schema(stranger, schema=ALPHA)
+        assert [one[:2] for one in objects(stranger, "public")] == [one[:2] for one in objects(stranger, ALPHA)]
+        check_schema(stranger)
 
     def test_the_version_is_that_of_the_schema_in_use(self, stranger: Connection) -> None:
         install_schema(stranger, schema=ALPHA)
@@ -301,3 +314,13 @@ class TestConnections:
 def test_a_name_that_is_not_plain_is_no_setting(name: str) -> None:
     with pytest.raises(ValidationError, match="plain name"):
         Settings.model_validate({"database_schema": name})
+
+
+WORDS = ("competitor", "coach", "metactf", "game platform", "flash", "sendgrid", "twilio", "sms", "campaign",
+         "announcement", "onboard", "parent", "agreement", "outbox", "vercel")  # fmt: skip
+
+
+def test_the_queues_sql_names_no_schema_and_nothing_of_the_competition() -> None:
+    text = SCHEMA.read_text(encoding="utf-8")
+    assert "public." not in text
+    assert [word for word in WORDS if word in text.lower()] == []
