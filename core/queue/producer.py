@@ -45,7 +45,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
     """
     row = rows(
         conn,
-        _call(_CREATE, schema, "job_queue_create"),
+        _named(_CREATE, schema, "job_queue_create"),
         (
             new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
             new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
@@ -80,8 +80,9 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
     run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
     if any(excluded):
         raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
+    statement = _named(_CREATE_MANY, schema, "job_queue_create_many")
     return conn.execute(
-        _call(_CREATE_MANY, schema, "job_queue_create_many"),
+        statement,
         (
             _words(task_types), json.dumps(payloads), run_at, max_attempts, priorities, dedupe_keys, concurrency_keys,
             actor,
@@ -91,7 +92,7 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
 
 
 @cache
-def _call(statement: LiteralString, schema: str | None, function: str) -> bytes:
+def _named(statement: LiteralString, schema: str | None, function: str) -> bytes:
     """The statement with the function's name in it, composed once: psycopg would do it again for every job."""
     name = sql.Identifier(function) if schema is None else sql.Identifier(schema, function)
     return sql.SQL(statement).format(name).as_bytes()
