@@ -40,7 +40,7 @@ class Terminal:
 
     def __init__(
         self, arguments: Sequence[str], *, size: tuple[int, int] = (80, 24), environ: Mapping[str, str] | None = None,
-        keep: Sequence[int] = (), shell: str = "",
+        keep: Sequence[int] = (), shell: str = "", cwd: Path = ROOT, python: Path = Path(sys.executable),
     ) -> None:  # fmt: skip
         self.raw = b""
         self._screen = pyte.Screen(*size)
@@ -48,8 +48,8 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._set_size(slave, size)
         self.process = subprocess.Popen(
-            [*(("setsid", "--ctty", "sh", "-c", shell, "sh") if shell else ()), sys.executable, *arguments],
-            cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, pass_fds=keep, start_new_session=not shell,
+            [*(("setsid", "--ctty", "sh", "-c", shell, "sh") if shell else ()), python, *arguments],
+            cwd=cwd, stdin=slave, stdout=slave, stderr=slave, pass_fds=keep, start_new_session=not shell,
             env={**os.environ, "TERM": "xterm-256color", **(environ or {})},
         )  # fmt: skip
         os.close(slave)
