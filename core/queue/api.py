@@ -144,11 +144,11 @@ def _begin(conn: Connection) -> None:
         conn.execute("SELECT")
 
 
-def _schema(given: str | None) -> str | None:
+def _schema(given: str | None) -> str:
     return given or _configured_schema()
 
 
 @cache
-def _configured_schema() -> str | None:
+def _configured_schema() -> str:
     """The schema that the settings name. Read once, since it does not change while a process runs."""
-    return getattr(settings.load(), "database_schema", None)
+    return settings.load().database_schema
