@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 from tests.package.application import SQL, Application
-from tests.support.working import until
+from tests.support.waiting import until
 from tests.terminal.pty_terminal import Terminal
 
 if TYPE_CHECKING:
