@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.redact import clean, redact, scrub
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ _CHATTY = (
     "httpx",
     "httpcore",
     "urllib3",
-    "twilio",
-    "sendgrid",
-    "python_http_client",
     "sentry_sdk",
     "psycopg.pool",
 )
@@ -83,7 +81,7 @@ def configure(*, console: bool, file: Path | None = None, form: Literal["text", 
         root.addHandler(handler)
         _ours.append(handler)
     root.setLevel(logging.INFO if handlers else logging.WARNING)
-    for name in _CHATTY:
+    for name in (*_CHATTY, *(name for plugin in load_plugins() for name in plugin.quiet_loggers)):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False
     logging.captureWarnings(capture=not console)

@@ -317,13 +317,16 @@ SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs to list. `search` is matched against id, task type, error and payload text."""
+    """Which jobs to list. `search` is matched against id, task type, error and payload text.
+
+    `payload` is a payload key and the beginning of its value.
+    """
 
     status: Status | None = None
     task_type: str | None = None
     search: str | None = None
     error: str | None = None
-    coach_id: str | None = None
+    payload: tuple[str, str] | None = None
     attempts_at_least: int | None = None
     older_than: timedelta | None = None
     outcome: RunOutcome | None = None

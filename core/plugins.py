@@ -169,7 +169,7 @@ class Plugin:
         receipts: `(connection, job id)` to the part "Recipients" of a job's page.
         findings: `(settings)` to what `doctor` adds.
         upkeep: periodic work of the HTTP server.
-        wording: audited action to how a digest counts it ("created campaigns").
+        wording: audited action to how a digest counts it, such as "retried".
         quiet_loggers: loggers of its libraries that log what is not for the worker's log.
         retention: how long its rows are kept.
         erase: `(connection, subject)` to what was erased of a person.
@@ -216,6 +216,16 @@ def resolve(target: str) -> Any:
     """The value that "package.module:attribute" names."""
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def filters() -> dict[str, str]:
+    """The payload key that each filter key of the plugins compares."""
+    return {name: key for plugin in load_plugins() for name, key in plugin.filters.items()}
+
+
+def presets() -> dict[str, Preset]:
+    """The presets of the plugins, by name."""
+    return {preset.name: preset for plugin in load_plugins() for preset in plugin.presets}
 
 
 _loaded: tuple[Plugin, ...] | None = None

@@ -1,21 +1,24 @@
 """The task types there are: what each is called, takes and promises, and the function that runs it.
 
-Forms, palette, command line and worker read this and nothing else, so that a job type is one file in
-`handlers/`. Modules named by `JOBDECK_HANDLERS` join in the same way.
+Forms, palette, command line and worker read this and nothing else, so that a job type is one file: in a module that
+`JOBDECK_HANDLERS` names, or in a handler module of a plugin.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import pkgutil
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType
+from jobdeck.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     import logging
@@ -25,13 +28,11 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.programme.vendors import Clients
     from jobdeck.core.settings import Settings
 
     Admit = Callable[[Any, "Admission"], Mapping[str, str]]
 
 Json = dict[str, Any]
-Concurrency = Literal["type", "coach"] | None
 
 
 class Payload(BaseModel):
@@ -73,9 +74,12 @@ class JobContext(Protocol):
     job: ClaimedJob
     log: logging.Logger
     settings: Settings
-    clients: Clients
     dry_run: bool
     idempotency_key: str
+
+    @property
+    def resources(self) -> Any:
+        """What the plugin of this job type shares among its runs; None for a type of no plugin."""
 
     @property
     def db(self) -> psycopg.Connection[Any]:
@@ -119,14 +123,17 @@ class RecurringDefault:
 
 @dataclass(frozen=True, slots=True)
 class JobType:
-    """One task type. Times are in seconds; `concurrency` says which runs exclude each other.
+    """One task type. Times are in seconds.
+
+    `concurrency` says which runs exclude each other: "type" all of them, "payload:KEY" those with one value of this
+    payload key, and all of them where it has none. `plugin` names the plugin that the type belongs to, if any.
 
     `preview`, where given, answers a payload with what a run would do, and changes nothing. `admit`, where given, is
     asked before a job is enqueued or changed, and says what is wrong, by field.
     """
 
     task_type: str
-    run: Callable[[Any, JobContext], Outcome]
+    run: Callable[[Any, Any], Outcome]
     label: str
     purpose: str
     payload: type[Payload]
@@ -135,11 +142,11 @@ class JobType:
     max_attempts: int = 5
     retry_base: float | None = None
     retry_cap: float | None = None
-    concurrency: Concurrency = None
-    coach_filter: bool = False
+    concurrency: str | None = None
     quick: bool = False
-    preview: Callable[[Any, JobContext], Json] | None = None
+    preview: Callable[[Any, Any], Json] | None = None
     admit: Admit | None = None
+    plugin: str = ""
 
     def parse(self, payload: Json) -> Payload:
         """Reads a payload into this type's model.
@@ -160,8 +167,12 @@ class JobType:
         """The key that no two running jobs may share, or None where runs of this type may overlap."""
         if self.concurrency is None:
             return None
-        coach = getattr(payload, "coach_id", None) if self.concurrency == "coach" else None
-        return f"{self.task_type}:{coach}" if coach else self.task_type
+        value = getattr(payload, self.field(self.concurrency.removeprefix(PER_KEY)) or "", None)
+        return f"{self.task_type}:{value}" if value else self.task_type
+
+    def field(self, key: str) -> str | None:
+        """The model's name of a payload key; None where the type does not take it."""
+        return next((name for name, of in self.payload.model_fields.items() if (of.alias or name) == key), None)
 
 
 def _explain(task_type: str, error: ValidationError) -> tuple[str, dict[str, str]]:
@@ -177,7 +188,28 @@ class NoArguments(Payload):
     """The model of a task type that takes no arguments."""
 
 
-_registered: list[JobType] = []
+PER_KEY: Final = "payload:"
+
+
+class _Registration(NamedTuple):
+    """A job type, the modules whose import registered it, the innermost first, and the namespace of that one."""
+
+    job_type: JobType
+    modules: tuple[str, ...]
+    namespace: Json
+
+    def belongs_to(self, name: str) -> bool:
+        """Whether this module registers the type: in itself, in a module below it, or in one that it imports."""
+        innermost = sys.modules.get(self.modules[0]) if self.modules else None
+        if innermost is None or vars(innermost) is not self.namespace:
+            # Registered by a module that failed to import, or that was thrown away and imported again.
+            return False
+        if any(module == name or module.startswith(f"{name}.") for module in self.modules):
+            return True
+        return any(value is self.job_type.run or value is innermost for value in vars(sys.modules[name]).values())
+
+
+_registered: list[_Registration] = []
 
 
 def job(  # noqa: PLR0913 -- one keyword per fact of a task type
@@ -191,10 +223,9 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     max_attempts: int = 5,
     retry_base: float | None = None,
     retry_cap: float | None = None,
-    concurrency: Concurrency = None,
-    coach_filter: bool = False,
+    concurrency: str | None = None,
     quick: bool = False,
-    preview: Callable[[Any, JobContext], Json] | None = None,
+    preview: Callable[[Any, Any], Json] | None = None,
     admit: Admit | None = None,
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
@@ -204,28 +235,51 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     """
 
     def register(function: F) -> F:
-        _registered.append(
-            JobType(
-                task_type=task_type,
-                run=function,
-                label=label or task_type.replace("_", " ").capitalize(),
-                purpose=purpose,
-                payload=payload,
-                recurring=RecurringDefault(recurring) if recurring else None,
-                timeout=timeout,
-                max_attempts=max_attempts,
-                retry_base=retry_base,
-                retry_cap=retry_cap,
-                concurrency=concurrency,
-                coach_filter=coach_filter,
-                quick=quick,
-                preview=preview,
-                admit=admit,
-            )
+        made = JobType(
+            task_type=task_type,
+            run=function,
+            label=label or task_type.replace("_", " ").capitalize(),
+            purpose=purpose,
+            payload=payload,
+            recurring=RecurringDefault(recurring) if recurring else None,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            retry_base=retry_base,
+            retry_cap=retry_cap,
+            concurrency=concurrency,
+            quick=quick,
+            preview=preview,
+            admit=admit,
         )
+        _check_concurrency(made)
+        namespaces = _being_imported()
+        modules = tuple(str(namespace.get("__name__")) for namespace in namespaces)
+        _registered.append(_Registration(made, modules, namespaces[0] if namespaces else {}))
         return function
 
     return register
+
+
+def _check_concurrency(job_type: JobType) -> None:
+    wanted = job_type.concurrency
+    if wanted is None or wanted == "type":
+        return
+    if not wanted.startswith(PER_KEY) or job_type.field(wanted.removeprefix(PER_KEY)) is None:
+        raise ConfigurationError(
+            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It may be "type", or "payload:KEY" with a '
+            "key of its payload."
+        )
+
+
+def _being_imported() -> list[Json]:
+    """The namespaces of the modules whose top level is running, the innermost first."""
+    found = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            found.append(frame.f_globals)
+        frame = frame.f_back
+    return found
 
 
 class Registry:
@@ -290,26 +344,45 @@ class Registry:
 
 
 def load(extra_modules: Iterable[str] = ()) -> Registry:
-    """Imports every module of `jobdeck.core.handlers` and the extra ones, and returns what they registered.
+    """Imports the handler modules of the plugins and the extra ones, and returns what they registered.
+
+    Every `job` counts that is registered while such a module is imported, also in a module that it imports in turn.
 
     Raises:
-        ConfigurationError: a module cannot be imported, or two handlers claim one type.
+        ConfigurationError: a module cannot be imported or registers nothing, or two handlers claim one type.
     """
-    package = importlib.import_module("jobdeck.core.handlers")
-    modules = [f"jobdeck.core.handlers.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
-    wanted = {*modules}
-    for name in modules:
-        importlib.import_module(name)
-    for name in extra_modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
+    found: dict[int, JobType] = {}
+    for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
+        _import(name, whole=bool(plugin))
+        types = {id(one): one.job_type for one in _registered if one.belongs_to(name)}
+        if not types:
             raise ConfigurationError(
-                f"The handler module {name} cannot be imported ({error}). "
-                "Check JOBDECK_HANDLERS or --handlers, and PYTHONPATH."
-            ) from error
-        wanted.add(name)
-    return Registry(found for found in _registered if found.run.__module__ in wanted)
+                f"The handler module {name} registers no task type. Decorate a function in it with @job, or leave "
+                "the module out of JOBDECK_HANDLERS or --handlers."
+            )
+        for key, job_type in types.items():
+            found.setdefault(key, replace(job_type, plugin=plugin))
+    return Registry(found.values())
+
+
+def _plugin_modules() -> Iterator[tuple[str, str]]:
+    for plugin in load_plugins():
+        yield from ((name, plugin.name) for name in plugin.handlers)
+
+
+def _import(name: str, *, whole: bool) -> None:
+    """Imports a module and, where it is a package and wanted as a whole, all its modules."""
+    try:
+        module = importlib.import_module(name)
+        if whole and hasattr(module, "__path__"):
+            for found in pkgutil.walk_packages(module.__path__, f"{name}."):
+                importlib.import_module(found.name)
+    except (Exception, SystemExit) as error:
+        said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ConfigurationError(
+            f"The handler module {name} cannot be imported ({said}). "
+            "Check JOBDECK_HANDLERS or --handlers, and PYTHONPATH."
+        ) from error
 
 
 def registered(task_type: str) -> JobType:
@@ -319,8 +392,8 @@ def registered(task_type: str) -> JobType:
         UnknownTaskType: none did.
     """
     for found in reversed(_registered):
-        if found.task_type == task_type:
-            return found
+        if found.job_type.task_type == task_type:
+            return found.job_type
     raise UnknownTaskType(
         f"No imported module registers the task type {json.dumps(task_type)}. Import the module with its @job first."
     )

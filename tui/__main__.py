@@ -86,11 +86,10 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
 
 @contextmanager
 def _demo(settings: Settings) -> Iterator[Settings]:
-    from jobdeck.core import registry  # noqa: PLC0415 -- for the demo only
-    from jobdeck.core.programme.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
+    from jobdeck.core.cli.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
 
-    sys.stderr.write("Starting the demo's database and vendors…\n")
-    with demo_environment(settings, registry.load(settings.handler_modules)) as demo_settings:
+    sys.stderr.write("Starting the demo…\n")
+    with demo_environment(settings) as demo_settings:
         yield demo_settings
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import os
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from jobdeck.core import plugins
 from jobdeck.core.cli.session import shared_options
 from jobdeck.core.errors import UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
-    "demo": "jobdeck.core.programme.commands.demo",
+    "demo": "demo",
     "init": "init",
     "worker": "workers",
     "run-worker": "workers",
@@ -48,16 +48,20 @@ COMMANDS: Final = {
     "cleanup": "processing",
     "purge": "processing",
     "types": "jobs",
-    "campaign": "jobdeck.core.programme.commands.campaign",
-    "receipts": "jobdeck.core.programme.commands.receipts",
-    "events": "jobdeck.core.programme.commands.events",
     "serve": "serve",
     "audit": "status",
     "digest": "digest",
     "doctor": "doctor",
-    "sandbox": "jobdeck.core.programme.commands.sandbox",
 }
-"""Each command and its module: one of `jobdeck.core.cli.commands`, or a whole dotted name."""
+"""Each command of the queue and its module in `jobdeck.core.cli.commands`."""
+
+
+def commands() -> dict[str, str]:
+    """Each command and where it is, as "package.module:function": the queue's, then those of the plugins."""
+    own = {name: f"jobdeck.core.cli.commands.{of}:{name.replace('-', '_')}" for name, of in COMMANDS.items()}
+    if not plugins.presets():
+        del own["quick-sync"]
+    return own | {name: target for plugin in plugins.load_plugins() for name, target in plugin.commands.items()}
 
 
 class Commands(click.Group):
@@ -66,16 +70,15 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the help."""
         del ctx
-        return list(COMMANDS)
+        return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, or None."""
         del ctx
-        if cmd_name not in COMMANDS:
+        target = commands().get(cmd_name)
+        if target is None:
             return None
-        name = COMMANDS[cmd_name]
-        module = import_module(name if "." in name else f"jobdeck.core.cli.commands.{name}")
-        found = getattr(module, cmd_name.replace("-", "_"))
+        found = plugins.resolve(target)
         assert isinstance(found, click.Command)  # noqa: S101 -- the table above is wrong otherwise
         return found
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import CycleResult
+from jobdeck.core.plugins import load_plugins
 
 if TYPE_CHECKING:
     from jobdeck.core.read.report_types import Digest
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
-    "create campaign": "created campaigns", "resume campaign": "resumed campaigns", "pull events": "pulled events",
 }  # fmt: skip
 
 
@@ -38,8 +38,9 @@ def trigger_words(digest: Digest) -> str:
 
 def action_words(digest: Digest) -> list[tuple[str, str]]:
     """What each actor did: `retried 12, paused 1`."""
+    past = PAST | {action: words for plugin in load_plugins() for action, words in plugin.wording.items()}
     return [
-        (actor, ", ".join(f"{PAST.get(one.action, one.action)} {one.count}" for one in done))
+        (actor, ", ".join(f"{past.get(one.action, one.action)} {one.count}" for one in done))
         for actor, done in groupby(digest.actions, key=lambda one: one.actor)
     ]
 

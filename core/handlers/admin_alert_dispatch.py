@@ -27,7 +27,7 @@ from jobdeck.core.programme.messaging.sending import (
     require_providers,
 )
 from jobdeck.core.programme.messaging.sending import sample as notice_sample
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.registry import Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.messaging.admin_alerts import Recipient
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
+    from jobdeck.core.programme.resources import CompetitionContext
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors.email import Email
     from jobdeck.core.programme.vendors.email_wire import Sent
     from jobdeck.core.programme.vendors.sms import Sms
-    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 
@@ -66,7 +67,7 @@ class Params(Payload):
     allow_sms: StrictBool = Field(False, description="Also send text messages, to people who want instant ones")
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the alerts a run would send, and the people left out by reason. Reads only the database."""
     would = dict.fromkeys(("email", "sms"), 0)
     left_out: dict[str, int] = {}
@@ -76,7 +77,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     for people in _pages(params, ctx):
         for one in alerts.look(ctx.db, people, roles=params.roles):
             count += 1
-            intents, excluded = _intents(one, params, ctx.settings)
+            intents, excluded = _intents(one, params, ctx.resources.settings)
             decisions = _put(ctx, intents, dry_run=True)
             due = [decision.intent for decision in decisions if decision.sendable]
             reasons = [each.reason for each in excluded] + [each.verdict for each in decisions if not each.sendable]
@@ -110,7 +111,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     timeout=1800.0,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done:
+def run(params: Params, ctx: CompetitionContext) -> Done:
     """Notifies everyone with waiting messages.
 
     Raises:
@@ -129,7 +130,7 @@ def run(params: Params, ctx: JobContext) -> Done:
     return _Dispatch(params, ctx, dropped).run()
 
 
-def _pages(params: Params, ctx: JobContext) -> Iterator[list[UUID]]:
+def _pages(params: Params, ctx: CompetitionContext) -> Iterator[list[UUID]]:
     after: UUID | None = None
     while True:
         ctx.raise_if_cancelled()
@@ -141,18 +142,18 @@ def _pages(params: Params, ctx: JobContext) -> Iterator[list[UUID]]:
         after = people[-1]
 
 
-def _put(ctx: JobContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
+def _put(ctx: CompetitionContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
     return outbox.put(
         ctx.db,
         intents,
-        Policy.of(ctx.settings),
+        Policy.of(ctx.resources.settings),
         job_id=ctx.job.id,
         run_token=ctx.job.run_token,
         dry_run=dry_run,
     )
 
 
-def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[Intent], list[LeftOut]]:
+def _intents(one: Recipient, params: Params, settings: CompetitionSettings) -> tuple[list[Intent], list[LeftOut]]:
     """The messages to send to a person, and the reasons for channels left out."""
     channels: list[tuple[Channel, str]] = []
     obstacles: list[tuple[Channel, str]] = []
@@ -178,7 +179,7 @@ def _intents(one: Recipient, params: Params, settings: Settings) -> tuple[list[I
 
 
 class _Dispatch:
-    def __init__(self, params: Params, ctx: JobContext, dropped: dict[str, int]) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext, dropped: dict[str, int]) -> None:
         self._params = params
         self._ctx = ctx
         self._sending = Sending(ctx, self._make, self._after, what="alerts")
@@ -205,7 +206,7 @@ class _Dispatch:
     def _decide(self, one: Recipient) -> list[Decision]:
         """Puts the notice of a person's claimed messages into the outbox and binds them to it, or drops them."""
         ctx, token = self._ctx, self._ctx.job.run_token
-        intents, excluded = _intents(one, self._params, ctx.settings)
+        intents, excluded = _intents(one, self._params, ctx.resources.settings)
         for each in excluded:
             self._sending.skip(each.reason)
         outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=token)
@@ -232,7 +233,7 @@ class _Dispatch:
                 self._results.append({"recipient": str(person), "sent": sent, "count": count, **states})
 
     def _send_left_texts(self) -> None:
-        if not (self._params.allow_sms and self._ctx.settings.sms_enabled and self._sending.is_open("sms")):
+        if not (self._params.allow_sms and self._ctx.resources.settings.sms_enabled and self._sending.is_open("sms")):
             return
         with self._ctx.db.transaction():
             left = alerts.left_texts(self._ctx.db, roles=self._params.roles, person=self._params.coach_id)
@@ -241,7 +242,7 @@ class _Dispatch:
         self._send(decisions, {one.recipient: one.data["messages"] for one in left})
 
     def _make(self, claimed: Claimed) -> Email | Sms:
-        return notice(self._ctx.settings, KIND, claimed.channel, claimed.address, claimed.data)
+        return notice(self._ctx.resources.settings, KIND, claimed.channel, claimed.address, claimed.data)
 
     def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
         del receipt

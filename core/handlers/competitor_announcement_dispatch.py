@@ -16,17 +16,18 @@ from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater
 from jobdeck.core.programme.messaging import campaigns, outbox, templates
 from jobdeck.core.programme.messaging.batches import PROVIDER, Batches
 from jobdeck.core.programme.messaging.delivery import LONGEST_WAIT, lease_seconds, pause, wait_for_place
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.programme.vendors.errors import PayloadRefused, ProviderConfigError, SettingMissing
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.campaigns import Mailed, Start
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.email import EmailClient
     from jobdeck.core.registry import Admission
-    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 
@@ -49,22 +50,22 @@ class Params(Payload):
     )
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the mails and batches of a run. Reads only the database."""
     words = campaigns.words(ctx.db, params.campaign_id)
     if words is None:
         raise PermanentError(_not_found(params.campaign_id))
     found = campaigns.outlook(ctx.db, params.campaign_id, params.coach_id)
     masked = found.pop("masked")
-    body = _body(ctx.settings, words)
+    body = _body(ctx.resources.settings, words)
     due = min(found["wouldMail"], params.max_recipients or found["wouldMail"])
-    size = params.batch_size or ctx.settings.campaign_batch_size
+    size = params.batch_size or ctx.resources.settings.campaign_batch_size
     return {
         "campaignId": str(params.campaign_id),
         **found,
         "wouldMail": due,
         "batches": -(-due // size),
-        "unsubscribeGroup": ctx.settings.sendgrid_unsubscribe_group_id is not None,
+        "unsubscribeGroup": ctx.resources.settings.sendgrid_unsubscribe_group_id is not None,
         "sample": {"to": masked, "subject": body.subject, "text": body.text},
     }
 
@@ -77,7 +78,7 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
         problems["campaignId"] = "there is no such campaign; create one with `jobdeck campaign create`"
     elif found.status == "draft":
         problems["campaignId"] = "the campaign is a draft; create one from its text with `jobdeck campaign create`"
-    if not params.dry_run and _lacks_unsubscribe_group(params, admission.settings):
+    if not params.dry_run and _lacks_unsubscribe_group(params, admission.settings.of(CompetitionSettings)):
         problems["allowWithoutUnsubscribe"] = (
             "no unsubscribe group is set; set SENDGRID_UNSUBSCRIBE_GROUP_ID, or this field to true"
         )
@@ -93,11 +94,10 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
     payload=Params,
     timeout=3600.0,
     max_attempts=25,
-    coach_filter=True,
     preview=preview,
     admit=admit,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Mails the remaining recipients of the campaign.
 
     Raises:
@@ -107,22 +107,26 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
     """
     if params.dry_run or ctx.dry_run:
         return Done({"dryRun": True, **preview(params, ctx)})
-    client = ctx.clients.email
-    _require_unsubscribe_group(params, ctx.settings)
+    client = ctx.resources.clients.email
+    _require_unsubscribe_group(params, ctx.resources.settings)
     outbox.sweep(ctx.db)
     start = campaigns.start(
-        ctx.db, params.campaign_id, job_id=ctx.job.id, token=ctx.job.run_token, lease_seconds=_lease(ctx.settings)
+        ctx.db,
+        params.campaign_id,
+        job_id=ctx.job.id,
+        token=ctx.job.run_token,
+        lease_seconds=_lease(ctx.resources.settings),
     )
     if not start.taken:
         return _not_taken(params, ctx, start)
     return _Dispatch(params, ctx, client, start).run()
 
 
-def _lacks_unsubscribe_group(params: Params, settings: Settings) -> bool:
+def _lacks_unsubscribe_group(params: Params, settings: CompetitionSettings) -> bool:
     return settings.sendgrid_unsubscribe_group_id is None and not params.allow_without_unsubscribe
 
 
-def _require_unsubscribe_group(params: Params, settings: Settings) -> None:
+def _require_unsubscribe_group(params: Params, settings: CompetitionSettings) -> None:
     if _lacks_unsubscribe_group(params, settings):
         raise SettingMissing(
             "Campaigns need an unsubscribe group. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or enqueue the job with "
@@ -130,7 +134,7 @@ def _require_unsubscribe_group(params: Params, settings: Settings) -> None:
         )
 
 
-def _not_taken(params: Params, ctx: JobContext, start: Start) -> Done:
+def _not_taken(params: Params, ctx: CompetitionContext, start: Start) -> Done:
     campaign = params.campaign_id
     if start.verdict == "busy":
         raise RetryLater(
@@ -155,7 +159,7 @@ def _not_found(campaign: UUID) -> str:
     return f"There is no campaign {campaign}. Check campaignId, or create one with `jobdeck campaign create`."
 
 
-def _body(settings: Settings, words: tuple[str, str, str]) -> templates.Body:
+def _body(settings: CompetitionSettings, words: tuple[str, str, str]) -> templates.Body:
     subject, markdown, html = words
     # Rendered again from the admin's Markdown, so that HTML in it is escaped however the campaign was stored.
     made = templates.markdown(markdown) if markdown.strip() else html
@@ -163,11 +167,11 @@ def _body(settings: Settings, words: tuple[str, str, str]) -> templates.Body:
     return templates.announcement(templates.of(settings), subject, markdown, made, unsubscribe=unsubscribe)
 
 
-def _lease(settings: Settings) -> float:
+def _lease(settings: CompetitionSettings) -> float:
     return lease_seconds(settings) + settings.campaign_batch_pause_seconds + LONGEST_WAIT
 
 
-def _output(ctx: JobContext, campaign: UUID, *, resumed: bool) -> Json:
+def _output(ctx: CompetitionContext, campaign: UUID, *, resumed: bool) -> Json:
     found = campaigns.stats(ctx.db, campaign)
     return {
         "campaignId": str(campaign),
@@ -183,11 +187,11 @@ def _output(ctx: JobContext, campaign: UUID, *, resumed: bool) -> Json:
 
 
 class _Dispatch:
-    def __init__(self, params: Params, ctx: JobContext, client: EmailClient, start: Start) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext, client: EmailClient, start: Start) -> None:
         self._params = params
         self._ctx = ctx
         self._resumed = start.verdict == "resumed"
-        body = _body(ctx.settings, (start.subject or "", start.body_markdown or "", start.body_html or ""))
+        body = _body(ctx.resources.settings, (start.subject or "", start.body_markdown or "", start.body_html or ""))
         mail = Email(
             to="",
             subject=body.subject,
@@ -196,7 +200,7 @@ class _Dispatch:
             categories=("announcement", f"campaign-{params.campaign_id}"),
             unsubscribe=True,
         )
-        largest = params.batch_size or ctx.settings.campaign_batch_size
+        largest = params.batch_size or ctx.resources.settings.campaign_batch_size
         first = min(largest, AFTER_TROUBLE) if ctx.job.attempt > 1 else largest
         self._batches = Batches(ctx, client, params.campaign_id, mail, size=first, largest=largest)
 
@@ -225,9 +229,9 @@ class _Dispatch:
             if not first:
                 if not self._processing():
                     return False
-                pause(self._ctx, self._ctx.settings.campaign_batch_pause_seconds)
+                pause(self._ctx, self._ctx.resources.settings.campaign_batch_pause_seconds)
             first = False
-            wait_for_place(self._ctx, PROVIDER, self._ctx.settings.email_rate_per_sec)
+            wait_for_place(self._ctx, PROVIDER, self._ctx.resources.settings.email_rate_per_sec)
             batch = self._next()
             if not batch:
                 break
@@ -247,7 +251,7 @@ class _Dispatch:
         held: Json = {
             "job_id": self._ctx.job.id,
             "token": self._ctx.job.run_token,
-            "lease_seconds": _lease(self._ctx.settings),
+            "lease_seconds": _lease(self._ctx.resources.settings),
         }
         batch = campaigns.next_batch(
             self._ctx.db, self._params.campaign_id, size=self._room(), coach=self._params.coach_id, **held

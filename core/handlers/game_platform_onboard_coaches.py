@@ -14,13 +14,14 @@ from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coa
 from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
 from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE
 from jobdeck.core.programme.sync.rules import PAGE, SAMPLE, as_id, dry_run_output, dry_run_reason, named_ids
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.programme.onboarding.candidates import Newcomer
     from jobdeck.core.programme.onboarding.onboarding import Onboarding
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -52,7 +53,7 @@ class _Coaches:
     role: Role = "coach"
     people = "coaches"
 
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._ctx = ctx
         self._all = params.named is None
         self._ids = [one for one in map(as_id, params.named or ()) if one is not None]
@@ -90,7 +91,7 @@ class _Coaches:
         return skipped
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Coaches(params, ctx)
     counts: Counter[str] = Counter()
@@ -138,10 +139,9 @@ def _would(coach: candidates.Coach, *, everybody: bool) -> Newcomer | str:
     timeout=1800.0,
     max_attempts=10,
     concurrency="type",
-    coach_filter=True,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Looks up each coach by id, creates missing accounts, and stores the vendor's answers.
 
     Raises:

@@ -16,7 +16,7 @@ from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
 from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE, LEFT
 from jobdeck.core.programme.sync.rules import SAMPLE, as_id, batch_size, dry_run_output, dry_run_reason, named_ids
 from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person
     from jobdeck.core.programme.onboarding.coach_accounts import CoachAccount
     from jobdeck.core.programme.onboarding.onboarding import Onboarding
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -68,7 +69,7 @@ class _Competitors:
     role: Role = "user"
     people = "competitors"
 
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
         self._ids = [one for one in map(as_id, params.competitor_ids or ()) if one is not None]
@@ -167,7 +168,7 @@ def _requests(
             yield one, Refusal("coach", f"The coach has no usable account. {coach.verdict.message}")
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Competitors(params, ctx)
     counts: Counter[str] = Counter()
@@ -220,10 +221,9 @@ def _would(one: Competitor, *, force: bool) -> Newcomer | str:
     timeout=1800.0,
     max_attempts=10,
     concurrency="type",
-    coach_filter=True,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Looks up each competitor by id, creates missing accounts, and stores the vendor's answers.
 
     Raises:

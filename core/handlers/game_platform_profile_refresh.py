@@ -26,12 +26,13 @@ from jobdeck.core.programme.sync.rules import (
 )
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, GamePlatformError
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from jobdeck.core.errors import JobdeckError
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.sync.account_refresh import Known, Outcome
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 
@@ -78,7 +79,7 @@ class _Round:
         return sum(self.counts.values())
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the accounts that a run would refresh. Reads only the database."""
     counts = account_refresh.count(ctx.db, params.coach_id)
     first = account_refresh.page(ctx.db, params.coach_id, after=None, limit=SAMPLE)
@@ -94,10 +95,9 @@ def preview(params: Params, ctx: JobContext) -> Json:
     timeout=1800.0,
     max_attempts=10,
     concurrency="type",
-    coach_filter=True,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Refreshes the accounts of competitors, then of coaches.
 
     Raises:
@@ -107,11 +107,11 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:
         return Done(dry_run_output(reason, preview(params, ctx)))
-    return _Refresh(params, ctx, ctx.clients.metactf).run()
+    return _Refresh(params, ctx, ctx.resources.clients.metactf).run()
 
 
 class _Refresh:
-    def __init__(self, params: Params, ctx: JobContext, client: MetaCtfClient) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext, client: MetaCtfClient) -> None:
         self._params = params
         self._ctx = ctx
         self._client = client
@@ -136,7 +136,7 @@ class _Refresh:
 
     def _page(self, found: list[Known]) -> None:
         waiting = iter(found)
-        workers = self._ctx.settings.game_platform_concurrency
+        workers = self._ctx.resources.settings.game_platform_concurrency
         with Parallel["Known"](workers, at_a_time=2 * workers) as under_way:
 
             def fill() -> None:

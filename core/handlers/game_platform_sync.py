@@ -33,11 +33,12 @@ from jobdeck.core.programme.sync.summary import Tally
 from jobdeck.core.programme.sync.teams import sync_team
 from jobdeck.core.programme.sync.walk import Position, read_cursor, write_cursor
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.sync.fetch import Plan
     from jobdeck.core.programme.sync.roster import Now, Subject
     from jobdeck.core.programme.sync.store import Result
@@ -88,9 +89,9 @@ class Params(Payload):
         return wrapped and (self.wave or self.force_full_sync == self.force_flash_ctf_sync)
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the requests of a run. Reads only the database."""
-    wish, cadence, now = _wish(params), Cadence.of(ctx.settings), roster.now(ctx.db)
+    wish, cadence, now = _wish(params), Cadence.of(ctx.resources.settings), roster.now(ctx.db)
     position = Position.load(ctx.checkpoint, read_cursor(params.cursor))
     counts = dict.fromkeys(("total", "odlIncremental", "odlFull", "flashCtf", "accountLookups"), 0)
     first: list[str] = []
@@ -127,11 +128,10 @@ def preview(params: Params, ctx: JobContext) -> Json:
     recurring=15,
     timeout=1800.0,
     concurrency="type",
-    coach_filter=True,
     quick=True,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Syncs a batch or everyone, then the teams if they are due.
 
     Raises:
@@ -141,7 +141,7 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
     reason = dry_run_reason(params.dry_run, ctx)
     if reason:
         return Done(dry_run_output(reason, preview(params, ctx)))
-    client = ctx.clients.metactf
+    client = ctx.resources.clients.metactf
     tally = Tally()
     with _ledger_entry(params, ctx, tally) as run_id:
         return _Sync(params, ctx, client, run_id, tally).run()
@@ -152,7 +152,7 @@ def _wish(params: Params) -> Wish:
 
 
 @contextmanager
-def _ledger_entry(params: Params, ctx: JobContext, tally: Tally) -> Iterator[UUID]:
+def _ledger_entry(params: Params, ctx: CompetitionContext, tally: Tally) -> Iterator[UUID]:
     kind = "wave" if params.wave else "incremental"
     run_id = sync_runs.open_run(ctx.db, job_id=ctx.job.id, coach_id=params.coach_id, sync_type=kind)
     try:
@@ -167,13 +167,15 @@ def _ledger_entry(params: Params, ctx: JobContext, tally: Tally) -> Iterator[UUI
     _close(ctx, run_id, tally, None)
 
 
-def _close(ctx: JobContext, run_id: UUID, tally: Tally, error: str | None) -> None:
+def _close(ctx: CompetitionContext, run_id: UUID, tally: Tally, error: str | None) -> None:
     synced = tally.people.total() - tally.failed
     sync_runs.close_run(ctx.db, run_id, synced=synced, failed=tally.failed, error=error)
 
 
 class _Sync:
-    def __init__(self, params: Params, ctx: JobContext, client: MetaCtfClient, run_id: UUID, tally: Tally) -> None:
+    def __init__(
+        self, params: Params, ctx: CompetitionContext, client: MetaCtfClient, run_id: UUID, tally: Tally
+    ) -> None:
         self._params = params
         self._ctx = ctx
         self._client = client
@@ -199,9 +201,9 @@ class _Sync:
         now = roster.now(self._ctx.db)
         stream = ask_all(
             self._client,
-            _plans(subjects, _wish(self._params), Cadence.of(self._ctx.settings), now),
+            _plans(subjects, _wish(self._params), Cadence.of(self._ctx.resources.settings), now),
             now.at,
-            workers=self._ctx.settings.game_platform_concurrency,
+            workers=self._ctx.resources.settings.game_platform_concurrency,
             tick=self._tick,
         )
         done, failed, outages = position.done, position.failed, position.outages

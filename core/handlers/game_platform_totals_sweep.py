@@ -23,10 +23,12 @@ from jobdeck.core.programme.sync.rules import (
 )
 from jobdeck.core.read import jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -72,7 +74,7 @@ class _Place:
         return {"sweep": asdict(self)}
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the competitors whose totals a run would compute."""
     orphans = totals.orphans(ctx.db, SAMPLE)
     flagged = totals.count_flagged(ctx.db, params.coach_id)
@@ -100,11 +102,10 @@ def preview(params: Params, ctx: JobContext) -> Json:
     recurring=15,
     timeout=1800.0,
     concurrency="type",
-    coach_filter=True,
     quick=True,
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Computes totals in batches, for all competitors that were flagged when the run started.
 
     Raises:
@@ -117,7 +118,7 @@ def run(params: Params, ctx: JobContext) -> Done | Continue:
 
 
 class _Sweep:
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
         self._place = _Place.load(ctx.checkpoint, params)

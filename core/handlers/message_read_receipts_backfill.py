@@ -13,10 +13,11 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.messaging import read_receipts as receipts
 from jobdeck.core.programme.messaging.sending import SAMPLE
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.read_receipts import Batch
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ class Params(Payload):
     dry_run: StrictBool = Field(False, description="Preview only: count the missing receipts")
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts exactly the receipts that a run would insert. Reads only the database."""
     count = receipts.missing(ctx.db, params.max_rows)
     return {
@@ -52,7 +53,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     concurrency="type",
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Inserts the missing receipts in batches."""
     if params.dry_run or ctx.dry_run:
         found = preview(params, ctx)
@@ -67,7 +68,7 @@ def _asked(params: Params) -> Json:
 class _Backfill:
     """One run, which continues after the last batch of the run before."""
 
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
         found = ctx.checkpoint or {}

@@ -14,7 +14,7 @@ from jobdeck.core.programme.messaging import parent_probe as probes
 from jobdeck.core.programme.messaging.outbox import Intent, LeftOut, Policy
 from jobdeck.core.programme.messaging.sending import NOT_TAKEN, RESULTS, SAMPLE, Sending, mail_sample, require_providers
 from jobdeck.core.programme.vendors.email import Email
-from jobdeck.core.registry import Done, JobContext, Payload, job
+from jobdeck.core.registry import Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.messaging.parent_probe import Due
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.email_wire import Sent
 
 Json = dict[str, Any]
@@ -45,11 +46,11 @@ class Params(Payload):
     )
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the probes a run would send, and the forms skipped by reason. Reads only the database."""
     due = _due(params, ctx, ahead=True)
-    skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.settings.probe_max_attempts)
-    sample = mail_sample(due[0].masked, templates.of(ctx.settings).email(KIND, _values(ctx))) if due else None
+    skipped = probes.skips(ctx.db, stale_hours=_stale(params, ctx), most=ctx.resources.settings.probe_max_attempts)
+    sample = mail_sample(due[0].masked, templates.of(ctx.resources.settings).email(KIND, _values(ctx))) if due else None
     return {
         "candidates": sum(len(one.forms) for one in due) + sum(skipped.values()),
         "wouldSend": {"email": len(due)},
@@ -71,7 +72,7 @@ def preview(params: Params, ctx: JobContext) -> Json:
     concurrency="type",
     preview=preview,
 )
-def run(params: Params, ctx: JobContext) -> Done:
+def run(params: Params, ctx: CompetitionContext) -> Done:
     """Probes the addresses that are due.
 
     Raises:
@@ -87,26 +88,26 @@ def run(params: Params, ctx: JobContext) -> Done:
     return _Probing(params, ctx).run()
 
 
-def _stale(params: Params, ctx: JobContext) -> float:
-    return ctx.settings.probe_stale_hours if params.stale_hours is None else params.stale_hours
+def _stale(params: Params, ctx: CompetitionContext) -> float:
+    return ctx.resources.settings.probe_stale_hours if params.stale_hours is None else params.stale_hours
 
 
-def _due(params: Params, ctx: JobContext, *, ahead: bool = False) -> list[Due]:
+def _due(params: Params, ctx: CompetitionContext, *, ahead: bool = False) -> list[Due]:
     return probes.due(
         ctx.db,
         stale_hours=_stale(params, ctx),
-        most=ctx.settings.probe_max_attempts,
-        limit=params.limit or ctx.settings.probe_limit,
+        most=ctx.resources.settings.probe_max_attempts,
+        limit=params.limit or ctx.resources.settings.probe_limit,
         ahead=ahead,
     )
 
 
-def _values(ctx: JobContext) -> Json:
-    return {"organisation": ctx.settings.sendgrid_from_name}
+def _values(ctx: CompetitionContext) -> Json:
+    return {"organisation": ctx.resources.settings.sendgrid_from_name}
 
 
 class _Probing:
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
         self._sending = Sending(ctx, self._make, self._after, what="probes")
@@ -117,7 +118,7 @@ class _Probing:
         ctx = self._ctx
         with ctx.db.transaction():
             timed_out = probes.time_out(ctx.db)
-            stale, most = _stale(self._params, ctx), ctx.settings.probe_max_attempts
+            stale, most = _stale(self._params, ctx), ctx.resources.settings.probe_max_attempts
             probes.lock(ctx.db)
             adopted = probes.adopt(ctx.db, stale_hours=stale)
             probes.keep_skips(ctx.db, stale_hours=stale, most=most)
@@ -148,7 +149,7 @@ class _Probing:
         decisions = outbox.put(
             ctx.db,
             [self._intent(one) for one in due],
-            Policy.of(ctx.settings),
+            Policy.of(ctx.resources.settings),
             job_id=ctx.job.id,
             run_token=ctx.job.run_token,
         )
@@ -183,7 +184,7 @@ class _Probing:
             self._results.append({"agreementId": str(form), **result})
 
     def _make(self, claimed: Claimed) -> Email:
-        body = templates.of(self._ctx.settings).email(KIND, _values(self._ctx))
+        body = templates.of(self._ctx.resources.settings).email(KIND, _values(self._ctx))
         ids = {name: str(claimed.data[name]) for name in ("agreement_id", "competitor_id")}
         return Email(claimed.address, body.subject, body.text, body.html, custom_args=ids)
 

@@ -28,7 +28,7 @@ from jobdeck.core.programme.messaging.sending import (
     require_providers,
 )
 from jobdeck.core.programme.messaging.sending import sample as notice_sample
-from jobdeck.core.registry import Continue, Done, JobContext, Payload, job
+from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.messaging.digest import Candidate
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
+    from jobdeck.core.programme.resources import CompetitionContext
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors.email import Email
     from jobdeck.core.programme.vendors.email_wire import Sent
     from jobdeck.core.programme.vendors.sms import Sms
     from jobdeck.core.registry import Admission
-    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Params(Payload):
     allow_sms: StrictBool = Field(True, description="Also send text messages, to people who want them")
 
 
-def preview(params: Params, ctx: JobContext) -> Json:
+def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the notices a run would send, and the people left out by reason. Reads only the database."""
     _refuse_forcing_everyone(params, ctx)
     would = dict.fromkeys(("email", "sms"), 0)
@@ -80,7 +81,12 @@ def preview(params: Params, ctx: JobContext) -> Json:
         count += len(people)
         intents, excluded = _intents(people, params, ctx)
         decisions = outbox.put(
-            ctx.db, intents, Policy.of(ctx.settings), job_id=ctx.job.id, run_token=ctx.job.run_token, dry_run=True
+            ctx.db,
+            intents,
+            Policy.of(ctx.resources.settings),
+            job_id=ctx.job.id,
+            run_token=ctx.job.run_token,
+            dry_run=True,
         )
         for reason in [one.reason for one in excluded] + [one.verdict for one in decisions if not one.sendable]:
             left_out[reason] = left_out.get(reason, 0) + 1
@@ -108,11 +114,10 @@ def admit(params: Params, admission: Admission) -> dict[str, str]:
     recurring=60,
     timeout=1800.0,
     concurrency="type",
-    coach_filter=True,
     preview=preview,
     admit=admit,
 )
-def run(params: Params, ctx: JobContext) -> Done | Continue:
+def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     """Notifies everyone who is due, page by page.
 
     Raises:
@@ -132,7 +137,7 @@ def _forces_everyone(params: Params, *, recurring: bool) -> bool:
     return params.force and recurring and params.coach_id is None
 
 
-def _refuse_forcing_everyone(params: Params, ctx: JobContext) -> None:
+def _refuse_forcing_everyone(params: Params, ctx: CompetitionContext) -> None:
     if _forces_everyone(params, recurring=ctx.job.is_recurring):
         raise PermanentError(
             "A recurring job with force would notify everyone at every run. Make it a one-time job, set coachId, or "
@@ -144,11 +149,13 @@ def _asked(params: Params) -> Json:
     return {"dryRun": False, "force": params.force, "roles": list(params.roles), "allowSms": params.allow_sms}
 
 
-def _window(params: Params, settings: Settings) -> int:
+def _window(params: Params, settings: CompetitionSettings) -> int:
     return params.window_minutes or settings.alert_window_minutes
 
 
-def _pages(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool = False) -> Iterator[list[Candidate]]:
+def _pages(
+    params: Params, ctx: CompetitionContext, after: UUID | None, *, ahead: bool = False
+) -> Iterator[list[Candidate]]:
     while True:
         ctx.raise_if_cancelled()
         people = _page(params, ctx, after, ahead=ahead)
@@ -159,24 +166,26 @@ def _pages(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool =
         after = people[-1].id
 
 
-def _page(params: Params, ctx: JobContext, after: UUID | None, *, ahead: bool) -> list[Candidate]:
+def _page(params: Params, ctx: CompetitionContext, after: UUID | None, *, ahead: bool) -> list[Candidate]:
     scope = digest.Scope(
         roles=params.roles,
         person=params.coach_id,
-        grace_minutes=ctx.settings.alert_grace_minutes,
-        window_minutes=_window(params, ctx.settings),
-        zone=ctx.settings.quiet_tz,
+        grace_minutes=ctx.resources.settings.alert_grace_minutes,
+        window_minutes=_window(params, ctx.resources.settings),
+        zone=ctx.resources.settings.quiet_tz,
     )
     with outbox.refusals():
         return digest.candidates(ctx.db, scope, after=after, limit=PAGE, ahead=ahead)
 
 
-def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tuple[list[Intent], list[LeftOut]]:
+def _intents(
+    people: Sequence[Candidate], params: Params, ctx: CompetitionContext
+) -> tuple[list[Intent], list[LeftOut]]:
     """The messages to send to these people, and the people left out."""
     intents: list[Intent] = []
     excluded: list[LeftOut] = []
     for one in people:
-        wanted, obstacles = _channels(one, params, ctx.settings)
+        wanted, obstacles = _channels(one, params, ctx.resources.settings)
         if one.held and not params.force:
             excluded.append(LeftOut(KIND, one.id, "window"))
             continue
@@ -187,7 +196,9 @@ def _intents(people: Sequence[Candidate], params: Params, ctx: JobContext) -> tu
     return intents, excluded
 
 
-def _channels(one: Candidate, params: Params, settings: Settings) -> tuple[list[Channel], dict[Channel, str]]:
+def _channels(
+    one: Candidate, params: Params, settings: CompetitionSettings
+) -> tuple[list[Channel], dict[Channel, str]]:
     """The usable channels of a person, and the obstacles by channel for others that they want."""
     wanted: list[Channel] = []
     obstacles: dict[Channel, str] = {}
@@ -204,14 +215,14 @@ def _channels(one: Candidate, params: Params, settings: Settings) -> tuple[list[
     return wanted, obstacles
 
 
-def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -> Intent:
+def _intent(one: Candidate, channel: Channel, params: Params, ctx: CompetitionContext) -> Intent:
     fresh, notified = (one.email_fresh, one.email_told) if channel == "email" else (one.sms_fresh, one.sms_told)
     if params.force:
         about, window = f"force:{ctx.idempotency_key}", None
     else:
         # A message that already had a notice only gets a reminder: once a day, after the window has passed.
         about = one.day if notified else str(one.newest_message_id)
-        window = _window(params, ctx.settings)
+        window = _window(params, ctx.resources.settings)
         if fresh:
             # Somebody who has read everything of the last notice is notified of new messages at once. Notices sent
             # since the oldest of these messages still count, because another run may have just sent one.
@@ -229,7 +240,7 @@ def _intent(one: Candidate, channel: Channel, params: Params, ctx: JobContext) -
 
 
 class _Digest:
-    def __init__(self, params: Params, ctx: JobContext) -> None:
+    def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
         self._sending = Sending(ctx, self._make, self._after, what="notices")
@@ -275,13 +286,13 @@ class _Digest:
         with ctx.db.transaction():
             digest.keep_numbers(ctx.db, {one.recipient: one.address for one in intents if one.channel == "sms"})
             decisions = outbox.put(
-                ctx.db, intents, Policy.of(ctx.settings), job_id=ctx.job.id, run_token=ctx.job.run_token
+                ctx.db, intents, Policy.of(ctx.resources.settings), job_id=ctx.job.id, run_token=ctx.job.run_token
             )
             outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=ctx.job.run_token)
         return decisions
 
     def _make(self, claimed: Claimed) -> Email | Sms:
-        return notice(self._ctx.settings, KIND, claimed.channel, claimed.address, claimed.data)
+        return notice(self._ctx.resources.settings, KIND, claimed.channel, claimed.address, claimed.data)
 
     def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
         del receipt

@@ -1,4 +1,4 @@
-"""`/api/jobs/run`: one cycle for whoever shows the secret, as Vercel Cron and the original's callers ask for it.
+"""`/api/jobs/run`: one cycle for whoever shows the secret, as cron services ask for it.
 
 The reply goes out when the cycle has ended or its time is up. A job that outlasts the time goes on behind the reply,
 and the cycle's record is closed when it has ended.

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from jobdeck.core.http.counters import Counters
+    from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
+
 RETRY_SECONDS = "5"
 
 
@@ -101,3 +105,14 @@ class Endpoint:
     admit: Callable[[Call], None]
     handle: Callable[[Call], Answer]
     lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a plugin makes its endpoints from: `lane` runs them, and `wake` begins an `Upkeep` of this name at once."""
+
+    database: Database
+    settings: Settings
+    counters: Counters
+    lane: Lane
+    wake: Callable[[str], None]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from jobdeck.core.http import cron, metrics
-from jobdeck.core.programme import webhooks
-from jobdeck.core.programme.vendors import email_wire
+from jobdeck.core.plugins import load_plugins
 
 Json = dict[str, Any]
 
-_REFUSED: Final[Json] = {
+REFUSED: Final[Json] = {
     "description": "The call was not carried out, and the sentence says why.",
     "content": {
         "application/json": {
@@ -22,15 +21,15 @@ _REFUSED: Final[Json] = {
         }
     },
 }
-_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _CYCLE: Final[Json] = {
     "type": "object",
     "required": ["status", "processed", "succeeded", "failed", "message", "results"],
     "properties": {
         "status": {"enum": ["ok", "paused", "error"]},
-        "processed": _COUNT,
-        "succeeded": _COUNT,
-        "failed": _COUNT,
+        "processed": COUNT,
+        "succeeded": COUNT,
+        "failed": COUNT,
         "message": {"type": "string"},
         "results": {"type": "array", "items": {"type": "object"}},
     },
@@ -43,7 +42,7 @@ def describe() -> Json:
         "summary": "Run one cycle of due jobs",
         "security": [{"cron": []}],
         "parameters": [{"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10}}],
-        "responses": _responses("What the cycle came to.", _CYCLE, 400, 401, 408, 413, 414, 429, 500, 503),
+        "responses": responses("What the cycle came to.", _CYCLE, 400, 401, 408, 413, 414, 429, 500, 503),
     }
     body = {
         "type": "object",
@@ -61,14 +60,13 @@ def describe() -> Json:
                     "requestBody": {"content": {"application/json": {"schema": body}}},
                 },
             },
-            webhooks.SENDGRID_PATH: {"post": _sendgrid()},
-            webhooks.TWILIO_PATH: {"post": _twilio()},
+            **{path: item for plugin in load_plugins() if plugin.openapi for path, item in plugin.openapi().items()},
             metrics.HEALTHZ_PATH: {
                 "get": {
                     "summary": "Whether the door and its database answer",
                     "operationId": "healthz",
                     "responses": {
-                        **_responses("They do.", {"type": "object"}, 408, 413, 414),
+                        **responses("They do.", {"type": "object"}, 408, 413, 414),
                         "503": {"description": "They do not.", "content": {"application/json": {}}},
                     },
                 }
@@ -80,7 +78,7 @@ def describe() -> Json:
                     "security": [{"metrics": []}],
                     "responses": {
                         "200": {"description": "All samples.", "content": {"text/plain": {}}},
-                        **{str(status): _REFUSED for status in (401, 404, 408, 413, 414, 503)},
+                        **{str(status): REFUSED for status in (401, 404, 408, 413, 414, 503)},
                     },
                 }
             },
@@ -94,61 +92,9 @@ def describe() -> Json:
     }
 
 
-def _sendgrid() -> Json:
-    event = {
-        "type": "object",
-        "required": ["event", "timestamp"],
-        "properties": {
-            "event": {"type": "string"},
-            "timestamp": {"type": "integer"},
-            "email": {"type": "string"},
-            "sg_event_id": {"type": "string"},
-            "sg_message_id": {"type": "string"},
-            "type": {"type": "string"},
-            "reason": {"type": "string"},
-        },
-    }
-    told = {
-        "type": "object",
-        "required": ["ok", "processed", "new", "ignored"],
-        "properties": {"ok": {"const": True}, "processed": _COUNT, "new": _COUNT, "ignored": _COUNT},
-    }
-    return {
-        "summary": "Delivery events from SendGrid's Event Webhook",
-        "operationId": "sendgridEvents",
-        "parameters": [
-            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
-            for name in (email_wire.SIGNATURE, email_wire.TIMESTAMP)
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"type": "array", "items": event}}},
-        },
-        "responses": _responses("Kept, each once.", told, 400, 401, 408, 413, 414, 503),
-    }
-
-
-def _twilio() -> Json:
-    form = {
-        "type": "object",
-        "properties": {
-            name: {"type": "string"} for name in ("MessageSid", "MessageStatus", "ErrorCode", "From", "To", "Body")
-        },
-    }
-    return {
-        "summary": "Status callbacks and answers from Twilio",
-        "operationId": "twilioStatus",
-        "parameters": [{"name": "X-Twilio-Signature", "in": "header", "required": True, "schema": {"type": "string"}}],
-        "requestBody": {"required": True, "content": {"application/x-www-form-urlencoded": {"schema": form}}},
-        "responses": {
-            "200": {"description": "Kept; there is nothing to send back.", "content": {"text/xml": {}}},
-            **{str(status): _REFUSED for status in (400, 401, 408, 413, 414, 503)},
-        },
-    }
-
-
-def _responses(told: str, schema: Json, *refusals: int) -> Json:
+def responses(told: str, schema: Json, *refusals: int) -> Json:
+    """The responses of an operation: what 200 answers, and the refusals it may answer with."""
     return {
         "200": {"description": told, "content": {"application/json": {"schema": schema}}},
-        **{str(status): _REFUSED for status in refusals},
+        **{str(status): REFUSED for status in refusals},
     }

@@ -21,12 +21,12 @@ from jobdeck.core.http.app import make_app
 from jobdeck.core.http.bodies import BODY_SECONDS, HELD_BYTES, Intake
 from jobdeck.core.http.connections import HEADER_SECONDS, MOST_CONNECTIONS, Gate
 from jobdeck.core.http.counters import Counters
-from jobdeck.core.http.endpoints import Endpoint, Lane
+from jobdeck.core.http.endpoints import Endpoint, Host, Lane
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
+from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher
 from jobdeck.core.logs import event
-from jobdeck.core.programme import webhooks
-from jobdeck.core.programme.webhook_applier import Applier
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.health import expect_trigger
 
 if TYPE_CHECKING:
@@ -79,7 +79,11 @@ class Door:
         self._alerts = Alerts(settings)
         self._lanes: list[Lane] = []
         events = self._lane("webhooks", threads=WEBHOOK_THREADS, waiting=200)
-        self._applier = Applier(database, lambda: events.full)
+        self._upkeep = {
+            upkeep.name: UpkeepThread(database, upkeep, lambda: events.full)
+            for plugin in load_plugins()
+            for upkeep in plugin.upkeep
+        }
         self.cron = cron.Cron(database, registry, settings)
         self._healthz = metrics.Healthz(database)
         self._metrics = metrics.Metrics(database, settings, self._counters)
@@ -88,6 +92,7 @@ class Door:
         name = f"{socket.gethostname()} door"
         self._refusals = Refusals(frozenset(one.path for one in outside), name=name)
         self._watcher = Watcher(database, self._alerts, self._refusals, name, timeouts_of(registry))
+        self._parts: list[UpkeepThread | Watcher] = [*self._upkeep.values(), self._watcher]
         self._sites = self._make_sites(outside)
 
     @property
@@ -111,8 +116,8 @@ class Door:
             for site in self._sites:
                 site.stop()
             raise
-        self._applier.thread.start()
-        self._watcher.thread.start()
+        for part in self._parts:
+            part.thread.start()
         for host, port in self.addresses:
             event(log, logging.INFO, "door open", host=host, port=port)
         if self._settings.cron_secret is None:
@@ -126,11 +131,11 @@ class Door:
         finished = self.cron.drain(self._settings.drain_seconds if seconds is None else seconds)
         for site in self._sites:
             site.stop()
-        self._applier.stop()
-        self._watcher.stop()
-        for thread in (self._applier.thread, self._watcher.thread):
-            if thread.ident is not None:
-                thread.join()
+        for part in self._parts:
+            part.stop()
+        for part in self._parts:
+            if part.thread.ident is not None:
+                part.thread.join()
         for lane in self._lanes:
             lane.close()
         self._healthz.close()
@@ -152,17 +157,12 @@ class Door:
         return made
 
     def _outside(self, events: Lane) -> list[Endpoint]:
-        inbox = webhooks.Inbox(self._database, self._counters, self._applier.wake)
-        sendgrid = webhooks.SendGrid(self._settings, inbox)
-        twilio = webhooks.Twilio(self._settings, inbox)
+        host = Host(self._database, self._settings, self._counters, events, lambda name: self._upkeep[name].wake())
         cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
         self._inside = self._lane("metrics", threads=2, waiting=50)
         return [
             Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
-            Endpoint(
-                webhooks.SENDGRID_PATH, ("POST",), webhooks.SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, events
-            ),
-            Endpoint(webhooks.TWILIO_PATH, ("POST",), webhooks.TWILIO_BYTES, twilio.admit, twilio.handle, events),
+            *(one for plugin in load_plugins() if plugin.endpoints for one in plugin.endpoints(host)),
             self._asked(metrics.HEALTHZ_PATH, self._healthz.admit, self._healthz.handle),
             self._asked(metrics.METRICS_PATH, self._metrics.admit, self._metrics.handle),
         ]

@@ -217,7 +217,7 @@ def state_folder(given: Path | None) -> Path:
 
 
 def _make_state_folder(state: Path) -> None:
-    """Makes the folder and its missing parents, open to the account that the server runs as, and no other's."""
+    """Makes the folder and the missing ones above it, open to the account that the server runs as and to no other."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     for folder in reversed([folder for folder in (state, *state.parents) if not folder.exists()]):
         with suppress(FileExistsError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from jobdeck.core.plugins import Plugin, Preset, Search, lazy
+from jobdeck.core.plugins import Plugin, Preset, Search, Upkeep, lazy
+from jobdeck.core.programme.settings import CompetitionSettings
 
 SYNC: Final = "game_platform_sync"
 TOTALS: Final = "game_platform_totals_sweep"
@@ -14,12 +15,32 @@ plugin: Final = Plugin(
     version=1,
     requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
     handlers=("jobdeck.core.handlers",),
+    settings=CompetitionSettings,
+    resources=lazy("jobdeck.core.programme.resources:resources"),
     commands={
         "campaign": "jobdeck.core.programme.commands.campaign:campaign",
         "receipts": "jobdeck.core.programme.commands.receipts:receipts",
         "events": "jobdeck.core.programme.commands.events:events",
         "sandbox": "jobdeck.core.programme.commands.sandbox:sandbox",
     },
+    endpoints=lazy("jobdeck.core.programme.webhooks:endpoints"),
+    openapi=lazy("jobdeck.core.programme.openapi:describe"),
+    upkeep=(
+        Upkeep(
+            name="applying delivery events",
+            every_seconds=60.0,
+            run=lazy("jobdeck.core.programme.webhooks:apply_batch"),
+        ),
+    ),
+    findings=lazy("jobdeck.core.programme.commands.doctor:findings"),
+    wording={
+        "create campaign": "created campaigns",
+        "resume campaign": "resumed campaigns",
+        "pull events": "pulled events",
+    },
+    quiet_loggers=("twilio", "sendgrid", "python_http_client"),
+    receipts=lazy("jobdeck.core.programme.commands.receipts:recipients"),
+    demo=lazy("jobdeck.core.programme.commands.demo:demo_environment"),
     filters={"coach": "coachId"},
     searches={
         "coachId": Search(

@@ -1,6 +1,6 @@
 """Webhooks of SendGrid and Twilio: verifies the signature, stores each delivery event once, answers after the commit.
 
-Events are applied later by `webhook_applier`, so that a provider never waits for it.
+Events are applied later by `apply_batch`, in another thread, so that a provider never waits for it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from urllib.parse import parse_qsl
 import psycopg
 
 from jobdeck.core.errors import ConfigurationError, JobdeckError
-from jobdeck.core.http.endpoints import Answer, Declined
+from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.redact import clean, safe_error
 
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobdeck.core.http.counters import Counters
-    from jobdeck.core.http.endpoints import Call
+    from jobdeck.core.http.endpoints import Call, Host
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 
@@ -45,6 +45,28 @@ FUTURE_SECONDS: Final = 300.0
 EARLIEST: Final = 946_684_800.0
 """The year 2000 in unix seconds; older events are ignored."""
 EMPTY_TWIML: Final = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+APPLYING: Final = "applying delivery events"
+BATCH: Final = 5000
+
+
+def endpoints(host: Host) -> list[Endpoint]:
+    """The webhooks of both providers."""
+    settings = host.settings.of(CompetitionSettings)
+    inbox = Inbox(host.database, host.counters, lambda: host.wake(APPLYING))
+    sendgrid = SendGrid(settings, inbox)
+    twilio = Twilio(settings, host.settings.door_url, inbox)
+    return [
+        Endpoint(SENDGRID_PATH, ("POST",), SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, host.lane),
+        Endpoint(TWILIO_PATH, ("POST",), TWILIO_BYTES, twilio.admit, twilio.handle, host.lane),
+    ]
+
+
+def apply_batch(conn: psycopg.Connection[Any]) -> bool:
+    """Applies events that were kept, in the order in which they happened; answers whether more are left."""
+    counts = outbox.apply_events(conn, limit=BATCH)
+    if counts["failed"]:
+        event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
+    return bool(counts["seen"] == BATCH and counts["seen"] > counts["failed"])
 
 
 class Inbox:
@@ -94,7 +116,7 @@ class Inbox:
 class SendGrid:
     """`POST /api/sendgrid/events`: SendGrid's Event Webhook, signed."""
 
-    def __init__(self, settings: Settings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: CompetitionSettings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
         self._key = (settings.sendgrid_event_webhook_public_key or "").strip()
         self._age = settings.sendgrid_event_max_age_seconds
         self._inbox = inbox
@@ -133,10 +155,13 @@ class SendGrid:
 class Twilio:
     """`POST /api/twilio/status`: Twilio's signed status callbacks and people's replies."""
 
-    def __init__(self, settings: Settings, inbox: Inbox, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: CompetitionSettings, address: str, inbox: Inbox, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`address` is the server's own, as the public sees it; empty where each request says it."""
         token = settings.twilio_auth_token
         self._token = token.get_secret_value().strip() if token is not None else ""
-        self._base = settings.door_url
+        self._base = address
         self._inbox = inbox
         self._clock = clock
 

@@ -9,6 +9,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from jobdeck.core import plugins
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.times import parse_duration, write_duration
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=StrEnum)
 
 _WORD: Final = re.compile(
-    r'\s*(?:(?P<key>[a-z]+)(?P<sign>:>=|:>|>=|<=|:|>|<))?(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>\S*))', re.IGNORECASE
+    r"\s*(?:(?P<key>payload\.[\w-]+|[a-z]+)(?P<sign>:>=|:>|>=|<=|:|>|<))?"
+    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>\S*))',
+    re.IGNORECASE,
 )
 _PLAIN: Final = re.compile(r'[^\s":<>\\]+(?: [^\s":<>\\]+)*')
+PER_KEY: Final = "payload."
 EVERYTHING: Final = "all"
 """The status that is none: of every status."""
 
@@ -48,10 +52,10 @@ def parse_filter(text: str) -> Filter:
         if word["key"] is None:
             words.append(value)
             continue
-        key = word["key"].lower()
-        field, read = _read(key, word["sign"], value)
+        field, read = _read(word["key"], word["sign"], value)
         if field in found:
-            raise UsageError(f"The filter says {word['key']} twice. Leave one of them out.")
+            twice = "compares two payload keys" if field == "payload" else f"says {word['key']} twice"
+            raise UsageError(f"The filter {twice}. Leave one of them out.")
         found[field] = read
     return Filter(**found, search=" ".join(words) or None)
 
@@ -59,9 +63,11 @@ def parse_filter(text: str) -> Filter:
 def format_filter(wanted: Filter) -> str:
     """The filter as a person would type it; `parse_filter` reads it back."""
     words = [f"status:{wanted.status.value}"] if wanted.status else []
-    for name, value in (("type", wanted.task_type), ("error", wanted.error), ("coach", wanted.coach_id)):
-        if value is not None:
-            words.append(f"{name}:{_quoted(value, loose=False)}")
+    texts = [("type", wanted.task_type), ("error", wanted.error)]
+    if wanted.payload is not None:
+        key, beginning = wanted.payload
+        texts.append((next((name for name, of in plugins.filters().items() if of == key), PER_KEY + key), beginning))
+    words += [f"{name}:{_quoted(value, loose=False)}" for name, value in texts if value is not None]
     if wanted.attempts_at_least is not None:
         words.append(f"attempts>={wanted.attempts_at_least}")
     if wanted.older_than is not None:
@@ -78,7 +84,7 @@ def completions(text: str, task_types: Sequence[str]) -> list[str]:
     last = text[len(text.rstrip().rpartition(" ")[0]) :].strip() if text and not text[-1].isspace() else ""
     key, colon, value = last.partition(":")
     if not colon:
-        return [word for word in _STARTS if word.startswith(last.lower()) and word != last.lower()]
+        return [word for word in starts() if word.startswith(last.lower()) and word != last.lower()]
     choices: dict[str, Iterable[str]] = {
         "status": (EVERYTHING, *Status),
         "outcome": RunOutcome,
@@ -105,14 +111,33 @@ def _words(text: str) -> list[re.Match[str]]:
     return found
 
 
-def _read(key: str, sign: str, value: str) -> tuple[str, object]:
-    if key not in _KEYS:
-        known = " ".join(word.rstrip("=") for word in _STARTS)
+def starts() -> list[str]:
+    """How the keys are offered. `older:` says the same as `age>`, and `payload.KEY:` compares any payload key."""
+    return ["type:", "status:", "error:", *(f"{name}:" for name in plugins.filters()), "age>", "attempts>=", "outcome:"]
+
+
+def _key(name: str) -> Key | None:
+    """The key of this name: one of ours, one of a plugin's, or `payload.KEY`."""
+    found = _KEYS.get(name.lower())
+    if found is not None:
+        return found
+    payload_key = plugins.filters().get(name.lower())
+    if payload_key is None and name.lower().startswith(PER_KEY):
+        payload_key = name[len(PER_KEY) :]
+    if payload_key is None:
+        return None
+    return Key("payload", lambda value: (payload_key, value), f"{name}:ID")
+
+
+def _read(name: str, sign: str, value: str) -> tuple[str, object]:
+    known_key, key = _key(name), name.lower()
+    if known_key is None:
+        known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:"])
         raise UsageError(
             f'The filter has no key "{key}". Its keys are {known}. '
             "To search for the text itself, put it in double quotes."
         )
-    field, read, example = _KEYS[key]
+    field, read, example = known_key
     sign = sign.removeprefix(":") or ":"
     allowed = {"age": (":", ">", ">="), "older": (":", ">", ">="), "attempts": (":", ">", ">=")}.get(key, (":",))
     if sign not in allowed:
@@ -164,13 +189,10 @@ def _quoted(value: str, *, loose: bool) -> str:
 
 _KEYS: Final[dict[str, Key]] = {
     "status": Key("status", _status, "status:failed"),
-    "type": Key("task_type", _text, "type:game_platform_sync"),
+    "type": Key("task_type", _text, "type:nightly_report"),
     "error": Key("error", _text, 'error:"rate limit"'),
-    "coach": Key("coach_id", _text, "coach:ID"),
     "age": Key("older_than", _age, "age>2h"),
     "older": Key("older_than", _age, "older:2h"),
     "attempts": Key("attempts_at_least", _count, "attempts>=3"),
     "outcome": Key("outcome", _outcome, "outcome:partial"),
 }
-_STARTS: Final = ("type:", "status:", "error:", "coach:", "age>", "attempts>=", "outcome:")
-"""How the keys are offered. `older:` says the same as `age>`."""

@@ -208,25 +208,6 @@ class AuditReport:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """One person whom a job wrote to or left out: the address masked, and what became of the message."""
-
-    channel: str | None
-    address: str
-    state: str
-    detail: str | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Recipients:
-    """Whom a job wrote to: how many in each state, and the first of them."""
-
-    counts: tuple[tuple[str, int], ...]
-    listed: tuple[Recipient, ...]
-
-
 def overdue_by(job: Job, at: datetime) -> timedelta:
     """How long a pending job has been due; negative while its time has not come."""
     return at - (job.next_run_at or job.run_at)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from jobdeck.core.model import Filter, Status
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import TICK, health
@@ -25,8 +26,6 @@ from jobdeck.core.read.report_types import (
     ErrorGroup,
     ErrorReport,
     Fleet,
-    Recipient,
-    Recipients,
     TriggerCount,
     overdue_by,
 )
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.report_types import Page
 
 Connection = psycopg.Connection[Any]
@@ -282,30 +282,10 @@ def audit(since: timedelta) -> Query[AuditReport]:
     )
 
 
-def recipients(conn: Connection, job_id: UUID, *, limit: int = 100) -> Recipients | None:
-    """Whom a job wrote to or left out, addresses masked; None where it wrote to nobody, or where one may not look."""
-    allowed = "SELECT coalesce(has_table_privilege(to_regclass('outbox_receipts'), 'select'), false) AS may"
-    if not select(allowed, read=lambda rows: rows[0]["may"]).run(conn):
-        return None
-    numbers = select(
-        """
-        SELECT CASE WHEN state = 'left out' THEN 'left out: ' || coalesce(left_out, '?') ELSE state END AS state,
-            count(*) AS count
-        FROM outbox_receipts WHERE job_id = %(job)s GROUP BY 1 ORDER BY 2 DESC, 1
-        """,
-        {"job": job_id},
-        read=lambda rows: tuple((row["state"], row["count"]) for row in rows),
-    ).run(conn)
-    if not numbers:
-        return None
-    listed = select(
-        """
-        SELECT channel, address, state, coalesce(left_out, error_class, last_event) AS detail,
-            coalesce(last_event_at, accepted_at, created_at) AS at
-        FROM outbox_receipts WHERE job_id = %(job)s
-        ORDER BY state NOT IN ('failed', 'uncertain'), created_at LIMIT %(limit)s
-        """,
-        {"job": job_id, "limit": limit},
-        read=lambda rows: tuple(Recipient(**row) for row in rows),
-    ).run(conn)
-    return Recipients(numbers, listed)
+def recipients(conn: Connection, job_id: UUID) -> Recipients | None:
+    """The people a job wrote to or left out, as a plugin keeps record of them; None where none does."""
+    for plugin in load_plugins():
+        found = plugin.receipts(conn, job_id) if plugin.receipts else None
+        if found is not None:
+            return found
+    return None

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache, cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
 from jobdeck.core.logs import message_of, running, traceback_of
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import clean, redact, safe_error
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, FinishedRun, Json
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.programme.vendors import Clients
     from jobdeck.core.settings import Settings
 
 LINES = 200
@@ -140,23 +141,30 @@ class Stop(Enum):
 
 
 class RunResources:
-    """What the runs of one process share: settings, the database's pool, the vendors' clients."""
+    """What the runs of one process share: settings, the database's pool, and what each plugin gives its job types."""
 
     def __init__(self, settings: Settings, database: Database | None) -> None:
         self.settings = settings
         self.database = database
+        self._opened: dict[str, object] = {}
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
 
-    @cached_property
-    def clients(self) -> Clients:
-        """The vendors' clients, made at first use."""
-        from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
+    def of(self, plugin: str) -> object:
+        """The resources of a plugin, opened when they are first asked for; None where it has none."""
+        if plugin not in self._opened:
+            with self._lock:
+                if plugin not in self._opened:
+                    self._opened[plugin] = self._open(plugin)
+        return self._opened[plugin]
 
-        return Clients(self.settings)
+    def _open(self, plugin: str) -> object:
+        opener = next((found.resources for found in load_plugins() if found.name == plugin), None)
+        return self._stack.enter_context(opener(self.settings, self.database)) if opener else None
 
     def close(self) -> None:
-        """Closes the vendors' clients, where any was made."""
-        if "clients" in self.__dict__:
-            self.clients.close()
+        """Closes what was opened."""
+        self._stack.close()
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
         """A connection from the pool."""
@@ -173,6 +181,8 @@ class RunContext:
     """
 
     dry_run = False
+    plugin = ""
+    """The plugin that the job's type belongs to."""
     started: float | None = None
     """When the handler began, on the monotonic clock; None while the job waits for a slot."""
     stop: Stop | None = None
@@ -207,10 +217,10 @@ class RunContext:
         """The same for every attempt of one cycle of one job."""
         return self.job.cycle_key
 
-    @cached_property
-    def clients(self) -> Clients:
-        """The vendors' APIs."""
-        return self._resources.clients
+    @property
+    def resources(self) -> Any:
+        """What the plugin of this job type shares among its runs; None for a type of no plugin."""
+        return self._resources.of(self.plugin)
 
     @cached_property
     def log(self) -> logging.Logger:

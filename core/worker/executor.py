@@ -70,6 +70,7 @@ class Runner:
                 job_type, params = self.registry.validate(job.task_type, job.payload)
             except Refused as error:
                 return self._refused(context, job_type, error)
+            context.plugin = job_type.plugin
             # Asked of its dictionary, since a model looks long for what it does not have.
             if vars(params).get("dry_run"):
                 context.dry_run = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
@@ -27,11 +28,11 @@ def effects(job_type: JobType, payload: Json, *, settings: Settings, database: D
     if job_type.preview is None:
         return None
     params = job_type.parse(payload)
-    with database.connection() as conn:
+    with database.connection() as conn, closing(RunResources(settings, database)) as resources:
         conn.read_only = True
         try:
             with conn.transaction():
-                return job_type.preview(params, _rehearsal(conn, job_type, payload, settings, database))
+                return job_type.preview(params, _rehearsal(conn, job_type, payload, resources))
         finally:
             conn.read_only = None
 
@@ -51,12 +52,12 @@ class _Rehearsal(RunContext):
         return self._conn
 
 
-def _rehearsal(
-    conn: Connection, job_type: JobType, payload: Json, settings: Settings, database: Database
-) -> JobContext:
+def _rehearsal(conn: Connection, job_type: JobType, payload: Json, resources: RunResources) -> JobContext:
     now = jobs.clock().run(conn)
     job = ClaimedJob(
         uuid4(), 0, job_type.task_type, payload, 1, job_type.max_attempts, now, now, is_recurring=False,
         checkpoint=None, cycle=0,
     )  # fmt: skip
-    return cast("JobContext", _Rehearsal(job, RunResources(settings, database), conn))
+    context = _Rehearsal(job, resources, conn)
+    context.plugin = job_type.plugin
+    return cast("JobContext", context)

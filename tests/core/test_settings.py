@@ -8,6 +8,7 @@ import pytest
 
 from jobdeck.core import settings
 from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.programme.settings import METACTF_URL, CompetitionSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,12 +43,12 @@ def test_what_the_caller_gives_wins_over_both(config: Path, monkeypatch: pytest.
 
 def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAME_PLATFORM_API_BASE_URL", "")
-    assert settings.load().game_platform_api_base_url == settings.METACTF_URL
+    assert settings.load().of(CompetitionSettings).game_platform_api_base_url == METACTF_URL
 
 
 def test_the_older_name_of_the_platforms_address_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("META_CTF_BASE_URL", "https://older.example.org/v1/")
-    assert settings.load().game_platform_api_base_url == "https://older.example.org/v1"
+    assert settings.load().of(CompetitionSettings).game_platform_api_base_url == "https://older.example.org/v1"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 from jobdeck.core.errors import Cancelled
 from jobdeck.core.model import ClaimedJob
+from jobdeck.core.programme.resources import Resources
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.http import Time
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
@@ -51,10 +53,10 @@ class FakeClock:
         return Time(monotonic=self.monotonic, wall=self.wall, sleep=self.sleep, random=lambda: draw)
 
 
-def sandbox_settings(sandbox: Sandbox, **more: Any) -> Settings:
+def sandbox_settings(sandbox: Sandbox, **more: Any) -> CompetitionSettings:
     """Settings that point at a sandbox, with a rate that is no hindrance."""
     fast = {"GAME_PLATFORM_RATE_PER_SECOND": 10_000, "GAME_PLATFORM_TIMEOUT_SECONDS": 60}
-    return Settings(**(sandbox.settings_env() | fast | more))
+    return CompetitionSettings(**(sandbox.settings_env() | fast | more))
 
 
 class FakeContext:
@@ -63,15 +65,15 @@ class FakeContext:
     def __init__(
         self,
         conn: psycopg.Connection[Any],
-        settings: Settings,
+        settings: CompetitionSettings,
         *,
         checkpoint: Json | None = None,
         job_id: UUID | None = None,
         dry_run: bool = False,
     ) -> None:
         self.db = conn
-        self.settings = settings
-        self.clients = Clients(settings)
+        self.settings = Settings()
+        self.resources = Resources(settings, Clients(settings))
         self.dry_run = dry_run
         self.log = logging.getLogger("jobdeck.test")
         self.clock = FakeClock()
@@ -83,7 +85,7 @@ class FakeContext:
         self.idempotency_key = f"{self.job.id}:cycle"
         token = settings.game_platform_api_token
         if token is not None and token.get_secret_value():
-            self.clients.metactf = MetaCtfClient(settings, time=self.clock.time())
+            self.resources.clients.metactf = MetaCtfClient(settings, time=self.clock.time())
 
     @property
     def checkpoint(self) -> Json | None:
@@ -103,7 +105,7 @@ class FakeContext:
             raise Cancelled("An operator asked for this job to be cancelled.")
 
     def close(self) -> None:
-        self.clients.close()
+        self.resources.clients.close()
 
 
 def run_once(run: Callable[[Any, Any], Done | Continue | None], params: Payload, ctx: FakeContext) -> Done | Continue:

@@ -33,7 +33,6 @@ from jobdeck.core.read.report_types import (
     JobDetail,
     Page,
     Permissions,
-    Recipients,
     Snapshot,
     TriggerCount,
     overdue_by,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jobdeck.core.model import NewJob
+    from jobdeck.core.plugins import Recipients
     from jobdeck.tui.backend.protocol import Request, Verb
 
 T = TypeVar("T")

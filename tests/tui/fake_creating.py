@@ -139,7 +139,7 @@ class FakeCreating:
         known = self.registry.get(wanted.task_type)
         if known is None or known.preview is None:
             return Rehearsal("It would be enqueued.", ok=True, remark="This type has no preview of its effects.")
-        effects = known.preview(known.parse(wanted.payload), None)  # type: ignore[arg-type]
+        effects = known.preview(known.parse(wanted.payload), None)
         return Rehearsal("It would be changed." if job else "It would be enqueued.", ok=True, effects=effects)
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:

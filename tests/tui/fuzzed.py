@@ -25,7 +25,8 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.read.report_types import Clause, JobDetail, Recipient, Recipients
+from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.read.report_types import Clause, JobDetail
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Found, Rehearsal
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
+    from jobdeck.core.plugins import Recipients
     from jobdeck.core.postgres.database import Database
-    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail, Recipients
+    from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.worker import CycleProgress

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError, Refused
-from jobdeck.core.programme import quick_sync, search
-from jobdeck.core.programme.quick_sync import QUICK_SYNCS as TYPES_OF
-from jobdeck.core.queue import service
+from jobdeck.core.queue import presets, service
 from jobdeck.core.queue.requests import changes
-from jobdeck.core.read import jobs
 from jobdeck.core.worker import preview
 from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, Rehearsal
-from jobdeck.tui.format import age, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,17 +37,13 @@ class LiveCreating:
 
     def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
         """Coaches or campaigns that have the text."""
+        key = f"{kind}Id"
         with self._link.reach(f"to look for a {kind}") as conn:
-            if kind == "coach":
-                return tuple(_coach(one) for one in search.coaches(conn, text))
-            now = jobs.clock().run(conn)
             return tuple(
-                Found(
-                    str(one.id),
-                    one.subject,
-                    f"{one.status}, {age(now - one.created_at)} ago, {one.left} of {one.recipients} left to mail",
-                )
-                for one in search.campaigns(conn, text)
+                Found(one.id, one.label, one.detail)
+                for plugin in plugins.load_plugins()
+                if key in plugin.searches
+                for one in plugin.searches[key].find(conn, text)
             )
 
     def create(self, wanted: Wanted) -> Enqueued:
@@ -98,14 +91,9 @@ class LiveCreating:
     def quick_sync(self, kind: str) -> Sequence[Enqueued]:
         """Enqueues the jobs of a quick sync, in one transaction."""
         with self._link.reach("to enqueue a quick sync") as conn:
-            return quick_sync.enqueue(conn, self._link.known(), kind, actor=self._link.who())
-
-
-def _coach(one: search.Coach) -> Found:
-    away = "" if one.on_platform else ", not on the platform"
-    return Found(str(one.id), one.name, f"{one.school}, {plural(one.competitors, 'competitor')}{away}")
+            return presets.enqueue(conn, self._link.known(), plugins.presets()[kind], actor=self._link.who())
 
 
 def _missing(kind: str, registry: Registry) -> str:
-    absent = [task_type for task_type in TYPES_OF[kind] if task_type not in registry]
+    absent = presets.missing(registry, plugins.presets()[kind])
     return f"no handler here: {', '.join(absent)}" if absent else ""

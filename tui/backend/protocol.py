@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Enqueued, Filter, Job, Json, Processing
+    from jobdeck.core.plugins import Recipients
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.report_types import (
         AuditReport,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         Fleet,
         JobDetail,
         Permissions,
-        Recipients,
         Snapshot,
     )
     from jobdeck.core.registry import JobType

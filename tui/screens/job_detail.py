@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.core.model import Job, Json
-    from jobdeck.core.read.report_types import JobDetail, Recipients
+    from jobdeck.core.plugins import Recipients
+    from jobdeck.core.read.report_types import JobDetail
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import AuditEntry, Job, Json, Run
-    from jobdeck.core.read.report_types import Clause, JobDetail, Recipients
+    from jobdeck.core.plugins import Recipients
+    from jobdeck.core.read.report_types import Clause, JobDetail
     from jobdeck.tui.widgets.ink import Span
 
 COLOURS = {

@@ -10,6 +10,7 @@ from jobdeck.core.cli.commands.status import UNHEALTHY, finding_table
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
-    from jobdeck.core.settings import Settings
 
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)
@@ -33,9 +33,8 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 
 @command("doctor")
 def doctor(session: Session) -> int | None:
-    """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and vendors' configuration."""
+    """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and what each plugin needs."""
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.programme.commands.doctor import messaging_findings  # noqa: PLC0415 -- imported on first use
 
     with (
         open_database(session.settings, application_name="jobdeck doctor") as database,
@@ -44,8 +43,7 @@ def doctor(session: Session) -> int | None:
         findings = [
             *_server(database, conn),
             *_schema(conn),
-            *vendor_findings(session.settings),
-            *messaging_findings(session.settings),
+            *(one for plugin in load_plugins() if plugin.findings for one in plugin.findings(session.settings)),
         ]
     worst = min((finding.verdict for finding in findings), key=_WORST.index)
     session.answer(
@@ -53,18 +51,6 @@ def doctor(session: Session) -> int | None:
         [f"Database: {database.label}", f"Verdict: {worst.value}", "", *finding_table(findings)],
     )
     return UNHEALTHY if worst is Verdict.CRITICAL else None
-
-
-def vendor_findings(settings: Settings) -> list[Finding]:
-    """Whether the vendors' settings are complete. Says which are set, never what they are."""
-    if not settings.game_platform_integration_enabled:
-        evidence = "GAME_PLATFORM_INTEGRATION_ENABLED is not true: every platform job is a dry run."
-        return [Finding("game platform", Verdict.WARNING, evidence)]
-    if settings.game_platform_api_token is None:
-        evidence = "The integration is on and GAME_PLATFORM_API_TOKEN is not set: every platform job will fail."
-        return [Finding("game platform", Verdict.CRITICAL, evidence)]
-    evidence = f"The integration is on, with a token, at {settings.game_platform_api_base_url}."
-    return [Finding("game platform", Verdict.OK, evidence)]
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from jobdeck.core import plugins
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.errors import JobFailure, UsageError
-from jobdeck.core.programme.quick_sync import QUICK_SYNCS
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
@@ -140,15 +140,28 @@ def enqueue_many(
     )
 
 
+class PresetArgument(click.Argument):
+    """The name of a preset. The presets are the plugins', which are not known before the command runs."""
+
+    def make_metavar(self, ctx: click.Context) -> str:
+        """The names, for the help."""
+        del ctx
+        return f"{{{'|'.join(plugins.presets())}}}"
+
+
+def _preset(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return click.Choice(list(plugins.presets())).convert(value, param, ctx)
+
+
 @command("quick-sync")
-@click.argument("kind", type=click.Choice(list(QUICK_SYNCS)))
+@click.argument("name", cls=PresetArgument, callback=_preset)
 @dry_run_option
-def quick_sync(session: Session, kind: str, dry_run: bool) -> None:
-    """Enqueue a sync, a totals sweep, or (full) both, the second waiting for the first's success."""
-    from jobdeck.core.programme.quick_sync import enqueue as enqueue_sync  # noqa: PLC0415 -- imported on first use
+def quick_sync(session: Session, name: str, dry_run: bool) -> None:
+    """Enqueue the jobs of a preset; each waits for the success of the one before it."""
+    from jobdeck.core.queue import presets  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
-        done = enqueue_sync(conn, session.registry, kind, actor=session.actor)
+        done = presets.enqueue(conn, session.registry, plugins.presets()[name], actor=session.actor)
     lines = [_sentence(enqueued, dry_run=dry_run) for enqueued in done]
     session.answer(
         {"jobs": [_enqueued_json(enqueued) for enqueued in done], "next": None},

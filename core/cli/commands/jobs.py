@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobdeck.core import plugins
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import JobNotFound, UsageError
@@ -214,7 +215,7 @@ def _type_json(job_type: JobType) -> Json:
         "timeout_seconds": job_type.timeout,
         "recurring_every_minutes": job_type.recurring.every_minutes if job_type.recurring else None,
         "concurrency": job_type.concurrency,
-        "coach_filter": job_type.coach_filter,
+        "filters": [name for name, key in plugins.filters().items() if job_type.field(key) is not None],
         "quick": job_type.quick,
     }
 

@@ -12,6 +12,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.programme.commands import receipts
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue.requests import draft
 from jobdeck.core.redact import clean
 
@@ -159,7 +160,7 @@ def _enqueue(session: Session, conn: psycopg.Connection[Any], campaign_id: UUID,
 
 
 def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
-    if session.settings.sendgrid_unsubscribe_group_id is None and not allowed:
+    if session.settings.of(CompetitionSettings).sendgrid_unsubscribe_group_id is None and not allowed:
         raise Refused(
             "Campaigns need an unsubscribe group. Set SENDGRID_UNSUBSCRIBE_GROUP_ID, or add "
             "--allow-without-unsubscribe."
@@ -169,9 +170,10 @@ def _require_unsubscribe_group(session: Session, *, allowed: bool) -> None:
 def _body(session: Session, subject: str, text: str) -> Body:
     from jobdeck.core.programme.messaging import templates  # noqa: PLC0415 -- imported on first use
 
-    group = session.settings.sendgrid_unsubscribe_group_id
+    settings = session.settings.of(CompetitionSettings)
+    group = settings.sendgrid_unsubscribe_group_id
     return templates.announcement(
-        templates.of(session.settings), subject, text, templates.markdown(text), unsubscribe=group is not None
+        templates.of(settings), subject, text, templates.markdown(text), unsubscribe=group is not None
     )
 
 

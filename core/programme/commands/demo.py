@@ -6,16 +6,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-import click
 from pydantic import SecretStr
 
-from jobdeck.core.cli.commands.status import answer_status
-from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
-from jobdeck.core.cli.session import Session, command
-from jobdeck.core.cli.signals import Stop, stop_signals
-from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, NewJob, Status
-from jobdeck.core.programme.quick_sync import SYNC, TOTALS
+from jobdeck.core.programme.plugin import SYNC, TOTALS
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue.requests import draft
 
 if TYPE_CHECKING:
@@ -55,28 +50,6 @@ MISSPELT_AFTER: Final = timedelta(seconds=5)
 RATE_PER_SECOND: Final = 50.0
 
 
-@command("demo")
-@click.option(
-    "--headless",
-    "seconds",
-    type=click.FloatRange(1, 86_400),
-    metavar="SECONDS",
-    help="Run without a terminal for SECONDS.",
-)
-def demo(session: Session, seconds: float | None) -> int | None:
-    """Show Jobdeck at work on sample data and sandbox vendors. With --headless, print the status at the end."""
-    if session.database_url:
-        raise UsageError("The demo uses its own database. Remove --database-url.")
-    if seconds is None:
-        raise UsageError(
-            "`./run demo` or `jobdeck demo` opens the demo's dashboard on a terminal. "
-            "Without a terminal, set how many seconds it runs: --headless 40."
-        )
-    with stop_signals() as stop, demo_environment(session.settings, session.registry) as settings:
-        _work(session, settings, stop, seconds)
-    return 130 if stop.interrupted else None
-
-
 @contextmanager
 def demo_environment(settings: Settings, registry: Registry) -> Iterator[Settings]:
     """Starts the demo's database and vendors, and yields the settings to use them.
@@ -98,13 +71,16 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
             "database_url": None,
             "state_dir": state_folder(settings.state_dir) / "demo",
             "environment": "demo",
+        }
+        own: dict[str, Any] = {
             "game_platform_api_token": SecretStr(vendors["GAME_PLATFORM_API_TOKEN"]),
             "game_platform_api_base_url": vendors["GAME_PLATFORM_API_BASE_URL"],
             "game_platform_integration_enabled": True,
             "game_platform_rate_per_second": RATE_PER_SECOND,
             **demo_settings_of_messaging(sandbox),
         }
-        demo_settings = settings.model_copy(update=changes)
+        competition = settings.of(CompetitionSettings).model_copy(update=own)
+        demo_settings = settings.model_copy(update=changes).having(competition)
         with open_database(demo_settings, application_name="jobdeck demo") as database:
             with database.connection() as conn:
                 load(conn)
@@ -171,14 +147,3 @@ def _misspelt(now: datetime) -> NewJob:
         run_at=now + MISSPELT_AFTER,
         dedupe_key=MISSPELT,
     )
-
-
-def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
-    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
-
-    connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
-    with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:
-        stand(Worker(database, session.registry, settings), stop, seconds=seconds)
-        with database.connection() as conn:
-            answer_status(session, conn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import Clients
 from jobdeck.core.programme.vendors.errors import MessagingError, ProviderConfigError
 
@@ -14,18 +15,31 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 
-def messaging_findings(settings: Settings) -> Iterator[Finding]:
-    """Checks the providers' settings, and asks each provider whether it accepts them; sends no message."""
-    clients = Clients(settings)
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Checks the vendors' settings, and asks mail and text providers whether they accept them; sends no message."""
+    own = settings.of(CompetitionSettings)
+    yield _platform(own)
+    clients = Clients(own)
     try:
-        yield _mail(settings, clients)
-        yield _unsubscribe(settings)
-        yield _texts(settings, clients)
+        yield _mail(own, clients)
+        yield _unsubscribe(own)
+        yield _texts(own, clients)
     finally:
         clients.close()
 
 
-def _mail(settings: Settings, clients: Clients) -> Finding:
+def _platform(settings: CompetitionSettings) -> Finding:
+    if not settings.game_platform_integration_enabled:
+        evidence = "GAME_PLATFORM_INTEGRATION_ENABLED is not true: every platform job is a dry run."
+        return Finding("game platform", Verdict.WARNING, evidence)
+    if settings.game_platform_api_token is None:
+        evidence = "The integration is on and GAME_PLATFORM_API_TOKEN is not set: every platform job will fail."
+        return Finding("game platform", Verdict.CRITICAL, evidence)
+    evidence = f"The integration is on, with a token, at {settings.game_platform_api_base_url}."
+    return Finding("game platform", Verdict.OK, evidence)
+
+
+def _mail(settings: CompetitionSettings, clients: Clients) -> Finding:
     if settings.sendgrid_api_key is None:
         return Finding("mail", Verdict.WARNING, "SENDGRID_API_KEY is not set, so jobs that send mail will fail.")
     try:
@@ -38,14 +52,14 @@ def _mail(settings: Settings, clients: Clients) -> Finding:
     return Finding("mail", Verdict.WARNING if mode else Verdict.OK, f"SendGrid accepts SENDGRID_API_KEY.{mode}")
 
 
-def _unsubscribe(settings: Settings) -> Finding:
+def _unsubscribe(settings: CompetitionSettings) -> Finding:
     if settings.sendgrid_unsubscribe_group_id is None:
         evidence = "SENDGRID_UNSUBSCRIBE_GROUP_ID is not set, so campaigns will not start."
         return Finding("campaigns", Verdict.WARNING, evidence)
     return Finding("campaigns", Verdict.OK, "An unsubscribe group is set.")
 
 
-def _texts(settings: Settings, clients: Clients) -> Finding:
+def _texts(settings: CompetitionSettings, clients: Clients) -> Finding:
     if not settings.sms_enabled:
         return Finding("text messages", Verdict.OK, "Text messages are switched off (SMS_PROVIDER).")
     try:

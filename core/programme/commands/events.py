@@ -6,6 +6,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options
+from jobdeck.core.programme.settings import CompetitionSettings
 
 
 @command("pull")
@@ -15,10 +16,11 @@ def pull(session: Session, dry_run: bool) -> None:
     from jobdeck.core.programme.messaging import pull as messaging_pull  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.vendors import Clients  # noqa: PLC0415 -- imported on first use
 
-    clients = Clients(session.settings)
+    settings = session.settings.of(CompetitionSettings)
+    clients = Clients(settings)
     try:
         with session.connection() as conn:
-            found = messaging_pull.pull(conn, clients, session.settings, actor=session.actor, dry_run=dry_run)
+            found = messaging_pull.pull(conn, clients, settings, actor=session.actor, dry_run=dry_run)
     finally:
         clients.close()
     for warning in found.warnings:

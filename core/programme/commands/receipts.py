@@ -11,6 +11,8 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import UsageError
+from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.read.batch import select
 
 if TYPE_CHECKING:
     import psycopg
@@ -34,23 +36,52 @@ def receipts(session: Session, job: str, run_token: int | None, limit: int, reve
     except ValueError:
         raise UsageError(f"The id {job!r} is not a UUID.") from None
     with session.connection() as conn:
-        rows = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
+        found = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
         if reveal is not None:
-            rows = revealed(conn, rows, actor=session.actor, reason=reveal, job_id=job_id)
-    lines = table(rows) if rows else ["This job has sent no messages and left nobody out."]
-    session.answer({"job": job_id, "receipts": rows}, lines)
+            found = revealed(conn, found, actor=session.actor, reason=reveal, job_id=job_id)
+    lines = table(found) if found else ["This job has sent no messages and left nobody out."]
+    session.answer({"job": job_id, "receipts": found}, lines)
+
+
+def recipients(conn: psycopg.Connection[Any], job_id: UUID, *, limit: int = 100) -> Recipients | None:
+    """The people a job wrote to or left out, addresses masked; None where there are none or this role may not look."""
+    allowed = "SELECT coalesce(has_table_privilege(to_regclass('outbox_receipts'), 'select'), false) AS may"
+    if not select(allowed, read=lambda rows: rows[0]["may"]).run(conn):
+        return None
+    numbers = select(
+        """
+        SELECT CASE WHEN state = 'left out' THEN 'left out: ' || coalesce(left_out, '?') ELSE state END AS state,
+            count(*) AS count
+        FROM outbox_receipts WHERE job_id = %(job)s GROUP BY 1 ORDER BY 2 DESC, 1
+        """,
+        {"job": job_id},
+        read=lambda rows: tuple((row["state"], row["count"]) for row in rows),
+    ).run(conn)
+    if not numbers:
+        return None
+    listed = select(
+        """
+        SELECT channel, address, state, coalesce(left_out, error_class, last_event) AS detail,
+            coalesce(last_event_at, accepted_at, created_at) AS at
+        FROM outbox_receipts WHERE job_id = %(job)s
+        ORDER BY state NOT IN ('failed', 'uncertain'), created_at LIMIT %(limit)s
+        """,
+        {"job": job_id, "limit": limit},
+        read=lambda rows: tuple(Recipient(**row) for row in rows),
+    ).run(conn)
+    return Recipients(numbers, listed)
 
 
 def revealed(
     conn: psycopg.Connection[Any],
-    rows: list[Receipt],
+    found: list[Receipt],
     *,
     actor: str,
     reason: str,
     job_id: UUID | None = None,
     campaign_id: UUID | None = None,
 ) -> list[Receipt]:
-    """The rows with full addresses. Audited.
+    """The receipts with full addresses. Audited.
 
     Raises:
         Refused: the reason is empty.
@@ -58,10 +89,11 @@ def revealed(
     from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     whole = outbox.reveal(conn, job_id=job_id, campaign_id=campaign_id, actor=actor, reason=reason)
-    return [replace(one, address=whole.get(one.outbox_id, one.address)) if one.outbox_id else one for one in rows]
+    return [replace(one, address=whole.get(one.outbox_id, one.address)) if one.outbox_id else one for one in found]
 
 
-def table(rows: list[Receipt]) -> list[str]:
+def table(found: list[Receipt]) -> list[str]:
+    """Receipts as aligned columns."""
     return output.table(
         ("recipient", "channel", "address", "state", "why", "sent", "last event", "provider id"),
         [
@@ -75,6 +107,6 @@ def table(rows: list[Receipt]) -> list[str]:
                 one.last_event,
                 one.provider_message_id,
             )
-            for one in rows
+            for one in found
         ],
     )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.programme.messaging.campaigns import Mailed
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.email import Email, EmailClient
-    from jobdeck.core.registry import JobContext
 
 PROVIDER: Final = PROVIDERS["email"]
 GROWTH: Final = 4
@@ -39,7 +39,7 @@ class Batches:
     """The requests of one run. `size` is the limit of recipients for the next request, `taken` counts those mailed."""
 
     def __init__(
-        self, ctx: JobContext, client: EmailClient, campaign: UUID, mail: Email, *, size: int, largest: int
+        self, ctx: CompetitionContext, client: EmailClient, campaign: UUID, mail: Email, *, size: int, largest: int
     ) -> None:
         self.size = size
         self.taken = 0

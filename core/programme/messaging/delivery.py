@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.resources import CompetitionContext
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors.email_wire import Sent
     from jobdeck.core.programme.vendors.sms import Sms
-    from jobdeck.core.registry import JobContext
-    from jobdeck.core.settings import Settings
 
     Render = Callable[[Claimed], Email | Sms]
     After = Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None]
@@ -96,12 +96,12 @@ def word_of(error: MessagingError) -> str:
     return error.reason if isinstance(error, RecipientRefused) else error.error_class
 
 
-def lease_seconds(settings: Settings) -> float:
+def lease_seconds(settings: CompetitionSettings) -> float:
     """Seconds a message may be in flight before its sender counts as dead."""
     return settings.provider_timeout_seconds * 2 + 10.0
 
 
-def wait_for_place(ctx: JobContext, provider: str, rate: float) -> None:
+def wait_for_place(ctx: CompetitionContext, provider: str, rate: float) -> None:
     """Waits for the provider's rate limit, which all workers share.
 
     Raises:
@@ -115,7 +115,7 @@ def wait_for_place(ctx: JobContext, provider: str, rate: float) -> None:
     pause(ctx, wait)
 
 
-def pause(ctx: JobContext, seconds: float) -> None:
+def pause(ctx: CompetitionContext, seconds: float) -> None:
     """Waits in short steps, so that a cancellation is noticed.
 
     Raises:
@@ -127,7 +127,9 @@ def pause(ctx: JobContext, seconds: float) -> None:
         time.sleep(min(left, TICK))
 
 
-def deliver(ctx: JobContext, decisions: Sequence[Decision], render: Render, after: After | None = None) -> Delivery:
+def deliver(
+    ctx: CompetitionContext, decisions: Sequence[Decision], render: Render, after: After | None = None
+) -> Delivery:
     """Sends the messages that `put` allowed, in order.
 
     `render` makes the message. `after` runs in the transaction that settles it, with the new state (`accepted`,
@@ -144,12 +146,14 @@ def deliver(ctx: JobContext, decisions: Sequence[Decision], render: Render, afte
     for number, message_id in enumerate(wanted, start=1):
         ctx.raise_if_cancelled()
         channel = channels[message_id]
-        rate = ctx.settings.email_rate_per_sec if channel == "email" else ctx.settings.sms_rate_per_sec
+        rate = (
+            ctx.resources.settings.email_rate_per_sec if channel == "email" else ctx.resources.settings.sms_rate_per_sec
+        )
         wait_for_place(ctx, PROVIDERS[channel], rate)
         claimed = outbox.claim(
             ctx.db,
             [message_id],
-            lease_seconds=lease_seconds(ctx.settings),
+            lease_seconds=lease_seconds(ctx.resources.settings),
             job_id=ctx.job.id,
             run_token=ctx.job.run_token,
         )
@@ -162,7 +166,7 @@ def deliver(ctx: JobContext, decisions: Sequence[Decision], render: Render, afte
 class _Sender:
     """Sends the messages of one run."""
 
-    def __init__(self, ctx: JobContext, render: Render, after: After | None) -> None:
+    def __init__(self, ctx: CompetitionContext, render: Render, after: After | None) -> None:
         self.delivery = Delivery()
         self._ctx = ctx
         self._render = render
@@ -172,7 +176,9 @@ class _Sender:
     def send(self, message: Claimed) -> None:
         try:
             made = self._render(message)
-            client: Any = self._ctx.clients.email if isinstance(made, Email) else self._ctx.clients.sms
+            client: Any = (
+                self._ctx.resources.clients.email if isinstance(made, Email) else self._ctx.resources.clients.sms
+            )
         except Exception:
             # The template or a setting is wrong, so the message was certainly not sent.
             self._settle(message, Result(message.id, message.attempt, "retry", error_class="not_made"), None, None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 Connection = psycopg.Connection[Any]
 Kind = Literal["unread_alert", "admin_alert", "parent_probe", "announcement"]
@@ -47,7 +47,7 @@ class Policy:
     cap_sms: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Policy:
+    def of(cls, settings: CompetitionSettings) -> Policy:
         start, _, end = settings.quiet_hours.partition("-")
         return cls(
             zone=settings.quiet_tz,

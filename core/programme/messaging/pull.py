@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors import Clients
     from jobdeck.core.programme.vendors.email import EmailClient
     from jobdeck.core.programme.vendors.sms import SmsClient
-    from jobdeck.core.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Pulled:
 
 
 def pull(
-    conn: psycopg.Connection[Any], clients: Clients, settings: Settings, *, actor: str, dry_run: bool = False
+    conn: psycopg.Connection[Any], clients: Clients, settings: CompetitionSettings, *, actor: str, dry_run: bool = False
 ) -> Pulled:
     """Fetches results and applies them. Audited. With `dry_run` nothing is stored and the counts are a preview.
 
@@ -165,7 +165,12 @@ class _Mail:
     """Fetches results from SendGrid."""
 
     def __init__(
-        self, conn: psycopg.Connection[Any], client: EmailClient, settings: Settings, now: datetime, found: Pulled
+        self,
+        conn: psycopg.Connection[Any],
+        client: EmailClient,
+        settings: CompetitionSettings,
+        now: datetime,
+        found: Pulled,
     ) -> None:
         self._conn = conn
         self._client = client

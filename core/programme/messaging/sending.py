@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, Kind
     from jobdeck.core.programme.messaging.templates import Body
+    from jobdeck.core.programme.resources import CompetitionContext
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors.email_wire import Sent
-    from jobdeck.core.registry import JobContext
-    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 Role = Literal["coach", "admin"]
@@ -43,15 +43,15 @@ NOT_TAKEN: Final = frozenset({"queued", "failed", "uncertain"})
 CHANNELS: Final[tuple[Channel, ...]] = ("email", "sms")
 
 
-def require_providers(ctx: JobContext, *, sms: bool) -> None:
+def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
     """Checks the providers' settings before anything is changed.
 
     Raises:
         SettingMissing: names the missing setting.
     """
-    ctx.clients.email.check()
-    if sms and ctx.settings.sms_enabled:
-        ctx.clients.sms.check()
+    ctx.resources.clients.email.check()
+    if sms and ctx.resources.settings.sms_enabled:
+        ctx.resources.clients.sms.check()
 
 
 def masked(conn: psycopg.Connection[Any], channel: Channel, address: str) -> str:
@@ -76,7 +76,7 @@ class Sending:
 
     def __init__(
         self,
-        ctx: JobContext,
+        ctx: CompetitionContext,
         render: Callable[[Claimed], Email | Sms],
         after: Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None],
         *,
@@ -203,7 +203,9 @@ EXPENDABLE = ("name", "dashboard_url")
 """Values that are left out, one after the other, if a text does not fit one segment."""
 
 
-def notice(settings: Settings, kind: Kind, channel: Channel, address: str, data: Mapping[str, Any]) -> Email | Sms:
+def notice(
+    settings: CompetitionSettings, kind: Kind, channel: Channel, address: str, data: Mapping[str, Any]
+) -> Email | Sms:
     """Renders a notice; uses `name` and `messages` (their number) of `data`."""
     values = {
         "name": data["name"],
@@ -223,10 +225,10 @@ def notice(settings: Settings, kind: Kind, channel: Channel, address: str, data:
     return Sms(address, text)
 
 
-def sample(ctx: JobContext, intent: Intent, name: str) -> Json:
+def sample(ctx: CompetitionContext, intent: Intent, name: str) -> Json:
     """A notice for a preview: masked address, and `name` instead of the person's name."""
     to = masked(ctx.db, intent.channel, intent.address)
-    made = notice(ctx.settings, intent.kind, intent.channel, intent.address, intent.data | {"name": name})
+    made = notice(ctx.resources.settings, intent.kind, intent.channel, intent.address, intent.data | {"name": name})
     if isinstance(made, Sms):
         return {"channel": "sms", "to": to, "text": made.body}
     return mail_sample(to, messaging_templates.Body(made.subject, made.text, made.html))

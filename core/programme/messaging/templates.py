@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 LONGEST_SUBJECT: Final = 200
 UNSUBSCRIBE_URL: Final = "<%asm_group_unsubscribe_raw_url%>"
@@ -42,7 +42,7 @@ class Body:
     html: str | None
 
 
-def of(settings: Settings) -> Templates:
+def of(settings: CompetitionSettings) -> Templates:
     """The templates of these settings, cached."""
     return _templates(settings.templates)
 

@@ -18,12 +18,13 @@ from jobdeck.core.programme.onboarding.attempts import ADOPTED, CREATED, PASSING
 from jobdeck.core.programme.onboarding.onboarding import Onboarding
 from jobdeck.core.programme.sync.rules import ERRORS_TOLD, PAGE, RUN_SECONDS, SAMPLE, SECOND_LOOK_SECONDS, all_failed
 from jobdeck.core.redact import safe_error
-from jobdeck.core.registry import Continue, Done, JobContext
+from jobdeck.core.registry import Continue, Done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.programme.onboarding.candidates import Role
+    from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
 
@@ -68,10 +69,10 @@ class Walk(Protocol):
 class LapRun:
     """One run of one job, which is one part of a lap."""
 
-    def __init__(self, ctx: JobContext, walk: Walk) -> None:
+    def __init__(self, ctx: CompetitionContext, walk: Walk) -> None:
         self._ctx = ctx
         self._walk = walk
-        self._client = ctx.clients.metactf
+        self._client = ctx.resources.clients.metactf
         self._total = walk.count()
         self._handled = 0
 
@@ -145,7 +146,7 @@ class Totals:
     sample: list[Json]
 
     @classmethod
-    def of(cls, ctx: JobContext, lap: Lap, role: Role) -> Self:
+    def of(cls, ctx: CompetitionContext, lap: Lap, role: Role) -> Self:
         """Reads the counts from the ledger, so they are exact in spite of crashes."""
         key = "coachId" if role == "coach" else "competitorId"
         errors = attempts.failures(ctx.db, lap.key, role, ERRORS_TOLD)
@@ -168,7 +169,7 @@ class Totals:
         return {word: count for word, count in sorted(self.outcomes.items()) if word not in {CREATED, ADOPTED}}
 
 
-def judged(ctx: JobContext, people: str, output: Json, failures: dict[str, int]) -> Done:
+def judged(ctx: CompetitionContext, people: str, output: Json, failures: dict[str, int]) -> Done:
     """The result of a lap that onboarded at least one person, or had nobody to onboard.
 
     Raises:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from jobdeck.core.errors import JobdeckError
     from jobdeck.core.programme.onboarding.candidates import Newcomer, Person
+    from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
     from jobdeck.core.programme.vendors.metactf_models import User
-    from jobdeck.core.registry import JobContext
 
 LEFT: Final = "left"
 """The outcome for a person who is left for a second look."""
@@ -76,7 +76,7 @@ class _Step:
 class Onboarding:
     """Onboards the people of one run. `place` returns the run's progress in words."""
 
-    def __init__(self, ctx: JobContext, client: MetaCtfClient, lap: str, place: Callable[[], str]) -> None:
+    def __init__(self, ctx: CompetitionContext, client: MetaCtfClient, lap: str, place: Callable[[], str]) -> None:
         self._ctx = ctx
         self._client = client
         self._run = Run(lap, ctx.job.id, ctx.job.run_token)
@@ -99,7 +99,7 @@ class Onboarding:
         self._verdicts = {}
         opened = self._open(newcomers)
         waiting = iter([one for one in newcomers if one.person_id in opened])
-        workers = self._ctx.settings.game_platform_concurrency
+        workers = self._ctx.resources.settings.game_platform_concurrency
         with Parallel[_Step](workers, at_a_time=2 * workers) as under_way:
 
             def fill() -> None:

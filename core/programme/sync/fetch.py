@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from datetime import datetime
 
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.sync.roster import Now, Subject
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
     from jobdeck.core.programme.vendors.metactf_models import FlashProgress, Scores, User
-    from jobdeck.core.settings import Settings
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Cadence:
     flash_every: timedelta
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: CompetitionSettings) -> Self:
         return cls(
             settings.game_platform_overlap_seconds,
             timedelta(hours=settings.game_platform_full_hours),

@@ -13,7 +13,7 @@ from jobdeck.core.errors import RetryLater
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobdeck.core.registry import JobContext
+    from jobdeck.core.programme.resources import CompetitionContext
 
 OUTAGES_IN_A_ROW: Final = 5
 """A run stops after this many consecutive people for whom the vendor could not answer, and is retried later."""
@@ -144,11 +144,11 @@ def as_id(text: str) -> UUID | None:
 Json = dict[str, Any]
 
 
-def dry_run_reason(asked: bool, ctx: JobContext) -> str | None:
+def dry_run_reason(asked: bool, ctx: CompetitionContext) -> str | None:
     """Why a run only previews its work; None if it is to do the work."""
     if asked or ctx.dry_run:
         return "The payload requests a dry run (dryRun)."
-    if not ctx.settings.game_platform_integration_enabled:
+    if not ctx.resources.settings.game_platform_integration_enabled:
         return "The integration is switched off (GAME_PLATFORM_INTEGRATION_ENABLED)."
     return None
 

@@ -6,16 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.vendors.email import EmailClient
     from jobdeck.core.programme.vendors.metactf import MetaCtfClient
     from jobdeck.core.programme.vendors.sms import SmsClient
-    from jobdeck.core.settings import Settings
 
 
 class Clients:
     """The vendor clients of one process; each is thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: CompetitionSettings) -> None:
         self._settings = settings
 
     @cached_property

@@ -24,7 +24,7 @@ from jobdeck.core.programme.vendors.http import Time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 Json = dict[str, Any]
 A = TypeVar("A")
@@ -69,7 +69,7 @@ class Email:
 class EmailClient:
     """SendGrid's API. Thread-safe."""
 
-    def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
+    def __init__(self, settings: CompetitionSettings, *, time: Time | None = None) -> None:
         """Reads key, sender and address from the settings; sends nothing.
 
         Raises:
@@ -203,7 +203,7 @@ class EmailClient:
             ) from None
 
 
-def check(settings: Settings) -> None:
+def check(settings: CompetitionSettings) -> None:
     """Checks that mail can be sent with these settings.
 
     Raises:
@@ -225,7 +225,7 @@ def check(settings: Settings) -> None:
         )
 
 
-def _api(settings: Settings) -> Any:
+def _api(settings: CompetitionSettings) -> Any:
     from sendgrid import SendGridAPIClient  # noqa: PLC0415 -- imported on first use
 
     from jobdeck.core.programme.vendors.email_transport import HttpClient  # noqa: PLC0415 -- imported on first use

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from python_http_client.client import Client
 
-from jobdeck.core.settings import LOOPBACK
+from jobdeck.core.programme.settings import LOOPBACK
 
 CONNECT_SECONDS: Final = 5.0
 LARGEST_ANSWER: Final = 4 * 1024 * 1024

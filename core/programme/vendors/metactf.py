@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
+from jobdeck.core.programme.settings import LOOPBACK
 from jobdeck.core.programme.vendors.http import Pacer, Time, full_jitter, parse_retry_after
 from jobdeck.core.programme.vendors.metactf_errors import (
     Conflict,
@@ -34,12 +35,11 @@ from jobdeck.core.programme.vendors.metactf_models import (
     User,
 )
 from jobdeck.core.programme.vendors.metactf_wire import check, decode, refusal
-from jobdeck.core.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class MetaCtfClient:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: CompetitionSettings,
         *,
         time: Time | None = None,
         transport: httpx.BaseTransport | None = None,

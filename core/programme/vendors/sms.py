@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 NAME: Final = "Twilio"
 READ_PAGE: Final = 200
@@ -72,7 +72,7 @@ def segments(text: str) -> int:
 class SmsClient:
     """Twilio's API. Thread-safe: each thread gets its own Twilio client."""
 
-    def __init__(self, settings: Settings, *, time: Time | None = None) -> None:
+    def __init__(self, settings: CompetitionSettings, *, time: Time | None = None) -> None:
         """Reads account and sender from the settings; sends nothing.
 
         Raises:
@@ -193,7 +193,7 @@ class SmsClient:
             raise _no_answer(error) from None
 
 
-def check(settings: Settings) -> None:
+def check(settings: CompetitionSettings) -> None:
     """Checks that text messages can be sent with these settings.
 
     Raises:

@@ -11,10 +11,10 @@ import urllib3
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-from jobdeck.core.settings import LOOPBACK
+from jobdeck.core.programme.settings import LOOPBACK
 
 if TYPE_CHECKING:
-    from jobdeck.core.settings import Settings
+    from jobdeck.core.programme.settings import CompetitionSettings
 
 CONNECT_SECONDS: Final = 5.0
 
@@ -43,7 +43,7 @@ class HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK is untyped
         return response
 
 
-def make_client(settings: Settings) -> Client:
+def make_client(settings: CompetitionSettings) -> Client:
     """A Twilio client for one thread."""
     base = settings.twilio_api_base_url
     assert settings.twilio_auth_token is not None  # noqa: S101 -- sms.check() made sure

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.cli import answers
+from jobdeck.core.cli.commands import actions
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, producer
 from jobdeck.core.read.filters import parse_filter
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MOST", 3)
+    for module in (answers, actions):
+        monkeypatch.setattr(module, "MOST", 3)
 
 
 def fill(conn: Connection, number: int = 5) -> list[UUID]:

@@ -10,15 +10,18 @@ import click
 import pytest
 from pydantic import AliasChoices
 
-from jobdeck.core.cli.app import COMMANDS, cli
+from jobdeck.core.cli.app import cli, commands
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic_settings import BaseSettings
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-READ_BESIDE_SETTINGS = {"JOBDECK_CONFIG", "XDG_CONFIG_HOME"}
+READ_BESIDE_SETTINGS = {"JOBDECK_CONFIG", "JOBDECK_PLUGINS", "XDG_CONFIG_HOME"}
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -70,7 +73,7 @@ def test_every_command_and_option_in_the_documents_exists(page: Path) -> None:
 
 def test_the_operators_page_covers_every_command_but_the_tools() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    missing = [name for name in COMMANDS if f"jobdeck {name}" not in text]
+    missing = [name for name in commands() if f"jobdeck {name}" not in text]
     assert sorted(missing) == ["demo", "sandbox"]
 
 
@@ -87,9 +90,11 @@ def table_rows() -> dict[str, str]:
 
 
 def aliases() -> dict[str, object]:
-    """Every variable that `Settings` reads, with its default."""
+    """Every variable that the queue and the plugins read, with its default."""
     found: dict[str, object] = {}
-    for field in Settings.model_fields.values():
+    kinds: list[type[BaseSettings]] = [Settings]
+    kinds += [plugin.settings for plugin in load_plugins() if plugin.settings]
+    for field in (field for kind in kinds for field in kind.model_fields.values()):
         assert isinstance(field.validation_alias, AliasChoices)
         found |= dict.fromkeys((str(name) for name in field.validation_alias.choices), field.default)
     return found

@@ -11,10 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from jobdeck.core import registry
+from jobdeck.core import plugins, registry
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import InvalidPayload
-from jobdeck.core.programme import quick_sync
 from jobdeck.core.queue import service
 from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
@@ -310,7 +309,8 @@ def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_n
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = [
-        replace(JOB_TYPES.require("cli_echo"), task_type=task_type) for task_type in quick_sync.QUICK_SYNCS["full"]
+        replace(JOB_TYPES.require("cli_echo"), task_type=task_type)
+        for task_type in plugins.presets()["full"].task_types
     ]
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry(named))
     before = everything(conn)

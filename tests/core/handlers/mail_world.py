@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from jobdeck.core.handlers import competitor_announcement_dispatch as dispatch
 from jobdeck.core.programme.messaging.templates import markdown
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
 from tests.support.context import FakeContext
 
@@ -37,10 +38,15 @@ QUICK: Json = {
 _tokens = count(1)
 
 
-def mail_settings(sandbox: Sandbox, **more: Any) -> Settings:
+def mail_settings(sandbox: Sandbox, **more: Any) -> CompetitionSettings:
     """Settings that point at a sandbox; None takes a variable away."""
     given = sandbox.settings_env() | QUICK | more
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    return CompetitionSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def worker_settings(sandbox: Sandbox, **more: Any) -> Settings:
+    """The same, as a worker is given them."""
+    return Settings().having(mail_settings(sandbox, **more))
 
 
 @dataclass

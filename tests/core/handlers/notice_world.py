@@ -14,7 +14,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
-from tests.core.handlers.mail_world import MailWorld, mail_settings
+from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
 from tests.support.waiting import until
 from tests.support.working import a_worker
@@ -262,7 +262,7 @@ def run_by_worker(world: NoticeWorld, url: str, task_type: str, payload: Json, *
     """One job as a worker runs it; returns how its run was recorded."""
     job = producer.enqueue(world.conn, NewJob(task_type, payload, max_attempts=1), actor="mara@local").job_id
     known = registry.load()
-    with a_worker(url, known.require(task_type), settings=mail_settings(world.sandbox, **settings)) as worker:
+    with a_worker(url, known.require(task_type), settings=worker_settings(world.sandbox, **settings)) as worker:
         worker.run_cycle()
     return str(world.row("select outcome from job_runs where job_id = %s", job)["outcome"])
 

@@ -13,6 +13,7 @@ from jobdeck.core.programme.onboarding import laps
 from jobdeck.core.programme.vendors.metactf import MetaCtfClient
 from jobdeck.core.registry import load
 from jobdeck.core.settings import Settings
+from tests.support.context import sandbox_settings
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury, worker_process
 from tests.support.working import enqueue, outcomes, working
@@ -85,7 +86,7 @@ def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: i
 
 
 def _finished(world: World, job: UUID) -> None:
-    settings = Settings(**(world.sandbox.settings_env() | SETTINGS))  # type: ignore[arg-type]
+    settings = Settings().having(sandbox_settings(world.sandbox, **SETTINGS))
     with working(_url(world), *load(), settings=settings):
         until(lambda: outcomes(world.conn, job)[-1:] == ["succeeded"], "the end of the job")
 

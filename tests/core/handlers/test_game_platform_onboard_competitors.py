@@ -290,7 +290,7 @@ def test_a_creation_in_doubt_is_settled_by_a_second_look_after_the_doubt_is_over
     context = world.context()
     first = world.run(onboard, context)
     assert isinstance(first, Continue)
-    assert first.delay >= context.clients.metactf.doubt_seconds - 5
+    assert first.delay >= context.resources.clients.metactf.doubt_seconds - 5
     assert _paths(world) == ["GET /users", "POST /users", "GET /users"]
     assert world.attempt(person)["state"] == "creating"
     early = world.run(onboard, world.successor(context))
@@ -518,7 +518,7 @@ def test_a_cancelled_run_stores_what_was_created_and_starts_nothing_new(world: W
     with pytest.raises(Cancelled):
         world.run(onboard, context)
     created = set(world.created())
-    assert 3 <= len(created) <= 3 + 2 * context.settings.game_platform_concurrency
+    assert 3 <= len(created) <= 3 + 2 * context.resources.settings.game_platform_concurrency
     stored = world.conn.execute(
         "select game_platform_id from competitors where game_platform_id is not null"
     ).fetchall()
@@ -594,7 +594,7 @@ def test_two_runs_at_once_create_one_account_each(world: World, database_url: st
     """The queue keeps two runs apart; this is what holds where it does not, as after a lease that was lost."""
     people = _people(world, 10)
     first = world.context()
-    look_up = first.clients.metactf.find_user
+    look_up = first.resources.clients.metactf.find_user
     with psycopg.connect(database_url, autocommit=True) as connection:
         beside = World(connection, world.sandbox)
         second = beside.context(job_id=first.job.id)
@@ -607,7 +607,7 @@ def test_two_runs_at_once_create_one_account_each(world: World, database_url: st
                 beside.run(onboard, second)
             return look_up(syned_user_id)
 
-        first.clients.metactf.find_user = look  # type: ignore[method-assign]
+        first.resources.clients.metactf.find_user = look  # type: ignore[method-assign]
         world.run(onboard, first)
     world.an_hour_later()
     world.lap(onboard, world.successor(second))

@@ -168,7 +168,7 @@ def test_the_task_types_are_what_the_playbook_says() -> None:
     assert (minutes["game_platform_totals_sweep"], minutes["game_platform_onboard_coaches"]) == (15, None)
     assert all(registry.require(name).preview for name in told)
     assert all(registry.require(name).concurrency == "type" for name in told)
-    assert all(registry.require(name).coach_filter for name in told)
+    assert all(registry.require(name).field("coachId") for name in told)
 
 
 def test_no_personal_data_in_logs_outputs_errors_audit_or_ledger(

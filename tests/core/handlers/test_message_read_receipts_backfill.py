@@ -267,4 +267,4 @@ def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert (found.label, found.purpose) == ("Message Read Receipt Backfill", "Populate missing read receipts")
     assert found.recurring is None
-    assert found.coach_filter is False
+    assert found.field("coachId") is None

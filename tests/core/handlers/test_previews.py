@@ -16,7 +16,7 @@ from jobdeck.core.programme.messaging.outbox import Policy
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.worker.preview import effects
 from tests.core.cli.support import environment, runner
-from tests.core.handlers.mail_world import mail_settings
+from tests.core.handlers.mail_world import worker_settings
 from tests.core.handlers.notice_world import NoticeWorld, marks_in
 from tests.core.handlers.world import World
 from tests.core.programme.outbox_support import intent
@@ -96,7 +96,7 @@ def test_an_operator_sees_what_a_worker_would_do(
     notices: NoticeWorld, database_url: str, operator_url: str, task_type: str
 ) -> None:
     payload = payload_of(task_type, populate(notices))
-    known, settings = registry.load().require(task_type), mail_settings(notices.sandbox)
+    known, settings = registry.load().require(task_type), worker_settings(notices.sandbox)
     with notices.changes_nothing(), Database(operator_url, application_name="test") as database:
         seen = effects(known, payload, settings=settings, database=database)
     with Database(database_url, application_name="test") as database:
@@ -221,7 +221,7 @@ def test_an_operator_sees_who_is_left_out_for_an_address_that_is_masked(
         "select outbox_e164(mobile_number), 'stop' from profiles where mobile_number is not null"
     )
     payload = {"allowSms": True}
-    known, settings = registry.load().require(task_type), mail_settings(notices.sandbox)
+    known, settings = registry.load().require(task_type), worker_settings(notices.sandbox)
     with Database(operator_url, application_name="test") as database:
         seen = effects(known, payload, settings=settings, database=database)
     assert seen is not None
@@ -235,7 +235,7 @@ def test_an_operator_sees_whose_address_no_account_can_be_made_of(notices: Notic
     world.candidate(coach)
     world.candidate(coach, email_personal="zzno at sign", email_school=None)
     world.candidate(coach, email_personal=" \u00a0", email_school="")
-    known, settings = registry.load().require("game_platform_onboard_competitors"), mail_settings(notices.sandbox)
+    known, settings = registry.load().require("game_platform_onboard_competitors"), worker_settings(notices.sandbox)
     with Database(operator_url, application_name="test") as database:
         seen = effects(known, {}, settings=settings, database=database)
     assert seen is not None
@@ -254,7 +254,7 @@ def test_an_operator_sees_the_effects_where_the_originals_host_guards_each_row(
         conn.execute(sql.SQL("alter table {} enable row level security").format(sql.Identifier(table)))
     conn.execute("select job_grant_roles()")
     for known in registry.load():
-        payload, settings = payload_of(known.task_type, campaign), mail_settings(notices.sandbox)
+        payload, settings = payload_of(known.task_type, campaign), worker_settings(notices.sandbox)
         with Database(operator_url, application_name="test") as database:
             seen = effects(known, payload, settings=settings, database=database)
         with Database(database_url, application_name="test") as database:

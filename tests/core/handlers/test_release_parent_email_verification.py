@@ -510,4 +510,4 @@ def test_the_type_is_known_by_its_words() -> None:
     assert found.purpose == "Verify parent emails for release forms"
     assert found.recurring is not None
     assert found.recurring.every_minutes == 60
-    assert found.coach_filter is False
+    assert found.field("coachId") is None

@@ -452,7 +452,7 @@ def test_the_type_is_known_by_its_words() -> None:
     assert (found.label, found.purpose) == ("Coach Alert Digest", "Batch SMS/email notifications to coaches")
     assert found.recurring is not None
     assert found.recurring.every_minutes == 60
-    assert found.coach_filter is True
+    assert found.field("coachId") == "coach_id"
 
 
 def test_a_stop_is_noticed_between_messages(world: NoticeWorld) -> None:

@@ -13,6 +13,7 @@ from jobdeck.core.http.server import CONNECTIONS, Door, Limits
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.registry import Done, Registry
 from tests.support.queue import OUT_OF_THE_WAY, advance
 from tests.support.waiting import PATIENCE, until
@@ -99,15 +100,15 @@ def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: 
     given = {
         "cron_secret": SECRET,
         "metrics_token": METRICS,
+        "drain_seconds": 10.0,
         "sendgrid_event_webhook_public_key": vendor.public_key,
         "twilio_auth_token": TOKEN,
-        "drain_seconds": 10.0,
         **settings,
     }
+    own = {name: given.pop(name) for name in list(given) if name in CompetitionSettings.model_fields}
+    configured = quick_settings(**given).having(CompetitionSettings(**own))
     with Database(url, application_name="test door", max_size=CONNECTIONS) as database:
-        door = Door(
-            database, Registry(types or [FINE]), quick_settings(**given), host="127.0.0.1", port=0, limits=limits
-        )
+        door = Door(database, Registry(types or [FINE]), configured, host="127.0.0.1", port=0, limits=limits)
         door.start()
         try:
             yield Open(door, database, vendor)

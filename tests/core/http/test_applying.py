@@ -13,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobdeck.core.http import upkeep
 from jobdeck.core.http.endpoints import Lane
+from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.programme import webhook_applier
+from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.messaging import outbox
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
@@ -186,7 +188,7 @@ class TestApplier:
 
     @pytest.fixture
     def backlog(self, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
-        monkeypatch.setattr(webhook_applier, "BATCH", 10)
+        monkeypatch.setattr(webhooks, "BATCH", 10)
         world = World(conn)
         outbox.record_events(conn, [world.event("deferred", at) for at in range(25)])
         return world
@@ -195,7 +197,7 @@ class TestApplier:
         self, database_url: str, conn: Connection, backlog: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         del backlog
-        monkeypatch.setattr(webhook_applier, "REST", 1e6)
+        monkeypatch.setattr(upkeep, "REST", 1e6)
         left: list[int] = []
 
         def pressed() -> bool:
@@ -212,7 +214,7 @@ class TestApplier:
     def applied(self, database_url: str, pressed: Callable[[], bool]) -> None:
         """Runs the thread until nothing waits."""
         with Database(database_url, application_name="test applier") as database:
-            found = webhook_applier.Applier(database, pressed)
+            found = upkeep.UpkeepThread(database, load_plugins()[0].upkeep[0], pressed)
             found.thread.start()
             try:
                 with psycopg.connect(database_url, autocommit=True) as other:

@@ -8,6 +8,7 @@ import pytest
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.programme.settings import CompetitionSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +52,12 @@ def test_text_messages_are_off_unless_switched_on(
 ) -> None:
     if value is not None:
         monkeypatch.setenv("SMS_PROVIDER", value)
-    assert configuration.load().sms_enabled is enabled
+    assert configuration.load().of(CompetitionSettings).sms_enabled is enabled
 
 
 def test_quiet_hours_may_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIET_HOURS", "off")
-    assert configuration.load().quiet_hours == ""
+    assert configuration.load().of(CompetitionSettings).quiet_hours == ""
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from psycopg import sql
 from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import LeftOut, Policy, Result
-from jobdeck.core.settings import Settings
+from jobdeck.core.programme.settings import CompetitionSettings
 from tests.core.cli.support import everything
 from tests.core.programme.outbox_support import (
     JOB,
@@ -358,9 +358,9 @@ def test_a_zone_that_nobody_knows_is_the_settings_fault(conn: Connection) -> Non
 
 
 def test_the_policy_is_read_from_the_settings() -> None:
-    settings = Settings(QUIET_HOURS="22:15-06:00", QUIET_TZ="Europe/Berlin", ALERT_DAILY_CAP_EMAIL=4)
+    settings = CompetitionSettings(QUIET_HOURS="22:15-06:00", QUIET_TZ="Europe/Berlin", ALERT_DAILY_CAP_EMAIL=4)
     assert Policy.of(settings) == Policy("Europe/Berlin", "22:15", "06:00", 4, 1)
-    assert Policy.of(Settings(QUIET_HOURS="off")).quiet_from is None
+    assert Policy.of(CompetitionSettings(QUIET_HOURS="off")).quiet_from is None
 
 
 def test_a_newer_alert_takes_the_place_of_one_that_was_not_sent(conn: Connection) -> None:

@@ -9,8 +9,8 @@ import pytest
 from jobdeck.core.errors import ConfigurationError, PermanentError
 from jobdeck.core.programme.messaging import templates as messaging_templates
 from jobdeck.core.programme.messaging.templates import Body, TemplateError, Templates, gsm, markdown
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.sms import is_gsm
-from jobdeck.core.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_values_are_escaped_in_html_and_not_in_text(folder: Path) -> None:
 
 def test_a_site_puts_its_own_words_before_ours_and_keeps_the_others(tmp_path: Path) -> None:
     (tmp_path / "announcement.txt").write_text("Our own: {{ text }}", encoding="utf-8")
-    own = messaging_templates.of(Settings(JOBDECK_TEMPLATES=tmp_path))
+    own = messaging_templates.of(CompetitionSettings(JOBDECK_TEMPLATES=tmp_path))
     made, ours = (
         messaging_templates.announcement(templates, "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
         for templates in (own, Templates())

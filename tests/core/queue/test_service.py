@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from jobdeck.core import registry
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
 from jobdeck.core.model import Filter, Job, NewJob, Status
+from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.programme import quick_sync, search
+from jobdeck.core.programme import search
 from jobdeck.core.queue import operator as queue_operator
-from jobdeck.core.queue import service
+from jobdeck.core.queue import presets, service
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
@@ -39,7 +40,7 @@ NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 Connection = psycopg.Connection[Any]
 SETTINGS = Settings()
 TYPES = Registry([
-    JobType("cli_echo", lambda _params, _ctx: None, "Echo", "", Echo, max_attempts=3, concurrency="coach"),
+    JobType("cli_echo", lambda _params, _ctx: None, "Echo", "", Echo, max_attempts=3, concurrency="payload:coachId"),
 ])  # fmt: skip
 
 
@@ -188,9 +189,9 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
     conn: Connection,
 ) -> None:
     known = registry.load()
-    first, second = quick_sync.enqueue(conn, known, "full", actor="test")
+    first, second = presets.enqueue(conn, known, presets_of_plugins()["full"], actor="test")
     assert second.job.blocked_by == first.job.id
-    again = quick_sync.enqueue(conn, known, "full", actor="test")
+    again = presets.enqueue(conn, known, presets_of_plugins()["full"], actor="test")
     assert [one.created for one in again] == [False, False]
     assert [one.job.id for one in again] == [first.job.id, second.job.id]
     assert len(jobs.find_ids(conn, Filter())) == 2
@@ -198,7 +199,7 @@ def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_pres
 
 def test_a_quick_sync_that_cannot_be_had_queues_nothing(conn: Connection) -> None:
     with pytest.raises(UnknownTaskType):
-        quick_sync.enqueue(conn, TYPES, "full", actor="test")
+        presets.enqueue(conn, TYPES, presets_of_plugins()["full"], actor="test")
     assert jobs.find_ids(conn, Filter()) == []
 
 
@@ -283,7 +284,7 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
         operator, known, made, Wanted("game_platform_sync", {"batchSize": 5}), settings=SETTINGS, actor="test"
     ).ok
     assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
-    assert len(quick_sync.enqueue(operator, known, "full", actor="test")) == 2
+    assert len(presets.enqueue(operator, known, presets_of_plugins()["full"], actor="test")) == 2
     assert [one.name for one in search.coaches(operator)] == ["Amara Kim", "Bo Lind"]
     assert search.campaigns(operator) == []
 

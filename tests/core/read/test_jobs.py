@@ -276,8 +276,8 @@ class TestFilters:
         add(conn, payload={"coachId": None})
         add(conn, payload={"other": coach})
         for wanted in (coach, coach[:8], coach[:8].upper()):
-            assert ids(conn, Filter(coach_id=wanted)) == [mine.id]
-        assert ids(conn, Filter(coach_id=coach[1:])) == []
+            assert ids(conn, Filter(payload=("coachId", wanted))) == [mine.id]
+        assert ids(conn, Filter(payload=("coachId", coach[1:]))) == []
 
     def test_attempts_age_and_outcome(self, conn: Connection) -> None:
         old = add(conn)

@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from jobdeck.core.errors import Cancelled, LeaseLost, PermanentError, RetryLater, TimedOut, VendorError
 from jobdeck.core.logs import message_of
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome
+from jobdeck.core.plugins import Plugin, use_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
@@ -26,9 +28,11 @@ from tests.support.waiting import until
 from tests.support.working import claimed, enqueue, job_type, quick_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import psycopg
+
+    from jobdeck.core.settings import Settings
 
 
 def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Runner:
@@ -287,13 +291,36 @@ def test_a_handler_finds_its_job_and_payload() -> None:
 
     def handler(params: Any, ctx: Any) -> None:
         seen.update(number=params.number, dry=ctx.dry_run, job=ctx.job, key=ctx.idempotency_key, at=ctx.checkpoint)
-        seen["clients"] = ctx.clients is ctx.clients
+        seen["resources"] = ctx.resources
         seen["lease"] = ctx.settings.lease_seconds
 
     run(handler, job)
     assert seen == {
-        "number": 4, "dry": True, "job": job, "key": str(job.id), "at": {"cursor": 9}, "clients": True, "lease": 5.0
+        "number": 4, "dry": True, "job": job, "key": str(job.id), "at": {"cursor": 9}, "resources": None, "lease": 5.0
     }  # fmt: skip
+
+
+def test_the_runs_of_a_plugin_share_its_resources_which_are_closed_with_the_worker() -> None:
+    opened: list[object] = []
+    closed: list[object] = []
+
+    @contextmanager
+    def resources(settings: Settings, database: object) -> Iterator[object]:
+        made = (settings.lease_seconds, database)
+        opened.append(made)
+        yield made
+        closed.append(made)
+
+    seen: list[object] = []
+    known = Registry([job_type("test", lambda _params, ctx: seen.append(ctx.resources), plugin="shop")])
+    shared = RunResources(quick_settings(), None)
+    with use_plugins(Plugin(name="shop", version=1, resources=resources)):
+        for _ in range(2):
+            assert Runner(known, shared).run(claimed()).outcome == "succeeded"
+    assert (len(opened), closed) == (1, [])
+    shared.close()
+    assert seen == [opened[0], opened[0]]
+    assert closed == opened
 
 
 def test_progress_is_kept_with_its_rate_and_harmless_message() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import AuditEntry, Run, RunOutcome, Status
-from jobdeck.core.read.report_types import Clause, JobDetail, Recipient, Recipients
+from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.read.report_types import Clause, JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import job_detail
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes

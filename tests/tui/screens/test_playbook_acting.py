@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
@@ -129,7 +130,7 @@ async def test_a_coach_and_a_campaign_are_found_in_the_programmes_tables(setting
         VALUES ('Finals on Saturday', 'x', 'x')
         """
     )
-    async with live(settings.model_copy(update={"sendgrid_unsubscribe_group_id": 7})) as desk:
+    async with live(settings.having(CompetitionSettings(sendgrid_unsubscribe_group_id=7))) as desk:
         await desk.press("n")
         await desk.tab_to("field-1")
         await desk.press(*"north")

@@ -18,7 +18,7 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.read.report_types import Recipient, Recipients
+from jobdeck.core.plugins import Recipient, Recipients
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.sample import trend, worker_run
 from tests.tui.support import LARGE, dashboard, failed

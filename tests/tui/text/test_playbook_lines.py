@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.programme.sandbox import sample
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.settings import Settings
 from jobdeck.tui.text import playbook
@@ -55,7 +56,7 @@ async def test_one_job_of_each_type_is_created_as_it_is_typically_used(
 ) -> None:
     sample.load(conn)
     monkeypatch.setenv("SENDGRID_UNSUBSCRIBE_GROUP_ID", "7")
-    async with live(settings.model_copy(update={"sendgrid_unsubscribe_group_id": 7}), size=SMALL) as desk:
+    async with live(settings.having(CompetitionSettings(sendgrid_unsubscribe_group_id=7)), size=SMALL) as desk:
         await desk.press("n", "enter", *task_type, "enter")
         if task_type == "competitor_announcement_dispatch":
             await desk.tab_to("field-0")

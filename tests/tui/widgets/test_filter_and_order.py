@@ -28,7 +28,7 @@ async def test_every_word_of_the_language_is_read() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("slash", *'error:"rate limit" coach:c-1 age>2h attempts>=3 outcome:lost', "enter")
         asked = deck.backend.requests[-1].filter
-        assert (asked.error, asked.coach_id, asked.older_than) == ("rate limit", "c-1", timedelta(hours=2))
+        assert (asked.error, asked.payload, asked.older_than) == ("rate limit", ("coachId", "c-1"), timedelta(hours=2))
         assert (asked.attempts_at_least, asked.outcome) == (3, "lost")
 
 

@@ -28,7 +28,9 @@ def with_jobs_of_coaches() -> FakeBackend:
 
 
 def asked(deck: Deck) -> str | None:
-    return deck.backend.requests[-1].filter.coach_id
+    asked = deck.backend.requests[-1].filter.payload
+    assert asked is None or asked[0] == "coachId"
+    return asked[1] if asked else None
 
 
 @pytest.mark.parametrize(

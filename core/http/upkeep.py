@@ -1,4 +1,4 @@
-"""The thread that applies stored delivery events, in the order in which they happened."""
+"""The threads that carry out the plugins' periodic work while the server is open."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobdeck.core.plugins import Upkeep
     from jobdeck.core.postgres.database import Database
 
 log = logging.getLogger(__name__)
 
-BATCH: Final = 5000
-IDLE_SECONDS: Final = 60.0
-"""Interval of checks without a wake-up, for events that another process stored but did not apply."""
 REST: Final = 3.0
-"""While requests wait, the thread rests up to this many times the duration of a batch, since a provider is waiting."""
+"""While requests wait for a thread, it rests for up to so many times what a batch took: a caller waits for them."""
 STEP_SECONDS: Final = 0.02
 
 
-class Applier:
-    """Applies events until it is stopped; the next applier continues with the rest.
+class UpkeepThread:
+    """Carries out one `Upkeep` until it is stopped; the next process does what is left then.
 
-    `pressed` returns whether requests are waiting to be handled.
+    `pressed` says whether requests wait for a thread.
     """
 
-    def __init__(self, database: Database, pressed: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, upkeep: Upkeep, pressed: Callable[[], bool]) -> None:
+        self._upkeep = upkeep
         self._pressed = pressed
-        self._link = Link(database, "applying delivery events")
+        self._link = Link(database, upkeep.name)
         self._wake = threading.Event()
         self._ending = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name="door applier")
+        self.thread = threading.Thread(target=self._loop, name=f"door {upkeep.name}")
 
     def wake(self) -> None:
-        """Signals that there are events to apply."""
+        """Says that there is something to do."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -56,23 +55,23 @@ class Applier:
             self._link.close()
 
     def _round(self) -> float:
-        """Applies the waiting events; returns the seconds to rest."""
+        """Does what there is to do, and says how long to rest."""
         try:
             while not self._ending.is_set():
                 self._wake.clear()
                 began = time.monotonic()
-                counts = self._link.run(lambda conn: outbox.apply_events(conn, limit=BATCH))
+                more = self._link.run(self._upkeep.run)
                 took = time.monotonic() - began
-                if counts["failed"]:
-                    event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
                 self._give_way(until=time.monotonic() + REST * took)
-                if counts["seen"] < BATCH or not counts["seen"] - counts["failed"]:
-                    # Let events collect: a small batch costs almost as much as a large one.
+                if not more:
+                    # What comes meanwhile is done together: a batch of few costs almost what one of many does.
                     self._ending.wait(took)
                     break
         except FAILURES:
             return self._link.pause()
-        return IDLE_SECONDS
+        except Exception as error:  # noqa: BLE001 -- a plugin's mistake must not end its thread
+            event(log, logging.ERROR, f"{self._upkeep.name} failed", error=safe_error(repr(error)))
+        return self._upkeep.every_seconds
 
     def _give_way(self, *, until: float) -> None:
         while time.monotonic() < until and self._pressed() and not self._ending.wait(STEP_SECONDS):

@@ -1,0 +1,122 @@
+"""`demo`: a database of its own, and jobs that keep it moving; a plugin may show its own."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from jobdeck.core.cli.commands.status import answer_status
+from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.signals import Stop, stop_signals
+from jobdeck.core.errors import UsageError
+from jobdeck.core.model import NewJob
+from jobdeck.core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    import psycopg
+
+    from jobdeck.core.settings import Settings
+
+ACTOR: Final = "the demo"
+HANDLERS: Final = "jobdeck.core.cli.demo_jobs"
+INVOICES: Final = ("ada", "grace", "edsger", "barbara")
+BETWEEN_INVOICES: Final = timedelta(seconds=20)
+PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
+WRONG_AFTER: Final = timedelta(seconds=5)
+
+
+@command("demo")
+@click.option("--headless", "seconds", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Without a terminal.")
+def demo(session: Session, seconds: float | None) -> int | None:
+    """Show Jobdeck at work on an invented world; with --headless, then print the status."""
+    if session.database_url:
+        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+    if seconds is None:
+        raise UsageError(
+            "The demo's dashboard is opened by `./run demo` or `jobdeck demo` on a terminal. "
+            "Without one, say for how long it is to run: --headless 40."
+        )
+    with stop_signals() as stop, demo_environment(session.settings) as settings:
+        _work(session, settings, stop, seconds)
+    return 130 if stop.interrupted else None
+
+
+@contextmanager
+def demo_environment(settings: Settings) -> Iterator[Settings]:
+    """The demo while it lasts, and the settings that point at it: the demo of a plugin, else our own.
+
+    `DATABASE_URL` is left alone. What was there from an earlier demo stays and goes on; nothing is doubled.
+
+    Raises:
+        EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
+    """
+    from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
+
+    shown = next((plugin.demo for plugin in load_plugins() if plugin.demo), None)
+    with shown(settings, registry.load(settings.handler_modules)) if shown else _own_demo(settings) as demo_settings:
+        yield demo_settings
+
+
+@contextmanager
+def _own_demo(settings: Settings) -> Iterator[Settings]:
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
+
+    changes: dict[str, Any] = {
+        "database_url": None,
+        "state_dir": state_folder(settings.state_dir) / "demo-queue",
+        "environment": "demo",
+        "handlers": ",".join([*settings.handler_modules, HANDLERS]),
+    }
+    demo_settings = settings.model_copy(update=changes)
+    with open_database(demo_settings, application_name="jobdeck demo") as database:
+        with database.connection() as conn:
+            enqueue_demo_jobs(conn)
+        yield demo_settings
+
+
+def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
+    """Enqueues what the demo shows; a second time doubles nothing that is still active."""
+    from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+
+    with conn.transaction():
+        for job in _demo_jobs(jobs.clock().run(conn)):
+            producer.enqueue(conn, job, actor=ACTOR)
+
+
+def _demo_jobs(now: datetime) -> Iterator[NewJob]:
+    yield NewJob("demo_check_links", {}, recurrence_interval_minutes=1, dedupe_key="demo:links")
+    for place, after in enumerate(PHOTOS):
+        yield NewJob(
+            "demo_resize_photos", {"photos": 40 + 20 * place}, run_at=now + after, dedupe_key=f"demo:photos {place}"
+        )
+    for place, customer in enumerate(INVOICES):
+        yield NewJob(
+            "demo_send_invoice",
+            {"customer": customer, "amount": f"{19 + place}.50"},
+            run_at=now + place * BETWEEN_INVOICES,
+            dedupe_key=f"demo:invoice {customer}",
+        )
+    yield NewJob(
+        "demo_send_invoice", {"customer": "alan", "amount": "12,50"}, run_at=now + WRONG_AFTER, dedupe_key="demo:wrong"
+    )
+
+
+def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
+    from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
+
+    connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
+    with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:
+        stand(Worker(database, registry.load(settings.handler_modules), settings), stop, seconds=seconds)
+        with database.connection() as conn:
+            answer_status(session, conn)

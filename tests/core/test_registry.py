@@ -1,0 +1,192 @@
+"""Which `@job` functions count: those of the plugins, and all that a named module registers while it is imported."""
+
+from __future__ import annotations
+
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core import registry
+from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.plugins import Plugin, use_plugins
+from jobdeck.core.registry import NoArguments, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from jobdeck.core.registry import JobContext
+
+    Write = Callable[[dict[str, str]], None]
+
+JOB = """
+from jobdeck.core.registry import job
+
+@job("{0}")
+def run(params, ctx):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_plugins() -> Iterator[None]:
+    with use_plugins():
+        yield
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes modules by their paths; they are forgotten at the end."""
+    before = set(sys.modules)
+
+    def make(texts: dict[str, str]) -> None:
+        for name, text in texts.items():
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dedent(text))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    for name in set(sys.modules) - before:
+        if name.startswith("reg_"):
+            del sys.modules[name]
+
+
+def nothing(params: Payload, ctx: JobContext) -> None:
+    pass
+
+
+def names(*modules: str) -> list[str]:
+    return registry.load(modules).names
+
+
+def refusal(module: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        registry.load([module])
+    return str(caught.value)
+
+
+def test_without_plugins_there_is_no_task_type() -> None:
+    assert names() == []
+
+
+def test_a_module_counts_each_time_it_is_named(write: Write) -> None:
+    write({"reg_plain": JOB.format("plain")})
+
+    assert names("reg_plain") == names("reg_plain") == ["plain"]
+    assert names() == []
+
+
+def test_what_a_named_module_imports_counts(write: Write) -> None:
+    write({"reg_top": "import reg_below.deep\n", "reg_below/deep": JOB.format("deep"), "reg_below/__init__": ""})
+
+    assert names("reg_top") == ["deep"]
+
+
+def test_a_package_counts_with_the_modules_it_imports(write: Write) -> None:
+    write({"reg_pack/__init__": "from reg_pack import one\n", "reg_pack/one": JOB.format("one")})
+
+    assert names("reg_pack") == ["one"]
+
+
+def test_a_type_counts_whose_module_something_else_imported_before(write: Write) -> None:
+    write({"reg_lib": JOB.format("lib"), "reg_late": "from reg_lib import run\n"})
+    __import__("reg_lib")
+
+    assert names("reg_late") == ["lib"]
+
+
+def test_a_wrapped_function_counts_for_the_module_that_wraps_it(write: Write) -> None:
+    write(
+        {
+            "reg_tools": """
+            import functools
+            from jobdeck.core.registry import job
+
+            def logged(function):
+                @functools.wraps(function)
+                def wrapper(params, ctx):
+                    return function(params, ctx)
+                return wrapper
+
+            def own_job(name):
+                return lambda function: job(name)(logged(function))
+
+            def elsewhere(params, ctx):
+                pass
+        """,
+            "reg_wrapped": """
+            from reg_tools import elsewhere, own_job
+
+            own_job("wrapped")(elsewhere)
+        """,
+        }
+    )
+
+    assert names("reg_wrapped") == ["wrapped"]
+
+
+def test_a_module_that_registers_nothing_is_an_error_that_names_it(write: Write) -> None:
+    write({"reg_empty": "x = 1\n"})
+
+    assert "reg_empty registers no task type" in refusal("reg_empty")
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "raise SystemExit(3)", "import reg_not_there", "def f(:"])
+def test_a_module_that_raises_anything_is_an_error_that_names_it(write: Write, text: str) -> None:
+    write({"reg_raises": text})
+
+    assert "The handler module reg_raises cannot be imported" in refusal("reg_raises")
+
+
+def test_what_a_failed_import_registered_does_not_count_twice(write: Write) -> None:
+    write({"reg_again": JOB.format("again") + "\n1 / 0\n"})
+    refusal("reg_again")
+    write({"reg_again": JOB.format("again")})
+
+    assert names("reg_again") == ["again"]
+
+
+def test_two_handlers_of_one_type_are_refused(write: Write) -> None:
+    write({"reg_first": JOB.format("same"), "reg_second": JOB.format("same")})
+
+    with pytest.raises(ConfigurationError, match="Two handlers are registered for same: reg_first and reg_second"):
+        registry.load(["reg_first", "reg_second"])
+
+
+def test_a_plugin_brings_all_modules_of_its_package_and_marks_their_types(write: Write) -> None:
+    write(
+        {
+            "reg_plug/__init__": "",
+            "reg_plug/one": JOB.format("one"),
+            "reg_plug/two": JOB.format("two"),
+            "reg_own": JOB.format("own"),
+        }
+    )
+
+    with use_plugins(Plugin(name="shop", version=1, handlers=("reg_plug",))):
+        found = registry.load(["reg_own"])
+
+    assert {one.task_type: one.plugin for one in found} == {"one": "shop", "two": "shop", "own": ""}
+
+
+def test_runs_exclude_each_other_by_type_or_by_a_payload_key() -> None:
+    class Arguments(Payload):
+        customer_id: str | None = None
+
+    def key(concurrency: str | None, **values: str) -> str | None:
+        job("reg_keys", payload=Arguments, concurrency=concurrency)(nothing)
+        return registry.registered("reg_keys").concurrency_key(Arguments(**values))
+
+    assert key(None) is None
+    assert key("type", customer_id="7") == "reg_keys"
+    assert key("payload:customerId", customer_id="7") == "reg_keys:7"
+    assert key("payload:customerId") == "reg_keys"
+
+
+@pytest.mark.parametrize("concurrency", ["payload:nobody", "payload:", "customer", ""])
+def test_a_concurrency_that_means_nothing_is_refused(concurrency: str) -> None:
+    with pytest.raises(ConfigurationError, match="reg_odd has the concurrency"):
+        job("reg_odd", payload=NoArguments, concurrency=concurrency)(nothing)
