@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Final
 
 from jobdeck.core.plugins import Plugin, Preset, Search, Upkeep, lazy
@@ -41,6 +42,7 @@ plugin: Final = Plugin(
     quiet_loggers=("twilio", "sendgrid", "python_http_client"),
     receipts=lazy("jobdeck.core.programme.commands.receipts:recipients"),
     demo=lazy("jobdeck.core.programme.commands.demo:demo_environment"),
+    playbook=resources.files("jobdeck.core.programme") / "playbook.md",
     filters={"coach": "coachId"},
     searches={
         "coachId": Search(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from pydantic_settings import BaseSettings
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLAYBOOKS = [ROOT / "docs" / "operations.md", ROOT / "core" / "programme" / "playbook.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), PLAYBOOKS[1]]
 READ_BESIDE_SETTINGS = {"JOBDECK_CONFIG", "JOBDECK_PLUGINS", "XDG_CONFIG_HOME"}
 OF_THE_DASHBOARD = {"--worker", "--read-only", "--mouse"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
@@ -72,7 +73,7 @@ def test_every_command_and_option_in_the_documents_exists(page: Path) -> None:
 
 
 def test_the_operators_page_covers_every_command_but_the_tools() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PLAYBOOKS)
     missing = [name for name in commands() if f"jobdeck {name}" not in text]
     assert sorted(missing) == ["demo", "sandbox"]
 

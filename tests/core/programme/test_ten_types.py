@@ -95,7 +95,7 @@ def test_without_its_file_a_type_is_gone_everywhere_and_the_rest_is_as_before(
 
 @pytest.mark.parametrize("task_type", TYPES)
 def test_the_operators_page_says_of_each_type_what_it_touches_and_what_a_failure_means(task_type: str) -> None:
-    page = (Path(ROOT) / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (Path(ROOT) / "core" / "programme" / "playbook.md").read_text(encoding="utf-8")
     (section,) = [part for part in page.split("\n### ") if part.startswith(f"{task_type}\n")]
     section = section.partition("\n## ")[0]
     for word in ("Touches", "fail", "retry"):
