@@ -223,6 +223,11 @@ def filters() -> dict[str, str]:
     return {name: key for plugin in load_plugins() for name, key in plugin.filters.items()}
 
 
+def searches() -> dict[str, Search]:
+    """The look-ups of the plugins, by payload key."""
+    return {key: search for plugin in load_plugins() for key, search in plugin.searches.items()}
+
+
 def presets() -> dict[str, Preset]:
     """The presets of the plugins, by name."""
     return {preset.name: preset for plugin in load_plugins() for preset in plugin.presets}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingsMap
 from textual.keys import key_to_character
 
+from jobdeck.core import plugins
 from jobdeck.core.model import Status
+from jobdeck.core.read.filters import starts
 from jobdeck.tui import dialog_keys
 from jobdeck.tui.format import plural, short_id
 
@@ -17,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from jobdeck.core.model import Job
+    from jobdeck.core.plugins import Page
     from jobdeck.core.queue.bulk_model import Choice
 
-Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk"]
+Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table"]
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
@@ -31,6 +35,7 @@ LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers"
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
 READING: Final[frozenset[Scope]] = frozenset({"playbook"})
 BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
+TABLE: Final[frozenset[Scope]] = frozenset({"table"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
 ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
 """The actions that take the job under the cursor, whatever is marked."""
@@ -162,8 +167,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Pages", scopes=ALL - READING - BULK),
     _page("playbook", "p", "playbook", "the operators' playbook"),
     _page("log", "l", "log", "the log of the worker inside this dashboard"),
-    Action("filter", ("slash",), "filter", "words to search; type: status: error: coach: age> attempts>= outcome:",
-           "Look", footer=True),
+    Action("filter", ("slash",), "filter", "words to search", "Look", footer=True),
     Action("job.detail", ("enter",), "detail", "everything about the job under the cursor", "Look",
            states=frozenset(Status), footer=True),
     Action("open", ("enter",), "open", "everything about the job of this line", "Look", scopes=LISTING_JOBS,
@@ -172,6 +176,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=DETAIL),
     Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the run after", "Look",
            scopes=DETAIL),
+    Action("table.act", ("enter",), "act", "choose what is done with this line", "Act", scopes=TABLE, changes=True,
+           footer=True),
     Action("pane.next", ("tab",), "other part", "go to the other part of the page", "Look", scopes=ERRORS),
     Action("period", ("t",), "period", "how far back to look: 1 h, 8 h, 24 h, 7 d", "Look", scopes=AUDIT,
            footer=True),
@@ -212,6 +218,41 @@ ACTIONS: Final[tuple[Action, ...]] = (
 BY_ID: Final = {action.id: action for action in ACTIONS}
 PAGES: Final = tuple(action.id.removeprefix("page.") for action in ACTIONS if action.id.startswith("page."))
 GROUPS: Final = tuple(dict.fromkeys(action.group for action in ACTIONS))
+OF_TABLE: Final = "table."
+"""How the id of an action begins that opens a page of a plugin."""
+
+
+def table_pages() -> dict[str, Page]:
+    """The pages of the plugins, by the ids of the actions that open them."""
+    pages = (page for plugin in plugins.load_plugins() for page in plugin.pages)
+    return {f"{OF_TABLE}{re.sub(r'[^a-z0-9]+', '_', page.title.lower())}": page for page in pages}
+
+
+def page_actions() -> tuple[Action, ...]:
+    """The actions that open the pages of the plugins."""
+    return tuple(
+        Action(name, (page.key,), page.title.lower(), f"{page.title}, a page of a plugin", "Pages", scopes=ALL)
+        for name, page in table_pages().items()
+    )
+
+
+def offered(scope: Scope | None = None) -> tuple[Action, ...]:
+    """The actions of one scope, or all: with the pages of the plugins, and Quick Sync only where a plugin has presets.
+
+    What they say of the filter names the filter keys of the plugins.
+    """
+    absent = set() if plugins.presets() else {"quick.sync"}
+    words = f"{BY_ID['filter'].help}; {' '.join(starts())}"
+    return tuple(
+        replace(action, help=words) if action.id == "filter" else action
+        for action in (*ACTIONS, *page_actions())
+        if action.id not in absent and (scope is None or scope in action.scopes)
+    )
+
+
+def find(action_id: str) -> Action | None:
+    """The action of this id, if it is offered."""
+    return next((action for action in offered() if action.id == action_id), None)
 
 
 def key_name(key: str) -> str:
@@ -222,7 +263,7 @@ def key_name(key: str) -> str:
 
 def key_of(wanted: str, keymap: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> str:
     """The key that takes an action, or does something in a dialog, as a person reads it; `keymap` are moved ones."""
-    keys = keymap.get(wanted) or (BY_ID[wanted] if wanted in BY_ID else dialog_keys.BY_ID[wanted]).keys
+    keys = keymap.get(wanted) or (BY_ID[wanted] if wanted in BY_ID else dialog_keys.find(wanted)).keys
     return key_name(keys[0]) if keys else ""
 
 
@@ -231,11 +272,17 @@ def bindings(scope: Scope) -> list[Binding]:
 
     An action without a key is bound to what no keyboard sends, so that it can be given one.
     """
-    return [
-        Binding(",".join(action.keys) or f"{NO_KEY}{action.id}", f"do({action.id!r})", show=False, id=action.id)
-        for action in ACTIONS
-        if scope in action.scopes
-    ]
+    return [_binding(action) for action in ACTIONS if scope in action.scopes]
+
+
+def page_bindings() -> BindingsMap:
+    """The bindings that open the pages of the plugins, which each screen adds to its own."""
+    return BindingsMap([_binding(action) for action in page_actions()])
+
+
+def _binding(action: Action) -> Binding:
+    keys = ",".join(action.keys) or f"{NO_KEY}{action.id}"
+    return Binding(keys, f"do({action.id!r})", show=False, id=action.id)
 
 
 def applicable(action: Action, jobs: Iterable[Job]) -> list[Job]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from jobdeck.core.model import Job
+    from jobdeck.core.plugins import Page as PluginPage
     from jobdeck.core.queue.bulk_model import Bulk
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.protocol import Backend, View
@@ -68,8 +69,8 @@ class JobdeckApp(Toasting):
         "screens/dialogs/help.tcss",
         "screens/page.tcss",
         "screens/dialogs/palette.tcss",
-        "screens/cron_health.tcss",
-        "screens/errors.tcss",
+        "screens/pages/cron_health.tcss",
+        "screens/pages/errors.tcss",
         "screens/dialogs/payload.tcss",
         "screens/dialogs/create_job.tcss",
     ]
@@ -228,13 +229,23 @@ class JobdeckApp(Toasting):
     def open_page(self, name: str) -> None:
         """Opens a page by its name, in the place of the one that is open; pages of jobs stay below it."""
         module, class_name = PAGES[name]
-        page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.{module}"), class_name)
+        page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.pages.{module}"), class_name)
         if isinstance(self.screen, page):
             return
+        self._show_page(page())
+
+    def open_table(self, page: PluginPage) -> None:
+        """Opens a page of a plugin, in the place of the page that is open."""
+        from jobdeck.tui.screens.pages.table import TablePage  # noqa: PLC0415 -- not needed for the first paint
+
+        if not (isinstance(self.screen, TablePage) and self.screen.page is page):
+            self._show_page(TablePage(page))
+
+    def _show_page(self, page: ListPage[Any]) -> None:
         if isinstance(self.screen, ListPage):
-            self.switch_screen(page())
+            self.switch_screen(page)
         else:
-            self.push_screen(page())
+            self.push_screen(page)
 
     def next_theme(self) -> None:
         """Changes to the next theme, for this session."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from jobdeck.core.model import Job
+    from jobdeck.core.plugins import Page
     from jobdeck.tui.actions import Situation
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.operations import Operations
@@ -95,6 +96,9 @@ class Deck(Host, Protocol):
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name in the table of actions."""
+
+    def open_table(self, page: Page) -> None:
+        """Opens a page of a plugin."""
 
     def act_on_list(self, action_id: str) -> None:
         """Takes an action of the list, which may be covered by another screen."""

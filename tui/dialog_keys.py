@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingsMap
+
+from jobdeck.core.plugins import presets
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,6 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("sync.down", ("down", "j"), "move(1)", "the next sync"),
     DialogKey("sync.up", ("up", "k"), "move(-1)", "the sync before"),
     DialogKey("sync.take", ("enter",), "take", "queue the sync under the cursor"),
-    DialogKey("sync.full", ("f",), "queue('full')", "queue a Full Sync"),
-    DialogKey("sync.incremental", ("i",), "queue('incremental')", "queue an Incremental Sync"),
-    DialogKey("sync.totals", ("t",), "queue('totals')", "queue a Totals Sweep"),
     *_choice("picker"),
     DialogKey("create.close", ("escape",), "leave", "leave; what was typed, only when asked twice"),
     DialogKey("create.create", ("ctrl+s",), "create", "create the job, or save the changes"),
@@ -79,6 +78,8 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("filter.later", ("down",), "recall(1)", "the filter after"),
 )
 BY_ID: Final = {key.id: key for key in DIALOG_KEYS}
+SYNC: Final = "sync"
+"""The dialog Quick Sync, which has a key for each preset of a plugin."""
 TYPED_IN: Final = frozenset({"pause", "palette", "picker", "create", "payload", "filter"})
 """The dialogs with a field, in which a character is typed."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})
@@ -87,9 +88,36 @@ EDITING: Final = frozenset({"space", "left", "right", "home", "end", "backspace"
 """What a field is edited with."""
 
 
+def preset_keys() -> tuple[DialogKey, ...]:
+    """The keys that enqueue the presets of the plugins."""
+    return tuple(
+        DialogKey(f"{SYNC}.{preset.name}", (preset.key,), f"queue({preset.name!r})", f"queue {preset.label}")
+        for preset in presets().values()
+    )
+
+
+def every() -> dict[str, DialogKey]:
+    """All keys of dialogs by their ids, those of the presets among them."""
+    return BY_ID | {key.id: key for key in preset_keys()}
+
+
+def find(key_id: str) -> DialogKey:
+    """The key of this id."""
+    return BY_ID[key_id] if key_id in BY_ID else every()[key_id]
+
+
+def preset_bindings() -> BindingsMap:
+    """The bindings of the presets, which the dialog Quick Sync adds to its own."""
+    return BindingsMap([_binding(key) for key in preset_keys()])
+
+
 def bindings(dialog: str) -> list[Binding]:
     """The bindings of one dialog, each with an id so that a keymap can move it."""
-    return [Binding(",".join(key.keys), key.do, key.help, show=False, id=key.id) for key in of(dialog)]
+    return [_binding(key) for key in of(dialog)]
+
+
+def _binding(key: DialogKey) -> Binding:
+    return Binding(",".join(key.keys), key.do, key.help, show=False, id=key.id)
 
 
 def of(dialog: str) -> tuple[DialogKey, ...]:

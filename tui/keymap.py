@@ -8,8 +8,8 @@ from textual.binding import Binding
 from textual.keys import Keys
 
 from jobdeck.core.errors import ConfigurationError
-from jobdeck.tui.actions import ACTIONS, BY_ID, KEY_NAMES, key_name
-from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
+from jobdeck.tui import dialog_keys
+from jobdeck.tui.actions import ACTIONS, KEY_NAMES, key_name, offered
 from jobdeck.tui.dialog_keys import EDITING, FIXED, TYPED_IN
 
 if TYPE_CHECKING:
@@ -30,13 +30,17 @@ def read(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """
     moved = {action_id: tuple(_key(word, action_id) for word in keys.split()) for action_id, keys in table.items()}
     for action_id, keys in moved.items():
-        if action_id not in BY_ID and action_id not in DIALOG_KEYS:
+        if action_id not in _known():
             raise ConfigurationError(f"[keys] has no action {action_id}. {_nearest(action_id)}")
         if not keys:
             raise ConfigurationError(f"[keys] gives {action_id} no key. Name at least one, or leave the line out.")
     _refuse_needed(moved)
     _refuse_clashes(moved)
     return moved
+
+
+def _known() -> list[str]:
+    return [*(action.id for action in offered()), *dialog_keys.every()]
 
 
 def _key(word: str, action_id: str) -> str:
@@ -55,12 +59,13 @@ def _key(word: str, action_id: str) -> str:
 
 
 def _refuse_needed(moved: Mapping[str, tuple[str, ...]]) -> None:
+    in_dialogs = dialog_keys.every()
     for wanted, keys in moved.items():
-        dialog = DIALOG_KEYS[wanted].dialog if wanted in DIALOG_KEYS else None
+        dialog = in_dialogs[wanted].dialog if wanted in in_dialogs else None
         for key in keys:
             if key in LEAVING:
                 raise ConfigurationError(f"[keys] gives {wanted} the key {key}, which always leaves. Choose another.")
-            if dialog and _stays(key, dialog) and key not in DIALOG_KEYS[wanted].keys:
+            if dialog and _stays(key, dialog) and key not in in_dialogs[wanted].keys:
                 raise ConfigurationError(
                     f"[keys] gives {wanted} the key {key_name(key)}, which the fields and buttons of that dialog need. "
                     "Choose another one, such as ctrl+g or f5."
@@ -75,13 +80,14 @@ def _stays(key: str, dialog: str) -> bool:
 def _refuse_clashes(moved: Mapping[str, tuple[str, ...]]) -> None:
     taken: dict[tuple[str, str], str] = {}
     places: list[tuple[str, str, tuple[str, ...]]]
-    places = [(scope, action.id, action.keys) for action in ACTIONS for scope in action.scopes]
-    places += [(f"dialog {key.dialog}", key.id, key.keys) for key in DIALOG_KEYS.values()]
+    places = [(scope, action.id, action.keys) for action in offered() for scope in action.scopes]
+    in_dialogs = dialog_keys.every()
+    places += [(f"dialog {key.dialog}", key.id, key.keys) for key in in_dialogs.values()]
     for place, wanted, usual in places:
         for key in moved.get(wanted, usual):
             other = taken.setdefault((place, key), wanted)
             if other != wanted:
-                where = "in a dialog" if wanted in DIALOG_KEYS else "on a page"
+                where = "in a dialog" if wanted in in_dialogs else "on a page"
                 raise ConfigurationError(
                     f"[keys] gives {key_name(key)} to {other} and to {wanted}. "
                     f"Each key does one thing {where}; move the other one as well."
@@ -90,5 +96,5 @@ def _refuse_clashes(moved: Mapping[str, tuple[str, ...]]) -> None:
 
 def _nearest(action_id: str) -> str:
     word = action_id.rpartition(".")[2]
-    near = [known for known in (*BY_ID, *DIALOG_KEYS) if word and word in known]
+    near = [known for known in _known() if word and word in known]
     return f"Is it {near[0]}?" if near else f"The palette has them all; the first is {ACTIONS[0].id}."

@@ -55,11 +55,8 @@ Adds up scores. A retry is harmless.
 
 
 @pytest.fixture(autouse=True)
-def playbook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def playbook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_playbook, "source", lambda: PLAYBOOK)
-    text_playbook.blocks.cache_clear()
-    yield
-    text_playbook.blocks.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

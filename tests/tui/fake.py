@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
@@ -45,6 +45,7 @@ from tests.tui.fake_creating import FakeCreating
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from jobdeck.core import plugins
     from jobdeck.core.model import NewJob
     from jobdeck.core.plugins import Recipients
     from jobdeck.tui.backend.protocol import Request, Verb
@@ -270,6 +271,13 @@ class FakeBackend:
 
     def audit(self, since: timedelta) -> AuditReport:
         return self.evidence.audit(since)
+
+    def table(self, page: plugins.Page) -> Sequence[Sequence[str]]:
+        return page.query(cast("Any", None))
+
+    def act_on_row(self, page: plugins.Page, action: str, row: Sequence[str]) -> str:
+        self.calls.append(("act on row", action, tuple(row)))
+        return page.actions[action](cast("Any", None), row)
 
     def reveal(self, wanted: UUID) -> None:
         self._reach(("reveal", wanted))

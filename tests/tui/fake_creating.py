@@ -8,30 +8,29 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool
 
-from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
+from jobdeck.core.plugins import Found, presets
 from jobdeck.core.queue.requests import changes, new_job
 from jobdeck.core.registry import Done, JobContext, JobType, Payload, RecurringDefault, Registry
-from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, QuickSync, Rehearsal
+from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import Json
     from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.backend.protocol import Searched
     from tests.tui.fake import FakeBackend
 
 ACTIVE = {Status.PENDING, Status.RUNNING}
 COACH = "5d0c7f6a-8a55-4e4e-9a0e-000000000007"
 CAMPAIGN = "0b7f2f7e-1f0c-4f5c-9a34-2f3e0f3f5a11"
 FOUND: dict[str, tuple[Found, ...]] = {
-    "coach": (
+    "coachId": (
         Found(COACH, "Amara Kim", "North High, 12 competitors"),
         Found("5d0c7f6a-8a55-4e4e-9a0e-000000000008", "Bo Lindqvist", "Eastside Academy, 3 competitors"),
         Found("5d0c7f6a-8a55-4e4e-9a0e-000000000009", "Chidi Kimani", "West College, 1 competitor, not on it yet"),
     ),
-    "campaign": (Found(CAMPAIGN, "Finals on Saturday", "pending, 3h ago, 640 of 655 left to mail"),),
+    "campaignId": (Found(CAMPAIGN, "Finals on Saturday", "pending, 3h ago, 640 of 655 left to mail"),),
 }
 
 
@@ -101,11 +100,11 @@ class FakeCreating:
     def types(self) -> tuple[JobType, ...]:
         return tuple(self.registry)
 
-    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
-        self.searched.append((kind, text))
+    def find(self, key: str, text: str) -> tuple[Found, ...]:
+        self.searched.append((key, text))
         if self.backend.failure is not None:
             raise self.backend.failure
-        return tuple(one for one in FOUND[kind] if text.lower() in f"{one.label} {one.detail} {one.id}".lower())
+        return tuple(one for one in FOUND[key] if text.lower() in f"{one.label} {one.detail} {one.id}".lower())
 
     def create(self, wanted: Wanted) -> Enqueued:
         self.backend.calls.append(("create", wanted))
@@ -143,18 +142,14 @@ class FakeCreating:
         return Rehearsal("It would be changed." if job else "It would be enqueued.", ok=True, effects=effects)
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
-        return tuple(replace(sync, missing=self.missing.get(sync.kind, "")) for sync in QUICK_SYNCS)
+        return tuple(QuickSync(one, self.missing.get(name, "")) for name, one in presets().items())
 
     def quick_sync(self, kind: str) -> Sequence[Enqueued]:
         self.backend.calls.append(("quick_sync", kind))
         if self.backend.failure is not None:
             raise self.backend.failure
-        if kind not in {sync.kind for sync in QUICK_SYNCS}:
-            raise Refused("There is no such quick sync.")
-        names = {"full": ("game_platform_sync", "game_platform_totals_sweep"), "incremental": ("game_platform_sync",),
-                 "totals": ("game_platform_totals_sweep",)}[kind]  # fmt: skip
         done: list[Enqueued] = []
-        for name in names:
+        for name in presets()[kind].task_types:
             key = f"quick-sync:{name}"
             there = next((job for job in self.backend.jobs if job.dedupe_key == key and job.status in ACTIVE), None)
             blocker = done[-1].job.id if done else None

@@ -25,9 +25,9 @@ from jobdeck.core.model import (
     Verdict,
     Worker,
 )
-from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.plugins import Found, Recipient, Recipients
 from jobdeck.core.read.report_types import Clause, JobDetail
-from jobdeck.tui.backend.protocol import EmbeddedWorker, Found, Rehearsal
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Rehearsal
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Filter, Job, Json
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
     from jobdeck.core.queue.requests import Wanted
-    from jobdeck.tui.backend.protocol import Request, Searched, Verb, View
+    from jobdeck.tui.backend.protocol import Request, Verb, View
 
 JOBS: Final = 120
 KNOWN: Final = "game_platform_sync"
@@ -90,7 +90,7 @@ class FuzzedCreating(FakeCreating):
         super().__init__(backend)
         self.fuzz = backend.fuzz
 
-    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
+    def find(self, key: str, text: str) -> tuple[Found, ...]:
         return tuple(Found(str(job_id(number)), self.fuzz.text(), self.fuzz.text()) for number in range(30))
 
     def create(self, wanted: Wanted) -> Enqueued:

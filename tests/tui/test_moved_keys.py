@@ -20,7 +20,7 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.model import Processing, Status
 from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
-from jobdeck.tui.dialog_keys import DIALOG_KEYS, TYPED_IN
+from jobdeck.tui.dialog_keys import TYPED_IN, every
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.confirm import Confirm, resume_question
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from jobdeck.tui.actions import Scope
 
+DIALOG_KEYS = tuple(every().values())
 TABS = dict(zip([action.id for action in ACTIONS if action.id.startswith("tab.")], "!@#$%&", strict=True))
 FREE = (
     *(f"f{number}" for number in range(1, 25)),
@@ -385,6 +386,8 @@ def test_dialogs_that_are_typed_in_have_no_letter_for_a_key() -> None:
 
 
 def test_the_operators_page_has_the_id_and_the_keys_of_everything_in_a_dialog() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    pages = (root / "docs" / "operations.md", root / "core" / "programme" / "playbook.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     for key in DIALOG_KEYS:
         assert f"`{key.id}` {' '.join(key_name(one) for one in key.keys)}" in text

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobdeck.tui.text import playbook as text_playbook
 from tests.tui.picture import FOLDER, PICTURES, draw
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.fixture(autouse=True)
-def playbook() -> Iterator[None]:
+def playbook() -> None:
     """The pictures show the real playbook."""
-    text_playbook.blocks.cache_clear()
-    yield
-    text_playbook.blocks.cache_clear()
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
-    from jobdeck.core.plugins import Recipients
+    from jobdeck.core.plugins import Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
     from jobdeck.core.registry import JobType, Registry
@@ -137,6 +137,16 @@ class LiveBackend:
         """Reads what operators did, and the digest of the time."""
         with self._connection() as conn:
             return reports.audit(since).run(conn)
+
+    def table(self, page: Page) -> Sequence[Sequence[str]]:
+        """Reads the rows of a plugin's page."""
+        with self._connection() as conn:
+            return page.query(conn)
+
+    def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
+        """Takes an action of a plugin's page on a row, and answers what came of it in a sentence."""
+        with self._connection(f"to {action}") as conn:
+            return page.actions[action](conn, row)
 
     def reveal(self, job_id: UUID) -> None:
         """Puts on record that a job's personal data is looked at."""

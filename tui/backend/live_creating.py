@@ -10,16 +10,16 @@ from jobdeck.core.errors import JobdeckError, Refused
 from jobdeck.core.queue import presets, service
 from jobdeck.core.queue.requests import changes
 from jobdeck.core.worker import preview
-from jobdeck.tui.backend.protocol import QUICK_SYNCS, Found, Rehearsal
+from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import ActionResult, Enqueued, Job, Json
+    from jobdeck.core.plugins import Found, Preset
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import JobType, Registry
     from jobdeck.tui.backend.link import Link
-    from jobdeck.tui.backend.protocol import QuickSync, Searched
 
 NO_PREVIEW: Final = "This type has no preview of its effects."
 
@@ -35,16 +35,11 @@ class LiveCreating:
         registry = self._link.known()
         return tuple(registry.require(name) for name in registry.names)
 
-    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
-        """Coaches or campaigns that have the text."""
-        key = f"{kind}Id"
-        with self._link.reach(f"to look for a {kind}") as conn:
-            return tuple(
-                Found(one.id, one.label, one.detail)
-                for plugin in plugins.load_plugins()
-                if key in plugin.searches
-                for one in plugin.searches[key].find(conn, text)
-            )
+    def find(self, key: str, text: str) -> Sequence[Found]:
+        """What the look-up for a payload key finds for a text."""
+        search = plugins.searches()[key]
+        with self._link.reach(f"to look for a {search.noun}") as conn:
+            return search.find(conn, text)
 
     def create(self, wanted: Wanted) -> Enqueued:
         """Enqueues the job."""
@@ -84,16 +79,16 @@ class LiveCreating:
         return replace(said, effects=found, remark="" if found is not None else NO_PREVIEW)
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
-        """The quick syncs, and why one cannot be had."""
+        """The presets of the plugins, and why one cannot be enqueued here."""
         registry = self._link.known()
-        return tuple(replace(sync, missing=_missing(sync.kind, registry)) for sync in QUICK_SYNCS)
+        return tuple(QuickSync(preset, _missing(preset, registry)) for preset in plugins.presets().values())
 
-    def quick_sync(self, kind: str) -> Sequence[Enqueued]:
-        """Enqueues the jobs of a quick sync, in one transaction."""
+    def quick_sync(self, name: str) -> Sequence[Enqueued]:
+        """Enqueues the jobs of a preset, in one transaction."""
         with self._link.reach("to enqueue a quick sync") as conn:
-            return presets.enqueue(conn, self._link.known(), plugins.presets()[kind], actor=self._link.who())
+            return presets.enqueue(conn, self._link.known(), plugins.presets()[name], actor=self._link.who())
 
 
-def _missing(kind: str, registry: Registry) -> str:
-    absent = presets.missing(registry, plugins.presets()[kind])
+def _missing(preset: Preset, registry: Registry) -> str:
+    absent = presets.missing(registry, preset)
     return f"no handler here: {', '.join(absent)}" if absent else ""

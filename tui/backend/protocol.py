@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Enqueued, Filter, Job, Json, Processing
-    from jobdeck.core.plugins import Recipients
+    from jobdeck.core.plugins import Found, Page, Preset, Recipients
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.report_types import (
         AuditReport,
@@ -116,6 +116,12 @@ class Backend(Protocol):
     def audit(self, since: timedelta) -> AuditReport:
         """Reads what operators did, and the digest of the time."""
 
+    def table(self, page: Page) -> Sequence[Sequence[str]]:
+        """Reads the rows of a plugin's page."""
+
+    def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
+        """Takes an action of a plugin's page on a row, and answers what came of it in a sentence."""
+
     def reveal(self, job_id: UUID) -> None:
         """Puts on record that a job's personal data is looked at."""
 
@@ -156,18 +162,6 @@ class Backend(Protocol):
         """Lets everything go."""
 
 
-Searched = Literal["coach", "campaign"]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Something to choose: its id, what it is called, and what tells it from others."""
-
-    id: str
-    label: str
-    detail: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """What would come of a form: what the queue would answer, and what a run would do.
@@ -183,19 +177,10 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class QuickSync:
-    """One quick sync: what it is called and does, and why it cannot be had here."""
+    """A preset of a plugin, and why it cannot be enqueued here; empty where it can."""
 
-    kind: Literal["full", "incremental", "totals"]
-    label: str
-    description: str
+    preset: Preset
     missing: str = ""
-
-
-QUICK_SYNCS: Final = (
-    QuickSync("full", "Full Sync", "recent solves, then all aggregates, as two jobs"),
-    QuickSync("incremental", "Incremental Sync", "recent solves, no aggregates"),
-    QuickSync("totals", "Totals Sweep", "aggregates of competitors that are flagged"),
-)
 
 
 class Creating(Protocol):
@@ -204,8 +189,8 @@ class Creating(Protocol):
     def types(self) -> tuple[JobType, ...]:
         """The task types that have a handler here; does not block."""
 
-    def find(self, kind: Searched, text: str) -> tuple[Found, ...]:
-        """Coaches or campaigns that have the text."""
+    def find(self, key: str, text: str) -> Sequence[Found]:
+        """What the look-up for a payload key finds for a text."""
 
     def create(self, wanted: Wanted) -> Enqueued:
         """Enqueues the job."""
@@ -220,7 +205,7 @@ class Creating(Protocol):
         """Says what would come of it, and changes nothing; `job` is the one that would be edited."""
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
-        """The quick syncs, and why one cannot be had; does not block."""
+        """The presets of the plugins; does not block."""
 
-    def quick_sync(self, kind: str) -> Sequence[Enqueued]:
-        """Enqueues the jobs of a quick sync, in one transaction."""
+    def quick_sync(self, name: str) -> Sequence[Enqueued]:
+        """Enqueues the jobs of a preset, in one transaction."""

@@ -10,7 +10,8 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static, TextArea
 
-from jobdeck.tui.backend.protocol import Found
+from jobdeck.core import plugins
+from jobdeck.core.plugins import Found
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form import wording
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from jobdeck.core.registry import JobType
-    from jobdeck.tui.backend.protocol import Rehearsal, Searched
+    from jobdeck.tui.backend.protocol import Rehearsal
     from jobdeck.tui.deck import Deck
     from jobdeck.tui.form.form import Form
 
@@ -142,7 +143,7 @@ class FormBody(Horizontal):
 
     @on(PickField.Opened)
     def open_list(self, event: PickField.Opened) -> None:
-        """Offers task types, coaches or campaigns."""
+        """Offers task types, or what the look-up of the field finds."""
         name = self.name_of(event.field)
         if name == TYPE:
             found = [Found(known.task_type, known.task_type, known.purpose) for known in self._types.values()]
@@ -216,10 +217,10 @@ class FormBody(Horizontal):
 
     def _open_field(self, name: str, typed: str) -> None:
         one = next(one for one in self.form.fields if one.name == name)
-        kind: Searched = "coach" if one.kind == "coach" else "campaign"
-        empty = "" if one.required else "all coaches" if kind == "coach" else "none"
+        search = plugins.searches()[name]
+        empty = "" if one.required else search.empty
         chosen = self.form.text(name) or ""
-        offer = Offer(kind.capitalize(), self._lookup.fetch(kind), typed=typed, empty=empty, chosen=chosen)
+        offer = Offer(search.noun.capitalize(), self._lookup.fetch(name), typed=typed, empty=empty, chosen=chosen)
         self.post_message(self.Picking(offer, partial(self._take_found, name)))
 
     def _take_found(self, name: str, found: Found | None) -> None:

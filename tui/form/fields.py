@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from jobdeck.core import plugins
 from jobdeck.core.errors import InvalidPayload, UsageError
 from jobdeck.core.times import parse_time
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Json
     from jobdeck.core.registry import JobType
 
-Kind = Literal["switch", "choice", "number", "coach", "campaign", "id", "ids", "words", "time", "text", "json"]
+Kind = Literal["switch", "choice", "number", "search", "id", "ids", "words", "time", "text", "json"]
 UNSET: Final = ""
 """The text of a field that is left out of the payload."""
 LONGEST: Final = 60
@@ -28,7 +29,10 @@ LONGEST: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. `choices` are what a choice offers; `least` and `most` the limits of a number."""
+    """One field. `choices` are what a choice offers; `least` and `most` the limits of a number.
+
+    Of the kind `search` is an id that a plugin's look-up finds; its name is the payload key of the look-up.
+    """
 
     name: str
     label: str
@@ -172,8 +176,8 @@ def _kind(name: str, facts: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...]]:
 def _kind_of_text(name: str, form: str) -> Kind:
     if form == "date-time":
         return "time"
-    if name in {"coachId", "campaignId"}:
-        return "coach" if name == "coachId" else "campaign"
+    if name in plugins.searches():
+        return "search"
     return "id" if form == "uuid" else "text"
 
 
@@ -273,8 +277,7 @@ _READERS: Final = {
     "switch": _read_switch,
     "choice": _read_choice,
     "number": _read_number,
-    "coach": _read_id,
-    "campaign": _read_id,
+    "search": _read_id,
     "id": _read_id,
     "ids": _read_list,
     "words": _read_list,

@@ -1,10 +1,10 @@
-"""Coaches and campaigns for a form: looked for while one types, and called by their names once they are known."""
+"""The look-ups of a form: asked while one types, and the names of the ids that they found."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.backend.threads import failure
@@ -13,11 +13,10 @@ from jobdeck.tui.format import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.tui.backend.protocol import Creating, Found, Searched
+    from jobdeck.core.plugins import Found
+    from jobdeck.tui.backend.protocol import Creating
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.form.form import Form
-
-KINDS: Final[tuple[Searched, ...]] = ("coach", "campaign")
 
 
 class Fetch(Protocol):
@@ -65,26 +64,25 @@ class Lookup:
         if found.id:
             self._names[found.id] = f"{one_line(found.label)}  …{found.id[-8:]}"
 
-    def fetch(self, kind: Searched) -> Fetch:
-        """What looks for a text among coaches or campaigns."""
+    def fetch(self, key: str) -> Fetch:
+        """The look-up for a payload key."""
 
         def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
             def answered(answer: Sequence[Found] | Exception) -> None:
                 deliver(_trouble(answer) if isinstance(answer, Exception) else answer)
 
-            self._background()(lambda: self._creating.find(kind, text), answered)
+            self._background()(lambda: self._creating.find(key, text), answered)
 
         return look
 
     def look_up(self, form: Form, found: Callable[[], None]) -> None:
         """Asks what the ids of a form are called, each once; `found` is called when a name has come."""
-        for kind in KINDS:
-            for one in form.fields:
-                wanted = form.text(one.name) if one.kind == kind else None
-                if wanted and wanted not in self._names:
-                    self._names[wanted] = wanted
-                    answered = partial(self._named, wanted, found)
-                    self._background()(partial(self._creating.find, kind, wanted), answered)
+        for one in form.fields:
+            wanted = form.text(one.name) if one.kind == "search" else None
+            if wanted and wanted not in self._names:
+                self._names[wanted] = wanted
+                answered = partial(self._named, wanted, found)
+                self._background()(partial(self._creating.find, one.name, wanted), answered)
 
     def _named(self, wanted: str, found: Callable[[], None], answer: Sequence[Found] | Exception) -> None:
         named = [] if isinstance(answer, Exception) else [one for one in answer if one.id == wanted]

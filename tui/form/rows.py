@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 from textual.containers import Horizontal
 
+from jobdeck.core import plugins
 from jobdeck.tui.form import form as forms
 from jobdeck.tui.form.fields import UNSET
 from jobdeck.tui.form.widgets import PickField, Segments
@@ -126,8 +127,8 @@ def _typed(form: Form, name: str) -> Row:
 
 
 def _widget(field: Field, text: str, name: str) -> Widget:
-    if field.kind in {"coach", "campaign"}:
-        empty = "all coaches" if field.kind == "coach" else "choose one" if field.required else "none"
+    if field.kind == "search":
+        empty = "choose one" if field.required else plugins.searches()[field.name].empty
         return PickField(text, empty=empty, id=name)
     if field.kind in {"switch", "choice", "words"}:
         choices = tuple((value, WORDS.get(value, value)) for value in field.choices)

@@ -7,10 +7,24 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import BindingsMap
 from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
-from jobdeck.tui.actions import BY_ID, ON_ONE, PAGES, Scope, Situation, applicable, breakdown, unavailable
+from jobdeck.tui.actions import (
+    BY_ID,
+    ON_ONE,
+    PAGES,
+    Scope,
+    Situation,
+    applicable,
+    breakdown,
+    find,
+    offered,
+    page_bindings,
+    table_pages,
+    unavailable,
+)
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question
@@ -33,6 +47,10 @@ class Acting(Screen[None]):
     """A screen whose keys come from the table of actions. Subclasses add to `handlers`."""
 
     SCOPE: ClassVar[Scope] = "list"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bindings = BindingsMap.merge([self._bindings, page_bindings()])
 
     @property
     def deck(self) -> Deck:
@@ -62,6 +80,7 @@ class Acting(Screen[None]):
             "job.duplicate": lambda: self.open_form(*self.subject()),
             "job.edit": lambda: self.open_form(*self.subject(), editing=True),
             **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
+            **{name: partial(self.deck.open_table, page) for name, page in table_pages().items()},
             "palette": self.open_palette,
             "theme": self.deck.next_theme,
             "help": lambda: self.app.push_screen(Help(self.SCOPE, self.situation())),
@@ -109,7 +128,7 @@ class Acting(Screen[None]):
                 return
             if action_id.startswith(NEW):
                 self.open_form(task_type=action_id.removeprefix(NEW))
-            elif self.SCOPE in BY_ID[action_id].scopes:
+            elif any(action.id == action_id for action in offered(self.SCOPE)):
                 self.action_do(action_id)
             else:
                 self.deck.act_on_list(action_id)
@@ -118,11 +137,14 @@ class Acting(Screen[None]):
         self.app.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
 
     def action_do(self, action_id: str) -> None:
-        """Takes an action of the table, or says why it cannot be taken."""
+        """Takes an action of the table, or says why it cannot be taken; one that is not offered does nothing."""
+        action = find(action_id)
+        if action is None:
+            return
         situation = self.situation()
         if action_id in ON_ONE:
             situation = replace(situation, jobs=self.subject())
-        reason = unavailable(BY_ID[action_id], situation)
+        reason = unavailable(action, situation)
         if reason is not None:
             self.deck.say(reason, "warning")
             return

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job
     from jobdeck.tui.actions import Scope, Situation
-    from jobdeck.tui.backend.protocol import Found, Verb, View
+    from jobdeck.tui.backend.protocol import Verb, View
     from jobdeck.tui.widgets.ink import Span
 
 LEAST: Final = (60, 12)
@@ -55,7 +55,7 @@ class Dashboard(Listing):
         yield Line(id="health")
         yield Reason()
         yield Line(id="tabs")
-        yield FilterBar(self._find_coaches, lambda: self.deck.background, key=self.deck.key, id="filter")
+        yield FilterBar(self.deck, id="filter")
         yield Line(id="banner")
         yield JobTable(id="jobs")
         yield Line(id="peek")
@@ -87,9 +87,6 @@ class Dashboard(Listing):
         self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
-
-    def _find_coaches(self, words: str) -> Sequence[Found]:
-        return self.deck.reach().creating.find("coach", words)
 
     def line(self, name: str) -> Line:
         """One of the lines around the table."""

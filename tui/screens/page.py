@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from rich.cells import cell_len
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.tui.actions import BY_ID
+from jobdeck.tui.actions import offered
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
@@ -66,7 +66,8 @@ class Page(Acting, Generic[T]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """A page is left by `esc` and `q`, and `r` reads anew."""
         everywhere = super().handlers() | {"refresh": self.reread, "back": self.dismiss, "quit": self.dismiss}
-        return {name: do for name, do in everywhere.items() if self.SCOPE in BY_ID[name].scopes}
+        here = {action.id for action in offered(self.SCOPE)}
+        return {name: do for name, do in everywhere.items() if name in here}
 
     def on_mount(self) -> None:
         """Paints what is known, then asks for the rest."""
@@ -160,6 +161,11 @@ class ListPage(Page[T]):
 
     HEADING: ClassVar[str] = ""
 
+    @property
+    def heading(self) -> str:
+        """What the page is called."""
+        return self.HEADING
+
     def compose(self) -> ComposeResult:
         """One line each, and the pane in what is left."""
         yield Line(id="title")
@@ -242,7 +248,7 @@ class ListPage(Page[T]):
         right = [*self.lateness(), *([(f"{self.pane.place} ", "muted")] if self.pane.place else [])]
         right += status_bar.environment(self.deck.options)
         beside = self.summary(self.data) if self.data is not None else []
-        self.query_one("#title", Line).show([(f" {self.HEADING}", "strong"), ("  ", "text"), *beside], right)
+        self.query_one("#title", Line).show([(f" {self.heading}", "strong"), ("  ", "text"), *beside], right)
 
 
 def chosen_job(pane: Pane) -> UUID | None:

@@ -29,9 +29,9 @@ def watch(gone: Callable[[], None]) -> None:
 def _wait(gone: Callable[[], None]) -> None:
     poll = select.poll()
     poll.register(INPUT, 0)
-    parent = os.getppid()
+    starter = os.getppid()
     while not (found := poll.poll(LOOK_EVERY)):
-        if os.getppid() != parent and _another_has_it():
+        if os.getppid() != starter and _another_has_it():
             gone()  # it is there to be restored
             return
     if found[0][1] & select.POLLNVAL:  # closed by ourselves, or a system that cannot watch terminals

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from rich.cells import cell_len
 
+from jobdeck.core.plugins import load_plugins
 from jobdeck.tui.format import fit
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
@@ -43,14 +44,24 @@ class Block:
 
 
 def source() -> str:
-    """The Markdown of the page."""
-    return (resources.files("jobdeck.tui") / "operations.md").read_text(encoding="utf-8")
+    """The Markdown of the page: our own, then the parts of the plugins."""
+    return _read(tuple(plugin.name for plugin in load_plugins()))
 
 
 @lru_cache(1)
+def _read(_plugins: tuple[str, ...]) -> str:
+    files = (resources.files("jobdeck.tui") / "operations.md", *(plugin.playbook for plugin in load_plugins()))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file is not None)
+
+
 def blocks() -> tuple[Block, ...]:
     """The page in parts."""
-    return tuple(parse(source()))
+    return _parsed(source())
+
+
+@lru_cache(1)
+def _parsed(text: str) -> tuple[Block, ...]:
+    return tuple(parse(text))
 
 
 def parse(text: str) -> Iterator[Block]:

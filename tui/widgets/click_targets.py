@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.tui.actions import ACTIONS, BY_ID, Scope, Situation
+from jobdeck.tui.actions import BY_ID, Scope, Situation, offered
 from jobdeck.tui.widgets.status_bar import ON, PAUSED, SHORT_TABS, TABS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def at(line: str, spans: Sequence[Span], x: int, scope: Scope, situation: Situat
     """The id of the action that a click on a cell of a line takes; `line` is what the line is called."""
     find = LINES.get(line)
     found = find(spans, x, scope, situation) if find is not None else None
-    return found if found is not None and scope in BY_ID[found].scopes else None
+    return found if found in {action.id for action in offered(scope)} else None
 
 
 def phrase_at(spans: Sequence[Span], x: int, phrases: Iterable[tuple[str, str]]) -> str | None:
@@ -47,8 +47,8 @@ def _cells(spans: Sequence[Span]) -> str:
 def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
     """The key of the line that `key_line.keys` made; its label counts as well."""
     always = {"mark.undo", "palette"}
-    offered = [action for action in ACTIONS if scope in action.scopes and (action.footer or action.id in always)]
-    names = {situation.key(action).replace("enter", "⏎"): action.id for action in offered}
+    shown = [action for action in offered(scope) if action.footer or action.id in always]
+    names = {situation.key(action).replace("enter", "⏎"): action.id for action in shown}
     end, found = 0, None
     for text, ink in spans:
         end += cell_len(text)

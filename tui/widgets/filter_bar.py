@@ -1,4 +1,4 @@
-"""The line a filter is typed in: completion by tab, coaches by their names, earlier filters by up and down."""
+"""The line a filter is typed in: completion by tab, ids by names, earlier filters by up and down."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from textual.message import Message
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.read.filters import completions, parse_filter
-from jobdeck.tui.actions import key_of
 from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import one_line
 from jobdeck.tui.widgets.click_targets import phrase_at
-from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
 from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.name_finder import NameFinder, naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from textual.widgets import Input
 
     from jobdeck.core.model import Filter
-    from jobdeck.tui.backend.protocol import Found
-    from jobdeck.tui.backend.threads import Background
+    from jobdeck.tui.deck import Deck
     from jobdeck.tui.widgets.ink import Span
 
 EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
@@ -44,7 +42,7 @@ class FilterInput(OneLine):
         self.select_on_focus = self.can_focus = False
         self.history: list[str] = []
         self.words: Callable[[], Sequence[str]] = tuple
-        self.coaches: Callable[[], Sequence[Found]] = tuple
+        self.names: Callable[[], Sequence[str]] = tuple
         self._at = 0
         self._offered: list[str] = []
         self._taken = -1
@@ -63,7 +61,7 @@ class FilterInput(OneLine):
     def action_complete(self) -> None:
         """Completes the last word; again, with the next of what it could become."""
         if self._taken < 0 or self.value.split(" ")[-1] != self._offered[self._taken]:
-            self._offered = [f"coach:{one.id}" for one in self.coaches()] or completions(self.value, self.words())
+            self._offered = [*self.names()] or completions(self.value, self.words())
             self._taken = -1
         if not self._offered:
             return
@@ -84,10 +82,7 @@ class FilterInput(OneLine):
 
 
 class FilterBar(Horizontal):
-    """What the list is filtered by, or the line to type it in.
-
-    `key` names the key of an action; `find` looks for coaches, and is called in the background.
-    """
+    """What the list is filtered by, or the line to type it in."""
 
     class Wanted(Message):
         """A filter was typed."""
@@ -107,17 +102,10 @@ class FilterBar(Horizontal):
     class Typing(Message):
         """Something was typed; `hint` of the bar says what it could become."""
 
-    def __init__(
-        self,
-        find: Callable[[str], Sequence[Found]],
-        background: Callable[[], Background],
-        *,
-        key: Callable[[str], str] = key_of,
-        id: str | None = None,  # noqa: A002 -- Textual's name
-    ) -> None:
+    def __init__(self, deck: Deck, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
-        self.key = key
-        self._finder = CoachFinder(find, background, self._found)
+        self.key = deck.key
+        self._finder = NameFinder(deck, self._found)
         self._applying = False
 
     def compose(self) -> ComposeResult:
@@ -139,7 +127,7 @@ class FilterBar(Horizontal):
         """Begins to edit; `words` are the task types to complete with."""
         self._finder.begin()
         self._applying = False
-        self.field.words, self.field.coaches = words, self._coaches
+        self.field.words, self.field.names = words, self._names
         self.field.display = self.field.can_focus = True
         self.field.begin(text)
         self.field.focus()
@@ -184,10 +172,11 @@ class FilterBar(Horizontal):
         keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls; "
         return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
 
-    def _coaches(self) -> Sequence[Found]:
-        """Who was found for what is being typed behind `coach:`."""
+    def _names(self) -> Sequence[str]:
+        """What was found for the name that is being typed, as words of a filter."""
         named = naming(self.field.value)
-        return () if named is None or named.after else self._finder.known(named.words) or ()
+        known = None if named is None or named.after else self._finder.known(named)
+        return [f"{named.key}:{one.id}" for one in known] if named is not None and known else ()
 
     def ways(self) -> list[Span]:
         """The ways on, for a mouse, beside a hint that does not name them."""
@@ -212,7 +201,7 @@ class FilterBar(Horizontal):
         event.stop()
         named = naming(event.value)
         if named is not None and not named.after:
-            self._finder.look(named.words)
+            self._finder.look(named)
         self._applying = False
         self.post_message(self.Typing())
 
@@ -222,13 +211,13 @@ class FilterBar(Horizontal):
         self._apply(event.value.strip())
 
     def _apply(self, text: str) -> None:
-        """Has the list filtered, once it is known which coach is meant where one is named."""
+        """Has the list filtered, once it is known what is meant where a name was typed."""
         named = naming(text)
         if named is not None and named.words and not named.by_id:
-            known = self._finder.known(named.words)
+            known = self._finder.known(named)
             if known is None:
                 self._applying = True
-                self._finder.look(named.words)
+                self._finder.look(named)
                 return
             refusal = self._finder.refusal(named, self.key("filter.complete"))
             if refusal:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import ACTIONS, BY_ID, ON_MANY, Action, Scope, Situation, applicable, unavailable
+from jobdeck.tui.actions import BY_ID, ON_MANY, Action, Scope, Situation, applicable, offered, unavailable
 from jobdeck.tui.backend.bulk_words import number
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False
     Where there is a mouse, neither is the way back, and the way to all other actions comes last.
     """
     kept = KEPT if situation.mouse else ("help",)
-    shown = [action for action in ACTIONS if action.footer and scope in action.scopes]
+    shown = [action for action in offered(scope) if action.footer]
     shown += [BY_ID["palette"]] if situation.mouse else []
     if situation.can_undo and scope == "list":
         shown.insert(0, BY_ID["mark.undo"])

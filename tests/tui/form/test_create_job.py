@@ -119,7 +119,7 @@ async def test_a_coach_is_found_by_typing_and_an_answer_to_older_words_is_droppe
         assert editor(deck).text == "{}"
         await deck.press("enter")
         assert "all coaches" in deck.screen_text()
-        assert deck.backend.creating.searched[-1] == ("coach", "")
+        assert deck.backend.creating.searched[-1] == ("coachId", "")
         await pick(deck, "down", "down", "enter")
         assert "000000000008" in editor(deck).text
 

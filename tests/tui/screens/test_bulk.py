@@ -13,8 +13,8 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import BulkAnswer
 from jobdeck.tui.backend.bulk_words import number, progress, twin
-from jobdeck.tui.screens.bulk import answer_lines, reasons
 from jobdeck.tui.screens.dialogs.confirm import Confirm
+from jobdeck.tui.screens.pages.bulk import answer_lines, reasons
 from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, Slow, dashboard, failed, make_app

@@ -21,8 +21,8 @@ from jobdeck.tui.backend.protocol import Request
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form import wording
 from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
-from jobdeck.tui.screens import bulk
 from jobdeck.tui.screens.dialogs import cleanup, confirm, quick_sync
+from jobdeck.tui.screens.pages import bulk
 from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
 from jobdeck.tui.widgets import status_bar

@@ -198,7 +198,6 @@ async def test_the_playbook_can_be_read_inside_the_dashboard(
 ) -> None:
     page = Path(__file__).parents[3] / "docs" / "operations.md"
     monkeypatch.setattr(playbook, "source", lambda: page.read_text(encoding="utf-8"))
-    playbook.blocks.cache_clear()
     async with live(settings) as desk:
         await desk.press("p")
         assert "Playbook" in desk.screen_text()

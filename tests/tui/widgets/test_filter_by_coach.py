@@ -6,24 +6,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.tui.widgets.coach_finder import CoachFinder, naming
+from jobdeck.tui.widgets.name_finder import NameFinder, Naming, naming
 from tests.tui.fake import lost, make_job
 from tests.tui.fake_creating import COACH, FOUND
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from jobdeck.tui.backend.protocol import Found
     from tests.tui.fake import FakeBackend
 
-BO = FOUND["coach"][1].id
+BO = FOUND["coachId"][1].id
 
 
 def with_jobs_of_coaches() -> FakeBackend:
     backend = sample()
-    backend.jobs = [make_job(at + 1, payload={"coachId": one.id}) for at, one in enumerate(FOUND["coach"])]
+    backend.jobs = [make_job(at + 1, payload={"coachId": one.id}) for at, one in enumerate(FOUND["coachId"])]
     return backend
 
 
@@ -49,7 +47,7 @@ def asked(deck: Deck) -> str | None:
 )
 def test_what_is_typed_behind_coach_is_found_wherever_it_stands(text: str, parts: tuple[str, str, str] | None) -> None:
     named = naming(text)
-    assert (tuple(named) if named else None) == parts
+    assert (tuple(named[1:]) if named else None) == parts
 
 
 async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_the_other() -> None:
@@ -62,7 +60,7 @@ async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_th
         assert deck.app.dashboard.bar.field.value == f"status:pending coach:{COACH}"
         assert "Amara Kim, North High" in deck.line("peek")
         await deck.press("tab")
-        assert deck.app.dashboard.bar.field.value == f"status:pending coach:{FOUND['coach'][2].id}"
+        assert deck.app.dashboard.bar.field.value == f"status:pending coach:{FOUND['coachId'][2].id}"
         await deck.press("tab", "enter")
         assert asked(deck) == COACH
 
@@ -96,7 +94,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
 async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *"coach:zebra")
-        assert "No coach has zebra in name, school or address." in deck.line("peek")
+        assert "No coach fits zebra. Type a part of a coach's name" in deck.line("peek")
         before = len(deck.backend.requests)
         await deck.press("enter")
         assert "No coach has zebra" in deck.toasts[-1]
@@ -148,16 +146,19 @@ async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> 
 
 
 def test_one_thing_is_asked_at_a_time_and_then_what_is_wanted_by_then() -> None:
-    held, asked_for = Held(holding=True), []
-
-    def find(words: str) -> Sequence[Found]:
-        asked_for.append(words)
-        return FOUND["coach"]
-
-    finder = CoachFinder(find, lambda: held, lambda: None)
+    held, backend = Held(holding=True), with_jobs_of_coaches()
+    app = make_app(backend)
+    app.background = held
+    finder = NameFinder(app, lambda: None)
     for words in ("a", "am", "ama"):
-        finder.look(words)
+        finder.look(coach(words))
     held.let_all_go()
-    assert asked_for == ["a", "ama"]
-    assert finder.known("ama") == FOUND["coach"]
-    assert finder.known("am") is None
+    assert backend.creating.searched == [("coachId", "a"), ("coachId", "ama")]
+    assert [one.label for one in finder.known(coach("ama")) or ()] == ["Amara Kim"]
+    assert finder.known(coach("am")) is None
+
+
+def coach(words: str) -> Naming:
+    named = naming(f"coach:{words}")
+    assert named is not None
+    return named

@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Button, Input
 
+from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Enqueued
 from jobdeck.tui.backend.threads import failure
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Creating, Rehearsal
 
 WIDE: Final = 130
-FIRST_TYPE: Final = "game_platform_sync"
 
 
 class CreateJob(Dialog[None]):
@@ -50,7 +50,7 @@ class CreateJob(Dialog[None]):
         super().__init__()
         self.creating = creating
         types = {known.task_type: known for known in creating.types()}
-        usual = types.get(task_type or FIRST_TYPE) or next(iter(types.values()), None)
+        usual = types.get(task_type or _most_usual()) or next(iter(types.values()), None)
         form = Form.begin(types.get(job.task_type) if job else usual, job=job, editing=editing)
         lookup = Lookup(creating, lambda: self.deck.background)
         self.body = FormBody(form, types, lookup, self._edited, id="halves")
@@ -248,3 +248,8 @@ class CreateJob(Dialog[None]):
         wanted = None if form.problems else form.wanted(self.deck.now())
         text = self._twin(wanted) if wanted is not None and (not form.editing or form.changed) else ""
         self.query_one(Twin).show(text)
+
+
+def _most_usual() -> str:
+    """The task type that a form begins with: the first one of the first preset."""
+    return next((preset.task_types[0] for preset in plugins.presets().values()), "")

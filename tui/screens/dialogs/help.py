@@ -9,7 +9,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, unavailable
+from jobdeck.tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, offered, unavailable
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
@@ -89,8 +89,8 @@ class Help(Dialog[None]):
     def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
         """The keys of a group; a reason that was said for all of them is not said again."""
         rows: list[tuple[str, str, str, str]] = []
-        for action in ACTIONS:
-            if action.group != group or self.scope not in action.scopes:
+        for action in offered(self.scope):
+            if action.group != group:
                 continue
             if action.id.startswith("tab."):
                 if action.id == "tab.all":

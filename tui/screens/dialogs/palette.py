@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Input
 
-from jobdeck.tui.actions import ACTIONS, BY_ID, Action, Scope, Situation, unavailable
+from jobdeck.tui.actions import BY_ID, Action, Scope, Situation, offered, unavailable
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import fit
 from jobdeck.tui.screens.dialogs.dialog import Dialog
@@ -43,12 +43,12 @@ class Palette(Dialog[str | None]):
         super().__init__()
         self.situation = situation
         left_out = "palette" if situation.mouse else LEFT_OUT
-        here = [action for action in ACTIONS if scope in action.scopes and not action.id.startswith(left_out)]
+        here = [action for action in offered(scope) if not action.id.startswith(left_out)]
         # What the list offers beside this page and needs no job that stands there, out of sight.
         more = [
             action
-            for action in ACTIONS
-            if action.changes and action.states is None and "list" in action.scopes and scope not in action.scopes
+            for action in offered("list")
+            if action.changes and action.states is None and scope not in action.scopes
         ]
         self.actions = [*here, *more, *map(_new, types)]
 

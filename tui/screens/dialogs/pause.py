@@ -52,7 +52,7 @@ class Pause(Dialog[PauseAnswer | None]):
                 )
             )
             yield Static(Content("Reason, for the other operators"), classes="label")
-            yield self._field("reason", "MetaCTF is down")
+            yield self._field("reason", "a vendor is down")
             yield Static(id="resumes", classes="label")
             yield self._field("until", "2h, 1d, tomorrow 9:00 (UTC); empty: when someone resumes")
             yield Static(id="problem")

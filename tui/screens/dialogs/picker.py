@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.containers import Vertical
 from textual.content import Content
 
-from jobdeck.tui.backend.protocol import Found
+from jobdeck.core.plugins import Found
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import fit, one_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog

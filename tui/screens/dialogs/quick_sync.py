@@ -1,16 +1,17 @@
-"""Quick Sync: three syncs, one key each, and in words what came of it."""
+"""Quick Sync: the presets of the plugins, one key each, and in words what came of it."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from textual.binding import BindingsMap
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.dialog_keys import bindings
+from jobdeck.tui.dialog_keys import bindings, preset_bindings
 from jobdeck.tui.format import fit, one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
     from jobdeck.core.model import Enqueued
+    from jobdeck.core.plugins import Preset
     from jobdeck.tui.backend.protocol import Creating, QuickSync
 
 LABEL: Final = 17
@@ -36,13 +38,14 @@ class QuickSyncDialog(Dialog[None]):
 
     def __init__(self, creating: Creating) -> None:
         super().__init__()
+        self._bindings = BindingsMap.merge([self._bindings, preset_bindings()])
         self.creating = creating
-        self.syncs = {sync.kind: sync for sync in creating.quick_syncs()}
+        self.syncs = {sync.preset.name: sync for sync in creating.quick_syncs()}
         self.busy = False
         self._asked = False
 
     def compose(self) -> ComposeResult:
-        """One box: the three, and what came of the last one."""
+        """One box: the presets, and what came of the last one."""
         with Vertical(id="box") as box:
             box.border_title = Content("Quick Sync")
             take = self.or_click(self.key("take"))
@@ -60,7 +63,7 @@ class QuickSyncDialog(Dialog[None]):
         self.call_after_refresh(self.redraw)
 
     def redraw(self) -> None:
-        """The three; what cannot be had is greyed and says why."""
+        """The presets; one that cannot be enqueued is grey and says why."""
         pane = self.query_one("#syncs", Pane)
         pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
         self._offer()
@@ -81,28 +84,29 @@ class QuickSyncDialog(Dialog[None]):
         """Queues the one that is chosen."""
         self.action_queue(str(self.query_one("#syncs", Pane).current))
 
-    def action_queue(self, kind: str) -> None:
-        """Queues a sync, once, and says what came of it."""
-        sync = next((one for one in self.syncs.values() if one.kind == kind), None)
+    def action_queue(self, name: str) -> None:
+        """Queues a preset, once, and says what came of it."""
+        sync = self.syncs.get(name)
         if sync is None or self.busy:
             return
+        preset = sync.preset
         if sync.missing:
-            self._tell(Content.styled(f"{sync.label} cannot be queued: {sync.missing}.", "$warning"))
+            self._tell(Content.styled(f"{preset.label} cannot be queued: {sync.missing}.", "$warning"))
             return
-        self.query_one("#syncs", Pane).find(sync.kind)
+        self.query_one("#syncs", Pane).find(name)
         self.busy = self._asked = True
-        self._tell(Content.styled(f"Queueing {sync.label}…", "$primary"))
-        self.deck.background(partial(self.creating.quick_sync, sync.kind), partial(self._answered, sync))
+        self._tell(Content.styled(f"Queueing {preset.label}…", "$primary"))
+        self.deck.background(partial(self.creating.quick_sync, name), partial(self._answered, preset))
 
-    def _answered(self, sync: QuickSync, answer: Sequence[Enqueued] | Exception) -> None:
+    def _answered(self, preset: Preset, answer: Sequence[Enqueued] | Exception) -> None:
         self.busy = False
         if isinstance(answer, Exception):
-            text = failure(f"queue {sync.label}", answer)
+            text = failure(f"queue {preset.label}", answer)
             self._tell(Content.styled(text, "$error"))
             return
         lines = [Content.assemble(("✓ " if one.created else "· ", "$success"), line)
                  for one, line in zip(answer, told(answer), strict=True)]  # fmt: skip
-        self._tell(Content("\n").join([*lines, _same(sync.kind)]))
+        self._tell(Content("\n").join([*lines, _same(preset.name)]))
         self.deck.poller.poke()
 
     def _offer(self) -> None:
@@ -118,19 +122,19 @@ class QuickSyncDialog(Dialog[None]):
             self.deck.say(content.plain)
 
     def _entry(self, sync: QuickSync, width: int) -> Entry:
-        grey = bool(sync.missing)
-        words = sync.missing or sync.description
-        key = self.key(sync.kind)
+        grey, preset = bool(sync.missing), sync.preset
+        words = sync.missing or preset.description
+        key = self.key(preset.name)
         return entry(
             (f" {key}  ", "muted" if grey else "key"),
-            (fit(sync.label, LABEL), "muted" if grey else "strong"),
+            (fit(preset.label, LABEL), "muted" if grey else "strong"),
             (fit(words, max(width - LABEL - 4 - len(key), 8)), "warn" if grey else "muted"),
-            key=sync.kind,
+            key=preset.name,
         )
 
 
-def _same(kind: str) -> Content:
-    return Content.styled(f"jobdeck quick-sync {kind}", "$accent")
+def _same(name: str) -> Content:
+    return Content.styled(f"jobdeck quick-sync {name}", "$accent")
 
 
 def told(answers: Sequence[Enqueued]) -> list[str]:

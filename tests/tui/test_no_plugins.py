@@ -1,0 +1,181 @@
+"""The dashboard without plugins shows nothing of one; with a plugin of somebody else, that plugin's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.plugins import Found, Page, Plugin, Preset, Search, use_plugins
+from jobdeck.core.registry import Done, JobType, Payload, Registry
+from jobdeck.tui.actions import offered
+from jobdeck.tui.text import playbook as text_playbook
+from tests.tui.fake import FakeBackend, make_job
+from tests.tui.support import LARGE, dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jobdeck.tui.deck import Deck
+
+WORDS = re.compile(
+    r"competit|coach|metactf|game.?platform|flash|sendgrid|twilio|\bsms\b|campaign|announcement|onboard|agreement"
+    r"|outbox|vercel|quick.?sync|\bparents?\b",
+    re.IGNORECASE,
+)
+SOURCE = text_playbook.source
+"""The page as it is shipped; the other tests have one of their own in its place."""
+CUSTOMER = "5d0c7f6a-8a55-4e4e-9a0e-000000000007"
+
+
+class ReportParams(Payload):
+    customer_id: str | None = None
+    rows: int = 10
+
+
+def run(_params: Any, _ctx: Any) -> Done:
+    raise AssertionError("no run is started by a form")
+
+
+REGISTRY = Registry([JobType("nightly_report", run, "Nightly Report", "Counts what was sold", ReportParams)])
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    backend = FakeBackend([make_job(at + 1, task_type="nightly_report") for at in range(3)])
+    backend.creating.registry = REGISTRY
+    return backend
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(text_playbook, "source", SOURCE)
+    with use_plugins():
+        yield
+
+
+@pytest.mark.usefixtures("alone")
+async def test_without_plugins_no_page_form_or_key_names_the_competition(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        shown = [deck.screen_text()]
+        for keys in (["question_mark"], ["colon"], ["n"], ["P"], ["h"], ["e"], ["m"], ["o"], ["b"], ["l"], ["enter"],
+                     ["slash"], ["colon", *"sync"]):  # fmt: skip
+            await deck.press(*keys)
+            shown.append(deck.screen_text())
+            await deck.press("escape", "escape")
+            assert deck.here == "Dashboard", keys
+        for text in shown:
+            assert WORDS.findall(text) == []
+
+
+@pytest.mark.usefixtures("alone")
+async def test_without_plugins_the_playbook_names_no_competition() -> None:
+    lines = ["".join(text for text, _ in line.spans) for line in text_playbook.entries(120)]
+    assert len(lines) > 100
+    assert [line for line in lines if WORDS.search(line.replace("Quick Sync", "").replace("quick-sync", ""))] == []
+
+
+@pytest.mark.usefixtures("alone")
+async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeBackend) -> None:
+    async with dashboard(backend) as deck:
+        await deck.press("Q")
+        assert (deck.here, deck.toasts) == ("Dashboard", [])
+        assert "quick.sync" not in {action.id for action in offered("list")}
+
+
+@pytest.mark.usefixtures("alone")
+async def test_without_plugins_a_filter_has_no_key_of_one(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("slash", *"coach:kim", "enter")
+        assert deck.toasts[-1].startswith('The filter has no key "coach".')
+
+
+def customers(_conn: Any, text: str) -> list[Found]:
+    return [Found(CUSTOMER, "Ada Lovelace", "London")] if text.lower() in f"ada lovelace {CUSTOMER}" else []
+
+
+PLUGIN = Plugin(
+    name="shop",
+    version=1,
+    filters={"customer": "customerId"},
+    searches={"customerId": Search(noun="customer", plural="customers", find=customers, hint="a part of a name")},
+    presets=(Preset(name="all", key="x", label="All", description="everything", task_types=("nightly_report",)),),
+    pages=(
+        Page(
+            title="Open Invoices",
+            key="I",
+            columns=("number", "customer"),
+            query=lambda _conn: [("1", "Ada"), ("2", "Grace\x1b[31m")],
+            actions={"remind": lambda _conn, row: f"Reminded {row[1]}."},
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def shop(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def find(key: str, text: str) -> Sequence[Found]:
+        return PLUGIN.searches[key].find(None, text)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backend.creating, "find", find)
+    with use_plugins(PLUGIN):
+        yield
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("I")
+        assert deck.here == "TablePage"
+        text = deck.screen_text()
+        assert "Open Invoices" in text
+        assert "2 in all" in text
+        assert "\x1b" not in text
+        await deck.press("enter")
+        assert "There is no row under the cursor." in deck.toasts[-1]
+        await deck.press("j", "j", "enter", "enter")
+        assert "Reminded Grace" in deck.toasts[-1]
+        await deck.press("escape", "colon", *"invoices")
+        assert "open invoices" in deck.screen_text()
+        await deck.press("enter")
+        assert deck.here == "TablePage"
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_name_behind_a_plugins_filter_key_is_looked_up(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("slash", *"customer:")
+        assert "a part of a name" in deck.line("peek")
+        await deck.press(*"ada", "enter")
+        assert backend.requests[-1].filter.payload == ("customerId", CUSTOMER)
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_preset_of_a_plugin_is_enqueued_by_its_key(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("Q", "x")
+        assert "nightly_report" in deck.screen_text()
+        assert ("quick_sync", "all") in backend.calls
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_field_of_a_looked_up_key_is_picked_by_name(backend: FakeBackend) -> None:
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("n", "tab", *"ada", "enter")
+        assert "Ada Lovelace" in deck.screen_text()
+
+
+def test_no_word_of_the_competition_is_in_the_dashboards_code() -> None:
+    root = Path(__file__).parents[2] / "tui"
+    files = [path for path in root.rglob("*") if path.suffix in {".py", ".tcss"}]
+    words = re.compile(WORDS.pattern.replace("|quick.?sync", ""), re.IGNORECASE)
+    found = {str(path.relative_to(root)): words.findall(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: named for path, named in found.items() if named} == {}
+
+
+async def test_the_application_is_a_deck(backend: FakeBackend) -> None:
+    async with dashboard(backend) as running:
+        deck: Deck = running.app
+        assert deck.view is not None

@@ -1,0 +1,1 @@
+"""The pages beside the list, one per file. None is needed for the first paint."""
