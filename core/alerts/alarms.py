@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.logs import event
 from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.read.health import clear_alarm, health, raise_alarm
+from jobdeck.core.queue.presence import clear_alarm, raise_alarm
+from jobdeck.core.read.health import health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher
 from jobdeck.core.logs import event
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.read.health import expect_trigger
+from jobdeck.core.queue.operator import expect_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -171,6 +171,11 @@ def cleanup(
     return [result_from(row) for row in found]
 
 
+def expect_trigger(conn: Connection, minutes: int) -> None:
+    """Says every how many minutes (1 to 1440) a scheduler is to call; health counts in this."""
+    conn.execute("SELECT job_queue_expect_trigger(%s)", (minutes,))
+
+
 def reveal(conn: Connection, job_id: UUID, *, actor: str) -> None:
     """Puts on record that somebody looks at a job's personal data unmasked."""
     rows(conn, "SELECT job_queue_reveal(%s, %s)", (job_id, actor))

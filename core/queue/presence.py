@@ -1,4 +1,4 @@
-"""What workers put on record of themselves: that they live, and what each cycle or window of theirs did."""
+"""What workers put on record: that they live, what each cycle or window of theirs did, and which alarms they raised."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import Json
@@ -91,3 +92,15 @@ def close_worker_run(  # noqa: PLR0913 -- one keyword per column
             http_status,
         ),
     )
+
+
+def raise_alarm(conn: Connection, name: str) -> bool:
+    """Whether this alarm is news; false while one of that name stands, whoever raised it."""
+    row = conn.execute("SELECT job_alarm_raise(%s)", (name,)).fetchone()
+    return bool(row and row[0])
+
+
+def clear_alarm(conn: Connection, name: str) -> datetime | None:
+    """Takes an alarm away; since when it stood, told to one caller only, or None."""
+    row = conn.execute("SELECT job_alarm_clear(%s)", (name,)).fetchone()
+    return row[0] if row else None

@@ -18,8 +18,6 @@ from jobdeck.core.read.batch import Query, combine, select
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import psycopg
-
     from jobdeck.core.read.rows import Row
 
 TICK: Final = timedelta(minutes=5)
@@ -165,23 +163,6 @@ def typical_seconds() -> Query[dict[str, float]]:
         """,
         read=lambda rows: {row["task_type"]: row["most"] for row in rows},
     )
-
-
-def expect_trigger(conn: psycopg.Connection[Any], minutes: int) -> None:
-    """Says every how many minutes (1 to 1440) a scheduler is to call; health counts in this."""
-    conn.execute("SELECT job_queue_expect_trigger(%s)", (minutes,))
-
-
-def raise_alarm(conn: psycopg.Connection[Any], name: str) -> bool:
-    """Whether this alarm is news; false while one of that name stands, whoever raised it."""
-    row = conn.execute("SELECT job_alarm_raise(%s)", (name,)).fetchone()
-    return bool(row and row[0])
-
-
-def clear_alarm(conn: psycopg.Connection[Any], name: str) -> datetime | None:
-    """Takes an alarm away; since when it stood, told to one caller only, or None."""
-    row = conn.execute("SELECT job_alarm_clear(%s)", (name,)).fetchone()
-    return row[0] if row else None
 
 
 def _ago(at: datetime, since: datetime) -> str:

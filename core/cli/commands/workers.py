@@ -56,7 +56,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another."""
     from jobdeck.core.queue import leases  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.health import expect_trigger  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.operator import expect_trigger  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     if dry_run:

@@ -208,6 +208,7 @@ def test_edit_changes_payload_and_schedule(jobdeck: Jobdeck, conn: psycopg.Conne
         (["--at", "soon"], 2, ["soon"]),
         (["--every", "0m"], 2, ["0m"]),
         (["--for", ""], 2, ["--for"]),
+        (["--for", "1d"], 2, ["--every"]),
         (["--priority", "1000"], 2, ["priority"]),
     ],
 )
@@ -217,6 +218,18 @@ def test_an_edit_that_does_not_fit_is_refused(
     job = add(conn)
     before = everything(conn)
     jobdeck("edit", str(job), *arguments).refused(code, *words)
+    assert everything(conn) == before
+
+
+def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    job = add(conn)
+    assert jobdeck("edit", str(job), "--priority", "3").code == 0
+    before = everything(conn)
+    told = jobdeck("edit", str(job), "--priority", "3", "--json")
+    assert (told.code, told.data["results"][0]["message"]) == (0, "It is like this already.")
+    assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
     assert everything(conn) == before
 
 

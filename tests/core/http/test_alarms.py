@@ -18,7 +18,7 @@ from jobdeck.core.alerts.sentry_events import fingerprint
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.read.health import expect_trigger
+from jobdeck.core.queue.operator import expect_trigger
 from jobdeck.core.registry import Done, Registry
 from jobdeck.core.worker.worker import Worker
 from tests.core.alerts.test_sentry import receiving

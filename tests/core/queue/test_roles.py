@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.competition
+
 GROUPS = ("job_viewer", "job_operator", "job_worker")
 SECRET = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "ada@example.org", "names": ["Ada", "Grace"],
           "deep": {"phone": "555-0100"}, "count": 3, "dryRun": True, "none": None}  # fmt: skip

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from jobdeck.core import registry
 from jobdeck.core.errors import InvalidPayload, PermanentError, UnknownTaskType
-from jobdeck.core.model import Filter, Job, NewJob, Status
+from jobdeck.core.model import Filter, FinishedRun, Job, NewJob, RunOutcome, Status
 from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import search
 from jobdeck.core.queue import operator as queue_operator
-from jobdeck.core.queue import presets, service
+from jobdeck.core.queue import leases, presets, service
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 Connection = psycopg.Connection[Any]
+pytestmark = pytest.mark.competition
 SETTINGS = Settings()
 TYPES = Registry([
     JobType("cli_echo", lambda _params, _ctx: None, "Echo", "", Echo, max_attempts=3, concurrency="payload:coachId"),
@@ -183,6 +184,25 @@ def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
     with pytest.raises(InvalidPayload):
         service.rehearse(conn, TYPES, Wanted("cli_echo", {"times": 99}), None, settings=SETTINGS, actor="test")
     assert everything(conn) == before
+
+
+def test_a_retry_answers_in_the_order_asked_and_copies_what_left_the_queue(conn: Connection) -> None:
+    left = service.enqueue(conn, NewJob("cli_echo", {}), actor="test").job
+    (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
+    run = FinishedRun(claimed.id, claimed.run_token, RunOutcome.SUCCEEDED, 0, 0)
+    leases.finish(conn, "a worker", [run], retry_base=1, retry_cap=1)
+    waiting = service.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
+    ids, before = [left.id, UUID(int=7), waiting.id, left.id], everything(conn)
+    for dry_run in (True, False):
+        answers = service.retry(conn, TYPES, ids, settings=SETTINGS, actor="test", dry_run=dry_run)
+        assert [(answer.job_id, answer.ok) for answer in answers] == [
+            (left.id, True),
+            (ids[1], False),
+            (waiting.id, True),
+        ]
+        assert (everything(conn) == before) is dry_run
+    copies = [job for job in jobs.page(Filter()).run(conn).jobs if job.id != waiting.id]
+    assert [(job.payload, job.max_attempts) for job in copies] == [({}, 3)]
 
 
 def test_full_sync_is_two_jobs_the_second_blocked_by_the_first_and_a_second_press_doubles_nothing(
