@@ -41,7 +41,7 @@ class Params(Payload):
     """Which campaign to send, and to how many recipients."""
 
     campaign_id: UUID = Field(description="The campaign")
-    dry_run: StrictBool = Field(False, description="Say what would be done; send and change nothing")
+    dry_run: StrictBool = Field(False, description="Preview only; send and change nothing")
     coach_id: UUID | None = Field(None, description="Only this coach's competitors")
     batch_size: int | None = Field(None, strict=True, ge=1, le=1000, description="Recipients per request")
     max_recipients: int | None = Field(None, strict=True, ge=1, description="Stop after this many recipients")

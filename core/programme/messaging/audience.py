@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import psycopg
 
 Audience = Literal["game_platform", "all"]
-AUDIENCES: Final = ("game_platform", "all")
 
 SAMPLES: Final = 3
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
-from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import class_row, dict_row
@@ -201,35 +201,16 @@ def put(
     Raises:
         ConfigurationError: the database does not know the time zone `QUIET_TZ`.
     """
-    entries = [
-        {
-            "kind": intent.kind,
-            "channel": intent.channel,
-            "recipient": str(intent.recipient),
-            "address": intent.address,
-            "dedupe_key": intent.dedupe_key,
-            "data": intent.data,
-            "window_minutes": intent.window_minutes,
-        }
-        for intent in intents
-    ]
-    rules = {
-        "zone": policy.zone,
-        "quiet_from": policy.quiet_from,
-        "quiet_to": policy.quiet_to,
-        "cap_email": policy.cap_email,
-        "cap_sms": policy.cap_sms,
-    }
-    put_down = (json.dumps(entries), json.dumps(rules))
+    given = (_rows(intents), json.dumps(asdict(policy)))
     with refusals():
         if dry_run:
             found = conn.execute(
-                "select place, id, decision from outbox_preview(%s::jsonb, %s::jsonb) order by place", put_down
+                "select place, id, decision from outbox_preview(%s::jsonb, %s::jsonb) order by place", given
             )
         else:
             found = conn.execute(
                 "select place, id, decision from outbox_put(%s::jsonb, %s::jsonb, %s, %s) order by place",
-                (*put_down, job_id, run_token),
+                (*given, job_id, run_token),
             )
         rows = found.fetchall()
     return [Decision(intents[place - 1], found, verdict) for place, found, verdict in rows]
@@ -237,17 +218,8 @@ def put(
 
 def leave_out(conn: Connection, people: Sequence[LeftOut], *, job_id: UUID | None, run_token: int | None) -> None:
     """Records people whom the handler itself leaves out."""
-    entries = [
-        {
-            "kind": one.kind,
-            "channel": one.channel,
-            "recipient": str(one.recipient) if one.recipient else None,
-            "reason": one.reason,
-        }
-        for one in people
-    ]
-    if entries:
-        conn.execute("select outbox_leave_out(%s::jsonb, %s, %s)", (json.dumps(entries), job_id, run_token))
+    if people:
+        conn.execute("select outbox_leave_out(%s::jsonb, %s, %s)", (_rows(people), job_id, run_token))
 
 
 def claim(
@@ -262,22 +234,7 @@ def claim(
 
 def settle(conn: Connection, results: Sequence[Result]) -> dict[UUID, str]:
     """Reports attempts; returns the new state of each message whose report was accepted."""
-    entries = [
-        {
-            "id": str(result.id),
-            "attempt": result.attempt,
-            "outcome": result.outcome,
-            "provider_message_id": result.provider_message_id,
-            "segments": result.segments,
-            "error_class": result.error_class,
-            "error_code": result.error_code,
-            "error_text": result.error_text,
-            "wait": result.wait,
-            "most_attempts": result.most_attempts,
-        }
-        for result in results
-    ]
-    return dict(conn.execute("select id, state from outbox_settle(%s::jsonb)", (json.dumps(entries),)).fetchall())
+    return dict(conn.execute("select id, state from outbox_settle(%s::jsonb)", (_rows(results),)).fetchall())
 
 
 def sweep(conn: Connection) -> Swept:
@@ -378,3 +335,14 @@ def reveal(
             "select outbox_id, address from outbox_reveal(%s, %s, %s, %s)", (job_id, campaign_id, actor, reason)
         ).fetchall()
     return dict(rows)
+
+
+def _rows(values: Sequence[Intent | LeftOut | Result]) -> str:
+    """The values as a JSON array for the SQL functions, whose keys are the field names."""
+    return json.dumps([asdict(value) for value in values], default=_id_text)
+
+
+def _id_text(value: object) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

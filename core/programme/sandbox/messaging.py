@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -123,33 +124,51 @@ def serves(handler: BaseHTTPRequestHandler, sandbox: Vendors) -> bool:
         handler.headers.get("Authorization"),
     )
     rule = sandbox.rules.strike(request.method, request.path, request.about)
-    reply = _answer(sandbox, request, rule)
+    malformed = (200 if request.is_mail else None, b"<html>It works")
+    reply = respond(sandbox, rule, partial(_vendor, sandbox, request), partial(_failed, sandbox, request), malformed)
     # Before the answer is sent, so that a client with the answer finds the request in the list.
     sandbox.note(Seen(request.method, request.path, None, reply[0] if reply else None))
     if reply is None:
         handler.close_connection = True
     else:
-        _send(handler, reply)
+        send(handler, reply)
     return True
 
 
-def _answer(sandbox: Vendors, request: _Request, rule: Rule | None) -> Reply | None:
-    """The answer, or None to cut the connection."""
+def respond(
+    sandbox: Vendors,
+    rule: Rule | None,
+    vendor: Callable[[], Reply],
+    failed: Callable[[Rule, int], Reply],
+    malformed: tuple[int | None, bytes],
+) -> Reply | None:
+    """The vendor's answer as the rule changes it, or None to cut the connection.
+
+    `failed` makes the answer for the rule's status. `malformed` is a body, with a status if not the vendor's.
+    """
     if rule is None:
-        return _vendor(sandbox, request)
+        return vendor()
     if rule.status is not None:
-        return _failed(sandbox, request, rule)
+        status, body, headers = failed(rule, rule.status)
+        return status, body, headers | _retry_after(sandbox, rule)
     if rule.fault == "cut-before":
         return None
     if rule.fault == "slow":
         sandbox.closing.wait(rule.seconds)
-    reply = _vendor(sandbox, request)
+    reply = vendor()
     broken: dict[str, Reply | None] = {
         "cut-after": None,
-        "malformed": (reply[0] if not request.is_mail else 200, b"<html>It works", {}),
+        "malformed": (malformed[0] or reply[0], malformed[1], {}),
         "schema": (reply[0], {"unexpected": True}, {}),
     }
     return broken.get(rule.fault, reply)
+
+
+def _retry_after(sandbox: Vendors, rule: Rule) -> dict[str, str]:
+    if rule.retry_after is None:
+        return {}
+    at = datetime.fromtimestamp(sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
+    return {"Retry-After": format_datetime(at, usegmt=True) if rule.retry_after_as_date else str(rule.retry_after)}
 
 
 def _vendor(sandbox: Vendors, request: _Request) -> Reply:
@@ -162,24 +181,19 @@ def _vendor(sandbox: Vendors, request: _Request) -> Reply:
     return sandbox.twilio.answer(request.method, path, fields, request.authorization)
 
 
-def _failed(sandbox: Vendors, request: _Request, rule: Rule) -> Reply:
-    status = rule.status or 500
-    headers = {}
-    if rule.retry_after is not None:
-        at = datetime.fromtimestamp(sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
-        headers["Retry-After"] = format_datetime(at, usegmt=True) if rule.retry_after_as_date else str(rule.retry_after)
+def _failed(sandbox: Vendors, request: _Request, rule: Rule, status: int) -> Reply:
     if request.is_mail:
-        _, body, _ = sendgrid.refused(status, rule.message, "from" if status == 403 else None)
+        _, body, headers = sendgrid.refused(status, rule.message, "from" if status == 403 else None)
         if status == 429 and rule.retry_after is None:
-            headers |= {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
+            headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
         return status, body, headers
     detail = rule.detail or ""
     code = int(detail) if detail.isdecimal() else CODES.get(status, 20000 + status)
-    _, body, _ = sandbox.twilio.refused(status, code, rule.message)
-    return status, body, headers
+    return sandbox.twilio.refused(status, code, rule.message)
 
 
-def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+def send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+    """Sends an answer; a client that has closed the connection is ignored."""
     status, body, headers = reply
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     with suppress(ConnectionError):

@@ -7,14 +7,13 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from jobdeck.core.programme.sandbox import messaging, messaging_sample, sample
-from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf, Reply
+from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf
 from jobdeck.core.programme.sandbox.rules import Rule, Rules, Seen
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import Twilio
@@ -163,14 +162,15 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if length > LARGEST_REQUEST:
             self.close_connection = True
-            self._send(413, {"detail": "Request body too large"})
+            messaging.send(self, (413, {"detail": "Request body too large"}, {}))
             return
         try:
             fields = json.loads(self.rfile.read(length) or b"{}")
         except ValueError:
             fields = None
         if not isinstance(fields, dict):
-            self._send(422, {"detail": [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]})
+            problem = {"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}
+            messaging.send(self, (422, {"detail": [problem]}, {}))
             return
         self._serve(fields)
 
@@ -182,55 +182,24 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         user = fields.get("syned_user_id")
         rule = sandbox.rules.strike(self.command, path, user)
-        reply = self._answer(path, fields, rule)
+        malformed = (None, b'{"syned_user_id": "c-1", "challenge_so')
+        reply = messaging.respond(sandbox, rule, partial(self._vendor, path, fields), _failed, malformed)
         # Before the answer is sent, so that a client with the answer finds the request in the list.
-        sandbox.note(Seen(self.command, path.removeprefix(PREFIX), user, reply.status if reply else None))
+        sandbox.note(Seen(self.command, path.removeprefix(PREFIX), user, reply[0] if reply else None))
         if reply is None:
             self.close_connection = True
         else:
-            self._send(reply.status, reply.body, self._retry_after(rule))
+            messaging.send(self, reply)
 
-    def _answer(self, path: str, fields: dict[str, Any], rule: Rule | None) -> Reply | None:
-        """The answer, or None to cut the connection."""
-        if rule is None:
-            return self._vendor(path, fields)
-        if rule.status is not None:
-            return Reply(rule.status, {"detail": rule.message})
-        if rule.fault == "cut-before":
-            return None
-        if rule.fault == "slow":
-            self.server.sandbox.closing.wait(rule.seconds)
-        reply = self._vendor(path, fields)
-        broken: dict[str, Reply | None] = {
-            "cut-after": None,
-            "malformed": Reply(reply.status, b'{"syned_user_id": "c-1", "challenge_so'),
-            "schema": Reply(reply.status, {"unexpected": True}),
-        }
-        return broken.get(rule.fault, reply)
-
-    def _vendor(self, path: str, fields: dict[str, Any]) -> Reply:
+    def _vendor(self, path: str, fields: dict[str, Any]) -> messaging.Reply:
         if not path.startswith(PREFIX):
-            return Reply(404, {"detail": "Not Found"})
+            return 404, {"detail": "Not Found"}, {}
         path = path.removeprefix(PREFIX) or "/"
         if path != "/" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return Reply(401, {"detail": "Invalid authentication credentials"})
-        return self.server.sandbox.metactf.answer(self.command, path, fields)
+            return 401, {"detail": "Invalid authentication credentials"}, {}
+        reply = self.server.sandbox.metactf.answer(self.command, path, fields)
+        return reply.status, reply.body, {}
 
-    def _retry_after(self, rule: Rule | None) -> str | None:
-        if rule is None or rule.retry_after is None:
-            return None
-        if not rule.retry_after_as_date:
-            return str(rule.retry_after)
-        at = datetime.fromtimestamp(self.server.sandbox.clock(), UTC) + timedelta(seconds=rule.retry_after)
-        return format_datetime(at, usegmt=True)
 
-    def _send(self, status: int, body: Any, retry_after: str | None = None) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        with suppress(ConnectionError):
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            if retry_after is not None:
-                self.send_header("Retry-After", retry_after)
-            self.end_headers()
-            self.wfile.write(content)
+def _failed(rule: Rule, status: int) -> messaging.Reply:
+    return status, {"detail": rule.message}, {}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import class_row
 from pydantic import ValidationError
 
-from jobdeck.core.programme.sync import teams as sync_teams
 from jobdeck.core.programme.sync.rules import division
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, Conflict, GamePlatformError
 from jobdeck.core.programme.vendors.metactf_models import NewTeam
@@ -182,14 +181,14 @@ def sync_team(conn: psycopg.Connection[Any], client: MetaCtfClient, team: Team) 
     except AuthError:
         raise
     except _RefusedError as refused:
-        sync_teams.record(conn, team, synced_team_id=team.synced_team_id, error=str(refused))
+        record(conn, team, synced_team_id=team.synced_team_id, error=str(refused))
         return TeamResult(team.id, refused.status, str(refused))
     except GamePlatformError as error:
-        sync_teams.record(conn, team, synced_team_id=team.synced_team_id, error=str(error))
+        record(conn, team, synced_team_id=team.synced_team_id, error=str(error))
         return TeamResult(
             team.id, "error", str(error), outage=error.outage, pause=float(getattr(error, "seconds", 0.0))
         )
-    sync_teams.record(conn, team, synced_team_id=synced_team_id, metactf_team_id=metactf_team_id, error=result.message)
+    record(conn, team, synced_team_id=synced_team_id, metactf_team_id=metactf_team_id, error=result.message)
     return result
 
 
@@ -222,16 +221,16 @@ def _on_platform(client: MetaCtfClient, team: Team) -> tuple[str, int | None]:
 
 def _reconcile(conn: psycopg.Connection[Any], client: MetaCtfClient, team: Team, synced_team_id: str) -> TeamResult:
     there = _assigned(client, synced_team_id)
-    members = sync_teams.members(conn, team.id)
-    ours = {member for member in members if member is not None}
+    roster = members(conn, team.id)
+    ours = {member for member in roster if member is not None}
     surplus = there - ours
     if surplus:
-        surplus -= sync_teams.coaches_among(conn, surplus)
-    if len(there) > 1 and surplus == there and members:
+        surplus -= coaches_among(conn, surplus)
+    if len(there) > 1 and surplus == there and roster:
         raise _RefusedError(
             "refused",
             f"No member was removed: the change would remove all {len(there)} members on the platform, but the team "
-            f"has {len(members)} here. Check the platform ids of its members.",
+            f"has {len(roster)} here. Check the platform ids of its members.",
         )
     problems: list[str] = []
     unassigned = _take_off(client, synced_team_id, surplus, problems)
@@ -243,7 +242,7 @@ def _reconcile(conn: psycopg.Connection[Any], client: MetaCtfClient, team: Team,
         "; ".join(problems)[:500] or None,
         assigned=assigned,
         unassigned=unassigned,
-        members_without_account=sum(member is None for member in members),
+        members_without_account=sum(member is None for member in roster),
     )
 
 

@@ -157,11 +157,6 @@ class MetaCtfClient:
             raise self._clash(None, new)
         return user, True
 
-    def ensure_user(self, new: NewUser) -> tuple[User, bool]:
-        """Looks the account up and creates it where there is none; see `create_user`."""
-        found = self.find_user(new.syned_user_id)
-        return (found, False) if found is not None else self.create_user(new)
-
     def create_team(self, new: NewTeam) -> Team | None:
         """Creates a team; the request is sent once.
 

@@ -57,7 +57,7 @@ def nobody_twice(world: NoticeWorld) -> None:
 def test_one_persons_outage_does_not_end_the_others_run(world: NoticeWorld) -> None:
     admins(world, 3)
     world.sandbox.rules.add("500:mail/send:1")
-    with pytest.raises(RetryLater, match=r"2 alerts were sent, 1 could not be taken yet \(1 provider_down\)"):
+    with pytest.raises(RetryLater, match=r"2 alerts were sent, 1 could not be sent yet \(1 provider_down\)"):
         world.run_job(alerts)
     assert rows(world) == ["open", "told", "told"]
     world.later("1 minute")

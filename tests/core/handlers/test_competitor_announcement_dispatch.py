@@ -88,7 +88,7 @@ def test_a_campaign_that_is_sent_is_not_sent_again(mail: MailWorld) -> None:
     campaign = mail.campaign(3)
     mail.dispatch(campaign)
     outcome = mail.dispatch(campaign)
-    assert outcome.output["reason"] == "Nobody is left to mail; the campaign is sent."
+    assert outcome.output["reason"] == "No recipients are left to mail; the campaign is sent."
     assert len(mail.mailed) == 3
 
 

@@ -121,7 +121,7 @@ def test_a_clash_of_e_mail_fails_for_good_and_is_told_without_the_address(world:
     world.sandbox.metactf.switches.duplicate_create = "409"
     coach = world.coach()
     world.sandbox.metactf.add_account("other", email=f"zzcoach-{coach}@example.org")
-    with pytest.raises(PermanentError, match="another account") as failure:
+    with pytest.raises(PermanentError, match="a conflicting account") as failure:
         world.run(onboard, coachId=str(coach))
     assert "zzcoach" not in str(failure.value)
     assert _profile(world, coach)["game_platform_user_id"] is None

@@ -253,7 +253,7 @@ def test_a_clash_of_e_mail_is_told_to_people_and_is_for_good(world: World, dupli
     world.sandbox.metactf.switches.duplicate_create = duplicate
     (person,) = _people(world, 1)
     world.sandbox.metactf.add_account("other", email=f"zzmail-{person}@example.org")
-    with pytest.raises(PermanentError, match=r"another account|already in use") as failure:
+    with pytest.raises(PermanentError, match=r"a conflicting account|already in use") as failure:
         world.run(onboard, competitorIds=[str(person)])
     assert "zzmail" not in str(failure.value)
     assert world.person(person)["game_platform_id"] is None
@@ -399,7 +399,7 @@ def test_an_id_that_belongs_to_somebody_else_here_is_refused_before_anything_is_
     person, other = _people(world, 2)
     world.map(other, str(person))
     world.conn.execute("update competitors set game_platform_id = %s where id = %s", (str(person), other))
-    with pytest.raises(PermanentError, match="belongs to somebody else"):
+    with pytest.raises(PermanentError, match="Another person here already has this account id"):
         world.run(onboard, competitorIds=[str(person)])
     assert world.sandbox.requests == []
 

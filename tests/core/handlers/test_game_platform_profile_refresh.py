@@ -236,7 +236,7 @@ def test_an_account_that_somebody_elses_mapping_has_fails_alone(world: World) ->
     assert isinstance(outcome, Done)
     assert (outcome.failed, outcome.output["refreshed"]) == (1, 2)
     assert outcome.output["errors"][0]["competitorId"] == person
-    assert "Somebody else" in outcome.output["errors"][0]["error"]
+    assert "Another person" in outcome.output["errors"][0]["error"]
     assert world.mapping(fine)["refresh_result"] == "success"
 
 

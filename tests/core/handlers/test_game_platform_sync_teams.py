@@ -88,7 +88,9 @@ def test_a_roster_that_would_lose_everyone_is_left_alone(world: World) -> None:
     outcome = world.sync()
     assert _roster(world, "t-1") == set(people)
     assert outcome.output["teams"]["byStatus"] == {"refused": 1}
-    assert "Nobody was taken off" in world.row("select game_platform_sync_error from teams")["game_platform_sync_error"]
+    assert (
+        "No member was removed" in world.row("select game_platform_sync_error from teams")["game_platform_sync_error"]
+    )
 
 
 def test_a_team_that_is_empty_here_is_emptied_there(world: World) -> None:

@@ -201,7 +201,7 @@ def test_a_run_that_fell_silent_gives_its_place_up(world: World) -> None:
     )
     assert isinstance(world.sync(), Done)
     stale = world.row("select * from game_platform_sync_runs where status = 'failed'")
-    assert "without a word" in stale["error_message"]
+    assert "stopped unexpectedly" in stale["error_message"]
 
 
 def test_a_run_whose_place_was_taken_stores_nothing_more(world: World) -> None:

@@ -46,7 +46,7 @@ def statuses(world: NoticeWorld) -> list[str | None]:
 def test_one_failure_is_tried_again_and_the_others_are_sent(world: NoticeWorld) -> None:
     forms(world, 3)
     world.sandbox.rules.add("500:mail/send:1")
-    with pytest.raises(RetryLater, match=r"2 probes were sent, 1 could not be taken yet \(1 provider_down\)"):
+    with pytest.raises(RetryLater, match=r"2 probes were sent, 1 could not be sent yet \(1 provider_down\)"):
         world.run_job(probing)
     assert statuses(world) == ["pending"] * 3
     world.later("1 minute")

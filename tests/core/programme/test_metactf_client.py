@@ -243,9 +243,11 @@ def test_no_flash_progress_is_an_empty_history(sandbox: Sandbox, client: MetaCtf
     assert client.get_flash_progress("c-1").flash_ctfs == []
 
 
-def test_creating_twice_sends_one_post(sandbox: Sandbox, client: MetaCtfClient) -> None:
-    assert client.ensure_user(NEW)[1] is True
-    assert client.ensure_user(NEW)[1] is False
+def test_an_account_that_was_created_is_found_by_our_own_id(sandbox: Sandbox, client: MetaCtfClient) -> None:
+    assert client.find_user(NEW.syned_user_id) is None
+    created, by_us = client.create_user(NEW)
+    assert by_us
+    assert client.find_user(NEW.syned_user_id) == created
     assert _paths(sandbox).count("POST /users") == 1
 
 
