@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 SOON = 0.02
 QUIET_ROUNDS = 3
+REPEATS = 50
 
 
 async def idle(_min_sleep: float = 0.0, _max_sleep: float = 0.0) -> None:
-    """Returns once nothing is left to do on the event loop, timers due within 20 ms included.
+    """Returns once nothing is left to do on the event loop, and no timer is due within 20 ms.
 
     Textual's own `wait_for_idle` takes a process that uses no CPU for 20 ms to be idle. Beside ten busy processes
-    it is not: it merely does not get its turn.
+    it is not: it merely does not get its turn. A timer that fires again and again is waited for 50 times.
     """
     loop: Any = asyncio.get_running_loop()
-    horizon = loop.time() + SOON
-    quiet = 0
+    quiet, timers = 0, REPEATS
     while quiet < QUIET_ROUNDS:
         await asyncio.sleep(0)
         if loop._ready:
             quiet = 0
             continue
         quiet += 1
-        due = [timer.when() for timer in loop._scheduled if not timer.cancelled() and timer.when() <= horizon]
-        if quiet == QUIET_ROUNDS and due:
+        due = [timer.when() for timer in loop._scheduled if not timer.cancelled()]
+        if due and quiet == QUIET_ROUNDS and timers and min(due) <= loop.time() + SOON:
             await asyncio.sleep(max(0.0, min(due) - loop.time()))
-            quiet = 0
+            quiet, timers = 0, timers - 1
 
 
 _parsed: dict[tuple[Any, ...], list[RuleSet]] = {}
