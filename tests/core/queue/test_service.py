@@ -19,8 +19,8 @@ from jobdeck.core.model import Filter, FinishedRun, Job, NewJob, RunOutcome, Sta
 from jobdeck.core.plugins import presets as presets_of_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import search
-from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue import leases, presets, service
+from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.requests import Wanted, changes, edit_twin, enqueue_twin, new_job
 from jobdeck.core.read import jobs
 from jobdeck.core.registry import JobType, Payload, Registry

@@ -13,7 +13,6 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, make_app
 
 if TYPE_CHECKING:
-
     from tests.tui.fake import FakeBackend
 
 BO = FOUND["coachId"][1].id
