@@ -26,7 +26,7 @@ def _sendgrid() -> Json:
             "reason": {"type": "string"},
         },
     }
-    told = {
+    answer = {
         "type": "object",
         "required": ["ok", "processed", "new", "ignored"],
         "properties": {"ok": {"const": True}, "processed": COUNT, "new": COUNT, "ignored": COUNT},
@@ -42,7 +42,7 @@ def _sendgrid() -> Json:
             "required": True,
             "content": {"application/json": {"schema": {"type": "array", "items": event}}},
         },
-        "responses": responses("Kept, each once.", told, 400, 401, 408, 413, 414, 503),
+        "responses": responses("Kept, each once.", answer, 400, 401, 408, 413, 414, 503),
     }
 
 

@@ -1,1 +1,1 @@
-"""Messages of the competition: who gets which, how they are sent, and what became of them."""
+"""Messages of the competition: their recipients, how they are sent, and their outcomes."""

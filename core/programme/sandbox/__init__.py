@@ -1,1 +1,1 @@
-"""Local vendors that speak the real wire formats and can be told to fail, and sample data."""
+"""Local vendors that speak the real wire formats and can fail on request, and sample data."""
