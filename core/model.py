@@ -268,28 +268,6 @@ class Processing:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Jobs by status, each exact up to `LIMIT` and then `LIMIT + 1`, which stands for "more"."""
-
-    LIMIT = 10_000
-
-    pending: int = 0
-    running: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    removed: int = 0
-
-    def of(self, status: Status | None) -> int:
-        """The count a status tab shows; None is the tab of all jobs in the queue."""
-        if status is None:
-            return self.pending + self.running + self.succeeded + self.failed + self.cancelled
-        if status is Status.SUCCEEDED:
-            return self.succeeded + self.removed
-        return int(getattr(self, status.value))
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """One signal of the health verdict: what was looked at, how it is, and the evidence in words."""
 

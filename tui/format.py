@@ -13,7 +13,8 @@ from uuid import UUID
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
-from jobdeck.core.model import Counts, RunOutcome, Status, Verdict
+from jobdeck.core.model import RunOutcome, Status, Verdict
+from jobdeck.core.read.report_types import Counts
 from jobdeck.core.redact import PRIVATE, clean, is_private, redact, scrub
 
 if TYPE_CHECKING:

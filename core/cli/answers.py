@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 
     from jobdeck.core.cli.session import Session
     from jobdeck.core.model import ActionResult, Json
-if TYPE_CHECKING:
-    import psycopg
-
-    from jobdeck.core.model import Json
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import psycopg
-
-    from jobdeck.core.model import ActionResult, Json
 
 MOST: Final = 10_000
 """The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
 INPUT: Final = "-"
+IDS: Final = "[ID]…|-"
+ANSWERS: Final = 1000
+"""The most answers of a bulk action that a command prints."""
 
 
 def answer_results(
@@ -101,9 +93,6 @@ def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
             f"This would {verb} {count} {noun}; nothing was changed. "
             "Look with --dry-run, then repeat with --yes to do it."
         )
-
-
-ANSWERS = 1000
 
 
 def act_in_bulk(
@@ -192,6 +181,3 @@ def bulk_sentence(found: Bulk) -> str:
     done = f"{found.done} of {found.total} jobs, {found.refused} of them refused"
     trouble = f" The last batch failed: {found.trouble}" if found.trouble else ""
     return f"{found.action} {found.state}: {done}.{trouble}"
-
-
-IDS: Final = "[ID]…|-"

@@ -15,13 +15,13 @@ from uuid import UUID
 import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Counts, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import health
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
-from jobdeck.core.read.report_types import Clause, JobDetail, Page, Permissions, Snapshot
-from jobdeck.core.read.rows import Row, job_from, processing_from
+from jobdeck.core.read.report_types import Clause, Counts, JobDetail, Page, Permissions, Snapshot
+from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def page(
     }
 
     def read(rows: list[Row]) -> Page:
-        jobs = tuple(job_from(row) for row in rows[:limit])
+        jobs = jobs_from(rows[:limit])
         if len(rows) <= limit:
             return Page(jobs, None)
         last = rows[limit - 1]
@@ -195,7 +195,7 @@ def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
         ORDER BY r.id, r.left_with DESC
         """,
         {"ids": list(ids)},
-        read=lambda rows: tuple(map(job_from, rows)),
+        read=jobs_from,
     )
 
 

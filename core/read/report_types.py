@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.model import Status
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
     from jobdeck.core.model import (
         AuditEntry,
-        Counts,
         Health,
         Job,
         Processing,
@@ -37,6 +38,28 @@ def left_lying(run: WorkerRun) -> int:
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
     return max(run.due_before - run.claimed, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Jobs by status, each exact up to `LIMIT` and then `LIMIT + 1`, which stands for "more"."""
+
+    LIMIT = 10_000
+
+    pending: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    removed: int = 0
+
+    def of(self, status: Status | None) -> int:
+        """The count a status tab shows; None is the tab of all jobs in the queue."""
+        if status is None:
+            return self.pending + self.running + self.succeeded + self.failed + self.cancelled
+        if status is Status.SUCCEEDED:
+            return self.succeeded + self.removed
+        return int(getattr(self, status.value))
 
 
 @dataclass(frozen=True, slots=True)

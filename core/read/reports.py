@@ -29,16 +29,16 @@ from jobdeck.core.read.report_types import (
     TriggerCount,
     overdue_by,
 )
-from jobdeck.core.read.rows import Row, job_from
+from jobdeck.core.read.rows import Row, jobs_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.model import AuditEntry, Counts, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.model import AuditEntry, Health, Job, Processing, Worker, WorkerRun
     from jobdeck.core.plugins import Recipients
-    from jobdeck.core.read.report_types import Page
+    from jobdeck.core.read.report_types import Counts, Page
 
 Connection = psycopg.Connection[Any]
 
@@ -89,7 +89,7 @@ def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
             ORDER BY run_at LIMIT %(most)s
             """,
             {"most": SERIES_LISTED},
-            read=_jobs,
+            read=jobs_from,
         ),
         read=read,
     )
@@ -99,12 +99,8 @@ def _running() -> Query[tuple[Job, ...]]:
     return select(
         "SELECT * FROM job_list WHERE status = 'running' ORDER BY started_at, id LIMIT %(most)s",
         {"most": RUNNING_LISTED},
-        read=_jobs,
+        read=jobs_from,
     )
-
-
-def _jobs(rows: list[Row]) -> tuple[Job, ...]:
-    return tuple(map(job_from, rows))
 
 
 # Errors. A job stands where its newest failed run put it; jobs are looked up one by one, so that the planner has
@@ -185,7 +181,7 @@ def alike(task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: i
         ORDER BY j.status <> 'failed', n.run_token DESC LIMIT %(limit)s
         """,
         {"task_type": task_type, "fingerprint": fingerprint, "since": since, "limit": limit},
-        read=_jobs,
+        read=jobs_from,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Row = dict[str, Any]
 
@@ -23,6 +23,11 @@ def job_from(row: Mapping[str, Any]) -> Job:
     if values.get("last_outcome"):
         values["last_outcome"] = RunOutcome(values["last_outcome"])
     return Job(**values)
+
+
+def jobs_from(rows: Iterable[Mapping[str, Any]]) -> tuple[Job, ...]:
+    """Rows of `job_list` as jobs."""
+    return tuple(map(job_from, rows))
 
 
 def run_from(row: Mapping[str, Any]) -> Run:

@@ -12,7 +12,6 @@ from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckErro
 from jobdeck.core.model import (
     ActionResult,
     AuditEntry,
-    Counts,
     CycleResult,
     Health,
     Job,
@@ -25,6 +24,7 @@ from jobdeck.core.model import (
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
+    Counts,
     CronReport,
     Digest,
     ErrorGroup,

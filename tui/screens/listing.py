@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
 
-from jobdeck.core.model import SORTS, Counts, Status
+from jobdeck.core.model import SORTS, Status
+from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.format import one_line, plural

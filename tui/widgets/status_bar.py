@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import Counts, Finding, Health, Job, Processing, WorkerRun
+    from jobdeck.core.model import Finding, Health, Job, Processing, WorkerRun
+    from jobdeck.core.read.report_types import Counts
     from jobdeck.tui.backend.poller import Link
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Options

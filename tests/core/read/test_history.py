@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
+
 from jobdeck.core.model import NewJob, Status, Verdict
 from jobdeck.core.queue import operator, presence, service
 from jobdeck.core.read import jobs, reports
@@ -285,6 +287,7 @@ def test_a_cleanup_touches_only_the_stuck_jobs_that_were_named(conn: Connection)
     assert (job_row(conn, shown.id)["status"], job_row(conn, other.id)["status"]) == ("failed", "running")
 
 
+@pytest.mark.competition
 class TestRecipients:
     def test_a_job_that_wrote_to_nobody_has_none(self, conn: Connection) -> None:
         assert reports.recipients(conn, add(conn).id) is None

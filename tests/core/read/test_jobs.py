@@ -12,10 +12,11 @@ from uuid import UUID
 import pytest
 
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import SORTS, Counts, Filter, NewJob, RunOutcome, Status
+from jobdeck.core.model import SORTS, Filter, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.report_types import Counts
 from tests.support.queue import (
     ACTOR,
     WORKER,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobdeck.core.model import Counts, Finding, Health, Processing, Status, TypePause, Verdict
+from jobdeck.core.model import Finding, Health, Processing, Status, TypePause, Verdict
+from jobdeck.core.read.report_types import Counts
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed

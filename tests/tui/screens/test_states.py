@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from rich.cells import cell_len
 
-from jobdeck.core.model import Counts, Processing, Status
+from jobdeck.core.model import Processing, Status
+from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.format import fit, middle
 from jobdeck.tui.widgets.ink import Line
