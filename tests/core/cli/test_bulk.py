@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.cli import answers
-from jobdeck.core.cli.commands import actions
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, producer
 from jobdeck.core.read.filters import parse_filter
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (answers, actions):
-        monkeypatch.setattr(module, "MOST", 3)
+    monkeypatch.setattr(answers, "MOST", 3)
 
 
 def fill(conn: Connection, number: int = 5) -> list[UUID]:
