@@ -180,8 +180,12 @@ def work(stranger: Stranger, conn: Connection) -> None:
         until(lambda: status_of(conn, stranger.schema, job_id) == "succeeded")
     assert conn.execute("SELECT body, sent FROM messages").fetchall() == [("Welcome", True)]
     conn.execute("TRUNCATE messages")
-    report = json.loads(stranger.jobdeck("doctor", "--json"))
-    assert report["verdict"] == "ok", report["findings"]
+
+
+def complaints(stranger: Stranger) -> list[str]:
+    """What `doctor` warns of, beside the group roles, which an application of one account can do without."""
+    findings = json.loads(stranger.jobdeck("doctor", "--json"))["findings"]
+    return [found["evidence"] for found in findings if found["verdict"] != "ok" and found["signal"] != "roles"]
 
 
 def test_the_queue_in_a_schema_of_its_own(
@@ -194,12 +198,15 @@ def test_the_queue_in_a_schema_of_its_own(
     application.assert_untouched()
 
     work(stranger, admin)
+    assert complaints(stranger) == []
     application.assert_untouched()
 
+    stranger.enqueue()
+    admin.execute("TRUNCATE messages")
     environ = {**with_dashboard.environ(stranger.settings()), "TERM": "xterm-256color"}
     program = [str(with_dashboard.jobdeck)]
     with Terminal(program, environ=environ, cwd=folder, python=with_dashboard.python) as terminal:
-        terminal.wait_for("Send a letter")
+        terminal.wait_for("send_letter")
         terminal.send("q")
         assert terminal.wait_for_end() == 0
     application.assert_untouched()
@@ -221,6 +228,7 @@ def test_the_queue_in_public_beside_a_function_whose_name_begins_like_its_own(
         admin.execute("SET LOCAL ROLE board_reader")
         assert admin.execute("SELECT name FROM job_board_search('nor')").fetchall() == [("North",)]
     work(stranger, admin)
+    assert json.loads(stranger.jobdeck("doctor", "--json"))["verdict"] == "ok"
     application.assert_untouched()
     admin.execute("DROP OWNED BY board_reader")
     admin.execute("DROP ROLE board_reader")
@@ -242,6 +250,7 @@ def test_two_queues_in_two_schemas_of_one_database(
     waiting = second.enqueue()
     admin.execute("TRUNCATE messages")
     work(first, admin)
+    assert complaints(first) == complaints(second) == []
     assert status_of(admin, "mail", waiting) is None
     assert admin.execute("SELECT id::text, status::text FROM mail.job_queue").fetchall() == [(waiting, "pending")]
     application.assert_untouched()
