@@ -1,4 +1,5 @@
 -- jobdeck schema version 2
+-- serves programs from 0.2.0
 --
 -- The queue. Safe to run again: rows and columns stay. Runs in one transaction (psql --single-transaction) on
 -- Postgres 15 and later, and needs no extension.
@@ -56,11 +57,20 @@ begin
 end
 $$;
 
+-- One row per version of each component (the queue, and each plugin). Programs before 0.2.0 read only `version`.
+-- `jobdeck init` writes the other columns: the checksum of the SQL, the objects it made, the oldest program that works
+-- on them, and the migrations that were run.
 create table if not exists jobdeck_schema (
     version integer not null,
     installed_at timestamptz not null default now()
 );
-alter table jobdeck_schema add column if not exists component text not null default 'queue';
+alter table jobdeck_schema
+    add column if not exists component text not null default 'queue',
+    add column if not exists checksum text,
+    add column if not exists catalog jsonb,
+    add column if not exists serves_from text,
+    add column if not exists migrations integer[];
+create unique index if not exists jobdeck_schema_component on jobdeck_schema (component, version);
 
 create table if not exists job_queue (
     id uuid primary key default gen_random_uuid(),
@@ -469,9 +479,8 @@ begin
 end
 $$;
 
-drop function if exists job_queue_create(text, jsonb, timestamptz, integer, integer, text, text, uuid, integer, timestamptz, text);
 -- Enqueues one job, or answers with the one that already holds the dedupe key (`created` false).
-create function job_queue_create(
+create or replace function job_queue_create(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
     p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
@@ -1002,12 +1011,11 @@ begin
 end
 $$;
 
-drop function if exists job_queue_release_waiting(uuid[], uuid[], text);
 -- Jobs that waited for others: released where those succeeded, cancelled (and their own waiters with them)
 -- where those can no longer succeed. Returns the keys whose lines the caller has to advance: keys are locked
 -- after all rows, so that no two transactions wait for each other. Rows that somebody else holds are passed over
 -- for the same reason; the reaper comes by again.
-create function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
+create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
 set search_path from current
@@ -1067,12 +1075,17 @@ $$;
 
 drop function if exists job_queue_settle(
     text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
-drop type if exists job_queue_move;
-create type job_queue_move as (
-    id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz, retry_at timestamptz,
-    outcome text, started_at timestamptz, finished_at timestamptz, details jsonb, key text, cancelled_by text,
-    recorded text
-);
+do $$
+begin
+    if to_regtype('job_queue_move') is null then
+        create type job_queue_move as (
+            id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz,
+            retry_at timestamptz, outcome text, started_at timestamptz, finished_at timestamptz, details jsonb,
+            key text, cancelled_by text, recorded text
+        );
+    end if;
+end
+$$;
 
 -- Carries out the table of outcomes for runs whose token still holds: appends each to the history and moves
 -- its job on. `p_details` holds, per run and where present: output, checkpoint, delay, retry_after, retry_base,
@@ -1531,9 +1544,8 @@ begin
 end
 $$;
 
-drop function if exists job_queue_reap(text, double precision, double precision);
 -- One pass of the reaper, safe from every worker at once. Runs before a claim can need what it mends.
-create function job_queue_reap(
+create or replace function job_queue_reap(
     p_worker text, p_retry_base double precision, p_retry_cap double precision,
     out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
 )
@@ -2820,13 +2832,7 @@ begin
 end
 $$;
 
-do $$
-begin
-    if not exists (select from jobdeck_schema where component = 'queue' and version = 2) then
-        insert into jobdeck_schema (version) values (2);
-    end if;
-end
-$$;
+insert into jobdeck_schema (version) values (2) on conflict (component, version) do nothing;
 
 -- The installer says in this setting which prefix was asked for.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.postgres.database import EMBEDDED_LABEL, Database, use_schema
-from jobdeck.core.schema import install_schema, installed_version, schema_version
+from jobdeck.core.schema import install_schema, is_current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +64,8 @@ def open_database(
     with EmbeddedPostgres.open(settings.state_dir) as server:
         with server.connect() as connection:
             use_schema(connection, settings.database_schema)
-            if installed_version(connection) != schema_version():
-                install_schema(connection, schema=settings.database_schema)
+            if not is_current(connection):
+                install_schema(connection, schema=settings.database_schema, repair=True)
         with Database(
             server.url,
             application_name=application_name,

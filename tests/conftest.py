@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jobdeck.core.plugins import use_plugins
 from tests.support.examples import examples
 from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything, install_queue
@@ -84,6 +85,17 @@ def templates(postgres: PostgresServer) -> Callable[[bool], str]:
 def template_database(request: pytest.FixtureRequest, templates: Callable[[bool], str]) -> str:
     """The database that this test gets a copy of, by its folder or the marker `competition`."""
     return templates(_needs_the_competition(request.node))
+
+
+@pytest.fixture(autouse=True)
+def _plugins_of_the_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loads no plugin in a test whose database has the queue alone, nor in the processes that it starts."""
+    if _needs_the_competition(request.node):
+        yield
+        return
+    monkeypatch.setenv("JOBDECK_PLUGINS", "")
+    with use_plugins():
+        yield
 
 
 def _needs_the_competition(test: pytest.Item) -> bool:

@@ -52,6 +52,7 @@ COMMANDS: Final = {
     "audit": "status",
     "digest": "digest",
     "doctor": "doctor",
+    "drop": "init",
 }
 """Each command of the queue and its module in `jobdeck.core.cli.commands`."""
 

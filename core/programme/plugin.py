@@ -11,10 +11,16 @@ from jobdeck.core.programme.settings import CompetitionSettings
 SYNC: Final = "game_platform_sync"
 TOTALS: Final = "game_platform_totals_sweep"
 
+_SQL: Final = resources.files("jobdeck.core.programme") / "sql"
+
 plugin: Final = Plugin(
     name="competition",
     version=1,
     requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
+    sql_before=tuple(_SQL / f"{name}.sql" for name in ("adoption", "predecessor")),
+    sql=tuple(
+        _SQL / f"{name}.sql" for name in ("original", "tables", "outbox", "campaigns", "alerts", "events", "roles")
+    ),
     handlers=("jobdeck.core.handlers",),
     settings=CompetitionSettings,
     resources=lazy("jobdeck.core.programme.resources:resources"),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITE_ROOMS = ("core/queue/", "core/programme/")
 READ_ROOMS = ("core/read/",)
 SQL_ROOMS = WRITE_ROOMS + READ_ROOMS
-CONNECTION_ROOMS = ("core/postgres/", "core/schema.py")
+CONNECTION_ROOMS = ("core/postgres/", "core/schema/")
 EXECUTING = {"execute", "executemany", "copy", "stream"}
 SQL_SHAPE = re.compile(
     r"\b(select\s.*\bfrom\s|select\s+\w+\(|insert\s+into\s|update\s+\w+\s+set\s|delete\s+from\s|create\s+(table|index|or)\s"

@@ -177,6 +177,17 @@ class PostgresServer:
             )
         return name
 
+    def dump(self, name: str) -> str:
+        """The statements that make a database's schema, by pg_dump, without what differs from one run to the next."""
+        command: list[str | Path] = [self._binaries.folder / "pg_dump", "-s", "-d", self.url(name)]
+        made = run_tool([*command, "--restrict-key=x"], self._account)
+        if b"restrict-key" in made.stdout and made.returncode != 0:
+            made = run_tool(command, self._account)  # before 15.14 and its like
+        if made.returncode != 0:
+            raise RuntimeError(made.stdout.decode(errors="replace"))
+        lines = made.stdout.decode().splitlines()
+        return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
+
     def drop_database(self, name: str) -> None:
         """Drops a database, whoever is still connected to it."""
         with self.connect() as admin:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jobdeck.core.schema import install_schema, schema_text
+from jobdeck.core.schema import install_schema
+from jobdeck.core.schema.components import queue_component
 
 if TYPE_CHECKING:
     import psycopg
@@ -12,10 +13,9 @@ if TYPE_CHECKING:
 
 def install_queue(connection: psycopg.Connection[Any]) -> None:
     """Installs the queue alone into `public`."""
-    with connection.transaction():
-        connection.execute(schema_text())
+    install_schema(connection, components=(queue_component(),))
 
 
 def install_everything(connection: psycopg.Connection[Any]) -> None:
-    """Installs the queue and the competition into `public`."""
+    """Installs the queue and the loaded plugins into `public`, as `jobdeck init` does."""
     install_schema(connection)

@@ -28,7 +28,7 @@ WAY_OUT = {
 def test_another_schema_ends_the_dashboard_with_one_sentence_that_says_what_to_do(
     installed: int, conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
 ) -> None:
-    conn.execute("UPDATE jobdeck_schema SET version = %s WHERE version = %s", (installed, NEEDED))
+    conn.execute("UPDATE jobdeck_schema SET version = %s, serves_from = '999' WHERE version = %s", (installed, NEEDED))
     environ = {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": ""}
     with Terminal(JOBDECK, size=(100, 24), environ=environ) as terminal:
         assert terminal.wait_for_end() == 1

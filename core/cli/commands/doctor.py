@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
+    from jobdeck.core.schema import Examined
 
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)
@@ -102,7 +103,9 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     except SchemaMismatch as error:
         yield Finding("schema", Verdict.CRITICAL, str(error))
         return
-    yield Finding("schema", Verdict.OK, f"Version {schema.schema_version()}, as this program needs.")
+    examined = schema.examine(conn)
+    yield _version(examined, schema.schema_version())
+    yield _objects(examined)
     found = inspection.diagnose(conn, schema.declared_indexes())
     may = jobs.permissions().run(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
@@ -115,10 +118,43 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
         yield judge(found)
 
 
+def _version(examined: Examined, needed: int) -> Finding:
+    """The versions of the components, and what keeps them from being this program's."""
+    if examined.newer:
+        evidence = (
+            f"Version {examined.version}, newer than this program's {needed}, which works on it. Upgrade it soon."
+        )
+    elif examined.unloaded:
+        names = ", ".join(examined.unloaded)
+        evidence = (
+            f"The database holds {names}, whose plugin is not loaded: its jobs do not run here. "
+            f"pip install 'jobdeck[{names}]' brings it."
+        )
+    elif examined.unrecorded:
+        evidence = f"Version {examined.version} was not installed by `jobdeck init`. Run it, so that changes show."
+    elif examined.edited:
+        evidence = f"The SQL of {', '.join(examined.edited)} is not this program's. Run `jobdeck init`."
+    elif examined.waiting:
+        evidence = f"{'; '.join(examined.waiting)}. Run `jobdeck init` once every worker was replaced."
+    else:
+        return Finding("schema", Verdict.OK, f"Version {examined.version}, as this program needs.")
+    return Finding("schema", Verdict.WARNING, evidence)
+
+
+def _objects(examined: Examined) -> Finding:
+    if not examined.altered:
+        return Finding("objects", Verdict.OK, "All are as they were installed.")
+    named, more = examined.altered[:5], len(examined.altered) - 5
+    evidence = (
+        f"{'; '.join(named)}{f'; and {more} more' if more > 0 else ''}. `jobdeck init --dry-run` says what helps."
+    )
+    return Finding("objects", Verdict.CRITICAL, evidence)
+
+
 def _indexes(found: Diagnosis) -> Finding:
     if found.indexes_missing or found.indexes_broken:
         names = ", ".join([*found.indexes_missing, *(f"{name} (invalid)" for name in found.indexes_broken)])
-        evidence = f"Not usable: {names}. Run `jobdeck init`; drop an invalid index first."
+        evidence = f"Not usable: {names}. Run `jobdeck init`, which builds them."
         return Finding("indexes", Verdict.CRITICAL, evidence)
     return Finding("indexes", Verdict.OK, "All there and valid.")
 

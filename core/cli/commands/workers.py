@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.model import ClaimedJob, CycleResult
+    from jobdeck.core.postgres.database import Database
     from jobdeck.core.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with stop_signals() as stop, session.database(max_size=slots + CONNECTIONS_BESIDE_HANDLERS) as database:
         standing = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
+        _note_missing_plugins(database)
         stand(standing, stop, until_idle=drain)
         done = standing.status
     session.answer(
@@ -88,6 +90,16 @@ def stand(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: floa
     stop.wait(seconds)
     logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
     stop.in_order(worker.drain, worker.stop)
+
+
+def _note_missing_plugins(database: Database) -> None:
+    """Logs which components of the database have no plugin here, because their jobs will wait."""
+    from jobdeck.core.schema import holdings, not_loaded  # noqa: PLC0415 -- imported on first use
+
+    with database.connection() as conn:
+        missing = not_loaded(holdings(conn))
+    if missing:
+        logs.event(log, logging.WARNING, "plugins not loaded: their jobs wait", components=", ".join(missing))
 
 
 def _run_until_idle(worker: Worker, stop: Stop) -> None:

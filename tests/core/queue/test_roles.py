@@ -53,6 +53,8 @@ REDACTED = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "hidden"
 DAY = timedelta(days=1)
 DENIED = psycopg.errors.InsufficientPrivilege
 
+pytestmark = pytest.mark.competition
+
 
 def assert_names_nobody(*shown: object) -> None:
     """Nothing is shown of the secrets that the tests put into payloads, outputs, checkpoints and logs."""

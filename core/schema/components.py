@@ -1,0 +1,140 @@
+"""The parts a database's schema consists of: the queue, and one part for each plugin that is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Final, Protocol
+
+from jobdeck.core.errors import SchemaMismatch
+from jobdeck.core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.resources.abc import Traversable
+
+QUEUE: Final = "queue"
+_FIRST_LINE: Final = re.compile(r"-- jobdeck schema version (\d+)\s*\n")
+_SERVES: Final = re.compile(r"^-- serves programs from (\d+(?:\.\d+)*)\s*$", re.MULTILINE)
+_MIGRATION: Final = re.compile(r"(\d{3})_(before|after)_(\w+)\.sql")
+
+
+class Component(Protocol):
+    """What the installer needs of a part; a plugin has the same attributes."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `jobdeck_schema`."""
+
+    @property
+    def version(self) -> int:
+        """The version of its SQL, raised with every change."""
+
+    @property
+    def sql_before(self) -> Sequence[Traversable]:
+        """Files that run before `schema.sql`."""
+
+    @property
+    def sql(self) -> Sequence[Traversable]:
+        """Files that run after those of the components before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component without a plugin."""
+
+    name: str
+    version: int
+    sql_before: tuple[Traversable, ...] = ()
+    sql: tuple[Traversable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Migration:
+    """A step that runs once, on a database that has an earlier version; `after` waits for the last old worker."""
+
+    number: int
+    name: str
+    after: bool
+    text: str
+
+
+def schema_text() -> str:
+    """The text of `schema.sql`.
+
+    Raises:
+        SchemaMismatch: when the installation lacks it.
+    """
+    place = resources.files("jobdeck.core") / "schema.sql"
+    if place.is_file():
+        return place.read_text(encoding="utf-8")
+    raise SchemaMismatch("This installation of Jobdeck lacks its schema.sql. Install Jobdeck again.")
+
+
+def schema_version() -> int:
+    """The version of the queue's schema that this program needs, from the first line of `schema.sql`.
+
+    Raises:
+        SchemaMismatch: when the file does not begin with it.
+    """
+    match = _FIRST_LINE.match(schema_text())
+    if match is None:
+        raise SchemaMismatch("The schema.sql of this installation names no version. Install Jobdeck again.")
+    return int(match.group(1))
+
+
+def queue_component() -> Component:
+    """The queue itself."""
+    return Part(QUEUE, schema_version(), sql=(resources.files("jobdeck.core") / "schema.sql",))
+
+
+def known_components() -> tuple[Component, ...]:
+    """The queue and the loaded plugins that have SQL, in the order in which they are installed."""
+    return (queue_component(), *(plugin for plugin in load_plugins() if plugin.sql_before or plugin.sql))
+
+
+def text_of(component: Component) -> str:
+    """All SQL of a component, in the order in which it runs."""
+    return "\n".join(file.read_text(encoding="utf-8") for file in (*component.sql_before, *component.sql))
+
+
+def checksum(component: Component) -> str:
+    """The SHA-256 of a component's SQL."""
+    return hashlib.sha256(text_of(component).encode()).hexdigest()
+
+
+def serves_from(component: Component) -> str:
+    """The oldest program that works on this schema: its line "-- serves programs from …", else this program."""
+    found = _SERVES.search(text_of(component))
+    return found.group(1) if found else program_version()
+
+
+@cache
+def program_version() -> str:
+    """The version of the installed package; "0" for a copy of the source that was never installed."""
+    try:
+        return metadata.version("jobdeck")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a package version, to be compared: (0, 2, 0) of "0.2.0rc1"."""
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, numbers.group().split("."))) if numbers else ()
+
+
+def migrations(component: Component) -> tuple[Migration, ...]:
+    """The migrations of a component by number. Plugins have none: their `sql_before` runs at each installation."""
+    if component.name != QUEUE:
+        return ()
+    found = []
+    for file in (resources.files("jobdeck.core") / "schema" / "migrations").iterdir():
+        match = _MIGRATION.fullmatch(file.name)
+        if match is not None:
+            number, phase, name = match.groups()
+            found.append(Migration(int(number), name, phase == "after", file.read_text(encoding="utf-8")))
+    return tuple(sorted(found))

@@ -1,0 +1,256 @@
+"""Installs and upgrades the schema: one transaction, then the indexes of large tables."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.postgres.refusals import REFUSED
+from jobdeck.core.redact import clean
+from jobdeck.core.schema.catalog import declared, take
+from jobdeck.core.schema.components import (
+    QUEUE,
+    checksum,
+    known_components,
+    migrations,
+    queue_component,
+    release,
+    serves_from,
+)
+from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, plan_installation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jobdeck.core.schema.catalog import Index
+    from jobdeck.core.schema.components import Component
+
+LOCK: Final = 6_221_017_304
+"""The advisory lock that keeps two installations apart; any number that nothing else uses."""
+
+LOCK_SECONDS: Final = 10
+INDEX_LOCK_SECONDS: Final = 60
+
+
+def install_schema(
+    conn: psycopg.Connection[Any],
+    *,
+    schema: str = "public",
+    roles: bool = False,
+    roles_prefix: str | None = None,
+    repair: bool = False,
+    components: Sequence[Component] | None = None,
+    large_bytes: int = LARGE_BYTES,
+) -> int:
+    """Installs or upgrades the schema and returns the version of the queue. Safe to repeat.
+
+    Args:
+        conn: an autocommit connection whose role may create tables and functions.
+        schema: the schema that it is installed into, created where it is missing.
+        roles: whether to create the group roles as well, which needs the right to create roles.
+        roles_prefix: what the names of the group roles begin with; None keeps what was said last, at first `job_`.
+        repair: whether to overwrite functions, views, triggers and indexes that were altered by hand.
+        components: what to install; None for the queue and the loaded plugins.
+        large_bytes: from which size of its table on an index is built after the transaction.
+
+    Raises:
+        SchemaMismatch: when the database's schema is newer than this program.
+        Refused: when a long transaction holds the queue's tables for more than ten seconds, the role may not install
+            it, the schema holds tables of these names that are somebody else's, an object was altered by hand, or a
+            component's plugin is not loaded. Nothing was changed then.
+    """
+    wanted = known_components() if components is None else tuple(components)
+    with _refusals(conn):
+        with conn.transaction():
+            conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            _use_schema(conn, schema)
+            conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
+            _refuse_while_an_index_is_built(conn, schema)
+            plan = plan_installation(conn, wanted, schema=schema, repair=repair, large_bytes=large_bytes)
+            _lock_tables(conn, schema, wanted)
+            later = _run(conn, wanted, plan, schema, large_bytes)
+            _record(conn, wanted, plan, schema)
+            if roles:
+                conn.execute("SELECT job_make_roles()")
+            conn.execute("SELECT job_grant_roles()")
+        if later:
+            _build(conn, schema, later)
+            with conn.transaction():
+                _use_schema(conn, schema)
+                _record(conn, wanted, plan, schema)
+    return next(component.version for component in wanted if component.name == QUEUE)
+
+
+def schema_of(conn: psycopg.Connection[Any]) -> str:
+    """The schema that the connection works in, by its search path.
+
+    Raises:
+        Refused: when the search path names none that exists.
+    """
+    row = conn.execute("SELECT current_schema()").fetchone()
+    if row is None or row[0] is None:
+        raise Refused("The search path of this connection names no schema that exists. Create it, then try again.")
+    return str(row[0])
+
+
+def _use_schema(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Has the rest of the transaction work in a schema, which is created where it is missing."""
+    name = sql.Identifier(schema)
+    if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+    conn.execute(sql.SQL("SET LOCAL search_path = {}, pg_temp").format(name))
+
+
+def _lock_tables(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> None:
+    """Locks tables and views all at once, and lets go of them when that takes longer than a moment.
+
+    A worker locks them in another order. Whoever waits for longer than `deadlock_timeout` (1 s) may be ended by the
+    server, and that must not be a worker.
+    """
+    names = sorted({relation for component in components for relation in declared(component).relations})
+    rows = conn.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relname = ANY (%s) "
+        "AND relkind IN ('r', 'p', 'v') AND pg_has_role(relowner, 'usage') ORDER BY relname",
+        [schema, names],
+    ).fetchall()
+    tables = sql.SQL(", ").join(sql.Identifier(schema, name) for (name,) in rows)
+    until = time.monotonic() + LOCK_SECONDS
+    while rows:
+        try:
+            with conn.transaction():
+                conn.execute("SET LOCAL lock_timeout = '500ms'")
+                conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
+            break
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > until:
+                raise
+    conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
+
+
+def _run(
+    conn: psycopg.Connection[Any], components: Sequence[Component], plan: Plan, schema: str, large_bytes: int
+) -> tuple[Index, ...]:
+    """Runs all SQL but for the indexes of large tables, which it returns."""
+    for step in plan.steps:
+        if not step.after:
+            conn.execute(step.text)
+    altered = [key.removeprefix("index ") for key in plan.overwritten if key.startswith("index ")]
+    for name in (*(index.name for index in plan.unusable), *altered):
+        conn.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(schema, name)))
+    later = large_indexes(conn, schema, components, large_bytes)
+    files = [file for component in components for file in component.sql_before]
+    files += [file for component in components for file in component.sql]
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        for index in later:
+            text = text.replace(index.statement, "")
+        conn.execute(text)
+    if not outdated_workers(conn):
+        for step in plan.steps:
+            if step.after:
+                conn.execute(step.text)
+    return later
+
+
+def outdated_workers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
+    """The running workers that are too old for this schema. Migrations of the phase "after" wait for their end."""
+    oldest = release(serves_from(queue_component()))
+    rows = conn.execute(
+        "SELECT id, version FROM job_workers WHERE heartbeat_at > clock_timestamp() - interval '2 minutes' ORDER BY id"
+    ).fetchall()
+    return tuple(worker for worker, version in rows if release(version) < oldest)
+
+
+def _record(conn: psycopg.Connection[Any], components: Sequence[Component], plan: Plan, schema: str) -> None:
+    waiting = {step.number for step in plan.steps if step.after} if outdated_workers(conn) else set()
+    for component in components:
+        record = take(conn, schema, component, plan.adopted[component.name])
+        conn.execute(
+            """
+            INSERT INTO jobdeck_schema (component, version, checksum, catalog, serves_from, migrations)
+            VALUES (%s, %s, %s, %s, %s, %s)
+            ON CONFLICT (component, version) DO UPDATE SET checksum = excluded.checksum, catalog = excluded.catalog,
+                serves_from = excluded.serves_from, migrations = excluded.migrations
+            """,
+            [
+                component.name,
+                component.version,
+                checksum(component),
+                Jsonb(record.stored()),
+                serves_from(component),
+                [step.number for step in migrations(component) if step.number not in waiting],
+            ],
+        )
+
+
+def _build(conn: psycopg.Connection[Any], schema: str, later: Sequence[Index]) -> None:
+    """Builds indexes while the queue goes on. An interrupted one is left invalid, and the next installation drops it.
+
+    Raises:
+        Refused: when an old transaction keeps one from being built.
+    """
+    before = conn.execute("SELECT current_setting('lock_timeout'), current_setting('search_path')").fetchone()
+    settings = "SELECT set_config('lock_timeout', %s, false), set_config('search_path', %s, false)"
+    conn.execute(settings, [f"{INDEX_LOCK_SECONDS}s", sql.Identifier(schema).as_string()])
+    try:
+        for index in later:
+            statement = index.statement.replace("create index if", "create index concurrently if", 1)
+            try:
+                conn.execute(statement)
+            except psycopg.errors.LockNotAvailable as error:
+                raise Refused(
+                    f"The schema is installed, but its index {index.name} was not built: another session's "
+                    f"transaction has been open for a minute. `jobdeck doctor` names it; once it has ended, run "
+                    f"`jobdeck init` again."
+                ) from error
+    finally:
+        conn.execute(settings, before)
+
+
+def _refuse_while_an_index_is_built(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Another installation may be at its indexes. Each would wait for the other."""
+    row = conn.execute(
+        """
+        SELECT c.relname FROM pg_stat_progress_create_index AS p JOIN pg_class AS c ON c.oid = p.relid
+        WHERE p.datname = current_database() AND p.pid <> pg_backend_pid()
+            AND c.relnamespace = to_regnamespace(quote_ident(%s)) LIMIT 1
+        """,
+        [schema],
+    ).fetchone()
+    if row is not None:
+        raise Refused(
+            f"The schema was not installed: another session is building an index of the table {clean(row[0])}. "
+            f"Run `jobdeck init` again once it has ended."
+        )
+
+
+@contextmanager
+def _refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Says in a sentence why the server ended the installation."""
+    try:
+        yield
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        raise Refused(
+            "The schema was not installed: another session has held the queue's tables for ten seconds. "
+            "`jobdeck doctor` names the oldest transaction; try again once it has ended."
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(
+            f"The schema was not installed, because the role {conn.info.user} may not do it "
+            f"({error.diag.message_primary}). Connect as the owner of the database."
+        ) from error
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == REFUSED:
+            raise Refused(f"Nothing was installed. {clean(str(error.diag.message_primary))}") from error
+        if not isinstance(error, psycopg.ProgrammingError):
+            raise
+        raise Refused(
+            f"The schema was not installed and nothing was changed, because something in the database is in its way: "
+            f"{clean(str(error.diag.message_primary or error))}. Rename or repair it, then run `jobdeck init` again."
+        ) from error

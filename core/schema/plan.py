@@ -1,0 +1,173 @@
+"""What an installation would do to a database, found out from its catalog alone, and why it must not be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.redact import clean
+from jobdeck.core.schema.catalog import Index, compare, declared, indexes, invalid_indexes, present_tables
+from jobdeck.core.schema.components import QUEUE, Migration, migrations
+from jobdeck.core.schema.versions import Holdings, database_at, holdings, not_loaded, records, refuse_newer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+    from jobdeck.core.schema.catalog import Record
+    from jobdeck.core.schema.components import Component
+
+LARGE_BYTES: Final = 16 * 1024**2
+"""From this size of its table on, an index is built while the queue goes on; a smaller one takes milliseconds."""
+
+_REPLACEABLE: Final = ("function", "view", "trigger", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`later` are the indexes to be built after the transaction, `unusable` those to be dropped and built again.
+
+    `restored` are objects that are missing and will be made again, `overwritten` those that were altered. `adopted`
+    has, for each component, the tables that were there before its first installation.
+    """
+
+    before: Holdings
+    adopted: Mapping[str, tuple[str, ...]]
+    steps: tuple[Migration, ...]
+    later: tuple[Index, ...]
+    unusable: tuple[Index, ...]
+    restored: tuple[str, ...]
+    overwritten: tuple[str, ...]
+
+
+def plan_installation(
+    conn: psycopg.Connection[Any],
+    components: Sequence[Component],
+    *,
+    schema: str,
+    repair: bool = False,
+    large_bytes: int = LARGE_BYTES,
+) -> Plan:
+    """Looks at the database and changes nothing.
+
+    Raises:
+        SchemaMismatch: when a component is newer than this program.
+        Refused: when the database holds a component whose plugin is not loaded, or an object was altered by hand and
+            `repair` is not asked for or cannot put it back.
+    """
+    held = holdings(conn)
+    refuse_newer(conn, held, components, serving=False)
+    _refuse_unloaded(conn, held)
+    kept = records(conn) if held.components else {}
+    restored, overwritten = _alterations(conn, schema, kept, repair=repair)
+    all_indexes = [index for component in components for index in indexes(component)]
+    unusable = set(invalid_indexes(conn, schema, [index.name for index in all_indexes]))
+    return Plan(
+        before=held,
+        adopted={component.name: _adopted(conn, schema, held, kept, component) for component in components},
+        steps=_steps(held, components),
+        later=large_indexes(conn, schema, components, large_bytes),
+        unusable=tuple(index for index in all_indexes if index.name in unusable),
+        restored=restored,
+        overwritten=overwritten,
+    )
+
+
+def _refuse_unloaded(conn: psycopg.Connection[Any], held: Holdings) -> None:
+    unloaded = not_loaded(held)
+    if unloaded:
+        name = clean(unloaded[0])
+        raise Refused(
+            f"{database_at(conn)} holds the component {name}, whose plugin is not loaded here. Nothing was changed. "
+            f"Install it (pip install 'jobdeck[{name}]') and name it in JOBDECK_PLUGINS if that is set."
+        )
+
+
+def _alterations(
+    conn: psycopg.Connection[Any], schema: str, kept: Mapping[str, Record], *, repair: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The objects that are missing, and those that were altered and will be overwritten."""
+    restored: list[str] = []
+    overwritten: list[str] = []
+    for record in kept.values():
+        found = compare(conn, schema, record)
+        for key, (was, now) in found.changed.items():
+            if key.startswith(_REPLACEABLE) and repair:
+                overwritten.append(key)
+            else:
+                raise Refused(_altered(conn, key, was, now))
+        for key in found.missing:
+            if not key.startswith((*_REPLACEABLE, "sequence", "type")) and not _gone_with_its_table(key, found.missing):
+                raise Refused(_lost(conn, key, record.objects[key]))
+            restored.append(key)
+    return tuple(restored), tuple(overwritten)
+
+
+def _gone_with_its_table(key: str, missing: Sequence[str]) -> bool:
+    kind, _, name = key.partition(" ")
+    return kind == "table" or f"table {name.partition('.')[0]}" in missing
+
+
+def _altered(conn: psycopg.Connection[Any], key: str, was: str, now: str) -> str:
+    way_out = "`jobdeck init --repair` puts the installed one back"
+    if not key.startswith(_REPLACEABLE):
+        way_out = "put it back by ALTER TABLE, then run `jobdeck init` again"
+    quoted = "" if was.startswith("md5 ") or now.startswith("md5 ") else f": it was ({was}) and is ({now})"
+    return (
+        f"{database_at(conn)}: the {clean(key)} differs from what Jobdeck installed{clean(quoted)}. "
+        f"Nothing was changed; {way_out}."
+    )
+
+
+def _lost(conn: psycopg.Connection[Any], key: str, was: str) -> str:
+    return (
+        f"{database_at(conn)}: the {clean(key)} that Jobdeck installed is gone; it was ({clean(was)}). "
+        f"Nothing was changed; add it by ALTER TABLE, then run `jobdeck init` again."
+    )
+
+
+def _adopted(
+    conn: psycopg.Connection[Any], schema: str, held: Holdings, kept: Mapping[str, Record], component: Component
+) -> tuple[str, ...]:
+    """A plugin's tables in a database of 0.1.0 count as adopted: nothing says who made them."""
+    if component.name in kept:
+        return kept[component.name].adopted
+    if component.name == QUEUE and held.begun:
+        return ()
+    return present_tables(conn, schema, declared(component).tables)
+
+
+def _steps(held: Holdings, components: Sequence[Component]) -> tuple[Migration, ...]:
+    """The migrations that a database of an earlier version has not seen."""
+    found: list[Migration] = []
+    for component in components:
+        installed = held.components.get(component.name)
+        if installed is None and not (component.name == QUEUE and held.begun):
+            continue
+        done = installed.migrations if installed else ()
+        found.extend(step for step in migrations(component) if step.number not in done)
+    return tuple(found)
+
+
+def large_indexes(
+    conn: psycopg.Connection[Any], schema: str, components: Sequence[Component], large_bytes: int
+) -> tuple[Index, ...]:
+    """The indexes that are missing or not usable and whose table is large.
+
+    A unique one is not among them: functions rely on it from the moment they are installed.
+    """
+    wanted = [index for component in components for index in indexes(component) if not index.unique]
+    rows = conn.execute(
+        """
+        SELECT c.relname, c.relkind = 'i' AND x.indisvalid AND x.indisready,
+            CASE WHEN c.relkind IN ('r', 'p') THEN pg_relation_size(c.oid) END
+        FROM pg_class AS c LEFT JOIN pg_index AS x ON x.indexrelid = c.oid
+        WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND c.relname = ANY (%s)
+        """,
+        [schema, [*(index.name for index in wanted), *(index.table for index in wanted)]],
+    ).fetchall()
+    usable = {name for name, valid, _ in rows if valid}
+    sizes = {name: size for name, _, size in rows if size}
+    return tuple(index for index in wanted if index.name not in usable and sizes.get(index.table, -1) >= large_bytes)

@@ -1,0 +1,174 @@
+"""Compares the versions of the schema in a database with those that this program needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobdeck.core.errors import SchemaMismatch
+from jobdeck.core.postgres.address import Address
+from jobdeck.core.redact import clean
+from jobdeck.core.schema.catalog import Record
+from jobdeck.core.schema.components import (
+    QUEUE,
+    checksum,
+    known_components,
+    program_version,
+    release,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+    from jobdeck.core.schema.components import Component
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A component as the database holds it.
+
+    `serves_from` is the oldest program that works on it. It and `checksum` are None when a program before 0.2.0 or
+    psql installed it. `migrations` are the numbers of those that were run or were not needed.
+    """
+
+    component: str
+    version: int
+    checksum: str | None = None
+    serves_from: str | None = None
+    migrations: tuple[int, ...] = ()
+
+    @property
+    def serves_this_program(self) -> bool:
+        """Whether a program that was made for an earlier version still works on it."""
+        return self.serves_from is not None and release(self.serves_from) <= release(program_version())
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What `jobdeck_schema` says; `begun` when the table is there, even if it says nothing of the queue."""
+
+    begun: bool
+    components: Mapping[str, Installed]
+
+    @property
+    def queue(self) -> Installed | None:
+        """The queue itself; None when it was never installed, or not to the end."""
+        return self.components.get(QUEUE)
+
+
+def holdings(conn: psycopg.Connection[Any]) -> Holdings:
+    """Reads the newest version of each component in the connection's schema. Early tables lack some columns."""
+    there = conn.execute(
+        "SELECT to_regclass(quote_ident(current_schema()) || '.jobdeck_schema') IS NOT NULL"
+    ).fetchone()
+    if there is None or not there[0]:
+        return Holdings(False, {})
+    rows = conn.execute("SELECT to_jsonb(s) - 'catalog' FROM jobdeck_schema AS s ORDER BY s.version").fetchall()
+    found = [
+        Installed(
+            row.get("component", QUEUE),
+            row["version"],
+            row.get("checksum"),
+            row.get("serves_from"),
+            tuple(row.get("migrations") or ()),
+        )
+        for (row,) in rows
+    ]
+    return Holdings(True, {installed.component: installed for installed in found})
+
+
+def records(conn: psycopg.Connection[Any]) -> dict[str, Record]:
+    """The objects of each component as they were last installed; a component that psql installed has no record."""
+    rows = conn.execute(
+        "SELECT to_jsonb(s) ->> 'component', to_jsonb(s) -> 'catalog' FROM jobdeck_schema AS s ORDER BY s.version"
+    ).fetchall()
+    return {component: Record.read(catalog) for component, catalog in rows if catalog}
+
+
+def installed_version(conn: psycopg.Connection[Any]) -> int | None:
+    """The version of the queue's schema in the database; None when it holds none."""
+    queue = holdings(conn).queue
+    return None if queue is None else queue.version
+
+
+def check_schema(conn: psycopg.Connection[Any], components: Sequence[Component] | None = None) -> None:
+    """Returns when this program works on the database's schema.
+
+    Raises:
+        SchemaMismatch: when it is missing, older, or newer and serves this program no more; with the way out.
+    """
+    held = holdings(conn)
+    refuse_newer(conn, held, components)
+    for component in known_components() if components is None else components:
+        installed = held.components.get(component.name)
+        if installed is None:
+            raise SchemaMismatch(_missing(conn, held, component))
+        if installed.version < component.version:
+            raise SchemaMismatch(
+                f"{database_at(conn)} has {_version(installed)}, and this program needs {component.version}. "
+                f"Run `jobdeck init` to upgrade it."
+            )
+
+
+def refuse_newer(
+    conn: psycopg.Connection[Any],
+    held: Holdings,
+    components: Sequence[Component] | None = None,
+    *,
+    serving: bool = True,
+) -> None:
+    """Returns when no component is newer than this program, or `serving` and those that are still serve it.
+
+    Raises:
+        SchemaMismatch: otherwise.
+    """
+    for component in known_components() if components is None else components:
+        installed = held.components.get(component.name)
+        if installed is None or installed.version <= component.version:
+            continue
+        if not (serving and installed.serves_this_program):
+            raise SchemaMismatch(
+                f"{database_at(conn)} has {_version(installed)}, newer than this program's {component.version}. "
+                f"Upgrade Jobdeck on this machine."
+            )
+
+
+def is_current(conn: psycopg.Connection[Any]) -> bool:
+    """Whether an installation would change nothing: each component was installed from this very SQL, or a newer one."""
+    held = holdings(conn).components
+    for component in known_components():
+        installed = held.get(component.name)
+        if installed is None or installed.version < component.version:
+            return False
+        if installed.version == component.version and installed.checksum != checksum(component):
+            return False
+    return True
+
+
+def not_loaded(held: Holdings) -> tuple[str, ...]:
+    """The components that the database holds and whose plugins are not loaded."""
+    return tuple(sorted(held.components.keys() - {component.name for component in known_components()} - {QUEUE}))
+
+
+def database_at(conn: psycopg.Connection[Any]) -> str:
+    """The start of a sentence, with the database's address: a program may have been pointed at the wrong one."""
+    return f"The database at {clean(Address.parse(conn.info.dsn).label)}"
+
+
+def _version(installed: Installed) -> str:
+    if installed.component == QUEUE:
+        return f"schema version {installed.version}"
+    return f"version {installed.version} of the component {clean(installed.component)}"
+
+
+def _missing(conn: psycopg.Connection[Any], held: Holdings, component: Component) -> str:
+    if component.name != QUEUE and held.queue is not None:
+        return f"{database_at(conn)} lacks the component {component.name}. Run `jobdeck init` to install it."
+    if held.begun:
+        return (
+            f"{database_at(conn)} holds a part of a Jobdeck schema: the table jobdeck_schema names no version. "
+            f"Run `jobdeck init` to complete it."
+        )
+    return f"{database_at(conn)} holds no Jobdeck schema. Run `jobdeck init` to install it."

@@ -1,0 +1,124 @@
+"""`init`, `drop`, and what `doctor` says of the schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from jobdeck.core.schema import components, schema_version
+from tests.core.cli.support import everything
+from tests.support.catalog import catalog
+from tests.support.queue import add
+from tests.upgrade.earlier import schema
+
+if TYPE_CHECKING:
+    from tests.core.cli.support import Jobdeck
+
+NEEDED = schema_version()
+LOCKS = """
+SELECT DISTINCT l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+WHERE l.pid = pg_backend_pid() AND c.relnamespace = 'public'::regnamespace
+"""
+
+
+def finding(jobdeck: Jobdeck, signal: str) -> tuple[str, str]:
+    """The verdict and the evidence of one signal."""
+    found = {entry["signal"]: entry for entry in jobdeck("doctor", "--json").data["findings"]}
+    return found[signal]["verdict"], found[signal]["evidence"]
+
+
+def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(jobdeck: Jobdeck, empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+        with conn.transaction():
+            conn.execute(schema("0.1.0"))
+        before = catalog(conn), everything(conn)
+        said = jobdeck("init", "--dry-run", "--database-url", empty_database_url).out
+        assert f"would be at version {NEEDED} (it was version 1)" in said
+        assert "Migrations to run: 001 series_index, 002 changed_results" in said
+        assert (catalog(conn), everything(conn)) == before
+        done = jobdeck("init", "--database-url", empty_database_url).out
+        assert f"is at version {NEEDED} (it was version 1)" in done
+        assert "Migrations run: 001 series_index, 002 changed_results" in done
+
+
+def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+) -> None:
+    with conn.transaction():
+        add(conn)
+        assert jobdeck("init", "--dry-run").code == 0
+    with psycopg.connect(database_url) as own:
+        from jobdeck.core.schema import known_components, plan_installation  # noqa: PLC0415 -- with its own connection
+
+        plan_installation(own, known_components(), schema="public")
+        assert own.execute(LOCKS).fetchall() in ([], [("AccessShareLock",)])
+
+
+def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("ALTER FUNCTION job_queue_prune() COST 7")
+    for arguments in ((), ("--dry-run",)):
+        jobdeck("init", *arguments).refused(1, "function job_queue_prune()", "Nothing was changed", "--repair")
+    said = jobdeck("init", "--dry-run", "--repair").out
+    assert "Altered objects to overwrite: function job_queue_prune()" in said
+    assert jobdeck("init", "--repair").code == 0
+    assert finding(jobdeck, "objects")[0] == "ok"
+
+
+def test_doctor_names_the_objects_that_were_altered(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("DROP INDEX job_queue_held")
+    conn.execute("CREATE INDEX job_queue_held ON job_queue (id)")
+    assert jobdeck("doctor").code == 4
+    verdict, evidence = finding(jobdeck, "objects")
+    assert verdict == "critical"
+    assert "index job_queue_held differs" in evidence
+
+
+def test_doctor_says_that_a_newer_schema_serves_this_program(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    conn.execute(
+        "INSERT INTO jobdeck_schema (version, serves_from) VALUES (%s, %s)",
+        [NEEDED + 1, components.program_version()],
+    )
+    assert jobdeck("jobs").code == 0
+    verdict, evidence = finding(jobdeck, "schema")
+    assert verdict == "warning"
+    assert f"newer than this program's {NEEDED}" in evidence
+    jobdeck("init").refused(1, "newer", "Upgrade Jobdeck")
+
+
+def test_doctor_names_a_component_without_its_plugin_and_init_its_extra(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
+    assert jobdeck("jobs").code == 0
+    verdict, evidence = finding(jobdeck, "schema")
+    assert verdict == "warning"
+    assert "raffle" in evidence
+    jobdeck("init").refused(1, "pip install 'jobdeck[raffle]'", "Nothing was changed")
+
+
+def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    add(conn)
+    conn.execute("CREATE TABLE job_board (id int)")
+    said = jobdeck("drop").out
+    assert "table job_queue, 1 row\n" in said
+    assert "table job_runs, 0 rows\n" in said
+    assert "Nothing was removed" in said
+    assert "job_board" not in said
+    assert jobdeck("jobs").code == 0
+    assert jobdeck("drop", "--yes", "--json").data["dropped"] is True
+    jobdeck("jobs").refused(1, "jobdeck init")
+    left = conn.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace").fetchall()
+    assert left == [("job_board",)]
+    jobdeck("drop").refused(1, "nothing to remove")
+
+
+def test_a_worker_begins_its_log_with_the_components_that_have_no_plugin_here(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute("INSERT INTO jobdeck_schema (component, version) VALUES ('raffle', 1)")
+    ran = jobdeck("worker", "--drain")
+    assert ran.code == 0
+    assert "components=raffle" in ran.err.splitlines()[0]

@@ -1,0 +1,65 @@
+"""Migrations: each once, and those of the phase "after" when no worker of before is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.schema import components, examine, install_schema
+from jobdeck.core.schema.components import Migration
+
+if TYPE_CHECKING:
+    from jobdeck.core.schema.components import Component
+    from tests.support.queue import Connection
+
+BEFORE = Migration(901, "count", False, "insert into steps values ('before')")
+AFTER = Migration(902, "tidy", True, "insert into steps values ('after')")
+
+
+@pytest.fixture
+def stepped(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """An installed schema for which there are two new migrations."""
+    conn.execute("CREATE TABLE steps (name text)")
+    known = components.migrations(components.queue_component())
+
+    def of(component: Component) -> tuple[Migration, ...]:
+        return (*known, BEFORE, AFTER) if component.name == "queue" else ()
+
+    for module in ("plan", "install", "examination"):
+        monkeypatch.setattr(f"jobdeck.core.schema.{module}.migrations", of)
+    return conn
+
+
+def steps(conn: Connection) -> list[str]:
+    return [name for (name,) in conn.execute("SELECT name FROM steps").fetchall()]
+
+
+def test_each_migration_is_run_once(stepped: Connection) -> None:
+    for _ in range(2):
+        install_schema(stepped)
+    assert steps(stepped) == ["before", "after"]
+
+
+def test_one_of_the_phase_after_waits_for_the_last_worker_of_before(stepped: Connection) -> None:
+    stepped.execute("SELECT job_worker_report('old one', 'host', 1, 'worker', '0.0.9', 4, '{a}', 1)")
+    install_schema(stepped)
+    assert steps(stepped) == ["before"]
+    assert examine(stepped).waiting == ("902 tidy waits for old one",)
+    stepped.execute("DELETE FROM job_workers")
+    install_schema(stepped)
+    assert steps(stepped) == ["before", "after"]
+    assert examine(stepped).waiting == ()
+
+
+def test_a_fresh_installation_needs_none(stepped: Connection, empty_database_url: str) -> None:
+    import psycopg  # noqa: PLC0415 -- one use
+
+    with psycopg.connect(empty_database_url, autocommit=True) as fresh:
+        install_schema(fresh)
+        assert examine(fresh).waiting == ()
+
+
+def test_files_are_numbered_without_gaps() -> None:
+    numbers = [step.number for step in components.migrations(components.queue_component())]
+    assert numbers == list(range(1, len(numbers) + 1))
