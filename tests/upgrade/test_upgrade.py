@@ -1,0 +1,88 @@
+"""Every earlier schema becomes what a fresh installation makes, with its rows, while a worker of before goes on."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from jobdeck.core.queue import operator
+from jobdeck.core.schema import check_schema, examine, install_schema
+from tests.support import queue
+from tests.upgrade.earlier import VERSIONS, RunningWorker, all_rows, create, fill, finish, lost_rows, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.postgres import PostgresServer
+    from tests.support.queue import Connection
+
+JOBS = 200
+
+
+@pytest.fixture(params=VERSIONS)
+def earlier(request: pytest.FixtureRequest, empty_database_url: str) -> Iterator[Connection]:
+    """A database of an earlier version."""
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute(schema(request.param))
+        yield connection
+
+
+def test_an_upgraded_database_is_dumped_as_a_fresh_one_and_has_kept_its_rows(
+    earlier: Connection, postgres: PostgresServer
+) -> None:
+    jobs = fill(earlier)
+    before = all_rows(earlier)
+    install_schema(earlier)
+    check_schema(earlier)
+    assert list(lost_rows(before, all_rows(earlier))) == []
+    assert len({str(job) for job in jobs.values()}) == 15
+    name = postgres.create_database()
+    with postgres.connect(name) as fresh:
+        install_schema(fresh)
+    expected, found = (postgres.dump(database).splitlines() for database in (name, earlier.info.dbname))
+    postgres.drop_database(name)
+    assert list(difflib.unified_diff(expected, found, "fresh", "upgraded", lineterm="", n=2)) == []
+
+
+def test_jobs_of_before_go_on_in_every_state(earlier: Connection) -> None:
+    jobs = fill(earlier)
+    token = queue.value(earlier, "SELECT run_token FROM job_queue WHERE id = %s", jobs["running"])
+    install_schema(earlier)
+    assert examine(earlier).altered == ()
+    finish(earlier, jobs["running"], token)
+    assert [str(claimed.id) for claimed in queue.claim(earlier, ["blocked"])] == [str(jobs["blocked"])]
+    assert len(queue.claim(earlier, ["keyed"], limit=5)) == 1
+    assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(jobs["pending"])]
+    assert all(answer.ok for answer in operator.retry(earlier, [jobs["failed"]], actor="mara@local"))
+    assert all(answer.ok for answer in operator.restore(earlier, [jobs["deleted"]], actor="mara@local"))
+
+
+def test_a_worker_of_before_goes_on_through_the_upgrade_and_loses_no_job(
+    earlier: Connection, empty_database_url: str, request: pytest.FixtureRequest
+) -> None:
+    again = "0.1.0" not in request.node.name
+    wanted = {create(earlier, "flow") for _ in range(JOBS)}
+    with RunningWorker(empty_database_url, "flow", again=again) as worker:
+        worker.wait_for(10)
+        install_schema(earlier)
+        worker.wait_for(JOBS)
+    assert sorted(worker.finished) == sorted(wanted)
+    runs = "SELECT count(*), count(DISTINCT job_id) FROM job_runs WHERE task_type = 'flow' AND outcome = 'succeeded'"
+    assert earlier.execute(runs).fetchone() == (JOBS, JOBS)
+
+
+@pytest.mark.parametrize("earlier", ["0.1.0"], indirect=True)
+def test_functions_that_running_programs_of_0_1_0_call_are_replaced_and_never_gone(earlier: Connection) -> None:
+    called = """
+        SELECT oid::regprocedure::text, oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname = ANY (
+            '{job_queue_create,job_queue_create_many,job_queue_claim,job_queue_next_due,job_queue_heartbeat,
+            job_queue_checkpoint,job_queue_finish,job_queue_settle,job_queue_reap,job_worker_report,job_worker_run_open,
+            job_worker_run_close}') AND oid <> coalesce(to_regprocedure('job_queue_claim(integer)'), 0) ORDER BY 1
+    """
+    before = earlier.execute(called).fetchall()
+    install_schema(earlier)
+    assert earlier.execute(called).fetchall() == before
