@@ -22,24 +22,34 @@ QUIET_ROUNDS = 3
 REPEATS = 50
 
 
-async def idle(_min_sleep: float = 0.0, _max_sleep: float = 0.0) -> None:
-    """Returns once nothing is left to do on the event loop, and no timer is due within 20 ms.
-
-    Textual's own `wait_for_idle` takes a process that uses no CPU for 20 ms to be idle. Beside ten busy processes
-    it is not: it merely does not get its turn. A timer that fires again and again is waited for 50 times.
-    """
+async def drained() -> None:
+    """Returns once nothing on the event loop can go on: every message has been seen to, and what it set off."""
     loop: Any = asyncio.get_running_loop()
-    quiet, timers = 0, REPEATS
+    quiet = 0
     while quiet < QUIET_ROUNDS:
         await asyncio.sleep(0)
-        if loop._ready:
-            quiet = 0
-            continue
-        quiet += 1
+        quiet = 0 if loop._ready else quiet + 1
+
+
+async def idle(_min_sleep: float = 0.0, _max_sleep: float = 0.0) -> None:
+    """The same, and no timer is due within 20 ms; one that fires again and again is waited for 50 times.
+
+    Textual's own `wait_for_idle` takes a process that uses no CPU for 20 ms to be idle. Beside ten busy processes
+    it is not: it merely does not get its turn.
+    """
+    loop: Any = asyncio.get_running_loop()
+    for _ in range(REPEATS):
+        await drained()
         due = [timer.when() for timer in loop._scheduled if not timer.cancelled()]
-        if due and quiet == QUIET_ROUNDS and timers and min(due) <= loop.time() + SOON:
-            await asyncio.sleep(max(0.0, min(due) - loop.time()))
-            quiet, timers = 0, timers - 1
+        if not due or min(due) > loop.time() + SOON:
+            return
+        await asyncio.sleep(max(0.0, min(due) - loop.time()))
+
+
+async def _screen_seen_to(_pilot: textual_pilot.Pilot[Any]) -> bool:
+    """Textual's own asks every widget in turn, and gives up after 30 s."""
+    await drained()
+    return True
 
 
 _parsed: dict[tuple[Any, ...], list[RuleSet]] = {}
@@ -58,6 +68,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     """Puts all of it in its place for as long as the patch lasts."""
     patch.setattr(textual_pilot, "wait_for_idle", idle)
     patch.setattr(textual_app, "wait_for_idle", idle)
+    patch.setattr(textual_pilot.Pilot, "_wait_for_screen", _screen_seen_to)
     patch.setattr(Stylesheet, "_parse_rules", _parse_once)
     # A dashboard sets aside what there is once it has started. In one process with a thousand others that are over,
     # none of those would ever be let go of.

@@ -159,8 +159,15 @@ def busy() -> FakeBackend:
     return backend
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-@pytest.mark.parametrize("mouse", [False, True])
+@pytest.mark.parametrize(
+    ("size", "mouse"),
+    [
+        (SMALL, True),
+        (LARGE, False),
+        pytest.param(SMALL, False, marks=pytest.mark.slow),
+        pytest.param(LARGE, True, marks=pytest.mark.slow),
+    ],
+)
 async def test_when_every_key_is_moved_no_page_and_no_dialog_names_an_old_one(
     size: tuple[int, int], mouse: bool
 ) -> None:

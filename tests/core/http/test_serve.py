@@ -75,7 +75,12 @@ def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database
     job = service.enqueue(conn, NewJob("cli_wait"), actor=ACTOR).job
     settings = {"DATABASE_URL": database_url, "CRON_SECRET": SECRET, "CRON_BUDGET_SECONDS": "0.2"}
     with started(*ARGUMENTS, **settings, JOBDECK_DRAIN_SECONDS="0") as process:
-        assert call(address(process), "/api/jobs/run") == 200
+        where = address(process)
+
+        def runs() -> bool:
+            return call(where, "/api/jobs/run") == 200 and value(conn, "SELECT status FROM job_queue") == "running"
+
+        until(runs, "the start of the job")
         process.terminate()
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

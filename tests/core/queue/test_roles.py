@@ -229,6 +229,7 @@ class TestViewer:
             (act_calls() | enqueue_calls() | work_calls())[call](viewer, job)
         assert digest(owner) == before
 
+    @pytest.mark.competition
     @pytest.mark.parametrize("table", ["job_queue", "job_runs", "job_trash", "job_audit", "profiles", "competitors"])
     def test_it_cannot_read_the_tables_behind_the_views(self, viewer: Connection, table: str) -> None:
         with pytest.raises(DENIED):
@@ -261,6 +262,7 @@ class TestOperator:
         told = read_jobs.permissions().run(operator)
         assert (told.view, told.operate, told.work) == (True, True, False)
 
+    @pytest.mark.competition
     def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
         self, owner: Connection
     ) -> None:
@@ -280,6 +282,7 @@ class TestOperator:
             "competitor_announcement_campaigns", "provider_cursors", "provider_rates", "send_batches",
         ]  # fmt: skip
 
+    @pytest.mark.competition
     def test_it_finds_coaches_by_their_words_and_reads_no_address(
         self, owner: Connection, operator: Connection
     ) -> None:
@@ -327,6 +330,7 @@ class TestWorker:
         told = read_jobs.permissions().run(worker)
         assert (told.view, told.operate, told.work) == (True, False, True)
 
+    @pytest.mark.competition
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
         for (table,) in owner.execute("SELECT job_programme_tables()").fetchall():
             for right in ("select", "insert", "update", "delete"):

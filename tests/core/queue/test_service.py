@@ -243,6 +243,7 @@ def test_a_preview_cannot_write(database_url: str, conn: Connection) -> None:
         assert effects(replace(known, preview=None), {}, settings=Settings(), database=database) is None
 
 
+@pytest.mark.competition
 def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(database_url: str, conn: Connection) -> None:
     campaign = "0b7f2f7e-1f0c-4f5c-9a34-2f3e0f3f5a11"
     conn.execute(
@@ -264,6 +265,7 @@ def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(datab
     assert everything(conn) == before
 
 
+@pytest.mark.competition
 def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connection) -> None:
     before = everything(conn)
     told = jobdeck("enqueue", "game_platform_sync", "--dry-run", "--json").data
@@ -292,6 +294,7 @@ def operator(conn: Connection, postgres: PostgresServer, database_url: str) -> I
     people.remove()
 
 
+@pytest.mark.competition
 def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_up(
     conn: Connection, operator: Connection
 ) -> None:
@@ -339,6 +342,7 @@ def people(conn: Connection) -> None:
     )
 
 
+@pytest.mark.competition
 @pytest.mark.parametrize(
     ("text", "names"),
     [("", ["Amara Kim", "Bo Lind"]), ("kim", ["Amara Kim"]), ("EAST", ["Bo Lind"]), ("bo@example", ["Bo Lind"]),
@@ -357,6 +361,7 @@ def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(
         assert "example.org" not in repr(found)
 
 
+@pytest.mark.competition
 def test_campaigns_are_found_by_their_subject_newest_first(conn: Connection) -> None:
     conn.execute(
         """
