@@ -81,14 +81,14 @@ def test_a_choice_names_how_many_of_what_and_the_first_of_them(conn: Connection)
         ("red", {2}),
         ("attempts>=1", {3}),
         ("error:boom", {3}),
-        ("coach:c-9", {2}),
+        ("payload.customerId:c-9", {2}),
         ("age>1h", set()),
         ("outcome:failed", {3}),
     ],
 )
 def test_every_word_of_the_filter_chooses(conn: Connection, words: str, expected: set[int]) -> None:
     jobs = [
-        add(conn), add(conn, "beta"), add(conn, payload={"word": "red", "coachId": "c-9"}),
+        add(conn), add(conn, "beta"), add(conn, payload={"word": "red", "customerId": "c-9"}),
         add(conn, "fails", max_attempts=1),
     ]  # fmt: skip
     claimed = claim_one(conn, ["fails"])
