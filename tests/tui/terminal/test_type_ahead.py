@@ -11,6 +11,7 @@ from textual.widgets import Input
 
 from jobdeck.core.model import Status
 from jobdeck.tui.form.widgets import PickField
+from jobdeck.tui.terminal import type_ahead
 from jobdeck.tui.terminal.type_ahead import TypeAhead
 from tests.support.waiting import becomes
 from tests.tui.fake import FakeBackend, make_job
@@ -141,6 +142,7 @@ async def test_keys_reach_the_page_that_the_key_before_them_opened() -> None:
 async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(type_ahead, "PATIENCE", 0.1)
     monkeypatch.setattr(TypeAhead, "_follow", lambda *_, **__: None)
     async with dashboard(failed(5)) as deck:
         type_at_once(deck.app, "jj")
