@@ -101,9 +101,10 @@ def _round(conn: psycopg.Connection[Any], schema: str, keys: Sequence[str]) -> t
     kept: list[str] = []
     reason = ""
     for key in keys:
+        statement = _statement(schema, key)
         try:
             with conn.transaction():
-                conn.execute(_statement(schema, key))
+                conn.execute(statement)
         except psycopg.errors.DependentObjectsStillExist as error:
             kept.append(key)
             reason = (error.diag.message_detail or str(error)).splitlines()[0]

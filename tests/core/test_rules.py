@@ -149,8 +149,6 @@ WORDS_OF_THE_COMPETITION = re.compile(
     r"|vercel|(?<!\.)\bparents?\b(?!=True| folder)",
     re.IGNORECASE,
 )
-NOT_CURED_YET = {"core/schema.py": "the plugins bring their own SQL"}
-"""What others cure: each entry goes with its cure."""
 GENERAL_WORDS = {
     "core/redact.py": {"sms"},  # one name of a field with a phone number
     "core/worker/context.py": {"parent"},  # of a logger
@@ -160,17 +158,8 @@ GENERAL_WORDS = {
 def test_core_outside_the_competition_has_no_word_of_it() -> None:
     rooms = ("core/programme/", "core/handlers/")
     files = [path for path in (ROOT / "core").rglob("*") if path.suffix in {".py", ".sql", ".txt", ".toml", ".json"}]
-    found = {
-        name(path): words
-        for path in files
-        if not name(path).startswith(rooms) and name(path) not in NOT_CURED_YET
-        if (words := _foreign_words(path))
-    }
+    found = {name(path): words for path in files if not name(path).startswith(rooms) if (words := _foreign_words(path))}
     assert found == {}
-
-
-def test_every_exception_is_still_needed() -> None:
-    assert [file for file in NOT_CURED_YET if not _foreign_words(ROOT / file)] == []
 
 
 def _foreign_words(path: Path) -> set[str]:

@@ -93,6 +93,7 @@ def test_the_originals_tables_and_rows_survive(postgres: PostgresServer, empty_d
 def test_a_ledger_from_before_an_outcome_had_its_time_is_brought_up(conn: Connection) -> None:
     columns = _columns(conn)
     conn.execute("alter table outbox_messages drop column outcome_at")
+    conn.execute("delete from jobdeck_schema where component = 'competition'")
     message = put_one(conn, intent(add_profile(conn)))
     install_everything(conn)
     assert _columns(conn) == columns
