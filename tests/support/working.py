@@ -45,6 +45,7 @@ def quick_settings(**changes: Any) -> Settings:
         "drain_seconds": PATIENCE,
         **changes,
     }
+    assert set(given) <= set(Settings.model_fields), "settings of a plugin are given with Settings.having"
     return Settings.model_validate(given)
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core import registry
 from jobdeck.core.model import Verdict
 from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.read import history, reports
 from jobdeck.core.read.health import health
-from jobdeck.core.settings import Settings
 from tests.core.alerts.test_sentry import receiving
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time
@@ -43,7 +43,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             jobs.append(enqueue(conn, TYPE, payload={"coachId": str(coach)}, max_attempts=2))
         vendor = {
             name: value
-            for name, value in Settings.model_validate(sandbox.settings_env())
+            for name, value in CompetitionSettings.model_validate(sandbox.settings_env())
             if name.startswith("game_platform")
         }
         types = [found for name in registry.load().names if (found := registry.load().get(name)) is not None]
