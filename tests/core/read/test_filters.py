@@ -13,6 +13,8 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.read.filters import completions, format_filter, parse_filter
 
+# The key `coach:` is the competition's, and shows what a plugin's filter does.
+pytestmark = pytest.mark.competition
 TYPES = ("game_platform_profile_refresh", "game_platform_sync", "sms_digest_processor")
 
 
