@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,7 @@ SQL_SHAPE = re.compile(
 JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
 HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn")
 MODULE_LINES = 400
+ROOM_FILES = {"core": 12}
 FUNCTION_LINES = 60
 
 
@@ -170,6 +172,11 @@ def _foreign_words(path: Path) -> set[str]:
 def test_no_module_outgrows_its_job() -> None:
     lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources("core", "tui")}
     assert {module: count for module, count in lines.items() if count > MODULE_LINES} == {}
+
+
+def test_no_room_has_more_files_than_fit_on_one_page() -> None:
+    files = Counter(path.parent.relative_to(ROOT).as_posix() for path in sources("core", "tui"))
+    assert {room: count for room, count in files.items() if count > ROOM_FILES.get(room, 13)} == {}
 
 
 def test_no_function_outgrows_its_job() -> None:
