@@ -15,7 +15,7 @@ from jobdeck.core.postgres.database import actor as current_actor
 from jobdeck.core.queue import producer, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from datetime import datetime
     from uuid import UUID
 
@@ -43,7 +43,7 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
     """Enqueues one job in the caller's transaction: a rollback takes the job back, a commit shows it to workers.
 
     On an autocommit connection the job is there at once. A refusal inside a transaction aborts it, as every error of
-    Postgres does; use `with conn.transaction()` around the call to go on after one.
+    Postgres does; put `with conn.transaction()` around the call to continue the outer transaction after one.
 
     Args:
         conn: a psycopg connection. From SQLAlchemy: `session.connection().connection.driver_connection`.
@@ -53,20 +53,20 @@ def enqueue(  # noqa: PLR0913 -- one keyword per option of a job
         every_minutes: the interval of a recurring job.
         expires_at: when a recurring job ends.
         priority: from -100 to 100; higher runs first.
-        max_attempts: how often a failing job is tried; None for what the type says.
-        dedupe_key: a job that is pending or running with this key is returned instead of a second one.
-        concurrency_key: jobs with the same key never run at the same time; None for what the type says.
+        max_attempts: how often a failing job is tried; None for the type's own value.
+        dedupe_key: if a pending or running job has this key, that job is returned and none is created.
+        concurrency_key: jobs with the same key never run at the same time; None for the type's own key.
         blocked_by: the job runs after the success of this job.
-        actor: who enqueues, for the audit; None for the account of this process.
-        schema: the schema of the queue; None for what `JOBDECK_SCHEMA` says.
+        actor: the name in the audit; None for the account of this process.
+        schema: the schema of the queue; None for the value of `JOBDECK_SCHEMA`.
 
     Returns:
-        The id of the job, and whether it was created or had the dedupe key already.
+        The id of the job, and whether the job was created or existed with this dedupe key.
 
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
-        InvalidPayload: the payload does not fit the type; `problems` says why, by field.
-        Refused: the database does not take one of the options.
+        InvalidPayload: the payload does not fit the type; `problems` gives the reasons by field.
+        Refused: the database rejects one of the options.
     """
     job_type = registry.registered(task_type)
     new = _draft(job_type, payload)
@@ -97,36 +97,27 @@ def enqueue_many(
 ) -> list[UUID]:
     """Enqueues many jobs of one type in the caller's transaction, all or none, and returns their ids.
 
-    Takes about a tenth of the time that `enqueue` takes for each. The options mean what they mean there; jobs with a
-    key, an interval or a blocker of their own are enqueued one by one.
+    Takes about a tenth of the time of one `enqueue` per job. The options have the same meaning as in `enqueue`, which
+    also takes the keys, intervals and blockers of single jobs.
 
     Raises:
         UnknownTaskType: no module that this process has imported registers the type.
         InvalidPayload: a payload does not fit the type; nothing was enqueued.
-        Refused: the database does not take one of the options; nothing was enqueued.
+        Refused: the database rejects one of the options; nothing was enqueued.
     """
     job_type = registry.registered(task_type)
     drafts = [_draft(job_type, payload) for payload in payloads]
     _admit(conn, job_type, (new.payload for new in drafts), recurring=False)
     _begin(conn)
-    return producer.enqueue_many(
-        conn,
-        _with_options(drafts, run_at, priority, max_attempts),
-        actor=actor or current_actor(),
-        schema=_schema(schema),
+    jobs = (
+        new._replace(run_at=run_at, priority=priority, max_attempts=max_attempts or new.max_attempts) for new in drafts
     )
+    return producer.enqueue_many(conn, jobs, actor=actor or current_actor(), schema=_schema(schema))
 
 
 def _draft(job_type: JobType, payload: Payload | Json | None) -> NewJob:
     given = payload if isinstance(payload, dict) else job_type.dump(payload) if payload is not None else {}
     return requests.draft(registry.Registry([job_type]), job_type.task_type, given)
-
-
-def _with_options(
-    drafts: Iterable[NewJob], run_at: datetime | None, priority: int, max_attempts: int | None
-) -> Iterator[NewJob]:
-    for new in drafts:
-        yield new._replace(run_at=run_at, priority=priority, max_attempts=max_attempts or new.max_attempts)
 
 
 def _admit(conn: Connection, job_type: JobType, payloads: Iterable[Json], *, recurring: bool) -> None:
@@ -138,7 +129,7 @@ def _admit(conn: Connection, job_type: JobType, payloads: Iterable[Json], *, rec
 def _begin(conn: Connection) -> None:
     """Begins the transaction of a connection without autocommit, so that the caller can roll the jobs back.
 
-    Otherwise `conn.transaction()`, which enqueues the parts, would begin it, and commit it at its end.
+    Without this, the `conn.transaction()` in `producer.enqueue_many` would begin the transaction and commit it.
     """
     if not conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE:
         conn.execute("SELECT")
@@ -150,5 +141,4 @@ def _schema(given: str | None) -> str:
 
 @cache
 def _configured_schema() -> str:
-    """The schema that the settings name. Read once, since it does not change while a process runs."""
     return settings.load().database_schema

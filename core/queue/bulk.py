@@ -1,8 +1,8 @@
-"""Actions on many jobs: chosen once, carried out in batches, resumed by any worker, answered per job.
+"""Bulk actions: one choice of jobs, carried out in batches, resumed by any worker, with an answer per job.
 
-Thin, typed calls into the functions of `schema.sql`. A choice freezes the ids, with the version of each; an action
-then acts on those and on no other. Every batch is one transaction that acts and keeps the answers, so that a lost
-connection loses at most the news of a batch and nothing is done twice.
+Thin, typed calls into the functions of `schema.sql`. A choice freezes the ids and the version of each job; the action
+changes only those. Every batch is one transaction that acts and stores the answers, so a lost connection never causes
+a job to be changed twice.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 BATCH: Final = 500
-"""Jobs in one batch: short enough that a worker never waits long for one of its rows."""
+"""Jobs per batch. Small, so that a worker does not wait long for a row that the batch has locked."""
 FIRST: Final = 6
 _FIELDS: Final = tuple(field.name for field in fields(Bulk))
 
 
 def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
-    """Freezes the jobs in the queue that match; None where none does. What left the queue is not among them."""
+    """Freezes the jobs in the queue that match the filter, or returns None if none matches.
+
+    Jobs that have left the queue are not included.
+    """
     values = {
         "words": format_filter(wanted),
         "status": wanted.status.value if wanted.status else None,
@@ -61,19 +64,21 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
 
 
 def choose_ids(conn: Connection, versions: Mapping[UUID, int | None], *, actor: str) -> Choice:
-    """Freezes these jobs, each in the version that was seen; None for one that was not looked at."""
+    """Freezes these jobs, each at the version given; a version of None matches any version."""
     with conn.transaction():
         row = conn.execute(
             "SELECT job_bulk_choose_ids(%s::uuid[], %s::bigint[], NULL, %s)",
             (list(versions), list(versions.values()), actor),
         ).fetchone()
         if row is None:
-            raise Refused("The database did not keep the choice.")
+            raise Refused("The database did not save the choice. Try again.")
         return _choice(conn, row[0])
 
 
 def choose_again(conn: Connection, bulk_id: UUID, which: str, *, actor: str) -> Choice | None:
-    """Freezes jobs of an earlier bulk action: `all`, those it was `done` to, or those `refused`; None where none is.
+    """Freezes jobs of an earlier bulk action, or returns None if there are none.
+
+    `which` is `all`, `done` (the action changed the job) or `refused` (it did not).
 
     Raises:
         Refused: there is no such bulk action.
@@ -84,10 +89,10 @@ def choose_again(conn: Connection, bulk_id: UUID, which: str, *, actor: str) -> 
 
 
 def start(conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason: str | None = None) -> Bulk:
-    """Has the action begin; from now on it is carried out, here by `step` or by any worker.
+    """Starts the action. From now on `step` or any worker carries it out.
 
     Raises:
-        Refused: the choice was used already, or is gone.
+        Refused: the choice was already used, or is deleted.
     """
     with refusals():
         conn.execute("SELECT job_bulk_start(%s, %s, %s, %s)", (bulk_id, verb, actor, reason))
@@ -95,38 +100,37 @@ def start(conn: Connection, bulk_id: UUID, verb: BulkVerb, *, actor: str, reason
 
 
 def step(conn: Connection, bulk_id: UUID, *, driver: str, limit: int = BATCH) -> Bulk:
-    """Acts on the next jobs, in one transaction, and says how far it is then. Does nothing to what has ended."""
+    """Acts on the next jobs in one transaction and returns the new progress. Does nothing if the action has ended."""
     with refusals(), conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT * FROM job_bulk_step(%s, %s, %s)", (bulk_id, limit, driver)).fetchone()
     return _required(_bulk(row) if row else None)
 
 
-def go_on(conn: Connection, worker_id: str, *, limit: int = BATCH) -> bool:
-    """For workers: one batch of a bulk action that nobody carries on; whether there is more to do at once."""
+def resume_stalled(conn: Connection, worker_id: str, *, limit: int = BATCH) -> bool:
+    """Carries out one batch of a stalled bulk action, for workers. Returns whether more work is waiting."""
     row = conn.execute("SELECT job_bulk_continue(%s, %s)", (worker_id, limit)).fetchone()
     return bool(row and row[0])
 
 
 def stop(conn: Connection, bulk_id: UUID, *, actor: str) -> bool:
-    """Ends a bulk action with what is done; False where it had ended already."""
+    """Stops a bulk action after its last complete batch. Returns False if it had already ended."""
     row = conn.execute("SELECT job_bulk_stop(%s, %s)", (bulk_id, actor)).fetchone()
     return bool(row and row[0])
 
 
 def drop(conn: Connection, bulk_id: UUID) -> None:
-    """Forgets a choice that no action was begun on."""
+    """Deletes a choice on which no action was started."""
     conn.execute("SELECT job_bulk_drop(%s)", (bulk_id,))
 
 
 def find(conn: Connection, bulk_id: UUID) -> Bulk | None:
-    """One bulk action, or None."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT * FROM job_bulk WHERE id = %s", (bulk_id,)).fetchone()
     return _bulk(row) if row else None
 
 
 def newest(conn: Connection, *, limit: int = 50) -> list[Bulk]:
-    """The bulk actions that were begun, newest first."""
+    """The bulk actions that were started, newest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "SELECT * FROM job_bulk WHERE state <> 'chosen' ORDER BY chosen_at DESC, id LIMIT %s", (limit,)
@@ -135,20 +139,20 @@ def newest(conn: Connection, *, limit: int = 50) -> list[Bulk]:
 
 
 def resolve(conn: Connection, text: str) -> UUID:
-    """The id of the bulk action that a whole id, or the last digits of one, name.
+    """Finds a bulk action by its whole id or by the last digits of it.
 
     Raises:
-        UsageError: the text is no id, or fits more than one.
-        Refused: it fits none.
+        UsageError: the text is not an id, or several ids end with it.
+        Refused: no id ends with it.
     """
     digits = text.strip().lower()
     if not 4 <= len(digits) <= 36 or any(digit not in "0123456789abcdef-" for digit in digits):
-        raise UsageError(f'"{text}" is no id of a bulk action. `jobdeck bulk list` shows them.')
+        raise UsageError(f'"{text}" is not an ID of a bulk action. `jobdeck bulk list` shows them.')
     rows = conn.execute("SELECT id FROM job_bulk WHERE right(id::text, %s) = %s", (len(digits), digits)).fetchall()
     if not rows:
         raise Refused(f"There is no bulk action {text}. They are kept for 30 days; `jobdeck bulk list` shows them.")
     if len(rows) > 1:
-        raise UsageError(f"More than one bulk action's id ends with {text}. Give more digits.")
+        raise UsageError(f"The IDs of several bulk actions end with {text}. Give more digits.")
     found: UUID = rows[0][0]
     return found
 
@@ -156,7 +160,7 @@ def resolve(conn: Connection, text: str) -> UUID:
 def answers(
     conn: Connection, bulk_id: UUID, *, refused: bool = False, after: UUID | None = None, limit: int = 200
 ) -> list[BulkAnswer]:
-    """The answers in the order of the ids, behind `after`; with `refused` only those that were refused."""
+    """The answers in the order of the ids, starting behind the id `after`; with `refused` only the refusals."""
     with conn.cursor(row_factory=class_row(BulkAnswer)) as cursor:
         return cursor.execute(
             "SELECT * FROM job_bulk_result(%s, %s, %s, %s)", (bulk_id, refused, after, limit)
@@ -169,7 +173,7 @@ def _bulk(row: Mapping[str, Any]) -> Bulk:
 
 def _required(found: Bulk | None) -> Bulk:
     if found is None:
-        raise Refused("This bulk action is gone: they are kept for 30 days.")
+        raise Refused("This bulk action no longer exists: bulk actions are kept for 30 days.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""An operator's action on many jobs as frozen values: what was chosen, how far it is, and the answer for each job."""
+"""A bulk action as frozen values: the chosen jobs, the progress, and the answer for each job."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BulkState = Literal["chosen", "running", "finished", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """One row of `job_bulk`. `words` is the filter that chose the jobs, None where they were named.
+    """One row of `job_bulk`.
 
-    `driver` is who carried out the last batch: the one who began it, or a worker; `trouble` what the last batch failed
-    with.
+    `words` is the filter that chose the jobs, None if their ids were given. `driver` carried out the last batch: the
+    user who started the action, or a worker. `trouble` is the error of the last batch, if it failed.
     """
 
     id: UUID
@@ -48,7 +48,7 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of the chosen jobs are of one type and in one status; status None: no longer as they were chosen."""
+    """The number of chosen jobs of one type and status; status None counts those that have changed since the choice."""
 
     task_type: str | None
     status: str | None
@@ -57,20 +57,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Jobs that are frozen for an action: how many of what, and the first of them."""
+    """Jobs frozen for an action: their number by type and status, and the first few."""
 
     bulk: Bulk
     shares: tuple[Share, ...]
     first: tuple[Job, ...]
 
     def of(self, status: str | None) -> int:
-        """How many of them are in a status."""
+        """How many chosen jobs have this status."""
         return sum(share.jobs for share in self.shares if share.status == status)
 
 
 @dataclass(frozen=True, slots=True)
 class BulkAnswer:
-    """The answer for one job of a bulk action; `ok` is None while its turn has not come."""
+    """The answer for one job of a bulk action; `ok` is None until a batch has reached the job."""
 
     job_id: UUID
     task_type: str | None

@@ -1,4 +1,4 @@
-"""What every call into the functions of `schema.sql` shares: how it is sent, and how a refusal is raised."""
+"""Helpers for calls into the functions of `schema.sql`: sending, repeating after a deadlock, array literals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GIVE_WAY_SECONDS = 0.05
 
 
 def rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> list[Row]:
-    """The rows of one statement, sent again after a deadlock where no transaction of the caller is open.
+    """Runs one statement; repeats it after a deadlock if the caller has no open transaction.
 
     Raises:
         Refused: see `refusals`.
@@ -34,24 +34,23 @@ def rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> li
     except psycopg.errors.DeadlockDetected:
         if tries == 1 or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
             raise
-        # The database has undone it in favour of another, which would find the locks taken again if this were quicker.
+        # Postgres cancelled this statement in favour of another one, which needs a moment to take the locks.
         time.sleep(_GIVE_WAY_SECONDS)
         return rows(conn, statement, params, tries=tries - 1)
 
 
 def dumped(value: Json | None) -> str | None:
-    """The JSON text of a value, None for None."""
     return None if value is None else json.dumps(value)
 
 
 def array(values: Iterable[object]) -> str:
-    """An array literal of values whose text needs no quoting: numbers, ids, words of ours.
+    """An array literal of values whose text needs no quotes: numbers, ids, our own constants.
 
-    Written at once because psycopg adapts the elements of a list one by one, which is most of what a batch costs.
+    psycopg adapts the elements of a list one by one, which takes most of the time of a batch.
     """
     return f"{{{','.join(map(str, values))}}}"
 
 
 def microseconds(moments: Iterable[float]) -> str:
-    """An array literal of moments, given in seconds since the epoch, as whole microseconds."""
+    """An array literal of times: seconds since the epoch in, whole microseconds out."""
     return array([int(moment * 1e6) for moment in moments])

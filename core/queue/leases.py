@@ -1,7 +1,7 @@
-"""What a worker does to the jobs it holds: claim, renew, finish, and reap what others left.
+"""Leases of workers: claim jobs, renew leases, report finished runs, reap expired leases.
 
-Every function takes a psycopg connection and works inside the caller's transaction where there is one. What the
-database refuses with a sentence is raised as `Refused`; nothing is changed then.
+Every function works inside the caller's transaction if one is open. A refusal of the database is raised as `Refused`,
+and nothing is changed then.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Json
 
 Lane = tuple[str, int]
-"""A task type and a priority: what is claimed of it goes by time, and by id where times are equal."""
+"""A task type and a priority. Jobs of one lane are claimed in the order of their due time, then id."""
 Front = tuple["datetime", "UUID"]
-"""How far a lane has been claimed: when the last job was due, and its id."""
+"""How far a lane has been claimed: due time and id of the last claimed job."""
 _HEX = attrgetter("hex")
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What one pass of the reaper did: runs given up as lost, jobs past their end, rows of old evidence, pauses.
+    """Numbers of one reaper pass: runs recorded as lost, series ended, old rows deleted, pauses ended.
 
-    `lost_jobs` are the jobs of the lost runs, wherever they stand now.
+    `lost_jobs` are the jobs of the lost runs, whatever their status is now.
     """
 
     lost: int
@@ -52,9 +52,10 @@ def claim(
     lease_seconds: float,
     fronts: Mapping[Lane, Front] | None = None,
 ) -> list[ClaimedJob]:
-    """Takes up to `limit` claimable jobs of these types, best first, each with a token of its own.
+    """Claims up to `limit` jobs of these types, highest priority first; each claim has its own run token.
 
-    With `fronts`, only of those lanes and only what comes behind, without a look at what is claimed already.
+    With `fronts`, only jobs behind the front of each lane are claimed, so that the database does not scan again what
+    was claimed before.
     """
     lanes: Sequence[object] = (None,) * 4
     if fronts:
@@ -72,17 +73,17 @@ def claim(
 
 
 def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, datetime | None]:
-    """The database's time, and when the next job of these types is due: past, future or (None) not in sight."""
+    """The database's time, and the due time of the next job of these types (None if no job is waiting)."""
     row = conn.execute("SELECT at, next_due FROM job_queue_next_due(%s::text[])", (list(task_types),)).fetchone()
     if row is None:
-        raise Refused("The database did not answer when the next job is due.")
+        raise Refused("The database did not return when the next job is due.")
     return row[0], row[1]
 
 
 def heartbeat(
     conn: Connection, worker_id: str, held: Sequence[tuple[UUID, int, Json | None]], lease_seconds: float
 ) -> list[Renewed]:
-    """Renews the leases of all jobs a worker holds, and sends their progress, in one statement."""
+    """Renews the leases of all jobs of a worker and stores their progress, in one statement."""
     rows = conn.execute(
         """
         SELECT job_id, run_token, alive, cancel_requested
@@ -97,7 +98,7 @@ def heartbeat(
 
 
 def save_checkpoint(conn: Connection, job_id: UUID, run_token: int, checkpoint: Json) -> bool:
-    """Keeps a checkpoint at once; False when the token no longer holds the job, and nothing was kept."""
+    """Saves a checkpoint at once. Returns False, and saves nothing, if the run token no longer holds the job."""
     row = conn.execute(
         "SELECT job_queue_checkpoint(%s, %s, %s::jsonb)", (job_id, run_token, json.dumps(checkpoint))
     ).fetchone()
@@ -109,19 +110,19 @@ _NO_DETAILS = tuple(FinishedRun._field_defaults[name] for name in _DETAILS)
 
 
 def _details(run: FinishedRun) -> str | None:
-    told = run[5:]
-    if told == _NO_DETAILS:
+    details = run[5:]
+    if details == _NO_DETAILS:
         return None
-    return json.dumps({name: value for name, value in zip(_DETAILS, told, strict=True) if value is not None})
+    return json.dumps({name: value for name, value in zip(_DETAILS, details, strict=True) if value is not None})
 
 
 def finish(
     conn: Connection, worker_id: str, runs: Sequence[FinishedRun], *, retry_base: float, retry_cap: float
 ) -> list[Finished]:
-    """Reports finished runs in one transaction; the answers are in the order of `runs`.
+    """Reports finished runs in one transaction and returns the answers in the order of `runs`.
 
-    May be sent again after a lost connection: what was applied is answered and not applied twice. `retry_base`
-    and `retry_cap` are seconds and apply where a run brings none of its own.
+    Safe to repeat after a lost connection: a run that was already applied is answered and not applied twice.
+    `retry_base` and `retry_cap` are seconds, used for runs without their own values.
     """
     if not runs:
         return []
@@ -139,18 +140,18 @@ def finish(
             details if any(details) else array(["NULL"] * len(runs)), retry_base, retry_cap,
         ),
     ).fetchall()  # fmt: skip
-    told = {
+    answered = {
         token: Finished(job_id, token, RunOutcome(recorded), Status(status) if status else None, run_at)
         for job_id, token, recorded, status, run_at in rows
     }
-    # Nothing is said of a one-time job that succeeded as reported and left the queue: by far the most.
-    if not told:
+    # The database returns no row for a one-time job that succeeded and left the queue. Most runs are of this kind.
+    if not answered:
         return list(map(Finished, ids, tokens, outcomes, repeat(None), repeat(None)))
-    return [told.get(run.run_token) or Finished(run.job_id, run.run_token, run.outcome, None, None) for run in runs]
+    return [answered.get(run.run_token) or Finished(run.job_id, run.run_token, run.outcome, None, None) for run in runs]
 
 
 def reap(conn: Connection, worker_id: str, *, retry_base: float, retry_cap: float) -> Reaped:
-    """One pass of the reaper: expired leases, ended series, due resumptions, stuck lines, old evidence."""
+    """Runs the reaper once: expired leases, ended series, pauses that are over, stuck lanes, old records."""
     row = conn.execute(
         "SELECT lost, expired, pruned, resumed, lost_jobs FROM job_queue_reap(%s, %s, %s)",
         (worker_id, retry_base, retry_cap),

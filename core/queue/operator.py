@@ -1,7 +1,7 @@
-"""What operators do to jobs and to the processing switch: thin, typed calls into the functions of `schema.sql`.
+"""Actions of operators on jobs and on processing: thin, typed calls into the functions of `schema.sql`.
 
-Every function takes a psycopg connection and works inside the caller's transaction where there is one. What the
-database refuses with a sentence is raised as `Refused`; nothing is changed then.
+Every function works inside the caller's transaction if one is open. A refusal of the database is raised as `Refused`,
+and nothing is changed then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def retry(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> list[ActionResult]:
-    """Retry, or Run now for a pending job: due at once. A success that left the queue is enqueued as a copy."""
+    """Makes jobs due now: a retry, or "run now" for a pending job. A success that left the queue is copied."""
     return _act(conn, "retry", ids, versions, actor, reason, dry_run)
 
 
@@ -44,7 +44,7 @@ def cancel(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> list[ActionResult]:
-    """Cancels at once what waits; asks what runs to stop; dismisses what failed."""
+    """Cancels pending jobs at once, asks running jobs to stop, dismisses failed jobs."""
     return _act(conn, "cancel", ids, versions, actor, reason, dry_run)
 
 
@@ -81,10 +81,10 @@ def _act(
 
 
 def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str | None = None) -> UUID:
-    """Enqueues `new` as a copy of a job that succeeded and left the queue, puts that on record, returns its id.
+    """Enqueues `new` as a copy of a job that succeeded and left the queue, and records that in the audit.
 
     Raises:
-        Refused: the job has not left the queue by succeeding, or the copy is not acceptable.
+        Refused: the job has not succeeded and left the queue, or the database rejects the copy.
     """
     row = rows(
         conn,
@@ -92,7 +92,7 @@ def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str
         (job_id, json.dumps(new.payload), new.max_attempts, new.priority, new.concurrency_key, actor, reason),
     )[0]
     if row["id"] is None:
-        raise Refused(f"Job {job_id} has not succeeded and left the queue, so there is nothing to copy. Look again.")
+        raise Refused(f"Job {job_id} did not succeed and leave the queue, so it cannot be copied. Refresh and retry.")
     copied: UUID = row["id"]
     return copied
 
@@ -100,7 +100,7 @@ def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str
 def restore(
     conn: Connection, ids: Sequence[UUID], *, actor: str, reason: str | None = None, dry_run: bool = False
 ) -> list[ActionResult]:
-    """Takes deleted jobs back out of the trash as they were."""
+    """Moves deleted jobs out of the trash, back to the state they were in."""
     found = rows(conn, "SELECT * FROM job_queue_restore(%s::uuid[], %s, %s, %s)", (list(ids), actor, reason, dry_run))
     answers = {row["job_id"]: result_from(row) for row in found}
     return [answers[job_id] for job_id in dict.fromkeys(ids)]
@@ -119,7 +119,7 @@ def edit(
     """Changes a job that is not running.
 
     Keys of `changes`: `payload` (validated by the caller) and with it `concurrency_key`, `run_at` and `expires_at`
-    (ISO 8601), `recurrence_interval_minutes`, `priority`, `max_attempts`. A key with None clears what may be empty.
+    (ISO 8601), `recurrence_interval_minutes`, `priority`, `max_attempts`. A value of None clears an optional column.
     """
     found = rows(
         conn,
@@ -137,17 +137,17 @@ def pause(
     resume_at: datetime | None = None,
     task_type: str | None = None,
 ) -> Processing:
-    """Stops claims everywhere, or those of one task type; running jobs finish.
+    """Stops claims of all task types or of one; running jobs finish.
 
     Raises:
-        Refused: `resume_at` has passed already.
+        Refused: `resume_at` is in the past.
     """
     rows(conn, "SELECT job_queue_pause(%s, %s, %s, %s)", (task_type, reason, resume_at, actor))
     return processing().run(conn)
 
 
 def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Processing:
-    """Turns processing on again, or lets one task type go on. Missed slots are not replayed.
+    """Resumes processing, or one paused task type. Missed slots are not replayed.
 
     Raises:
         Refused: the task type is not paused.
@@ -159,10 +159,7 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
 def cleanup(
     conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool, ids: Sequence[UUID] | None = None
 ) -> list[ActionResult]:
-    """Lists jobs stuck in running, and unless `dry_run` marks them failed: only leases provably expired.
-
-    With `ids`, only those of them.
-    """
+    """Lists running jobs whose lease has expired and, unless `dry_run`, marks them failed; with `ids` only those."""
     found = rows(
         conn,
         "SELECT * FROM job_queue_clean_stuck(%s, %s, %s, %s::uuid[])",
@@ -172,17 +169,17 @@ def cleanup(
 
 
 def expect_trigger(conn: Connection, minutes: int) -> None:
-    """Says every how many minutes (1 to 1440) a scheduler is to call; health counts in this."""
+    """Stores the interval, 1 to 1440 minutes, at which a scheduler should call; the health verdict uses it."""
     conn.execute("SELECT job_queue_expect_trigger(%s)", (minutes,))
 
 
 def reveal(conn: Connection, job_id: UUID, *, actor: str) -> None:
-    """Puts on record that somebody looks at a job's personal data unmasked."""
+    """Records in the audit that the actor views a job's personal data unmasked."""
     rows(conn, "SELECT job_queue_reveal(%s, %s)", (job_id, actor))
 
 
 def purge(conn: Connection, *, older_than: timedelta, dry_run: bool) -> int:
-    """Removes succeeded and cancelled jobs older than this from the queue; returns how many, or how many it would."""
+    """Removes old succeeded and cancelled jobs from the queue. Returns how many, or with `dry_run` would be."""
     if dry_run:
         row = conn.execute(
             """

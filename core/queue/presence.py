@@ -1,4 +1,4 @@
-"""What workers put on record: that they live, what each cycle or window of theirs did, and which alarms they raised."""
+"""Records that workers write: their heartbeat, the result of each cycle or window, and the alarms they raised."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
     task_types: Sequence[str],
     running: int,
 ) -> None:
-    """Writes a worker's own heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`."""
+    """Writes a worker's heartbeat into `job_workers`. `mode` is `headless`, `embedded` or `cycle`."""
     conn.execute(
         "SELECT job_worker_report(%s, %s, %s, %s, %s, %s, %s::text[], %s)",
         (worker_id, host, pid, mode, version, concurrency, list(task_types), running),
@@ -39,12 +39,11 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
 
 
 def remove_worker(conn: Connection, worker_id: str) -> None:
-    """Takes a worker that has stopped off the list."""
     conn.execute("SELECT job_worker_remove(%s)", (worker_id,))
 
 
 def open_worker_run(conn: Connection, *, source: str, worker_id: str, http_method: str | None = None) -> UUID:
-    """Opens the record of a cycle or a window; notes how many jobs are due.
+    """Opens the record of a cycle or window, with the number of due jobs.
 
     `source` is `cron_http`, `worker`, `embedded`, `manual` or `cli`.
     """
@@ -58,7 +57,7 @@ def open_worker_run(conn: Connection, *, source: str, worker_id: str, http_metho
 def note_worker_run(
     conn: Connection, run_id: UUID, *, claimed: int, succeeded: int, failed: int, released: int
 ) -> None:
-    """Says what a window that is still open has come to; one that is closed stays as it is."""
+    """Updates the counts of an open window; a closed window does not change."""
     conn.execute("SELECT job_worker_run_note(%s, %s, %s, %s, %s)", (run_id, claimed, succeeded, failed, released))
 
 
@@ -76,31 +75,23 @@ def close_worker_run(  # noqa: PLR0913 -- one keyword per column
     results: Sequence[Json] = (),
     http_status: int | None = None,
 ) -> None:
-    """Closes the record of a cycle or a window. `status` is `ok`, `paused` or `error`."""
+    """Closes the record of a cycle or window. `status` is `ok`, `paused` or `error`."""
     conn.execute(
         "SELECT job_worker_run_close(%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)",
         (
-            run_id,
-            status,
-            claimed,
-            succeeded,
-            failed,
-            released,
-            message,
-            error,
-            json.dumps(list(results)),
+            run_id, status, claimed, succeeded, failed, released, message, error, json.dumps(list(results)),
             http_status,
         ),
-    )
+    )  # fmt: skip
 
 
 def raise_alarm(conn: Connection, name: str) -> bool:
-    """Whether this alarm is news; false while one of that name stands, whoever raised it."""
+    """Raises an alarm. Returns False if an alarm of this name is already raised, by any worker."""
     row = conn.execute("SELECT job_alarm_raise(%s)", (name,)).fetchone()
     return bool(row and row[0])
 
 
 def clear_alarm(conn: Connection, name: str) -> datetime | None:
-    """Takes an alarm away; since when it stood, told to one caller only, or None."""
+    """Clears an alarm. Returns when it was raised, to one caller only; None to all others."""
     row = conn.execute("SELECT job_alarm_clear(%s)", (name,)).fetchone()
     return row[0] if row else None

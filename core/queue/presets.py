@@ -1,4 +1,4 @@
-"""Quick Sync: the jobs of a preset, enqueued together."""
+"""Presets (Quick Sync): several jobs enqueued together."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def missing(registry: Registry, preset: Preset) -> list[str]:
-    """The task types of a preset that have no handler here."""
+    """The task types of a preset that have no handler in this process."""
     return [task_type for task_type in preset.task_types if task_type not in registry]
 
 
 def jobs_of(registry: Registry, preset: Preset) -> list[NewJob]:
-    """The jobs of a preset, each with a dedupe key, so that a second press does not double it.
+    """The jobs of a preset, each with a dedupe key, so that a second press creates no second job.
 
     Raises:
-        UnknownTaskType: a type of this preset has no handler here.
+        UnknownTaskType: a type of this preset has no handler in this process.
     """
     if absent := missing(registry, preset):
         raise UnknownTaskType(
-            f"The quick sync {preset.name} needs {' and '.join(absent)}, for which there is no handler yet. "
-            f"Known are: {', '.join(registry.names) or 'none'}."
+            f"The quick sync {preset.name} needs {' and '.join(absent)}, which have no handler in this process. "
+            f"Known types: {', '.join(registry.names) or 'none'}."
         )
     return [
         draft(registry, task_type, dict(preset.payload))._replace(dedupe_key=f"quick-sync:{task_type}")
@@ -38,10 +38,10 @@ def jobs_of(registry: Registry, preset: Preset) -> list[NewJob]:
 
 
 def enqueue(conn: Connection, registry: Registry, preset: Preset, *, actor: str) -> list[Enqueued]:
-    """Enqueues the jobs of a preset in one transaction, each waiting for the success of the one before.
+    """Enqueues the jobs of a preset in one transaction; each waits until the one before it has succeeded.
 
     Raises:
-        UnknownTaskType: a type of this preset has no handler here.
+        UnknownTaskType: a type of this preset has no handler in this process.
     """
     done: list[Enqueued] = []
     jobs = jobs_of(registry, preset)

@@ -1,8 +1,8 @@
-"""How jobs join the queue: thin, typed calls into the functions of `schema.sql`.
+"""Enqueues jobs: thin, typed calls into the functions of `schema.sql`.
 
-Every function takes a psycopg connection and works inside the caller's transaction where there is one. `schema` names
-the queue's schema for a connection that looks elsewhere, such as an application's own. What the database refuses with a
-sentence is raised as `Refused`; nothing is changed then.
+Every function works inside the caller's transaction if one is open. `schema` names the queue's schema for a connection
+with another search path, such as an application's own. A refusal of the database is raised as `Refused`, and nothing
+is changed then.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _DEFAULTS = tuple(NewJob._field_defaults[name] for name in NewJob._fields[2:])
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = None) -> Ticket:
-    """Enqueues one job, or answers with the one that already holds its dedupe key.
+    """Enqueues one job, or returns the job that already has its dedupe key.
 
-    Type and payload must have been validated by the registry.
+    The caller has validated type and payload with the registry.
 
     Raises:
-        Refused: the interval, priority or blocker is not acceptable.
+        Refused: the database rejects the interval, priority or blocker.
     """
     row = rows(
         conn,
@@ -55,13 +55,13 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
 
 
 def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema: str | None = None) -> list[UUID]:
-    """Enqueues one-time jobs, 2 000 to a statement, in one transaction; returns the ids of those created.
+    """Enqueues one-time jobs in one transaction, 2,000 per statement; returns the ids of the created jobs.
 
-    Jobs whose dedupe key is taken are left out. Bulk has no series, no blockers and no ends. What is read from
-    `jobs` while the database is busy with those before costs no time of its own.
+    Jobs whose dedupe key is taken are skipped. `jobs` is read while the database works on the statement before, so a
+    slow iterator costs little extra time.
 
     Raises:
-        Refused: a job is recurring, waits for another or has an end, or its type or priority is not acceptable.
+        Refused: a job is recurring, has a blocker or an expiry, or the database rejects its type or priority.
     """
     ids: list[UUID] = []
     rest = iter(jobs)
@@ -79,7 +79,7 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
     given = [_unless_all(values, default) for values, default in zip(options, _DEFAULTS, strict=True)]
     run_at, max_attempts, priorities, dedupe_keys, concurrency_keys, *excluded = given
     if any(excluded):
-        raise Refused("Jobs enqueued in bulk cannot recur, wait for another or expire. Enqueue those one at a time.")
+        raise Refused("Jobs enqueued in bulk cannot recur, have a blocker or expire. Enqueue those one at a time.")
     statement = _named(_CREATE_MANY, schema, "job_queue_create_many")
     return conn.execute(
         statement,
@@ -93,17 +93,17 @@ def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | N
 
 @cache
 def _named(statement: LiteralString, schema: str | None, function: str) -> bytes:
-    """The statement with the function's name in it, composed once: psycopg would do it again for every job."""
+    """The statement with the function's name in it; cached, since psycopg would compose it again for every job."""
     name = sql.Identifier(function) if schema is None else sql.Identifier(schema, function)
     return sql.SQL(statement).format(name).as_bytes()
 
 
 def _words(values: Sequence[str]) -> str | list[str]:
-    """An array of task types, at once where none of them needs quoting."""
+    """An array of task types; a literal if none of them needs quotes."""
     plain = all(word.isidentifier() and word.upper() != "NULL" for word in set(values))
     return array(values) if plain else list(values)
 
 
 def _unless_all(values: Sequence[Any], default: object) -> list[Any] | None:
-    """The values, or None where each is the default, which the database then fills in by itself."""
+    """The values, or None if all are the default, which the database then uses."""
     return None if values.count(default) == len(values) else list(values)

@@ -1,4 +1,4 @@
-"""From a request to what `queue.enqueue` takes: JSON read, type and payload validated, times made definite."""
+"""Turns a request for a job into a `NewJob` or the changes of an edit: parses, validates, computes times."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def parse_object(text: str, what: str = "payload") -> Json:
-    """Reads a JSON object that Postgres can keep.
+    """Parses a JSON object that Postgres can store.
 
     Raises:
-        UsageError: it is malformed, no object, or holds what jsonb cannot: NUL, NaN, half a surrogate pair.
+        UsageError: it is malformed, not an object, or has a value that jsonb cannot store: NUL, NaN, half a surrogate.
     """
     try:
         value = json.loads(text)
@@ -39,16 +39,16 @@ def parse_object(text: str, what: str = "payload") -> Json:
             "Quote it for the shell, like '{\"dryRun\": true}'."
         ) from None
     except (ValueError, RecursionError):
-        raise UsageError(f"The {what} holds a value that Postgres cannot keep. Use plain JSON values.") from None
+        raise UsageError(f"The {what} contains a value that Postgres cannot store. Use plain JSON values.") from None
     if not isinstance(value, dict):
         raise UsageError(f"The {what} must be a JSON object, like '{{\"dryRun\": true}}'.")
     if "\\u0000" in written.replace("\\\\", ""):
-        raise UsageError(f"The {what} holds a NUL character, which Postgres cannot keep. Leave it out.")
+        raise UsageError(f"The {what} contains a NUL character, which Postgres cannot store. Remove it.")
     return value
 
 
 def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
-    """A job of a registered type with a valid payload, its type's attempts and concurrency key, due now.
+    """A job due now, with the validated payload and the type's maximum attempts and concurrency key.
 
     Raises:
         UnknownTaskType: no such type.
@@ -65,9 +65,9 @@ def draft(registry: Registry, task_type: str, payload: Json) -> NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A job as it was asked for: `at` None is now, and a series runs every `every` minutes for `lasting`.
+    """A job as requested: due `at` (None: now), repeated every `every` minutes for `lasting`.
 
-    For a job that is there already, `at` None and `lasting` None keep what it has; `endless` takes its end away.
+    When it edits an existing job, `at` and `lasting` of None keep the job's own values; `endless` removes its expiry.
     """
 
     task_type: str
@@ -82,7 +82,7 @@ class Wanted:
 
 
 def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
-    """What `queue.enqueue` takes.
+    """The job to enqueue for a request made at the time `now`.
 
     Raises:
         UnknownTaskType: no such type.
@@ -100,11 +100,11 @@ def new_job(registry: Registry, wanted: Wanted, now: datetime) -> NewJob:
 
 
 def new_jobs(registry: Registry, wanted: Wanted, payloads: Sequence[Json], now: datetime) -> list[NewJob]:
-    """One job per payload, each otherwise as wanted.
+    """One job per payload; all other options come from `wanted`.
 
     Raises:
         UnknownTaskType: no such type.
-        InvalidPayload: a payload does not fit; with its number where there are several.
+        InvalidPayload: a payload does not fit; the message gives its number if there are several.
     """
     made = []
     for number, payload in enumerate(payloads, start=1):
@@ -117,10 +117,10 @@ def new_jobs(registry: Registry, wanted: Wanted, payloads: Sequence[Json], now: 
 
 
 def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json:
-    """What `queue.edit` takes to make the job what is wanted; empty where it is that already.
+    """The `changes` of `operator.edit` that make the job match `wanted`; empty if it already does.
 
     Raises:
-        UnknownTaskType: no such type, and the payload was changed.
+        UnknownTaskType: the payload was changed and the type is unknown.
         InvalidPayload: the payload does not fit.
     """
     made: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def changes(registry: Registry, job: Job, wanted: Wanted, now: datetime) -> Json
 
 
 def new_payload(registry: Registry, task_type: str, payload: Json) -> Json:
-    """The changes that give a job another payload: with it goes the concurrency key that follows from it.
+    """The changes for another payload: the payload and the concurrency key derived from it.
 
     Raises:
         UnknownTaskType: no such type.
@@ -153,7 +153,7 @@ def new_payload(registry: Registry, task_type: str, payload: Json) -> Json:
 
 
 def enqueue_twin(wanted: Wanted) -> str:
-    """The command that enqueues the same."""
+    """The command line that enqueues the same job."""
     words = ["jobdeck", "enqueue", wanted.task_type]
     words += ["--payload", harmless_json(wanted.payload)] if wanted.payload else []
     words += ["--at", wanted.at.isoformat().replace("+00:00", "Z")] if wanted.at else []
@@ -166,7 +166,7 @@ def enqueue_twin(wanted: Wanted) -> str:
 
 
 def edit_twin(job: Job, wanted: Wanted, made: Json) -> str:
-    """The command that makes the same changes."""
+    """The command line that makes the same changes."""
     words = ["jobdeck", "edit", str(job.id)]
     words += ["--payload", harmless_json(made["payload"])] if "payload" in made else []
     words += ["--at", made["run_at"].replace("+00:00", "Z")] if "run_at" in made else []
@@ -188,10 +188,12 @@ def admit(
     recurring: bool,
     settings: Settings,
 ) -> None:
-    """Lets jobs of a type with these payloads pass; each payload is looked at once. A type not known here asks nothing.
+    """Asks the type whether it admits jobs with these payloads; equal payloads are checked once.
+
+    Types without an `admit` function, or unknown in this process, admit every job.
 
     Raises:
-        InvalidPayload: with what is wrong, by field.
+        InvalidPayload: the type refuses a payload; `problems` gives the reasons by field.
     """
     job_type = registry.get(task_type)
     if job_type is None or job_type.admit is None:
@@ -200,14 +202,14 @@ def admit(
         problems = job_type.admit(job_type.parse(payload), Admission(conn, settings, recurring=recurring))
         if problems:
             listed = "; ".join(f"{field}: {problem}" for field, problem in problems.items())
-            raise InvalidPayload(f"No {task_type} job is taken into the queue: {listed}.", dict(problems))
+            raise InvalidPayload(f"The type {task_type} refuses this job: {listed}.", dict(problems))
 
 
 def admit_change(conn: Connection, registry: Registry, job: Job, made: Json, *, settings: Settings) -> None:
-    """Lets a change of a job pass, as `queue.edit` takes it; one that touches neither payload nor interval always does.
+    """Asks the type whether it admits an edit; one that changes neither payload nor interval is always admitted.
 
     Raises:
-        InvalidPayload: with what is wrong, by field.
+        InvalidPayload: the type refuses the edit; `problems` gives the reasons by field.
     """
     if made.keys() & {"payload", "recurrence_interval_minutes"}:
         recurring = made.get("recurrence_interval_minutes", job.recurrence_interval_minutes) is not None

@@ -1,7 +1,7 @@
-"""The one way in which commands and the dashboard create, edit and act on jobs.
+"""Creates, edits and retries jobs, for commands and the dashboard alike.
 
-A job is validated by its type and, where the type asks for it, admitted by it, whichever program asks. Every function
-works in the caller's transaction where there is one.
+The job's type validates every payload and, if it has an `admit` function, admits the job. Every function works in the
+caller's transaction if one is open.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 def create(
     conn: Connection, registry: Registry, wanted: Wanted, *, settings: Settings, actor: str, dry_run: bool = False
 ) -> Enqueued:
-    """Enqueues the job, or with `dry_run` says what would be enqueued.
+    """Enqueues the job, or with `dry_run` returns the job that would be enqueued.
 
     Raises:
-        Refused: the type is unknown, the payload does not fit, or the type or the queue does not take it.
+        Refused: the type is unknown, the payload does not fit, or the type or the database refuses the job.
     """
     with conn.transaction(force_rollback=dry_run):
         made = new_job(registry, wanted, jobs.clock().run(conn))
@@ -52,10 +52,10 @@ def create_many(
     actor: str,
     dry_run: bool = False,
 ) -> list[UUID]:
-    """Enqueues one-time jobs, so many copies of each payload, otherwise as wanted, and returns their ids.
+    """Enqueues one-time jobs, `copies` of each payload, with the other options of `wanted`; returns their ids.
 
     Raises:
-        Refused: the type is unknown, a payload does not fit, or the type or the queue does not take it; nothing is
+        Refused: the type is unknown, a payload does not fit, or the type or the database refuses a job; nothing is
             enqueued then.
     """
     with conn.transaction(force_rollback=dry_run):
@@ -65,17 +65,17 @@ def create_many(
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:
-    """Enqueues the job, and reads what stands in the queue for it.
+    """Enqueues the job and reads it back, or the job that already has its dedupe key.
 
     Raises:
-        Refused: the interval, priority or blocker is not acceptable, or the job that holds the dedupe key has left
-            the queue meanwhile.
+        Refused: the database rejects the interval, priority or blocker, or the job with the same dedupe key has just
+            left the queue.
     """
     with conn.transaction():
         ticket = producer.enqueue(conn, new, actor=actor)
         job = jobs.job(ticket.job_id).run(conn)
     if job is None:
-        raise Refused("The job that holds the same dedupe key has just left the queue. Enqueue again.")
+        raise Refused("The job with the same dedupe key has just left the queue. Enqueue again.")
     return Enqueued(job, ticket.created)
 
 
@@ -91,15 +91,15 @@ def edit(  # noqa: PLR0913 -- one keyword per choice of the caller
     reason: str | None = None,
     dry_run: bool = False,
 ) -> ActionResult:
-    """Makes the job what is wanted, if it is still at the version that was seen: that of `job` unless given.
+    """Changes the job to match `wanted`, if it is still at `version` (None: the version of `job`).
 
     Raises:
-        Refused: the type is unknown, the payload does not fit, or the type does not take it.
+        Refused: the type is unknown, the payload does not fit, or the type refuses it.
     """
     expected = job.version if version is None else version
     made = changes(registry, job, wanted, jobs.clock().run(conn))
     if not made and expected == job.version and not job.removed:
-        return ActionResult(job.id, True, "It is like this already.", job.status, job.version)
+        return ActionResult(job.id, True, "Nothing to change.", job.status, job.version)
     admit_change(conn, registry, job, made, settings=settings)
     return operator.edit(conn, job.id, changes=made, actor=actor, version=expected, reason=reason, dry_run=dry_run)
 
@@ -115,15 +115,15 @@ def retry(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> list[ActionResult]:
-    """Makes these jobs due now, each in the version that was seen where that is given, and answers per id.
+    """Makes these jobs due now and returns one answer per id; a job with an entry in `versions` must still have it.
 
-    Of a success that has left the queue it enqueues a copy, which the type must admit like any new job.
+    For a job that succeeded and left the queue it enqueues a copy, which the type must admit like any new job.
     """
     answers = {}
     for job in jobs.removed(ids).run(conn):
         with conn.transaction(force_rollback=dry_run):
             answer = _run_again(conn, registry, job, settings=settings, actor=actor, reason=reason)
-        message = "A copy of it would be enqueued." if answer.ok and dry_run else answer.message
+        message = "A copy would be enqueued." if answer.ok and dry_run else answer.message
         answers[job.id] = replace(answer, message=message)
     left = [job_id for job_id in ids if job_id not in answers]
     retried = operator.retry(conn, left, actor=actor, versions=versions, reason=reason, dry_run=dry_run) if left else []
@@ -134,10 +134,10 @@ def retry(
 def retry_with(
     conn: Connection, registry: Registry, job: Job, payload: Json, *, settings: Settings, actor: str
 ) -> ActionResult:
-    """Retries a job with another payload, in the version that was seen; of one that has succeeded, enqueues a copy.
+    """Retries a job with another payload if it still has this version; enqueues a copy of one that has succeeded.
 
     Raises:
-        Refused: the type is unknown, the payload does not fit, or the type does not take it; nothing was changed.
+        Refused: the type is unknown, the payload does not fit, or the type refuses it; nothing was changed.
     """
     made = new_payload(registry, job.task_type, payload)
     if job.removed or job.status is Status.SUCCEEDED:
@@ -151,9 +151,9 @@ def retry_with(
 def _run_again(
     conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str, reason: str | None = None
 ) -> ActionResult:
-    """Enqueues a copy of a job that succeeded and has left the queue.
+    """Enqueues a copy of a job that succeeded and left the queue.
 
-    The history keeps neither its concurrency key nor its attempts, so the copy has those of its type.
+    The history stores neither its concurrency key nor its maximum attempts, so the copy has those of its type.
     """
     known = registry.get(job.task_type)
     try:
@@ -172,11 +172,11 @@ def _run_again(
 def rehearse(
     conn: Connection, registry: Registry, wanted: Wanted, job: Job | None, *, settings: Settings, actor: str
 ) -> ActionResult:
-    """What the queue would answer; nothing is changed. `job` is the one that would be edited."""
+    """The answer to creating a job, or to editing `job` if given; nothing is changed."""
     if job is not None:
         return edit(conn, registry, job, wanted, settings=settings, actor=actor, dry_run=True)
     made = create(conn, registry, wanted, settings=settings, actor=actor, dry_run=True)
     if not made.created:
-        there = f"Job {made.job.id} with the same dedupe key is {made.job.status.value} already."
+        there = f"Job {made.job.id} with the same dedupe key is already {made.job.status.value}."
         return ActionResult(made.job.id, ok=False, message=f"{there} Nothing would be enqueued.")
-    return ActionResult(made.job.id, ok=True, message="It would be enqueued.", status=made.job.status)
+    return ActionResult(made.job.id, ok=True, message="The job would be enqueued.", status=made.job.status)

@@ -136,7 +136,7 @@ class Upkeep:
             spread = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
             self._next_reap = now + self._interval * spread
         self._keep_window(conn, now, telling=reporting)
-        if bulk.go_on(conn, self._station.worker_id):
+        if bulk.resume_stalled(conn, self._station.worker_id):
             self._wake.set()
         self._station.alerts.send_check_ins(conn)
         if now >= self._next_look:

@@ -228,7 +228,7 @@ def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(
     assert jobdeck("edit", str(job), "--priority", "3").code == 0
     before = everything(conn)
     told = jobdeck("edit", str(job), "--priority", "3", "--json")
-    assert (told.code, told.data["results"][0]["message"]) == (0, "It is like this already.")
+    assert (told.code, told.data["results"][0]["message"]) == (0, "Nothing to change.")
     assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
     assert everything(conn) == before
 
@@ -258,7 +258,7 @@ def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
     )
     before = everything(conn)
     [told] = jobdeck("retry", str(job.id), "--dry-run", "--json").data["results"]
-    assert (told["ok"], told["message"]) == (True, "A copy of it would be enqueued.")
+    assert (told["ok"], told["message"]) == (True, "A copy would be enqueued.")
     assert everything(conn) == before
     assert jobdeck("retry", str(job.id), "--reason", "once more").code == 0
     assert conn.execute(kept).fetchall() == [usual]

@@ -214,12 +214,12 @@ def test_a_worker_goes_on_with_what_nobody_carries_further_and_stays_with_it(con
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
-    assert not bulk.go_on(conn, "worker-1", limit=2)
+    assert not bulk.resume_stalled(conn, "worker-1", limit=2)
     advance(conn, SOON)
-    assert bulk.go_on(conn, "worker-1", limit=2)
-    assert not bulk.go_on(conn, "worker-2", limit=2)
-    assert bulk.go_on(conn, "worker-1", limit=2)
-    assert not bulk.go_on(conn, "worker-1", limit=2)
+    assert bulk.resume_stalled(conn, "worker-1", limit=2)
+    assert not bulk.resume_stalled(conn, "worker-2", limit=2)
+    assert bulk.resume_stalled(conn, "worker-1", limit=2)
+    assert not bulk.resume_stalled(conn, "worker-1", limit=2)
     ended = bulk.find(conn, choice.bulk.id)
     assert ended is not None
     assert (ended.state, ended.done, ended.driver) == ("finished", 6, "worker-1")
@@ -231,9 +231,9 @@ def test_who_began_it_takes_it_back_from_a_worker(conn: Connection) -> None:
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     advance(conn, SOON)
-    assert bulk.go_on(conn, "worker-1", limit=1)
+    assert bulk.resume_stalled(conn, "worker-1", limit=1)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
-    assert not bulk.go_on(conn, "worker-1", limit=1)
+    assert not bulk.resume_stalled(conn, "worker-1", limit=1)
 
 
 def test_what_goes_wrong_is_kept_with_the_action_and_keeps_the_worker_from_nothing(conn: Connection) -> None:
@@ -242,14 +242,14 @@ def test_what_goes_wrong_is_kept_with_the_action_and_keeps_the_worker_from_nothi
     bulk.start(conn, choice.bulk.id, "delete", actor=ACTOR)
     conn.execute("ALTER TABLE job_trash RENAME TO elsewhere")
     advance_only_bulk(conn)
-    assert not bulk.go_on(conn, "worker-1")
+    assert not bulk.resume_stalled(conn, "worker-1")
     troubled = bulk.find(conn, choice.bulk.id)
     assert troubled is not None
     assert troubled.state == "running"
     assert "job_trash" in (troubled.trouble or "")
     conn.execute("ALTER TABLE elsewhere RENAME TO job_trash")
     advance_only_bulk(conn)
-    assert not bulk.go_on(conn, "worker-1")
+    assert not bulk.resume_stalled(conn, "worker-1")
     ended = bulk.find(conn, choice.bulk.id)
     assert ended is not None
     assert (ended.state, ended.trouble) == ("finished", None)
@@ -271,7 +271,7 @@ def test_stopping_leaves_the_rest_as_it_was_and_says_who_stopped_it(conn: Connec
     assert (stopped.state, stopped.done, stopped.left) == ("stopped", 1, 3)
     assert (stopped.stopped_by or "").startswith(ACTOR)
     advance(conn, SOON)
-    assert not bulk.go_on(conn, "worker-1")
+    assert not bulk.resume_stalled(conn, "worker-1")
     assert sorted(statuses(conn).values()) == ["cancelled", "pending", "pending", "pending"]
     assert [answer.ok for answer in bulk.answers(conn, stopped.id)].count(None) == 3
 
@@ -309,7 +309,7 @@ def test_the_audit_names_who_began_it_and_who_carried_it_out(
         role = value(operator, "SELECT session_user::text")
     advance(conn, SOON)
     with people.sign_in(database_url, "job_worker") as worker:
-        bulk.go_on(worker, "worker-1")
+        bulk.resume_stalled(worker, "worker-1")
         carrier = value(worker, "SELECT session_user::text")
     (begun,) = audit_rows(conn, "bulk cancel")
     assert begun["after"] == {"bulk": str(choice.bulk.id), "jobs": 2, "filter": ""}
@@ -381,10 +381,10 @@ def test_only_an_operator_chooses_and_begins(
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 call()
         if group == "job_worker":
-            assert not bulk.go_on(other, "worker-1")
+            assert not bulk.resume_stalled(other, "worker-1")
             return
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            bulk.go_on(other, "w")
+            bulk.resume_stalled(other, "w")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             bulk.answers(other, choice.bulk.id)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
