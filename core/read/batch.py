@@ -1,7 +1,7 @@
-"""Reads as values. A `Query` runs by itself, or with others in one batch.
+"""Reads as values. A `Query` runs alone, or with others in one batch.
 
-A page of the dashboard takes a dozen statements. One after the other, each waits for the line there and back; in a
-batch they wait once, and all of them see the database at one moment.
+A page of the dashboard takes a dozen statements. Sent one by one, each costs a network round trip; a batch costs one
+round trip in all, and its statements share one snapshot.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 Answer: TypeAlias = Callable[[], T]
-"""Gives what a query of a batch found, once the batch has ended."""
+"""Returns the result of one query of a batch, once the batch has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query(Generic[T]):
-    """One read: its statements with their parameters, and how the answer is made of the rows of each.
+    """One read: its statements with their parameters, and the function that turns their rows into the result.
 
-    `misread` is the sentence of the `UsageError` raised by `run` when the database cannot read a parameter.
+    `misread` is the message of the `UsageError` that `run` raises when the database cannot parse a parameter.
     """
 
     statements: tuple[tuple[LiteralString, Mapping[str, Any] | None], ...]
@@ -41,7 +41,6 @@ class Query(Generic[T]):
     misread: str | None = None
 
     def run(self, conn: Connection) -> T:
-        """The answer, waited for."""
         try:
             with one_moment(conn) as batch:
                 answer = batch.add(self)
@@ -55,12 +54,11 @@ class Query(Generic[T]):
 def select(
     statement: LiteralString, params: Mapping[str, Any] | None = None, *, read: Callable[[list[Row]], T]
 ) -> Query[T]:
-    """The query of one statement."""
     return Query(((statement, params),), lambda results: read(results[0]))
 
 
 def combine(*parts: Query[Any], read: Callable[..., T]) -> Query[T]:
-    """The query that gives the answers of its parts to `read`, in their order."""
+    """A query whose result is `read`, called with the results of the parts in their order."""
 
     def answer(results: list[list[Row]]) -> T:
         rest = iter(results)
@@ -70,13 +68,13 @@ def combine(*parts: Query[Any], read: Callable[..., T]) -> Query[T]:
 
 
 class Batch:
-    """Queries that are under way on one connection."""
+    """Queries sent over one connection in a pipeline."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     def add(self, query: Query[T]) -> Answer[T]:
-        """Sends the query. Its statements are never prepared, so that each is planned for the filters it was given."""
+        """Sends the query. Its statements are never prepared, so that Postgres plans each one for its filter."""
         cursors = []
         for statement, params in query.statements:
             cursor = self._conn.cursor(row_factory=dict_row)
@@ -87,15 +85,15 @@ class Batch:
 
 @contextmanager
 def one_moment(conn: Connection) -> Iterator[Batch]:
-    """A batch whose queries see the database at one moment and change nothing.
+    """A read-only batch whose queries share one snapshot: that of the caller's transaction, if one is open.
 
-    Answers are available when it has ended. An error of one query is raised then, and the others have no answer.
-    Inside a transaction of the caller the moment is that transaction's.
+    The results are available when the batch has ended. If one query fails, its error is raised then and no query has
+    a result.
     """
     outermost = conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE
     try:
         with conn.pipeline():
-            # Sent with the queries: `conn.transaction()` would wait for its beginning and its end as well.
+            # Sent with the queries, because `conn.transaction()` would wait for the answers to BEGIN and COMMIT.
             if outermost:
                 conn.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield Batch(conn)

@@ -1,6 +1,6 @@
-"""The filter a person types, in the dashboard and after `--filter`: `status:failed type:sync error:"no route" age>2h`.
+"""The filter language of the dashboard and of `--filter`: `status:failed type:sync error:"no route" age>2h`.
 
-A filter says which jobs an action takes, so what it does not understand it refuses: no word widens it.
+A filter chooses the jobs of an action, so unknown words are errors: ignoring one would choose more jobs than meant.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _WORD: Final = re.compile(
 _PLAIN: Final = re.compile(r'[^\s":<>\\]+(?: [^\s":<>\\]+)*')
 PER_KEY: Final = "payload."
 EVERYTHING: Final = "all"
-"""The status that is none: of every status."""
+"""The value of `status:` for jobs of every status."""
 
 
 class Key(NamedTuple):
-    """One key of the language: the field of `Filter` it sets, how its value is read, and a value to show."""
+    """One key of the language: the field of `Filter` that it sets, the parser of its value, and an example."""
 
     field: str
     read: Callable[[str], object]
@@ -40,10 +40,10 @@ class Key(NamedTuple):
 
 
 def parse_filter(text: str) -> Filter:
-    """Reads a filter. Words without a key are the search text; a value with spaces stands in double quotes.
+    """Parses a filter. Words without a key are the search text; a value with spaces needs double quotes.
 
     Raises:
-        UsageError: a key that is none, given twice, without a value, or with one it cannot have.
+        UsageError: an unknown key, a key given twice, or a missing or invalid value.
     """
     found: dict[str, Any] = {}
     words: list[str] = []
@@ -54,14 +54,14 @@ def parse_filter(text: str) -> Filter:
             continue
         field, read = _read(word["key"], word["sign"], value)
         if field in found:
-            twice = "compares two payload keys" if field == "payload" else f"says {word['key']} twice"
-            raise UsageError(f"The filter {twice}. Leave one of them out.")
+            twice = "compares two payload keys" if field == "payload" else f"has {word['key']} twice"
+            raise UsageError(f"The filter {twice}. Remove one of them.")
         found[field] = read
     return Filter(**found, search=" ".join(words) or None)
 
 
 def format_filter(wanted: Filter) -> str:
-    """The filter as a person would type it; `parse_filter` reads it back."""
+    """The filter as a person would type it; `parse_filter` parses it to the same filter."""
     words = [f"status:{wanted.status.value}"] if wanted.status else []
     texts = [("type", wanted.task_type), ("error", wanted.error)]
     if wanted.payload is not None:
@@ -80,7 +80,7 @@ def format_filter(wanted: Filter) -> str:
 
 
 def completions(text: str, task_types: Sequence[str]) -> list[str]:
-    """What the last word of a filter could become, best first; each is the whole word."""
+    """Completions of the filter's last word, best first; each is the whole word."""
     last = text[len(text.rstrip().rpartition(" ")[0]) :].strip() if text and not text[-1].isspace() else ""
     key, colon, value = last.partition(":")
     if not colon:
@@ -101,23 +101,23 @@ def _words(text: str) -> list[re.Match[str]]:
     while at < len(text):
         word = _WORD.match(text, at)
         if word is None or word.end() == at:
-            raise UsageError(f"The filter cannot be read from {text[at:]!r} on.")
+            raise UsageError(f"The filter cannot be parsed from {text[at:]!r} on.")
         if word["bare"] is not None and '"' in word["bare"]:
-            raise UsageError(f"A quote in the filter is not closed or stands within a word: {word.group().strip()}.")
+            raise UsageError(f"A quote in the filter is not closed or is inside a word: {word.group().strip()}.")
         found.append(word)
         at = word.end()
         if word["quoted"] is not None and at < len(text) and not text[at].isspace():
-            raise UsageError(f"A blank is missing in the filter after {word.group().strip()}.")
+            raise UsageError(f"The filter needs a space after {word.group().strip()}.")
     return found
 
 
 def starts() -> list[str]:
-    """How the keys are offered. `older:` says the same as `age>`, and `payload.KEY:` compares any payload key."""
+    """The keys that completion offers. Not among them: `older:`, the same as `age>`, and `payload.KEY:`."""
     return ["type:", "status:", "error:", *(f"{name}:" for name in plugins.filters()), "age>", "attempts>=", "outcome:"]
 
 
 def _key(name: str) -> Key | None:
-    """The key of this name: one of ours, one of a plugin's, or `payload.KEY`."""
+    """The key of this name: built in, of a plugin, or `payload.KEY`."""
     found = _KEYS.get(name.lower())
     if found is not None:
         return found
@@ -134,16 +134,15 @@ def _read(name: str, sign: str, value: str) -> tuple[str, object]:
     if known_key is None:
         known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:"])
         raise UsageError(
-            f'The filter has no key "{key}". Its keys are {known}. '
-            "To search for the text itself, put it in double quotes."
+            f'Unknown filter key "{key}". The keys are {known}. To search for the text itself, put it in double quotes.'
         )
     field, read, example = known_key
     sign = sign.removeprefix(":") or ":"
     allowed = {"age": (":", ">", ">="), "older": (":", ">", ">="), "attempts": (":", ">", ">=")}.get(key, (":",))
     if sign not in allowed:
-        raise UsageError(f"The filter's {key} does not take {sign}. Write it like {example}.")
+        raise UsageError(f"The filter key {key} does not accept {sign}. Write it like {example}.")
     if not value:
-        raise UsageError(f"The filter's {key} wants a value, like {example}.")
+        raise UsageError(f"The filter key {key} needs a value, like {example}.")
     found = read(value)
     return field, found + 1 if key == "attempts" and sign == ">" and isinstance(found, int) else found
 
@@ -165,19 +164,19 @@ def _outcome(value: str) -> RunOutcome:
 
 
 def _member(words: type[W], key: str, value: str) -> W:
-    """The word that the value is, or the one word that begins with it."""
+    """The member equal to the value, or the only one that starts with it."""
     wanted = value.lower()
     near = [word for word in words if word.value.startswith(wanted)]
     exact = [word for word in near if word.value == wanted]
     if exact or len(near) == 1:
         return (exact or near)[0]
     listed = ", ".join(near or words)
-    raise UsageError(f'"{value}" is no {key}: {"it could be" if near else "there are"} {listed}.')
+    raise UsageError(f'"{value}" {"could be" if near else f"is not a valid {key}; use one of"} {listed}.')
 
 
 def _count(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", value):
-        raise UsageError(f'"{value}" is no number of attempts. Write it like attempts>=3, which means 3 or more.')
+        raise UsageError(f'"{value}" is not a number of attempts. Write it like attempts>=3, which means 3 or more.')
     return int(value)
 
 

@@ -1,8 +1,8 @@
-"""The verdict of health: is the queue doing its work, and if not, what and since when.
+"""The health verdict: whether the queue does its work and, if not, what is wrong and since when.
 
-Thresholds are those of the specification of the queue, section 8.7. They count in the interval at which a scheduler is
-expected to call, 5 minutes unless the database says otherwise. Signals of a scheduler are judged in
-`jobdeck.core.read.scheduler_health`, and only where one has ever called.
+The thresholds come from the queue's specification, section 8.7. They are multiples of the interval at which a scheduler
+should call: 5 minutes, unless the database has another value. `jobdeck.core.read.scheduler_health` judges the
+scheduler, if one has ever called.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ FROM job_worker_runs WHERE source <> 'door' ORDER BY started_at DESC LIMIT 1
 
 
 def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
-    """The verdict, worst finding first, and the figures of the dashboard's line of health.
+    """The verdict, with the worst finding first, and the figures of the dashboard's health line.
 
-    `finished_per_minute` holds the last 15 minutes, oldest first, the current one unfinished. Beside the signals that
-    are always judged stand those that have something to say. With `timeouts`, in seconds by task type, runs that have
-    used up most of theirs are among them.
+    `finished_per_minute` covers the last 15 minutes, oldest first; the last value is for the current, incomplete
+    minute. Some findings always appear, others only when there is a problem. With `timeouts` (seconds by task type),
+    there is a finding about runs that have used most of their timeout.
     """
 
     def read(
@@ -152,7 +152,7 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
 
 
 def typical_seconds() -> Query[dict[str, float]]:
-    """What nine of ten of the latest runs of each task type took at most, in seconds; of types run lately."""
+    """The 90th percentile of the run time in seconds, by task type, over the latest 1,000 runs."""
     return select(
         """
         SELECT task_type, percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) AS most FROM (
@@ -173,35 +173,36 @@ def _switch(facts: dict[str, Any]) -> Finding:
     if facts["enabled"]:
         return Finding("processing", Verdict.OK, "Automatic processing is on.")
     if facts["enabled"] is None:
-        return Finding("processing", Verdict.CRITICAL, "The settings row is missing, so nothing is claimed.")
+        return Finding("processing", Verdict.CRITICAL, "The settings row is missing, so no job is claimed.")
     reason = f": {facts['paused_reason']}" if facts["paused_reason"] else ""
-    who = f" by {facts['paused_by']}" if facts["paused_by"] else ""
-    return Finding("processing", Verdict.PAUSED, f"Automatic processing is off{who}{reason}.", facts["paused_at"])
+    off = f"was turned off by {facts['paused_by']}" if facts["paused_by"] else "is off"
+    return Finding("processing", Verdict.PAUSED, f"Automatic processing {off}{reason}.", facts["paused_at"])
 
 
 def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     if facts["workers"]:
-        return Finding("workers", Verdict.OK, f"{facts['workers']} alive.")
+        number = facts["workers"]
+        return Finding("workers", Verdict.OK, f"{number} {'worker' if number == 1 else 'workers'} alive.")
     at, tick, called = facts["at"], facts["tick"], calls["last_good"]
     last_seen = max((t for t in (facts["last_good_tick"], facts["last_heartbeat"], called) if t), default=None)
     if last_seen is None:
-        return Finding("workers", Verdict.CRITICAL, "No worker has ever been heard of, and no trigger has run.")
+        return Finding("workers", Verdict.CRITICAL, "No worker has connected yet and no trigger has fired.")
     if called and at - called <= 2 * tick:
-        every = f"called {_ago(at, called)} ago and is expected every {scheduler_health.span(tick)}"
-        return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker stands.")
+        every = f"every {scheduler_health.span(tick)}, last {_ago(at, called)} ago"
+        return Finding("workers", Verdict.OK, f"No worker; a scheduler runs the jobs instead ({every}).")
     silent = at - last_seen
     if silent <= 2 * tick:
-        usual = f"{scheduler_health.span(2 * tick)} without one are nothing unusual"
-        return Finding("workers", Verdict.OK, f"The last sign of a worker was {_ago(at, last_seen)} ago; {usual}.")
-    words = f"No worker is alive and none has given a sign for {_ago(at, last_seen)}."
+        usual = f"up to {scheduler_health.span(2 * tick)} is normal"
+        return Finding("workers", Verdict.OK, f"Last sign of a worker {_ago(at, last_seen)} ago; {usual}.")
+    words = f"No worker is alive; last sign of one {_ago(at, last_seen)} ago."
     return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
 
 
 def _due(facts: dict[str, Any]) -> Finding:
     oldest = facts["oldest_due"]
     if oldest is None:
-        return Finding("due jobs", Verdict.OK, "Nothing that is due is waiting.")
-    words = f"The oldest due job has waited {_ago(facts['at'], oldest)}."
+        return Finding("due jobs", Verdict.OK, "No backlog.")
+    words = f"Oldest job waiting {_ago(facts['at'], oldest)}."
     late = facts["at"] - oldest
     if not facts["enabled"]:
         return Finding("due jobs", Verdict.PAUSED, words, oldest)
@@ -215,12 +216,12 @@ def _lateness(facts: dict[str, Any], late: timedelta) -> Verdict:
 
 
 def _stalled(facts: dict[str, Any]) -> list[Finding]:
-    """Due jobs while processing is on, and nothing claimed for long: whoever should claim does not."""
+    """A finding if jobs are due and processing is on, but no job has been claimed for long."""
     oldest, at = facts["oldest_due"], facts["at"]
     since = max((moment for moment in (oldest, facts["last_claim"]) if moment), default=at)
     if oldest is None or not facts["enabled"] or at - since < max(OVERDUE, 3 * facts["tick"]):
         return []
-    words = f"Nothing was claimed for {_ago(at, since)}, though jobs are due and processing is on."
+    words = f"No job was claimed for {_ago(at, since)}, although jobs are due and processing is on."
     return [Finding("claims", Verdict.CRITICAL, words, since)]
 
 
@@ -228,7 +229,7 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
     if not late["late"]:
         return []
     since: datetime = late["since"]
-    words = f"{late['late']} past their slot, {late['task_type']} the longest: {_ago(facts['at'], since)}."
+    words = f"{late['late']} late, {late['task_type']} the longest: {_ago(facts['at'], since)}."
     verdict = _lateness(facts, facts["at"] - since) if facts["enabled"] else Verdict.PAUSED
     return [Finding("late series", verdict, words, since)]
 
@@ -236,7 +237,7 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
 def _silent(facts: dict[str, Any]) -> list[Finding]:
     if not facts["silent"]:
         return []
-    words = f"Without a heartbeat and not signed off: {', '.join(facts['silent'])}."
+    words = f"No heartbeat, but not stopped: {', '.join(facts['silent'])}."
     return [Finding("silent workers", Verdict.WARNING, words)]
 
 
@@ -244,21 +245,21 @@ def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> 
     long = [run for run in running if run["seconds"] > USED_UP * timeouts.get(run["task_type"], math.inf)]
     if not long:
         return []
-    words = f"{len(long)} running for more than 80 % of their timeout, {long[0]['task_type']} the longest."
+    words = f"{len(long)} past 80 % of their timeout, {long[0]['task_type']} the longest."
     return [Finding("long runs", Verdict.WARNING, words)]
 
 
 def _stuck(facts: dict[str, Any]) -> Finding:
     if not facts["stuck"]:
-        return Finding("running jobs", Verdict.OK, "Every running job's lease is being renewed.")
+        return Finding("running jobs", Verdict.OK, "All running jobs have a valid lease.")
     return Finding("running jobs", Verdict.CRITICAL, _stuck_words(facts), facts["stuck_since"])
 
 
 def _stuck_words(facts: dict[str, Any]) -> str:
-    """Who is to take the jobs back; at the end what `since` belongs to, which is told behind it."""
+    """Ends with the event to which the finding's `since` belongs, because it is shown behind this text."""
     one = facts["stuck"] == 1
     jobs = "1 running job" if one else f"{facts['stuck']} running jobs"
-    lease = "its lease is over" if one else "the first lease is over"
+    lease = "its lease expired" if one else "the first lease expired"
     if facts["workers"]:
         return f"{jobs} {'waits' if one else 'wait'} for a live worker to take {'it' if one else 'them'} back: {lease}."
     return f"{jobs} {'is' if one else 'are'} stuck, start a worker or run `jobdeck cleanup`: {lease}."
@@ -266,7 +267,7 @@ def _stuck_words(facts: dict[str, Any]) -> str:
 
 def _series(facts: dict[str, Any]) -> Finding:
     if not facts["recurring"]:
-        return Finding("recurring jobs", Verdict.OK, "There is none.")
+        return Finding("recurring jobs", Verdict.OK, "No recurring jobs.")
     if not facts["failing"]:
         return Finding("recurring jobs", Verdict.OK, "None failed in its last cycle.")
     since = "in its last cycle" if facts["streak"] == 1 else f"for {facts['streak']} cycles in a row"
@@ -276,6 +277,6 @@ def _series(facts: dict[str, Any]) -> Finding:
 
 def _crashed(facts: dict[str, Any]) -> Finding:
     if not facts["crashed"]:
-        return Finding("cycles", Verdict.OK, "Every cycle that began has ended.")
-    words = f"{facts['crashed']} began in the last day and never ended: crashed."
+        return Finding("cycles", Verdict.OK, "No interrupted cycles.")
+    words = f"{facts['crashed']} started in the last day and never ended: crashed."
     return Finding("cycles", Verdict.CRITICAL, words)

@@ -1,6 +1,6 @@
-"""What has happened: runs, cycles of workers, what operators did. Changes nothing.
+"""Reads the history: runs, cycles of workers, the audit of operators' actions.
 
-Like `jobdeck.core.read.jobs` it reads through views, newest first and no more than it is asked for.
+Like `jobdeck.core.read.jobs` it reads through views, newest first, up to a limit.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def runs(
     limit: int = 50,
     after: str | None = None,
 ) -> Query[tuple[list[Run], str | None]]:
-    """Runs, newest first, and the cursor of those after them.
+    """Runs, newest first, and the cursor of the next page.
 
     Raises:
-        UsageError: `after` is no cursor.
+        UsageError: `after` is not a cursor.
     """
     if after is not None and not (after.isdecimal() and len(after) <= 18):
         raise UsageError(NO_CURSOR)
-    # A run that was lost and its worker's late return share a token, so the cursor tells which of the two it is.
+    # A lost run and the late report of its worker have the same token, so the cursor also says which of the two it is.
     token, late = divmod(int(after), 2) if after else (None, 0)
 
     def read(rows: list[Row]) -> tuple[list[Run], str | None]:
@@ -62,7 +62,6 @@ def runs(
 
 
 def worker_runs(*, limit: int = 50) -> Query[tuple[WorkerRun, ...]]:
-    """Cycles and windows, newest first."""
     return select(
         """
         SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
@@ -76,7 +75,6 @@ def worker_runs(*, limit: int = 50) -> Query[tuple[WorkerRun, ...]]:
 
 
 def audit(*, job_id: UUID | None = None, since: timedelta | None = None, limit: int = 200) -> Query[list[AuditEntry]]:
-    """What operators did, newest first."""
     return select(
         """
         SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit_list

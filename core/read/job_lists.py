@@ -1,8 +1,8 @@
 """The lists of jobs, one statement for each status tab; `jobdeck.core.read.jobs` runs them.
 
-Each reads its tab's natural order from an index and stops at `window`, then puts what it found in the order
-asked for. The natural order goes on behind `after_key` and `after_id`; any other is paged through by `skip`.
-`place_key` is what the natural order compares.
+Each statement reads the tab's natural order from an index, stops at `window` rows, then sorts these rows as requested.
+The natural order continues behind `after_key` and `after_id`; every other order is paged by `skip`. `place_key` is the
+value that the natural order compares.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, LiteralString
 from jobdeck.core.model import Status
 
 WINDOW: Final = 10_000
-NO_CURSOR: Final = "This is no cursor of a list. Take the one that the list before it ended with."
+NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 _ALL: Final = """
 SELECT * FROM (
@@ -27,11 +27,6 @@ SELECT * FROM (
             %(outcome)s)
     ORDER BY j.id DESC LIMIT %(window)s
 ) AS found
-ORDER BY
-    CASE WHEN %(descending)s THEN sort_key END DESC,
-    CASE WHEN NOT %(descending)s THEN sort_key END,
-    CASE WHEN %(sort)s <> 'natural' OR %(descending)s THEN place ELSE -place END
-OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _PENDING: Final = """
@@ -80,11 +75,6 @@ SELECT * FROM (
     ) AS j
     ORDER BY j.run_at, j.id LIMIT %(window)s
 ) AS found
-ORDER BY
-    CASE WHEN %(descending)s THEN sort_key END DESC,
-    CASE WHEN NOT %(descending)s THEN sort_key END,
-    CASE WHEN %(sort)s <> 'natural' OR %(descending)s THEN place ELSE -place END
-OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _RUNNING: Final = """
@@ -102,11 +92,6 @@ SELECT * FROM (
             %(outcome)s)
     ORDER BY j.started_at, j.id LIMIT %(window)s
 ) AS found
-ORDER BY
-    CASE WHEN %(descending)s THEN sort_key END DESC,
-    CASE WHEN NOT %(descending)s THEN sort_key END,
-    CASE WHEN %(sort)s <> 'natural' OR %(descending)s THEN place ELSE -place END
-OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _SUCCEEDED: Final = """
@@ -144,11 +129,6 @@ SELECT * FROM (
     ) AS j
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
 ) AS found
-ORDER BY
-    CASE WHEN %(descending)s THEN sort_key END DESC,
-    CASE WHEN NOT %(descending)s THEN sort_key END,
-    CASE WHEN %(sort)s <> 'natural' OR %(descending)s THEN place ELSE -place END
-OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _FAILED: Final = """
@@ -166,11 +146,6 @@ SELECT * FROM (
             %(outcome)s)
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
 ) AS found
-ORDER BY
-    CASE WHEN %(descending)s THEN sort_key END DESC,
-    CASE WHEN NOT %(descending)s THEN sort_key END,
-    CASE WHEN %(sort)s <> 'natural' OR %(descending)s THEN place ELSE -place END
-OFFSET %(skip)s LIMIT %(limit)s
 """
 
 _CANCELLED: Final = """
@@ -188,6 +163,9 @@ SELECT * FROM (
             %(outcome)s)
     ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
 ) AS found
+"""
+
+_IN_ORDER: Final = """
 ORDER BY
     CASE WHEN %(descending)s THEN sort_key END DESC,
     CASE WHEN NOT %(descending)s THEN sort_key END,
@@ -196,10 +174,10 @@ OFFSET %(skip)s LIMIT %(limit)s
 """
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
-    None: _ALL,
-    Status.PENDING: _PENDING,
-    Status.RUNNING: _RUNNING,
-    Status.SUCCEEDED: _SUCCEEDED,
-    Status.FAILED: _FAILED,
-    Status.CANCELLED: _CANCELLED,
+    None: _ALL + _IN_ORDER,
+    Status.PENDING: _PENDING + _IN_ORDER,
+    Status.RUNNING: _RUNNING + _IN_ORDER,
+    Status.SUCCEEDED: _SUCCEEDED + _IN_ORDER,
+    Status.FAILED: _FAILED + _IN_ORDER,
+    Status.CANCELLED: _CANCELLED + _IN_ORDER,
 }

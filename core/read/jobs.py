@@ -1,7 +1,7 @@
-"""The read side of the queue: the list of jobs, counts, one job, the workers. Changes nothing.
+"""Reads the queue: lists of jobs, counts, one job, workers.
 
-Reads through the views of `schema.sql`, so that a viewer sees payloads redacted. What a refresh costs does not
-depend on how many jobs there are: lists follow an index and stop, counts stop at their limit.
+It reads through the views of `schema.sql`, so that a viewer sees payloads redacted. The cost of a refresh does not
+depend on the number of jobs: lists follow an index up to a limit, and counts stop at theirs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Connection = psycopg.Connection[Any]
 
 MIN_ID_PREFIX = 4
 SHORT_ID = range(8, 13)
-"""How many digits of its end may name a job: as many as the last group of an id has, or the part that lists show."""
+"""How many last digits may identify a job: from the part that lists show to the whole last group of an id."""
 
 
 def snapshot(
@@ -43,13 +43,13 @@ def snapshot(
     descending: bool = True,
     limit: int = 200,
 ) -> Query[Snapshot]:
-    """Everything the dashboard's first screen shows, at one moment of the database's clock."""
+    """Everything that the dashboard's first screen shows, in one snapshot."""
     listed = page(filter, sort=sort, descending=descending, limit=limit)
     return combine(clock(), listed, counts(), processing(), health(), workers(), read=Snapshot)
 
 
 def glance() -> Query[Snapshot]:
-    """The clock and the switch; all else is empty, for a caller that keeps what it read before."""
+    """A snapshot with the clock and the processing switch only, for a caller that keeps its other values."""
 
     def read(at: datetime, switch: Processing) -> Snapshot:
         return Snapshot(at, Page((), None), Counts(), switch, Health(Verdict.OK, ()), ())
@@ -58,7 +58,7 @@ def glance() -> Query[Snapshot]:
 
 
 def clock() -> Query[datetime]:
-    """The database's time: that of the batch or of the caller's transaction, where there is one."""
+    """The database's time, at the start of the batch or of the caller's transaction."""
     return select("SELECT now() AS at", read=lambda rows: rows[0]["at"])
 
 
@@ -70,17 +70,17 @@ def page(
     limit: int = 200,
     after: str | None = None,
 ) -> Query[Page]:
-    """Jobs in order, `limit` at most, and the cursor of those after them.
+    """Up to `limit` jobs in order, and the cursor of the next page.
 
-    The natural order is newest first for all jobs, due first for pending ones, and last ended first for those
-    that ended; succeeded jobs include those that left the queue. Any other order, and the natural one turned
-    round, is among the first 10 000 of the natural one.
+    The natural order is: all jobs, newest first; pending jobs, by due time; running jobs, longest run first; ended
+    jobs, last ended first. Succeeded jobs include those that left the queue. Every other order, and the reverse of
+    the natural one, covers the first 10,000 jobs of the natural order.
 
     Raises:
-        UsageError: `sort` is none of `SORTS`, or `after` is no cursor; of a cursor, `run` may be the one to raise it.
+        UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
     if sort not in SORTS:
-        raise UsageError(f"There is no order by {sort}. Known are: {', '.join(SORTS)}.")
+        raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
     natural = sort == "natural" and descending
     wanted = {
         "task_type": filter.task_type,
@@ -135,7 +135,7 @@ def _cursor(after: str | None, *, natural: bool) -> Json:
 
 
 def counts() -> Query[Counts]:
-    """How many jobs there are by status, each exact up to 10 000."""
+    """The number of jobs by status, each exact up to 10,000."""
 
     def read(rows: list[Row]) -> Counts:
         return Counts(**{name: min(count, Counts.LIMIT + 1) for name, count in rows[0].items()})
@@ -150,7 +150,7 @@ def counts() -> Query[Counts]:
 
 
 def processing() -> Query[Processing]:
-    """The processing switch, and the task types that are paused beside it."""
+    """The processing switch and the paused task types."""
     return combine(
         select("SELECT * FROM job_queue_settings WHERE id = 1", read=lambda rows: next(iter(rows), None)),
         select(
@@ -162,7 +162,7 @@ def processing() -> Query[Processing]:
 
 
 def workers() -> Query[tuple[Worker, ...]]:
-    """The workers heard of in the last day; those heard of in the last 2 minutes are alive."""
+    """The workers with a heartbeat in the last day; those with one in the last 2 minutes are alive."""
     return select(
         """
         SELECT id, host, pid, mode, version, concurrency, task_types, started_at, heartbeat_at, running,
@@ -174,7 +174,7 @@ def workers() -> Query[tuple[Worker, ...]]:
 
 
 def job(job_id: UUID) -> Query[Job | None]:
-    """One job of the queue, or the success with which it left it; None for neither."""
+    """One job of the queue, or its last success if it has left the queue; None if there is neither."""
     return combine(
         select("SELECT * FROM job_list WHERE id = %(id)s", {"id": job_id}, read=_first_job),
         select(
@@ -187,7 +187,7 @@ def job(job_id: UUID) -> Query[Job | None]:
 
 
 def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
-    """Those of the jobs that have left the queue by succeeding, each with its newest success."""
+    """Those of the jobs that succeeded and left the queue, each with its newest success."""
     return select(
         """
         SELECT DISTINCT ON (r.id) r.* FROM job_removed_list AS r
@@ -204,7 +204,7 @@ def _first_job(rows: list[Row]) -> Job | None:
 
 
 def detail(job_id: UUID) -> Query[JobDetail | None]:
-    """One job with its newest 50 runs, the clauses of its claim and what operators did to it; in the trash as well."""
+    """One job, also from the trash, with its newest 50 runs, the clauses of its claim and its audit."""
 
     def read(
         found: Job | None,
@@ -223,7 +223,7 @@ def detail(job_id: UUID) -> Query[JobDetail | None]:
 
 
 def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
-    """Each clause of the claim for one job, with its evidence; empty for a job that is not in the queue."""
+    """The clauses of the claim for one job, with evidence; empty if the job is not in the queue."""
     return select(
         "SELECT clause AS name, holds, evidence FROM job_queue_why(%(id)s) ORDER BY place",
         {"id": job_id},
@@ -232,7 +232,6 @@ def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
 
 
 def permissions() -> Query[Permissions]:
-    """What the database lets this connection do, and as which role."""
     return select(
         """
         SELECT can_view AS view, can_operate AS operate, can_work AS work, current_user::text AS role
@@ -243,22 +242,22 @@ def permissions() -> Query[Permissions]:
 
 
 def find_ids(conn: Connection, filter: Filter, limit: int = 10_001) -> list[UUID]:  # noqa: A002 -- as above
-    """The ids of the jobs in the queue that match, for an action on all of them."""
+    """The ids of the jobs in the queue that match the filter."""
     return [found.id for found in page(filter, limit=limit).run(conn).jobs if not found.removed]
 
 
 def resolve_id(conn: Connection, text: str) -> UUID:
-    """The id of the job that a whole id, the beginning of one, or its last 8 to 12 digits name.
+    """Finds a job by its whole id, its first digits, or its last 8 to 12 digits.
 
-    Ids begin with the time, so those of one minute begin alike; their ends are what lists show.
+    Ids start with the time, so ids of the same minute start alike; lists show the last digits.
 
     Raises:
-        UsageError: the text is no id, too short, or names more than one.
-        JobNotFound: it names none.
+        UsageError: the text is not an id, is too short, or fits several jobs.
+        JobNotFound: no id fits.
     """
     digits = text.strip().lower().replace("-", "")
     if len(digits) < MIN_ID_PREFIX or len(digits) > 32 or any(digit not in "0123456789abcdef" for digit in digits):
-        raise UsageError(f'"{text}" is no job id: give the whole id, or its first {MIN_ID_PREFIX} or more digits.')
+        raise UsageError(f'"{text}" is not a job ID: give the whole ID, or at least its first {MIN_ID_PREFIX} digits.')
     bounds = {"low": UUID(digits.ljust(32, "0")), "high": UUID(digits.ljust(32, "f"))}
     found = select(
         """
@@ -269,7 +268,7 @@ def resolve_id(conn: Connection, text: str) -> UUID:
         bounds,
         read=_ids,
     ).run(conn)
-    if not found and len(digits) == 32:  # it may be in the trash, and actions say so
+    if not found and len(digits) == 32:  # It may be in the trash. The action then says so.
         return UUID(digits)
     if not found and len(digits) in SHORT_ID:
         found = select(
@@ -284,10 +283,10 @@ def resolve_id(conn: Connection, text: str) -> UUID:
             read=_ids,
         ).run(conn)
     if not found:
-        raise JobNotFound(f"There is no job whose id begins with {text}, or ends with it.")
+        raise JobNotFound(f"No job ID starts or ends with {text}.")
     if len(found) > 1:
         listed = ", ".join(sorted(map(str, found[:5])))
-        raise UsageError(f"More than one job's id fits {text}: {listed}. Give more digits.")
+        raise UsageError(f"Several job IDs fit {text}: {listed}. Give more digits.")
     return found[0]
 
 

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     )
 
 HOURS: Final = 24
-"""How many hours an error's course covers."""
+"""The number of hours that the hourly counts of an error group cover."""
 
 
 def is_scheduled(source: str) -> bool:
-    """Whether such calls come by the clock, so that their absence is a gap; the same as `job_is_scheduled` in SQL."""
+    """Whether calls of this source come by the clock, so that a missing one is a gap; `job_is_scheduled` in SQL."""
     return source == "timer" or "cron" in source
 
 
 def left_lying(run: WorkerRun) -> int:
-    """How many jobs that were due when a scheduler called it left unclaimed, though it says that all is well.
+    """The number of due jobs that a scheduler's call left unclaimed although it ended with `ok`.
 
-    The count of due jobs stops at 1000. A paused call claims nothing on purpose, a cycle by hand takes a few only.
+    The count of due jobs stops at 1,000. Paused calls and cycles by hand count as 0: they leave jobs on purpose.
     """
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
@@ -42,7 +42,7 @@ def left_lying(run: WorkerRun) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Jobs by status, each exact up to `LIMIT` and then `LIMIT + 1`, which stands for "more"."""
+    """Jobs by status, each exact up to `LIMIT`; `LIMIT + 1` means more than that."""
 
     LIMIT = 10_000
 
@@ -72,7 +72,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything the dashboard's first screen shows, read at one moment of the database's clock."""
+    """Everything that the dashboard's first screen shows, read in one snapshot at the database's time `at`."""
 
     at: datetime
     page: Page
@@ -84,7 +84,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition of the claim for one job: whether it holds, and the evidence in a sentence."""
+    """One condition for claiming a job: whether it holds, and the evidence as a sentence."""
 
     name: str
     holds: bool
@@ -93,7 +93,7 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class JobDetail:
-    """One job with its newest runs, why it is or is not running, and what operators did to it."""
+    """One job with its newest runs, the clauses of its claim, and its audit."""
 
     job: Job
     runs: tuple[Run, ...]
@@ -104,7 +104,7 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What the database lets this connection do."""
+    """The rights of this connection, and its role."""
 
     view: bool
     operate: bool
@@ -114,10 +114,10 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class CronReport:
-    """Cron Health: the verdict, and what it rests on, at one moment of the database's clock.
+    """Cron Health: the verdict and its evidence, at the database's time `at`.
 
-    `tick` is how often a scheduler is expected to call. `runs` are newest first, `running` oldest first, `overdue`
-    due first; `series` are the recurring jobs that wait or run.
+    `tick` is the interval at which a scheduler should call. `runs` are newest first, `running` oldest first, `overdue`
+    by due time; `series` are the recurring jobs that are pending or running.
     """
 
     at: datetime
@@ -133,10 +133,10 @@ class CronReport:
 
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
-    """Failed runs that look alike: same task type, same fingerprint of the error.
+    """Failed runs with the same task type and the same fingerprint of the error.
 
-    `hours` counts them by the hour, oldest first, the last being the hour up to now. `failed` and `waiting` are
-    the jobs whose newest run is one of them: failed for good, and pending again. `job_ids` are 100 at most.
+    `hours` are the counts by hour, oldest first; the last one covers the hour until now. `failed` and `waiting` count
+    the jobs whose newest failed run is in this group: failed permanently, or awaiting retry. `job_ids` has at most 100.
     """
 
     task_type: str
@@ -154,13 +154,12 @@ class ErrorGroup:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it this group and no other."""
         return self.task_type, self.fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """The groups, most recent first, and where the jobs stand that the asker watches."""
+    """The groups, most recent first, and the current state of the watched jobs."""
 
     at: datetime
     trends: tuple[ErrorGroup, ...]
@@ -169,7 +168,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The workers heard of in the last day, what runs, and the task types that wait for a worker that there is not."""
+    """The workers of the last day, the running jobs, and the task types with waiting jobs but no live worker."""
 
     at: datetime
     workers: tuple[Worker, ...]
@@ -179,7 +178,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class ActionCount:
-    """How often one actor did one thing."""
+    """How often one actor performed one action."""
 
     actor: str
     action: str
@@ -188,7 +187,7 @@ class ActionCount:
 
 @dataclass(frozen=True, slots=True)
 class TriggerCount:
-    """Cycles and windows of one source: how many, and how many of them ended in an error or not at all."""
+    """Cycles and windows of one source: their number, and how many ended in an error or never ended."""
 
     source: str
     count: int
@@ -197,9 +196,9 @@ class TriggerCount:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A shift in figures. Finished runs are counted from `counted_since` on: the counts are kept for a day.
+    """The figures of a shift. Finished runs are counted from `counted_since`, because the counts are kept for a day.
 
-    Each run is counted once: `continued` ones went on with another run, `troubled` ones are to be tried again.
+    Each run is counted once: `continued` runs were followed by another run, `troubled` runs will be retried.
     """
 
     at: datetime
@@ -219,18 +218,18 @@ class Digest:
     errors: tuple[ErrorGroup, ...]
 
     def is_new(self, trend: ErrorGroup) -> bool:
-        """Whether an error was seen in this shift for the first time in a week."""
+        """Whether this error appeared in this shift for the first time in a week."""
         return trend.first_seen >= self.since
 
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What operators did, newest first, and the digest of the same time."""
+    """The audit, newest first, and the digest of the same period."""
 
     entries: tuple[AuditEntry, ...]
     digest: Digest
 
 
 def overdue_by(job: Job, at: datetime) -> timedelta:
-    """How long a pending job has been due; negative while its time has not come."""
+    """How long a pending job has been due; negative before its due time."""
     return at - (job.next_run_at or job.run_at)

@@ -1,6 +1,6 @@
-"""The evidence behind the verdict: the trigger's history, errors over time, workers, a shift. Changes nothing.
+"""Reads for the reports: Cron Health, errors over time, workers, the digest of a shift.
 
-Like `jobdeck.core.read.jobs` it reads through views, and what it reads is bounded: by an index, a time and a limit.
+Like `jobdeck.core.read.jobs` it reads through views. An index, a period and a limit bound every read.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ OVERDUE_LISTED: Final = 50
 RUNNING_LISTED: Final = 200
 SERIES_LISTED: Final = 200
 COUNTED: Final = timedelta(days=1)
-"""How long finished runs are counted by the minute; see `job_queue_prune`."""
+"""How long the counts of finished runs per minute are kept; see `job_queue_prune`."""
 
 
 def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
-    """Cron Health: the verdict, the trigger's history, workers, and the jobs that the verdict speaks of.
+    """Cron Health: the verdict, the trigger's history, the workers, and the jobs behind the verdict.
 
-    With `timeouts`, in seconds by task type, runs that have used up most of theirs weigh in the verdict.
+    With `timeouts` (seconds by task type), the verdict includes runs that have used most of their timeout.
     """
 
     def read(  # noqa: PLR0913, PLR0917 -- one argument per part of the report
@@ -103,8 +103,8 @@ def _running() -> Query[tuple[Job, ...]]:
     )
 
 
-# Errors. A job stands where its newest failed run put it; jobs are looked up one by one, so that the planner has
-# no reason to read the whole queue.
+# A job belongs to the group of its newest failed run. Jobs are looked up one by one (LATERAL), so that the planner
+# does not read the whole queue.
 _GROUPS: Final = """
 WITH troubled AS MATERIALIZED (
     SELECT run_token, job_id, task_type, fingerprint, error_kind, error, finished_at FROM job_run_list
@@ -140,7 +140,7 @@ ORDER BY a.last_seen DESC
 
 
 def error_groups(*, since: timedelta = WEEK, limit: int = 100) -> Query[tuple[ErrorGroup, ...]]:
-    """Failed runs of the time given, grouped by type and fingerprint, most recent group first."""
+    """Failed runs of the period, grouped by type and fingerprint, most recent group first."""
     return select(_GROUPS, {"since": since, "limit": limit, "hours": HOURS}, read=_groups)
 
 
@@ -154,7 +154,7 @@ def _groups(rows: list[Row]) -> tuple[ErrorGroup, ...]:
 
 
 def errors(watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> Query[ErrorReport]:
-    """The groups, and where the watched jobs stand; a watched job that is nowhere is left out."""
+    """The error groups, and the watched jobs that still exist."""
 
     def read(at: datetime, groups: tuple[ErrorGroup, ...], *found: Job | None) -> ErrorReport:
         return ErrorReport(at, groups, tuple(job for job in found if job is not None))
@@ -163,7 +163,7 @@ def errors(watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> Query[Er
 
 
 def alike(task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000) -> Query[tuple[Job, ...]]:
-    """The jobs that failed for good with such an error, last failed first; then those that wait to be tried again."""
+    """The jobs whose newest failed run is in this group: failed ones, last failed first, then those awaiting retry."""
     return select(
         """
         WITH troubled AS MATERIALIZED (
@@ -206,8 +206,6 @@ FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
 
 
 def fleet() -> Query[Fleet]:
-    """The workers, what they run, and the task types that wait though no live worker handles them."""
-
     def read(at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]) -> Fleet:
         handled = {task_type for worker in heard_of if worker.alive for task_type in worker.task_types}
         return Fleet(at, heard_of, running, tuple(name for name in waiting if name not in handled))
@@ -217,7 +215,7 @@ def fleet() -> Query[Fleet]:
 
 
 def digest(since: timedelta) -> Query[Digest]:
-    """What a shift was like: what finished and failed, what operators did, pauses, triggers, errors."""
+    """The digest of the period up to now: finished runs, actions of operators, pauses, triggers, errors."""
     counted = min(since, COUNTED)
 
     def read(
@@ -272,14 +270,14 @@ def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:
 
 
 def audit(since: timedelta) -> Query[AuditReport]:
-    """What operators did in a time, newest first, and the digest of it."""
+    """The audit of the period up to now, newest first, and its digest."""
     return combine(
         history.audit(since=since, limit=1000), digest(since), read=lambda done, shift: AuditReport(tuple(done), shift)
     )
 
 
 def recipients(conn: Connection, job_id: UUID) -> Recipients | None:
-    """The people a job wrote to or left out, as a plugin keeps record of them; None where none does."""
+    """The people that a job wrote to or skipped, from the plugin that records them; None if no plugin does."""
     for plugin in load_plugins():
         found = plugin.receipts(conn, job_id) if plugin.receipts else None
         if found is not None:

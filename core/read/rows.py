@@ -1,4 +1,4 @@
-"""From database rows to the values of `jobdeck.core.model`: cursors that fetch by column name."""
+"""Converts database rows, fetched by column name, into the values of `jobdeck.core.model`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUN_FIELDS = tuple(field.name for field in fields(Run))
 
 
 def job_from(row: Mapping[str, Any]) -> Job:
-    """A row of `job_list` (or one with the same columns) as a job."""
+    """Converts a row of `job_list`, or one with a subset of its columns."""
     values = {name: row[name] for name in _JOB_FIELDS if name in row}
     values["status"] = Status(values["status"])
     if values.get("last_outcome"):
@@ -26,25 +26,22 @@ def job_from(row: Mapping[str, Any]) -> Job:
 
 
 def jobs_from(rows: Iterable[Mapping[str, Any]]) -> tuple[Job, ...]:
-    """Rows of `job_list` as jobs."""
     return tuple(map(job_from, rows))
 
 
 def run_from(row: Mapping[str, Any]) -> Run:
-    """A row of `job_run_list` as a run."""
     values = {name: row[name] for name in _RUN_FIELDS}
     values["outcome"] = RunOutcome(values["outcome"])
     return Run(**values)
 
 
 def result_from(row: Mapping[str, Any]) -> ActionResult:
-    """The answer for one id of an action."""
     status = row["status"]
     return ActionResult(row["job_id"], row["ok"], row["message"], Status(status) if status else None, row["version"])
 
 
 def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Processing:
-    """The processing switch; a missing settings row counts as off, as the claim counts it."""
+    """The processing switch; a missing settings row means off, as it does in the claim."""
     paused_types = tuple(TypePause(**pause) for pause in pauses)
     if settings is None:
         return Processing(False, "The settings row is missing; resume to restore it.", paused_types=paused_types)

@@ -1,6 +1,6 @@
-"""Whether the scheduler that calls from outside does so: how long ago, with what gaps, and what its calls left lying.
+"""Judges the external scheduler: its last call, gaps between its calls, and due jobs that its calls left unclaimed.
 
-Rows of `health`, which asks the question and passes the facts on. Calls by hand and standing workers do not count.
+`jobdeck.core.read.health` reads the facts and passes them on. Calls by hand and running workers do not count.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SELECT (SELECT max(completed_at) FROM good) AS last_good,
 
 
 def judge(facts: dict[str, Any], calls: dict[str, Any]) -> list[Finding]:
-    """The findings about the scheduler; none where it never called, or was given up for a standing worker."""
+    """The findings about the scheduler; none if it never called, or if a worker has replaced it for a day."""
     if calls["last_any"] is None:
         return []
     if facts["workers"] and facts["at"] - calls["last_any"] > DAY:
@@ -58,7 +58,7 @@ def judge(facts: dict[str, Any], calls: dict[str, Any]) -> list[Finding]:
 
 
 def span(length: timedelta) -> str:
-    """A length of time in the one or two units that matter."""
+    """A duration in its largest one or two units, such as `45s`, `12m` or `3h 5m`."""
     seconds = max(0, int(length.total_seconds()))
     minutes = seconds // 60
     if minutes < 1:
@@ -68,17 +68,17 @@ def span(length: timedelta) -> str:
 
 def _trigger(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     at, tick, last = facts["at"], facts["tick"], calls["last_good"]
-    every = f"one is expected every {span(tick)}"
+    every = f"expected every {span(tick)}"
     if last is None:
-        words = f"The scheduler has called and no call has ended well; {every}{_trouble(calls)}."
+        words = f"The scheduler calls, but no call has succeeded yet; {every}{_trouble(calls)}."
         return Finding("trigger", Verdict.CRITICAL, words, calls["last_any"])
     silent = at - last
     if silent > 2 * tick:
         has = "has stopped" if silent > 3 * tick else "is late"
-        words = f"The scheduler {has}: its last good call was {span(silent)} ago, and {every}{_trouble(calls)}."
+        words = f"The scheduler {has}: last good call {span(silent)} ago, {every}{_trouble(calls)}."
         worst = Verdict.WARNING if facts["workers"] else Verdict.CRITICAL
         return Finding("trigger", worst if silent > 3 * tick else Verdict.WARNING, words, last)
-    words = f"The scheduler calls as expected, every {span(tick)}; its last good call was {span(silent)} ago."
+    words = f"The scheduler calls every {span(tick)} as expected; last good call {span(silent)} ago."
     if not calls["gaps"]:
         return Finding("trigger", Verdict.OK, words)
     back = f" It recovered {span(at - calls['back_at'])} ago, after {span(calls['back_after'])} without a call."
@@ -89,24 +89,24 @@ def _trigger(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
 
 
 def _trouble(calls: dict[str, Any]) -> str:
-    """What is known of calls that came and did not count."""
+    """The reason why the latest calls did not succeed, if one is known."""
     if calls["last_status"] == "error":
-        return f"; the newest ended in an error (HTTP {calls['last_http_status'] or 'unknown'})"
+        return f"; the latest call ended in an error (HTTP {calls['last_http_status'] or 'unknown'})"
     if calls["refused"]:
         return f"; {calls['refused']}"
     return ""
 
 
 def _left_lying(calls: dict[str, Any]) -> list[Finding]:
-    """Calls that were answered with 200 and did not do what was due."""
+    """A finding if the latest calls succeeded but left due jobs unclaimed."""
     left = [max(due - claimed, 0) for due, claimed in zip(calls["due_before"], calls["claimed"], strict=True)]
     if len(left) < IN_A_ROW or not all(left):
         return []
     if not any(calls["claimed"]):
-        words = f"The last {IN_A_ROW} calls were answered well and claimed nothing, though {left[0]} jobs were due."
+        words = f"The last {IN_A_ROW} calls succeeded but claimed no job, although {left[0]} jobs were due."
         return [Finding("left lying", Verdict.CRITICAL, words)]
     words = (
-        f"Each of the last {IN_A_ROW} calls left due jobs lying, the newest {left[0]}. "
-        "Raise its limit, call more often, or run a standing worker."
+        f"Each of the last {IN_A_ROW} calls left due jobs unclaimed, the latest {left[0]}. "
+        "Raise its limit, call more often, or run a worker."
     )
     return [Finding("left lying", Verdict.WARNING, words)]

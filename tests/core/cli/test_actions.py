@@ -99,9 +99,9 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
     ("arguments", "code", "words"),
     [
         (["retry"], 2, ["--filter"]),
-        (["retry", "nonsense"], 2, ["nonsense", "id"]),
-        (["retry", "ab"], 2, ["ab", "id"]),
-        (["retry", "00000000"], 1, ["00000000", "no job"]),
+        (["retry", "nonsense"], 2, ["nonsense", "ID"]),
+        (["retry", "ab"], 2, ["ab", "ID"]),
+        (["retry", "00000000"], 1, ["00000000", "No job"]),
         (["retry", "--filter", "state:failed"], 2, ["state"]),
         (["edit", "nonsense", "--priority", "1"], 2, ["nonsense"]),
         (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["no job"]),

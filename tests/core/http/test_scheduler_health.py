@@ -152,7 +152,7 @@ class TestLeftLying:
         found = finding(conn, "left lying")
         assert found is not None
         assert found.verdict is Verdict.CRITICAL
-        assert "claimed nothing, though 1 jobs were due" in found.evidence
+        assert "claimed no job, although 1 jobs were due" in found.evidence
 
     def test_calls_that_do_not_keep_up_are_a_warning(self, conn: Connection) -> None:
         for _ in range(8):
@@ -185,7 +185,7 @@ class TestStalled:
         found = finding(conn, "claims")
         assert found is not None
         assert found.verdict is Verdict.CRITICAL
-        assert "Nothing was claimed for 15m" in found.evidence
+        assert "No job was claimed for 15m" in found.evidence
 
     def test_it_is_none_while_others_are_claimed_or_nothing_is_due_or_a_pause_stands(self, conn: Connection) -> None:
         add(conn, "unheard_of")
@@ -217,9 +217,9 @@ class TestRest:
         assert seen == [None, Verdict.WARNING, Verdict.CRITICAL]
         found = finding(conn, "late series")
         assert found is not None
-        assert found.evidence.startswith("2 past their slot, alpha the longest: 16m")
+        assert found.evidence.startswith("2 late, alpha the longest: 16m")
         operator.pause(conn, reason=None, actor=ACTOR, task_type="beta")
-        assert "1 past" in getattr(finding(conn, "late series"), "evidence", "")
+        assert "1 late" in getattr(finding(conn, "late series"), "evidence", "")
         operator.pause(conn, reason=None, actor=ACTOR)
         assert verdict(conn, "late series") is Verdict.PAUSED
 

@@ -169,7 +169,7 @@ def test_a_choice_that_is_dropped_is_gone_and_nothing_was_done(conn: Connection)
     bulk.drop(conn, choice.bulk.id)
     assert bulk.find(conn, choice.bulk.id) is None
     assert value(conn, "SELECT count(*) FROM job_bulk_items") == 0
-    with pytest.raises(Refused, match="gone"):
+    with pytest.raises(Refused, match="no longer exists"):
         bulk.step(conn, choice.bulk.id, driver=ACTOR)
 
 

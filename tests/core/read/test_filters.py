@@ -67,7 +67,7 @@ def test_a_filter_is_read(text: str, expected: Filter) -> None:
         ("payload.customer>5", "payload.customer"),
         ('error:"rate limit', "quote"),
         ('error:rate"limit"', "quote"),
-        ('"a"b', "blank"),
+        ('"a"b', "needs a space"),
     ],
 )
 def test_a_filter_that_is_not_understood_is_refused_rather_than_widened(text: str, word: str) -> None:

@@ -149,7 +149,7 @@ class TestWorkersAndTicks:
         tick(conn)
         advance(conn, 3 * MINUTE)
         assert finding(conn, "workers").evidence == (
-            "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker stands."
+            "No worker; a scheduler runs the jobs instead (every 5m, last 3m ago)."
         )
 
     def test_a_worker_that_has_just_gone_is_missed_only_after_a_time_that_the_words_name(
@@ -159,7 +159,7 @@ class TestWorkersAndTicks:
         advance(conn, 3 * MINUTE)
         found = finding(conn, "workers")
         assert (found.verdict, found.since) == (Verdict.OK, None)
-        assert found.evidence == "The last sign of a worker was 3m ago; 10m without one are nothing unusual."
+        assert found.evidence == "Last sign of a worker 3m ago; up to 10m is normal."
 
     def test_the_cycles_of_a_timer_are_the_scheduler_as_well(self, conn: Connection) -> None:
         tick(conn, source="timer")
@@ -241,10 +241,10 @@ class TestRunningJobs:
     @pytest.mark.parametrize(
         ("jobs", "alive", "words"),
         [
-            (1, True, "1 running job waits for a live worker to take it back: its lease is over."),
-            (2, True, "2 running jobs wait for a live worker to take them back: the first lease is over."),
-            (1, False, "1 running job is stuck, start a worker or run `jobdeck cleanup`: its lease is over."),
-            (2, False, "2 running jobs are stuck, start a worker or run `jobdeck cleanup`: the first lease is over."),
+            (1, True, "1 running job waits for a live worker to take it back: its lease expired."),
+            (2, True, "2 running jobs wait for a live worker to take them back: the first lease expired."),
+            (1, False, "1 running job is stuck, start a worker or run `jobdeck cleanup`: its lease expired."),
+            (2, False, "2 running jobs are stuck, start a worker or run `jobdeck cleanup`: the first lease expired."),
         ],
     )
     def test_an_expired_lease_is_told_with_who_takes_it_back_and_ends_with_what_its_time_belongs_to(
@@ -309,7 +309,7 @@ class TestRecurringJobs:
         add(conn)
         ended = add(conn, recurrence_interval_minutes=5)
         operator.cancel(conn, [ended.id], actor=ACTOR)
-        assert finding(conn, "recurring jobs").evidence == "There is none."
+        assert finding(conn, "recurring jobs").evidence == "No recurring jobs."
         add(conn, recurrence_interval_minutes=5)
         assert finding(conn, "recurring jobs").evidence == "None failed in its last cycle."
 

@@ -217,13 +217,13 @@ class TestOrder:
         assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
 
     def test_an_unknown_order_is_refused(self, conn: Connection) -> None:
-        with pytest.raises(UsageError, match="no order by size"):
+        with pytest.raises(UsageError, match="Unknown order size"):
             read_jobs.page(Filter(), sort="size").run(conn)
 
     @pytest.mark.parametrize("sort", ["natural", "updated"])
     @pytest.mark.parametrize("cursor", ["x", "%%%", "bm9wZQ", "e30", "WzFd", "ünïcode"])
     def test_what_is_no_cursor_is_refused(self, conn: Connection, cursor: str, sort: str) -> None:
-        with pytest.raises(UsageError, match="no cursor"):
+        with pytest.raises(UsageError, match="not a cursor"):
             read_jobs.page(Filter(), sort=sort, after=cursor).run(conn)
 
     @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ class TestOrder:
     )
     def test_a_cursor_that_was_made_up_is_refused(self, conn: Connection, sort: str, forged: dict[str, Any]) -> None:
         cursor = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode()
-        with pytest.raises(UsageError, match="no cursor"):
+        with pytest.raises(UsageError, match="not a cursor"):
             read_jobs.page(Filter(status=Status.PENDING), sort=sort, after=cursor).run(conn)
 
     @pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "²", "9" * 40])
     def test_what_is_no_cursor_of_runs_is_refused(self, conn: Connection, cursor: str) -> None:
-        with pytest.raises(UsageError, match="no cursor"):
+        with pytest.raises(UsageError, match="not a cursor"):
             history.runs(after=cursor).run(conn)
 
 
@@ -486,14 +486,14 @@ class TestOneJob:
         assert read_jobs.resolve_id(conn, "aaaa1") == one
         assert read_jobs.resolve_id(conn, " AAAA2222-00 ") == other
         assert read_jobs.resolve_id(conn, str(one)) == one
-        with pytest.raises(UsageError, match="More than one") as told:
+        with pytest.raises(UsageError, match="Several job IDs") as told:
             read_jobs.resolve_id(conn, "aaaa")
         assert str(one) in str(told.value)
         assert str(other) in str(told.value)
         with pytest.raises(JobNotFound):
             read_jobs.resolve_id(conn, "bbbb")
         for text in ("", "aaa", "xyzw", "aaaa%", str(one) + "0"):
-            with pytest.raises(UsageError, match="no job id"):
+            with pytest.raises(UsageError, match="not a job ID"):
                 read_jobs.resolve_id(conn, text)
 
     def test_the_id_of_a_success_that_left_is_found_too(self, conn: Connection) -> None:
