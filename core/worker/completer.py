@@ -1,4 +1,4 @@
-"""The thread that reports how runs ended: whatever is done, in one statement, again until it is taken in."""
+"""The thread that reports finished runs: all that are done in one statement, repeated until the database accepts it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Finished, FinishedRun
     from jobdeck.core.worker.context import RunContext
-    from jobdeck.core.worker.state import Station
+    from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
 ONE_BY_ONE = 20
-"""Up to so many finished runs at a time get a line each in the log; a flood gets one line."""
+"""Up to this many finished runs per statement get a log line each; larger batches get one line together."""
 _LEVELS = {
     RunOutcome.FAILED: logging.ERROR,
     RunOutcome.RETRIED: logging.WARNING,
@@ -36,50 +36,49 @@ _LEVELS = {
 }
 
 
-class Finisher:
-    """Reports the runs of one station, in the order in which they were done.
+class Completer:
+    """Reports the runs of one worker in the order in which they finished.
 
-    A report carries its run's token, so sending it again after a lost connection applies it once. What the
-    database cannot take in because of its content is replaced by a report that says so: no run is left
+    A report has its run's token, so the database applies it once even if it is sent again after a lost connection. A
+    report whose content the database cannot store is replaced by a failure report that says so, and no run stays
     `running` because of what its handler returned.
     """
 
     def __init__(
         self,
-        station: Station,
+        state: WorkerState,
         *,
         on_done: Callable[[], None] = lambda: None,
         on_finished: Callable[[], None] = lambda: None,
         patience: float = math.inf,
     ) -> None:
-        """Starts nothing yet.
+        """Creates the thread without starting it.
 
         Args:
-            station: whose runs to report.
+            state: the worker whose runs to report.
             on_done: called when runs have ended.
-            on_finished: called when the database knows it.
-            patience: for how many seconds to go on sending one report to a database that does not answer.
+            on_finished: called when the database has accepted their reports.
+            patience: seconds for which one report is repeated while the database does not answer.
         """
-        self._station = station
+        self._state = state
         self._patience = patience
         self._on_done = on_done
         self._on_finished = on_finished
-        self._link = Link(station.database, "finishing runs")
+        self._link = Link(state.database, "finishing runs")
         self._abandon = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} finisher")
+        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} completer")
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Ends the thread after what is done now; with `at_once` without waiting for a database that is away."""
+        """Ends the thread once everything done is reported; with `at_once` it does not wait for the database."""
         if at_once:
             self._abandon.set()
-        self._station.done.put(None)
+        self._state.done.put(None)
 
     def close(self) -> None:
-        """Closes the connection."""
         self._link.close()
 
     def _loop(self) -> None:
-        # Connected before there is something to report. What fails here is dealt with where it fails again.
+        # Connect before there is a report to send. A failure here is handled when sending fails as well.
         with suppress(*FAILURES):
             self._link.connect()
         try:
@@ -95,8 +94,8 @@ class Finisher:
             self._link.close()
 
     def _take(self) -> tuple[list[RunContext], bool]:
-        """What is done, waiting if nothing is; and whether that was the last."""
-        done = self._station.done
+        """Waits for finished runs; returns up to `BATCH` of them, and whether the thread should end."""
+        done = self._state.done
         first = done.get()
         if first is None:
             return [], True
@@ -119,69 +118,70 @@ class Finisher:
             self._let_go(batch)
 
     def finish(self, batch: Sequence[RunContext]) -> list[Finished]:
-        """Reports runs, counts and logs what was recorded, raises alerts; returns the answers."""
-        station = self._station
+        """Reports runs; counts, logs and alerts by the recorded outcomes; returns the answers."""
+        state = self._state
         times = [context.elapsed for context in batch if context.started is not None]
         if times:
-            station.pace.observe(len(times), sum(times))
+            state.pace.observe(len(times), sum(times))
         answers = self._store([context.result for context in batch if context.result is not None])
-        counts = station.tally.recorded
+        counts = state.tally.recorded
         singly = len(answers) <= ONE_BY_ONE
         for answer in answers:
             counts[answer.recorded] += 1
-            context = station.held.pop(answer.run_token, None)
+            context = state.held.pop(answer.run_token, None)
             if context is not None and context.job.is_recurring:
-                station.alerts.note_check_in(context, answer)
+                state.alerts.note_check_in(context, answer)
             if context is not None and (singly or answer.recorded in _LEVELS):
-                self._tell(context, answer)
+                self._announce(context, answer)
         if not singly:
-            event(log, logging.INFO, "runs finished", runs=len(answers), worker=station.worker_id)
+            event(log, logging.INFO, "runs finished", runs=len(answers), worker=state.worker_id)
         if len(answers) < len(batch):
             self._let_go(batch)
-        with station.settled:
-            station.settled.notify_all()
+        with state.settled:
+            state.settled.notify_all()
         return answers
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:
-            self._station.held.pop(context.job.run_token, None)
+            self._state.held.pop(context.job.run_token, None)
 
-    def _store(self, runs: Sequence[FinishedRun], *, anew: bool = False) -> list[Finished]:
-        station = self._station
+    def _store(self, runs: Sequence[FinishedRun]) -> list[Finished]:
+        state = self._state
+        reconnected = False
         deadline = time.monotonic() + self._patience
         while True:
             try:
                 return self._link.run(
                     lambda conn: leases.finish(
                         conn,
-                        station.worker_id,
+                        state.worker_id,
                         runs,
-                        retry_base=station.settings.retry_base_seconds,
-                        retry_cap=station.settings.retry_cap_seconds,
+                        retry_base=state.settings.retry_base_seconds,
+                        retry_cap=state.settings.retry_cap_seconds,
                     )
                 )
             except LOST:
                 if self._abandon.wait(self._link.pause()) or time.monotonic() >= deadline:
                     event(log, logging.ERROR, "runs could not be reported before the end", runs=len(runs))
                     return []
-            except Exception as error:  # noqa: BLE001 -- whatever a report holds, it must not hold up the others
-                if anew:
+            except Exception as error:  # noqa: BLE001 -- one bad report must not block the others
+                if reconnected:
                     return self._store_singly(runs, error)
-                # A connection may have gone stale with a schema upgrade: what fails on a new one is the report's fault.
+                # A schema upgrade may break an old connection. Only an error on a new one is due to the report itself.
                 self._link.close()
-                anew = True
+                reconnected = True
 
     def _store_singly(self, runs: Sequence[FinishedRun], error: Exception) -> list[Finished]:
-        """Finds the report that the database refuses and puts one in its place that says so."""
+        """Finds the report that the database refuses and replaces it by a failure report that says so."""
         if len(runs) > 1:
             return [answer for run in runs for answer in self._store([run])]
         run = runs[0]
         if run.error_kind == NOT_STORED:
             event(log, logging.ERROR, "a run cannot be reported", run=run.run_token, error=safe_error(str(error)))
             return []
-        return self._store([self._station.runner.not_stored(run, error)])
+        return self._store([self._state.executor.not_stored(run, error)])
 
-    def _tell(self, context: RunContext, answer: Finished) -> None:
+    def _announce(self, context: RunContext, answer: Finished) -> None:
         run = context.result
         if run is None:
             return
@@ -198,9 +198,9 @@ class Finisher:
             error_kind=run.error_kind,
             error=run.error,
             again_at=answer.run_at if answer.status == "pending" else None,
-            worker=self._station.worker_id,
+            worker=self._state.worker_id,
         )
         if answer.recorded in _LEVELS:
-            self._station.tally.failed(context, run, answer)
+            self._state.tally.failed(context, run, answer)
         if answer.recorded is RunOutcome.FAILED:
-            self._station.alerts.failed(context, run, worker=self._station.worker_id)
+            self._state.alerts.failed(context, run, worker=self._state.worker_id)

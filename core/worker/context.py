@@ -1,4 +1,4 @@
-"""What a handler is given beside its payload: one run's log, progress, checkpoint, cancellation, database."""
+"""The context of one run, which a handler gets with its payload: log, progress, checkpoint, cancellation, database."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LogBuffer:
         self._lock = threading.Lock()
 
     def add(self, at: datetime, level: str, message: str) -> None:
-        """Keeps one message, harmless and redacted, with its time and level; the oldest give way to it."""
+        """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits."""
         text = redact(clean(message[: 4 * LONGEST_LINE], multiline=True)).rstrip()
         if len(text) > LONGEST_LINE:
             text = f"{text[: LONGEST_LINE - 1]}…"
@@ -59,7 +59,7 @@ class LogBuffer:
                 self._left_out += 1
 
     def text(self) -> str:
-        """All that was kept, oldest first, after a line that counts what was dropped."""
+        """All stored lines, oldest first; a first line counts the dropped ones, if any."""
         with self._lock:
             lines = list(self._lines)
             left_out = self._left_out
@@ -68,15 +68,15 @@ class LogBuffer:
         return "\n".join(lines)
 
     def tail(self) -> list[str]:
-        """The last lines, for whoever follows a running job."""
+        """The last lines, for users who watch a running job."""
         with self._lock:
             return list(self._lines)[-TAIL:]
 
 
 class RunLogger(logging.Logger):
-    """The logger a handler is given: named after the handler's module, its records marked with the run.
+    """A handler's logger, which marks each record with the run.
 
-    It is not registered with the logging module, so it goes when its run goes.
+    It is not registered with the logging module, so it is freed with its run.
     """
 
     def __init__(self, run: RunContext, parent: logging.Logger) -> None:
@@ -85,26 +85,25 @@ class RunLogger(logging.Logger):
         self._run = run
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 -- the name it has in the standard library
-        """As any logger answers, but without its cache, which is filled under a lock that all threads share."""
+        """Overrides the standard method to avoid its cache, which takes a lock shared by all threads."""
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Marks the record with the run, then hands it on as any logger does."""
         record.run = self._run
         super().handle(record)
 
 
 @cache
 def handler_logger(task_type: str) -> logging.Logger:
-    """What the runs of a type log through; kept, since finding it anew takes a lock that all threads share."""
+    """The parent logger for runs of a type; cached, since `getLogger` takes a lock shared by all threads."""
     return logging.getLogger(f"{__package__}.handlers.{task_type}")
 
 
 class RunLogHandler(logging.Handler):
-    """Keeps each record in the log of the run it belongs to, and lets all others go by."""
+    """Stores each record in the log of its run, and ignores records without a run."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Keeps one record; needs no lock of its own, since each run's buffer has one."""
+        """Stores one record, without the handler's lock, because each run's buffer has its own."""
         run = getattr(record, "run", None) or running.get()
         if run is not None:
             run.keep_line(record.levelname, _text(record))
@@ -122,7 +121,7 @@ _handler = RunLogHandler()
 
 
 def install() -> None:
-    """Puts the handler in place; calling it again changes nothing."""
+    """Adds the handler to the root logger, once."""
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)
@@ -132,7 +131,7 @@ CHECKPOINT_BYTES = 1024 * 1024
 
 
 class Stop(Enum):
-    """Why a run is told to stop."""
+    """Why a run must stop."""
 
     CANCELLED = "an operator asked for the job to be cancelled"
     TIMED_OUT = "the run took longer than its task type allows"
@@ -141,7 +140,7 @@ class Stop(Enum):
 
 
 class RunResources:
-    """What the runs of one process share: settings, the database's pool, and what each plugin gives its job types."""
+    """Shared by the runs of one process: settings, the database's pool, and the resources of each plugin."""
 
     def __init__(self, settings: Settings, database: Database | None) -> None:
         self.settings = settings
@@ -151,7 +150,7 @@ class RunResources:
         self._lock = threading.Lock()
 
     def of(self, plugin: str) -> object:
-        """The resources of a plugin, opened when they are first asked for; None where it has none."""
+        """The resources of a plugin, opened at first use; None if it has none."""
         if plugin not in self._opened:
             with self._lock:
                 if plugin not in self._opened:
@@ -163,21 +162,19 @@ class RunResources:
         return self._stack.enter_context(opener(self.settings, self.database)) if opener else None
 
     def close(self) -> None:
-        """Closes what was opened."""
         self._stack.close()
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        """A connection from the pool."""
         if self.database is None:
             raise RuntimeError("this run was started without a database")
         return self.database.connection()
 
 
 class RunContext:
-    """One run of one claimed job: `jobdeck.core.registry.JobContext` for the handler, and the worker's record of it.
+    """One run of one claimed job: the handler's `jobdeck.core.registry.JobContext` and the worker's record of the run.
 
-    Whatever a no-op handler does not ask for is made at first use. The clock is the database's: the moment of
-    the claim plus what has elapsed since it was answered.
+    Log, connection and resources are created at first use. All times are the database's: the time of the claim plus
+    the time elapsed here since its answer.
     """
 
     dry_run = False
@@ -186,21 +183,21 @@ class RunContext:
     started: float | None = None
     """When the handler began, on the monotonic clock; None while the job waits for a slot."""
     stop: Stop | None = None
-    """Why the run should end; None while it should go on."""
+    """Why the run must stop; None while it may continue."""
     result: FinishedRun | None = None
     elapsed = 0.0
-    """How long the handler took, in seconds; known with the result."""
+    """Seconds that the handler took; set together with the result."""
     stack: tuple[tuple[str, int, str], ...] = ()
-    """File, line and function of each frame of the failure, outermost first, for alerts."""
+    """File, line and function of each frame of the traceback, outermost first, for alerts."""
     _borrowed: AbstractContextManager[psycopg.Connection[Any]] | None = None
     _connection: psycopg.Connection[Any] | None = None
     _lines: LogBuffer | None = None
     _progress: tuple[int, int | None, str] | None = None
     _progress_since: tuple[float, int] = (0.0, 0)
-    _told: object = None
+    _reported: object = None
 
     def __init__(self, job: ClaimedJob, resources: RunResources, epoch: float, lease_end: float) -> None:
-        """`epoch` is the database's time, in seconds since 1970, when the monotonic clock, as in `lease_end`, was 0."""
+        """`epoch` is the database's time, in seconds since 1970, at 0 of the monotonic clock that `lease_end` uses."""
         self.job = job
         self.lease_end = lease_end
         self.epoch = epoch
@@ -209,7 +206,6 @@ class RunContext:
 
     @property
     def settings(self) -> Settings:
-        """The worker's settings."""
         return self._resources.settings
 
     @property
@@ -219,12 +215,12 @@ class RunContext:
 
     @property
     def resources(self) -> Any:
-        """What the plugin of this job type shares among its runs; None for a type of no plugin."""
+        """The resources that the plugin of this job type shares among runs; None if the type has no plugin."""
         return self._resources.of(self.plugin)
 
     @cached_property
     def log(self) -> logging.Logger:
-        """The run's logger: what is logged here is kept with the run, and goes to the worker's log as well."""
+        """The run's logger: its records are stored with the run and also go to the worker's log."""
         return RunLogger(self, handler_logger(self.job.task_type))
 
     @property
@@ -236,7 +232,7 @@ class RunContext:
         return self._connection
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Says how far the run is; kept in memory and sent with the next heartbeat.
+        """Reports the run's progress, which is kept in memory and sent with the next heartbeat.
 
         Raises:
             LeaseLost: the run no longer holds its job.
@@ -249,15 +245,15 @@ class RunContext:
 
     @property
     def checkpoint(self) -> Json | None:
-        """What the last `save_checkpoint` or `Continue` of this job left."""
+        """The checkpoint of the last `save_checkpoint` or `Continue` of this job."""
         return self._checkpoint
 
     def save_checkpoint(self, checkpoint: Json) -> None:
-        """Keeps a checkpoint at once, so that the next attempt goes on from here even after a crash.
+        """Saves a checkpoint at once, so that the next attempt continues from it even after a crash.
 
         Raises:
             LeaseLost: the run no longer holds its job.
-            PermanentError: the checkpoint is no JSON object, or larger than 1 MiB.
+            PermanentError: the checkpoint is not a JSON object, or is larger than 1 MiB.
         """
         kept = storable(checkpoint, "checkpoint", CHECKPOINT_BYTES)
         with self._resources.connection() as conn:
@@ -268,89 +264,86 @@ class RunContext:
         self._checkpoint = kept
 
     def cancelled(self) -> bool:
-        """Whether to stop now: an operator asked, the run timed out, or the worker is giving the job up."""
+        """Whether the run must stop: an operator cancelled it, it timed out, or the worker is stopping."""
         return self.stop is not None
 
     def raise_if_cancelled(self) -> None:
-        """Ends the run where `cancelled` is true.
+        """Ends the run if `cancelled` is true.
 
         Raises:
-            Cancelled: an operator asked, or the worker is stopping.
+            Cancelled: an operator cancelled the job, or the worker is stopping.
             TimedOut: the run took too long.
             LeaseLost: the run no longer holds its job.
         """
         if self.stop is None:
             return
         if self.stop is Stop.TIMED_OUT:
-            raise TimedOut(f"The run was told to stop: {self.stop.value}.")
+            raise TimedOut(f"The run was stopped: {self.stop.value}.")
         if self.stop is Stop.LOST:
             raise LeaseLost(self._lost())
-        raise Cancelled(f"The run was told to stop: {self.stop.value}.")
+        raise Cancelled(f"The run was stopped: {self.stop.value}.")
 
     def _lost(self) -> str:
         return (
-            f"Run {self.job.run_token} no longer holds its job: its lease ended and the job was taken back. "
-            "Its result is dropped."
+            f"Run {self.job.run_token} no longer holds its job: its lease expired and the job was taken back. "
+            "Its result is discarded."
         )
 
     def at(self, moment: float) -> datetime:
-        """The database's time at a moment of the monotonic clock."""
+        """Converts a time of the monotonic clock into the database's time."""
         return datetime.fromtimestamp(self.epoch + moment, UTC)
 
     def keep_line(self, level: str, message: str) -> None:
-        """Adds a line to the run's log."""
         if self._lines is None:
             self._lines = LogBuffer()
         self._lines.add(self.at(time.monotonic()), level, message)
 
     def log_tail(self) -> list[str]:
-        """The last lines of the run's log."""
         return self._lines.tail() if self._lines is not None else []
 
     def log_text(self) -> str | None:
-        """The run's log so far; None where nothing was logged."""
+        """The run's log so far; None if nothing was logged."""
         return self._lines.text() if self._lines is not None else None
 
     @property
     def is_silent(self) -> bool:
-        """Whether the run has told of no progress and logged nothing."""
+        """Whether the run has neither reported progress nor logged anything."""
         return self._lines is None and self._progress is None
 
     def progress_so_far(self, *, tail: bool = False) -> Json | None:
-        """The progress as it is stored: done, total, message, items a second, and the log's tail if asked for."""
-        said: Json = {}
+        """The progress as stored: `done`, `total`, `message`, `rate` in items per second, and with `tail` the `log`."""
+        stored: Json = {}
         if self._progress is not None:
             done, total, message = self._progress
-            said = {"done": done, "total": total, "message": safe_error(message, 200)}
+            stored = {"done": done, "total": total, "message": safe_error(message, 200)}
             since, first = self._progress_since
             elapsed = time.monotonic() - since
             if done > first and elapsed > 0:
-                said["rate"] = round((done - first) / elapsed, 3)
+                stored["rate"] = round((done - first) / elapsed, 3)
         if tail and self._lines is not None:
-            said["log"] = self.log_tail()
-        return said or None
+            stored["log"] = self.log_tail()
+        return stored or None
 
     def has_news(self) -> bool:
         """Whether progress or log have changed since the last `news`."""
-        now = self._state()
-        return now not in ((None, 0), self._told)
+        return self._state() not in ((None, 0), self._reported)
 
     def news(self) -> Json | None:
-        """The progress and log tail, once per change: None where nothing is new since the last call."""
+        """The progress and log tail; None if they have not changed since the last call."""
         if not self.has_news():
             return None
-        self._told = self._state()
+        self._reported = self._state()
         return self.progress_so_far(tail=True)
 
     def _state(self) -> tuple[object, int]:
         return self._progress, self._lines.count if self._lines is not None else 0
 
     def news_was_lost(self) -> None:
-        """Takes back that the last news were told."""
-        self._told = None
+        """Has the next `news` return the progress again, because the last one did not reach the database."""
+        self._reported = None
 
     def close(self) -> None:
-        """Gives the borrowed connection back; called by the thread that ran the handler."""
+        """Returns the borrowed connection to the pool; called by the thread that ran the handler."""
         borrowed, self._borrowed, self._connection = self._borrowed, None, None
         if borrowed is not None:
             borrowed.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""One claimed job: payload model, handler, outcome. Whatever the handler does, a report comes out."""
+"""Runs one claimed job: validates the payload, calls the handler, and always returns a report of the outcome."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KINDS = {"UnknownTaskType": "unknown_task_type", "InvalidPayload": "invalid_pay
 
 
 class _Facts(TypedDict, total=False):
-    """What `FinishedRun` holds beside what every run has."""
+    """The optional fields of `FinishedRun`."""
 
     output: Json | None
     checkpoint: Json
@@ -47,7 +47,7 @@ class _Facts(TypedDict, total=False):
     traceback: str | None
 
 
-class Runner:
+class Executor:
     """Runs claimed jobs, each in the thread that calls `run`."""
 
     def __init__(self, registry: Registry, resources: RunResources) -> None:
@@ -56,9 +56,9 @@ class Runner:
         install()
 
     def run(self, job: ClaimedJob, context: RunContext | None = None) -> FinishedRun:
-        """Carries out one run and reports how it ended. Raises nothing, whatever the handler raises.
+        """Runs one job and returns its report. Never raises, whatever the handler raises.
 
-        Without a context the run has no lease to lose: for one that stands by itself.
+        Without a context the run has no lease that could expire.
         """
         if context is None:
             context = RunContext(job, self.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
@@ -71,7 +71,7 @@ class Runner:
             except Refused as error:
                 return self._refused(context, job_type, error)
             context.plugin = job_type.plugin
-            # Asked of its dictionary, since a model looks long for what it does not have.
+            # `vars` instead of `getattr`, since a pydantic model is slow for an attribute that it does not have.
             if vars(params).get("dry_run"):
                 context.dry_run = True
             return self._returned(context, job_type.run(params, cast("JobContext", context)))
@@ -82,7 +82,7 @@ class Runner:
             self._close(context)
 
     def timed_out(self, context: RunContext, thread: threading.Thread) -> FinishedRun:
-        """The report of a run that is still going on in `thread` and whose time is up."""
+        """The failure report of a run that is still active in `thread` after its timeout."""
         job_type = self.registry.get(context.job.task_type)
         allowed = job_type.timeout if job_type else 0.0
         frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 -- documented, and the only way there
@@ -92,17 +92,17 @@ class Runner:
             job_type,
             error_kind="timeout",
             error=f"The run took longer than the {allowed:g} seconds that {context.job.task_type} allows.",
-            traceback=_presentable(f"Where the handler was when its time was up:\n{stack}") if stack else None,
+            traceback=_presentable(f"Position of the handler at the timeout:\n{stack}") if stack else None,
         )
 
     def handed_back(self, context: RunContext) -> FinishedRun:
-        """The report of a job that is handed back, its attempt with it; cancelled if an operator asked for that."""
+        """The report of a job that returns to the queue, attempt not counted; cancelled if an operator asked for it."""
         asked = context.stop is Stop.CANCELLED
         outcome = RunOutcome.CANCELLED if asked else RunOutcome.RELEASED
         return self._report(context, outcome)
 
     def not_stored(self, finished: FinishedRun, reason: BaseException) -> FinishedRun:
-        """The report to make where the database refuses the run's own: it says so, and holds nothing else."""
+        """The failure report that replaces a report which the database refused; it contains nothing else."""
         return FinishedRun(
             job_id=finished.job_id,
             run_token=finished.run_token,
@@ -112,7 +112,7 @@ class Runner:
             permanent=True,
             error_kind=NOT_STORED,
             error=safe_error(
-                f"The run ended as {finished.outcome}, and the database refused its report: {_said(reason)}"
+                f"The run ended as {finished.outcome}, but the database refused its report: {_message(reason)}"
             ),
         )
 
@@ -136,7 +136,7 @@ class Runner:
                 delay=_seconds(outcome.delay),
             )
         raise NotStorableError(
-            f"The handler returned a {type(outcome).__name__}; it may return Done, Continue or None."
+            f"The handler returned a {type(outcome).__name__}; it must return Done, Continue or None."
         )
 
     def _raised(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:
@@ -150,12 +150,12 @@ class Runner:
             permanent=isinstance(error, PermanentError),
             retry_after=_seconds(error.seconds) if isinstance(error, RetryLater) else None,
             error_kind=_kind(error),
-            error=_said(error),
+            error=_message(error),
             traceback=trace,
         )
 
     def _failed(self, context: RunContext, job_type: JobType | None, **facts: Unpack[_Facts]) -> FinishedRun:
-        """The report of a failure, with how its task type is retried."""
+        """The report of a failure, with the retry settings of its task type."""
         run = self._report(context, RunOutcome.FAILED, **facts)
         return run._replace(retry_base=job_type.retry_base, retry_cap=job_type.retry_cap) if job_type else run
 
@@ -173,7 +173,7 @@ class Runner:
         try:
             context.close()
         except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report
-            log.warning("a run's connection could not be given back: %s", safe_error(str(error)))
+            log.warning("a run's connection could not be returned to the pool: %s", safe_error(str(error)))
 
 
 def _seconds(value: float) -> float:
@@ -186,22 +186,22 @@ def _kind(error: BaseException) -> str:
     return "lease_lost" if isinstance(error, LeaseLost) else clean(type(error).__name__)
 
 
-def _said(error: BaseException) -> str:
-    """What the exception says, in one safe line; Jobdeck's own are sentences, others get their class before it."""
+def _message(error: BaseException) -> str:
+    """The exception's message in one safe line, with the class name in front unless it is an error of Jobdeck."""
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 -- an exception of a handler may be unable to say anything
+    except Exception:  # noqa: BLE001 -- `__str__` of a handler's exception may raise anything
         text = "(the exception has no readable message)"
     if isinstance(error, SystemExit):
-        text = f"the handler called sys.exit({text}); a handler returns or raises"
+        text = f"the handler called sys.exit({text}); a handler must return or raise"
     if not text:
         return name
     return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
 
 
 def _trace(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...]]:
-    """The traceback from the handler on, redacted and bounded, and its frames."""
+    """The traceback from the handler inwards, redacted and shortened, and its frames."""
     try:
         inner = error.__traceback__.tb_next if error.__traceback__ else None
         found = traceback.TracebackException(type(error), error, inner or error.__traceback__)
@@ -218,21 +218,20 @@ def _presentable(text: str) -> str:
 
 
 class Slots:
-    """As many threads as jobs may run at once.
+    """The threads that run jobs, as many as jobs may run at once.
 
-    The threads are daemons: a handler that will not stop must not keep the process from ending.
+    They are daemons, so that a handler that does not stop cannot keep the process alive.
     """
 
-    def __init__(self, runner: Runner, done: queue.SimpleQueue[RunContext | None], size: int, name: str) -> None:
+    def __init__(self, executor: Executor, done: queue.SimpleQueue[RunContext | None], size: int, name: str) -> None:
         self.size = size
         self.running: dict[RunContext, threading.Thread] = {}
-        self._runner = runner
+        self._executor = executor
         self._done = done
         self._name = name
         self._waiting: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
 
     def start(self) -> None:
-        """Starts the threads."""
         for _ in range(self.size):
             self._start_thread()
 
@@ -241,17 +240,16 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """Jobs that were claimed and wait for a thread."""
+        """The number of claimed jobs that wait for a thread."""
         return self._waiting.qsize()
 
     def put(self, contexts: Iterable[RunContext]) -> None:
-        """Queues claimed jobs."""
         put = self._waiting.put
         for context in contexts:
             put(context)
 
     def hand_back_waiting(self) -> int:
-        """Reports all jobs that wait as released; returns how many."""
+        """Reports all waiting jobs as released and returns their number."""
         handed_back = 0
         while True:
             try:
@@ -261,14 +259,14 @@ class Slots:
             if context is None:
                 self._waiting.put(None)
                 return handed_back
-            context.result = self._runner.handed_back(context)
+            context.result = self._executor.handed_back(context)
             self._done.put(context)
             handed_back += 1
 
     def write_off(self, context: RunContext, report: FinishedRun, *, replace: bool = True) -> bool:
-        """Reports a run in place of its thread, which is given up and replaced; false if it has just ended.
+        """Reports a run that its thread does not end, and with `replace` starts another thread for this slot.
 
-        Whatever that thread still comes to is dropped.
+        The thread's own result is discarded. Returns False, and does nothing, if the run has just ended.
         """
         if self.running.pop(context, None) is None:
             return False
@@ -279,16 +277,16 @@ class Slots:
         return True
 
     def close(self) -> None:
-        """Lets each thread end when it has nothing more to do."""
+        """Ends each thread after its current job."""
         for _ in range(self.size):
             self._waiting.put(None)
 
     def _work(self) -> None:
-        take, done, run, running = self._waiting.get, self._done.put, self._runner.run, self.running
+        take, done, run, running = self._waiting.get, self._done.put, self._executor.run, self.running
         thread = threading.current_thread()
         while (context := take()) is not None:
             if context.stop is not None or time.monotonic() >= context.lease_end:
-                context.result = self._runner.handed_back(context)
+                context.result = self._executor.handed_back(context)
                 done(context)
                 continue
             running[context] = thread

@@ -1,4 +1,4 @@
-"""The thread that claims: as much as the slots will soon run, at once when told of work, else by polling."""
+"""The thread that claims jobs: as many as the slots will run soon, at once on NOTIFY, otherwise by polling."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.listener import Listener
     from jobdeck.core.queue.leases import Front, Lane
-    from jobdeck.core.worker.state import Station
+    from jobdeck.core.worker.state import WorkerState
 
 
-class Flood:
-    """The fronts of the lanes that full claims came from.
+class LaneFronts:
+    """The fronts of the lanes that the last full claims came from.
 
-    A claim that goes on from them does not see what has come to stand before them: a job of higher priority or with
-    an earlier time, one that somebody else gave back. So one that looks everywhere is due as soon as a claim was not
-    full, and after half a second at the latest; later only where looking everywhere itself takes long, of which it may
-    take a twentieth of the time, and never later than five seconds.
+    A claim that continues from the fronts misses jobs that appeared before them: jobs with a higher priority or an
+    earlier due time, and jobs that another worker returned. So a full scan follows as soon as a claim is not full, and
+    after half a second at the latest. If a full scan is slow, it may take at most a twentieth of the time, so the next
+    one comes later, but within five seconds.
     """
 
     SECONDS = 0.5
@@ -40,11 +40,11 @@ class Flood:
         self._until = 0.0
 
     def fronts(self, now: float) -> Mapping[Lane, Front] | None:
-        """From where to go on at this moment (monotonic); None where it is time to look everywhere."""
+        """The fronts to continue from at the monotonic time `now`; None when a full scan is due."""
         return self._fronts if self._fronts and now < self._until else None
 
     def claimed(self, jobs: Sequence[ClaimedJob], *, full: bool, onwards: bool, began: float, ended: float) -> None:
-        """Takes in a claim: what it brought, whether as much as was asked for, whether it went on from the fronts."""
+        """Records a claim. `full`: it returned as many jobs as requested; `onwards`: it continued from the fronts."""
         if not full:
             self._fronts = {}
             return
@@ -60,63 +60,63 @@ CANCEL = "cancel"
 IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
-"""The poll where nothing is heard of new jobs: through a transaction-mode pooler, or while LISTEN is down."""
+"""The poll interval without notifications: through a transaction-mode pooler, or while LISTEN is down."""
 BATCH = 1000
 MOST_HELD = 2500
 BUSY_SECONDS = 0.5
-"""A slot whose run takes longer than this is not counted on when claiming ahead."""
+"""A slot whose run takes longer than this does not count when jobs are claimed ahead."""
 
 
-class Claimer:
-    """Claims for one station until it is told to stop, or (`until_idle`) until nothing is left to claim."""
+class Fetcher:
+    """Claims jobs for one worker until the worker stops or, with `until_idle`, until no job is left to claim."""
 
     def __init__(
         self,
-        station: Station,
+        state: WorkerState,
         *,
         on_cancel: Callable[[], None],
         on_listening: Callable[[], None],
         on_claimed: Callable[[], None],
         until_idle: bool = False,
     ) -> None:
-        self._station = station
+        self._state = state
         self._on_cancel = on_cancel
         self._on_listening = on_listening
         self._on_claimed = on_claimed
         self._until_idle = until_idle
-        self._link = Link(station.database, "claiming jobs")
+        self._link = Link(state.database, "claiming jobs")
         self._listener: Listener | None = None
         self._heard = False
         self._woken = threading.Event()
         self._again = threading.Event()
         self._next_poll = 0.0
-        self._flood = Flood()
-        self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} claimer")
+        self._lane_fronts = LaneFronts()
+        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} fetcher")
 
     @property
     def connected(self) -> bool:
-        """Whether the database answered the last time it was asked."""
+        """Whether the database answered the last statement."""
         return self._link.working
 
     def wake(self) -> None:
-        """Has the next claim made now: something finished, was taken back, or is to stop."""
+        """Has the next claim made at once."""
         self._again.set()
         self.room()
 
     def room(self) -> None:
-        """Says that a slot has become free."""
+        """Ends the current wait, because a slot has become free or the worker is stopping."""
         self._woken.set()
         if self._listener is not None:
             self._listener.wake()
 
     def _loop(self) -> None:
         try:
-            while not self._station.stopping.is_set():
+            while not self._state.stopping.is_set():
                 try:
                     self._step()
                 except FAILURES:
                     self._wait(self._link.pause())
-                except Exception as error:  # noqa: BLE001 -- the worker must outlive whatever goes wrong here
+                except Exception as error:  # noqa: BLE001 -- the worker must survive any error here
                     event(log, logging.ERROR, "claiming failed", error=safe_error(repr(error)))
                     self._wait(NEAR_SECONDS)
         finally:
@@ -128,7 +128,7 @@ class Claimer:
     def _step(self) -> None:
         if self._listener is None:
             self._link.connect()
-            self._listener = self._station.database.listen(self._station.database.channel, at_once=True)
+            self._listener = self._state.database.listen(self._state.database.channel, at_once=True)
         now = time.monotonic()
         limit = self._limit(now)
         if limit < 1:
@@ -138,42 +138,40 @@ class Claimer:
             self._wait(self._next_poll - now)
             return
         self._again.clear()
-        alone = not self._station.held
-        fronts = self._flood.fronts(now)
+        alone = not self._state.held
+        fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts, now)
         if jobs:
-            self._station.take(jobs, now)
+            self._state.take(jobs, now)
             self._on_claimed()
         if len(jobs) == limit or fronts:
             self._hear(0)
         elif not jobs and alone and self._until_idle:
-            self._station.stopping.set()
+            self._state.stopping.set()
         else:
             self._next_poll = time.monotonic() + (NEAR_SECONDS if jobs else self._pause())
 
     def _claim(self, limit: int, fronts: Mapping[leases.Lane, leases.Front] | None, now: float) -> list[ClaimedJob]:
-        station = self._station
-        lease = station.settings.lease_seconds
-        jobs = self._link.run(
-            lambda conn: leases.claim(conn, station.worker_id, station.task_types, limit, lease, fronts)
-        )
+        state = self._state
+        lease = state.settings.lease_seconds
+        jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, state.task_types, limit, lease, fronts))
         full = len(jobs) == limit
-        self._flood.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
+        self._lane_fronts.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
         return jobs
 
     def _limit(self, now: float) -> int:
-        """How many jobs to claim now; none while what was claimed ahead is not half used up, or by a good batch."""
-        slots = self._station.slots
+        """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
+        slots = self._state.slots
         busy = sum(1 for run in list(slots.running) if run.started is not None and now - run.started > BUSY_SECONDS)
-        target = slots.size + self._station.pace.ahead(busy)
+        target = slots.size + self._state.pace.ahead(busy)
         outstanding = slots.waiting + len(slots.running)
-        room = min(target - outstanding, MOST_HELD - len(self._station.held), BATCH)
+        room = min(target - outstanding, MOST_HELD - len(self._state.held), BATCH)
         enough = min(target - target // 2, BATCH // 2)
         return room if outstanding < slots.size or room >= enough else 0
 
     def _pause(self) -> float:
-        """How long nothing will be due, as far as the database knows; jittered, so that workers do not poll in step."""
-        now, due = self._link.run(lambda conn: leases.next_due(conn, self._station.task_types))
+        """Seconds until the next job is due or the next poll, with jitter so that workers do not poll at once."""
+        now, due = self._link.run(lambda conn: leases.next_due(conn, self._state.task_types))
         idle = IDLE_SECONDS if self._listener is not None and self._listener.connected else DEAF_SECONDS
         idle *= random.uniform(0.9, 1.0)  # noqa: S311 -- no secret depends on it
         if due is None:
@@ -182,7 +180,7 @@ class Claimer:
         return min(idle, max(gap, 0.01)) if gap > 0 else NEAR_SECONDS
 
     def _wait(self, seconds: float) -> None:
-        """Waits for news, and no longer than `seconds`."""
+        """Waits for a notification or a wake-up, for at most `seconds`."""
         if self._listener is None:
             self._woken.wait(seconds)
         else:
@@ -192,11 +190,11 @@ class Claimer:
     def _hear(self, seconds: float) -> None:
         if self._listener is None:
             return
-        told = self._listener.wait(seconds)
+        payloads = self._listener.wait(seconds)
         if self._listener.connected and not self._heard:
             self._heard = True
             self._on_listening()
-        if CANCEL in told:
+        if CANCEL in payloads:
             self._on_cancel()
-        if any(payload != CANCEL for payload in told):
+        if any(payload != CANCEL for payload in payloads):
             self._again.set()

@@ -1,4 +1,4 @@
-"""The thread that renews the leases of all jobs a worker holds, and learns which of them were cancelled or lost."""
+"""The thread that renews the leases of a worker's jobs, and finds out which jobs were cancelled or lost."""
 
 from __future__ import annotations
 
@@ -17,40 +17,39 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobdeck.core.worker.context import RunContext
-    from jobdeck.core.worker.state import Station
+    from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
 NEWS_SECONDS = 2.0
-"""How often the progress of a running job is sent between two heartbeats, if there is any."""
+"""The interval at which new progress of running jobs is sent between two heartbeats."""
 BATCH = 500
-"""So many leases are renewed at a time: all that a flood has claimed in one statement is megabytes, for good."""
+"""Leases per statement. Thousands in one statement would grow the process by megabytes that Python never returns."""
 
 
 class Heartbeat:
     """Renews every `heartbeat_seconds`, at once when `beat_now` is called and within 2 s after `beat_soon`."""
 
-    def __init__(self, station: Station) -> None:
-        self._station = station
-        self._interval = station.settings.heartbeat_seconds
-        self._link = Link(station.database, "renewing leases", longest=self._interval / 2)
+    def __init__(self, state: WorkerState) -> None:
+        self._state = state
+        self._interval = state.settings.heartbeat_seconds
+        self._link = Link(state.database, "renewing leases", longest=self._interval / 2)
         self._asked = threading.Event()
         self._urgent = False
         self._ending = False
         self._last = time.monotonic()
-        self.thread = threading.Thread(target=self._loop, name=f"{station.worker_id} heartbeat")
+        self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} heartbeat")
 
     def beat_now(self) -> None:
-        """Has the next heartbeat made now."""
+        """Has the next heartbeat made at once."""
         self.beat_soon()
         self._asked.set()
 
     def beat_soon(self) -> None:
-        """Has the next look, which comes within 2 s, be a heartbeat."""
+        """Has the next heartbeat made within 2 s."""
         self._urgent = True
 
     def stop(self) -> None:
-        """Ends the thread."""
         self._ending = True
         self._asked.set()
 
@@ -65,9 +64,9 @@ class Heartbeat:
             self._link.close()
 
     def _step(self) -> float:
-        """One look, and a heartbeat if one is due; returns how long to wait after a failure, else 0."""
+        """Makes a heartbeat if one is due, else sends new progress; returns seconds to wait after a failure, else 0."""
         now = time.monotonic()
-        held = list(self._station.held.values())
+        held = list(self._state.held.values())
         if not held:
             self._last = now
             return 0.0
@@ -78,11 +77,11 @@ class Heartbeat:
                     self._beat(held[start : start + BATCH])
                 self._last = now
             else:
-                self._beat([context for context in list(self._station.slots.running) if context.has_news()])
+                self._beat([context for context in list(self._state.slots.running) if context.has_news()])
         except FAILURES:
             self._urgent = True
             return self._link.pause()
-        except Exception as error:  # noqa: BLE001 -- the next heartbeat must come whatever went wrong with this one
+        except Exception as error:  # noqa: BLE001 -- the next heartbeat must come after any error
             event(log, logging.ERROR, "a heartbeat failed", error=safe_error(repr(error)))
         return 0.0
 
@@ -95,18 +94,18 @@ class Heartbeat:
             renewed = self._link.run(
                 lambda conn: leases.heartbeat(
                     conn,
-                    self._station.worker_id,
+                    self._state.worker_id,
                     [(context.job.id, context.job.run_token, news) for context, news in progress],
-                    self._station.settings.lease_seconds,
+                    self._state.settings.lease_seconds,
                 )
             )
         except FAILURES:
             for context in contexts:
                 context.news_was_lost()
             raise
-        end = self._station.lease_end(sent)
+        end = self._state.lease_end(sent)
         for answer in renewed:
-            held = self._station.held.get(answer.run_token)
+            held = self._state.held.get(answer.run_token)
             if held is None or held.result is not None:
                 continue
             if not answer.alive:
@@ -122,7 +121,7 @@ class Heartbeat:
             event(
                 log,
                 logging.WARNING,
-                "the lease of a run is lost; its handler is told to stop and its result will be dropped",
+                "the lease of a run is lost; its handler must stop and its result will be discarded",
                 run=context.job.run_token,
                 job=context.job.id,
                 type=context.job.task_type,

@@ -1,4 +1,4 @@
-"""One cycle: up to a few due jobs, claimed one at a time, run one after another, each reported before the next."""
+"""A cycle: a limited number of due jobs, one after another; each is reported before the next is claimed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.completer import Finisher
+from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import reap, report
 from jobdeck.core.worker.stats import result_of
-from jobdeck.core.worker.watchdog import Watch
+from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ClaimedJob, Json, Processing
     from jobdeck.core.postgres.database import Connection
-    from jobdeck.core.worker.state import Station
+    from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
 NOTHING_DUE = "no jobs available"
-TIME_IS_UP = "The time for claiming is up; what is still due is left to the next cycle."
+TIME_IS_UP = "The cycle's time is up; jobs that are still due wait for the next cycle."
 UNKNOWN_SECONDS: Final = 5.0
-"""What a run of a type that nothing is known of is taken to need."""
+"""The assumed run time of a type without recent runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class CycleProgress:
-    """How far a cycle is; told after each claim and each finish. `task_type` is that of the newest job."""
+    """The progress of a cycle, reported after each claim and each run. `task_type` is the type of the newest job."""
 
     claimed: int
     done: int
@@ -50,9 +50,9 @@ class CycleProgress:
 
 
 class Budget:
-    """How long a cycle may go on claiming. A job that is likely to outlast the rest is left alone, except as the first.
+    """The time in which a cycle may claim jobs, `seconds` from now.
 
-    `seconds` is the time in all, from now on.
+    After the first job, types that usually take longer than the time left are not claimed.
     """
 
     def __init__(self, seconds: float = math.inf) -> None:
@@ -63,19 +63,19 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """Seconds that are left; below 0 when the time is up."""
+        """Seconds left; negative when the time is up."""
         return self._end - time.monotonic()
 
     def expect(self, typical: Mapping[str, float]) -> None:
-        """Says what a run of each task type usually takes, in seconds."""
+        """Sets the usual run time of each task type, in seconds."""
         self._typical = typical
 
     def stop(self) -> None:
-        """Ends claiming now."""
+        """Ends claiming at once."""
         self._stopped.set()
 
     def fitting(self, task_types: Sequence[str], *, first: bool) -> list[str]:
-        """The task types of which a job may still be begun."""
+        """The task types of which a job may still be started."""
         left = self.left
         if self._stopped.is_set() or left <= 0:
             return []
@@ -83,40 +83,40 @@ class Budget:
 
 
 class Cycle:
-    """One cycle on one station. Claims one job at a time, so that a pause ends it after the job that runs."""
+    """One cycle of one worker. It claims one job at a time, so a pause ends it after the running job."""
 
     def __init__(
         self,
-        station: Station,
+        state: WorkerState,
         limit: int,
         on_progress: Callable[[CycleProgress], None] | None,
         budget: Budget | None = None,
     ) -> None:
-        self._station = station
+        self._state = state
         self._budget = budget or Budget()
         self._limit = limit
         self._on_progress = on_progress
-        self._link = Link(station.database, "running a cycle")
-        self._finisher = Finisher(station, patience=station.settings.lease_seconds)
-        self._heartbeat = Heartbeat(station)
-        self._watch = Watch(station, on_exit=lambda: None)
+        self._link = Link(state.database, "running a cycle")
+        self._completer = Completer(state, patience=state.settings.lease_seconds)
+        self._heartbeat = Heartbeat(state)
+        self._watchdog = Watchdog(state, on_exit=lambda: None)
         self._results: list[Json] = []
 
     def so_far(self) -> CycleResult:
-        """What it has come to up to now; another thread may ask."""
-        running = self._station.tally.claimed - len(self._results)
+        """The result up to now; safe to call from another thread."""
+        running = self._state.tally.claimed - len(self._results)
         return self._result("ok", f"{_run(self._results)}, {running} still running")
 
     def hand_back(self) -> None:
-        """Ends claiming and gives back the job that runs; for another thread. The cycle then ends by itself."""
+        """Ends the cycle and returns its running job to the queue; safe to call from another thread."""
         self._budget.stop()
-        self._station.release_running()
+        self._state.release_running()
 
     def run(self, *, source: str, http_method: str | None) -> CycleResult:
-        """Runs it and keeps its record in `job_worker_runs`, which is closed however the cycle ends.
+        """Runs the cycle and writes its record in `job_worker_runs`, which is closed however the cycle ends.
 
         Raises:
-            psycopg.Error, JobdeckError: the record could not be opened; nothing was run.
+            psycopg.Error, JobdeckError: the record could not be opened; no job was run.
         """
         try:
             opened = self._link.run(lambda conn: self._open(conn, source, http_method))
@@ -131,14 +131,14 @@ class Cycle:
             self._stop(opened, result, http_method)
 
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
-        report(conn, self._station, "cycle")
-        reap(conn, self._station)
-        return presence.open_worker_run(conn, source=source, worker_id=self._station.worker_id, http_method=http_method)
+        report(conn, self._state, "cycle")
+        reap(conn, self._state)
+        return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)
 
     def _guarded(self) -> CycleResult:
-        self._station.slots.start()
+        self._state.slots.start()
         self._heartbeat.thread.start()
-        self._watch.thread.start()
+        self._watchdog.thread.start()
         try:
             return self._run_jobs()
         except FAILURES as error:
@@ -149,7 +149,7 @@ class Cycle:
 
     def _run_jobs(self) -> CycleResult:
         while len(self._results) < self._limit:
-            task_types = self._budget.fitting(self._station.task_types, first=not self._results)
+            task_types = self._budget.fitting(self._state.task_types, first=not self._results)
             if not task_types:
                 return self._result("ok", f"{_run(self._results)}. {TIME_IS_UP}")
             sent = time.monotonic()
@@ -159,52 +159,52 @@ class Cycle:
                 if not processing.enabled:
                     return self._result("paused", _why(processing))
                 break
-            self._station.take(jobs, sent)
-            self._tell(jobs[0].task_type)
+            self._state.take(jobs, sent)
+            self._notify(jobs[0].task_type)
             self._report_one()
-            self._tell(jobs[0].task_type)
+            self._notify(jobs[0].task_type)
         return self._result("ok", _run(self._results) if self._results else NOTHING_DUE)
 
     def _claim(self, task_types: Sequence[str]) -> list[ClaimedJob]:
-        station = self._station
+        state = self._state
         return self._link.run(
-            lambda conn: leases.claim(conn, station.worker_id, task_types, 1, station.settings.lease_seconds)
+            lambda conn: leases.claim(conn, state.worker_id, task_types, 1, state.settings.lease_seconds)
         )
 
     def _report_one(self) -> None:
-        context = self._station.done.get()
+        context = self._state.done.get()
         if context is None or context.result is None:
             raise JobdeckError("A run of this cycle ended without a report.")
-        answers = self._finisher.finish([context])
+        answers = self._completer.finish([context])
         if not answers:
             raise JobdeckError(
                 f"Run {context.job.run_token} could not be reported: the database does not answer. "
-                "Its job comes back when its lease has ended."
+                "Its job returns to the queue when its lease expires."
             )
         self._results.append(result_of(context, context.result, answers[0]))
 
-    def _tell(self, task_type: str) -> None:
+    def _notify(self, task_type: str) -> None:
         if self._on_progress is not None:
-            totals = self._station.tally.totals()
+            totals = self._state.tally.totals()
             self._on_progress(
                 CycleProgress(totals.claimed, len(self._results), totals.succeeded, totals.failed, task_type)
             )
 
     def _result(self, status: Literal["ok", "paused", "error"], message: str) -> CycleResult:
-        totals = self._station.tally.totals()
+        totals = self._state.tally.totals()
         return CycleResult(status, len(self._results), totals.succeeded, totals.failed, message, tuple(self._results))
 
     def _release(self) -> None:
-        """Hands back the job that an interrupted cycle was running."""
-        self._station.release_running()
-        while self._station.held:
+        """Returns the job of an interrupted cycle to the queue."""
+        self._state.release_running()
+        while self._state.held:
             self._report_one()
 
     def _stop(self, opened: UUID, result: CycleResult, http_method: str | None) -> None:
         self._heartbeat.stop()
-        self._watch.stop()
-        self._station.slots.close()
-        totals = self._station.tally.totals()
+        self._watchdog.stop()
+        self._state.slots.close()
+        totals = self._state.tally.totals()
         failed = result.status == "error"
         try:
             self._link.run(
@@ -222,14 +222,14 @@ class Cycle:
                     http_status=(500 if failed else 200) if http_method else None,
                 )
             )
-            self._link.run(lambda conn: presence.remove_worker(conn, self._station.worker_id))
-            self._link.run(self._station.alerts.send_check_ins)
+            self._link.run(lambda conn: presence.remove_worker(conn, self._state.worker_id))
+            self._link.run(self._state.alerts.send_check_ins)
         except FAILURES as error:
             event(log, logging.ERROR, "the record of a cycle could not be closed", error=safe_error(str(error)))
         finally:
             self._link.close()
-            self._finisher.close()
-            for part in (self._heartbeat, self._watch):
+            self._completer.close()
+            for part in (self._heartbeat, self._watchdog):
                 if part.thread.ident is not None:
                     part.thread.join()
 

@@ -1,4 +1,4 @@
-"""What a run would do, before there is one: a task type's own preview, on a connection that cannot write."""
+"""The effects of a run before it happens: a task type's own preview, on a read-only connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def effects(job_type: JobType, payload: Json, *, settings: Settings, database: Database) -> Json | None:
-    """What a run would do, as the type's preview says; None for a type that has none. Nothing can be written meanwhile.
+    """Runs the type's preview read-only and returns the effects; None if the type has no preview.
 
     Raises:
         InvalidPayload: the payload does not fit.
-        JobFailure: the preview refuses it, with the sentence that a run would fail with.
+        JobFailure: the preview refuses the payload, with the message with which a run would fail.
     """
     if job_type.preview is None:
         return None
@@ -32,13 +32,13 @@ def effects(job_type: JobType, payload: Json, *, settings: Settings, database: D
         conn.read_only = True
         try:
             with conn.transaction():
-                return job_type.preview(params, _rehearsal(conn, job_type, payload, resources))
+                return job_type.preview(params, _preview_context(conn, job_type, payload, resources))
         finally:
             conn.read_only = None
 
 
-class _Rehearsal(RunContext):
-    """The context of a preview: a dry run on one connection that cannot write."""
+class _PreviewContext(RunContext):
+    """The context of a preview: a dry run on one read-only connection."""
 
     dry_run = True
 
@@ -52,12 +52,12 @@ class _Rehearsal(RunContext):
         return self._conn
 
 
-def _rehearsal(conn: Connection, job_type: JobType, payload: Json, resources: RunResources) -> JobContext:
+def _preview_context(conn: Connection, job_type: JobType, payload: Json, resources: RunResources) -> JobContext:
     now = jobs.clock().run(conn)
     job = ClaimedJob(
         uuid4(), 0, job_type.task_type, payload, 1, job_type.max_attempts, now, now, is_recurring=False,
         checkpoint=None, cycle=0,
     )  # fmt: skip
-    context = _Rehearsal(job, resources, conn)
+    context = _PreviewContext(job, resources, conn)
     context.plugin = job_type.plugin
     return cast("JobContext", context)

@@ -1,4 +1,4 @@
-"""What the threads of one worker share."""
+"""The state that the threads of one worker share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.executor import Runner, Slots
+from jobdeck.core.worker.executor import Executor, Slots
 from jobdeck.core.worker.stats import Pace, Tally
 
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 GRACE_SECONDS = 5.0
-"""How long handlers that were asked to stop may take."""
+"""The time that handlers get to stop."""
 SETTLE_SECONDS = 0.1
 SAFE_SHARE = 0.9
-"""The part of a lease that a worker relies on; the rest is for handlers to stop in."""
+"""The part of a lease that a worker relies on. In the rest of it, handlers can stop."""
 
 
-class Station:
+class WorkerState:
     """One worker's identity, its slots, and the jobs it holds.
 
-    `held` has every job from its claim until the database has taken in how its run ended, by run token.
+    `held` has every job, by run token, from its claim until the database has accepted the report of its run.
     """
 
     def __init__(
@@ -54,23 +54,23 @@ class Station:
         self.held: dict[int, RunContext] = {}
         self.done: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
         self.resources = RunResources(settings, database)
-        self.runner = Runner(registry, self.resources)
-        self.slots = Slots(self.runner, self.done, concurrency, worker_id)
+        self.executor = Executor(registry, self.resources)
+        self.slots = Slots(self.executor, self.done, concurrency, worker_id)
         self.stopping = threading.Event()
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 
     def close(self) -> None:
-        """Lets go of what runs had opened outside the database."""
+        """Closes the resources of runs and the alerts."""
         self.resources.close()
         self.alerts.close()
 
     def lease_end(self, sent: float) -> float:
-        """Until when a lease may be relied on whose claim or renewal was sent at that moment (monotonic)."""
+        """The monotonic time until which a lease is safe whose claim or renewal was sent at `sent`."""
         return sent + self.settings.lease_seconds * SAFE_SHARE
 
     def wait_until_empty(self, jobs: Sized, deadline: Callable[[], float]) -> bool:
-        """Waits until nothing is left of `held`, or of what runs; false if the deadline (monotonic) comes first."""
+        """Waits until `jobs` is empty; returns False if the deadline (monotonic) comes first."""
         with self.settled:
             while jobs:
                 left = deadline() - time.monotonic()
@@ -80,17 +80,17 @@ class Station:
             return True
 
     def release_running(self) -> None:
-        """Asks all running handlers to stop, and hands back what goes on after a grace period all the same."""
+        """Asks all running handlers to stop; after a grace period, returns the jobs of the others to the queue."""
         for context in list(self.slots.running):
             if context.stop is None:
                 context.stop = Stop.RELEASED
         last = time.monotonic() + GRACE_SECONDS
         self.wait_until_empty(self.slots.running, lambda: last)
         for context in list(self.slots.running):
-            self.slots.write_off(context, self.runner.handed_back(context), replace=False)
+            self.slots.write_off(context, self.executor.handed_back(context), replace=False)
 
     def take(self, jobs: Sequence[ClaimedJob], sent: float) -> None:
-        """Holds jobs that were just claimed and queues them for the slots."""
+        """Adds jobs that were just claimed to `held` and queues them for the slots."""
         epoch = jobs[0].claimed_at.timestamp() - time.monotonic()
         end = self.lease_end(sent)
         contexts = [RunContext(job, self.resources, epoch, end) for job in jobs]

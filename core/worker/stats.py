@@ -1,4 +1,4 @@
-"""What a worker has done since it started, and how long its handlers take."""
+"""Counts of a worker's runs since its start, and the pace of its handlers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS_KEPT = 50
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Runs by what was recorded of them. `other` are cancelled and abandoned ones."""
+    """Runs by recorded outcome. `other` are cancelled and abandoned runs."""
 
     claimed: int = 0
     succeeded: int = 0
@@ -29,11 +29,11 @@ class Totals:
 
     @property
     def processed(self) -> int:
-        """Runs that a handler had; released ones are given back unrun, or run again from the start."""
+        """Runs that a handler has ended; without released runs, which will run again."""
         return self.succeeded + self.failed + self.other
 
     def since(self, earlier: Totals) -> Totals:
-        """What came after an earlier moment."""
+        """The difference to earlier totals."""
         return Totals(
             self.claimed - earlier.claimed,
             self.succeeded - earlier.succeeded,
@@ -45,18 +45,16 @@ class Totals:
 
 @dataclass
 class Tally:
-    """Counts, written by the threads that claim and finish. `failures` are the newest failed runs."""
+    """Counts of claims and outcomes, written by the threads that claim and report; `failures` are the newest ones."""
 
     claimed: int = 0
     recorded: Counter[RunOutcome] = field(default_factory=Counter)
     failures: deque[Json] = field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
     def failed(self, context: RunContext, run: FinishedRun, answer: Finished) -> None:
-        """Keeps a failed run for the record of the window it falls into."""
         self.failures.append(result_of(context, run, answer))
 
     def totals(self) -> Totals:
-        """The counts as they stand."""
         counts = dict(self.recorded)
         succeeded = sum(counts.get(outcome, 0) for outcome in SUCCEEDED)
         failed = sum(counts.get(outcome, 0) for outcome in FAILED)
@@ -65,7 +63,7 @@ class Tally:
 
 
 def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
-    """One run in the words of the original's reply: `id`, `status`, `attempts`, `lastError`, and what was recorded."""
+    """One run, with the keys of the predecessor's HTTP reply (`id`, `status`, `attempts`, `lastError`) and the outcome."""
     return {
         "id": str(answer.job_id),
         "taskType": context.job.task_type,
@@ -77,10 +75,10 @@ def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
 
 
 class Pace:
-    """How far to claim ahead: as much as the slots get through in a tenth of a second, judged by what they did.
+    """How many jobs to claim ahead: as many as the slots can run in a tenth of a second, by the mean run time.
 
-    Slower handlers are believed at once, faster ones when there were several, so that a claimed job does not wait long
-    behind others while a flood of short ones still comes in large batches.
+    The mean rises at once with slow runs and falls slowly with fast ones. So a claimed job does not wait long behind
+    slow ones, and a large number of short jobs is still claimed in large batches.
     """
 
     AHEAD_SECONDS = 0.1
@@ -91,13 +89,13 @@ class Pace:
         self._mean = self.AHEAD_SECONDS
 
     def observe(self, runs: int, seconds: float) -> None:
-        """Takes in what a number of runs took together."""
+        """Updates the mean with a number of runs and the seconds that they took together."""
         mean = seconds / runs
         trust = 1.0 if mean > self._mean else min(1.0, runs / (2 * self._slots))
         self._mean += (mean - self._mean) * trust
 
     def ahead(self, busy: int) -> int:
-        """How many jobs may wait for a slot, when `busy` slots are held up by long runs."""
+        """How many jobs may wait for a slot while `busy` slots have long runs."""
         free = self._slots - busy
         if free <= 0:
             return 0

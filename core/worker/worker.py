@@ -1,7 +1,7 @@
-"""The worker: claims due jobs, runs them in threads, reports them, and stands by until it is stopped.
+"""The worker: claims due jobs, runs them in threads and reports them, until it is stopped.
 
-Each of its threads has one part and a module of its own: `claimer` claims, `slots` run handlers, `finisher`
-reports, `heartbeat` renews leases, `watch` keeps time, `upkeep` reaps and keeps the record.
+Each thread has one task and one module: `fetcher` claims jobs, `executor` runs handlers, `completer` reports runs,
+`heartbeat` renews leases, `watchdog` checks timeouts, `maintenance` reaps and writes the worker's records.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jobdeck.core.alerts.sentry import Alerts
-from jobdeck.core.worker.completer import Finisher
-from jobdeck.core.worker.fetcher import Claimer
+from jobdeck.core.worker.completer import Completer
+from jobdeck.core.worker.fetcher import Fetcher
 from jobdeck.core.worker.heartbeat import Heartbeat
-from jobdeck.core.worker.maintenance import Upkeep
+from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.oneshot import Budget, Cycle, CycleProgress
-from jobdeck.core.worker.state import Station
-from jobdeck.core.worker.watchdog import Watch
+from jobdeck.core.worker.state import WorkerState
+from jobdeck.core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 
 GRACE_SECONDS = 5.0
-"""How long the last reports may take."""
+"""The time that the last reports get."""
 COLLECT = (10_000, 50, 100)
-"""A worker holds thousands of small objects for milliseconds each. Python's own thresholds have its collector look at
-them again and again in vain, for a fifth of all the time it spends on a job."""
+"""Thresholds of the garbage collector. A worker holds thousands of small objects for milliseconds each; with Python's
+own thresholds, scanning them in vain took a fifth of the time of each job."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at one moment: runs going on, counts since its start, and whether the database answers."""
+    """A worker's current state: running jobs, counts since its start, and whether the database answers."""
 
     state: Literal["running", "draining", "stopped"]
     connected: bool
@@ -55,17 +55,17 @@ class WorkerStatus:
 
 
 class Worker:
-    """One worker on one database; may be started once, or asked for cycles.
+    """One worker on one database. It can be started once, or run cycles.
 
     Args:
-        database: where the queue is. Its pool serves handlers, so it should have at least `concurrency` + 2.
-        registry: the task types it can run.
+        database: the database of the queue. Handlers use its pool, so its size should be at least `concurrency` + 2.
+        registry: the task types that it can run.
         settings: leases, retries, drain time.
-        mode: `headless`, `embedded` or `cycle`, as `job_workers` shows it.
-        source: what its records in `job_worker_runs` say set it going.
-        concurrency: jobs at a time; `JOBDECK_CONCURRENCY` where None.
-        task_types: only these; all of the registry where None.
-        worker_id: its name in the database; made from host, process and chance where None.
+        mode: `headless`, `embedded` or `cycle`, as shown in `job_workers`.
+        source: the source of its records in `job_worker_runs`.
+        concurrency: jobs at a time; None for `JOBDECK_CONCURRENCY`.
+        task_types: the types to run; None for all in the registry.
+        worker_id: its name in the database; None for a name from host, process and random digits.
     """
 
     def __init__(
@@ -89,24 +89,24 @@ class Worker:
         self._concurrency = concurrency or settings.concurrency
         self._task_types = [registry.require(name).task_type for name in task_types or registry.names]
         self.cycle: Cycle | None = None
-        """The cycle that `run_cycle` is running, or ran last."""
-        self._station: Station | None = None
+        """The cycle that `run_cycle` runs or ran last."""
+        self._state: WorkerState | None = None
         self._lock = threading.Lock()
         self._deadline = math.inf
         self._stopped = False
 
     def start(self) -> None:
-        """Starts the threads and returns at once, even while the database is away.
+        """Starts the threads and returns at once, even if the database is unreachable.
 
         Raises:
-            RuntimeError: it was started before.
+            RuntimeError: the worker was started before.
         """
         self._start(until_idle=False)
 
     def run_until_idle(self) -> None:
-        """Runs jobs until a claim finds nothing while none is held, then stops."""
-        claimer = self._start(until_idle=True)
-        claimer.thread.join()
+        """Runs jobs until none is held and a claim finds none, then stops."""
+        fetcher = self._start(until_idle=True)
+        fetcher.thread.join()
         self.drain()
 
     def run_cycle(
@@ -117,97 +117,97 @@ class Worker:
         http_method: str | None = None,
         budget: Budget | None = None,
     ) -> CycleResult:
-        """Runs one cycle of up to `limit` due jobs, one after another, in a worker of its own.
+        """Runs one cycle of up to `limit` due jobs, one after another.
 
-        `http_method` is that of the request which asked for it, where there was one; `budget` bounds its time.
+        `http_method` is the method of the HTTP request that started the cycle, if any; `budget` limits its time.
 
         Raises:
-            DatabaseUnreachable: before anything was run.
+            DatabaseUnreachable: the database did not answer; no job was run.
         """
-        station = self._new_station(concurrency=1)
+        state = self._new_state(concurrency=1)
         try:
-            self.cycle = Cycle(station, limit, on_progress, budget)
+            self.cycle = Cycle(state, limit, on_progress, budget)
             return self.cycle.run(source=self._source, http_method=http_method)
         finally:
-            station.close()
+            state.close()
 
     @property
     def status(self) -> WorkerStatus:
-        """How it is now; does not block."""
-        station = self._station
-        if station is None:
+        """The current state; does not block."""
+        state = self._state
+        if state is None:
             return WorkerStatus("stopped", connected=False, running=0, claimed=0, succeeded=0, failed=0)
-        totals = station.tally.totals()
+        totals = state.tally.totals()
         return WorkerStatus(
-            "stopped" if self._stopped else "draining" if station.stopping.is_set() else "running",
-            self._claimer.connected,
-            len(station.slots.running),
+            "stopped" if self._stopped else "draining" if state.stopping.is_set() else "running",
+            self._fetcher.connected,
+            len(state.slots.running),
             totals.claimed,
             totals.succeeded,
             totals.failed,
         )
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the worker has stopped; false if the timeout comes first."""
-        if self._station is None:
+        """Waits until the worker has stopped; returns False if the timeout (seconds) comes first."""
+        if self._state is None:
             return True
-        self._finisher.thread.join(timeout)
-        return not self._finisher.thread.is_alive()
+        self._completer.thread.join(timeout)
+        return not self._completer.thread.is_alive()
 
     def stop(self) -> None:
-        """Hands everything back as soon as handlers let go, and stops."""
+        """Stops as soon as the handlers do, and returns unfinished jobs to the queue."""
         self.drain(0.0)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Stops the worker without losing anything. Another thread may call it again to shorten the time left.
+        """Stops the worker without losing a job. Another thread may call it again to shorten the time left.
 
-        Claims no more, hands back what waits, lets running handlers finish for `timeout` seconds
-        (`JOBDECK_DRAIN_SECONDS` where None), then asks them to stop, and hands back those that do not.
-        Returns whether all that ran could finish and everything was reported.
+        It claims no more jobs, returns waiting jobs to the queue, and gives running handlers `timeout` seconds (None:
+        `JOBDECK_DRAIN_SECONDS`) to finish. Then it asks them to stop, and returns the jobs of those that do not.
+        Returns whether all running jobs finished and all runs were reported.
         """
-        station = self._station
-        if station is None:
+        state = self._state
+        if state is None:
             return True
         patience = self._settings.drain_seconds if timeout is None else timeout
         self._deadline = min(self._deadline, time.monotonic() + patience)
-        station.stopping.set()
-        self._claimer.room()
+        state.stopping.set()
+        self._fetcher.room()
         with self._lock:
             if self._stopped:
                 return True
-            clean = self._stop_running(station)
-            self._stop_threads(station, clean=clean)
+            clean = self._stop_running(state)
+            self._stop_threads(state, clean=clean)
             self._stopped = True
             return clean
 
-    def _start(self, *, until_idle: bool) -> Claimer:
-        if self._station is not None:
-            raise RuntimeError("a worker is started once; make a new one")
+    def _start(self, *, until_idle: bool) -> Fetcher:
+        if self._state is not None:
+            raise RuntimeError("a worker can be started once only; create a new one")
         gc.set_threshold(*COLLECT)
-        station = self._station = self._new_station(self._concurrency)
-        self._heartbeat = Heartbeat(station)
-        self._upkeep = Upkeep(station, mode=self._mode, source=self._source, on_work=self._claim_again)
-        self._claimer = Claimer(
-            station,
+        state = self._state = self._new_state(self._concurrency)
+        self._heartbeat = Heartbeat(state)
+        self._maintenance = Maintenance(state, mode=self._mode, source=self._source, on_work=self._claim_again)
+        self._fetcher = Fetcher(
+            state,
             on_cancel=self._heartbeat.beat_now,
-            # A cancellation between the first claim and the first listening was not heard. It is rare: not worth a
-            # connection and a heartbeat in the middle of the first claims.
+            # A cancellation between the first claim and LISTEN is missed; a heartbeat soon after finds it. Listening
+            # before the first claim would delay that claim.
             on_listening=self._heartbeat.beat_soon,
-            on_claimed=self._upkeep.note_work,
+            on_claimed=self._maintenance.note_work,
             until_idle=until_idle,
         )
-        self._finisher = Finisher(station, on_done=self._claimer.room, on_finished=self._claimer.wake)
-        self._watch = Watch(station, on_exit=self.stop)
-        station.slots.start()
-        for part in (self._claimer, self._finisher, self._heartbeat, self._watch, self._upkeep):
+        self._completer = Completer(state, on_done=self._fetcher.room, on_finished=self._fetcher.wake)
+        self._watchdog = Watchdog(state, on_exit=self.stop)
+        state.slots.start()
+        for part in (self._fetcher, self._completer, self._heartbeat, self._watchdog, self._maintenance):
             part.thread.start()
-        return self._claimer
+        return self._fetcher
 
     def _claim_again(self) -> None:
-        self._claimer.wake()
+        self._fetcher.wake()
 
-    def _new_station(self, concurrency: int) -> Station:
-        return Station(
+    def _new_state(self, concurrency: int) -> WorkerState:
+        return WorkerState(
             self._database,
             self._registry,
             self._settings,
@@ -217,25 +217,25 @@ class Worker:
             alerts=Alerts(self._settings),
         )
 
-    def _stop_running(self, station: Station) -> bool:
-        """Ends claiming and running; returns whether all that ran could finish."""
-        self._claimer.thread.join()
-        station.slots.hand_back_waiting()
-        finished = station.wait_until_empty(station.slots.running, lambda: self._deadline)
+    def _stop_running(self, state: WorkerState) -> bool:
+        """Ends claiming and running; returns whether all running jobs finished."""
+        self._fetcher.thread.join()
+        state.slots.hand_back_waiting()
+        finished = state.wait_until_empty(state.slots.running, lambda: self._deadline)
         if not finished:
-            station.release_running()
+            state.release_running()
         last = time.monotonic() + GRACE_SECONDS
-        return station.wait_until_empty(station.held, lambda: last) and finished
+        return state.wait_until_empty(state.held, lambda: last) and finished
 
-    def _stop_threads(self, station: Station, *, clean: bool) -> None:
-        self._finisher.stop(at_once=not clean)
-        self._finisher.thread.join()
+    def _stop_threads(self, state: WorkerState, *, clean: bool) -> None:
+        self._completer.stop(at_once=not clean)
+        self._completer.thread.join()
         self._heartbeat.stop()
-        self._watch.stop()
-        self._upkeep.stop()
-        for part in (self._heartbeat, self._watch, self._upkeep):
+        self._watchdog.stop()
+        self._maintenance.stop()
+        for part in (self._heartbeat, self._watchdog, self._maintenance):
             if part.thread is not threading.current_thread():
                 part.thread.join()
-        self._upkeep.sign_off()
-        station.slots.close()
-        station.close()
+        self._maintenance.sign_off()
+        state.slots.close()
+        state.close()

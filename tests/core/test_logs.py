@@ -15,7 +15,7 @@ from jobdeck.core import logs
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.registry import Registry
 from jobdeck.core.worker.context import RunResources
-from jobdeck.core.worker.executor import Runner
+from jobdeck.core.worker.executor import Executor
 from tests.support.working import claimed, job_type, quick_settings
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: Lit
         ctx.log.info("from the run's logger")
         logging.getLogger("some.library").warning("from a library")
 
-    runner = Runner(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    runner = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
     job = claimed(run_token=4711)
     lines = written(tmp_path / "log", form, lambda: runner.run(job)).splitlines()
     assert len(lines) == 2

@@ -23,7 +23,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Continue, Done, Registry
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
-from jobdeck.core.worker.executor import Runner
+from jobdeck.core.worker.executor import Executor
 from tests.support.waiting import until
 from tests.support.working import claimed, enqueue, job_type, quick_settings
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 
-def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Runner:
-    return Runner(Registry([job_type("test", handler, **facts)]), RunResources(quick_settings(), database))
+def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Executor:
+    return Executor(Registry([job_type("test", handler, **facts)]), RunResources(quick_settings(), database))
 
 
-def context_of(job: ClaimedJob, runner: Runner) -> RunContext:
+def context_of(job: ClaimedJob, runner: Executor) -> RunContext:
     return RunContext(job, runner.resources, job.claimed_at.timestamp() - time.monotonic(), math.inf)
 
 
@@ -316,7 +316,7 @@ def test_the_runs_of_a_plugin_share_its_resources_which_are_closed_with_the_work
     shared = RunResources(quick_settings(), None)
     with use_plugins(Plugin(name="shop", version=1, resources=resources)):
         for _ in range(2):
-            assert Runner(known, shared).run(claimed()).outcome == "succeeded"
+            assert Executor(known, shared).run(claimed()).outcome == "succeeded"
     assert (len(opened), closed) == (1, [])
     shared.close()
     assert seen == [opened[0], opened[0]]

@@ -10,7 +10,7 @@ import pytest
 
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
-from jobdeck.core.worker.fetcher import Flood
+from jobdeck.core.worker.fetcher import LaneFronts
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
 
@@ -96,17 +96,17 @@ class TestTheClaim:
 
 class TestWhereToGoOn:
     def test_nothing_is_known_before_the_first_claim(self) -> None:
-        assert Flood().fronts(0.0) is None
+        assert LaneFronts().fronts(0.0) is None
 
     def test_a_full_claim_is_gone_on_from_for_half_a_second(self) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1), given(2)], full=True, onwards=False, began=10.0, ended=10.01)
         assert flood.fronts(10.02) == {("alpha", 0): (AT + timedelta(seconds=2), UUID(int=2))}
         assert flood.fronts(10.5) is not None
         assert flood.fronts(10.51) is None
 
     def test_each_claim_moves_the_fronts_of_the_lanes_it_came_from(self) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1, priority=1), given(2)], full=True, onwards=False, began=0.0, ended=0.0)
         flood.claimed([given(3), given(4)], full=True, onwards=True, began=0.1, ended=0.1)
         known = flood.fronts(0.2)
@@ -114,20 +114,20 @@ class TestWhereToGoOn:
         assert {lane: front[1].int for lane, front in known.items()} == {("alpha", 1): 1, ("alpha", 0): 4}
 
     def test_going_on_does_not_put_off_the_look_everywhere(self) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)
         flood.claimed([given(2)], full=True, onwards=True, began=0.49, ended=0.49)
         assert flood.fronts(0.5) is None
 
     def test_a_look_everywhere_forgets_the_lanes_that_brought_nothing(self) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1, "beta")], full=True, onwards=False, began=0.0, ended=0.0)
         flood.claimed([given(2)], full=True, onwards=False, began=0.6, ended=0.6)
         assert list(flood.fronts(0.7) or ()) == [("alpha", 0)]
 
     @pytest.mark.parametrize("onwards", [True, False])
     def test_a_claim_that_was_not_full_is_followed_by_a_look_everywhere(self, *, onwards: bool) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)
         flood.claimed([given(2)], full=False, onwards=onwards, began=0.1, ended=0.1)
         assert flood.fronts(0.1) is None
@@ -136,7 +136,7 @@ class TestWhereToGoOn:
     def test_a_look_everywhere_that_takes_long_is_rarer_and_never_rarer_than_five_seconds(
         self, seconds: float, holds: float
     ) -> None:
-        flood = Flood()
+        flood = LaneFronts()
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=seconds)
         assert flood.fronts(seconds + holds - 0.01) is not None
         assert flood.fronts(seconds + holds + 0.01) is None
