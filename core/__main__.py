@@ -1,4 +1,4 @@
-"""`python -m core COMMAND`."""
+"""Runs a command: `python -m core COMMAND`."""
 
 import sys
 

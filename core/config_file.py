@@ -1,4 +1,4 @@
-"""The configuration file: where it is, and what is in it."""
+"""The path and the content of the configuration file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def path() -> Path:
 
 
 def content() -> dict[str, Any]:
-    """What the file says; empty where there is none.
+    """The parsed file; empty if there is none.
 
     Raises:
         ConfigurationError: it is not TOML, or `JOBDECK_CONFIG` names a file that cannot be read.

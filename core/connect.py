@@ -1,4 +1,4 @@
-"""Opens the database that the settings name, or the embedded one with its schema."""
+"""Opens the configured database, or the embedded one with its schema."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ def open_database(
     max_size: int = 4,
     connect: bool = True,
 ) -> Iterator[Database]:
-    """The database that the settings name, else the embedded one with the schema installed; closed at the end.
+    """The configured database, or the embedded one with the schema installed; closed at the end.
 
     Args:
-        settings: where `DATABASE_URL` and the state folder come from.
-        application_name: see `Database`, like the other three.
-        read_only: whether the server is to refuse writes.
-        min_size: how many unused connections are kept.
-        max_size: how many pooled connections there are at most.
-        connect: whether to make the first connection right away, so that a wrong address shows here.
+        settings: the source of `DATABASE_URL` and the state folder.
+        application_name: see `Database`, also for the next three.
+        read_only: whether the server refuses writes.
+        min_size: the number of unused connections that stay open.
+        max_size: the maximum number of pooled connections.
+        connect: whether to connect at once, so that a wrong address is an error here.
 
     Raises:
-        ConfigurationError: when the address cannot be read, the server is too old, or there is no address on
-            Windows.
-        DatabaseUnreachable: when nobody answers there.
-        EmbeddedPostgresError: when the embedded server cannot be started.
+        ConfigurationError: the address is invalid, the server is too old, or there is no address on Windows.
+        DatabaseUnreachable: no Postgres answers at the address.
+        EmbeddedPostgresError: the embedded server does not start.
     """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
@@ -58,7 +57,7 @@ def open_database(
         return
 
     if sys.platform == "win32":
-        raise ConfigurationError("On Windows Jobdeck starts no Postgres of its own. Set DATABASE_URL to one.")
+        raise ConfigurationError("On Windows there is no embedded Postgres. Set DATABASE_URL to a Postgres.")
     from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: PLC0415 -- imported on first use
 
     with EmbeddedPostgres.open(settings.state_dir) as server:

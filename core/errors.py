@@ -1,6 +1,6 @@
-"""Everything Jobdeck raises on purpose: one tree, each message a sentence a person can act on.
+"""All errors of Jobdeck, in one tree. Each message is a sentence on which a person can act.
 
-A message names what happened to what, and the way out. It never holds personal data.
+A message says what happened to what, and what to do. It never contains personal data.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ from typing import ClassVar
 
 
 class JobdeckError(Exception):
-    """The root of the tree. `exit_code` is what a command ends with when this reaches it."""
+    """The root of the tree. A command that is ended by the error exits with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigurationError(JobdeckError):
-    """A setting is missing or unusable; the message names its key."""
+    """A setting is missing or invalid; the message names its key."""
 
 
 class MissingExtra(ConfigurationError):
-    """A part of Jobdeck was asked for whose packages are not installed; the message names the extra."""
+    """The packages of a requested part of Jobdeck are not installed; the message names the extra."""
 
     def __init__(self, part: str, extra: str) -> None:
         super().__init__(f"{part} is not installed. Install it: pip install 'jobdeck[{extra}]'.")
 
 
 def require_extra(part: str, extra: str, *packages: str) -> None:
-    """Returns when the packages of an extra are installed. `part` begins the sentence that says otherwise.
+    """Checks that the packages of an extra are installed. `part` is the subject of the error message.
 
     Raises:
-        MissingExtra: one of them is not.
+        MissingExtra: one of them is not installed.
     """
     if any(find_spec(package) is None for package in packages):
         raise MissingExtra(part, extra)
 
 
 class UsageError(JobdeckError):
-    """What was asked for cannot be understood: an unreadable time, an id that is none, malformed JSON."""
+    """The request cannot be understood: an invalid time, an invalid id, malformed JSON."""
 
     exit_code = 2
 
 
 class Refused(JobdeckError):
-    """The request was understood and may not be carried out; nothing was changed."""
+    """The request was understood but is not allowed; nothing was changed."""
 
 
 class UnknownTaskType(Refused):
@@ -53,7 +53,7 @@ class UnknownTaskType(Refused):
 class InvalidPayload(Refused):
     """A payload does not fit its task type's model.
 
-    `problems` maps the field (as the JSON spells it, dotted for nested ones) to what is wrong with it.
+    `problems` maps each invalid field (spelled as in the JSON, nested ones with dots) to the reason.
     """
 
     def __init__(self, message: str, problems: dict[str, str] | None = None) -> None:
@@ -66,7 +66,7 @@ class JobNotFound(Refused):
 
 
 class DatabaseUnreachable(JobdeckError):
-    """Postgres does not answer at the address given."""
+    """No Postgres answers at the configured address."""
 
     exit_code = 3
 
@@ -76,36 +76,36 @@ class SchemaMismatch(JobdeckError):
 
 
 class EmbeddedPostgresError(JobdeckError):
-    """The Postgres that Jobdeck starts itself could not be prepared, started or stopped."""
+    """The embedded Postgres could not be prepared, started or stopped."""
 
     exit_code = 3
 
 
 class LeaseLost(JobdeckError):
-    """The run's token no longer holds the job: another worker or the reaper has it."""
+    """The run's token no longer holds the job: another worker or the reaper has taken it."""
 
 
 class JobFailure(JobdeckError):
-    """What a handler raises to say how its run failed; any other exception is retried by policy.
+    """Handlers raise its subclasses to choose what follows; after any other exception the retry policy decides.
 
-    `kind` is a short stable word that groups like failures in the errors list.
+    `kind` is a short stable word that groups similar failures in the list of errors.
     """
 
     kind: ClassVar[str] = "failed"
 
 
 class PermanentError(JobFailure):
-    """Trying again cannot help: the job fails for good, whatever attempts are left."""
+    """A retry cannot help: the job fails permanently, even if attempts are left."""
 
     kind = "permanent"
 
 
 class RetryLater(JobFailure):
-    """Try again after `seconds`, which overrides the task type's backoff. `seconds` is 0 or more."""
+    """Retry after `seconds` (0 or more), instead of the task type's backoff."""
 
     kind = "retry_later"
 
-    def __init__(self, seconds: float, message: str = "The handler asked to be run again later.") -> None:
+    def __init__(self, seconds: float, message: str = "The handler asked for a later retry.") -> None:
         if seconds < 0:
             raise ValueError("a retry delay must not be negative")
         super().__init__(message)
@@ -113,7 +113,7 @@ class RetryLater(JobFailure):
 
 
 class Cancelled(JobFailure):
-    """The handler noticed that an operator asked for its job to be cancelled."""
+    """The handler stopped because an operator cancelled the job."""
 
     kind = "cancelled"
 
@@ -125,6 +125,6 @@ class TimedOut(JobFailure):
 
 
 class VendorError(JobFailure):
-    """A vendor's HTTP API refused, failed or could not be reached. Subclasses stand with each client."""
+    """A vendor's HTTP API refused, failed or was unreachable. Each client defines its own subclasses."""
 
     kind = "vendor"

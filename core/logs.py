@@ -1,7 +1,7 @@
-"""Structured logging: one line per event, as text or JSON, cleaned and redacted, with the run's token in it.
+"""Structured logging: one line per event, as text or JSON, cleaned and redacted.
 
-Whoever logs passes facts as fields (`event(logger, INFO, "claimed", jobs=5)`); a line that is written while a
-handler runs carries its run's token, job and type by itself, whichever library wrote it.
+Callers pass facts as fields: `event(logger, INFO, "claimed", jobs=5)`. A line written while a handler runs also has
+the run's token, job and type, whichever library wrote it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ours: list[logging.Handler] = []
 
 
 class LoggedRun(Protocol):
-    """A run that log records belong to."""
+    """A run to which log records belong."""
 
     job: ClaimedJob
 
@@ -49,21 +49,21 @@ class LoggedRun(Protocol):
 
 
 running: ContextVar[LoggedRun | None] = ContextVar("running", default=None)
-"""The run that the current thread is carrying out."""
+"""The run of the current thread."""
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: Any) -> None:
-    """Logs an event with its facts; costs next to nothing where the level is off."""
+    """Logs an event with its fields; nearly free if the level is off."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
 
 
 def configure(*, console: bool, file: Path | None = None, form: Literal["text", "json"] = "text") -> None:
-    """Sets up logging for the whole process: to standard error where `console`, and to the file.
+    """Sets up logging for the whole process: to standard error with `console`, and to the file if given.
 
-    The dashboard passes `console=False`: then nothing ever writes to the terminal, not even the logging
-    module's own complaints. Calling it again replaces what the last call set up. A file is made readable for
-    its owner only, and rotates at 10 MiB, keeping 5 older ones.
+    The dashboard passes `console=False`: then nothing writes to the terminal, not even the errors of the logging
+    module. A second call replaces the set-up of the first. Only the owner can read the file, which rotates at 10 MiB
+    and keeps 5 older files.
 
     Raises:
         ConfigurationError: the log file cannot be opened.
@@ -88,7 +88,7 @@ def configure(*, console: bool, file: Path | None = None, form: Literal["text", 
 
 
 def shutdown() -> None:
-    """Closes what `configure` set up."""
+    """Removes and closes the handlers of `configure`."""
     root = logging.getLogger()
     while _ours:
         handler = _ours.pop()
@@ -117,7 +117,7 @@ class OwnersFile(logging.handlers.RotatingFileHandler):
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The record's message, as far as it can be formatted."""
+    """The record's message, or its unformatted text if formatting fails."""
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001 -- a line that cannot be formatted must fail neither job nor worker
@@ -125,14 +125,14 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def traceback_of(record: logging.LogRecord) -> str:
-    """The traceback of the exception the record was given, or nothing."""
+    """The traceback of the record's exception; empty if it has none."""
     if not record.exc_info or record.exc_info[1] is None:
         return ""
     return "".join(traceback.format_exception(record.exc_info[1]))
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    """The run this record belongs to, then the fields it was given."""
+    """The record's run, then its fields."""
     facts: dict[str, Any] = {}
     run = getattr(record, "run", None) or running.get()
     if run is not None:
@@ -154,10 +154,10 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`time LEVEL logger message key=value …`, one line whatever the message holds."""
+    """`time LEVEL logger message key=value …`, always one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Writes one record as one harmless line."""
+        """Formats one record as one harmless line."""
         parts = [_time(record), record.levelname, record.name, clean(_message(record))]
         parts += [f"{key}={self._value(value)}" for key, value in _facts(record).items() if value is not None]
         trace = _trace(record)
@@ -177,7 +177,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: `time`, `level`, `logger`, `message`, the run, the fields, `traceback`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Writes one record as one JSON object."""
+        """Formats one record as one JSON object."""
         line: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),

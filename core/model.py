@@ -1,7 +1,7 @@
-"""The words of the queue as frozen values: no I/O, no terminal, no clock of their own.
+"""The queue's data as frozen values: no I/O, no terminal, no clock.
 
-What passes through a worker with every run is a named tuple, which is made three times as fast as a frozen
-dataclass.
+Values that a worker creates for every run are named tuples, which are created three times as fast as frozen
+dataclasses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 class RunOutcome(StrEnum):
-    """How one run ended, as `job_runs` keeps it."""
+    """The outcome of a run, as stored in `job_runs`."""
 
     SUCCEEDED = "succeeded"
     PARTIAL = "partial"
@@ -43,7 +43,7 @@ class RunOutcome(StrEnum):
 
 
 class Verdict(StrEnum):
-    """A judgement of health, always shown as a word as well as a colour."""
+    """The health of one signal or of the queue. Screens show it as a word, not only as a colour."""
 
     OK = "ok"
     WARNING = "warning"
@@ -53,9 +53,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One row of `job_queue`, or of the history where `removed` is true (a success that left the queue).
+    """One row of `job_queue`, or with `removed` of the history: a job that succeeded and left the queue.
 
-    Of the latter the history keeps neither `max_attempts` nor `priority`, nor `created_at` where the id does not tell.
+    The history does not store `max_attempts` and `priority`, and `created_at` is known only if the id contains it.
     """
 
     id: UUID
@@ -98,7 +98,7 @@ class Job:
 
 
 class ClaimedJob(NamedTuple):
-    """What a worker is given for one run. `due_at` is the slot it serves; times are the database's."""
+    """A claimed job. `due_at` is the due time of the slot that this run serves; times are the database's."""
 
     id: UUID
     run_token: int
@@ -115,16 +115,16 @@ class ClaimedJob(NamedTuple):
 
     @property
     def cycle_key(self) -> str:
-        """What all attempts of one cycle of one job have in common, and nothing else has."""
+        """The key shared by all attempts of one cycle of one job, and by no other run."""
         return f"{self.id}:{self.cycle}" if self.is_recurring else str(self.id)
 
 
 class FinishedRun(NamedTuple):
-    """What a worker reports of one run.
+    """A worker's report of one run.
 
-    `outcome` is what the handler came to (`succeeded partial continued failed released cancelled`); the
-    database decides what becomes of the job. `started` and `finished` are seconds since 1970 by the database's
-    clock, `retry_after` and `delay` are seconds; `permanent` forbids a retry.
+    `outcome` is one of `succeeded partial continued failed released cancelled`; the database decides the job's next
+    status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
+    seconds; `permanent` forbids a retry.
     """
 
     job_id: UUID
@@ -147,19 +147,17 @@ class FinishedRun(NamedTuple):
 
     @property
     def started_at(self) -> datetime:
-        """When the handler began."""
         return datetime.fromtimestamp(self.started, UTC)
 
     @property
     def finished_at(self) -> datetime:
-        """When the handler ended."""
         return datetime.fromtimestamp(self.finished, UTC)
 
 
 class Finished(NamedTuple):
-    """The database's answer to one reported run: what was recorded and where the job stands now.
+    """The database's answer to one reported run: the recorded outcome and the job's new status.
 
-    `recorded` is `abandoned` when the lease was lost; `status` is None when the job left the queue.
+    `recorded` is `abandoned` if the lease was lost; `status` is None if the job left the queue.
     """
 
     job_id: UUID
@@ -201,13 +199,12 @@ class Run:
 
     @property
     def duration(self) -> timedelta:
-        """From the handler's start to its end."""
         return self.finished_at - self.started_at
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRun:
-    """One row of `job_worker_runs`: a cycle, or a window of a standing worker."""
+    """One row of `job_worker_runs`: a cycle, or a window of a running worker."""
 
     id: UUID
     started_at: datetime
@@ -229,7 +226,7 @@ class WorkerRun:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One row of `job_workers`; `alive` is the database's judgement of its heartbeat."""
+    """One row of `job_workers`; `alive` means that its heartbeat is recent by the database's clock."""
 
     id: str
     host: str
@@ -246,7 +243,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class TypePause:
-    """One task type that is paused by itself."""
+    """The pause of one task type."""
 
     task_type: str
     reason: str | None
@@ -257,7 +254,7 @@ class TypePause:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """The processing switch, and the task types that are paused beside it."""
+    """The processing switch and the paused task types."""
 
     enabled: bool
     paused_reason: str | None = None
@@ -269,7 +266,7 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signal of the health verdict: what was looked at, how it is, and the evidence in words."""
+    """One signal of the health verdict, with the evidence as a sentence."""
 
     signal: str
     verdict: Verdict
@@ -279,7 +276,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The verdict and its evidence, worst first."""
+    """The health verdict and its findings, worst first."""
 
     verdict: Verdict
     findings: tuple[Finding, ...]
@@ -290,12 +287,12 @@ class Health:
 
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
-"""The orders that jobs are listed in."""
+"""The orders in which jobs can be listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs to list. `search` is matched against id, task type, error and payload text.
+    """The filter of a list of jobs. `search` is matched against id, task type, error and payload text.
 
     `payload` is a payload key and the beginning of its value.
     """
@@ -326,7 +323,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """The answer for one id of an action: done or refused, with a sentence, and where the job stands now."""
+    """The answer for one id of an action: whether it was done, a message, and the job's new status."""
 
     job_id: UUID
     ok: bool
@@ -336,7 +333,7 @@ class ActionResult:
 
 
 class Ticket(NamedTuple):
-    """Which job stands for what was enqueued: a new one, or (`created` false) the one that holds the dedupe key."""
+    """The id of an enqueued job, or (`created` False) of the job that already has the dedupe key."""
 
     job_id: UUID
     created: bool
@@ -344,14 +341,14 @@ class Ticket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """A job that was enqueued, or (`created` false) the one that already holds the dedupe key."""
+    """An enqueued job, or (`created` False) the job that already has the dedupe key."""
 
     job: Job
     created: bool
 
 
 class NewJob(NamedTuple):
-    """A job to enqueue. `run_at` None is now; `expires_at` ends a series."""
+    """A job to enqueue. `run_at` None means now; `expires_at` ends a recurring job."""
 
     task_type: str
     payload: Json = {}  # noqa: RUF012 -- a payload is read, never changed
@@ -367,10 +364,10 @@ class NewJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CycleResult:
-    """What one cycle of a worker did, in the words of the original's reply."""
+    """The result of one cycle, with the keys of the predecessor's HTTP reply."""
 
     PAUSED = "Processing is paused."
-    """The message of a pause that no reason was given for."""
+    """The message if processing was paused without a reason."""
 
     status: Literal["ok", "paused", "error"]
     processed: int

@@ -1,8 +1,8 @@
-"""What a plugin adds to the queue, and how the plugins of this process are found.
+"""The parts of a plugin, and the search for the plugins of this process.
 
-A plugin is one `Plugin` value in a module that the entry point group `jobdeck.plugins` or `JOBDECK_PLUGINS` names.
-Everything in it is a value, a name, or a function that imports what it needs when it is called, so that loading
-plugins stays cheap.
+A plugin is one `Plugin` value in a module that the entry point group `jobdeck.plugins` or `JOBDECK_PLUGINS` names. Its
+fields are values, names, or functions that import their modules when they are called, so that loading a plugin is
+cheap.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SETTING: Final = "JOBDECK_PLUGINS"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something to choose: its id, its name, and what distinguishes it from others of that name."""
+    """One result of a search: its id, its name, and a detail that tells apart results of the same name."""
 
     id: str
     label: str
@@ -49,11 +49,11 @@ class Search:
     """A look-up for one payload key, in the Create Job form and in the filter.
 
     Args:
-        noun: one of what is found, such as "customer".
-        plural: several of them.
-        find: `(connection, text)` to what contains the text, best first; an id finds its owner.
-        hint: what may be typed, such as "a part of a customer's name, or the beginning of an id".
-        empty: what a form shows for an optional field without a value.
+        noun: the name of one result, such as "customer".
+        plural: the name of several results.
+        find: `(connection, text)` to the results that contain the text or have it as id, best first.
+        hint: help for the input, such as "a part of a customer's name, or the beginning of an id".
+        empty: the text of an optional form field without a value.
     """
 
     noun: str
@@ -70,8 +70,8 @@ class Preset:
     Args:
         name: the argument of `jobdeck quick-sync`.
         key: its key in the dialog Quick Sync.
-        label: its title there.
-        description: what it does, in a few words.
+        label: its title in the dialog.
+        description: its purpose, in a few words.
         task_types: the types of its jobs, in their order.
         payload: the payload of each job.
     """
@@ -86,7 +86,7 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A table of the dashboard. `query` answers one row of texts per line, as many as there are columns."""
+    """A table of the dashboard. `query` returns the rows, each with one text per column."""
 
     title: str
     key: str
@@ -97,7 +97,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One person a job wrote to or left out: the address masked, and the state of the message."""
+    """One person that a job wrote to or skipped: the masked address and the state of the message."""
 
     channel: str | None
     address: str
@@ -108,7 +108,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """The people a job wrote to: how many in each state, and the first of them."""
+    """The people that a job wrote to: their number by state, and the first of them."""
 
     counts: tuple[tuple[str, int], ...]
     listed: tuple[Recipient, ...]
@@ -119,9 +119,9 @@ class Upkeep:
     """Periodic work of the HTTP server, in batches.
 
     Args:
-        name: as the log names it; an endpoint wakes it by this name.
-        every_seconds: how often it runs when nothing wakes it.
-        run: carries out one batch and answers whether more is left.
+        name: its name in the log; an endpoint wakes it by this name.
+        every_seconds: its interval while no endpoint wakes it.
+        run: carries out one batch and returns whether more is left.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """How long the rows of a table are kept, in days, and why."""
+    """The retention of a table's rows, in days, and the reason."""
 
     table: str
     days: int
@@ -140,7 +140,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What an erasure removed or masked: a table and a number of rows."""
+    """A table, and the number of its rows that an erasure removed or masked."""
 
     table: str
     rows: int
@@ -148,31 +148,31 @@ class Erased:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """Everything that a plugin adds. Only `name` and `version` are required.
+    """A plugin. Only `name` and `version` are required.
 
     Args:
         name: the name of its entry point, its extra and its row in `jobdeck_schema`.
         version: the version of its part of the schema, from 1 on.
-        requires: packages it imports. One is missing: the plugin is off, or an error where it was asked for by name.
-        sql_before: SQL for before schema.sql: it adapts what an earlier owner of the same names left.
-        sql: SQL for after schema.sql.
-        handlers: modules with job types; a package stands for all its modules.
-        settings: its settings; `Settings.of` answers them.
-        resources: `(settings, database)` to a context manager; a run of its job types has the value as `ctx.resources`.
+        requires: packages that it imports. If one is missing, the plugin is off; if it was named, that is an error.
+        sql_before: SQL that runs before schema.sql, to adapt objects of an earlier owner of the same names.
+        sql: SQL that runs after schema.sql.
+        handlers: modules with job types; a package means all its modules.
+        settings: its settings; `Settings.of` returns them.
+        resources: `(settings, database)` to a context manager, whose value is `ctx.resources` for its job types.
         commands: command to "package.module:function", in the order of the help.
         endpoints: `(host)` to the `Endpoint`s it adds to the HTTP server.
-        openapi: answers the OpenAPI path items of those endpoints, by path.
-        filters: filter key to the payload key it compares.
+        openapi: returns the OpenAPI path items of those endpoints, by path.
+        filters: filter key to the payload key that it compares.
         searches: payload key to its look-up.
         presets: the entries of Quick Sync.
         pages: tables of the dashboard.
         receipts: `(connection, job id)` to the part "Recipients" of a job's page.
-        findings: `(settings)` to what `doctor` adds.
+        findings: `(settings)` to its findings for `doctor`.
         upkeep: periodic work of the HTTP server.
-        wording: audited action to how a digest counts it, such as "retried".
-        quiet_loggers: loggers of its libraries that log what is not for the worker's log.
-        retention: how long its rows are kept.
-        erase: `(connection, subject)` to what was erased of a person.
+        wording: audited action to its word in a digest, such as "retried".
+        quiet_loggers: loggers of its libraries whose lines below WARNING are dropped.
+        retention: the retention of its rows.
+        erase: `(connection, subject)` to the erased rows of a person.
         playbook: its part of the operators' playbook, in Markdown.
         demo: `(settings, registry)` to a context manager with the settings of `jobdeck demo`.
     """
@@ -204,7 +204,7 @@ class Plugin:
 
 
 def lazy(target: str) -> Callable[..., Any]:
-    """A function that calls "package.module:function", which it imports when it is first called."""
+    """A function that imports "package.module:function" when it is called, and calls it."""
 
     def call(*given: Any, **named: Any) -> Any:
         return resolve(target)(*given, **named)
@@ -213,13 +213,13 @@ def lazy(target: str) -> Callable[..., Any]:
 
 
 def resolve(target: str) -> Any:
-    """The value that "package.module:attribute" names."""
+    """Imports the value "package.module:attribute"."""
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)
 
 
 def filters() -> dict[str, str]:
-    """The payload key that each filter key of the plugins compares."""
+    """The filter keys of the plugins, with the payload key that each compares."""
     return {name: key for plugin in load_plugins() for name, key in plugin.filters.items()}
 
 
@@ -240,11 +240,11 @@ def load_plugins() -> tuple[Plugin, ...]:
     """The plugins of this process, found once.
 
     `JOBDECK_PLUGINS`, in the environment or the configuration file, names them: entry points or
-    "package.module:attribute", separated by commas; empty means none. Without it, every installed plugin is on
-    whose `requires` can be imported.
+    "package.module:attribute", separated by commas; empty means none. Without it, all installed plugins are on whose
+    `requires` can be imported.
 
     Raises:
-        ConfigurationError: naming the plugin that cannot be used, and why.
+        ConfigurationError: a plugin cannot be used; the message names it and the reason.
     """
     global _loaded  # noqa: PLW0603 -- found once per process
     if _loaded is None:
@@ -254,7 +254,7 @@ def load_plugins() -> tuple[Plugin, ...]:
 
 @contextmanager
 def use_plugins(*plugins: Plugin) -> Iterator[None]:
-    """Replaces the plugins of this process for a time, for tests."""
+    """Replaces the plugins of this process inside a `with` block, for tests."""
     global _loaded  # noqa: PLW0603 -- the one place that replaces them
     before, _loaded = _loaded, plugins
     try:
@@ -271,7 +271,7 @@ def _named() -> list[str] | None:
         return None
     if not isinstance(given, str):
         raise ConfigurationError(
-            f'{SETTING} in {config_file.path()} must be a text, like "name, package.module:plugin".'
+            f'{SETTING} in {config_file.path()} must be a string, like "name, package.module:plugin".'
         )
     return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
@@ -288,7 +288,7 @@ def _find(named: list[str] | None) -> tuple[Plugin, ...]:
         if ":" not in name and name not in installed:
             known = ", ".join(sorted(installed)) or "none"
             raise ConfigurationError(
-                f"There is no plugin {name} ({SETTING}). Installed are: {known}. "
+                f"There is no plugin {name} ({SETTING}). Installed plugins: {known}. "
                 "Install its package, or name it as package.module:attribute."
             )
         point = installed.get(name)
@@ -300,7 +300,7 @@ def _find(named: list[str] | None) -> tuple[Plugin, ...]:
                 f"Install its extra: pip install '{package}[{plugin.name}]'."
             )
         if any(plugin.name == other.name for other in plugins):
-            raise ConfigurationError(f"Two plugins are called {plugin.name} ({SETTING}). Leave one of them out.")
+            raise ConfigurationError(f"Two plugins are called {plugin.name} ({SETTING}). Remove one of them.")
         plugins.append(plugin)
     return tuple(plugins)
 
@@ -310,11 +310,11 @@ def _load(name: str, target: str) -> Plugin:
         plugin = resolve(target)
     except Exception as error:
         raise ConfigurationError(
-            f"The plugin {name} cannot be imported ({type(error).__name__}: {error}). Correct it, or leave it out "
+            f"The plugin {name} cannot be imported ({type(error).__name__}: {error}). Correct it, or exclude it "
             f"with {SETTING}."
         ) from error
     if not isinstance(plugin, Plugin):
-        raise ConfigurationError(f"The plugin {name} is no jobdeck.core.plugins.Plugin but a {type(plugin).__name__}.")
+        raise ConfigurationError(f"The plugin {name} is a {type(plugin).__name__}, not a jobdeck.core.plugins.Plugin.")
     version: object = plugin.version
     if not isinstance(version, int) or version < 1:
         raise ConfigurationError(f"The plugin {name} has no version. Its Plugin needs version=1 or above.")

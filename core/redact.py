@@ -1,7 +1,7 @@
-"""Personal data, secrets and control characters out of whatever is shown, logged or kept as an error.
+"""Removes personal data, secrets and control characters from text that is shown, logged or stored as an error.
 
-Steps that compose: `clean` makes text harmless for a terminal or a log line, `redact` masks what must not be
-told, `safe_error` does both and fits the result into one line.
+`clean` makes text harmless for a terminal or a log line, `redact` masks personal data and secrets, and `safe_error`
+does both and returns one line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any
 
 LONGEST = 65_536
-"""Characters of one text that are looked at; what is longer is cut first, so that hostile input costs little."""
+"""Maximum number of characters of one text. Longer text is cut first, so that hostile input costs little time."""
 
 # C0 and C1 controls, bidirectional marks and overrides, line and paragraph separators, invisible format
 # characters, tag characters, lone surrogates. ZWJ and ZWNJ stay: emoji and several scripts need them.
@@ -26,10 +26,10 @@ _NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def clean(text: str, *, multiline: bool = False) -> str:
-    r"""Makes control, format and bidirectional characters and lone surrogates visible as backslash escapes.
+    r"""Replaces control, format and bidirectional characters and lone surrogates by backslash escapes.
 
-    What comes out cannot move a cursor, change a colour, reorder what is read, or begin a new line; with
-    `multiline` line feeds and tabs stay. Cleaning twice changes nothing more.
+    The result cannot move a cursor, change a colour, reorder text or start a new line; with `multiline`, line feeds
+    and tabs are kept. Cleaning a second time changes nothing.
     """
     if text.isprintable():
         return text
@@ -52,12 +52,12 @@ def _escape(match: re.Match[str]) -> str:
 _SECRET_WORD = r"(?:api[_-]?key|access[_-]?key|password|passwd|passphrase|secret|token|pwd)"  # noqa: S105 -- a pattern
 _PHONE_WORD = r"(?:phone(?:[_ -]?(?:number|no))?|mobile|telephone|tel|sms|cell|fax)"
 
-# Every expression is linear in its input: repetitions are bounded, or end at a character they cannot match.
-# The order matters: credentials in an address hold an @, and an e-mail address may hold digits.
+# Every expression is linear in its input: repetitions are bounded, or end at a character that they cannot match.
+# The order matters: credentials in an address contain an @, and an e-mail address may contain digits.
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), mask)
     for pattern, mask in (
-        # Postgres quotes the offending key or row in an error's detail, pydantic the value that does not fit.
+        # Postgres quotes the offending key or row in an error's detail, pydantic the invalid value.
         (r"(Key \([^=\n]{1,200}\)=)\([^\n]{0,2000}\)", r"\1(<value>)"),
         (r"(Failing row contains )\([^\n]{0,8000}", r"\1(<value>)"),
         (r"input_value=[^\n]{0,500}?, input_type=", "input_value=<value>, input_type="),
@@ -95,9 +95,9 @@ _DIGITS = re.compile(r"\d(?:[ ().-]{0,2}\d){5}")
 
 
 def _is_innocent(text: str) -> bool:
-    """Whether no rule can match: none does without one of the hints, or six digits close together.
+    """Whether no rule can match, because each rule needs one of the hints or six digits close together.
 
-    Letters outside ASCII may stand for one in it, so such a text is not judged.
+    With IGNORECASE some letters outside ASCII match ASCII letters, so for such text the answer is False.
     """
     if not text.isascii():
         return False
@@ -108,8 +108,8 @@ def _is_innocent(text: str) -> bool:
 def redact(text: str) -> str:
     """Masks e-mail addresses, phone numbers, credentials, and the values that Postgres and pydantic quote.
 
-    Identifiers, times and counts stay readable. Names of people have no shape to be known by: whoever writes
-    a message leaves them out.
+    Identifiers, times and counts stay readable. Names of people cannot be recognised, so messages must not contain
+    any.
     """
     left_out = len(text) - LONGEST
     text = text[:LONGEST]
@@ -120,7 +120,7 @@ def redact(text: str) -> str:
 
 
 def safe_error(text: str, limit: int = 2000) -> str:
-    """One harmless line of at most `limit` characters, with an ellipsis where it was cut."""
+    """One harmless line of at most `limit` characters, with an ellipsis if it was cut."""
     line = " ".join(redact(clean(text[:LONGEST], multiline=True)).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
@@ -133,7 +133,7 @@ _PRIVATE_KEY = re.compile(
 
 
 def scrub(value: Any) -> Any:
-    """Cleans and redacts every text in a JSON value, keys as well, and masks what stands under one like `password`."""
+    """Cleans and redacts all text in a JSON value, keys too, and masks the values of keys such as `password`."""
     if isinstance(value, str):
         return redact(clean(value, multiline=True))
     if isinstance(value, dict):
@@ -141,7 +141,7 @@ def scrub(value: Any) -> Any:
         alike: Counter[str] = Counter()
         for key, entry in value.items():
             name = masked = redact(clean(str(key)))
-            # Keys may be masked alike, and each keeps its entry.
+            # Different keys may be masked to the same text, and each must keep its entry.
             while name in scrubbed:
                 alike[masked] += 1
                 name = f"{masked} {alike[masked] + 1}"
@@ -157,16 +157,16 @@ def _scrub_entry(key: str, value: Any) -> Any:
 
 
 def is_private(key: str) -> bool:
-    """Whether what stands under such a key is masked whatever it looks like."""
+    """Whether text under this key is always masked."""
     return _PRIVATE_KEY.search(key) is not None
 
 
 def harmless_json(value: Any, *, indent: int | None = None) -> str:
-    """A value as JSON that cannot act on a terminal and is read back as it was; nothing in it is masked."""
+    """A value as JSON that is harmless for a terminal and parses to the same value; nothing is masked."""
     return _UNSAFE_BUT_LINES.sub(_json_escape, json.dumps(value, indent=indent, ensure_ascii=False))
 
 
 def _json_escape(match: re.Match[str]) -> str:
     character = match[0]
-    # A DEL is the one control character that JSON leaves as it is.
+    # DEL is the only control character that `json.dumps` does not escape.
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

@@ -1,6 +1,6 @@
-"""The task types there are: what each is called, takes and promises, and the function that runs it.
+"""The task types of this process: name, payload, limits, and the function that runs a job.
 
-Forms, palette, command line and worker read this and nothing else, so that a job type is one file: in a module that
+The create form, the commands and the worker read only this, so a job type is one file: in a module that
 `JOBDECK_HANDLERS` names, or in a handler module of a plugin.
 """
 
@@ -36,14 +36,14 @@ Json = dict[str, Any]
 
 
 class Payload(BaseModel):
-    """The base of every payload model: camelCase in JSON, snake_case accepted, unknown keys refused."""
+    """The base of all payload models: camelCase in JSON, snake_case accepted, unknown keys refused."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The run did its work. `output` is kept with the run; `failed` counts items that did not succeed.
+    """The job is done. `output` is stored with the run; `failed` counts items that failed.
 
     A run with `failed` above zero is recorded as `partial`.
     """
@@ -54,7 +54,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """The run did a part; the job is due again after `delay` seconds and finds `checkpoint` then."""
+    """A part of the job is done. It is due again after `delay` seconds, with this `checkpoint`."""
 
     checkpoint: Json
     delay: float = 0.0
@@ -65,10 +65,10 @@ Outcome = Done | Continue | None
 
 
 class JobContext(Protocol):
-    """What a handler is given beside its payload.
+    """The context that a handler gets with its payload.
 
-    `progress` and `checkpoint` raise `LeaseLost` once the run no longer holds its job; `idempotency_key` is
-    the same for every attempt of one cycle of one job.
+    `progress` and `save_checkpoint` raise `LeaseLost` once the run no longer holds its job. `idempotency_key` is the
+    same for all attempts of one cycle of one job.
     """
 
     job: ClaimedJob
@@ -79,32 +79,32 @@ class JobContext(Protocol):
 
     @property
     def resources(self) -> Any:
-        """What the plugin of this job type shares among its runs; None for a type of no plugin."""
+        """The resources that the plugin of this job type shares among runs; None if the type has no plugin."""
 
     @property
     def db(self) -> psycopg.Connection[Any]:
-        """An autocommit connection from the worker's pool, borrowed at first use and for the handler's thread."""
+        """An autocommit connection from the worker's pool, borrowed at first use; for the handler's thread only."""
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Says how far the run is; cheap enough to call for every item."""
+        """Reports the run's progress; cheap enough to call for every item."""
 
     @property
     def checkpoint(self) -> Json | None:
-        """What the last `save_checkpoint` or `Continue` of this job left."""
+        """The checkpoint of the last `save_checkpoint` or `Continue` of this job."""
 
     def save_checkpoint(self, checkpoint: Json) -> None:
-        """Keeps a checkpoint at once, so that the next attempt goes on from here even after a crash."""
+        """Saves a checkpoint at once, so that the next attempt continues from it even after a crash."""
 
     def cancelled(self) -> bool:
-        """Whether to stop now: an operator asked, the run timed out, or the worker is giving the job up."""
+        """Whether the run must stop: an operator cancelled it, it timed out, or the worker is stopping."""
 
     def raise_if_cancelled(self) -> None:
-        """Raises `Cancelled` or `TimedOut` where `cancelled` would be true."""
+        """Raises `Cancelled`, `TimedOut` or `LeaseLost` if `cancelled` is true."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a job that is to be enqueued is judged by, beside its payload."""
+    """The facts for a type's `admit` function, in addition to the payload."""
 
     conn: Connection
     settings: Settings
@@ -125,11 +125,11 @@ class RecurringDefault:
 class JobType:
     """One task type. Times are in seconds.
 
-    `concurrency` says which runs exclude each other: "type" all of them, "payload:KEY" those with one value of this
-    payload key, and all of them where it has none. `plugin` names the plugin that the type belongs to, if any.
+    `concurrency` limits runs: with "type" one run of the type at a time, with "payload:KEY" one run per value of this
+    payload key (a missing value counts as a value). `plugin` is the name of the type's plugin, if any.
 
-    `preview`, where given, answers a payload with what a run would do, and changes nothing. `admit`, where given, is
-    asked before a job is enqueued or changed, and says what is wrong, by field.
+    `preview` returns the effects that a run with a payload would have, and changes nothing. `admit` is called before a
+    job is enqueued or edited, and returns the problems by field.
     """
 
     task_type: str
@@ -149,10 +149,10 @@ class JobType:
     plugin: str = ""
 
     def parse(self, payload: Json) -> Payload:
-        """Reads a payload into this type's model.
+        """Parses a payload into this type's model.
 
         Raises:
-            InvalidPayload: with one sentence, and the problem of each field.
+            InvalidPayload: the payload does not fit; `problems` gives the reasons by field.
         """
         try:
             return self.payload.model_validate(payload)
@@ -160,18 +160,18 @@ class JobType:
             raise InvalidPayload(*_explain(self.task_type, error)) from None
 
     def dump(self, payload: Payload) -> Json:
-        """Writes a payload model as the JSON object that is stored: camelCase, unset fields left out."""
+        """The JSON object that is stored for a payload model: camelCase, without unset fields."""
         return payload.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def concurrency_key(self, payload: Payload) -> str | None:
-        """The key that no two running jobs may share, or None where runs of this type may overlap."""
+        """The key of which only one job may run at a time; None if runs of this type may overlap."""
         if self.concurrency is None:
             return None
         value = getattr(payload, self.field(self.concurrency.removeprefix(PER_KEY)) or "", None)
         return f"{self.task_type}:{value}" if value else self.task_type
 
     def field(self, key: str) -> str | None:
-        """The model's name of a payload key; None where the type does not take it."""
+        """The model's field of a payload key; None if the type does not have the key."""
         return next((name for name, of in self.payload.model_fields.items() if (of.alias or name) == key), None)
 
 
@@ -192,17 +192,17 @@ PER_KEY: Final = "payload:"
 
 
 class _Registration(NamedTuple):
-    """A job type, the modules whose import registered it, the innermost first, and the namespace of that one."""
+    """A job type, the modules whose import registered it (innermost first), and the namespace of the innermost one."""
 
     job_type: JobType
     modules: tuple[str, ...]
     namespace: Json
 
     def belongs_to(self, name: str) -> bool:
-        """Whether this module registers the type: in itself, in a module below it, or in one that it imports."""
+        """Whether this module registers the type: itself, in a submodule, or in a module that it imports."""
         innermost = sys.modules.get(self.modules[0]) if self.modules else None
         if innermost is None or vars(innermost) is not self.namespace:
-            # Registered by a module that failed to import, or that was thrown away and imported again.
+            # The module failed to import, or was removed and imported again.
             return False
         if any(module == name or module.startswith(f"{name}.") for module in self.modules):
             return True
@@ -230,8 +230,8 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
 ) -> Callable[[F], F]:
     """Registers a function `(payload, ctx) -> Done | Continue | None` as the handler of a task type.
 
-    `recurring` is the usual interval in minutes; `timeout`, `retry_base` and `retry_cap` are in seconds, the
-    latter two falling back to the settings where None.
+    `recurring` is the usual interval in minutes. `timeout`, `retry_base` and `retry_cap` are in seconds; None for the
+    last two means the values of the settings.
     """
 
     def register(function: F) -> F:
@@ -266,13 +266,13 @@ def _check_concurrency(job_type: JobType) -> None:
         return
     if not wanted.startswith(PER_KEY) or job_type.field(wanted.removeprefix(PER_KEY)) is None:
         raise ConfigurationError(
-            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It may be "type", or "payload:KEY" with a '
-            "key of its payload."
+            f'{job_type.task_type} has the concurrency {json.dumps(wanted)}. It must be "type", or "payload:KEY" with '
+            "a key of its payload."
         )
 
 
 def _being_imported() -> list[Json]:
-    """The namespaces of the modules whose top level is running, the innermost first."""
+    """The namespaces of the modules whose top-level code is running, innermost first."""
     found = []
     frame = inspect.currentframe()
     while frame is not None:
@@ -292,7 +292,7 @@ class Registry:
                 raise ConfigurationError(
                     f"Two handlers are registered for {job_type.task_type}: "
                     f"{self._types[job_type.task_type].run.__module__} and {job_type.run.__module__}. "
-                    "Rename or leave out one of them (JOBDECK_HANDLERS)."
+                    "Rename one of them, or remove its module (JOBDECK_HANDLERS)."
                 )
             self._types[job_type.task_type] = job_type
 
@@ -311,24 +311,24 @@ class Registry:
         return sorted(self._types)
 
     def get(self, task_type: str) -> JobType | None:
-        """The job type, or None where no handler is registered."""
+        """The job type; None if no handler is registered."""
         return self._types.get(task_type)
 
     def require(self, task_type: str) -> JobType:
         """The job type.
 
         Raises:
-            UnknownTaskType: naming the types that there are.
+            UnknownTaskType: no handler is registered; the message lists the known types.
         """
         found = self._types.get(task_type)
         if found is None:
             raise UnknownTaskType(
-                f"There is no task type {json.dumps(task_type)}. Known are: {', '.join(self.names) or 'none'}."
+                f"There is no task type {json.dumps(task_type)}. Known types: {', '.join(self.names) or 'none'}."
             )
         return found
 
     def validate(self, task_type: str, payload: Json) -> tuple[JobType, Payload]:
-        """Checks type and payload as enqueue does.
+        """Returns the job type and the parsed payload.
 
         Raises:
             UnknownTaskType: no such type.
@@ -338,18 +338,18 @@ class Registry:
         return job_type, job_type.parse(payload)
 
     def label(self, task_type: str) -> str:
-        """What a person calls the type; the type itself where no handler is registered."""
+        """The type's name for people; the task type itself if no handler is registered."""
         found = self._types.get(task_type)
         return found.label if found else task_type
 
 
 def load(extra_modules: Iterable[str] = ()) -> Registry:
-    """Imports the handler modules of the plugins and the extra ones, and returns what they registered.
+    """Imports the handler modules of the plugins and the extra ones, and returns the types that they register.
 
-    Every `job` counts that is registered while such a module is imported, also in a module that it imports in turn.
+    A `@job` counts if it runs while such a module is imported, also in another module that it imports.
 
     Raises:
-        ConfigurationError: a module cannot be imported or registers nothing, or two handlers claim one type.
+        ConfigurationError: a module cannot be imported or registers no type, or two handlers have the same type.
     """
     found: dict[int, JobType] = {}
     for name, plugin in [*_plugin_modules(), *((name, "") for name in extra_modules)]:
@@ -357,8 +357,8 @@ def load(extra_modules: Iterable[str] = ()) -> Registry:
         types = {id(one): one.job_type for one in _registered if one.belongs_to(name)}
         if not types:
             raise ConfigurationError(
-                f"The handler module {name} registers no task type. Decorate a function in it with @job, or leave "
-                "the module out of JOBDECK_HANDLERS or --handlers."
+                f"The handler module {name} registers no task type. Decorate a function in it with @job, or remove "
+                "the module from JOBDECK_HANDLERS or --handlers."
             )
         for key, job_type in types.items():
             found.setdefault(key, replace(job_type, plugin=plugin))
@@ -371,25 +371,25 @@ def _plugin_modules() -> Iterator[tuple[str, str]]:
 
 
 def _import(name: str, *, whole: bool) -> None:
-    """Imports a module and, where it is a package and wanted as a whole, all its modules."""
+    """Imports a module and, if it is a package and `whole`, all its modules."""
     try:
         module = importlib.import_module(name)
         if whole and hasattr(module, "__path__"):
             for found in pkgutil.walk_packages(module.__path__, f"{name}."):
                 importlib.import_module(found.name)
     except (Exception, SystemExit) as error:
-        said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"The handler module {name} cannot be imported ({said}). "
+            f"The handler module {name} cannot be imported ({reason}). "
             "Check JOBDECK_HANDLERS or --handlers, and PYTHONPATH."
         ) from error
 
 
 def registered(task_type: str) -> JobType:
-    """The job type as a module that this process has imported registered it; the last one where there are several.
+    """The job type that an imported module of this process registered; the last one if there are several.
 
     Raises:
-        UnknownTaskType: none did.
+        UnknownTaskType: no imported module registered it.
     """
     for found in reversed(_registered):
         if found.job_type.task_type == task_type:

@@ -1,7 +1,7 @@
-"""Environment and configuration file, read into one `Settings` object.
+"""The settings from the environment and the configuration file, as one `Settings` object.
 
-The environment wins over the file; an empty variable counts as unset. Names are those of the original
-application where it had one, and `JOBDECK_…` for what is Jobdeck's own.
+The environment takes precedence over the file; an empty variable counts as unset. A setting that the predecessor had
+keeps its name there; all others are called `JOBDECK_…`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from jobdeck.core.plugins import load_plugins
 
 
 def names(*variables: str) -> Any:
-    """The environment variables of a field; the first one that is set counts."""
+    """The environment variables of a field; the first one that is set is used."""
     return AliasChoices(*variables)
 
 
 def schema_name(name: str) -> str:
-    """The name of a schema, as given. `NAME.job_queue` has to fit into the 63 bytes of a NOTIFY channel.
+    """Checks the name of a schema and returns it. `NAME.job_queue` must fit into the 63 bytes of a NOTIFY channel.
 
     Raises:
-        ValueError: it is no plain name in lower case.
+        ValueError: it is not a plain name in lower case.
     """
     if re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", name, re.ASCII) is None or name.startswith("pg_"):
         raise ValueError("must be a plain name in lower case, like jobs: letters, digits and _, 50 at most, not pg_…")
@@ -36,7 +36,7 @@ def schema_name(name: str) -> str:
 
 
 class FileSettings(BaseSettings):
-    """Settings from the environment over the configuration file: the base of ours and of a plugin's."""
+    """The base of the queue's settings and of a plugin's: read from the environment, then the configuration file."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True
@@ -51,7 +51,7 @@ class FileSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the caller gives wins over the environment, and that over the configuration file."""
+        """Arguments take precedence over the environment, and the environment over the configuration file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_from_file())
 
@@ -60,7 +60,7 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 class Settings(FileSettings):
-    """Every setting of the queue, with its default. Times are in seconds and may be fractions."""
+    """All settings of the queue, with their defaults. Times are in seconds and may have fractions."""
 
     _plugins: dict[type[BaseSettings], BaseSettings] = PrivateAttr(default_factory=dict)
 
@@ -120,10 +120,10 @@ class Settings(FileSettings):
         return self
 
     def of(self, kind: type[S]) -> S:
-        """The settings of a plugin, read when they are first asked for.
+        """The settings of a plugin, read at first use.
 
         Raises:
-            ConfigurationError: naming the key that is wrong and why.
+            ConfigurationError: a setting is wrong; the message names its key and the reason.
         """
         found = self._plugins.get(kind)
         if not isinstance(found, kind):
@@ -131,9 +131,9 @@ class Settings(FileSettings):
         return found
 
     def having(self, settings: BaseSettings) -> Settings:
-        """A copy with these settings of a plugin in place of those it has."""
+        """A copy in which these settings replace those of the same plugin."""
         made = self.model_copy()
-        made._plugins = {**self._plugins, type(settings): settings}  # noqa: SLF001 -- of this very class
+        made._plugins = {**self._plugins, type(settings): settings}  # noqa: SLF001 -- of this class
         return made
 
     @property
@@ -143,19 +143,19 @@ class Settings(FileSettings):
 
     @property
     def is_production(self) -> bool:
-        """Whether `JOBDECK_ENV` labels the database as production."""
+        """Whether `JOBDECK_ENV` marks the database as production."""
         return self.environment.strip().lower() in {"prod", "production", "live"}
 
 
 def load(**overrides: Any) -> Settings:
-    """Reads the configuration file, then the environment over it, then `overrides` over both.
+    """Reads all settings: `overrides` take precedence over the environment, and that over the configuration file.
 
-    The file is TOML, at `JOBDECK_CONFIG` or `jobdeck/config.toml` in the XDG configuration folder; its keys
-    are the variables' names. It may be absent unless `JOBDECK_CONFIG` names it. The settings of the plugins are read
-    as well, so that a wrong one is refused at the start.
+    The file is TOML, at `JOBDECK_CONFIG` or `jobdeck/config.toml` in the XDG configuration folder, and its keys are
+    the variables' names. It may be absent unless `JOBDECK_CONFIG` names it. The settings of the plugins are read too,
+    so that a wrong one is an error at the start.
 
     Raises:
-        ConfigurationError: naming the key that is wrong and why.
+        ConfigurationError: a setting is wrong; the message names its key and the reason.
     """
     settings = _read(Settings, **{name: value for name, value in overrides.items() if value is not None})
     for plugin in load_plugins():
@@ -165,15 +165,15 @@ def load(**overrides: Any) -> Settings:
 
 
 def key_bindings() -> dict[str, str]:
-    """The table `keys` of the configuration file: the dashboard's actions and the keys that are to take them.
+    """The table `keys` of the configuration file, which maps actions of the dashboard to keys.
 
     Raises:
-        ConfigurationError: it is no table of texts.
+        ConfigurationError: it is not a table of strings.
     """
     table = config_file.content().get("keys", {})
     if not isinstance(table, dict) or not all(isinstance(keys, str) for keys in table.values()):
         raise ConfigurationError(
-            f'[keys] in {config_file.path()} must be a table of texts. Write a line like "job.retry" = "R".'
+            f'[keys] in {config_file.path()} must be a table of strings. Write a line like "job.retry" = "R".'
         )
     return table
 

@@ -1,7 +1,7 @@
-"""Times and durations as a person types them: `30m`, `14 days`, `in 2h`, `tomorrow 9:00`, `2026-08-01T09:00Z`.
+"""Parses and formats times and durations: `30m`, `14 days`, `in 2h`, `tomorrow 9:00`, `2026-08-01T09:00Z`.
 
-There is no clock in here: whoever asks says what time it is. A time without an offset is UTC, as every time
-that Jobdeck prints.
+There is no clock in here: callers pass the current time. A time without an offset is UTC, as are all times that
+Jobdeck prints.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from jobdeck.core.errors import UsageError
 
 LONGEST: Final = timedelta(days=36_525)
-"""The longest duration that is accepted, a hundred years: beyond it a calendar runs out of years."""
+"""The maximum duration, a hundred years, so that a date plus a duration stays within the calendar."""
 
 _UNITS: Final = {
     "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,
@@ -31,7 +31,7 @@ _CLOCK: Final = re.compile(r"(?:(?P<day>[a-z]{3,9})\s+)?(?:at\s+)?(?P<hour>\d{1,
 
 
 class Unreadable(UsageError):
-    """A text that is not what was asked for. `brief` says so beside a field, with a form that can be read."""
+    """A text that is not a valid time or duration. `brief` is a short message beside a form field, with an example."""
 
     def __init__(self, message: str, brief: str) -> None:
         super().__init__(message)
@@ -39,14 +39,15 @@ class Unreadable(UsageError):
 
 
 def parse_duration(text: str, *, what: str = "duration") -> timedelta:
-    """Reads a positive duration: one or more numbers, each with its unit from seconds to weeks.
+    """Parses a positive duration: one or more numbers, each with its unit from seconds to weeks.
 
     Raises:
-        UsageError: no duration, zero, or longer than `LONGEST`; the message calls it `what`.
+        UsageError: not a duration, zero, or longer than `LONGEST`; `what` is its name in the message.
     """
     seconds = _seconds(text.strip().lower())
     if seconds is None:
-        raise Unreadable(f"The {what} {_quoted(text)} cannot be read. {_DURATION_HELP}.", f"no length; try {_DURATION}")
+        message = f"The {what} {_quoted(text)} is not a duration. {_DURATION_HELP}."
+        raise Unreadable(message, f"not a duration; try {_DURATION}")
     if seconds == 0:
         raise Unreadable(f"The {what} {_quoted(text)} is zero. {_DURATION_HELP}.", f"is zero; try {_DURATION}")
     if seconds > LONGEST.total_seconds():
@@ -56,27 +57,27 @@ def parse_duration(text: str, *, what: str = "duration") -> timedelta:
 
 
 def parse_minutes(text: str, *, what: str = "interval") -> int:
-    """Reads an interval of whole minutes, which is what a recurring job keeps.
+    """Parses an interval of whole minutes, as a recurring job has it.
 
     Raises:
-        UsageError: no duration, zero, or not a whole number of minutes.
+        UsageError: not a duration, zero, or not a whole number of minutes.
     """
     duration = parse_duration(text, what=what)
     minutes, rest = divmod(duration, timedelta(minutes=1))
     if rest or not minutes:
-        message = f"The {what} {_quoted(text)} is not a whole number of minutes. A minute is the least."
+        message = f"The {what} {_quoted(text)} is not a whole number of minutes. The minimum is 1 minute."
         raise Unreadable(message, "whole minutes; try 30m")
     return minutes
 
 
 def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
-    """Reads a moment, as UTC: ISO 8601, `now`, a duration from `now` with or without `in` before it, a time of day.
+    """Parses a time, as UTC: ISO 8601, `now`, a duration from `now` with or without `in` before it, a time of day.
 
-    A time of day alone, or with `at`, is the next one; before it may stand `today`, `tomorrow`, or a day of the week,
-    which is the next such day and never today.
+    A time of day, with or without `at`, is the next such time. `today`, `tomorrow` or a day of the week may precede
+    it; a day of the week is the next such day, never today.
 
     Raises:
-        UsageError: it is no time, or lies beyond the calendar; the message calls it `what`.
+        UsageError: not a time, or outside the calendar; `what` is its name in the message.
     """
     wanted = text.strip()
     lowered = wanted.lower()
@@ -92,29 +93,28 @@ def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
         moment = datetime.fromisoformat(wanted)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        message = f"The {what} {_quoted(text)} cannot be read. {_TIME_HELP}."
-        raise Unreadable(message, "no time; try tomorrow 9:00") from None
+        message = f"The {what} {_quoted(text)} is not a time. {_TIME_HELP}."
+        raise Unreadable(message, "not a time; try tomorrow 9:00") from None
 
 
 def parse_ahead(text: str, now: datetime, *, what: str = "time") -> timedelta | datetime:
-    """Reads how long from `now`, with or without `in` before it, or a moment that is still to come, as UTC.
+    """Parses a duration from `now`, with or without `in` before it, or a future time, as UTC.
 
     Raises:
-        UsageError: it is neither, no time at all, or past; the message calls it `what`.
+        UsageError: it is neither, or in the past; `what` is its name in the message.
     """
     length = text.strip().lower().removeprefix("in ")
     if _seconds(length.strip()) is not None:
         return parse_duration(length, what=what)
     moment = parse_time(text, now, what=what)
     if moment <= now:
-        raise Unreadable(
-            f"The {what} {_quoted(text)} is past. Choose one that is still to come.", "is past; try tomorrow 9:00"
-        )
+        message = f"The {what} {_quoted(text)} is in the past. Choose a later one."
+        raise Unreadable(message, "in the past; try tomorrow 9:00")
     return moment
 
 
 def format_duration(duration: timedelta) -> str:
-    """The two greatest units of a duration: `45s`, `12m`, `3h 5m`, `2d 4h`. Less than a second is `0s`."""
+    """A duration in its two largest units: `45s`, `12m`, `3h 5m`, `2d 4h`. Less than a second is `0s`."""
     left = int(abs(duration.total_seconds()))
     parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -127,7 +127,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def write_duration(duration: timedelta) -> str:
-    """A positive duration with nothing left out, as one word that `parse_duration` reads back: `1d2h`, `90s`."""
+    """A positive duration, exact, as one word that `parse_duration` parses to the same duration: `1d2h`, `90s`."""
     left, parts = abs(duration.total_seconds()), ""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         amount, left = divmod(left, size)

@@ -1,1 +1,1 @@
-"""Alarms, and what Sentry gets of them."""
+"""Alarms about the queue's health, and the events for Sentry."""

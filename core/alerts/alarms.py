@@ -1,6 +1,6 @@
-"""Whoever stands by watches the whole: tells when the queue's health becomes critical, and when that is over.
+"""Alarms: a long-running process reports when the queue's health becomes critical and when it recovers.
 
-Several processes may watch one database; it remembers what was told, so that an incident is told once.
+Several processes may watch one database. The database records raised alarms, so each incident is reported once.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 30.0
 OUTAGE_SECONDS: Final = 60.0
-"""How long a database may be out of reach before somebody is told."""
+"""Seconds for which a database may be unreachable before an alert is sent."""
 
 WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying")
-"""Signals that are told of when they are critical; failures of jobs and series are told one by one."""
+"""Signals that raise an alarm when critical. Failures of jobs and series have alerts of their own."""
 
 
 def timeouts_of(registry: Registry) -> dict[str, float]:
-    """How long a run of each task type may take, in seconds."""
+    """The timeout of each task type, in seconds."""
     return {name: found.timeout for name in registry.names if (found := registry.get(name)) is not None}
 
 
 class Sentinel:
-    """Watches for one process. `who` is what its alarms name as their source."""
+    """The alarms of one process. `who` is the source that they name."""
 
     def __init__(self, alerts: Alerts, who: str, *, timeouts: Mapping[str, float] | None = None) -> None:
         self._alerts = alerts
@@ -50,7 +50,7 @@ class Sentinel:
         self._known: set[str] = set()
 
     def look(self, conn: psycopg.Connection[Any]) -> Health:
-        """Judges once, and tells what has changed since somebody last told of it.
+        """Evaluates all alarms once and reports those that changed since the last report.
 
         Raises:
             psycopg.Error: the database did not answer.
@@ -60,7 +60,7 @@ class Sentinel:
         for name in WATCHED:
             finding = signals.get(name)
             if name == "workers" and "trigger" in signals:
-                # One cause, one alarm: without a standing worker the scheduler is the worker.
+                # One cause, one alarm: where a scheduler runs the jobs, only "trigger" raises it.
                 finding = None
             if finding is not None and finding.verdict is Verdict.CRITICAL:
                 self._raise(conn, finding)
@@ -87,28 +87,28 @@ class Sentinel:
 
 
 class Outage:
-    """One process's view of a database that does not answer: told once when it lasts, and once when it is over."""
+    """Reports a database that one process cannot reach: once when the outage lasts, and once when it is over."""
 
     def __init__(self, alerts: Alerts, who: str, database: str) -> None:
         self._alerts = alerts
         self._who = who
         self._database = database
         self._since: float | None = None
-        self._told = False
+        self._reported = False
 
     def note(self, error: BaseException) -> None:
-        """Notes that the database was asked in vain; failures that are not the connection's do not count."""
+        """Records a failure; only lost connections count."""
         if not isinstance(error, LOST):
             return
         now = time.monotonic()
         if self._since is None:
             self._since = now
-        if not self._told and now - self._since >= OUTAGE_SECONDS:
-            self._told = True
+        if not self._reported and now - self._since >= OUTAGE_SECONDS:
+            self._reported = True
             self._alerts.unreachable(self._who, self._database, now - self._since, safe_error(str(error)))
 
     def over(self) -> None:
-        """Notes that the database has answered."""
-        if self._told and self._since is not None:
+        """Records that the database has answered."""
+        if self._reported and self._since is not None:
             self._alerts.reachable(self._who, self._database, time.monotonic() - self._since)
-        self._since, self._told = None, False
+        self._since, self._reported = None, False

@@ -1,15 +1,13 @@
-"""Sentry: one event per job that failed for good, tagged `job_runner`, lost runs, alarms; off without `SENTRY_DSN`.
+"""Sentry events for permanently failed jobs, lost runs and alarms, tagged `job_runner`; off without `SENTRY_DSN`.
 
-The SDK is imported only where a DSN is set, and its client is not made the process's own, so that handlers may
-use Sentry in their way. Whatever goes wrong in here is logged and goes no further: an alert is never a reason
-for a job to fail or to wait.
+The SDK is imported only if a DSN is set. Its client is not installed as the process's own, so that handlers can use
+Sentry in their own way. Errors in here are logged only: an alert must never make a job fail or wait.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -20,6 +18,7 @@ from jobdeck.core.model import RunOutcome
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error, scrub
+from jobdeck.core.schema.components import program_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,11 +35,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 2.0
-LOST_TOLD: Final = 20
-"""Lost runs of one pass that are told one by one; a whole fleet that went down is told in figures."""
+LOST_LISTED: Final = 20
+"""Lost runs per reaper pass that get their own event; one more event has the number of the others."""
 CHECK_INS_KEPT: Final = 1000
 CHECK_IN_MARGIN: Final = 5
-"""Minutes by which a series may be late before its monitor says so."""
+"""Minutes by which a series may be late before its monitor reports it."""
 
 _SHAPE = {"event_id", "timestamp", "platform", "level", "sdk", "fingerprint", "check_in_id", "monitor_slug", "type"}
 """Parts of an event that are not free text."""
@@ -49,15 +48,15 @@ _CHECKED = {
     RunOutcome.PARTIAL: True,
     RunOutcome.FAILED: False,
 }
-"""Outcomes that end a cycle, and whether it went well."""
+"""Outcomes that end a cycle, and whether it succeeded."""
 
 
 class Alerts:
-    """Where failures are reported to; off where no DSN is set or it is unusable."""
+    """Sends alerts to Sentry; off if no DSN is set or the DSN is invalid."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = settings.environment or "unset"
-        self._release = settings.sentry_release or f"jobdeck@{_version()}"
+        self._release = settings.sentry_release or f"jobdeck@{program_version()}"
         self._check_ins: deque[sentry_events.CheckIn] = deque(maxlen=CHECK_INS_KEPT)
         self._checks_in = settings.sentry_check_ins
         self._client: Client | None = None
@@ -72,45 +71,44 @@ class Alerts:
 
     @property
     def on(self) -> bool:
-        """Whether anything is sent at all."""
         return self._client is not None
 
     def failed(self, context: EndedRun, run: FinishedRun, *, worker: str) -> None:
-        """Reports a run that was recorded as `failed`: for good, or the end of a recurring job's cycle."""
+        """Reports a run recorded as `failed`: the job failed permanently, or a recurring job's cycle did."""
         self._send(lambda: [sentry_events.failure(context, run, worker, self._environment)])
 
     def lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], *, worker: str = "reaper") -> None:
-        """Reports runs that were given up because their workers went silent."""
+        """Reports runs recorded as lost because their workers stopped sending heartbeats."""
         self._send(lambda: self._lost(conn, jobs, worker))
 
     def alarm(self, finding: Finding, who: str) -> None:
-        """Reports a signal of health that has become critical."""
+        """Reports a health signal that has become critical."""
         self._send(lambda: [sentry_events.alarm(finding, who, self._environment)])
 
     def recovered(self, signal: str, evidence: str, since: datetime, who: str) -> None:
-        """Reports a signal of health that is critical no longer."""
+        """Reports a health signal that is no longer critical."""
         self._send(lambda: [sentry_events.recovered(signal, evidence, since, who, self._environment)])
 
     def unreachable(self, who: str, database: str, seconds: float, error: str) -> None:
-        """Reports a process that has not reached its database for so many seconds."""
+        """Reports a process that has not reached its database for `seconds`."""
         self._send(lambda: [sentry_events.unreachable(who, database, seconds, error, self._environment)])
 
     def reachable(self, who: str, database: str, seconds: float) -> None:
-        """Reports that it reaches it again."""
+        """Reports a process that reaches its database again, after `seconds`."""
         self._send(lambda: [sentry_events.reachable(who, database, seconds, self._environment)])
 
     def note_check_in(self, context: EndedRun, answer: Finished) -> None:
-        """Keeps the end of a recurring job's cycle for `send_check_ins`, where check-ins are asked for."""
+        """Queues the end of a recurring job's cycle for `send_check_ins`, if check-ins are enabled."""
         if self._client is not None and self._checks_in and answer.recorded in _CHECKED:
             self._check_ins.append(sentry_events.CheckIn(context, succeeded=_CHECKED[answer.recorded]))
 
     def send_check_ins(self, conn: psycopg.Connection[Any]) -> None:
-        """Sends what `note_check_in` kept, each to the monitor of its series."""
+        """Sends the check-ins of `note_check_in`, each to the monitor of its series."""
         if self._check_ins:
             self._send(lambda: self._checked_in(conn))
 
     def close(self) -> None:
-        """Waits up to 2 s for what is on its way, and ends the client."""
+        """Waits up to 2 s for unsent events and closes the client."""
         client, self._client = self._client, None
         if client is not None:
             client.close(timeout=FLUSH_SECONDS)
@@ -121,39 +119,32 @@ class Alerts:
         try:
             for made in events():
                 self._client.capture_event(made)  # type: ignore[arg-type]  # an event is a dict
-        except Exception as error:  # noqa: BLE001 -- what happened has been recorded; only its alert is missing
+        except Exception as error:  # noqa: BLE001 -- the database has the failure; only its alert is missing
             event(log, logging.WARNING, "an alert could not be sent", error=safe_error(repr(error)))
 
     def _lost(self, conn: psycopg.Connection[Any], jobs: Sequence[UUID], worker: str) -> list[dict[str, Any]]:
-        told = []
-        for job_id in jobs[:LOST_TOLD]:
+        events = []
+        for job_id in jobs[:LOST_LISTED]:
             runs, _ = history.runs(job_id=job_id, outcome=RunOutcome.LOST, limit=1).run(conn)
-            told += [
+            events += [
                 sentry_events.lost(run, read_jobs.job(job_id).run(conn), worker, self._environment) for run in runs
             ]
-        if len(jobs) > LOST_TOLD:
-            told.append(sentry_events.more_lost(len(jobs) - LOST_TOLD, worker, self._environment))
-        return told
+        if len(jobs) > LOST_LISTED:
+            events.append(sentry_events.more_lost(len(jobs) - LOST_LISTED, worker, self._environment))
+        return events
 
     def _checked_in(self, conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-        told = []
+        events = []
         for _ in range(len(self._check_ins)):
             run = self._check_ins.popleft()
             job = read_jobs.job(UUID(run.job_id)).run(conn)
             if job is not None and job.recurrence_interval_minutes:
-                told.append(
+                events.append(
                     sentry_events.check_in(
                         run, job.recurrence_interval_minutes, CHECK_IN_MARGIN, self._environment, self._release
                     )
                 )
-        return told
-
-
-def _version() -> str:
-    try:
-        return metadata.version("jobdeck")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+        return events
 
 
 def _client(dsn: str, environment: str, release: str) -> Client:
@@ -164,9 +155,9 @@ def _client(dsn: str, environment: str, release: str) -> Client:
         dsn=dsn,
         environment=environment,
         release=release,
-        # No integrations: they would report log lines and retried attempts, and the one for the end of the
-        # process writes to the terminal and waits. What identifies persons is sent only where asked for, by
-        # `send_default_pii`, or since 2.75 by `data_collection`: both stay unset.
+        # No integrations: they would report log lines and retried attempts, and the atexit integration writes to the
+        # terminal and waits. Personal data is sent only with `send_default_pii`, or since 2.75 `data_collection`:
+        # both stay unset.
         default_integrations=False,
         auto_enabling_integrations=False,
         include_local_variables=False,

@@ -1,4 +1,4 @@
-"""What alerts say, in Sentry's words: events for failures, lost runs and alarms, and check-ins of recurring jobs."""
+"""The events sent to Sentry: failures, lost runs, alarms, and check-ins of recurring jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Event = dict[str, Any]
 
 LOGGER: Final = "job_runner"
 SLUG_LENGTH: Final = 50
-"""The most that Sentry takes as the name of a monitor (its documentation, "Cron Monitoring")."""
+"""The maximum length of a monitor's name (Sentry's documentation, "Cron Monitoring")."""
 
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NUMBERS: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
@@ -24,9 +24,9 @@ _LEVELS: Final = {"CRITICAL": "fatal", "ERROR": "error", "WARNING": "warning", "
 
 
 class EndedRun(Protocol):
-    """What an event needs to know of a run of this process.
+    """The data of a run of this process that an event needs.
 
-    `elapsed` is in seconds; `stack` holds file, line and function of each frame of the failure, outermost first.
+    `elapsed` is in seconds; `stack` has file, line and function of each frame of the traceback, outermost first.
     """
 
     job: ClaimedJob
@@ -38,18 +38,18 @@ class EndedRun(Protocol):
 
 
 def fingerprint(kind: str | None, error: str | None) -> str:
-    """The mark that groups like errors, the same as `job_error_fingerprint` in schema.sql gives the lists of errors."""
+    """The mark that groups similar errors; must equal `job_error_fingerprint` in schema.sql."""
     text = _NUMBERS.sub("#", _QUOTED.sub('"?"', (error or "")[:500]))
     return hashlib.md5(f"{kind or ''}:{text}".encode(), usedforsecurity=False).hexdigest()[:12]
 
 
 def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) -> Event:
-    """A run after which nobody tries again: the job failed for good, or the cycle of a series did."""
+    """A failed run without a retry: the job failed permanently, or a recurring job's cycle did."""
     job = context.job
     kind = run.error_kind or "failed"
-    said: Event = {"type": kind, "value": run.error or kind}
+    exception: Event = {"type": kind, "value": run.error or kind}
     if context.stack:
-        said["stacktrace"] = {
+        exception["stacktrace"] = {
             "frames": [{"filename": name, "lineno": line, "function": where} for name, line, where in context.stack]
         }
     return {
@@ -57,7 +57,7 @@ def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) 
         "logger": LOGGER,
         "transaction": job.task_type,
         "fingerprint": [LOGGER, job.task_type, fingerprint(run.error_kind, run.error)],
-        "exception": {"values": [said]},
+        "exception": {"values": [exception]},
         "tags": {
             LOGGER: "jobdeck",
             "task_type": job.task_type,
@@ -83,7 +83,7 @@ def failure(context: EndedRun, run: FinishedRun, worker: str, environment: str) 
 
 
 def lost(run: Run, job: Job | None, worker: str, environment: str) -> Event:
-    """A run whose worker went silent. An error where it was the last attempt, else a warning."""
+    """A lost run: an error if it was the last attempt, otherwise a warning."""
     final = job is not None and (
         job.status.value == "failed" or (job.is_recurring and job.attempts == 0 and job.consecutive_failures > 0)
     )
@@ -115,13 +115,13 @@ def lost(run: Run, job: Job | None, worker: str, environment: str) -> Event:
 
 
 def more_lost(runs: int, who: str, environment: str) -> Event:
-    """Lost runs beyond those that were told one by one."""
+    """The number of lost runs without their own event."""
     words = f"{runs} more runs were lost at the same time. `jobdeck runs --outcome lost` lists them."
     return _of_whole("error", "lost: many runs", words, who, environment)
 
 
 def alarm(finding: Finding, who: str, environment: str) -> Event:
-    """A signal of health that became critical."""
+    """A health signal that became critical."""
     event = _of_whole("error", f"alarm: {finding.signal}", finding.evidence, who, environment)
     event["tags"]["signal"] = finding.signal
     if finding.since is not None:
@@ -130,27 +130,27 @@ def alarm(finding: Finding, who: str, environment: str) -> Event:
 
 
 def recovered(signal: str, evidence: str, since: datetime, who: str, environment: str) -> Event:
-    """A signal of health that is critical no longer."""
-    words = f"Recovered: {signal}. {evidence} The alarm had stood since {since:%Y-%m-%d %H:%M:%S}Z."
+    """A health signal that is no longer critical."""
+    words = f"Recovered: {signal}. {evidence} The alarm was raised at {since:%Y-%m-%d %H:%M:%S}Z."
     event = _of_whole("info", f"recovered: {signal}", words, who, environment)
     event["tags"]["signal"] = signal
     return event
 
 
 def unreachable(who: str, database: str, seconds: float, error: str, environment: str) -> Event:
-    """A process that asks its database in vain."""
+    """A process that cannot reach its database."""
     words = f"{who} has not reached the database at {database} for {seconds:.0f} s: {error}"
     return _of_whole("error", "alarm: database", words, who, environment)
 
 
 def reachable(who: str, database: str, seconds: float, environment: str) -> Event:
-    """The end of that."""
+    """A process that reaches its database again."""
     words = f"Recovered: {who} reaches the database at {database} again, after {seconds:.0f} s."
     return _of_whole("info", "recovered: database", words, who, environment)
 
 
 def check_in(run: CheckIn, minutes: int, margin: int, environment: str, release: str) -> Event:
-    """One cycle of a series, for the monitor of that series; the monitor is made by its first check-in."""
+    """One cycle of a recurring job, for its monitor; the first check-in creates the monitor."""
     name = f"{re.sub(r'[^a-z0-9-]+', '-', run.task_type.lower())[: SLUG_LENGTH - 9]}-{run.job_id[-8:]}"
     return {
         "type": "check_in",
@@ -169,7 +169,7 @@ def check_in(run: CheckIn, minutes: int, margin: int, environment: str, release:
 
 
 class CheckIn:
-    """What is known of a finished cycle when it ends; the interval of its series is asked for later."""
+    """The data of a finished cycle. The interval of its job is read later."""
 
     __slots__ = ("job_id", "run_token", "seconds", "succeeded", "task_type")
 
@@ -197,7 +197,7 @@ def _of_whole(level: str, what: str, words: str, who: str, environment: str) -> 
 
 
 def _breadcrumbs(lines: Sequence[str], ended: datetime) -> list[Event]:
-    """The last lines of a run's log, which is kept redacted, as Sentry shows what led up to a failure."""
+    """The last lines of a run's log, already redacted, as Sentry's breadcrumbs."""
     crumbs = []
     for line in lines:
         at, _, rest = line.partition(" ")

@@ -1,1 +1,1 @@
-"""Connections to Postgres, and the Postgres that Jobdeck starts itself."""
+"""Connections to Postgres, and the embedded Postgres."""

@@ -1,4 +1,4 @@
-"""The address of a Postgres: read once, shown without its secrets, put into words when nobody answers."""
+"""The address of a database: parsed once, and shown without its secrets."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _PREAMBLE = re.compile(r"^(connection (failed|is bad): )?(connection to server .
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Address:
-    """`parameters` are libpq's, password included; `label` is what may be shown."""
+    """`parameters` are libpq's, with the password; `label` is safe to show."""
 
     parameters: Mapping[str, Any]
     label: str
 
     @classmethod
     def parse(cls, url: str, label: str | None = None) -> Self:
-        """Reads a URL or a keyword string as libpq does. `label` replaces the one made of host and name.
+        """Parses a URL or a keyword string as libpq does. `label` replaces the default of host and database name.
 
         Raises:
-            ConfigurationError: when it is neither; the message does not quote it.
+            ConfigurationError: it is neither; the message does not quote it.
         """
         try:
             parameters = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
-            # The reason quotes parts of the address, which may be its password.
+            # The reason of libpq may quote the password.
             raise ConfigurationError(
-                "DATABASE_URL cannot be read as the address of a Postgres database. It looks like "
+                "DATABASE_URL is not a valid address of a Postgres database. The form is "
                 "postgresql://user@host:5432/database, with special characters in a password percent-encoded, "
-                "and no parameters after the ? but those of libpq."
+                "and only parameters of libpq after the ?."
             ) from None
         return cls(parameters, label or _label(parameters))
 
     def unreachable(self, error: psycopg.OperationalError) -> str:
-        """The sentence for a connection that could not be made."""
+        """The message for a connection that failed."""
         from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- only a failure needs it
 
         reason = _PREAMBLE.sub("", str(error).partition("\n")[0]).strip().rstrip(".")

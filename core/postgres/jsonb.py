@@ -1,4 +1,4 @@
-"""JSON on its way in and out: what handlers give made fit for a jsonb column, and what stands there read."""
+"""JSON of jsonb columns: parses stored values, and prepares values of handlers for storing."""
 
 from __future__ import annotations
 
@@ -17,48 +17,47 @@ OUTPUT_BYTES = 256 * 1024
 
 
 class NotStorableError(PermanentError):
-    """A handler's output or checkpoint is no JSON object. Running the job again would give the same."""
+    """A handler's output or checkpoint is not a JSON object; a retry would give the same result."""
 
     kind = "not_storable"
 
 
 def read(data: bytes | bytearray | str) -> Any:
-    """Reads a value of the database, several times as fast as the standard library does.
+    """Parses a stored value, several times faster than the standard library.
 
-    Jsonb can hold what Python cannot read: numbers of thousands of digits, hundreds of levels. In its place comes an
-    object that says so, because nothing that a producer stored may keep a claim or a page from being read.
+    Jsonb can contain values that Python cannot parse: numbers of thousands of digits, hundreds of levels. They are
+    replaced by an object that says so, because no stored value may break a claim or a page.
     """
     try:
         return from_json(data)
     except ValueError as error:
-        return {"unreadable": f"What is stored here cannot be read: {error}"}
+        return {"unreadable": f"The stored value cannot be parsed: {error}"}
 
 
 def storable(value: Any, what: str, limit: int) -> Json:
-    """Returns the object with NUL characters and lone surrogates, which jsonb refuses, as visible escapes.
+    """Returns the object, with NUL characters and lone surrogates, which jsonb refuses, as visible escapes.
 
     Args:
-        value: what the handler gave.
-        what: what it is called in the error: `output`, `checkpoint`.
-        limit: the most bytes it may take as JSON text.
+        value: the value from the handler.
+        what: its name in the error: `output`, `checkpoint`.
+        limit: the maximum size of its JSON text, in bytes.
 
     Raises:
-        NotStorableError: it is no JSON object, or too large.
+        NotStorableError: it is not a JSON object, or too large.
     """
     text = _text(value, what)
     if len(text) > limit:
-        raise NotStorableError(f"The {what} takes {len(text):,} bytes as JSON; {limit:,} are allowed. Keep less in it.")
+        raise NotStorableError(f"The {what} takes {len(text):,} bytes as JSON; {limit:,} are allowed. Store less.")
     return _without_refused(value, text)
 
 
 def fitted(output: Any) -> Json:
-    """Returns a run's output fit to be kept; what is too large is left out rather than the run failed.
+    """Returns a run's output, shortened if it is too large: the work is done, so the run must not fail for its size.
 
-    The work is done when its output arrives, so the largest entries give way to a note of their size, and
-    `truncated` is set; counts survive.
+    The largest entries are replaced by a note of their size, and `truncated` is set; counts remain.
 
     Raises:
-        NotStorableError: it is no JSON object.
+        NotStorableError: it is not a JSON object.
     """
     text = _text(output, "output")
     if len(text) > OUTPUT_BYTES:
@@ -69,7 +68,7 @@ def fitted(output: Any) -> Json:
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, dict):
-        raise NotStorableError(f"The {what} must be a JSON object, and the handler gave a {type(value).__name__}.")
+        raise NotStorableError(f"The {what} must be a JSON object, but the handler gave a {type(value).__name__}.")
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Waits for NOTIFY on a connection of its own, which it replaces by itself when it is lost."""
+"""Waits for NOTIFY on its own connection, which it replaces when it is lost."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ MOST_PAYLOADS = 1000
 
 
 class Listener:
-    """Hears one channel, in a thread of its own. Any thread may wait, wake and close.
+    """Listens on one channel in its own thread. Any thread may call `wait`, `wake` and `close`.
 
-    Notifications are a hint and nothing more: what is sent while the connection is down is never heard. When
-    it has come back, `wait` therefore answers with one empty payload, as if something had been said.
+    Notifications that are sent while the connection is down are lost. So `wait` returns one empty payload after a
+    reconnection, as if there had been a notification.
     """
 
     def __init__(
         self, connect: Callable[[], psycopg.Connection[Any] | None], channel: str, *, at_once: bool = False
     ) -> None:
-        """Connects and begins to listen; when that fails it goes on trying, and `wait` just waits.
+        """Connects and starts to listen; repeats that until it succeeds, while `wait` gets no notifications.
 
         Args:
-            connect: gives a new autocommit connection, or None where the server knows no LISTEN.
+            connect: returns a new autocommit connection, or None if LISTEN does not work with this server.
             channel: the channel's name, taken literally.
-            at_once: whether to return before it listens. `wait` then answers with an empty payload when it does.
+            at_once: whether to return before it listens. `wait` then returns an empty payload as soon as it does.
         """
         self._connect = connect
         self._command = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
@@ -56,11 +56,11 @@ class Listener:
 
     @property
     def connected(self) -> bool:
-        """Whether notifications are heard right now; never so through a transaction-mode pooler."""
+        """Whether notifications are received now; always False through a transaction-mode pooler."""
         return self._connected
 
     def wait(self, timeout: float) -> list[str]:
-        """Waits up to `timeout` seconds for notifications and returns their payloads; empty when none came.
+        """Waits up to `timeout` seconds for notifications and returns their payloads; empty if none came.
 
         `wake` and `close` end the wait at once. A lost connection neither ends it nor raises.
         """
@@ -72,7 +72,7 @@ class Listener:
             return payloads
 
     def wake(self) -> None:
-        """Ends the wait that is going on, or the next one if there is none."""
+        """Ends the current wait, or the next one if no thread waits now."""
         with self._condition:
             self._woken = True
             self._condition.notify_all()
@@ -111,7 +111,7 @@ class Listener:
         self._tried.set()
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
-        """Passes payloads on until the listener closes; a lost connection raises OperationalError."""
+        """Collects payloads until the listener closes; a lost connection raises OperationalError."""
         self._connected = True
         if self._tried.is_set():
             self._pass_on([""])

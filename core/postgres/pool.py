@@ -1,8 +1,7 @@
-"""A few connections that threads share.
+"""A pool of connections that threads share.
 
-A thread that needs a new connection makes it itself. So an unreachable server shows at once and with its
-reason, and it is used again at the first try after it has come back; a pool that connects in the background
-and backs off gives neither.
+A thread that needs a new connection opens it itself. So an unreachable server raises its error at once, and the first
+try after it has recovered succeeds. A pool that connects in the background and backs off does neither.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ SPARE_SECONDS = 60.0
 
 
 class Pool:
-    """Up to `max_size` connections at a time, the one used last given out first."""
+    """Up to `max_size` connections; the one returned last is used first."""
 
     def __init__(self, connect: Callable[[], Connection], *, label: str, min_size: int, max_size: int) -> None:
-        """Connects to nothing yet.
+        """Opens no connection yet.
 
         Args:
-            connect: makes a new connection.
-            label: what messages call the database.
-            min_size: how many unused connections are kept open for longer than a minute.
-            max_size: how many connections there are at most.
+            connect: opens a new connection.
+            label: the name of the database in messages.
+            min_size: the number of unused connections that stay open for longer than a minute.
+            max_size: the maximum number of connections.
         """
         self._connect = connect
         self._label = label
@@ -49,10 +48,10 @@ class Pool:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection that was just seen to work; one given back inside a transaction is closed.
+        """A working connection. It is closed if it is returned inside a transaction.
 
         Raises:
-            psycopg.OperationalError: when none can be made, or none became free within 30 seconds.
+            psycopg.OperationalError: the connection failed, or none was free within 30 seconds.
         """
         if not self._slots.acquire(timeout=WAIT_SECONDS):
             raise psycopg.OperationalError(
@@ -68,7 +67,7 @@ class Pool:
             self._slots.release()
 
     def close(self) -> None:
-        """Closes the unused connections, and those in use as they come back. Closing twice is allowed."""
+        """Closes unused connections now, and the others when they are returned. Closing twice is allowed."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -103,8 +102,8 @@ class Pool:
 def _is_alive(connection: Connection, idle_seconds: float) -> bool:
     """Whether an unused connection still works.
 
-    A server that went away has left something to read. Silence is believed for a while; after that, the
-    server is asked.
+    A server that closed the connection has left data to read. Without such data, the connection is trusted for 30
+    seconds after its last use; later it is tested with an empty statement.
     """
     if connection.closed:
         return False

@@ -23,15 +23,15 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 FAILURES = (psycopg.Error, JobdeckError)
-"""What `Link.run` raises when the database does not do as it was asked."""
+"""The errors that `Link.run` raises."""
 LOST = (psycopg.OperationalError, psycopg.InterfaceError)
-"""Those after which the same statement may simply be sent again: connection lost, deadlock, shutdown."""
+"""The errors after which the same statement can be repeated: connection lost, deadlock, shutdown."""
 
 
 class Link:
-    """One connection, made at first use, dropped when it breaks, made anew at the next use.
+    """One connection, opened at first use, and again at the next use after it broke.
 
-    It counts failures in a row, for pauses that grow from 0.1 s to `longest`, and logs an outage once.
+    It counts consecutive failures, for pauses that grow from 0.1 s to `longest`, and logs an outage once.
     """
 
     def __init__(self, database: Database, purpose: str, longest: float = LONGEST_PAUSE) -> None:
@@ -44,10 +44,10 @@ class Link:
         """Whether the last use succeeded."""
 
     def connect(self) -> None:
-        """Makes the connection, if it is not there.
+        """Opens the connection if it is not open.
 
         Raises:
-            psycopg.Error, JobdeckError: it cannot be made.
+            psycopg.Error, JobdeckError: the connection failed.
         """
         self.run(lambda _conn: None)
 
@@ -55,8 +55,8 @@ class Link:
         """Calls `work` with the connection.
 
         Raises:
-            psycopg.Error: it failed; after one of `LOST` the same may be tried again.
-            JobdeckError: no connection could be made.
+            psycopg.Error: a statement failed; after one of `LOST` it can be repeated.
+            JobdeckError: the connection failed.
         """
         try:
             if self._connection is None:
@@ -68,16 +68,16 @@ class Link:
         self.working = True
         if self._failures:
             self._failures = 0
-            event(log, logging.INFO, "the database does its part again", purpose=self._purpose)
+            event(log, logging.INFO, "the database works again", purpose=self._purpose)
         return result
 
     def pause(self) -> float:
-        """Seconds to wait before the next try; jittered, so that many workers do not come back at once."""
+        """Seconds to wait before the next try, with jitter so that many workers do not reconnect at once."""
         longest = min(self._longest, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret depends on it
 
     def close(self) -> None:
-        """Closes the connection; a later use makes a new one."""
+        """Closes the connection; the next use opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -91,7 +91,7 @@ class Link:
             event(
                 log,
                 logging.WARNING,
-                "the database did not do as it was asked; trying again until it does",
+                "the database failed; trying again until it works",
                 purpose=self._purpose,
                 error=safe_error(str(error)),
             )

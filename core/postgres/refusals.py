@@ -1,4 +1,4 @@
-"""What the functions of the schema refuse, as errors of Jobdeck."""
+"""Converts refusals of the schema's functions into `Refused`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REFUSED: Final = "JD001"
-"""The SQLSTATE of a function that refuses with a sentence."""
+"""The SQLSTATE that the schema's functions raise with a message for the user."""
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raises as `Refused` what the database refuses with a sentence, and values that it cannot store."""
+    """Raises `Refused` for refusals of the schema's functions, and for values that the database cannot store."""
     try:
         yield
     except (psycopg.DataError, UnicodeEncodeError) as error:
         reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        raise Refused(f"What was given cannot be stored: {reason or error}. Nothing was changed.") from None
+        raise Refused(f"The database cannot store this value: {reason or error}. Nothing was changed.") from None
     except psycopg.Error as error:
         if error.sqlstate == REFUSED:
-            raise Refused(error.diag.message_primary or "The database refused.") from None
+            raise Refused(error.diag.message_primary or "The database refused the action.") from None
         raise

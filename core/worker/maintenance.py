@@ -8,7 +8,6 @@ import random
 import socket
 import threading
 import time
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_of
@@ -16,6 +15,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.redact import safe_error
+from jobdeck.core.schema.components import program_version
 from jobdeck.core.worker.stats import Totals
 
 if TYPE_CHECKING:
@@ -44,18 +44,11 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
         host=socket.gethostname(),
         pid=os.getpid(),
         mode=mode,
-        version=_version(),
+        version=program_version(),
         concurrency=state.slots.size,
         task_types=state.task_types,
         running=len(state.slots.running),
     )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("jobdeck")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def reap(conn: Connection, state: WorkerState) -> Reaped:

@@ -63,7 +63,7 @@ class Tally:
 
 
 def result_of(context: RunContext, run: FinishedRun, answer: Finished) -> Json:
-    """One run, with the keys of the predecessor's HTTP reply (`id`, `status`, `attempts`, `lastError`) and the outcome."""
+    """One run, with the keys of the predecessor's HTTP reply and its outcome."""
     return {
         "id": str(answer.job_id),
         "taskType": context.job.task_type,
