@@ -216,7 +216,7 @@ def state_folder(given: Path | None) -> Path:
 
 
 def _make_state_folder(state: Path) -> None:
-    """Creates the folder and its missing parents; as root they can be entered by the account that runs the server."""
+    """Creates the folder and missing folders above it, so that as root the server's account can enter them."""
     mode = 0o755 if os.geteuid() == 0 else 0o700
     for folder in reversed([folder for folder in (state, *state.parents) if not folder.exists()]):
         with suppress(FileExistsError):
