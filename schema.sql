@@ -1,11 +1,11 @@
 -- jobdeck schema version 2
 -- serves programs from 0.2.0
 --
--- The queue. Safe to run again: rows and columns stay. Runs in one transaction (psql --single-transaction) on
+-- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
 -- Postgres 15 and later, and needs no extension.
 --
--- A job changes its status in the functions of this file and nowhere else. Errors meant for a person carry
--- SQLSTATE JD001 and a sentence; everything else is a defect.
+-- Only the functions of this file change the status of a job. Errors for people have SQLSTATE JD001 and a sentence as
+-- message; every other error is a defect.
 --
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
 --   2 old rows      5 claim, heartbeat        8 operators' actions   11 roles
@@ -13,15 +13,15 @@
 
 set local client_min_messages = warning;
 
--- Everything is made in the first schema of the search path, which the installer sets, and each function keeps to that
--- schema ("set search_path from current"). No statement names it, so that a database can hold several queues.
+-- All objects are created in the first schema of the search path, which the installer sets, and each function uses that
+-- schema only ("set search_path from current"). No statement names it, so that one database can have several queues.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
 -------------------------------------------------------------------------------------------------------
 -- 1. Tables
 -------------------------------------------------------------------------------------------------------
 
--- Tables of these names that somebody else made are not touched. Three of them a producer may have made before.
+-- An application's own tables of these names are not touched. Three of them may be a predecessor's.
 do $$
 declare
     v_trouble text;
@@ -58,8 +58,8 @@ end
 $$;
 
 -- One row per version of each component (the queue, and each plugin). Programs before 0.2.0 read only `version`.
--- `jobdeck init` writes the other columns: the checksum of the SQL, the objects it made, the oldest program that works
--- on them, and the migrations that were run.
+-- `jobdeck init` writes the other columns: the checksum of the SQL, the objects that it created, the oldest program
+-- that works with them, and the migrations that were run.
 create table if not exists jobdeck_schema (
     version integer not null,
     installed_at timestamptz not null default now()
@@ -97,7 +97,7 @@ alter table job_queue
     add column if not exists priority integer not null default 0,
     add column if not exists dedupe_key text,
     add column if not exists concurrency_key text,
-    -- Waits behind another job with its concurrency key, and so does not stand in the index that claims read.
+    -- Waits behind another job with its concurrency key, and so is not in the index that claims read.
     add column if not exists in_line boolean not null default false,
     add column if not exists blocked_by uuid,
     add column if not exists checkpoint jsonb,
@@ -117,16 +117,16 @@ alter table job_queue
     add column if not exists version bigint not null default 1;
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
--- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions
--- only: whoever may insert needs no other right. Bytes, because text functions ask of every letter how long it is:
--- half the time. The clock is read once: two readings may stand on either side of a millisecond.
+-- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
+-- so that a role that may insert needs no other right. Bytes instead of text, because text functions check the length
+-- of each character, which doubles the time. The clock is read once: two readings may be in different milliseconds.
 alter table job_queue alter column id set default encode(
     overlay(uuid_send(gen_random_uuid()) placing decode(
         overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0),
         'hex') from 1 for 8),
     'hex')::uuid;
 
--- Every change of status writes a new index entry, so what is dead is taken away early and often.
+-- Every change of status writes a new index entry, so vacuum early and often.
 alter table job_queue set (
     fillfactor = 85,
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -159,8 +159,8 @@ create table if not exists job_paused_types (
     resume_at timestamptz
 );
 
--- One row per run, appended and never updated. `late` marks the record of a worker that came back after its
--- run had been taken from it; that run's own row says `lost`.
+-- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
+-- been recorded as `lost` in a row of its own.
 create table if not exists job_runs (
     run_token bigint not null,
     late boolean not null default false,
@@ -189,7 +189,7 @@ create table if not exists job_runs (
 );
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
--- One run in 64, drawn by nothing but its token, as `job_queue_sample` is by the id.
+-- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
 create index if not exists job_runs_sample on job_runs (finished_at)
     where removed and hashint8(run_token) & 63 = 0;
 create index if not exists job_runs_troubled on job_runs (finished_at)
@@ -220,7 +220,7 @@ alter table job_worker_runs
     add column if not exists duration_ms double precision;
 create index if not exists idx_job_worker_runs_started_at_desc on job_worker_runs (started_at desc);
 drop index if exists job_worker_runs_scheduled;
--- The condition is that of job_is_scheduled.
+-- The condition is the one of job_is_scheduled.
 create index if not exists job_worker_runs_by_scheduler on job_worker_runs (started_at)
     where source = 'timer' or source like '%cron%';
 
@@ -237,8 +237,8 @@ create table if not exists job_workers (
     heartbeat_at timestamptz not null default now()
 );
 
--- What was finished, by the minute: a dashboard's rates cost the same whatever the history's length. One row
--- per worker keeps workers from waiting for each other.
+-- Finished runs per minute, so that the cost of a dashboard's rates does not depend on the length of the history. One
+-- row per worker, so that workers do not wait for each other.
 create table if not exists job_throughput (
     minute timestamptz not null,
     worker_id text not null,
@@ -247,12 +247,12 @@ create table if not exists job_throughput (
     failed integer not null default 0,
     primary key (minute, worker_id)
 );
--- Those among the ones that succeeded which were so in part only, and which go on with another run.
+-- Of those in `succeeded`: runs that succeeded in part, and runs that continue with another run.
 alter table job_throughput
     add column if not exists partial integer not null default 0,
     add column if not exists continued integer not null default 0;
 
--- What somebody was told of and has not been told the end of: one alert per incident, however many processes see it.
+-- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.
 create table if not exists job_alarms (
     name text primary key,
     since timestamptz not null default clock_timestamp()
@@ -267,8 +267,8 @@ create table if not exists job_trash (
 );
 create index if not exists job_trash_deleted_at on job_trash (deleted_at);
 
--- What an operator does to many jobs at once: which they are, frozen when they were chosen and with the version seen,
--- and the answer for each. Batches are carried out by whoever is there: who began it, or any worker.
+-- Bulk actions: the jobs, frozen with their versions when they were chosen, and the answer for each. The client that
+-- started the action carries out its batches, or any worker.
 create table if not exists job_bulk (
     id uuid primary key default gen_random_uuid(),
     state text not null default 'chosen',
@@ -347,13 +347,13 @@ begin
                     else run_token is null and lease_expires_at is null
                 end
             ) not valid,
-            -- Priorities are few: the claim visits each that is present.
+            -- Few priorities, because the claim visits each one in use.
             add constraint job_queue_priority_check check (priority between -100 and 100) not valid;
     end if;
 end
 $$;
 
--- What claims read: only jobs that nothing but time, a pause or their worker keeps from running.
+-- The index that claims read: only jobs that can run once they are due, not paused, and a worker is free.
 create index if not exists job_queue_claimable on job_queue (task_type, priority desc, run_at, id)
     where status = 'pending' and blocked_by is null and not in_line;
 create index if not exists job_queue_in_line on job_queue (concurrency_key, priority desc, run_at, id)
@@ -376,7 +376,7 @@ create index if not exists job_queue_series on job_queue (run_at)
     where is_recurring and status in ('pending', 'running');
 create index if not exists job_queue_expiring on job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
--- One job in 64, drawn by nothing but its id: `job_queue_counts` tells by it which counts are beyond its limit.
+-- One job in 64, chosen by its id alone: `job_queue_counts` uses it to find the counts that are beyond its limit.
 create index if not exists job_queue_sample on job_queue (status) where uuid_hash(id) & 63 = 0;
 
 -------------------------------------------------------------------------------------------------------
@@ -392,10 +392,10 @@ begin
 end
 $$;
 
--- A hint for idle workers, once per statement; what they poll is the truth. The channel is named after the schema, so
--- that the queues of a database do not wake each other's workers. A worker of 0.1.0 listens to `job_queue`: until it is
--- replaced it finds new jobs by its poll alone. This function names the schema of what it calls, which costs an enqueue
--- less than a search path of its own.
+-- A hint for idle workers, once per statement; they also poll. The channel is named after the schema, so that the
+-- queues of a database do not wake each other's workers. A worker of 0.1.0 listens to `job_queue`: until it is
+-- replaced, it finds new jobs only by polling. This function qualifies the functions that it calls, which makes an
+-- enqueue faster than a search path of its own would.
 create or replace function job_queue_notify() returns trigger
 language plpgsql
 as $$
@@ -407,8 +407,8 @@ $$;
 create or replace trigger job_queue_notify after insert on job_queue
     for each statement execute function job_queue_notify();
 
--- Whether a new job with this key goes behind one that will run before it. Two enqueues at once may both say
--- no: then both stand in the claim's index, and the claim takes one.
+-- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
+-- false: then both are in the claim's index, and the claim takes one of them.
 create or replace function job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
 returns boolean
 language plpgsql stable
@@ -426,7 +426,7 @@ begin
 end
 $$;
 
--- What a job that waits for this one has to do: wait on (`live`), or go ahead; else why it waits in vain.
+-- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
 create or replace function job_queue_judge_blocker(
     p_blocked_by uuid, out live boolean, out refusal text
 )
@@ -446,13 +446,13 @@ begin
     order by run_token desc limit 1;
     if v_status is not null or v_outcome is null or v_outcome not in ('succeeded', 'partial') then
         refusal := format(
-            'Job %s, which this one is to wait for, %s. Retry it first, or enqueue this job without waiting.',
+            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.',
             p_blocked_by, coalesce('is ' || v_status, 'does not exist'));
     end if;
 end
 $$;
 
--- The blocker that a job really has to wait for: null when it has succeeded already.
+-- The blocker that a job has to wait for: null if the blocker has already succeeded.
 create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
 language plpgsql stable
 set search_path from current
@@ -468,8 +468,8 @@ begin
 end
 $$;
 
--- The live job that holds a dedupe key. Asked after an insert gave way to it, so it must see what has committed
--- since that began: hence volatile.
+-- The live job that has a dedupe key. Called after an insert conflicted with it, so it must see rows that were
+-- committed since the insert began: therefore volatile.
 create or replace function job_queue_holder(p_dedupe_key text) returns uuid
 language plpgsql volatile
 set search_path from current set enable_seqscan = off
@@ -479,7 +479,7 @@ begin
 end
 $$;
 
--- Enqueues one job, or answers with the one that already holds the dedupe key (`created` false).
+-- Enqueues one job, or returns the job that already has the dedupe key (`created` false).
 create or replace function job_queue_create(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
     p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
@@ -497,9 +497,9 @@ begin
     elsif p_interval_minutes <= 0 then
         perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
     elsif p_priority not between -100 and 100 then
-        perform job_queue_refuse('A priority lies between -100 and 100.');
+        perform job_queue_refuse('A priority must be between -100 and 100.');
     elsif jsonb_typeof(p_payload) is distinct from 'object' then
-        perform job_queue_refuse('A payload is a JSON object.');
+        perform job_queue_refuse('A payload must be a JSON object.');
     end if;
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
@@ -524,11 +524,11 @@ begin
         end if;
     end loop;
     perform job_queue_refuse(format(
-        'A job with the dedupe key %s comes and goes while this one is enqueued. Try again.', p_dedupe_key));
+        'Jobs with the dedupe key %s came and left while this one was enqueued. Try again.', p_dedupe_key));
 end
 $$;
 
--- The short call for producers in SQL: null payload is {}, null time is now, at least one attempt.
+-- The short call for producers in SQL: a null payload means {}, a null time means now; at least one attempt.
 create or replace function job_queue_enqueue(
     p_task_type text, p_payload jsonb default '{}', p_run_at timestamptz default now(),
     p_max_attempts integer default 5
@@ -547,7 +547,8 @@ begin
 end
 $$;
 
--- Which jobs of a batch go behind another of their concurrency key, in the batch or before it: in step with the keys.
+-- Which jobs of a batch wait behind another job with their concurrency key, in the batch or in the queue; one value per
+-- key, in the same order.
 create or replace function job_queue_join_lines(
     p_keys text[], p_priorities integer[], p_run_at timestamptz[]
 ) returns boolean[]
@@ -567,8 +568,8 @@ as $$
     select array_agg(in_line order by place) from lined
 $$;
 
--- Enqueues many one-time jobs in one statement; arrays run in step, and those past the task types may be null
--- for the default. Jobs whose dedupe key is taken are left out of what it returns.
+-- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
+-- null for the default. The result does not contain jobs whose dedupe key is taken.
 create or replace function job_queue_create_many(
     p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
     p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
@@ -578,8 +579,8 @@ set search_path from current
 as $$
 declare
     v_in_line boolean[];
-    -- Ids as their default makes them, but the time is taken once for all. Behind it the place in the batch, in seven
-    -- digits from 8 on as the layout wants, then nine digits of chance. A fifth of what the default takes.
+    -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
+    -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
     v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
         placing '7' from 13 for 0);
     v_first_place constant bigint := x'8000000'::bigint;
@@ -613,8 +614,8 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 4. The clauses of the claim
 --
--- Each is one expression that the planner puts in place of its call, or a query whose plan is kept. The claim asks
--- for all of them and job_queue_why for one after the other, so that the explanation cannot differ from the claim.
+-- Each is one expression that the planner inlines, or a query with a cached plan. The claim uses all of them, and
+-- job_queue_why one after the other, so that the explanation cannot differ from the claim.
 -------------------------------------------------------------------------------------------------------
 
 create or replace function job_clause_pending(p_status text) returns boolean
@@ -651,7 +652,7 @@ create or replace function job_clause_key_free(p_key text) returns boolean
 language sql stable parallel safe
 return p_key is null or not job_key_is_busy(p_key);
 
--- Whether anything may be claimed at all: false too when the settings row is missing.
+-- Whether processing is on; false if the settings row is missing.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean
 language plpgsql stable
 set search_path from current
@@ -676,7 +677,7 @@ $$;
 -- 5. Claim, heartbeat, checkpoint
 -------------------------------------------------------------------------------------------------------
 
--- The lanes of some task types: each priority at which claimable jobs stand, found by one probe of the index.
+-- The lanes of some task types: each priority with claimable jobs, found by one index probe each.
 create or replace function job_queue_lanes(p_types text[])
 returns table (task_type text, priority integer)
 language plpgsql stable
@@ -704,9 +705,9 @@ end
 $$;
 
 drop function if exists job_queue_take_keys(uuid[]);
--- Of candidates, which the caller has locked where they stand, those that may run: of each key the first in claim
--- order, while no job with the key is running. The key's lock is tried and not waited for, and decides between two
--- claims that have not seen each other.
+-- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
+-- if no job with the key is running. The key's lock is tried and not waited for; it decides between two claims that do
+-- not see each other.
 create or replace function job_queue_take_keys(p_places tid[]) returns tid[]
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
@@ -731,8 +732,8 @@ begin
             v_takers := v_takers || v_job.id;
         end if;
     end loop;
-    -- Others that stand first with such a key (inserted out of order, or at the same time) would be in the way of
-    -- every claim while it is busy.
+    -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down
+    -- every claim while the key is busy.
     update job_queue set in_line = true where id in (
         select q.id from job_queue q
         where q.concurrency_key = any (v_taken) and q.status = 'pending' and q.blocked_by is null and not q.in_line
@@ -742,7 +743,7 @@ begin
 end
 $$;
 
--- Asked after a lock is held, so it must see what has committed since the claim began: hence volatile.
+-- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
 create or replace function job_key_is_busy_now(p_key text) returns boolean
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
@@ -753,15 +754,15 @@ end
 $$;
 
 drop function if exists job_queue_claim(text, text[], integer, double precision);
--- Takes up to p_limit claimable jobs of the given types for a worker, best first.
+-- Claims up to p_limit jobs of the given types for a worker, best first.
 --
--- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that
--- what is not due, of a type not asked for, blocked or behind a busy key costs nothing. The planner's settings
--- hold that plan whatever the statistics say.
+-- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that jobs
+-- that are not due, of other types, blocked or behind a busy key cost nothing. The planner's settings force that plan
+-- whatever the statistics say.
 --
--- In a flood, what was claimed since the last vacuum stands dead before what is next, and every claim walks past all
--- of it. Whoever claimed last may therefore say in which lanes and behind which job (p_lane_...) to go on. Only those
--- are looked at then; what has come before them meanwhile is for the next claim without.
+-- Under load, the dead index entries of jobs claimed since the last vacuum come before the next jobs, and every claim
+-- has to skip all of them. So a worker may pass the lanes and the last claimed job of each (p_lane_...). Then only jobs
+-- behind those are read; jobs that came before them meanwhile are left to the next claim without lanes.
 create or replace function job_queue_claim(
     p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision,
     p_lane_types text[] default null, p_lane_priorities integer[] default null,
@@ -852,7 +853,7 @@ begin
             locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
             lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
-        -- The rows are locked, so they are where they were found.
+        -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (v_places)
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.is_recurring,
             q.checkpoint, q.cycle, q.priority
@@ -863,7 +864,7 @@ begin
 end
 $$;
 
--- When the next job of these types may be due, past or future; null when none stands in the claim's index.
+-- The due time, past or future, of the next job of these types; null if none is in the claim's index.
 create or replace function job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
 language plpgsql stable security definer
 set search_path from current
@@ -885,8 +886,8 @@ begin
 end
 $$;
 
--- Renews the leases of all jobs a worker holds, takes their progress, and answers which are still its own and
--- which an operator asked to cancel.
+-- Renews the leases of all jobs that a worker holds, stores their progress, and returns which of them are still its own
+-- and which an operator asked to cancel.
 create or replace function job_queue_heartbeat(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
 ) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
@@ -911,7 +912,7 @@ as $$
     from held h left join renewed r on r.id = h.id and r.run_token = h.token
 $$;
 
--- Keeps a checkpoint of a running job; false when the token no longer holds it.
+-- Saves a checkpoint of a running job; false if the token no longer holds the job.
 create or replace function job_queue_checkpoint(p_id uuid, p_token bigint, p_checkpoint jsonb)
 returns boolean
 language sql volatile security definer
@@ -928,7 +929,7 @@ $$;
 -- 6. Finish
 -------------------------------------------------------------------------------------------------------
 
--- The first slot of a series after a moment: anchor + k x interval, never before the anchor.
+-- The first slot of a series after a time: anchor + k x interval, never before the anchor.
 create or replace function job_next_slot(p_anchor timestamptz, p_minutes integer, p_after timestamptz)
 returns timestamptz
 language sql immutable parallel safe
@@ -943,7 +944,7 @@ returns double precision
 language sql volatile parallel safe
 return least(p_cap, p_base * power(2::double precision, least(greatest(p_attempt, 1) - 1, 60))) * (0.5 + random() / 2);
 
--- A delay that a handler asked for: none that is negative, and a year at most.
+-- The delay that a handler asked for, limited to 0 to 1 year.
 create or replace function job_delay(p_seconds double precision) returns interval
 language sql immutable parallel safe
 return make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0), 31536000));
@@ -955,8 +956,8 @@ return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
     regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
     '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
 
--- Who goes next in a line: the best of those that are due, else the one due first. One probe of the index for each
--- priority in the line, however long it is.
+-- The next job in a line: the best of those that are due, else the one due first. One index probe for each priority in
+-- the line, however long it is.
 create or replace function job_queue_first_in_line(
     p_key text, p_at timestamptz, out id uuid, out run_at timestamptz
 )
@@ -982,8 +983,8 @@ begin
 end
 $$;
 
--- Lets the one who goes next stand in the claim's index, of each key of which no job runs or is first already. Rows
--- that somebody else holds are passed over; the reaper comes by again.
+-- Puts the next job of each line into the claim's index, unless a job of the key runs or is already there. Locked rows
+-- are skipped; the reaper tries again.
 create or replace function job_queue_advance_lines(p_keys text[]) returns void
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -1011,10 +1012,9 @@ begin
 end
 $$;
 
--- Jobs that waited for others: released where those succeeded, cancelled (and their own waiters with them)
--- where those can no longer succeed. Returns the keys whose lines the caller has to advance: keys are locked
--- after all rows, so that no two transactions wait for each other. Rows that somebody else holds are passed over
--- for the same reason; the reaper comes by again.
+-- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
+-- succeed. Returns the keys whose lines the caller has to advance: keys are locked after all rows, so that no two
+-- transactions wait for each other. Locked rows are skipped for the same reason; the reaper tries again.
 create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
 returns text[]
 language plpgsql volatile
@@ -1027,7 +1027,7 @@ declare
     v_hopeless uuid[] := p_hopeless;
     v_keys text[];
 begin
-    -- An equality would let the planner take another index than the one that begins with blocked_by.
+    -- With an equality the planner might use another index than the one that begins with blocked_by.
     with released as (
         update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
             in_line = concurrency_key is not null
@@ -1042,7 +1042,7 @@ begin
         with ended as (
             update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
                 version = version + 1, last_outcome = 'cancelled',
-                last_error = format('Cancelled because job %s, which it waited for, %s.', blocked_by, p_reason)
+                last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
             where id = any (array(
                 select w.id from unnest(v_hopeless) as b (id) cross join lateral (
                     select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
@@ -1056,7 +1056,7 @@ end
 $$;
 
 drop function if exists job_queue_count_finished(text, bigint, bigint, bigint);
--- Adds to what a worker has finished in this minute; partial and continued runs are among those that succeeded.
+-- Adds to a worker's counts of this minute; partial and continued runs are also counted as succeeded.
 create or replace function job_queue_count_finished(
     p_worker text, p_succeeded bigint, p_partial bigint, p_continued bigint, p_troubled bigint, p_failed bigint
 ) returns void
@@ -1087,10 +1087,10 @@ begin
 end
 $$;
 
--- Carries out the table of outcomes for runs whose token still holds: appends each to the history and moves
--- its job on. `p_details` holds, per run and where present: output, checkpoint, delay, retry_after, retry_base,
--- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are those of runs that the
--- caller has finished by itself: all lines are advanced together, because their locks have an order.
+-- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
+-- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are the keys of runs that the
+-- caller has already finished: all lines are advanced together, because their locks have an order.
 create or replace function job_queue_settle(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
@@ -1107,7 +1107,7 @@ declare
     v_keys text[];
 begin
     with report as (
-        -- A run that stands twice in a batch is one run.
+        -- A run that is twice in a batch counts once.
         select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
     ), held as (
@@ -1173,7 +1173,7 @@ begin
             case
                 when m.move = 'cancel' and m.outcome <> 'lost' then format(
                     'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
-                    case m.outcome when 'cancelled' then 'stopped' when 'released' then 'been handed back'
+                    case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
                         when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
                         else m.outcome end)
                 else m.details ->> 'error'
@@ -1213,7 +1213,7 @@ begin
         output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
         last_error = case
             when m.move in ('success', 'continue') then null
-            when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed and gave no reason.')
+            when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed without a reason.')
             else q.last_error
         end,
         last_outcome = m.recorded,
@@ -1236,7 +1236,7 @@ begin
     v_keys := v_keys || p_keys || job_queue_release_waiting(
         array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
-        where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed for good');
+        where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed permanently');
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
         'was cancelled');
     perform job_queue_advance_lines(v_keys);
@@ -1252,9 +1252,9 @@ begin
 end
 $$;
 
--- Finishes a batch of runs for a worker. Answers for each, save for one-time jobs that succeeded as reported and
--- so left the queue: of those nothing is said. Applied once however often it is sent: a token that no longer holds
--- is answered with what its run was recorded as, and recorded as `abandoned` where the reaper had given it up.
+-- Finishes a batch of runs for a worker. Returns one row per run, except for one-time jobs that succeeded and left the
+-- queue. A report that is sent again is not applied again: for a token that no longer holds its job, the recorded
+-- outcome is returned, and the run is recorded as `abandoned` if the reaper had recorded it as lost.
 create or replace function job_queue_finish(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
@@ -1272,7 +1272,7 @@ declare
     v_keys text[];
     v_settled record;
 begin
-    -- By far most runs are one-time jobs that succeeded: one statement for all of them.
+    -- Most runs are one-time jobs that succeeded: one statement for all of them.
     with gone as (
         delete from job_queue q
         using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
@@ -1329,7 +1329,7 @@ begin
         perform job_queue_advance_lines(v_keys);
     end if;
     if v_removed is not null then
-        -- Last, because all of a worker's connections wait for each other at this row.
+        -- Last, because all connections of a worker wait for each other at this row.
         perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
     end if;
     if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
@@ -1339,8 +1339,8 @@ begin
 end
 $$;
 
--- The answer for runs whose token holds nothing any more: what each was recorded as. Where that is `lost`, the
--- worker has come back late, which is put on record once; its result is dropped.
+-- The recorded outcomes of runs whose token no longer holds a job. If that is `lost`, the worker reports late: that is
+-- recorded once, and its result is discarded.
 create or replace function job_queue_note_late(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_started timestamptz[], p_finished timestamptz[],
     p_details jsonb[]
@@ -1358,7 +1358,7 @@ as $$
             finished_at, outcome, error_kind, error, log)
         select r.token, true, r.id, r.task_type, r.payload, r.attempt, p_worker, r.due_at, r.started_at,
             r.finished_at, 'abandoned', 'lease_lost',
-            'The worker came back after its lease had ended; what it had done for the queue was dropped.',
+            'The worker reported after its lease had expired; its result was discarded.',
             r.details ->> 'log'
         from report r where r.outcome = 'lost'
         on conflict (run_token, late) do nothing
@@ -1372,7 +1372,7 @@ $$;
 -- 7. Reaper
 -------------------------------------------------------------------------------------------------------
 
--- Ends runs whose lease has provably expired; all locks are held while their tokens are checked again.
+-- Ends runs whose lease has expired; all locks are held while their tokens are checked again.
 create or replace function job_queue_take_back(
     p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
 ) returns setof uuid
@@ -1388,7 +1388,7 @@ as $$
             array_agg(coalesce(e.started_at, clock_timestamp())) as started,
             array_agg(clock_timestamp()) as finished,
             array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
-                'Worker %s stopped renewing its lease; it crashed, was cut off or was stopped.', e.locked_by))
+                'Worker %s stopped renewing its lease; it crashed, lost its connection or was stopped.', e.locked_by))
                 || p_details) as details
         from expired e
     )
@@ -1398,13 +1398,14 @@ as $$
     where t.ids is not null
 $$;
 
--- Ends what waits past its end: a series as succeeded, unless its last cycle failed; a one-time job as cancelled.
+-- Ends jobs that wait past their expiry: a series as succeeded, or failed if its last cycle failed; a one-time job as
+-- cancelled.
 create or replace function job_queue_end_expired(p_limit integer) returns bigint
 language plpgsql volatile
 set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
 as $$
 declare
-    -- Read once: the clock itself, being volatile, would be no condition of an index.
+    -- Read once, because an index cannot be used for a condition with the volatile clock.
     v_now timestamptz := clock_timestamp();
     v_ended uuid[];
     v_keys text[];
@@ -1417,7 +1418,7 @@ begin
         update job_queue q set
             status = case when not q.is_recurring then 'cancelled' when q.consecutive_failures > 0 then 'failed'
                 else 'succeeded' end,
-            last_error = case when not q.is_recurring then 'Its time ran out before a worker could run it.'
+            last_error = case when not q.is_recurring then 'The job expired before a worker could run it.'
                 else q.last_error end,
             completed_at = v_now, updated_at = v_now, version = q.version + 1
         from expired e where q.id = e.id
@@ -1430,14 +1431,14 @@ begin
     v_keys := v_keys || job_queue_release_waiting(array(select q.id from job_queue q where q.id = any (v_ended)
         and q.status = 'succeeded'), '{}', '');
     perform job_queue_release_waiting('{}', array(select q.id from job_queue q where q.id = any (v_ended)
-        and q.status <> 'succeeded'), 'ran out of time');
+        and q.status <> 'succeeded'), 'expired');
     perform job_queue_advance_lines(v_keys);
     return cardinality(v_ended);
 end
 $$;
 
--- What two transactions that could not see each other may leave behind: a line of which nobody is first, a job
--- that waits for one that is gone.
+-- Repairs what two concurrent transactions may leave behind: a line without a first job, or a job that waits for a
+-- blocker that no longer exists.
 create or replace function job_queue_mend() returns void
 language plpgsql volatile
 set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
@@ -1487,14 +1488,14 @@ begin
 end
 $$;
 
--- A bulk action is kept for 30 days from its choice, a choice that came to nothing for an hour.
+-- A bulk action is kept for 30 days from its choice, a choice without an action for an hour.
 create or replace function job_bulk_is_old(p_bulk job_bulk, p_now timestamptz) returns boolean
 language sql immutable
 return (p_bulk).chosen_at < p_now - case (p_bulk).state when 'chosen' then interval '1 hour' else interval '30 days' end
     and (p_bulk).state <> 'running';
 
--- Takes old evidence away, in batches and once a minute for all workers, but at the next pass already while there is
--- more: runs after 30 days, worker runs after 14, trash after 7, audit after 365, bulk actions after 30.
+-- Deletes old rows in batches, once a minute for all workers, or at the next pass while more are left: runs after 30
+-- days, worker runs after 14, trash after 7, audit after 365, bulk actions after 30.
 create or replace function job_queue_prune() returns bigint
 language plpgsql volatile
 set search_path from current set jit = off
@@ -1544,7 +1545,7 @@ begin
 end
 $$;
 
--- One pass of the reaper, safe from every worker at once. Runs before a claim can need what it mends.
+-- One pass of the reaper; all workers may call it at the same time.
 create or replace function job_queue_reap(
     p_worker text, p_retry_base double precision, p_retry_cap double precision,
     out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
@@ -1595,7 +1596,7 @@ create or replace function job_actor(p_actor text) returns text
 language sql stable
 return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
 
--- What the audit keeps of a job. The payload only where it was changed: it may name people.
+-- The facts of a job for the audit. The payload only if it was changed, because it may name people.
 create or replace function job_audit_facts(p_job job_queue) returns jsonb
 language sql immutable
 return jsonb_build_object('task_type', (p_job).task_type, 'status', (p_job).status, 'run_at', (p_job).run_at,
@@ -1611,7 +1612,7 @@ as $$
     values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
 $$;
 
--- Puts on record that somebody looked at a job's personal data unmasked.
+-- Records in the audit that a user viewed a job's personal data unmasked.
 create or replace function job_queue_reveal(p_id uuid, p_actor text) returns void
 language sql volatile security definer
 set search_path from current
@@ -1619,15 +1620,15 @@ as $$
     select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
 $$;
 
--- Why an action may not be done to a job in its state; null when it may.
+-- The reason why a job's status does not allow an action; null if it is allowed.
 create or replace function job_action_refusal(p_action text, p_status text, p_cancelling boolean)
 returns text
 language sql immutable
 return case
     when p_action = 'retry' and p_status = 'running' then 'It is running. Cancel it first, or wait until it ends.'
-    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'It has been asked to cancel already.'
+    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'It has already been asked to cancel.'
     when p_action = 'cancel' and p_status = 'succeeded' then 'It has succeeded; there is nothing to cancel.'
-    when p_action = 'cancel' and p_status = 'cancelled' then 'It is cancelled already.'
+    when p_action = 'cancel' and p_status = 'cancelled' then 'It is already cancelled.'
     when p_action = 'delete' and p_status = 'running' then 'It is running. Cancel it first, then delete it.'
     when p_action = 'edit' and p_status = 'running' then 'It is running. Cancel it first, then edit it.'
     when p_action = 'edit' and p_status = 'succeeded' then 'It has succeeded. Enqueue a new job instead.'
@@ -1635,7 +1636,7 @@ end;
 
 drop function if exists job_queue_holder(job_queue);
 
--- Makes a job pending and due now, for retry: attempts start again unless it was waiting already.
+-- Makes a job pending and due now, for a retry: attempts start from 0, unless the job was already pending.
 create or replace function job_queue_make_due(p_job job_queue) returns job_queue
 language plpgsql volatile
 set search_path from current
@@ -1649,7 +1650,7 @@ begin
         version = q.version + 1,
         attempts = case when q.status = 'pending' then q.attempts else 0 end,
         anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
-        -- A job whose time has run out, and which a person wants run all the same, is given no new end.
+        -- An expired job that an operator retries loses its expiry.
         expires_at = case when q.expires_at > v_now then q.expires_at end,
         blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
             else job_queue_live_blocker(q.blocked_by) end,
@@ -1700,8 +1701,8 @@ begin
 end
 $$;
 
--- Enqueues a copy of a success that has left the queue, with what its history does not keep, and puts it on record.
--- Null where there is no such success. The payload is that of the run where none is given.
+-- Enqueues a copy of a job that succeeded and left the queue, with values that the history does not store, and records
+-- it in the audit. Null if there is no such job. Without a payload, the copy has that of the run.
 create or replace function job_queue_copy(
     p_job_id uuid, p_payload jsonb, p_max_attempts integer, p_priority integer, p_concurrency_key text, p_actor text,
     p_reason text
@@ -1726,8 +1727,8 @@ end
 $$;
 
 drop function if exists job_queue_run_again(uuid, text, boolean);
--- A success that has left the queue is run again as a new job with the same type and payload. Says what came of it;
--- null where there is no such success.
+-- Enqueues a job that succeeded and left the queue again, with the same type and payload. Returns a message; null if
+-- there is no such job.
 create or replace function job_queue_run_again(p_job_id uuid, p_actor text, p_reason text, p_dry_run boolean)
 returns text
 language plpgsql volatile
@@ -1735,16 +1736,16 @@ set search_path from current
 as $$
 begin
     if p_dry_run then
-        return (select 'It succeeded and left the queue; a copy of it would be enqueued.'
+        return (select 'It succeeded and left the queue; a copy would be enqueued.'
             where exists (select from job_runs r where r.job_id = p_job_id and r.removed));
     end if;
-    return 'It succeeded and left the queue; enqueued a copy of it as '
+    return 'It succeeded and left the queue; enqueued a copy as '
         || job_queue_copy(p_job_id, null, 5, 0, null, p_actor, p_reason) || '.';
 end
 $$;
 
--- Retries, cancels or deletes jobs, each by itself and in the order of their ids: an answer per id. p_versions
--- runs in step with p_ids; a null in it means that the operator did not look first.
+-- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
+-- one element per id; null matches any version.
 create or replace function job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
@@ -1785,17 +1786,17 @@ begin
             return query select v_asked.id, false, case
                 when exists (select from job_trash t where t.job_id = v_asked.id)
                     then 'It has been deleted. Restore it first.'
-                else 'There is no such job in the queue any more.' end, null::text, null::bigint;
+                else 'This job is no longer in the queue.' end, null::text, null::bigint;
             continue;
         end if;
         v_refusal := job_action_refusal(p_action, v_job.status, v_job.cancel_requested_at is not null);
         if v_asked.version is not null and v_asked.version <> v_job.version then
-            v_refusal := format('It has changed meanwhile and is now %s. Look again, then decide.', v_job.status);
+            v_refusal := format('It has changed and is now %s. Refresh, then decide.', v_job.status);
         elsif v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.dedupe_key is not null
         then
             v_holder := job_queue_holder(v_job.dedupe_key);
             v_refusal := case when v_holder is not null
-                then format('Job %s with the same dedupe key is waiting or running already.', v_holder) end;
+                then format('Job %s with the same dedupe key is already pending or running.', v_holder) end;
         end if;
         if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.blocked_by is not null then
             v_refusal := (job_queue_judge_blocker(v_job.blocked_by)).refusal;
@@ -1803,7 +1804,7 @@ begin
         if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.is_recurring
             and coalesce(v_job.recurrence_interval_minutes, 0) <= 0
         then
-            v_refusal := 'It is recurring and has no interval. Edit it to give it one, then retry it.';
+            v_refusal := 'It is recurring but has no interval. Edit it to set one, then retry it.';
         end if;
         if v_refusal is not null then
             return query select v_job.id, false, v_refusal, v_job.status, v_job.version;
@@ -1820,11 +1821,11 @@ begin
         if p_action = 'retry' and v_job.dedupe_key is null then
             v_after := job_queue_make_due(v_job);
         elsif p_action = 'retry' then
-            -- Its key may have been taken since it was looked for.
+            -- Another job may have taken the key since the check.
             begin
                 v_after := job_queue_make_due(v_job);
             exception when unique_violation then
-                return query select v_job.id, false, 'A job with the same dedupe key came first.', v_job.status,
+                return query select v_job.id, false, 'Another job with the same dedupe key was faster.', v_job.status,
                     v_job.version;
                 continue;
             end;
@@ -1842,10 +1843,10 @@ begin
         return query select v_job.id, true, case
             when p_action = 'retry' and v_after.in_line then 'Due now, behind another job with its concurrency key.'
             when p_action = 'retry' and v_after.blocked_by is not null
-                then format('Due now, and waits for job %s.', v_after.blocked_by)
+                then format('Due now, but waits for job %s.', v_after.blocked_by)
             when p_action = 'retry' then 'Due now.'
             when p_action = 'delete' then 'Deleted; it can be restored for 7 days.'
-            when v_after.status = 'running' then 'Asked to cancel; it ends when its handler stops.'
+            when v_after.status = 'running' then 'Asked to cancel; the job ends when its handler stops.'
             else 'Cancelled.' end, v_after.status, v_after.version;
     end loop;
     perform job_queue_advance_lines(v_keys);
@@ -1855,7 +1856,7 @@ begin
 end
 $$;
 
--- Takes jobs back out of the trash as they were. One that was running cannot have been deleted.
+-- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
 create or replace function job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
@@ -1873,18 +1874,19 @@ begin
         select (jsonb_populate_record(null::job_queue, t.job)).* into v_job from job_trash t
         where t.job_id = v_id for update;
         if not found then
-            return query select v_id, false, 'It is not in the trash: never deleted, restored already or older than 7 days.',
+            return query select v_id, false, 'It is not in the trash: not deleted, restored, or older than 7 days.',
                 null::text, null::bigint;
             continue;
         end if;
         v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job.dedupe_key) end;
         if v_holder is not null then
-            return query select v_id, false, format('Job %s with the same dedupe key is waiting or running already.',
+            return query select v_id, false, format('Job %s with the same dedupe key is already pending or running.',
                 v_holder), null::text, null::bigint;
             continue;
         end if;
         if p_dry_run then
-            return query select v_id, true, format('It would come back as %s.', v_job.status), v_job.status, v_job.version;
+            return query select v_id, true, format('It would be restored as %s.', v_job.status), v_job.status,
+                v_job.version;
             continue;
         end if;
         v_job.version := v_job.version + 1;
@@ -1893,7 +1895,8 @@ begin
         begin
             insert into job_queue select (v_job).*;
         exception when unique_violation then
-            return query select v_id, false, 'A job with the same dedupe key came first.', null::text, null::bigint;
+            return query select v_id, false, 'Another job with the same dedupe key was faster.', null::text,
+                null::bigint;
             continue;
         end;
         delete from job_trash where job_id = v_id;
@@ -1906,8 +1909,8 @@ end
 $$;
 
 -- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
--- recurrence_interval_minutes, expires_at, priority, max_attempts, and with a payload its concurrency_key; the
--- caller has validated the payload.
+-- recurrence_interval_minutes, expires_at, priority, max_attempts, and with a payload its concurrency_key. The caller
+-- has validated the payload.
 create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
@@ -1923,23 +1926,24 @@ declare
 begin
     select * into v_job from job_queue q where q.id = p_id for update;
     if not found then
-        return query select p_id, false, 'There is no such job in the queue any more.', null::text, null::bigint;
+        return query select p_id, false, 'This job is no longer in the queue.', null::text, null::bigint;
         return;
     end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
     where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts',
         'concurrency_key');
-    -- A field that is given replaces the old one, null included; one that is not keeps it.
+    -- A given key replaces the old value, also with null; all others keep it.
     v_new := jsonb_populate_record(v_job, p_changes);
     v_refusal := case
         when p_version is not null and p_version <> v_job.version
-            then format('It has changed meanwhile and is now %s. Look again, then decide.', v_job.status)
-        when v_unknown is not null then format('There is nothing to edit by the name of %s.', v_unknown)
-        when p_changes = '{}' then 'Nothing was given to change.'
+            then format('It has changed and is now %s. Refresh, then decide.', v_job.status)
+        when v_unknown is not null then format('%s cannot be edited.', v_unknown)
+        when p_changes = '{}' then 'No changes were given.'
         when v_new.recurrence_interval_minutes <= 0 then 'The interval of a recurring job must be 1 minute or more.'
-        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'A payload is a JSON object.'
-        when v_new.run_at is null then 'A job needs a time to run at.'
-        when v_new.priority is null or v_new.priority not between -100 and 100 then 'A priority lies between -100 and 100.'
+        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'A payload must be a JSON object.'
+        when v_new.run_at is null then 'A job needs a due time.'
+        when v_new.priority is null or v_new.priority not between -100 and 100
+            then 'A priority must be between -100 and 100.'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'A job needs at least one attempt.'
         else job_action_refusal('edit', v_job.status, false)
     end;
@@ -1969,7 +1973,7 @@ end
 $$;
 
 drop function if exists job_bulk_choose(text, text, text, text, text, text, integer, interval, text, text);
--- Chooses all jobs in the queue that match, for an action on exactly these; null where none does.
+-- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
 create or replace function job_bulk_choose(
     p_words text, p_status text, p_type text, p_text text, p_error text, p_key text, p_value text,
     p_attempts integer, p_age interval, p_outcome text, p_actor text
@@ -1997,7 +2001,7 @@ begin
 end
 $$;
 
--- Chooses these jobs. p_versions runs in step with p_ids; a null in it means that the operator did not look first.
+-- Chooses these jobs. p_versions has one element per id; null matches any version.
 create or replace function job_bulk_choose_ids(
     p_ids uuid[], p_versions bigint[], p_words text, p_actor text
 ) returns uuid
@@ -2018,7 +2022,7 @@ begin
 end
 $$;
 
--- Chooses jobs of an earlier bulk action once more: all of them, those it was done to, or those that were refused.
+-- Chooses jobs of an earlier bulk action again: all, those that it changed, or those that were refused.
 create or replace function job_bulk_choose_again(p_bulk uuid, p_which text, p_actor text) returns uuid
 language plpgsql volatile security definer
 set search_path from current set jit = off
@@ -2030,7 +2034,7 @@ begin
     insert into job_bulk (words, actor)
     select b.words, p_actor from job_bulk b where b.id = p_bulk returning id into v_bulk;
     if v_bulk is null then
-        perform job_queue_refuse('There is no such bulk action. They are kept for 30 days.');
+        perform job_queue_refuse('There is no such bulk action. Bulk actions are kept for 30 days.');
     end if;
     insert into job_bulk_items (bulk_id, job_id, task_type)
     select v_bulk, i.job_id, i.task_type from job_bulk_items i
@@ -2045,7 +2049,7 @@ begin
 end
 $$;
 
--- Has an action begin on what was chosen; job_bulk_step carries it out.
+-- Starts an action on a choice; job_bulk_step carries it out.
 create or replace function job_bulk_start(p_bulk uuid, p_action text, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
 set search_path from current
@@ -2060,15 +2064,16 @@ begin
         driver = p_actor, started_at = clock_timestamp(), stepped_at = clock_timestamp()
     where id = p_bulk and state = 'chosen' returning * into v_bulk;
     if not found then
-        perform job_queue_refuse('This choice of jobs was used already, or is too old. Choose them again.');
+        perform job_queue_refuse('This choice of jobs was already used, or is too old. Choose the jobs again.');
     end if;
     perform job_queue_write_audit(p_actor, 'bulk ' || p_action, null, null,
         jsonb_build_object('bulk', p_bulk, 'jobs', v_bulk.total, 'filter', v_bulk.words), p_reason);
 end
 $$;
 
--- Acts on the next jobs of a bulk action and keeps their answers, in one transaction, so that however often it is
--- called and by however many, each job is acted on once. Whoever carries it out, it is the deed of who began it.
+-- Acts on the next jobs of a bulk action and stores their answers in one transaction, so that each job is changed once,
+-- however often and by however many processes this is called. The audit row names the user who started the bulk
+-- action, whichever process runs this step.
 create or replace function job_bulk_step(p_bulk uuid, p_limit integer, p_driver text) returns setof job_bulk
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off
@@ -2111,8 +2116,8 @@ begin
 end
 $$;
 
--- For workers: goes on with a bulk action that nobody has carried further for 10 seconds, and stays with it. Answers
--- whether there is more to do at once. What goes wrong with one is kept with it, and keeps the worker from nothing.
+-- For workers: resumes a bulk action without a batch in the last 10 seconds, or one that the same worker has resumed.
+-- Returns whether more work is waiting. An error is stored with the action and does not affect the worker.
 create or replace function job_bulk_continue(p_worker text, p_limit integer) returns boolean
 language plpgsql volatile security definer
 set search_path from current set jit = off
@@ -2137,7 +2142,7 @@ begin
 end
 $$;
 
--- Ends a bulk action with what has been done so far; false where it had ended already.
+-- Stops a bulk action after its last complete batch; false if it had already ended.
 create or replace function job_bulk_stop(p_bulk uuid, p_actor text) returns boolean
 language plpgsql volatile security definer
 set search_path from current
@@ -2152,7 +2157,7 @@ begin
 end
 $$;
 
--- Forgets a choice that no action was begun on.
+-- Deletes a choice on which no action was started.
 create or replace function job_bulk_drop(p_bulk uuid) returns void
 language sql volatile security definer
 set search_path from current
@@ -2160,7 +2165,7 @@ as $$
     delete from job_bulk where id = p_bulk and state = 'chosen'
 $$;
 
--- The answers of a bulk action in the order of the ids; `ok` is null for a job whose turn has not come.
+-- The answers of a bulk action in the order of the ids; `ok` is null for jobs that no batch has reached.
 create or replace function job_bulk_result(p_bulk uuid, p_refused boolean, p_after uuid, p_limit integer)
 returns table (job_id uuid, task_type text, ok boolean, message text, status text, version bigint)
 language sql stable security definer
@@ -2171,9 +2176,8 @@ as $$
     order by i.job_id limit p_limit
 $$;
 
--- The playbook's jobs:cleanup: running jobs that started longer ago than p_older_than and whose lease has
--- provably expired. They are listed, and unless p_dry_run end as failed (a series goes on at its next slot).
--- Marks stuck jobs failed: all of them, or those of p_ids.
+-- The playbook's jobs:cleanup: lists running jobs that started longer ago than p_older_than and whose lease has
+-- expired, all or those of p_ids, and marks them failed unless p_dry_run (a series continues at its next slot).
 drop function if exists job_queue_clean_stuck(interval, text, boolean);
 create or replace function job_queue_clean_stuck(
     p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
@@ -2200,10 +2204,10 @@ begin
         end if;
         if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
             'permanent', true, 'error_kind', 'stuck', 'error', format(
-                'Stuck in running state: worker %s stopped renewing its lease, and the job was marked failed by hand.',
+                'Stuck in running state: worker %s stopped renewing its lease, and an operator marked the job failed.',
                 v_stuck.locked_by)), 0, 0))
         then
-            return query select v_stuck.id, false, 'Its worker or the reaper was quicker; nothing was changed.',
+            return query select v_stuck.id, false, 'Its worker or the reaper was faster; nothing was changed.',
                 null::text, null::bigint;
             continue;
         end if;
@@ -2211,8 +2215,8 @@ begin
         perform job_queue_write_audit(p_actor, 'cleanup', v_stuck.id, job_audit_facts(v_stuck),
             job_audit_facts(v_after), null);
         return query select v_stuck.id, true, case when v_after.status = 'pending'
-            then 'The cycle was marked failed; the series goes on at its next slot.'
-            when v_after.status = 'cancelled' then 'Cancelled, as it had been asked to be.' else 'Marked failed.' end,
+            then 'The cycle was marked failed; the series continues at its next slot.'
+            when v_after.status = 'cancelled' then 'Cancelled, as requested before.' else 'Marked failed.' end,
             v_after.status, v_after.version;
     end loop;
 end
@@ -2222,7 +2226,7 @@ $$;
 -- 9. The processing switch, workers and their runs
 -------------------------------------------------------------------------------------------------------
 
--- Stops all claims, or those of one task type, at the next claim everywhere.
+-- Pauses all task types or one, from the next claim of each worker on.
 create or replace function job_queue_pause(
     p_task_type text, p_reason text, p_resume_at timestamptz, p_actor text
 ) returns void
@@ -2231,7 +2235,7 @@ set search_path from current
 as $$
 begin
     if p_resume_at <= clock_timestamp() then
-        perform job_queue_refuse('The time to resume at has passed already. Give one that is still to come.');
+        perform job_queue_refuse('The time to resume is in the past. Choose a later one.');
     end if;
     if p_task_type is null then
         update job_queue_settings set processing_enabled = false, paused_reason = p_reason, updated_at = now(),
@@ -2272,7 +2276,7 @@ begin
 end
 $$;
 
--- Takes away pauses whose time is up. Claims did not wait for this; it brings the switch and the audit up to date.
+-- Ends pauses whose time is up. Claims do not wait for this; it updates the switch and the audit.
 create or replace function job_queue_resume_due() returns bigint
 language plpgsql volatile
 set search_path from current
@@ -2315,7 +2319,7 @@ language sql volatile security definer
 set search_path from current
 as $$ delete from job_workers where id = p_id $$;
 
--- The task types of which any job stands in the claim's index, whoever handles them.
+-- The task types with a job in the claim's index.
 create or replace function job_queue_waiting_types() returns text[]
 language sql stable
 set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
@@ -2358,7 +2362,7 @@ as $$
     values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
 $$;
 
--- The figures of a window that is still open.
+-- Updates the counts of an open window.
 create or replace function job_worker_run_note(
     p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer
 ) returns void
@@ -2384,18 +2388,18 @@ as $$
     where id = p_id
 $$;
 
--- Whether a cycle was begun by a scheduler.
+-- Whether a scheduler started a cycle.
 create or replace function job_is_scheduled(p_source text) returns boolean
 language sql immutable parallel safe
 return p_source = 'timer' or p_source like '%cron%';
 
--- Every how many minutes a scheduler is to call; health counts in this.
+-- Sets the interval in minutes at which a scheduler should call; the health verdict uses it.
 create or replace function job_queue_expect_trigger(p_minutes integer) returns void
 language sql volatile security definer
 set search_path from current
 as $$ update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes $$;
 
--- Whether this alarm is news: false while an earlier one of that name stands.
+-- Raises an alarm; false if one of this name is already raised.
 create or replace function job_alarm_raise(p_name text) returns boolean
 language plpgsql volatile security definer
 set search_path from current
@@ -2406,7 +2410,7 @@ begin
 end
 $$;
 
--- Takes an alarm away; since when it had stood, for whoever did so, and null where none stood.
+-- Clears an alarm and returns when it was raised; null if there was none.
 create or replace function job_alarm_clear(p_name text) returns timestamptz
 language sql volatile security definer
 set search_path from current
@@ -2416,7 +2420,7 @@ as $$ delete from job_alarms where name = p_name returning since $$;
 -- 10. Reading
 -------------------------------------------------------------------------------------------------------
 
--- A payload as one sees it who may look but not operate: keys and plain values, no text that may name a person.
+-- A payload as a viewer sees it: keys and plain values, no text that may name a person.
 create or replace function job_redact_payload(p_payload jsonb) returns jsonb
 language sql immutable parallel safe
 set search_path from current
@@ -2429,7 +2433,7 @@ as $$
     from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
 $$;
 
--- Whether the one who asks may see payloads whole: whoever may read the table itself.
+-- Whether the current role sees whole payloads, which it does if it may read the table itself.
 create or replace function job_sees_payloads() returns boolean
 language sql stable parallel safe
 return has_table_privilege('job_queue'::regclass, 'select');
@@ -2452,8 +2456,8 @@ select q.id, q.task_type,
     q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed
 from job_queue q;
 
--- One-time jobs that succeeded and so left the queue, as the jobs they were. What the history does not keep is null;
--- when a job was created its id tells, where that was made with its time in it.
+-- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
+-- are null; created_at comes from the id, if the id contains its time.
 create view job_removed_list as
 select r.job_id as id, r.task_type,
     case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
@@ -2470,7 +2474,7 @@ cross join lateral (
 ) made
 where r.removed;
 
--- Deleted jobs as they were, for as long as they can be restored.
+-- Deleted jobs with the columns of jobs, as long as they can be restored.
 drop view if exists job_trash_list;
 create view job_trash_list as
 select q.id, q.task_type,
@@ -2484,9 +2488,9 @@ from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job
 
 drop function if exists job_matches(
     uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
--- Whether a job is among those a list was asked for; a filter that is null lets everything pass. One expression,
--- so that the planner puts it in place and drops what is not asked for. Text is looked for as it stands, and a value
--- of the payload, which p_want_key names, by its beginning: lists show the beginning of an id.
+-- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
+-- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
+-- lists show the beginning of an id.
 create or replace function job_matches(
     p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
     p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
@@ -2503,21 +2507,21 @@ return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)
     and (p_want_outcome is null or p_outcome = p_want_outcome);
 
 drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
--- What an order by the name of p_sort compares; null for the natural order.
+-- The value that the order p_sort compares; null for the natural order.
 create or replace function job_order_key(
     p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
     p_run_at timestamptz, p_updated_at timestamptz, p_last_run_at timestamptz, p_error text
 ) returns text
 language sql stable parallel safe
 return case p_sort
-    -- Jobs enqueued together were created at one moment, in the order of their ids.
+    -- Jobs enqueued together have the same time, and the order of their ids.
     when 'created' then coalesce(to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), repeat('0', 20)) || p_id
     when 'task' then p_task_type
     when 'status' then p_status
     when 'attempts' then lpad(p_attempts::text, 10, '0')
     when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
     when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
-    -- Jobs that have not run, or that have no error, come last when the list is turned round, as what says least.
+    -- Jobs that have not run, or that have no error, come last in descending order.
     when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
     when 'error' then coalesce(left(p_error, 100), '')
 end;
@@ -2541,7 +2545,7 @@ select a.id, a.at, a.actor, a.action, a.job_id,
     a.reason
 from job_audit a;
 
--- Why a job is or is not running: every clause of the claim with its evidence, in the order of the claim.
+-- Why a job is or is not running: all clauses of the claim with evidence, in the order of the claim.
 create or replace function job_queue_why(p_id uuid)
 returns table (place integer, clause text, holds boolean, evidence text)
 language plpgsql stable security definer
@@ -2570,19 +2574,19 @@ begin
     return query values
         (1, 'status', job_clause_pending(v_job.status), format('The job is %s.', v_job.status)),
         (2, 'processing', job_clause_processing(v_now), case
-            when v_switch.id is null then 'The settings row is missing, so nothing is claimed. Run "jobdeck resume".'
+            when v_switch.id is null then 'The settings row is missing, so no job is claimed. Run "jobdeck resume".'
             when job_clause_processing(v_now) then 'Automatic processing is on.'
             else format('Automatic processing has been off since %s%s%s.',
                 to_char(v_switch.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
                 coalesce(', by ' || v_switch.paused_by, ''), coalesce(': ' || v_switch.paused_reason, '')) end),
-        (3, 'type open', job_clause_type_open(v_job.task_type, v_now), case
+        (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
             when job_clause_type_open(v_job.task_type, v_now) then format('The type %s is not paused.', v_job.task_type)
             else format('The type %s has been paused since %s%s%s.', v_job.task_type,
                 to_char(v_pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
                 coalesce(', by ' || v_pause.paused_by, ''), coalesce(': ' || v_pause.reason, '')) end),
         (4, 'worker', v_handling > 0, case
-            when v_workers = 0 then 'No worker has been heard of in the last 2 minutes. Start one: "jobdeck worker".'
-            when v_handling = 0 then format('%s workers are alive and none of them handles this type.', v_workers)
+            when v_workers = 0 then 'No worker was alive in the last 2 minutes. Start one: "jobdeck worker".'
+            when v_handling = 0 then format('%s workers are alive, but none of them handles this type.', v_workers)
             when v_workers = 1 then 'The one live worker handles this type.'
             else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
@@ -2590,26 +2594,26 @@ begin
                 then format('It has been due since %s.',
                     to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
             else format('It is due at %s.', to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
-        (6, 'unexpired', job_clause_unexpired(v_job.expires_at, v_now), case
-            when v_job.expires_at is null then 'It has no end.'
-            else format('Its time %s at %s.', case when v_job.expires_at > v_now then 'runs out' else 'ran out' end,
+        (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
+            when v_job.expires_at is null then 'Never expires.'
+            else format('It %s at %s.', case when v_job.expires_at > v_now then 'expires' else 'expired' end,
                 to_char(v_job.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
         (7, 'unblocked', job_clause_unblocked(v_job.blocked_by), case
-            when v_job.blocked_by is null then 'It waits for no other job.'
+            when v_job.blocked_by is null then 'Depends on no other job.'
             else format('It waits for job %s to succeed; that one is %s.', v_job.blocked_by,
                 coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone')) end),
         (8, 'key free', job_clause_first_in_line(v_job.in_line)
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
-            when v_job.concurrency_key is null then 'It may run beside any other job.'
+            when v_job.concurrency_key is null then 'No concurrency limit.'
             when v_holder is not null then format('Job %s with the same concurrency key is running.', v_holder)
             when v_job.in_line then 'Another job with its concurrency key goes first.'
             else 'No job with its concurrency key is running.' end);
 end
 $$;
 
--- Jobs by status, each counted up to p_most and by an index of its own; those that succeeded and left, as `removed`.
--- Of p_most jobs the sample holds m = p_most / 64, give or take. Where it holds v_proof there are more than p_most, and
--- they are not counted: by Chernoff's bound fewer would have given it so many once in e^64 times.
+-- Jobs by status, each counted up to p_most by its own index; jobs that succeeded and left the queue as `removed`. The
+-- sample has about m = p_most / 64 of p_most jobs. If it has v_proof of them, there are more than p_most jobs, and they
+-- are not counted: by Chernoff's bound, fewer jobs would give so large a sample only once in e^64 times.
 create or replace function job_queue_counts(
     p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
     out cancelled bigint, out removed bigint
@@ -2647,7 +2651,7 @@ begin
 end
 $$;
 
--- Since when the job that has been due longest waits; null when nothing is due. A paused type's jobs are not late.
+-- The due time of the job that has waited longest; null if none is due. Jobs of paused types do not count.
 create or replace function job_queue_oldest_due() returns timestamptz
 language sql stable security definer
 set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
@@ -2663,7 +2667,7 @@ as $$
     ) h
 $$;
 
--- What the one who asks may do here.
+-- The rights of the current role.
 create or replace function job_permissions(out can_view boolean, out can_operate boolean, out can_work boolean)
 language sql stable
 set search_path from current
@@ -2677,10 +2681,10 @@ $$;
 -------------------------------------------------------------------------------------------------------
 -- 11. Who may do what
 --
--- The group viewer reads views with payloads redacted; operator reads and acts; worker claims and finishes. Nobody but
--- the owner writes the queue's tables, and nothing is open to PUBLIC. Roles belong to the whole server, so their names
--- begin with a prefix of which each queue may have its own. job_make_roles makes them ("jobdeck init --roles"); rights
--- are given to those that exist. An application's own objects in this schema keep their rights: all names are listed.
+-- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
+-- owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the whole server, so their names begin
+-- with a prefix, which each queue may choose. job_make_roles creates them ("jobdeck init --roles"); rights are granted
+-- to those that exist. An application's own objects in this schema keep their rights, because all names are listed.
 -------------------------------------------------------------------------------------------------------
 
 do $$
@@ -2691,7 +2695,7 @@ begin
 end
 $$;
 
--- Keeps the prefix for later installations; null keeps the present one.
+-- Stores the prefix for later installations; null keeps the current one.
 create or replace function job_use_roles_prefix(p_prefix text) returns void
 language plpgsql
 set search_path from current
@@ -2723,8 +2727,8 @@ end
 $$;
 
 drop function if exists job_grant_roles();
--- Gives the queue's groups their rights, then has each plugin give its own: by NAME_grant_roles(), where NAME is its
--- component in jobdeck_schema.
+-- Grants the queue's groups their rights, then calls NAME_grant_roles() of each plugin, where NAME is its component in
+-- jobdeck_schema.
 create or replace function job_grant_roles(p_prefix text default null) returns void
 language plpgsql
 set search_path from current
@@ -2737,7 +2741,7 @@ declare
     v_viewer text;
     v_operator text;
     v_worker text;
-    -- Roles to which default privileges of some hosts give whatever is new.
+    -- Roles that get rights on all new objects by the default privileges of some hosts.
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_copy', 'job_queue_restore', 'job_queue_edit',
@@ -2802,7 +2806,7 @@ begin
         where c.relnamespace = v_schema and c.relkind in ('r', 'v', 'p', 'S')
             and c.relname = any (v_views || v_open_tables || v_queue_tables || v_sequences)
     loop
-        -- Where somebody guards a table by row security, grants and policies are left as they are.
+        -- If an owner has enabled row security on a table, its grants and policies are left as they are.
         if v_outsiders is not null and not v_guarded then
             execute format('revoke all on %s from %s', v_object, v_outsiders);
         end if;
@@ -2834,5 +2838,5 @@ $$;
 
 insert into jobdeck_schema (version) values (2) on conflict (component, version) do nothing;
 
--- The installer says in this setting which prefix was asked for.
+-- The installer passes the requested prefix in this setting.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

@@ -47,7 +47,7 @@ def parse_duration(text: str, *, what: str = "duration") -> timedelta:
     seconds = _seconds(text.strip().lower())
     if seconds is None:
         message = f"The {what} {_quoted(text)} is not a duration. {_DURATION_HELP}."
-        raise Unreadable(message, f"not a duration; try {_DURATION}")
+        raise Unreadable(message, f"invalid; try {_DURATION}")
     if seconds == 0:
         raise Unreadable(f"The {what} {_quoted(text)} is zero. {_DURATION_HELP}.", f"is zero; try {_DURATION}")
     if seconds > LONGEST.total_seconds():
@@ -94,7 +94,7 @@ def parse_time(text: str, now: datetime, *, what: str = "time") -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         message = f"The {what} {_quoted(text)} is not a time. {_TIME_HELP}."
-        raise Unreadable(message, "not a time; try tomorrow 9:00") from None
+        raise Unreadable(message, "invalid; try tomorrow 9:00") from None
 
 
 def parse_ahead(text: str, now: datetime, *, what: str = "time") -> timedelta | datetime:
@@ -109,7 +109,7 @@ def parse_ahead(text: str, now: datetime, *, what: str = "time") -> timedelta | 
     moment = parse_time(text, now, what=what)
     if moment <= now:
         message = f"The {what} {_quoted(text)} is in the past. Choose a later one."
-        raise Unreadable(message, "in the past; try tomorrow 9:00")
+        raise Unreadable(message, "is past; try tomorrow 9:00")
     return moment
 
 

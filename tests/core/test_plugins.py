@@ -85,7 +85,7 @@ def test_a_list_of_plugins_in_the_file_is_refused(tmp_path: Path, monkeypatch: p
     (tmp_path / "config.toml").write_text("JOBDECK_PLUGINS = [1]\n")
     monkeypatch.setenv("JOBDECK_CONFIG", str(tmp_path / "config.toml"))
 
-    assert "must be a text" in refusal()
+    assert "must be a string" in refusal()
 
 
 def test_a_plugin_is_named_by_module_and_attribute(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_plugin_without_a_version_is_refused(module: Module, monkeypatch: pyte
 def test_a_module_that_holds_no_plugin_is_refused(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBDECK_PLUGINS", f"{module('other_thing', 'mine = 1')}:mine")
 
-    assert "is no jobdeck.core.plugins.Plugin but a int" in refusal()
+    assert "is a int, not a jobdeck.core.plugins.Plugin" in refusal()
 
 
 def test_two_plugins_of_one_name_are_refused(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:

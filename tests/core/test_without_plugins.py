@@ -97,7 +97,7 @@ def test_a_wrong_setting_of_the_competition_is_not_read(monkeypatch: pytest.Monk
 
 def test_the_filter_has_no_key_of_the_competition() -> None:
     assert completions("", []) == ["type:", "status:", "error:", "age>", "attempts>=", "outcome:"]
-    with pytest.raises(UsageError, match='no key "coach"'):
+    with pytest.raises(UsageError, match='Unknown filter key "coach"'):
         parse_filter("coach:7")
 
 

@@ -89,7 +89,7 @@ async def test_without_presets_the_key_of_quick_sync_does_nothing(backend: FakeB
 async def test_without_plugins_a_filter_has_no_key_of_one(backend: FakeBackend) -> None:
     async with dashboard(backend, size=LARGE) as deck:
         await deck.press("slash", *"coach:kim", "enter")
-        assert deck.toasts[-1].startswith('The filter has no key "coach".')
+        assert deck.toasts[-1].startswith('Unknown filter key "coach".')
 
 
 def customers(_conn: Any, text: str) -> list[Found]:

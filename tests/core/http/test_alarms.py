@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobdeck.core.alerts import alarms
 from jobdeck.core.alerts.alarms import Outage, Sentinel
-from jobdeck.core.alerts.sentry import LOST_TOLD, Alerts
+from jobdeck.core.alerts.sentry import LOST_LISTED, Alerts
 from jobdeck.core.alerts.sentry_events import fingerprint
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database
@@ -186,7 +186,7 @@ class TestLostRuns:
         with Database(database_url, application_name="test") as database:
             cycle = Worker(database, Registry([]), quick_settings(sentry_dsn=sentry.dsn))
             cycle.run_cycle()
-        assert len(sentry.events) == LOST_TOLD + 1
+        assert len(sentry.events) == LOST_LISTED + 1
         assert told(sentry)[-1][1].startswith("40 more runs were lost")
 
 

@@ -85,7 +85,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
         judged, words = verdict()
         assert judged is Verdict.CRITICAL
         assert words.startswith(
-            f"The scheduler has stopped: its last good call was {3 * EVERY}m ago, and one is expected every {EVERY}m"
+            f"The scheduler has stopped: last good call {3 * EVERY}m ago, expected every {EVERY}m"
         )
         told = jobdeck("health", "--json")
         assert told.code == 4

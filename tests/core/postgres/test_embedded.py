@@ -341,7 +341,7 @@ def test_with_no_postgres_at_all_the_error_names_the_way_out(scratch: Path, monk
 def test_data_of_a_version_that_is_not_installed_is_refused_and_left_alone(state: Path) -> None:
     (state / "data" / "PG_VERSION").write_text("9\n")
     before = sorted(path.name for path in (state / "data").iterdir())
-    with pytest.raises(EmbeddedPostgresError, match="made by Postgres 9"):
+    with pytest.raises(EmbeddedPostgresError, match="created by Postgres 9"):
         EmbeddedPostgres.open(state)
     assert sorted(path.name for path in (state / "data").iterdir()) == before
 
@@ -467,7 +467,7 @@ def test_the_log_quotes_no_data(state: Path) -> None:
 def test_a_process_that_left_is_not_brought_back(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server:
         database = Database(server.url, application_name="test", revive=server.ensure_running)
-    with pytest.raises(psycopg.OperationalError, match="left by this process"), database.connection():
+    with pytest.raises(psycopg.OperationalError, match="already closed the embedded Postgres"), database.connection():
         pass
 
 

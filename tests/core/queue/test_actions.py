@@ -158,7 +158,7 @@ class TestTable:
         with changes_nothing(conn):
             result = act(conn, action, uuid.uuid4())
         assert (result.ok, result.status, result.version) == (False, None, None)
-        assert "no such job" in result.message
+        assert "no longer in the queue" in result.message
 
     def test_every_way_a_job_moves_changes_its_version(self, conn: Connection) -> None:
         job_id = add(conn).id

@@ -163,7 +163,7 @@ class TestEnds:
         assert reap(conn).expired == 1
         row = job_row(conn, job.id)
         assert row["status"] == "cancelled"
-        assert "time ran out" in row["last_error"]
+        assert "expired before" in row["last_error"]
         assert job_row(conn, waiting.id)["status"] == "cancelled"
 
     def test_an_end_that_passes_during_a_run_ends_the_series_after_it(self, conn: Connection) -> None:

@@ -539,9 +539,9 @@ class TestWhy:
     def false_clauses(conn: Connection, job_id: UUID) -> dict[str, str]:
         clauses = read_jobs.why(job_id).run(conn)
         assert [clause.name for clause in clauses] == [
-            "status", "processing", "type open", "worker", "due", "unexpired", "unblocked", "key free",
+            "status", "processing", "type not paused", "worker", "due", "expiry", "unblocked", "key free",
         ]  # fmt: skip
-        assert all(clause.evidence.endswith(".") or clause.name in {"processing", "type open"} for clause in clauses)
+        assert all(clause.evidence.endswith(".") or clause.name in {"processing", "type not paused"} for clause in clauses)
         return {clause.name: clause.evidence for clause in clauses if not clause.holds}
 
     def test_every_clause_holds_for_a_job_that_is_claimed(self, conn: Connection) -> None:
@@ -589,8 +589,8 @@ class TestWhy:
         job_id = self.claimable(conn)
         operator.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
         told = self.false_clauses(conn, job_id)
-        assert list(told) == ["type open"]
-        assert "quota" in told["type open"]
+        assert list(told) == ["type not paused"]
+        assert "quota" in told["type not paused"]
         assert claim(conn) == []
 
     def test_worker(self, conn: Connection) -> None:
@@ -615,7 +615,7 @@ class TestWhy:
     def test_unexpired(self, conn: Connection) -> None:
         job_id = self.claimable(conn, expires_at=now(conn) + timedelta(seconds=10))
         advance(conn, timedelta(seconds=11))
-        assert list(self.false_clauses(conn, job_id)) == ["unexpired"]
+        assert list(self.false_clauses(conn, job_id)) == ["expiry"]
         assert claim(conn) == []
 
     @pytest.mark.parametrize("key", [None, "k"])

@@ -187,7 +187,7 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
         await go_to(deck, "at")
         await deck.press(*"soon")
         assert "✗ wants 1 to 200" in note(deck, "batchSize")
-        assert "✗ no time; try tomorrow 9:00" in note(deck, "at")
+        assert "✗ invalid; try tomorrow 9:00" in note(deck, "at")
         await deck.press("ctrl+s")
         assert not deck.backend.calls
         assert deck.app.focused is widget(deck, "batchSize")
@@ -196,8 +196,8 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
 
 
 @pytest.mark.parametrize(("field", "typed", "words"), [
-    ("at", "tomorrow", "✗ no time; try tomorrow 9:00"), ("at", "25:00", "✗ no time; try tomorrow 9:00"),
-    ("every", "often", "✗ no length; try 30m or 7d"), ("every", "90s", "✗ whole minutes; try 30m"),
+    ("at", "tomorrow", "✗ invalid; try tomorrow 9:00"), ("at", "25:00", "✗ invalid; try tomorrow 9:00"),
+    ("every", "often", "✗ invalid; try 30m or 7d"), ("every", "90s", "✗ whole minutes; try 30m"),
     ("lasting", "0d", "✗ is zero; try 30m or 7d"), ("lasting", "99999999w", "✗ too long; try 30m or 7d"),
 ])  # fmt: skip
 async def test_beside_a_time_that_cannot_be_read_stands_one_that_can_and_is_seen_on_80_columns(

@@ -204,7 +204,7 @@ def test_each_mistake_is_known_by_its_field_and_what_no_field_is_about_by_the_js
     assert set(found) == {"batchSize", "mode", "json", AT, PRIORITY, ATTEMPTS}
     assert found["json"] == "nonsense is not a field of this task type"
     assert found[PRIORITY] == "wants -100 to 100"
-    assert found[AT] == "no time; try tomorrow 9:00"
+    assert found[AT] == "invalid; try tomorrow 9:00"
 
 
 def test_what_is_wrong_between_fields_stands_at_the_json() -> None:
