@@ -84,9 +84,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
         pass_time(conn, 3 * EVERY * MINUTE + timedelta(seconds=1))
         judged, words = verdict()
         assert judged is Verdict.CRITICAL
-        assert words.startswith(
-            f"The scheduler has stopped: last good call {3 * EVERY}m ago, expected every {EVERY}m"
-        )
+        assert words.startswith(f"The scheduler has stopped: last good call {3 * EVERY}m ago, expected every {EVERY}m")
         told = jobdeck("health", "--json")
         assert told.code == 4
         assert words in [one["evidence"] for one in json.loads(told.out)["findings"]]
