@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import ConfigurationError
@@ -41,16 +42,16 @@ def open_database(
         DatabaseUnreachable: no Postgres answers at the address.
         EmbeddedPostgresError: the embedded server does not start.
     """
+    open_at = partial(
+        Database,
+        application_name=application_name,
+        schema=settings.database_schema,
+        read_only=read_only,
+        min_size=min_size,
+        max_size=max_size,
+    )
     if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
-        with Database(
-            url,
-            application_name=application_name,
-            schema=settings.database_schema,
-            read_only=read_only,
-            min_size=min_size,
-            max_size=max_size,
-        ) as database:
+        with open_at(settings.database_url.get_secret_value()) as database:
             if connect:
                 database.probe()
             yield database
@@ -65,14 +66,5 @@ def open_database(
             use_schema(connection, settings.database_schema)
             if not is_current(connection):
                 install_schema(connection, schema=settings.database_schema, repair=True)
-        with Database(
-            server.url,
-            application_name=application_name,
-            schema=settings.database_schema,
-            read_only=read_only,
-            min_size=min_size,
-            max_size=max_size,
-            label=EMBEDDED_LABEL,
-            revive=server.ensure_running,
-        ) as database:
+        with open_at(server.url, label=EMBEDDED_LABEL, revive=server.ensure_running) as database:
             yield database

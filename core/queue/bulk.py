@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
-from jobdeck.core.read.filters import format_filter
+from jobdeck.core.read.filters import format_filter, parameters
 from jobdeck.core.read.rows import job_from
 
 if TYPE_CHECKING:
@@ -39,26 +39,13 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
 
     Jobs that have left the queue are not included.
     """
-    values = {
-        "words": format_filter(wanted),
-        "status": wanted.status.value if wanted.status else None,
-        "task_type": wanted.task_type,
-        "search": wanted.search,
-        "error": wanted.error,
-        "payload_key": wanted.payload[0] if wanted.payload else None,
-        "payload_value": wanted.payload[1] if wanted.payload else None,
-        "attempts": wanted.attempts_at_least,
-        "age": wanted.older_than,
-        "outcome": wanted.outcome.value if wanted.outcome else None,
-        "actor": actor,
-    }
     with conn.transaction():
         row = conn.execute(
             """
             SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(payload_key)s,
                 %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(actor)s)
             """,
-            values,
+            {"words": format_filter(wanted), **parameters(wanted), "actor": actor},
         ).fetchone()
         return _choice(conn, row[0]) if row and row[0] else None
 

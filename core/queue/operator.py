@@ -7,6 +7,7 @@ and nothing is changed then.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import Refused
@@ -22,53 +23,15 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, Json, NewJob, Processing
 
 
-def retry(
-    conn: Connection,
-    ids: Sequence[UUID],
-    *,
-    actor: str,
-    versions: Mapping[UUID, int] | None = None,
-    reason: str | None = None,
-    dry_run: bool = False,
-) -> list[ActionResult]:
-    """Makes jobs due now: a retry, or "run now" for a pending job. A success that left the queue is copied."""
-    return _act(conn, "retry", ids, versions, actor, reason, dry_run)
-
-
-def cancel(
-    conn: Connection,
-    ids: Sequence[UUID],
-    *,
-    actor: str,
-    versions: Mapping[UUID, int] | None = None,
-    reason: str | None = None,
-    dry_run: bool = False,
-) -> list[ActionResult]:
-    """Cancels pending jobs at once, asks running jobs to stop, dismisses failed jobs."""
-    return _act(conn, "cancel", ids, versions, actor, reason, dry_run)
-
-
-def delete(
-    conn: Connection,
-    ids: Sequence[UUID],
-    *,
-    actor: str,
-    versions: Mapping[UUID, int] | None = None,
-    reason: str | None = None,
-    dry_run: bool = False,
-) -> list[ActionResult]:
-    """Moves jobs that are not running to the trash, for 7 days."""
-    return _act(conn, "delete", ids, versions, actor, reason, dry_run)
-
-
 def _act(
-    conn: Connection,
     action: str,
+    conn: Connection,
     ids: Sequence[UUID],
-    versions: Mapping[UUID, int] | None,
+    *,
     actor: str,
-    reason: str | None,
-    dry_run: bool,
+    versions: Mapping[UUID, int] | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
 ) -> list[ActionResult]:
     seen = versions or {}
     found = rows(
@@ -78,6 +41,14 @@ def _act(
     )
     answers = {row["job_id"]: result_from(row) for row in found}
     return [answers[job_id] for job_id in dict.fromkeys(ids)]
+
+
+retry = partial(_act, "retry")
+"""Makes jobs due now: a retry, or "run now" for a pending job. A success that left the queue is copied."""
+cancel = partial(_act, "cancel")
+"""Cancels pending jobs at once, asks running jobs to stop, dismisses failed jobs."""
+delete = partial(_act, "delete")
+"""Moves jobs that are not running to the trash, for 7 days."""
 
 
 def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str | None = None) -> UUID:

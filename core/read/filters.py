@@ -79,6 +79,21 @@ def format_filter(wanted: Filter) -> str:
     return " ".join(words)
 
 
+def parameters(wanted: Filter) -> dict[str, Any]:
+    """The parameters of statements for a filter; None for a field that it does not set."""
+    return {
+        "status": wanted.status.value if wanted.status else None,
+        "task_type": wanted.task_type,
+        "search": wanted.search,
+        "error": wanted.error,
+        "payload_key": wanted.payload[0] if wanted.payload else None,
+        "payload_value": wanted.payload[1] if wanted.payload else None,
+        "attempts": wanted.attempts_at_least,
+        "age": wanted.older_than,
+        "outcome": wanted.outcome.value if wanted.outcome else None,
+    }
+
+
 def completions(text: str, task_types: Sequence[str]) -> list[str]:
     """Completions of the filter's last word, best first; each is the whole word."""
     last = text[len(text.rstrip().rpartition(" ")[0]) :].strip() if text and not text[-1].isspace() else ""

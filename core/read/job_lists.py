@@ -131,31 +131,14 @@ SELECT * FROM (
 ) AS found
 """
 
-_FAILED: Final = """
+_ENDED: Final = """
 SELECT * FROM (
     SELECT j.*, j.ended_at::text AS place_key,
         job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
             j.last_run_at, j.last_error) AS sort_key,
         row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
     FROM job_list AS j
-    WHERE j.status = 'failed'
-        AND (%(after_key)s::timestamptz IS NULL
-            OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
-        AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-            %(outcome)s)
-    ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
-) AS found
-"""
-
-_CANCELLED: Final = """
-SELECT * FROM (
-    SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
-            j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
-    FROM job_list AS j
-    WHERE j.status = 'cancelled'
+    WHERE j.status = %(status)s
         AND (%(after_key)s::timestamptz IS NULL
             OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
         AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
@@ -178,6 +161,6 @@ STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     Status.PENDING: _PENDING + _IN_ORDER,
     Status.RUNNING: _RUNNING + _IN_ORDER,
     Status.SUCCEEDED: _SUCCEEDED + _IN_ORDER,
-    Status.FAILED: _FAILED + _IN_ORDER,
-    Status.CANCELLED: _CANCELLED + _IN_ORDER,
+    Status.FAILED: _ENDED + _IN_ORDER,
+    Status.CANCELLED: _ENDED + _IN_ORDER,
 }

@@ -17,6 +17,7 @@ import psycopg
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.health import health
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
@@ -83,14 +84,7 @@ def page(
         raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
     natural = sort == "natural" and descending
     wanted = {
-        "task_type": filter.task_type,
-        "search": filter.search,
-        "error": filter.error,
-        "payload_key": filter.payload[0] if filter.payload else None,
-        "payload_value": filter.payload[1] if filter.payload else None,
-        "attempts": filter.attempts_at_least,
-        "age": filter.older_than,
-        "outcome": filter.outcome.value if filter.outcome else None,
+        **parameters(filter),
         "sort": sort,
         "descending": descending,
         "window": limit + 1 if natural else WINDOW,

@@ -15,6 +15,7 @@ from jobdeck.core.model import RunOutcome
 from jobdeck.core.postgres.reconnecting import FAILURES, LOST, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.context import run_event
 from jobdeck.core.worker.executor import NOT_STORED
 
 if TYPE_CHECKING:
@@ -186,13 +187,11 @@ class Completer:
         if run is None:
             return
         level = _LEVELS.get(answer.recorded, logging.INFO)
-        event(
+        run_event(
             log,
             level,
             f"run {answer.recorded}",
-            run=answer.run_token,
-            job=answer.job_id,
-            type=context.job.task_type,
+            context,
             attempt=context.job.attempt,
             seconds=round(context.elapsed, 3),
             error_kind=run.error_kind,

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import Cancelled, LeaseLost, TimedOut
-from jobdeck.core.logs import message_of, running, traceback_of
+from jobdeck.core.logs import event, message_of, running, traceback_of
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
@@ -168,6 +168,12 @@ class RunResources:
         if self.database is None:
             raise RuntimeError("this run was started without a database")
         return self.database.connection()
+
+
+def run_event(logger: logging.Logger, level: int, message: str, context: RunContext, **fields: Any) -> None:
+    """Logs an event about a run, with its token, job and type."""
+    job = context.job
+    event(logger, level, message, run=job.run_token, job=job.id, type=job.task_type, **fields)
 
 
 class RunContext:

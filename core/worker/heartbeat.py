@@ -11,7 +11,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.context import Stop, run_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,11 +118,5 @@ class Heartbeat:
     def _lost(self, context: RunContext) -> None:
         if context.stop is not Stop.LOST:
             context.stop = Stop.LOST
-            event(
-                log,
-                logging.WARNING,
-                "the lease of a run is lost; its handler must stop and its result will be discarded",
-                run=context.job.run_token,
-                job=context.job.id,
-                type=context.job.task_type,
-            )
+            message = "the lease of a run is lost; its handler must stop and its result will be discarded"
+            run_event(log, logging.WARNING, message, context)

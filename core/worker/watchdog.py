@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.logs import event
 from jobdeck.core.redact import safe_error
-from jobdeck.core.worker.context import Stop
+from jobdeck.core.worker.context import Stop, run_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,14 +62,8 @@ class Watchdog:
                 self._time_out(context, thread)
             elif now >= context.lease_end and context.stop is not Stop.LOST:
                 context.stop = Stop.LOST
-                event(
-                    log,
-                    logging.WARNING,
-                    "the lease of a run could not be renewed in time; its handler must stop",
-                    run=context.job.run_token,
-                    job=context.job.id,
-                    type=context.job.task_type,
-                )
+                message = "the lease of a run could not be renewed in time; its handler must stop"
+                run_event(log, logging.WARNING, message, context)
         if len(runs) >= self._state.slots.size and self._state.slots.waiting and now - newest > LONGEST_WAIT:
             self._state.slots.hand_back_waiting()
 
@@ -77,11 +71,5 @@ class Watchdog:
         context.stop = Stop.TIMED_OUT
         report = self._state.executor.timed_out(context, thread)
         if self._state.slots.write_off(context, report):
-            event(
-                log,
-                logging.WARNING,
-                "a run took too long; it is reported as failed, and its thread is abandoned",
-                run=context.job.run_token,
-                job=context.job.id,
-                type=context.job.task_type,
-            )
+            message = "a run took too long; it is reported as failed, and its thread is abandoned"
+            run_event(log, logging.WARNING, message, context)
