@@ -224,7 +224,7 @@ def test_an_unknown_type_fails_for_good_and_names_the_known_ones() -> None:
     finished = run(returning(None), claimed("misspelt"))
     assert finished.permanent
     assert finished.error_kind == "unknown_task_type"
-    assert "Known are: test" in (finished.error or "")
+    assert "Known types: test" in (finished.error or "")
 
 
 def test_an_invalid_payload_fails_for_good_without_a_run() -> None:

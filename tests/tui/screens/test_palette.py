@@ -205,7 +205,7 @@ def test_the_configuration_file_has_a_table_of_keys_beside_its_settings(
 
 def test_a_table_of_keys_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config(tmp_path, "[keys]\nquit = 3\n", monkeypatch)
-    with pytest.raises(ConfigurationError, match=r"\[keys\] in .* must be a table of texts"):
+    with pytest.raises(ConfigurationError, match=r"\[keys\] in .* must be a table of strings"):
         settings.key_bindings()
 
 
