@@ -180,7 +180,7 @@ def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: psycopg.Co
     before = everything(conn)
     ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
     assert ran.code == 1
-    assert "changed meanwhile" in ran.data["results"][0]["message"]
+    assert "has changed and is now" in ran.data["results"][0]["message"]
     assert jobdeck("edit", str(job), "--priority", "1", "--if-version", "99").code == 1
     assert everything(conn) == before
     assert jobdeck("cancel", str(job), "--if-version", "1").code == 0

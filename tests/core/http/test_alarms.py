@@ -81,7 +81,7 @@ class TestSentinel:
         assert [level for level, _ in told(sentry)] == ["error", "info"]
         (_, began), (_, ended) = told(sentry)
         assert began.startswith("The scheduler has stopped: last good call 3m ago, expected every 1m")
-        assert ended.startswith("Recovered: trigger. The scheduler calls as expected")
+        assert ended.startswith("Recovered: trigger. The scheduler calls every")
         assert "recovered 0s ago, after 13m without a call" in ended
         for event in sentry.events:
             assert event["tags"]["job_runner"] == "jobdeck"

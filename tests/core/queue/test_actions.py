@@ -135,7 +135,7 @@ class TestTable:
         with changes_nothing(conn):
             stale = act(conn, action, job_id, versions={job_id: version - 1})
         assert not stale.ok
-        assert "changed meanwhile" in stale.message
+        assert "has changed and is now" in stale.message
         assert status in stale.message
         assert (stale.status, stale.version) == (Status(status), version)
         assert act(conn, action, job_id, versions={job_id: version}).ok is (status in ALLOWED[action])
@@ -577,15 +577,15 @@ class TestEdit:
         self, conn: Connection, changes: dict[str, Any]
     ) -> None:
         job = add(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="cannot be stored"):
+        with changes_nothing(conn), pytest.raises(Refused, match="cannot store this value"):
             operator.edit(conn, job.id, changes=changes, actor=ACTOR)
 
     @pytest.mark.parametrize("payload", [{"text": "\0"}, {"n": float("inf")}, {"text": "\ud800"}], ids=repr)
     def test_enqueue_refuses_what_the_database_cannot_store(self, conn: Connection, payload: dict[str, Any]) -> None:
         with changes_nothing(conn):
-            with pytest.raises(Refused, match="cannot be stored"):
+            with pytest.raises(Refused, match="cannot store this value"):
                 producer.enqueue(conn, NewJob("alpha", payload), actor=ACTOR)
-            with pytest.raises(Refused, match="cannot be stored"):
+            with pytest.raises(Refused, match="cannot store this value"):
                 producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", payload)], actor=ACTOR)
 
     def test_the_audit_keeps_the_old_and_the_new_of_what_was_changed_and_no_more(self, conn: Connection) -> None:

@@ -126,7 +126,7 @@ def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone(conn: Co
     assert [answer.job_id for answer in answers] == jobs
     assert {answer.job_id for answer in answers if answer.ok} == set(jobs) - {claim_one_of, gone}
     refused = {answer.job_id: answer.message for answer in bulk.answers(conn, ended.id, refused=True)}
-    assert "changed meanwhile" in (refused[claim_one_of] or "")
+    assert "has changed and is now" in (refused[claim_one_of] or "")
     assert "deleted" in (refused[gone] or "")
     assert bulk.answers(conn, ended.id, after=jobs[1], limit=1) == [answers[2]]
     assert answers[0].task_type == "alpha"

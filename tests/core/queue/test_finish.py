@@ -298,7 +298,7 @@ class TestFailedForGood:
     def test_a_failure_without_words_is_given_some(self, conn: Connection) -> None:
         job = add(conn)
         run_once(conn, outcome="failed")
-        assert "no reason" in job_row(conn, job.id)["last_error"]
+        assert "without a reason" in job_row(conn, job.id)["last_error"]
 
 
 class TestBackoff:
