@@ -6,6 +6,7 @@ A filter chooses the jobs of an action, so unknown words are errors: ignoring on
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -148,8 +149,11 @@ def _read(name: str, sign: str, value: str) -> tuple[str, object]:
     known_key, key = _key(name), name.lower()
     if known_key is None:
         known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:"])
+        near = get_close_matches(key, [*_KEYS, *plugins.filters()], 1)
+        meant = f'; did you mean "{near[0]}"?' if near else "."
         raise UsageError(
-            f'Unknown filter key "{key}". The keys are {known}. To search for the text itself, put it in double quotes.'
+            f'Unknown filter key "{key}"{meant} The keys are {known}. '
+            "To search for the text itself, put it in double quotes."
         )
     field, read, example = known_key
     sign = sign.removeprefix(":") or ":"

@@ -61,6 +61,7 @@ def test_a_filter_is_read(text: str, expected: Filter) -> None:
         ("attempts:²", "²"),
         ("type:a type:b", "twice"),
         ("age>2h older:3h", "twice"),
+        ("statu:failed", r'"statu"; did you mean "status"\?'),
         ("coach:a payload.customer:b", "two payload keys"),
         ("payload.customer:", "payload.customer:ID"),
         ("payload:x", "payload.KEY:"),
