@@ -72,7 +72,7 @@ class Link:
         return result
 
     def pause(self) -> float:
-        """Seconds to wait before the next try, with jitter so that many workers do not reconnect at once."""
+        """Seconds to wait before the next try, with jitter so that many workers do not reconnect together."""
         longest = min(self._longest, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret depends on it
 

@@ -1,4 +1,4 @@
-"""How an application enqueues jobs: validated by their type, in the application's own transaction.
+"""Enqueues jobs for an application: validated by their type, in the application's own transaction.
 
 `jobdeck.enqueue` and `jobdeck.enqueue_many` are these functions.
 """

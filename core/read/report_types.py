@@ -1,4 +1,4 @@
-"""What readings give, as frozen values: the first screen, one job, the trigger's history, errors, workers, a shift."""
+"""The results of reads as frozen values: the first screen, one job, Cron Health, errors, workers, a shift."""
 
 from __future__ import annotations
 

@@ -345,7 +345,7 @@ class RunContext:
         return self._progress, self._lines.count if self._lines is not None else 0
 
     def news_was_lost(self) -> None:
-        """Has the next `news` return the progress again, because the last one did not reach the database."""
+        """Makes the next `news` return the progress again, because the last did not reach the database."""
         self._reported = None
 
     def close(self) -> None:

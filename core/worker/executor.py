@@ -218,7 +218,7 @@ def _presentable(text: str) -> str:
 
 
 class Slots:
-    """The threads that run jobs, as many as jobs may run at once.
+    """The threads that run jobs, one for each job that may run at the same time.
 
     They are daemons, so that a handler that does not stop cannot keep the process alive.
     """

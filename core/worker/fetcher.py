@@ -99,7 +99,7 @@ class Fetcher:
         return self._link.working
 
     def wake(self) -> None:
-        """Has the next claim made at once."""
+        """Makes the fetcher claim at once."""
         self._again.set()
         self.room()
 
@@ -170,7 +170,7 @@ class Fetcher:
         return room if outstanding < slots.size or room >= enough else 0
 
     def _pause(self) -> float:
-        """Seconds until the next job is due or the next poll, with jitter so that workers do not poll at once."""
+        """Seconds until the next job is due or the next poll, with jitter so that workers do not poll together."""
         now, due = self._link.run(lambda conn: leases.next_due(conn, self._state.task_types))
         idle = IDLE_SECONDS if self._listener is not None and self._listener.connected else DEAF_SECONDS
         idle *= random.uniform(0.9, 1.0)  # noqa: S311 -- no secret depends on it

@@ -41,12 +41,12 @@ class Heartbeat:
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} heartbeat")
 
     def beat_now(self) -> None:
-        """Has the next heartbeat made at once."""
+        """Requests a heartbeat at once."""
         self.beat_soon()
         self._asked.set()
 
     def beat_soon(self) -> None:
-        """Has the next heartbeat made within 2 s."""
+        """Requests a heartbeat within 2 s."""
         self._urgent = True
 
     def stop(self) -> None:

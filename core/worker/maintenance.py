@@ -92,7 +92,7 @@ class Maintenance:
         self._wake.set()
 
     def note_work(self) -> None:
-        """Has a record opened for the work that starts now, unless one is open."""
+        """Requests a record for the work that starts now, unless one is open."""
         if self._window is None:
             self._wake.set()
 

@@ -39,7 +39,7 @@ GRACE_SECONDS = 5.0
 """The time that the last reports get."""
 COLLECT = (10_000, 50, 100)
 """Thresholds of the garbage collector. A worker holds thousands of small objects for milliseconds each; with Python's
-own thresholds, scanning them in vain took a fifth of the time of each job."""
+own thresholds, scanning them took a fifth of the time of each job, and freed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
