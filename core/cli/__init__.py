@@ -1,1 +1,1 @@
-"""The command line: what the commands share. Each command is a function in `commands/`."""
+"""The command line. Each command is a function in `commands/`; the modules here are shared by them."""

@@ -1,4 +1,4 @@
-"""Which jobs a command names, whether it may act on them, and how it prints the answers."""
+"""For commands that act on jobs: find the jobs, ask for confirmation, run bulk actions, print the results."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
 
 MOST: Final = 10_000
-"""The most jobs that one statement acts on; more are a bulk action, which outlives its command."""
+"""Maximum number of jobs for one statement. More jobs become a bulk action, which survives the command."""
 INPUT: Final = "-"
 IDS: Final = "[ID]…|-"
 ANSWERS: Final = 1000
-"""The most answers of a bulk action that a command prints."""
+"""Maximum number of results of a bulk action that a command prints."""
 
 
 def answer_results(
     session: Session, results: Sequence[ActionResult], *, dry_run: bool, nothing: str = "No job matches."
 ) -> int | None:
-    """Prints the answer for each id; the exit code is 1 when one was refused."""
+    """Prints the result for each job and returns the exit code: 1 when a job was refused."""
     data = {
         "results": [
             {"id": result.job_id, "ok": result.ok, "message": result.message, "status": result.status,
@@ -46,11 +46,11 @@ def answer_results(
 
 
 def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
-    """The ids that these name, each once, in their order; `-` stands for those on the standard input.
+    """Resolves ids and parts of ids, without duplicates and in order; `-` reads them from standard input.
 
     Raises:
-        UsageError: one is no id or names several jobs, or the standard input cannot be read as ids.
-        JobNotFound: one names none.
+        UsageError: a text is not an id or matches several jobs, or standard input is not a list of ids.
+        JobNotFound: a text matches no job.
     """
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
@@ -61,20 +61,20 @@ def resolved(conn: psycopg.Connection[Any], texts: Sequence[str]) -> list[UUID]:
 
 def _ids_from_input(given: Sequence[str]) -> list[str]:
     if len(given) > 1:
-        raise UsageError(f"{INPUT} stands for the ids on the standard input. Give no others beside it.")
+        raise UsageError(f"{INPUT} reads ids from standard input. Do not combine it with other ids.")
     try:
         found = sys.stdin.read().split()
     except UnicodeDecodeError as error:
-        raise UsageError("The standard input is not text. Give ids there, one a line.") from error
+        raise UsageError("Standard input is not text. Write one id per line.") from error
     if not found:
-        raise UsageError("The standard input names no job. Give ids there, one a line.")
+        raise UsageError("Standard input holds no id. Write one id per line.")
     if len(found) > MOST:
-        raise UsageError(f"The standard input names {len(found)} jobs, and {MOST} at most can be given by their ids.")
+        raise UsageError(f"Standard input holds {len(found)} ids; the maximum is {MOST}. Use --filter for more jobs.")
     return found
 
 
 def _whole_id(text: str) -> UUID | None:
-    """A complete id, which need not be in the queue for the queue to answer for it."""
+    """A complete id. It is not looked up, because the action itself reports an unknown job."""
     try:
         return UUID(text) if len(text) == 36 else None
     except ValueError:
@@ -82,16 +82,16 @@ def _whole_id(text: str) -> UUID | None:
 
 
 def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
-    """Refuses what needs `--yes` and has none.
+    """Checks that `--yes` was given where it is needed.
 
     Raises:
-        Refused: with how many jobs it would be.
+        Refused: it was not. The message says how many jobs would change.
     """
     if needed and count and not given:
         noun = "job" if count == 1 else "jobs"
         raise Refused(
             f"This would {verb} {count} {noun}; nothing was changed. "
-            "Look with --dry-run, then repeat with --yes to do it."
+            "Check with --dry-run, then run it again with --yes."
         )
 
 
@@ -99,7 +99,7 @@ def act_in_bulk(
     session: Session, conn: psycopg.Connection[Any], verb: str, *, expression: str | None, again: str | None,
     reason: str | None, dry_run: bool, yes: bool,
 ) -> int | None:  # fmt: skip
-    """Freezes the jobs, asks for `--yes`, and acts on them batch by batch; what is left of it, workers finish."""
+    """Freezes the list of jobs, requires `--yes`, and changes them in batches. Workers finish an interrupted action."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     if again:
@@ -112,15 +112,15 @@ def act_in_bulk(
     try:
         confirm(verb, choice.bulk.total, needed=True, given=yes or dry_run)
         if dry_run:
-            foresee(session, choice, verb)
+            preview(session, choice, verb)
             return None
         return start(session, conn, choice, verb, reason)
     finally:
         bulk.drop(conn, choice.bulk.id)
 
 
-def foresee(session: Session, choice: Choice, verb: str) -> None:
-    """Prints which jobs a bulk action would take, by type and status. Nothing is changed."""
+def preview(session: Session, choice: Choice, verb: str) -> None:
+    """Prints how many jobs a bulk action would change, by type and status."""
     shares = [{"task_type": share.task_type, "status": share.status, "jobs": share.jobs} for share in choice.shares]
     rows = [(share.task_type, share.status, share.jobs) for share in choice.shares]
     session.answer(
@@ -130,16 +130,16 @@ def foresee(session: Session, choice: Choice, verb: str) -> None:
 
 
 def start(session: Session, conn: psycopg.Connection[Any], choice: Choice, verb: Any, reason: str | None) -> int | None:
-    """Starts a bulk action over the frozen jobs and carries it out."""
+    """Starts a bulk action on the frozen jobs and runs it to its end."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     now = bulk.start(conn, choice.bulk.id, verb, actor=session.actor, reason=reason)
-    output.note(f"Bulk action {now.id}: {verb} {now.total} jobs. If this command ends early, a worker goes on with it.")
+    output.note(f"Bulk action {now.id}: {verb} {now.total} jobs. If this command is interrupted, a worker finishes it.")
     return finish(session, conn, now)
 
 
 def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
-    """Carries a bulk action out, step by step, and prints how it ended."""
+    """Runs a bulk action to its end and prints the result."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     while now.state == "running":
@@ -148,7 +148,7 @@ def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | 
 
 
 def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int | None:
-    """Prints how a bulk action ended and which jobs refused it; the exit code is 1 when one did."""
+    """Prints the state of a bulk action and its refused jobs. The exit code is 1 when jobs were refused or left."""
     lines = [bulk_sentence(found), *output.section("Refused", answer_lines(refused) if refused else [])]
     session.answer(
         {**bulk_json(found), "results": [answer_json(answer) for answer in refused], "dry_run": False}, lines
@@ -157,7 +157,7 @@ def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int
 
 
 def answer_json(answer: BulkAnswer) -> Json:
-    """One answer, with the keys that actions print."""
+    """The result for one job, with the same keys as those of `answer_results`."""
     return {
         "id": answer.job_id, "ok": answer.ok, "message": answer.message, "status": answer.status,
         "version": answer.version,
@@ -165,19 +165,17 @@ def answer_json(answer: BulkAnswer) -> Json:
 
 
 def answer_lines(answers: list[BulkAnswer]) -> list[str]:
-    """Answers, one a line."""
     words = {True: "done", False: "refused", None: "waiting"}
     rows = [(answer.job_id, answer.task_type, words[answer.ok], answer.message) for answer in answers]
     return output.table(("JOB", "TASK", "ANSWER", ""), rows)
 
 
 def bulk_json(found: Bulk) -> Json:
-    """A bulk action as the commands print it in JSON."""
+    """The JSON of a bulk action. Its id is under `bulk`."""
     return {"bulk": found.id, **{name: value for name, value in output.plain(found).items() if name != "id"}}
 
 
 def bulk_sentence(found: Bulk) -> str:
-    """How far a bulk action is, as one sentence."""
     done = f"{found.done} of {found.total} jobs, {found.refused} of them refused"
     trouble = f" The last batch failed: {found.trouble}" if found.trouble else ""
     return f"{found.action} {found.state}: {done}.{trouble}"

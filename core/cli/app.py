@@ -1,7 +1,7 @@
-"""The command line: every action of the dashboard for scripts, the headless worker, and the tools around them.
+"""The table of commands and the entry point of the command line.
 
-`jobdeck COMMAND` and `python -m core COMMAND` are the same. A command's module is imported when it is asked
-for; what each does stands in `jobdeck.core.cli.commands`.
+`jobdeck COMMAND` and `python -m core COMMAND` are the same. The module of a command is imported on first use, to keep
+the start fast.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "drop": "init",
 }
-"""Each command of the queue and its module in `jobdeck.core.cli.commands`."""
+"""The queue's own commands and their modules in `jobdeck.core.cli.commands`."""
 
 
 def commands() -> dict[str, str]:
-    """Each command and where it is, as "package.module:function": the queue's, then those of the plugins."""
+    """All commands as name and "package.module:function": the queue's own, then those of the plugins."""
     own = {name: f"jobdeck.core.cli.commands.{of}:{name.replace('-', '_')}" for name, of in COMMANDS.items()}
     if not plugins.presets():
         del own["quick-sync"]
@@ -66,21 +66,19 @@ def commands() -> dict[str, str]:
 
 
 class Commands(click.Group):
-    """The commands, each imported when it is asked for."""
+    """Imports the module of a command on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the help."""
         del ctx
         return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, or None."""
         del ctx
         target = commands().get(cmd_name)
         if target is None:
             return None
         found = plugins.resolve(target)
-        assert isinstance(found, click.Command)  # noqa: S101 -- the table above is wrong otherwise
+        assert isinstance(found, click.Command)  # noqa: S101 -- true for every entry of `commands`
         return found
 
 
@@ -92,7 +90,7 @@ class Commands(click.Group):
 )
 @click.version_option(package_name="jobdeck", prog_name="jobdeck")
 def cli() -> None:
-    """Dashboard and worker over one Postgres job queue. Without a command, `jobdeck` opens the dashboard."""
+    """Run and manage a Postgres job queue. Without a command, `jobdeck` opens the dashboard."""
 
 
 cli.params += shared_options()
@@ -101,8 +99,8 @@ cli.params += shared_options()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code of the process.
 
-    Data goes to stdout; whatever ends a command early is one sentence on stderr, never a traceback. A reader
-    of stdout that has left ends the command quietly.
+    Data goes to stdout. An error is one sentence on stderr, never a traceback. When the reader of stdout is gone
+    (`jobdeck jobs | head`), the command ends silently with 0.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -118,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except click.exceptions.Exit as error:
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
+    except Exception as error:  # noqa: BLE001 -- users get a sentence, and the log file the traceback
         return _explained(error)
     return code
 
@@ -126,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _invoke(arguments: list[str]) -> int:
     unreadable = next((text for text in arguments if not _is_text(text)), None)
     if unreadable is not None:
-        raise UsageError(f"The argument {unreadable!r} is not valid text in UTF-8.")
+        raise UsageError(f"The argument {unreadable!r} is not valid UTF-8.")
     with cli.make_context("jobdeck", arguments) as context:
         code = cli.invoke(context)
     return code if isinstance(code, int) else 0
 
 
 def _explained(error: Exception) -> int:
-    from jobdeck.core.cli import failures  # noqa: PLC0415 -- only what fails needs it
+    from jobdeck.core.cli import failures  # noqa: PLC0415 -- needed only after an error
 
     code, sentence = failures.explain(error)
     sys.stderr.write(f"jobdeck: {sentence}\n")

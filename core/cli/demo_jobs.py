@@ -1,4 +1,4 @@
-"""Three job types for `jobdeck demo` without plugins: a recurring one, one that an edit repairs, and a slow one."""
+"""The job types of `jobdeck demo` without plugins: one recurring, one whose failure an edit fixes, and one slow."""
 
 from __future__ import annotations
 
@@ -15,51 +15,47 @@ PAGES: Final = ("start", "prices", "about", "contact", "imprint")
 SECONDS_PER_PHOTO: Final = 0.3
 
 _pause: Final = threading.Event()
-"""Never set: waiting for it is a pause."""
+"""Never set. Used to sleep."""
 
 
 @job("demo_check_links", label="Check links", purpose="Look for broken links on an invented site", recurring=1)
 def check_links(_params: NoArguments, ctx: JobContext) -> Done:
-    """Recurring: it succeeds every minute."""
+    """Recurs every minute and succeeds."""
     for done, page in enumerate(PAGES, start=1):
         ctx.raise_if_cancelled()
-        ctx.log.info("the page %s has no broken link", page)
+        ctx.log.info("page %s has no broken links", page)
         ctx.progress(done, len(PAGES), page)
     return Done({"pages": len(PAGES), "broken": 0})
 
 
 class Invoice(Payload):
-    """One invoice."""
-
-    customer: str = Field(description="Who is to pay")
-    amount: str = Field(description="The amount, like 12.50")
+    customer: str = Field(description="Customer who pays")
+    amount: str = Field(description="Amount, such as 12.50")
 
 
 @job("demo_send_invoice", label="Send invoice", purpose="Send an invented invoice", payload=Invoice)
 def send_invoice(params: Invoice, ctx: JobContext) -> Done:
-    """Fails for good on an amount that is no number; edit the payload and retry."""
+    """Fails permanently when the amount is not a number, until an operator edits the payload and retries."""
     try:
         amount = Decimal(params.amount)
     except InvalidOperation:
         raise PermanentError(
-            f"The amount {params.amount!r} is no number. Edit the payload: write a point for the comma. Then retry."
+            f"The amount {params.amount!r} is not a number. Edit the payload (12.50 instead of 12,50), then retry."
         ) from None
-    ctx.log.info("an invoice over %s was sent", amount)
+    ctx.log.info("sent an invoice for %s", amount)
     return Done({"amount": str(amount)})
 
 
 class Photos(Payload):
-    """How many photos there are."""
-
-    photos: int = Field(60, ge=1, le=1000, description="How many photos")
+    photos: int = Field(60, ge=1, le=1000, description="Number of photos")
 
 
 @job(
-    "demo_resize_photos", label="Resize photos", purpose="Take a while, and say how far it is", payload=Photos,
+    "demo_resize_photos", label="Resize photos", purpose="Run for a while and report progress", payload=Photos,
     concurrency="type",
 )  # fmt: skip
 def resize_photos(params: Photos, ctx: JobContext) -> Done:
-    """Slow: it reports progress, can be cancelled, and goes on from its checkpoint."""
+    """Reports progress, can be cancelled, and resumes from its checkpoint."""
     first = (ctx.checkpoint or {}).get("done", 0)
     for done in range(first + 1, params.photos + 1):
         ctx.raise_if_cancelled()

@@ -1,4 +1,4 @@
-"""Whatever ends a command early, as one sentence and an exit code."""
+"""Turns an exception into an exit code and one sentence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ UNREACHABLE: Final = 3
 
 
 def explain(error: Exception) -> tuple[int, str]:
-    """The exit code and the sentence for an error that reached the top. What nobody foresaw is logged."""
+    """Returns the exit code and the sentence for an exception. Logs the traceback of an unexpected one."""
     match error:
         case JobdeckError():
             return error.exit_code, clean(str(error))
         case click.exceptions.NoArgsIsHelpError():
-            return USAGE, "Say which command. See `jobdeck --help`."
+            return USAGE, "No command was given. See `jobdeck --help`."
         case click.UsageError():
             return USAGE, _usage(error)
         case psycopg.Error():
@@ -41,12 +41,12 @@ def _of_database(error: psycopg.Error) -> tuple[int, str]:
         case psycopg.OperationalError():
             return UNREACHABLE, (
                 f"The connection to the database was lost ({said}). "
-                "Look at what is there before you repeat a command that changes something."
+                "Check the state of the queue before you repeat a command that changes something."
             )
         case psycopg.DataError():
-            return USAGE, f"The database cannot take one of the values given ({said})."
+            return USAGE, f"The database rejected one of the given values ({said})."
         case psycopg.errors.InsufficientPrivilege():
-            return FAILED, (f"The database role may not do this ({said}). `jobdeck doctor` says what it may do.")
+            return FAILED, f"The database role may not do this ({said}). `jobdeck doctor` shows its rights."
         case _:
             return FAILED, _unforeseen(error)
 
@@ -61,13 +61,13 @@ def _unforeseen(error: Exception) -> str:
     name = type(error).__name__
     where = _logged(error)
     if where is None:
-        return f"An unexpected {name} ended the command. Set JOBDECK_LOG_FILE and repeat it to keep the traceback."
+        return f"An unexpected {name} ended the command. To keep the traceback, set JOBDECK_LOG_FILE and run it again."
     return f"An unexpected {name} ended the command. Its traceback is in {clean(str(where))}."
 
 
 def _logged(error: Exception) -> Path | None:
-    from jobdeck.core import logs  # noqa: PLC0415 -- only what nobody foresaw needs it
-    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- only what nobody foresaw needs it
+    from jobdeck.core import logs  # noqa: PLC0415 -- needed only after an unexpected error
+    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- needed only after an unexpected error
 
     try:
         settings = configuration.load()

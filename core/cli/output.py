@@ -1,4 +1,4 @@
-"""How commands print: JSON for scripts, plain aligned text for people, and nothing hostile in either."""
+"""Output of the commands: JSON for scripts, aligned text for people, both safe for a terminal."""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ if TYPE_CHECKING:
 
 NONE = "-"
 _FOREIGN = frozenset({"payload", "output", "checkpoint", "progress"})
-"""Fields of a job and of a run that hold what producers and handlers wrote."""
+"""Fields of jobs and runs that producers and handlers write."""
 
 
 def write(lines: Iterable[str]) -> None:
-    """Writes lines of data to stdout."""
     for line in lines:
         sys.stdout.write(f"{line}\n")
 
 
 def note(text: str) -> None:
-    """Writes a remark to stderr, cleaned: stdout is for data."""
+    """Writes a remark, cleaned, to stderr, because stdout is for data."""
     sys.stderr.write(f"{clean(text)}\n")
 
 
 def as_json(data: Json) -> str:
-    """One JSON object. Everything beyond printable ASCII is escaped, so that no terminal can act on it."""
+    """One JSON object. All but printable ASCII is escaped, so that no control sequence reaches a terminal."""
     return json.dumps(plain(data), ensure_ascii=True, indent=2).replace("\x7f", "\\u007f")
 
 
 def plain(value: Any, *, revealed: bool = False) -> Any:
-    """A value of `jobdeck.core.model` as JSON has it: times in ISO 8601 UTC, durations in seconds.
+    """Converts a value of `jobdeck.core.model` to JSON types: times to ISO 8601 UTC, durations to seconds.
 
-    What a producer or a handler wrote is masked as in text, unless it is to be `revealed`.
+    Masks personal data in fields that producers and handlers write, unless `revealed`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
@@ -72,14 +71,14 @@ def _scalar(value: Any) -> Any:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Columns aligned by what a terminal shows of them; cells are cleaned and stay on one line."""
+    """Columns aligned by their width on a terminal. Cells are cleaned and put on one line."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
     return ["  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
-    """Names and values, one pair a line; a value of several lines is indented under its name."""
+    """Names and values, one pair per line, without those whose value is None. Further lines of a value are indented."""
     known = [(name, value) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     lines: list[str] = []
@@ -107,7 +106,7 @@ def seconds(duration: timedelta) -> str:
 
 
 def cut(text: str | None, length: int) -> str:
-    """The first line of a text, redacted, and not longer than `length` characters."""
+    """A text on one line, redacted, cut to `length` characters."""
     if not text:
         return NONE
     line = clean(redact(text)).strip()
@@ -115,7 +114,7 @@ def cut(text: str | None, length: int) -> str:
 
 
 def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False) -> str:
-    """A payload or an output on one line, with personal data masked unless it is to be `revealed`."""
+    """A payload or an output on one line, with personal data masked unless `revealed`."""
     if not value:
         return NONE
     text = json.dumps(value if revealed else scrub(value), ensure_ascii=False)
@@ -123,20 +122,18 @@ def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False)
 
 
 def next_run(job: Job) -> str:
-    """When a job is due, in words where it is late."""
+    """The time of a job's next run, or how long it is overdue."""
     if job.overdue_seconds is not None and job.overdue_seconds > 0:
         return f"due {format_duration(timedelta(seconds=job.overdue_seconds))} ago"
     return when(job.next_run_at)
 
 
 def job_table(jobs: Iterable[Job]) -> list[str]:
-    """Jobs, one a line."""
     header = ("JOB", "TASK", "STATUS", "ATTEMPTS", "CREATED", "LAST RUN", "NEXT", "PAYLOAD", "ERROR")
     return table(header, (_job_row(job) for job in jobs))
 
 
 def run_table(runs: Iterable[Run]) -> list[str]:
-    """Runs, one a line."""
     header = ("RUN", "JOB", "TASK", "ATTEMPT", "OUTCOME", "STARTED", "TOOK", "ERROR")
     return table(header, (_run_row(run) for run in runs))
 

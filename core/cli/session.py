@@ -1,4 +1,4 @@
-"""What every command shares: its options, its settings, its database, and where its answer goes."""
+"""The parts that all commands share: common options, settings, database connection, output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 @dataclass
 class Session:
-    """One invocation: the shared options as given, and what follows from them, made at first use."""
+    """One invocation of a command: the shared options, and the settings and connections made from them."""
 
     database_url: str | None = None
     handlers: str | None = None
@@ -38,10 +38,10 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, with `--database-url` and `--handlers` over them.
+        """The settings; `--database-url` and `--handlers` take precedence.
 
         Raises:
-            ConfigurationError: a setting is wrong.
+            ConfigurationError: a setting is invalid.
         """
         given: dict[str, Any] = {}
         if self.database_url:
@@ -52,7 +52,7 @@ class Session:
 
     @cached_property
     def registry(self) -> Registry:
-        """The task types of `jobdeck.core.handlers` and of the modules asked for.
+        """The task types of the plugins and of the modules in `--handlers` or `JOBDECK_HANDLERS`.
 
         Raises:
             ConfigurationError: a module cannot be imported.
@@ -63,19 +63,19 @@ class Session:
 
     @cached_property
     def actor(self) -> str:
-        """Who is asking, as the audit records it."""
+        """The user name for the audit log."""
         from jobdeck.core.postgres.database import actor  # noqa: PLC0415 -- imported on first use
 
         return actor()
 
     @contextmanager
     def database(self, *, max_size: int = 4) -> Iterator[Database]:
-        """The database, with the schema this program knows and at most `max_size` connections.
+        """The database, with its schema checked and at most `max_size` connections.
 
         Raises:
-            DatabaseUnreachable: it does not answer.
-            SchemaMismatch: its schema is missing, older or newer.
-            Refused: the role may not do what was asked; with who may.
+            DatabaseUnreachable: the database does not answer.
+            SchemaMismatch: the schema is missing, older or newer.
+            Refused: the role lacks a right. The message names the groups that have it.
         """
         from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415 -- imported on first use
 
@@ -92,12 +92,12 @@ class Session:
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """One autocommit connection to that database."""
+        """One autocommit connection to the database."""
         with self.database() as database, database.connection() as conn:
             yield conn
 
     def answer(self, data: Json, text: Iterable[str]) -> None:
-        """Prints the answer: `data` for scripts where `--json` was given, else the lines of `text`."""
+        """Prints `data` as JSON with `--json`, else the lines of `text`."""
         if self.json:
             output.write([output.as_json(data)])
         else:
@@ -105,17 +105,17 @@ class Session:
 
 
 def _denied(database: Database, said: str) -> str:
-    """What the role lacks, and who has it."""
+    """The sentence for a missing right: the right, the role's groups, and the groups that have the right."""
     from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
 
     with database.connection() as conn:
         found = inspection.denial(conn, said)
-    needs = "`jobdeck doctor` says what it may do"
+    needs = "`jobdeck doctor` shows its rights"
     if found.holders is not None:
         holders = " or ".join(found.holders)
-        needs = f"It takes a member of {holders}" if holders else "No group may; it takes the owner of the tables"
+        needs = f"Only members of {holders} may" if holders else "Only the owner of the tables may"
     groups = " and ".join(found.groups) or f"none of {', '.join(found.known)}"
-    return f"The database role {found.role} may not do this ({said}). {needs}; it is a member of {groups}."
+    return f"The database role {found.role} may not do this ({said}). {needs}; this role is a member of {groups}."
 
 
 _pass_session = click.make_pass_decorator(Session, ensure=True)
@@ -127,24 +127,24 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 
 def shared_options() -> list[click.Parameter]:
-    """The options that may stand before a command's name or after it."""
+    """The options that are allowed before and after a command's name."""
     return [
         click.Option(
             ["--database-url"], metavar="URL", callback=_keep, expose_value=False,
-            help="The Postgres to work on; else DATABASE_URL, else the embedded database.",
+            help="Postgres to use. Default: DATABASE_URL, else an embedded database.",
         ),
         click.Option(
             ["--handlers"], metavar="MODULE,…", callback=_keep, expose_value=False,
-            help="Importable modules whose @job functions join the task types; else JOBDECK_HANDLERS.",
+            help="Modules to import for their @job functions. Default: JOBDECK_HANDLERS.",
         ),
         click.Option(
-            ["--json"], is_flag=True, callback=_keep, expose_value=False, help="Print data as one JSON object."
+            ["--json"], is_flag=True, callback=_keep, expose_value=False, help="Print one JSON object."
         ),
     ]  # fmt: skip
 
 
 def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Makes a function `(session, …) -> exit code or None` a command, with its own options and the shared ones."""
+    """Makes a command of a function `(session, …) -> exit code or None`, and adds the shared options."""
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(function))
@@ -155,15 +155,15 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
 
 
 def dry_run_option(function: F) -> F:
-    """`--dry-run`, for commands that change something."""
-    return click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")(function)
+    """Adds `--dry-run`, for commands that change something."""
+    return click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")(function)
 
 
 def yes_option(function: F) -> F:
-    """`--yes`, for commands that delete or touch more than one job."""
-    return click.option("--yes", is_flag=True, help="Do it: needed to delete, and for more than one job.")(function)
+    """Adds `--yes`, for commands that delete, or change more than one job."""
+    return click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")(function)
 
 
 def reason_option(function: F) -> F:
-    """`--reason`, kept in the audit."""
-    return click.option("--reason", metavar="TEXT", help="Why, for whoever reads the audit.")(function)
+    """Adds `--reason`, which is stored in the audit log."""
+    return click.option("--reason", metavar="TEXT", help="Reason, for the audit log.")(function)

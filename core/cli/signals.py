@@ -1,4 +1,4 @@
-"""The signals that end a process, made into something a command can end in order by."""
+"""Handling of SIGTERM, SIGHUP and SIGINT, so that a command can shut down in order."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """What a standing process waits for: SIGTERM, SIGHUP or SIGINT, or a thread of its own that has it `end`.
+    """Lets a long-running command wait for SIGTERM, SIGHUP or SIGINT, or until a thread calls `end`.
 
-    A signal's handler may come between any two steps of the main thread, so it takes no lock that the main thread
-    may hold, and raises nothing where something is ended in order.
+    A signal handler runs between any two steps of the main thread. So it takes no lock that the main thread may hold,
+    and raises nothing during an orderly shutdown.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
         """Whether one of the signals was SIGINT."""
-        self._told: SimpleQueue[None] = SimpleQueue()
+        self._events: SimpleQueue[None] = SimpleQueue()
         self._signals = 0
-        self._stands = False
+        self._started = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Is the handler of the signals. The second one interrupts a start that hangs."""
+        """Handles a signal. A second signal interrupts a start-up that hangs."""
         del frame
         self._signals += 1
         self.interrupted = self.interrupted or number == signal.SIGINT
-        self._told.put(None)
-        if self._signals > 1 and not self._stands:
+        self._events.put(None)
+        if self._signals > 1 and not self._started:
             raise KeyboardInterrupt
 
     def end(self) -> None:
-        """Ends the wait as a signal does."""
-        self._told.put(None)
+        """Ends the wait, as a signal does."""
+        self._events.put(None)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Waits for a signal, at most for a time."""
-        self._stands = True
+        """Waits for a signal, for at most `seconds`."""
+        self._started = True
         with suppress(Empty):
-            self._told.get(timeout=seconds)
+            self._events.get(timeout=seconds)
 
     def in_order(self, drain: Callable[[], object], at_once: Callable[[], object]) -> None:
-        """Ends something by `drain`, and by `at_once` from the next signal on; returns when `drain` does."""
+        """Runs `drain` in a thread until it returns. Calls `at_once` if another signal arrives before that."""
         with ThreadPoolExecutor(1, thread_name_prefix="drain") as threads:
             draining = threads.submit(drain)
             draining.add_done_callback(lambda _done: self.end())
@@ -59,7 +59,7 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turns the signals that end a process into a `Stop` while it lasts. For the main thread only."""
+    """Installs a `Stop` as the handler of the signals inside the block. For the main thread only."""
     stop = Stop()
     with _handled(stop):
         yield stop
@@ -67,7 +67,7 @@ def stop_signals() -> Iterator[Stop]:
 
 @contextmanager
 def interrupting_signals() -> Iterator[None]:
-    """Makes each signal that ends a process a `KeyboardInterrupt`, for work that hands back when interrupted."""
+    """Turns the signals into `KeyboardInterrupt` inside the block, for work that returns its jobs when interrupted."""
     with _handled(signal.default_int_handler):
         yield
 

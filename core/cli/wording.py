@@ -1,4 +1,4 @@
-"""What was done, in words, for the command line and the dashboard alike: in a shift, and in one cycle."""
+"""Sentences about a shift and about one cycle, for the commands and the dashboard."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ PAST = {
 
 
 def finished_words(digest: Digest) -> str:
-    """How many runs came to what; from when they are counted where that is not the whole shift."""
-    parts = [f"{digest.succeeded} succeeded"]
-    parts += [f"{digest.partial} partial"] if digest.partial else []
-    parts += [f"{digest.continued} to be continued"] if digest.continued else []
-    told = ", ".join([*parts, f"{digest.troubled} to be tried again", f"{digest.failed} failed for good"])
+    """The number of runs by outcome, with the start of the count when it does not cover the whole shift."""
+    parts = [f"{digest.succeeded:,} succeeded"]
+    parts += [f"{digest.partial:,} partial"] if digest.partial else []
+    parts += [f"{digest.continued:,} to be continued"] if digest.continued else []
+    text = ", ".join([*parts, f"{digest.troubled:,} awaiting retry", f"{digest.failed:,} failed permanently"])
     if digest.counted_since > digest.since:
-        return f"{told} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
-    return told
+        return f"{text} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
+    return text
 
 
 def trigger_words(digest: Digest) -> str:
-    """How many cycles and windows of each source there were, and how many of them went wrong."""
+    """The number of cycles and worker windows by source, and how many of them failed."""
     parts = [
-        f"{one.count} {one.source}{f' ({one.troubled} went wrong)' if one.troubled else ''}" for one in digest.triggers
+        f"{one.count} {one.source}{f' ({one.troubled} failed)' if one.troubled else ''}" for one in digest.triggers
     ]
-    return ", ".join(parts) or "none came"
+    return ", ".join(parts) or "none"
 
 
 def action_words(digest: Digest) -> list[tuple[str, str]]:
-    """What each actor did: `retried 12, paused 1`."""
+    """Each actor with what they did: `retried 12, paused 1`."""
     past = PAST | {action: words for plugin in load_plugins() for action, words in plugin.wording.items()}
     return [
         (actor, ", ".join(f"{past.get(one.action, one.action)} {one.count}" for one in done))
@@ -46,7 +46,7 @@ def action_words(digest: Digest) -> list[tuple[str, str]]:
 
 
 def cycle_words(result: CycleResult) -> str:
-    """How many jobs a cycle ran and what became of them; of one that a pause kept from running, why."""
+    """The number of jobs that a cycle ran, by outcome, and the reason when processing is paused."""
     counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
     if result.status != "paused":
         return counted

@@ -124,7 +124,7 @@ def test_a_command_does_not_import_textual(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(("arguments", "code", "sentence"), [
     (["--refresh", "soon"], 2, "--refresh"),
     (["--refresh", "0"], 2, "0.5 to 3600"),
-    (["demo", "--database-url", "postgres://x"], 2, "database of its own"),
+    (["demo", "--database-url", "postgres://x"], 2, "its own database"),
 ])  # fmt: skip
 def test_unusable_arguments_are_a_sentence_and_exit_code_2(
     arguments: list[str], code: int, sentence: str, environ: dict[str, str]

@@ -1,1 +1,1 @@
-"""The commands of `jobdeck.core.cli.app`, a module for each kind. None is imported before it is asked for."""
+"""The commands of `jobdeck.core.cli.app`, one module per kind. Each module is imported on first use."""

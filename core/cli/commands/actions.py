@@ -1,6 +1,6 @@
-"""Commands that act on jobs, with an answer per id: `retry`, `cancel`, `delete`, `restore`, `edit`.
+"""Commands that act on jobs and print a result per job: `retry`, `cancel`, `delete`, `restore`, `edit`.
 
-More jobs than one statement should take, and those of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
+More than 10,000 jobs, and the jobs of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ ENDLESS: Final = "forever"
 ONCE: Final = "off"
 
 
-_again_option = click.option(
-    "--bulk", "again", metavar="BULK", help="Instead of ids: the jobs of an earlier bulk action."
-)
+_again_option = click.option("--bulk", "again", metavar="BULK", help="Apply to the jobs of an earlier bulk action.")
 
 
 def _action_options(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -41,8 +39,10 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
         yes_option,
         dry_run_option,
         reason_option,
-        click.option("--if-version", type=click.IntRange(0), help="Only if the one job is still at this version."),
-        click.option("--filter", "expression", metavar="FILTER", help='Instead of ids: "status:failed type:X".'),
+        click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version."),
+        click.option(
+            "--filter", "expression", metavar="FILTER", help='Apply to matching jobs: "status:failed type:X".'
+        ),
         _again_option,
         click.argument("ids", nargs=-1, metavar=IDS),
     ):
@@ -53,7 +53,7 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @command("retry")
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
-    """Make jobs due now: a pending one runs at once, an ended one runs again."""
+    """Make jobs due now. A finished job runs again."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
 
     def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
@@ -65,7 +65,7 @@ def retry(session: Session, **given: Any) -> int | None:
 @command("cancel")
 @_action_options
 def cancel(session: Session, **given: Any) -> int | None:
-    """Cancel jobs: pending ones at once, running ones by asking their handlers."""
+    """Cancel jobs. A running job is cancelled when its handler agrees to stop."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     return _act(session, "cancel", operator.cancel, **given)
@@ -89,11 +89,11 @@ def delete(session: Session, **given: Any) -> int | None:
 def restore(
     session: Session, ids: tuple[str, ...], again: str | None, reason: str | None, dry_run: bool, yes: bool
 ) -> int | None:
-    """Bring deleted jobs back from the trash."""
+    """Restore deleted jobs from the trash."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     if bool(ids) == bool(again):
-        raise UsageError("Say which jobs to restore: ids, or --bulk.")
+        raise UsageError("Name the jobs to restore, with ids or --bulk.")
     with session.connection() as conn:
         if again:
             return act_in_bulk(
@@ -107,28 +107,28 @@ def restore(
 
 @command("edit")
 @click.argument("wanted", metavar="ID")
-@click.option("--payload", metavar="JSON", help="The whole new payload.")
+@click.option("--payload", metavar="JSON", help="The complete new payload.")
 @click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
-@click.option("--every", metavar="DURATION", help=f"The interval of a recurring job; {ONCE} makes it run once.")
-@click.option("--for", "lasting", metavar="DURATION", help=f"End the series this long from its next run, or {ENDLESS}.")
+@click.option("--every", metavar="DURATION", help=f"Interval of a recurring job; {ONCE} makes it run once.")
+@click.option("--for", "lasting", metavar="DURATION", help=f"How long to repeat, from the next run; or {ENDLESS}.")
 @click.option("--priority", type=PRIORITIES)
 @click.option("--max-attempts", type=ATTEMPTS)
-@click.option("--if-version", type=click.IntRange(0), help="Only if the job is still at this version.")
+@click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version.")
 @reason_option
 @dry_run_option
 def edit(
     session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
 ) -> int | None:
-    """Change the payload or the schedule of a job that is not running."""
+    """Change the payload or schedule of a job. The job must not be running."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if all(value is None for value in given.values()):
-        raise UsageError("Say what to change: --payload, --at, --every, --for, --priority or --max-attempts.")
+        raise UsageError("Nothing to change. Give --payload, --at, --every, --for, --priority or --max-attempts.")
     with session.connection() as conn:
         job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
         if job is None:
-            raise JobNotFound(f"There is no job {wanted} in the queue. It may have run and left it: `jobdeck runs`.")
+            raise JobNotFound(f"Job {wanted} is not in the queue. It may have finished: see `jobdeck runs`.")
         result = service.edit(
             conn, session.registry, job, _wanted(job, given, jobs.clock().run(conn)), settings=session.settings,
             actor=session.actor, version=if_version, reason=reason, dry_run=dry_run,
@@ -136,7 +136,7 @@ def edit(
     return answer_results(session, [result], dry_run=dry_run)
 
 
-def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
+def _act(  # noqa: PLR0913 -- one keyword per option
     session: Session,
     verb: str,
     action: Callable[..., list[ActionResult]],
@@ -150,7 +150,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
     yes: bool,
 ) -> int | None:
     if (bool(ids), bool(expression), bool(again)).count(True) != 1:
-        raise UsageError(f"Say which jobs to {verb}: ids, or --filter, or --bulk.")
+        raise UsageError(f"Name the jobs to {verb}, with ids, --filter or --bulk.")
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
         if again or len(found) > answers.MOST:
@@ -158,7 +158,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option of the three commands
                 session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
             )
         if if_version is not None and len(found) != 1:
-            raise UsageError("--if-version goes with one job.")
+            raise UsageError("--if-version needs exactly one job.")
         confirm(verb, len(found), needed=verb == "delete" or len(found) > 1, given=yes or dry_run)
         versions = {found[0]: if_version} if if_version is not None else None
         results = action(conn, found, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)
@@ -172,7 +172,7 @@ def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
 
 
 def _wanted(job: Job, given: dict[str, Any], now: datetime) -> Wanted:
-    """The job as the options want it; what no option names stays as it is."""
+    """The job with the changes of the options."""
     every, lasting = job.recurrence_interval_minutes, given["lasting"]
     if given["every"] is not None:
         once = given["every"].strip().lower() == ONCE

@@ -1,4 +1,4 @@
-"""`bulk`: actions on many jobs that outlive the command or the dashboard that began them, and their answers."""
+"""`bulk`: show and control bulk actions, which survive the command or the dashboard that started them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobdeck.core.cli.answers import (
     bulk_sentence,
     confirm,
     finish,
-    foresee,
+    preview,
     start,
 )
 from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20)
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number listed.")
 def listed(session: Session, limit: int) -> None:
     """List bulk actions, newest first."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
@@ -41,15 +41,23 @@ def listed(session: Session, limit: int) -> None:
         for one in found
     ]  # fmt: skip
     header = ("BULK", "ACTION", "STATE", "DONE", "REFUSED", "STARTED", "BY", "FILTER")
-    session.answer({"bulks": [bulk_json(one) for one in found]}, output.table(header, rows) if rows else ["None."])
+    session.answer(
+        {"bulks": [bulk_json(one) for one in found]}, output.table(header, rows) if rows else ["No bulk actions."]
+    )
 
 
 @command("show")
 @click.argument("wanted", metavar="ID")
-@click.option("--refused", is_flag=True, help="Only the jobs that were refused.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=ANSWERS)
+@click.option("--refused", is_flag=True, help="Only jobs that were refused.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=ANSWERS,
+    show_default=True,
+    help="Maximum number of jobs listed.",
+)
 def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
-    """Show how far a bulk action is, and the answer for each job."""
+    """Show the progress of a bulk action and its result per job."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
@@ -66,17 +74,17 @@ def show(session: Session, wanted: str, refused: bool, limit: int) -> None:
     )
 
 
-@command("go-on")
+@command("resume")
 @click.argument("wanted", metavar="ID")
 @dry_run_option
-def go_on(session: Session, wanted: str, dry_run: bool) -> int | None:
-    """Carry a bulk action that nobody carries further to its end."""
+def resume(session: Session, wanted: str, dry_run: bool) -> int | None:
+    """Resume a stalled bulk action."""
     with session.connection() as conn:
         found = _found(conn, wanted)
         if found.state != "running":
-            raise Refused(f"This bulk action has {found.state} already; there is nothing left to do.")
+            raise Refused(f"This bulk action has already {found.state}.")
         if dry_run:
-            session.answer({**bulk_json(found), "dry_run": True}, [f"This would go on: {bulk_sentence(found)}"])
+            session.answer({**bulk_json(found), "dry_run": True}, [f"This would resume: {bulk_sentence(found)}"])
             return None
         return finish(session, conn, found)
 
@@ -85,13 +93,13 @@ def go_on(session: Session, wanted: str, dry_run: bool) -> int | None:
 @click.argument("wanted", metavar="ID")
 @dry_run_option
 def stop(session: Session, wanted: str, dry_run: bool) -> None:
-    """End a bulk action with what is done so far."""
+    """Stop a bulk action. Jobs already changed stay changed."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         found = _found(conn, wanted)
         if not bulk.stop(conn, found.id, actor=session.actor):
-            raise Refused(f"This bulk action has {found.state} already; there is nothing to stop.")
+            raise Refused(f"This bulk action has already {found.state}.")
         left = _found(conn, str(found.id))
     session.answer({**bulk_json(left), "dry_run": dry_run}, [bulk_sentence(left)])
 
@@ -101,20 +109,20 @@ def stop(session: Session, wanted: str, dry_run: bool) -> None:
 @dry_run_option
 @yes_option
 def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
-    """Bring back what a bulk deletion deleted."""
+    """Restore the jobs that a bulk action deleted."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = _found(conn, wanted)
         if found.action != "delete":
-            raise Refused(f"Only a deletion can be taken back; this was to {found.action}.")
+            raise Refused(f"Only a deletion can be undone. This bulk action is: {found.action}.")
         choice = bulk.choose_again(conn, found.id, "done", actor=session.actor)
         if choice is None:
-            raise Refused("Nothing was deleted by it, so there is nothing to bring back.")
+            raise Refused("This bulk action deleted no jobs, so nothing can be restored.")
         try:
             confirm("restore", choice.bulk.total, needed=True, given=yes or dry_run)
             if dry_run:
-                foresee(session, choice, "restore")
+                preview(session, choice, "restore")
                 return None
             return start(session, conn, choice, "restore", None)
         finally:
@@ -132,7 +140,7 @@ def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
 
 bulk = click.Group(
     "bulk",
-    commands={"list": listed, "show": show, "go-on": go_on, "stop": stop, "undo": undo},
+    commands={"list": listed, "show": show, "resume": resume, "stop": stop, "undo": undo},
     params=shared_options(),
-    help="Actions on many jobs: how far they are, and the answer for each job.",
+    help="Show and control bulk actions.",
 )

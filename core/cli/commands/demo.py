@@ -1,4 +1,4 @@
-"""`demo`: a database of its own, and jobs that keep it moving; a plugin may show its own."""
+"""`demo`: a separate database with demo jobs. A plugin can bring its own demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from jobdeck.core.cli.commands.status import answer_status
-from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, stand
+from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError
@@ -33,15 +33,21 @@ WRONG_AFTER: Final = timedelta(seconds=5)
 
 
 @command("demo")
-@click.option("--headless", "seconds", type=click.FloatRange(1, 86_400), metavar="SECONDS", help="Without a terminal.")
+@click.option(
+    "--headless",
+    "seconds",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Run without a terminal for SECONDS.",
+)
 def demo(session: Session, seconds: float | None) -> int | None:
-    """Show Jobdeck at work on an invented world; with --headless, then print the status."""
+    """Run Jobdeck on demo data. With --headless, print the status at the end."""
     if session.database_url:
-        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+        raise UsageError("The demo uses its own database. Omit --database-url.")
     if seconds is None:
         raise UsageError(
-            "The demo's dashboard is opened by `./run demo` or `jobdeck demo` on a terminal. "
-            "Without one, say for how long it is to run: --headless 40."
+            "On a terminal, `jobdeck demo` or `./run demo` opens the dashboard. "
+            "Without one, give the number of seconds to run: --headless 40."
         )
     with stop_signals() as stop, demo_environment(session.settings) as settings:
         _work(session, settings, stop, seconds)
@@ -50,12 +56,12 @@ def demo(session: Session, seconds: float | None) -> int | None:
 
 @contextmanager
 def demo_environment(settings: Settings) -> Iterator[Settings]:
-    """The demo while it lasts, and the settings that point at it: the demo of a plugin, else our own.
+    """Prepares the demo of a plugin, else the queue's own, and yields the settings that point at it.
 
-    `DATABASE_URL` is left alone. What was there from an earlier demo stays and goes on; nothing is doubled.
+    `DATABASE_URL` is not touched. Jobs of an earlier demo are kept, and not enqueued twice.
 
     Raises:
-        EmbeddedPostgresError: there is no Postgres to start, or it cannot be started.
+        EmbeddedPostgresError: no Postgres is installed, or it does not start.
     """
     from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
 
@@ -83,7 +89,7 @@ def _own_demo(settings: Settings) -> Iterator[Settings]:
 
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
-    """Enqueues what the demo shows; a second time doubles nothing that is still active."""
+    """Enqueues the demo jobs that are not active already."""
     from jobdeck.core.queue import producer  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
@@ -117,6 +123,6 @@ def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> N
 
     connections = settings.concurrency + CONNECTIONS_BESIDE_HANDLERS
     with open_database(settings, application_name="jobdeck demo worker", max_size=connections) as database:
-        stand(Worker(database, registry.load(settings.handler_modules), settings), stop, seconds=seconds)
+        run_until_stopped(Worker(database, registry.load(settings.handler_modules), settings), stop, seconds=seconds)
         with database.connection() as conn:
             answer_status(session, conn)

@@ -1,4 +1,4 @@
-"""`digest`: what a shift was like, for whoever takes over."""
+"""`digest`: a summary of a shift, for the handover."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
 
 
 @command("digest")
-@click.option("--since", metavar="DURATION", default="8h", help="How far back to look.")
+@click.option("--since", metavar="DURATION", default="8h", show_default=True, help="Length of the shift.")
 def digest(session: Session, since: str) -> None:
-    """What finished and failed, who did what, pauses, triggers and errors of a shift."""
+    """Summarise a shift: runs, actions, pauses and errors."""
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        told = reports.digest(parse_duration(since, what="duration of --since")).run(conn)
-    data = output.plain(told)
-    for shown, trend in zip(data["errors"], told.errors, strict=True):
-        shown["new"] = told.is_new(trend)
-    session.answer(data, _lines(told))
+        found = reports.digest(parse_duration(since, what="duration of --since")).run(conn)
+    data = output.plain(found)
+    for shown, trend in zip(data["errors"], found.errors, strict=True):
+        shown["new"] = found.is_new(trend)
+    session.answer(data, _lines(found))
 
 
-def _lines(told: Digest) -> list[str]:
-    verdict = told.health.verdict
-    worst = told.health.findings[0].evidence if told.health.findings else ""
+def _lines(found: Digest) -> list[str]:
+    verdict = found.health.verdict
+    worst = found.health.findings[0].evidence if found.health.findings else ""
     facts = output.facts(
         [
-            ("shift", f"{output.when(told.since)} to {output.when(told.at)}"),
+            ("shift", f"{output.when(found.since)} to {output.when(found.at)}"),
             ("now", f"{verdict.value}: {worst}"),
-            ("processing", "on" if told.processing.enabled else "PAUSED"),
-            ("waiting", f"{told.counts.pending} pending, {told.counts.failed} failed"),
-            ("finished", finished_words(told)),
-            ("triggers", trigger_words(told)),
+            ("processing", "on" if found.processing.enabled else "PAUSED"),
+            ("waiting", f"{found.counts.pending} pending, {found.counts.failed} failed"),
+            ("finished", finished_words(found)),
+            ("triggers", trigger_words(found)),
         ]
     )
     errors = [
         (
             trend.count,
             trend.failed,
-            "new" if told.is_new(trend) else output.when(trend.first_seen),
+            "new" if found.is_new(trend) else output.when(trend.first_seen),
             output.when(trend.last_seen),
             trend.task_type,
             output.cut(trend.sample, 80),
         )
-        for trend in told.errors
+        for trend in found.errors
     ]
     return [
         *facts,
-        *output.section("Operators", output.table(("ACTOR", "DID"), action_words(told)) if told.actions else []),
-        *output.section("Pauses", [_pause(entry) for entry in told.pauses]),
+        *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found)) if found.actions else []),
+        *output.section("Pauses", [_pause(entry) for entry in found.pauses]),
         *output.section(
             "Errors",
             output.table(("RUNS", "FAILED NOW", "FIRST SEEN", "LAST SEEN", "TASK", "ERROR"), errors) if errors else [],
@@ -67,5 +67,5 @@ def _lines(told: Digest) -> list[str]:
 
 def _pause(entry: AuditEntry) -> str:
     what = (entry.after or {}).get("task_type") or "processing"
-    told = f"{output.when(entry.at)}  {entry.action} {what} by {entry.actor}"
-    return output.cut(f"{told}: {entry.reason}" if entry.reason else told, 160)
+    text = f"{output.when(entry.at)}  {entry.action} {what} by {entry.actor}"
+    return output.cut(f"{text}: {entry.reason}" if entry.reason else text, 160)

@@ -1,4 +1,4 @@
-"""`doctor`: what lies under the queue, judged."""
+"""`doctor`: checks of the database and the installation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)
 DEAD_ROWS: Final = (100_000, 1_000_000)
-"""From where on a figure is a warning, and from where on critical. Dead rows count where they are the majority."""
+"""Limits for a warning and for critical. Dead rows are judged in tables where they outnumber the live ones."""
 
 CHANNEL: Final = "jobdeck_doctor"
 NOTIFY_SECONDS: Final = 5.0
@@ -34,7 +34,10 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 
 @command("doctor")
 def doctor(session: Session) -> int | None:
-    """Check schema, indexes, roles, LISTEN, pooler, clock, dead rows, transactions and what each plugin needs."""
+    """Check the database, the schema and the plugins.
+
+    The checks cover schema, indexes, roles, LISTEN, pooler, clock, dead rows, open transactions and plugins.
+    """
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
     with (
@@ -61,11 +64,11 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
     yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
     if found.listens:
         yield _heard(database, conn)
-        yield Finding("pooler", Verdict.OK, "The connection is direct, with prepared statements.")
+        yield Finding("pooler", Verdict.OK, "Direct connection, with prepared statements.")
     else:
         yield Finding(
             "pooler", Verdict.WARNING,
-            "A pooler is in between: no LISTEN, no prepared statements. Workers poll; connect them directly.",
+            "Connected through a pooler: no LISTEN, no prepared statements. Workers poll. Connect them directly.",
         )  # fmt: skip
     before = datetime.now(UTC)
     moment = jobs.clock().run(conn)
@@ -73,7 +76,7 @@ def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Findi
     skew = max((before - moment).total_seconds(), (moment - after).total_seconds(), 0.0)
     yield Finding(
         "clock", _graded(skew, SKEW_SECONDS),
-        f"This machine's clock differs from the database's by {skew:.1f}s. The database's decides.",
+        f"This machine's clock differs from the database's by {skew:.1f}s. The database clock is authoritative.",
     )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def _heard(database: Database, conn: psycopg.Connection[Any]) -> Finding:
         listener.close()
     if heard:
         return Finding("LISTEN", Verdict.OK, "A notification arrived.")
-    evidence = f"A notification did not arrive within {NOTIFY_SECONDS:g}s. Workers find jobs by polling alone."
+    evidence = f"No notification arrived within {NOTIFY_SECONDS:g}s. Workers find jobs only by polling."
     return Finding("LISTEN", Verdict.WARNING, evidence)
 
 
@@ -112,58 +115,55 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     yield Finding(
         "rights",
         Verdict.OK if may.view else Verdict.CRITICAL,
-        f"This role may {', '.join(rights) or 'do nothing'}.",
+        f"This role may {', '.join(rights) or 'not even view jobs'}.",
     )
-    for judge in (_indexes, _roles, _dead_rows, _transactions):
-        yield judge(found)
+    for check in (_indexes, _roles, _dead_rows, _transactions):
+        yield check(found)
 
 
 def _version(examined: Examined, needed: int) -> Finding:
-    """The versions of the components, and what keeps them from being this program's."""
+    """Compares the installed components with those of this program."""
     if examined.newer:
         evidence = (
-            f"Version {examined.version}, newer than this program's {needed}, which works on it. Upgrade it soon."
+            f"Version {examined.version} is newer than this program's {needed}. The program works, but upgrade it soon."
         )
     elif examined.unloaded:
         names = ", ".join(examined.unloaded)
         evidence = (
-            f"The database holds {names}, whose plugin is not loaded: its jobs do not run here. "
-            f"pip install 'jobdeck[{names}]' brings it."
+            f"The database holds {names}, but that plugin is not loaded, so its jobs do not run here. "
+            f"Run pip install 'jobdeck[{names}]'."
         )
     elif examined.unrecorded:
-        evidence = f"Version {examined.version} was not installed by `jobdeck init`. Run it, so that changes show."
+        evidence = f"Version {examined.version} was not installed by `jobdeck init`. Run it, so that changes are found."
     elif examined.edited:
-        evidence = f"The SQL of {', '.join(examined.edited)} is not this program's. Run `jobdeck init`."
+        evidence = f"The SQL of {', '.join(examined.edited)} differs from this program's. Run `jobdeck init`."
     elif examined.waiting:
-        evidence = f"{'; '.join(examined.waiting)}. Run `jobdeck init` once every worker was replaced."
+        evidence = f"{'; '.join(examined.waiting)}. Run `jobdeck init` when all workers have been upgraded."
     else:
-        return Finding("schema", Verdict.OK, f"Version {examined.version}, as this program needs.")
+        return Finding("schema", Verdict.OK, f"Version {examined.version}, up to date.")
     return Finding("schema", Verdict.WARNING, evidence)
 
 
 def _objects(examined: Examined) -> Finding:
     if not examined.altered:
-        return Finding("objects", Verdict.OK, "All are as they were installed.")
+        return Finding("objects", Verdict.OK, "No object was changed since the installation.")
     named, more = examined.altered[:5], len(examined.altered) - 5
-    evidence = (
-        f"{'; '.join(named)}{f'; and {more} more' if more > 0 else ''}. `jobdeck init --dry-run` says what helps."
-    )
+    evidence = f"{'; '.join(named)}{f'; and {more} more' if more > 0 else ''}. `jobdeck init --dry-run` shows the fix."
     return Finding("objects", Verdict.CRITICAL, evidence)
 
 
 def _indexes(found: Diagnosis) -> Finding:
     if found.indexes_missing or found.indexes_broken:
         names = ", ".join([*found.indexes_missing, *(f"{name} (invalid)" for name in found.indexes_broken)])
-        evidence = f"Not usable: {names}. Run `jobdeck init`, which builds them."
-        return Finding("indexes", Verdict.CRITICAL, evidence)
-    return Finding("indexes", Verdict.OK, "All there and valid.")
+        return Finding("indexes", Verdict.CRITICAL, f"Missing or invalid: {names}. Run `jobdeck init` to build them.")
+    return Finding("indexes", Verdict.OK, "All indexes exist and are valid.")
 
 
 def _roles(found: Diagnosis) -> Finding:
     if found.roles_missing:
-        evidence = f"There is no {', '.join(found.roles_missing)}. `jobdeck init --roles` creates them."
+        evidence = f"The roles {', '.join(found.roles_missing)} do not exist. `jobdeck init --roles` creates them."
         return Finding("roles", Verdict.WARNING, evidence)
-    return Finding("roles", Verdict.OK, "The group roles are there.")
+    return Finding("roles", Verdict.OK, "The group roles exist.")
 
 
 def _dead_rows(found: Diagnosis) -> Finding:
@@ -175,17 +175,17 @@ def _dead_rows(found: Diagnosis) -> Finding:
     return Finding(
         "dead rows",
         verdict,
-        f"At most {worst.dead}, in {worst.name} beside {worst.live} live; vacuumed {vacuumed}.",
+        f"{worst.dead:,} dead rows in {worst.name} ({worst.live:,} live); last vacuum: {vacuumed}.",
     )
 
 
 def _transactions(found: Diagnosis) -> Finding:
     oldest = found.oldest
     if oldest is None:
-        return Finding("transactions", Verdict.OK, "No other session has one open.")
+        return Finding("transactions", Verdict.OK, "No other session has an open transaction.")
     age = format_duration(timedelta(seconds=oldest.seconds))
     evidence = (
-        f"The oldest is open for {age}: pid {oldest.pid}, application {oldest.application or 'unnamed'}, "
+        f"The oldest has been open for {age}: pid {oldest.pid}, application {oldest.application or 'unnamed'}, "
         f"role {oldest.role}, {oldest.state}."
     )
     return Finding("transactions", _graded(oldest.seconds, TRANSACTION_SECONDS), evidence)

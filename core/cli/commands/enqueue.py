@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 PRIORITIES = click.IntRange(-100, 100)
 ATTEMPTS = click.IntRange(1, 1000)
 MOST = 1_000_000
-
-
-ONLY_A_SERIES: Final = "--for says how long a recurring job lasts. Add --every, or leave --for out."
+ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every, or omit --for."
 
 
 def _wanted(  # noqa: PLR0913 -- one keyword per option
@@ -42,12 +40,12 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
     lasting: str | None = None,
     dedupe_key: str | None = None,
 ) -> Wanted:
-    """The job that the options describe; a first run in the past is remarked on."""
+    """The job that the options describe. Prints a remark when its first run is in the past."""
     if lasting and not every:
         raise UsageError(ONLY_A_SERIES)
     run_at = parse_time(at, now, what="time of --at") if at else None
     if run_at and run_at < now and at != "now":
-        output.note(f"{output.when(run_at)} is past: the job is due at once.")
+        output.note(f"{output.when(run_at)} is in the past, so the job is due now.")
     return Wanted(
         task_type,
         payload,
@@ -62,10 +60,10 @@ def _wanted(  # noqa: PLR0913 -- one keyword per option
 
 def _job_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--max-attempts", type=ATTEMPTS, help="Attempts before it fails for good."),
-        click.option("--priority", type=PRIORITIES, default=0, help="Higher runs first among the due jobs."),
-        click.option("--at", metavar="TIME", help='First run: ISO 8601 (UTC), "in 2h", 30m; else now.'),
-        click.option("--payload", metavar="JSON", default="{}", help="The arguments, as a JSON object."),
+        click.option("--max-attempts", type=ATTEMPTS, help="Attempts before it fails permanently."),
+        click.option("--priority", type=PRIORITIES, default=0, help="Due jobs with a higher priority run first."),
+        click.option("--at", metavar="TIME", help='First run: ISO 8601 (UTC), "in 2h", 30m. Default: now.'),
+        click.option("--payload", metavar="JSON", default="{}", help="Arguments, as a JSON object."),
     ):
         function = option(function)
     return function
@@ -75,8 +73,8 @@ def _job_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.argument("task_type", metavar="TYPE")
 @_job_options
 @click.option("--every", metavar="DURATION", help="Make it recurring: 60m, 6h, 1d.")
-@click.option("--for", "lasting", metavar="DURATION", help="End the series this long after its first run.")
-@click.option("--dedupe-key", metavar="KEY", help="If a job of this key is active, answer with it instead.")
+@click.option("--for", "lasting", metavar="DURATION", help="How long to repeat, from the first run.")
+@click.option("--dedupe-key", metavar="KEY", help="If an active job has this key, return it instead of creating one.")
 @dry_run_option
 def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **given: Any) -> None:
     """Enqueue one job of TYPE and print it."""
@@ -84,7 +82,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     parsed = parse_object(payload)
-    session.registry.validate(task_type, parsed)  # before a database is started for a job that cannot be
+    session.registry.validate(task_type, parsed)  # before an embedded database is started in vain
     with session.database() as database:
         with database.connection() as conn:
             wanted = _wanted(task_type, parsed, jobs.clock().run(conn), **given)
@@ -100,9 +98,9 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
 @command("enqueue-many")
 @click.argument("task_type", metavar="TYPE")
 @_job_options
-@click.option("--count", type=click.IntRange(1, MOST), help="This many jobs with the same payload.")
-@click.option("--file", "source", metavar="JSONL", help="A file with one payload a line; - is stdin.")
-@click.option("--yes", is_flag=True, expose_value=False, help="Accepted as elsewhere; enqueueing does not need it.")
+@click.option("--count", type=click.IntRange(1, MOST), help="Number of jobs with the same payload.")
+@click.option("--file", "source", metavar="JSONL", help="File with one payload per line; - is standard input.")
+@click.option("--yes", is_flag=True, expose_value=False, help="Accepted for consistency; has no effect.")
 @dry_run_option
 def enqueue_many(
     session: Session,
@@ -113,12 +111,12 @@ def enqueue_many(
     dry_run: bool,
     **given: Any,
 ) -> None:
-    """Enqueue many jobs of TYPE in one transaction: --count of one payload, or the payloads of a --file."""
+    """Enqueue many jobs of TYPE in one transaction. Needs --count or --file."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if (count is None) == (source is None):
-        raise UsageError("Say either --count N or --file JSONL.")
+        raise UsageError("Give either --count N or --file JSONL.")
     payloads = [parse_object(payload)] if source is None else _payloads(source)
     session.registry.require(task_type)
     with session.connection() as conn:
@@ -141,10 +139,9 @@ def enqueue_many(
 
 
 class PresetArgument(click.Argument):
-    """The name of a preset. The presets are the plugins', which are not known before the command runs."""
+    """The name of a preset. Plugins define the presets, so they are not known when this module is imported."""
 
     def make_metavar(self, ctx: click.Context) -> str:
-        """The names, for the help."""
         del ctx
         return f"{{{'|'.join(plugins.presets())}}}"
 
@@ -157,7 +154,7 @@ def _preset(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.argument("name", cls=PresetArgument, callback=_preset)
 @dry_run_option
 def quick_sync(session: Session, name: str, dry_run: bool) -> None:
-    """Enqueue the jobs of a preset; each waits for the success of the one before it."""
+    """Enqueue the jobs of a preset, to run one after another. Each waits until the one before it succeeds."""
     from jobdeck.core.queue import presets  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -170,7 +167,7 @@ def quick_sync(session: Session, name: str, dry_run: bool) -> None:
 
 
 def _effects(session: Session, database: Database, wanted: Wanted) -> Json | None:
-    """What a run would do, where the type can say so and this connection may look."""
+    """What a run would do; None when the job type has no preview, or the preview fails or is not allowed."""
     import psycopg  # noqa: PLC0415 -- imported on first use
 
     from jobdeck.core.worker.preview import effects  # noqa: PLC0415 -- imported on first use
@@ -179,7 +176,7 @@ def _effects(session: Session, database: Database, wanted: Wanted) -> Json | Non
     try:
         return effects(job_type, wanted.payload, settings=session.settings, database=database)
     except psycopg.errors.InsufficientPrivilege:
-        output.note("This role may not read what a preview needs; connect as a member of job_worker to see it.")
+        output.note("This role may not read the tables that the preview needs. Connect as a member of job_worker.")
     except JobFailure as failure:
         output.note(f"A run would fail: {failure}")
     return None
@@ -188,7 +185,7 @@ def _effects(session: Session, database: Database, wanted: Wanted) -> Json | Non
 def _payloads(source: str) -> list[Json]:
     payloads = [parse_object(line, f"payload in line {number}") for number, line in _lines(source) if line.strip()]
     if not payloads:
-        raise UsageError("The file holds no payload. Write one JSON object a line.")
+        raise UsageError("The file holds no payload. Write one JSON object per line.")
     if len(payloads) > MOST:
         raise UsageError(f"The file holds more than {MOST} payloads. Split it.")
     return payloads

@@ -26,22 +26,24 @@ def _schema(context: click.Context, parameter: click.Parameter, name: str | None
 
 def _prefix(context: click.Context, parameter: click.Parameter, prefix: str | None) -> str | None:
     if prefix is not None and re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", prefix, re.ASCII) is None:
-        raise click.BadParameter("must begin a name in lower case, like jobs_.", context, parameter)
+        raise click.BadParameter(
+            "must be lower-case letters, digits and underscores, such as jobs_.", context, parameter
+        )
     return prefix
 
 
 @command("init")
 @click.option("--schema", "name", metavar="NAME", callback=_schema,
-              help="Put the queue into this schema; else JOBDECK_SCHEMA, else public.")  # fmt: skip
-@click.option("--roles", is_flag=True, help="Create the group roles job_viewer, job_operator and job_worker as well.")
+              help="Schema to install into. Default: JOBDECK_SCHEMA, else public.")  # fmt: skip
+@click.option("--roles", is_flag=True, help="Also create the group roles job_viewer, job_operator and job_worker.")
 @click.option("--roles-prefix", metavar="PREFIX", callback=_prefix,
-              help="What the names of the group roles begin with, instead of job_.")  # fmt: skip
-@click.option("--repair", is_flag=True, help="Overwrite functions, views, triggers and indexes altered by hand.")
+              help="Prefix of the group roles instead of job_.")  # fmt: skip
+@click.option("--repair", is_flag=True, help="Overwrite functions, views, triggers and indexes changed by hand.")
 @dry_run_option
 def init(
     session: Session, name: str | None, roles: bool, roles_prefix: str | None, repair: bool, dry_run: bool
 ) -> None:
-    """Install or upgrade the schema; safe to repeat, and over the original application's tables."""
+    """Install or upgrade the database schema. Safe to repeat."""
     from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
@@ -54,11 +56,9 @@ def init(
         if not dry_run:
             schema.install_schema(conn, schema=database.schema, roles=roles, roles_prefix=roles_prefix, repair=repair)
     before, wanted = plan.before.queue, schema.schema_version()
-    was = f"was version {before.version}" if before is not None else "had no schema"
-    verb = "would be" if dry_run else "is"
-    lines = [f"The schema of {database.label} {verb} at version {wanted} (it {was}).", *_plan_lines(plan, dry_run)]
+    lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run)]
     if database.schema != session.settings.database_schema:
-        lines.append(f"Set JOBDECK_SCHEMA={database.schema} for the programs that are to use it.")
+        lines.append(f"Set JOBDECK_SCHEMA={database.schema} for all programs that use this queue.")
     session.answer(
         {"database": database.label, "schema": database.schema,
          "version_before": before.version if before else None,
@@ -70,10 +70,10 @@ def init(
 
 @command("drop")
 @click.option("--schema", "name", metavar="NAME", callback=_schema,
-              help="The schema to take it out of; else JOBDECK_SCHEMA, else public.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Remove it, with all jobs; without it the command only says what that is.")
+              help="Schema to remove the queue from. Default: JOBDECK_SCHEMA, else public.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Remove the queue with all its jobs.")
 def drop(session: Session, name: str | None, yes: bool) -> None:
-    """List what Jobdeck has put into the database, and with --yes remove it: tables with all rows, functions, views."""
+    """List what Jobdeck installed; with --yes remove it. That is its tables with all rows, functions and views."""
     from jobdeck.core import schema  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
@@ -90,6 +90,16 @@ def drop(session: Session, name: str | None, yes: bool) -> None:
     )  # fmt: skip
 
 
+def _outcome(label: str, plan: Plan, wanted: int, dry_run: bool) -> str:
+    before, verb = plan.before.queue, "would be" if dry_run else "was"
+    if before is None:
+        return f"Schema of {label} {verb} installed (version {wanted})."
+    if before.version != wanted:
+        return f"Schema of {label} {verb} upgraded from version {before.version} to {wanted}."
+    changes = any(_plan_data(plan).values())
+    return f"Schema of {label} is {f'at version {wanted}' if changes else f'up to date (version {wanted})'}."
+
+
 def _plan_data(plan: Plan) -> dict[str, list[str]]:
     return {
         "migrations": [f"{step.number:03} {step.name}" for step in plan.steps],
@@ -103,10 +113,10 @@ def _plan_data(plan: Plan) -> dict[str, list[str]]:
 def _plan_lines(plan: Plan, dry_run: bool) -> list[str]:
     verbs = {
         "migrations": ("Migrations to run", "Migrations run"),
-        "indexes_later": ("Indexes to build while the queue goes on", "Indexes built while the queue went on"),
-        "indexes_rebuilt": ("Unusable indexes to build again", "Unusable indexes built again"),
-        "restored": ("Missing objects to make again", "Missing objects made again"),
-        "overwritten": ("Altered objects to overwrite", "Altered objects overwritten"),
+        "indexes_later": ("Indexes to build concurrently", "Indexes built concurrently"),
+        "indexes_rebuilt": ("Invalid indexes to rebuild", "Invalid indexes rebuilt"),
+        "restored": ("Missing objects to restore", "Missing objects restored"),
+        "overwritten": ("Changed objects to overwrite", "Changed objects overwritten"),
     }
     return [f"{verbs[key][0 if dry_run else 1]}: {_some(names)}." for key, names in _plan_data(plan).items() if names]
 
@@ -120,8 +130,8 @@ def _drop_lines(owned: Owned, label: str, dropped: bool) -> list[str]:
         if count:
             lines.append(f"  {count} {kind}{'' if count == 1 else 's'}")
     if owned.left:
-        lines.append(f"Tables that were there before Jobdeck stay: {', '.join(owned.left)}.")
-    lines.append("Roles belong to all databases of the server and stay.")
+        lines.append(f"Tables that existed before Jobdeck are kept: {', '.join(owned.left)}.")
+    lines.append("Roles are kept, because they belong to all databases of the server.")
     if not dropped:
         lines.append("Nothing was removed. Stop the workers, then run `jobdeck drop --yes`.")
     return lines

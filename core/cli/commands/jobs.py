@@ -1,4 +1,4 @@
-"""Commands that only look at jobs, runs and task types: `jobs`, `job`, `runs`, `why`, `types`."""
+"""Commands that show jobs, runs and task types: `jobs`, `job`, `runs`, `why`, `types`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,24 @@ if TYPE_CHECKING:
 
 
 def words(values: type[StrEnum]) -> click.Choice[str]:
-    """A choice of the values of an enumeration."""
     return click.Choice([value.value for value in values], case_sensitive=False)
+
+
+_limit_option = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Maximum number listed."
+)
+_after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
 
 
 @command("jobs")
 @click.option("--status", type=words(Status))
 @click.option("--type", "task_type", metavar="TYPE")
-@click.option("--search", metavar="TEXT", help="In id, task type, error and payload.")
-@click.option("--filter", "expression", metavar="FILTER", help='As in the dashboard: "error:timeout older:2h".')
-@click.option("--sort", type=click.Choice(SORTS), default="natural")
-@click.option("--ascending", is_flag=True, help="Oldest or least first.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50)
-@click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
+@click.option("--search", metavar="TEXT", help="Text in the id, task type, error or payload.")
+@click.option("--filter", "expression", metavar="FILTER", help='Filter as in the dashboard: "error:timeout older:2h".')
+@click.option("--sort", type=click.Choice(SORTS), default="natural", show_default=True)
+@click.option("--ascending", is_flag=True, help="Sort in ascending order.")
+@_limit_option
+@_after_option
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
@@ -53,9 +58,9 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
 
 @command("job")
 @click.argument("wanted", metavar="ID")
-@click.option("--reveal", is_flag=True, help="Show personal data as it is. That you looked is put on record.")
+@click.option("--reveal", is_flag=True, help="Show personal data; the access is recorded in the audit log.")
 def job(session: Session, wanted: str, reveal: bool) -> None:
-    """Show one job: its facts, payload, runs and what operators did to it."""
+    """Show one job: its state, payload, runs and audit log."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
@@ -65,7 +70,7 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
             operator.reveal(conn, job_id, actor=session.actor)
         found = read_jobs.detail(job_id).run(conn)
     if found is None:
-        raise JobNotFound(f"There is no job {wanted}. Look it up with `jobdeck jobs --search TEXT`.")
+        raise JobNotFound(f"There is no job {wanted}. Search with `jobdeck jobs --search TEXT`.")
     data = {
         **output.plain(found.job, revealed=reveal),
         "in_trash": found.in_trash,
@@ -83,15 +88,15 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
 
 
 @command("runs")
-@click.option("--job", "wanted", metavar="ID", help="Of one job.")
+@click.option("--job", "wanted", metavar="ID", help="Only runs of this job.")
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--outcome", type=words(RunOutcome))
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50)
-@click.option("--after", metavar="CURSOR", help="The next page, from the last one's `next`.")
+@_limit_option
+@_after_option
 def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None
 ) -> None:
-    """List runs, newest first; they outlive their jobs."""
+    """List runs, newest first. Runs are kept longer than their jobs."""
     from jobdeck.core.read import history  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
@@ -111,21 +116,21 @@ def runs(
 @command("why")
 @click.argument("wanted", metavar="ID")
 def why(session: Session, wanted: str) -> None:
-    """Say for each clause of the claim whether a job meets it, with the evidence."""
+    """Explain why a job is or is not running."""
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         job_id = read_jobs.resolve_id(conn, wanted)
         clauses = read_jobs.why(job_id).run(conn)
     if not clauses:
-        raise JobNotFound(f"Job {job_id} is not in the queue. What it did: `jobdeck runs --job {job_id}`.")
+        raise JobNotFound(f"Job {job_id} is not in the queue. For its past runs: `jobdeck runs --job {job_id}`.")
     holds = all(clause.holds for clause in clauses)
     session.answer({"id": job_id, "claimable": holds, "clauses": clauses}, clause_lines(clauses))
 
 
 @command("types")
 def types(session: Session) -> None:
-    """List the task types there are, with what each takes and promises."""
+    """List the task types with their payloads and limits."""
     found = [session.registry.require(name) for name in session.registry.names]
     lines: list[str] = []
     for job_type in found:
@@ -134,7 +139,7 @@ def types(session: Session) -> None:
 
 
 def clause_lines(clauses: Iterable[Clause]) -> list[str]:
-    """The clauses of the claim, one a line."""
+    """The conditions for running a job, one per line."""
     return output.table(
         ("", "CLAUSE", "EVIDENCE"),
         (("yes" if clause.holds else "NO", clause.name, clause.evidence) for clause in clauses),
@@ -164,14 +169,14 @@ def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
         if not given[option]:
             continue
         if getattr(wanted, field):
-            raise UsageError(f"Both --filter and its own option say the {option.replace('_', ' ')}. Leave one out.")
+            raise UsageError(f"--filter and another option both set the {option.replace('_', ' ')}. Omit one of them.")
         changes[field] = Status(given[option]) if option == "status" else given[option]
     return replace(wanted, **changes)
 
 
 def _remark_next(session: Session, cursor: str | None) -> None:
     if cursor and not session.json:
-        output.note(f"There is more: repeat with --after {cursor}")
+        output.note(f"next page: --after {cursor}")
 
 
 def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
@@ -189,12 +194,12 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("created", f"{output.when(job.created_at)}{f' by {job.created_by}' if job.created_by else ''}"),
         ("last run", f"{output.when(job.last_run_at)} {job.last_outcome or ''}"),
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
-        ("failures in a row", job.consecutive_failures or None),
+        ("consecutive failures", job.consecutive_failures or None),
         ("dedupe key", job.dedupe_key),
         ("blocked by", job.blocked_by),
         ("worker", job.locked_by),
         ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
-        ("cancel asked by", job.cancel_requested_by),
+        ("cancel requested by", job.cancel_requested_by),
         ("progress", output.payload(job.progress, revealed=revealed) if job.progress else None),
         ("checkpoint", output.payload(job.checkpoint, revealed=revealed) if job.checkpoint else None),
         ("output", output.payload(job.output, revealed=revealed) if job.output else None),

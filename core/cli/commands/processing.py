@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @command("pause")
 @reason_option
-@click.option("--until", metavar="TIME", help="Resume by itself at this time (UTC).")
-@click.option("--for", "lasting", metavar="DURATION", help="Resume by itself after this long.")
-@click.option("--type", "task_type", metavar="TYPE", help="Pause one task type only.")
+@click.option("--until", metavar="TIME", help="Resume automatically at this time (UTC).")
+@click.option("--for", "lasting", metavar="DURATION", help="Resume automatically after this time.")
+@click.option("--type", "task_type", metavar="TYPE", help="Pause only this task type.")
 @dry_run_option
 def pause(
     session: Session,
@@ -32,12 +32,12 @@ def pause(
     task_type: str | None,
     dry_run: bool,
 ) -> None:
-    """Stop claiming everywhere at once; running jobs finish, enqueueing goes on."""
+    """Stop all workers from taking jobs. Running jobs finish, and jobs can still be enqueued."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
-        raise UsageError("Say either --until or --for.")
+        raise UsageError("Give --until or --for, not both.")
     if task_type:
         session.registry.require(task_type)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
@@ -50,10 +50,10 @@ def pause(
 
 
 @command("resume")
-@click.option("--type", "task_type", metavar="TYPE", help="Resume one task type only.")
+@click.option("--type", "task_type", metavar="TYPE", help="Resume only this task type.")
 @dry_run_option
 def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
-    """Let workers claim again; nothing that was missed is replayed."""
+    """Let workers take jobs again. Missed runs of recurring jobs are not repeated."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
@@ -63,20 +63,23 @@ def resume(session: Session, task_type: str | None, dry_run: bool) -> None:
     paused = {pause.task_type for pause in before.paused_types}
     was_on = task_type not in paused if task_type else before.enabled
     what = f"Processing of {task_type}" if task_type else "Processing"
-    _answer(session, switched, f"{what} {'was' if was_on else 'would be' if dry_run else 'is'} on.")
+    outcome = "was not paused" if was_on else "would be resumed" if dry_run else "resumed"
+    _answer(session, switched, f"{what} {outcome}.")
 
 
 @command("cleanup")
 @click.argument("ids", nargs=-1, metavar=IDS)
-@click.option("--older-than", metavar="DURATION", default="20m", help="How long ago they started.")
+@click.option(
+    "--older-than", metavar="DURATION", default="20m", show_default=True, help="Minimum time since the start."
+)
 @dry_run_option
 @yes_option
 def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bool, yes: bool) -> int | None:
-    """List stuck jobs, which started long ago and whose lease has expired; with --yes mark them failed.
+    """List stuck jobs; with --yes mark them failed.
 
-    With ids, only those of them.
+    A job is stuck when it started long ago and its lease has expired. With ids, only these jobs are checked.
     """
-    from jobdeck.core.model import ActionResult  # noqa: PLC0415 -- the same
+    from jobdeck.core.model import ActionResult  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
@@ -85,19 +88,21 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
         asked = resolved(conn, ids)
         results = operator.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking, ids=asked or None)
     if results and looking and not dry_run:
-        output.note(f"Nothing was changed. Repeat with --yes to mark {len(results)} of them failed.")
+        output.note(f"Nothing was changed. Run it again with --yes to mark {len(results)} of them failed.")
     stuck = {result.job_id for result in results}
-    well = f"It is not stuck: stuck is what has run for more than {older_than} and whose lease is over."
+    well = f"Not stuck: a stuck job has run for more than {older_than} and has an expired lease."
     results += [ActionResult(job_id, False, well) for job_id in asked if job_id not in stuck]
     return answer_results(session, results, dry_run=looking, nothing="No stuck jobs.")
 
 
 @command("purge")
-@click.option("--older-than", metavar="DURATION", default="14 days", help="How long ago they ended.")
+@click.option(
+    "--older-than", metavar="DURATION", default="14 days", show_default=True, help="Minimum time since the end."
+)
 @dry_run_option
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
-    """Count old succeeded and cancelled jobs; with --yes remove them."""
+    """Count old succeeded and cancelled jobs; --yes removes them."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
@@ -105,7 +110,7 @@ def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
     with session.connection() as conn:
         count = operator.purge(conn, older_than=age, dry_run=looking)
     if count and looking and not dry_run:
-        output.note("Nothing was changed. Repeat with --yes to remove them.")
+        output.note("Nothing was changed. Run it again with --yes to remove them.")
     verb = "would be removed" if looking else "removed"
     noun = "job" if count == 1 else "jobs"
     session.answer({"purged": count, "dry_run": looking}, [f"{count} succeeded or cancelled {noun} {verb}."])
@@ -118,7 +123,7 @@ def _resume_at(until: str | None, lasting: str | None, now: datetime) -> datetim
         return None
     moment = parse_time(until, now, what="time of --until")
     if moment <= now:
-        raise UsageError(f"The time of --until, {output.when(moment)}, is past. Choose one that is still to come.")
+        raise UsageError(f"The time of --until, {output.when(moment)}, is in the past. Choose a later time.")
     return moment
 
 

@@ -1,4 +1,4 @@
-"""`serve`: the HTTP door."""
+"""`serve`: the HTTP server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from jobdeck.core.errors import require_extra
 
 
 @command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free.")
-@click.option("--openapi", is_flag=True, help="Print what the door serves, as OpenAPI, and end.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free port.")
+@click.option("--openapi", is_flag=True, help="Print the OpenAPI document and exit.")
 def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
-    """Serve /api/jobs/run, delivery events, /healthz and /metrics until stopped; SIGTERM lets running jobs finish."""
+    """Run the HTTP server until stopped.
+
+    It serves /api/jobs/run, /healthz, /metrics and the endpoints of the plugins. After SIGTERM, running jobs finish.
+    """
     require_extra("The HTTP server", "server", "starlette", "uvicorn", "h11")
     if openapi:
         from jobdeck.core.http.openapi import describe  # noqa: PLC0415 -- imported on first use

@@ -1,4 +1,4 @@
-"""Commands that judge the whole: `status`, `health`, `errors`, `audit`."""
+"""Commands about the whole queue: `status`, `health`, `errors`, `audit`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ RECENT_RUNS: Final = 500
 
 @command("status")
 def status(session: Session) -> None:
-    """Counts, processing switch, workers, oldest due job, last trigger, and how recent runs ended."""
+    """Show job counts, workers, pauses and recent runs."""
     with session.connection() as conn:
         answer_status(session, conn)
 
 
 @command("health")
 def health(session: Session) -> int | None:
-    """The Cron Health verdict and its evidence; exit code 4 when it is critical."""
+    """Show the Cron Health verdict and its evidence. The exit code is 4 when it is critical."""
     from jobdeck.core.alerts.alarms import timeouts_of  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.health import health as judge  # noqa: PLC0415 -- imported on first use
 
@@ -54,10 +54,10 @@ def health(session: Session) -> int | None:
 
 
 @command("errors")
-@click.option("--since", metavar="DURATION", default="7d", help="How far back to look.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100)
+@click.option("--since", metavar="DURATION", default="7d", show_default=True, help="Period to show.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number listed.")
 def errors(session: Session, since: str, limit: int) -> None:
-    """Failed runs, grouped by task type and by what the error looks like."""
+    """List failed runs, grouped by task type and similar error."""
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
@@ -79,22 +79,21 @@ def errors(session: Session, since: str, limit: int) -> None:
 
 
 @command("audit")
-@click.option("--job", "wanted", metavar="ID", help="What was done to one job.")
-@click.option("--since", metavar="DURATION", help="How far back to look; else as far as it goes.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=200)
+@click.option("--job", "wanted", metavar="ID", help="Only actions on this job.")
+@click.option("--since", metavar="DURATION", help="Period to show. Default: the whole log.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Maximum number listed.")
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
-    """Who did what, newest first."""
+    """List operator actions, newest first."""
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(since, what="duration of --since") if since else None
     with session.connection() as conn:
         job_id = jobs.resolve_id(conn, wanted) if wanted else None
         entries = history.audit(job_id=job_id, since=age, limit=limit).run(conn)
-    session.answer({"audit": entries}, audit_table(entries) if entries else ["Nothing was done."])
+    session.answer({"audit": entries}, audit_table(entries) if entries else ["No entries."])
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
-    """Reads the status and prints it."""
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
@@ -120,13 +119,14 @@ def _status_json(seen: Snapshot, recent: Sequence[Run]) -> Json:
 
 def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name in Status if (count := getattr(seen.counts, name)))
+    oldest = seen.health.oldest_due
     lines = output.facts(
         [
             ("verdict", _verdict(seen.health)),
             ("jobs", f"{seen.counts.of(None)} in the queue{counts and ': '}{counts}"),
-            ("removed", f"{seen.counts.removed} more succeeded and left the queue"),
+            ("removed", f"{seen.counts.removed} more succeeded and were removed from the queue"),
             ("processing", _switch(seen.processing)),
-            ("oldest due", _age(seen.health.oldest_due, seen.at)),
+            ("longest wait", format_duration(seen.at - oldest) if oldest else "no backlog"),
         ]
     )
     rows = [(task_type, outcome, count) for (task_type, outcome), count in _tally(recent)]
@@ -143,14 +143,13 @@ def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
 
 
 def _verdict(found: Health) -> str:
-    """The verdict, and where all is not well the worst of what was found."""
+    """The verdict, with the worst finding when it is not ok."""
     if found.verdict is Verdict.OK:
         return found.verdict.value
     return f"{found.verdict.value}: {found.findings[0].evidence}"
 
 
 def worker_table(workers: Iterable[Worker], now: datetime) -> list[str]:
-    """Workers and when they last were heard of."""
     return output.table(
         ("WORKER", "HOST", "PID", "MODE", "RUNNING", "HEARTBEAT"),
         (
@@ -168,7 +167,6 @@ def worker_table(workers: Iterable[Worker], now: datetime) -> list[str]:
 
 
 def finding_table(findings: Iterable[Finding]) -> list[str]:
-    """Signals with their verdicts, one a line."""
     return output.table(
         ("VERDICT", "SIGNAL", "EVIDENCE"),
         ((finding.verdict.value, finding.signal, finding.evidence) for finding in findings),
@@ -204,7 +202,7 @@ def _paused_lines(processing: Processing) -> list[str]:
 
 def _trigger_lines(run: WorkerRun | None) -> list[str]:
     if run is None:
-        return ["none yet"]
+        return ["none"]
     return output.facts(
         [
             ("started", output.when(run.started_at)),

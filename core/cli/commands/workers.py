@@ -1,4 +1,4 @@
-"""Commands that run jobs: `worker`, which stands, and `run-worker`, which does one cycle."""
+"""Commands that run jobs: `worker` until it is stopped, `run-worker` for one cycle."""
 
 from __future__ import annotations
 
@@ -28,21 +28,25 @@ CONNECTIONS_BESIDE_HANDLERS = 3
 
 
 @command("worker")
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time; else JOBDECK_CONCURRENCY.")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
-@click.option("--drain", is_flag=True, help="End when nothing is due.")
+@click.option("--drain", is_flag=True, help="Exit when no job is due.")
 def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
-    """Run jobs until stopped. SIGTERM lets running jobs finish, then hands them back; a second one does so at once."""
+    """Run jobs until stopped.
+
+    After SIGTERM the worker takes no new jobs, gives running jobs JOBDECK_DRAIN_SECONDS, then returns them to the
+    queue. A second SIGTERM returns them now.
+    """
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
     with stop_signals() as stop, session.database(max_size=slots + CONNECTIONS_BESIDE_HANDLERS) as database:
-        standing = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
+        running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
         _note_missing_plugins(database)
-        stand(standing, stop, until_idle=drain)
-        done = standing.status
+        run_until_stopped(running, stop, until_idle=drain)
+        done = running.status
     session.answer(
         {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed},
         [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
@@ -52,8 +56,8 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 
 
 @command("run-worker")
-@click.option("--limit", type=click.IntRange(1, 10), default=5, show_default=True, help="Jobs at most.")
-@click.option("--scheduled", is_flag=True, help="For timers and cron: Cron Health counts on the next one to come.")
+@click.option("--limit", type=click.IntRange(1, 10), default=5, show_default=True, help="Maximum number of jobs.")
+@click.option("--scheduled", is_flag=True, help="Mark this as a scheduled run; Cron Health then expects the next one.")
 @dry_run_option
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:
     """Run one cycle: up to --limit due jobs, one after another."""
@@ -79,8 +83,8 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
     return 1 if result.status == "error" else None
 
 
-def stand(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None) -> None:
-    """Runs a worker until a signal, until it has nothing to do, or for a time, and then lets it end in order."""
+def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None) -> None:
+    """Runs a worker until a signal, for `seconds`, or until no job is due, then shuts it down in order."""
     if until_idle:
         idle = threading.Thread(target=_run_until_idle, args=(worker, stop), name="until idle")
         idle.start()
@@ -93,7 +97,7 @@ def stand(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: floa
 
 
 def _note_missing_plugins(database: Database) -> None:
-    """Logs which components of the database have no plugin here, because their jobs will wait."""
+    """Logs the components of the database whose plugin is not loaded, because their jobs do not run here."""
     from jobdeck.core.schema import holdings, not_loaded  # noqa: PLC0415 -- imported on first use
 
     with database.connection() as conn:
@@ -119,7 +123,7 @@ def _task_types(session: Session, types: str | None) -> list[str] | None:
 
 
 def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
-    message = f"Would run {len(jobs)}." if jobs else "Would run nothing."
+    message = f"{len(jobs) or 'No'} {'job' if len(jobs) == 1 else 'jobs'} would run."
     results = [{"id": job.id, "task_type": job.task_type, "attempt": job.attempt} for job in jobs]
     data = {"status": "ok", "processed": 0, "succeeded": 0, "failed": 0, "message": message, "results": results}
     rows = [(job.id, job.task_type, f"{job.attempt}/{job.max_attempts}") for job in jobs]
@@ -128,7 +132,7 @@ def _answer_dry(session: Session, jobs: Sequence[ClaimedJob]) -> None:
 
 def _cycle_lines(result: CycleResult) -> list[str]:
     if result.status == "paused":
-        lines = [output.cut(f"{cycle_words(result)} `jobdeck resume` lets it go on.", 400)]
+        lines = [output.cut(f"{cycle_words(result)} `jobdeck resume` resumes it.", 400)]
     else:
         lines = [f"{result.status}: {cycle_words(result)}."]
         lines += [output.cut(result.message, 200)] if result.message else []

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 )
 @click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def receipts(session: Session, job: str, run_token: int | None, limit: int, reveal: str | None) -> None:
-    """List the messages of a job, with masked addresses, and the people it left out. They outlive the job."""
+    """List the messages of a job, with masked addresses. Also lists the people that the job left out.
+
+    Messages are kept longer than their job.
+    """
     from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     try:

@@ -18,7 +18,7 @@ from jobdeck.core.errors import Refused
     "--fail", "rules", multiple=True, metavar="RULE", help="Inject a failure, such as 429:scores:3,retry-after=2."
 )
 def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
-    """Serve the sandbox vendors on localhost until stopped, and print the environment variables to use them."""
+    """Serve the sandbox vendors on localhost until stopped. Prints the environment variables to use them."""
     from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     try:

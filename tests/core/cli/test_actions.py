@@ -104,7 +104,7 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
         (["retry", "00000000"], 1, ["00000000", "No job"]),
         (["retry", "--filter", "state:failed"], 2, ["state"]),
         (["edit", "nonsense", "--priority", "1"], 2, ["nonsense"]),
-        (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["no job"]),
+        (["edit", "11111111-1111-1111-1111-111111111111", "--priority", "1"], 1, ["not in the queue"]),
         (["restore"], 2, ["ids", "--bulk"]),
     ],
 )
@@ -129,10 +129,10 @@ def test_ids_are_read_from_the_standard_input_as_the_dashboard_copies_them(
 @pytest.mark.parametrize(
     ("given", "text", "words"),
     [
-        (("-",), " \n", "names no job"),
-        (("-", "01234567"), "", "Give no others beside it"),
+        (("-",), " \n", "holds no id"),
+        (("-", "01234567"), "", "Do not combine it with other ids"),
         (("-",), "no-id", "no-id"),
-        (("-",), f"{uuid4()}\n" * 10_001, "10000 at most"),
+        (("-",), f"{uuid4()}\n" * 10_001, "the maximum is 10000"),
     ],
     ids=["empty", "others", "no id", "too many"],
 )

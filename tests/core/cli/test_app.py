@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,29 @@ def test_every_command_of_the_table_is_there_and_helps(offline: Jobdeck) -> None
         assert "--database-url" in helped.out
         assert "--handlers" in helped.out
         assert f"  {name} " in whole.out
+
+
+def test_the_help_shows_the_line_of_each_command_whole_at_80_columns(
+    offline: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = offline("--help").out.partition("Commands:")[2].partition("Exit codes:")[0].split("\n\n")[0].splitlines()
+    assert len([line for line in listed if line.strip()]) == len(commands())
+    assert [line for line in listed if "..." in line] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["jobs"], ["runs"], ["bulk", "list"], ["bulk", "show"], ["errors"], ["audit"], ["digest"], ["cleanup"],
+        ["purge"], ["run-worker"],
+    ],
+)  # fmt: skip
+def test_help_shows_the_defaults_of_limits_and_periods(offline: Jobdeck, arguments: list[str]) -> None:
+    options = re.split(r"\n  (?=-)", offline(*arguments, "--help").out)
+    shown = [text for text in options if re.match(r"--(limit|since|older-than) ", text)]
+    assert shown
+    assert [text for text in shown if "default" not in text.lower()] == []
 
 
 def test_the_version_is_printed(offline: Jobdeck) -> None:
@@ -294,4 +318,4 @@ def test_a_value_that_the_database_cannot_take_is_refused(jobdeck: Jobdeck, monk
     monkeypatch.setattr(
         "jobdeck.core.queue.operator.pause", lambda conn, **_: conn.execute("SELECT 'soon'::timestamptz")
     )
-    jobdeck("pause").refused(2, "cannot take", "soon")
+    jobdeck("pause").refused(2, "rejected", "soon")

@@ -44,7 +44,7 @@ def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdec
     ran = jobdeck("cancel", "--filter", "type:cli_echo", "--yes", "--reason", "bad data", "--json")
     assert ran.code == 0
     assert (ran.data["state"], ran.data["done"], ran.data["refused"]) == ("finished", 5, 0)
-    assert "a worker goes on with it" in ran.err
+    assert "a worker finishes it" in ran.err
     assert statuses(conn) == ["cancelled"] * 5
     assert {row["reason"] for row in audit_rows(conn, "cancel")} == {"bad data"}
     listed = jobdeck("bulk", "list", "--json").data["bulks"]
@@ -96,7 +96,7 @@ def test_an_unfinished_one_is_stopped(jobdeck: Jobdeck, conn: Connection) -> Non
     assert jobdeck("bulk", "stop", str(choice.bulk.id), "--dry-run").code == 0
     bulk.step(conn, choice.bulk.id, driver="test", limit=1)
     assert "1 of 5 jobs" in jobdeck("bulk", "stop", str(choice.bulk.id)).out
-    jobdeck("bulk", "stop", str(choice.bulk.id)).refused(1, "stopped already")
+    jobdeck("bulk", "stop", str(choice.bulk.id)).refused(1, "already stopped")
     assert statuses(conn) == ["cancelled", *["pending"] * 4]
     jobdeck("bulk", "undo", str(choice.bulk.id)).refused(1, "cancel")
 
@@ -105,7 +105,7 @@ def test_nothing_that_matches_is_nothing_done(jobdeck: Jobdeck, conn: Connection
     fill(conn)
     cancelled = jobdeck("cancel", "--filter", "", "--yes")
     assert cancelled.code == 2
-    assert "None" in jobdeck("bulk", "list").out
+    assert "No bulk actions" in jobdeck("bulk", "list").out
 
 
 def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, conn: Connection) -> None:
@@ -114,11 +114,11 @@ def test_one_that_nobody_carries_further_goes_on_to_its_end(jobdeck: Jobdeck, co
     assert choice is not None
     bulk.start(conn, choice.bulk.id, "cancel", actor="somebody")
     bulk.step(conn, choice.bulk.id, driver="somebody", limit=2)
-    assert "2 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id), "--dry-run").out
+    assert "2 of 5 jobs" in jobdeck("bulk", "resume", str(choice.bulk.id), "--dry-run").out
     assert statuses(conn).count("cancelled") == 2
-    assert "5 of 5 jobs" in jobdeck("bulk", "go-on", str(choice.bulk.id)).out
+    assert "5 of 5 jobs" in jobdeck("bulk", "resume", str(choice.bulk.id)).out
     assert statuses(conn) == ["cancelled"] * 5
-    jobdeck("bulk", "go-on", str(choice.bulk.id)).refused(1, "finished already")
+    jobdeck("bulk", "resume", str(choice.bulk.id)).refused(1, "already finished")
 
 
 def test_deleted_jobs_of_an_earlier_bulk_action_are_restored(jobdeck: Jobdeck, conn: Connection) -> None:

@@ -41,7 +41,7 @@ def as_member(
 def test_a_worker_is_told_that_actions_take_an_operator(jobdeck: Jobdeck, as_member: SignIn) -> None:
     role = as_member("job_worker")
     for command in (("pause",), ("purge", "--yes")):
-        jobdeck(*command).refused(1, role, "It takes a member of job_operator; it is a member of job_worker.")
+        jobdeck(*command).refused(1, role, "Only members of job_operator may; this role is a member of job_worker.")
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_who_has_the_right_is_read_from_the_database(
 def test_a_viewer_is_told_that_enqueueing_takes_an_operator_or_a_worker(jobdeck: Jobdeck, as_member: SignIn) -> None:
     as_member("job_viewer")
     jobdeck("enqueue", "cli_echo").refused(
-        1, "It takes a member of job_operator or job_worker; it is a member of job_viewer."
+        1, "Only members of job_operator or job_worker may; this role is a member of job_viewer."
     )
 
 
 def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) -> None:
     as_member(None)
     jobdeck("jobs").refused(
-        1, "job_viewer", "it is a member of none of job_viewer, job_operator, job_worker."
+        1, "job_viewer", "this role is a member of none of job_viewer, job_operator, job_worker."
     )  # fmt: skip

@@ -34,11 +34,11 @@ def test_a_dry_run_says_what_an_upgrade_would_do_and_does_nothing(jobdeck: Jobde
             conn.execute(schema("0.1.0"))
         before = catalog(conn), everything(conn)
         said = jobdeck("init", "--dry-run", "--database-url", empty_database_url).out
-        assert f"would be at version {NEEDED} (it was version 1)" in said
+        assert f"would be upgraded from version 1 to {NEEDED}" in said
         assert "Migrations to run: 001 series_index, 002 changed_results" in said
         assert (catalog(conn), everything(conn)) == before
         done = jobdeck("init", "--database-url", empty_database_url).out
-        assert f"is at version {NEEDED} (it was version 1)" in done
+        assert f"was upgraded from version 1 to {NEEDED}" in done
         assert "Migrations run: 001 series_index, 002 changed_results" in done
 
 
@@ -60,7 +60,7 @@ def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Con
     for arguments in ((), ("--dry-run",)):
         jobdeck("init", *arguments).refused(1, "function job_queue_prune()", "Nothing was changed", "--repair")
     said = jobdeck("init", "--dry-run", "--repair").out
-    assert "Altered objects to overwrite: function job_queue_prune()" in said
+    assert "Changed objects to overwrite: function job_queue_prune()" in said
     assert jobdeck("init", "--repair").code == 0
     assert finding(jobdeck, "objects")[0] == "ok"
 

@@ -88,7 +88,7 @@ def test_an_empty_list_says_so(jobdeck: Jobdeck) -> None:
     assert jobdeck("jobs").out == "No jobs.\n"
     assert jobdeck("runs").out == "No runs.\n"
     assert jobdeck("errors").out == "No failed runs.\n"
-    assert jobdeck("audit").out == "Nothing was done.\n"
+    assert jobdeck("audit").out == "No entries.\n"
 
 
 @pytest.mark.parametrize(

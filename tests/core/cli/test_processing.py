@@ -25,9 +25,9 @@ def test_pause_and_resume_turn_the_switch(jobdeck: Jobdeck, conn: psycopg.Connec
     assert (paused["enabled"], paused["paused_reason"]) == (False, "vendor down")
     assert "@" in paused["paused_by"]
     assert not enabled(conn)
-    assert jobdeck("resume").out == "Processing is on.\n"
+    assert jobdeck("resume").out == "Processing resumed.\n"
     assert enabled(conn)
-    assert jobdeck("resume").out == "Processing was on.\n"
+    assert jobdeck("resume").out == "Processing was not paused.\n"
 
 
 def test_a_pause_may_end_by_itself(jobdeck: Jobdeck) -> None:
@@ -116,9 +116,7 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
     assert [found["id"] for found in looked.data["results"]] == [str(one)]
     refused = jobdeck("cleanup", str(waiting), "--yes", "--json")
     assert refused.code == 1
-    assert [(found["ok"], "It is not stuck" in found["message"]) for found in refused.data["results"]] == [
-        (False, True)
-    ]
+    assert [(found["ok"], "Not stuck" in found["message"]) for found in refused.data["results"]] == [(False, True)]
     assert everything(conn) == before
     assert jobdeck("cleanup", str(one), "--yes").code == 0
     found = dict(conn.execute("SELECT id, status FROM job_queue").fetchall())

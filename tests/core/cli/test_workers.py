@@ -53,7 +53,7 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
     add(conn)
     operator.pause(conn, reason=reason, actor="someone")
     out = jobdeck("run-worker").out
-    assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` lets it go on." in out
+    assert f"Nothing ran: processing is paused ({told}). `jobdeck resume` resumes it." in out
     assert "processed 0" not in out
 
 
