@@ -1,5 +1,5 @@
-"""The HTTP door: what calls from outside comes in here, is known by its signature or secret, and goes no further.
+"""The HTTP server. It authenticates each request by a secret or a signature before it does anything else.
 
-`app` says which paths there are and turns a request into a `Call`; what a path does is a plain function in `cron`,
-`webhooks` or `metrics`, run in a thread. `intake` and `protocol` keep strangers within limits, `server` runs it all.
+`app` routes a request and turns it into a `Call`. What an endpoint does is a plain function in `cron`, `metrics` or a
+plugin, and runs in a thread. `bodies` and `connections` set limits for clients; `server` starts and stops all of it.
 """

@@ -1,4 +1,4 @@
-"""From a request to a path's function and back: admission, body, thread, reply; and what every reply has in common."""
+"""The way of one request: authentication, body, endpoint function in a thread, response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_app(
     counters: Counters,
     intake: Intake | None = None,
 ) -> Starlette:
-    """The application of these paths. `refused` is told status and path of every call that was not carried out."""
+    """The application that serves `endpoints`. `refused` is called with status and path of each refused request."""
     entry = Entry(refused, counters, intake or Intake())
     routes = []
     for one in endpoints:
@@ -52,15 +52,13 @@ def make_app(
 
 
 class Entry:
-    """What all paths share."""
-
     def __init__(self, refused: Callable[[int, str], None], counters: Counters, intake: Intake) -> None:
         self._refused = refused
         self._counters = counters
         self._intake = intake
 
     def serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        """The coroutine that serves one path."""
+        """Makes the coroutine that serves one endpoint."""
 
         async def serve(request: Request) -> Response:
             began = self._counters.now()
@@ -72,10 +70,10 @@ class Entry:
         return serve
 
     async def no_such_thing(self, request: Request, error: Exception) -> Response:
-        """The reply to a path or a method that is not served."""
+        """Answers a request for an unknown path or method."""
         assert isinstance(error, HTTPException)  # noqa: S101 -- registered for it only
-        words = {404: "There is nothing at this path.", 405: "This method is not served here."}
-        declined = Declined(error.status_code, words.get(error.status_code, "The request cannot be served."))
+        words = {404: "Unknown path.", 405: "This method is not allowed here."}
+        declined = Declined(error.status_code, words.get(error.status_code, "The request was refused."))
         declined.headers.update(error.headers or {})
         return self._refuse(declined, request, whole=False)
 
@@ -92,8 +90,8 @@ class Entry:
         except Declined as declined:
             return self._refuse(declined, request, whole=whole)
         except CutOff:
-            return self._refuse(Declined(400, "The request broke off."), request, whole=True)
-        except Exception as error:  # noqa: BLE001 -- a caller is told that it failed, and never how
+            return self._refuse(Declined(400, "The request was incomplete."), request, whole=True)
+        except Exception as error:  # noqa: BLE001 -- a caller learns that the call failed, but not why
             return self._failed(request, error, whole=whole)
         return Reply(answer, drain=False)
 
@@ -106,12 +104,12 @@ class Entry:
         event(log, logging.ERROR, "a call failed", path=request.url.path, mark=mark, error=type(error).__name__)
         log.error("call %s failed", mark, exc_info=error)
         self._refused(500, request.url.path)
-        content = {"status": "error", "error": f"The call failed. The log has it under {mark}."}
+        content = {"status": "error", "error": f"The call failed. Its traceback is in the log under {mark}."}
         return Reply(Answer(500, content), drain=not whole)
 
 
 class Reply(Response):
-    """A reply that reaches the caller even while it still sends what nobody wants."""
+    """A response that reaches the client even when it is still sending a body that is not wanted."""
 
     def __init__(self, answer: Answer, *, drain: bool) -> None:
         text = answer.content if isinstance(answer.content, str) else json.dumps(answer.content, ensure_ascii=True)
@@ -120,7 +118,7 @@ class Reply(Response):
         super().__init__(text, answer.status, {**HEADERS, **answer.headers, **closing}, media_type=answer.media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the whole reply first, and hangs up after the rest of the request was thrown away."""
+        """Sends the complete response, then discards the rest of the request, then closes the connection."""
         if not self._drain:
             await super().__call__(scope, receive, send)
             return
@@ -140,6 +138,6 @@ def _call(request: Request) -> Call:
     headers: dict[str, Any] = {}
     for name, value in request.headers.items():
         if name in headers and name in {"authorization", "host"}:
-            raise Declined(400, f"The header {name} came twice.")
+            raise Declined(400, f"The header {name} was sent twice.")
         headers[name] = value
     return Call(request.method, target, headers, dict(request.query_params))

@@ -1,4 +1,4 @@
-"""Bodies within limits: how long, how slowly, and how much of all of them at a time."""
+"""Reads request bodies within limits of size, time and total memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 BODY_SECONDS: Final = 10.0
 HELD_BYTES: Final = 64 * 1024 * 1024
-"""The most that bodies of all requests take up together."""
+"""Maximum memory for the bodies of all requests together."""
 LINGER_SECONDS: Final = 2.0
-"""How long what is left of a refused body is read and thrown away: a client that is cut off while it sends misses
-the answer."""
+"""How long the rest of a refused body is read and discarded. A client that is disconnected while it sends would not
+read the response."""
 
 
 class CutOff(Exception):
-    """The client has left before its request was whole."""
+    """The client disconnected before its request was complete."""
 
 
 class Intake:
-    """Reads bodies for all requests of one server."""
+    """Reads the bodies of all requests of one server."""
 
     def __init__(self, *, seconds: float = BODY_SECONDS, held: int = HELD_BYTES) -> None:
         self._seconds = seconds
@@ -36,7 +36,7 @@ class Intake:
 
     @contextmanager
     def held(self) -> Iterator[list[int]]:
-        """The account of one body's bytes, given back at the end."""
+        """Counts the bytes of one body (in a list of one number) and releases them at the end."""
         account = [0]
         try:
             yield account
@@ -44,11 +44,11 @@ class Intake:
             self._held -= account[0]
 
     async def read(self, request: Request, limit: int, account: list[int]) -> bytes:
-        """The whole body.
+        """Reads the whole body.
 
         Raises:
-            Declined: it is longer than `limit` bytes, comes too slowly, or there is no room for it now.
-            CutOff: it broke off.
+            Declined: the body is longer than `limit` bytes or too slow, or the server holds too many bytes.
+            CutOff: the client disconnected.
         """
         stated = request.headers.get("content-length", "0")
         if stated.isascii() and stated.isdecimal() and int(stated[:20]) > limit:
@@ -57,7 +57,7 @@ class Intake:
             async with asyncio.timeout(self._seconds):
                 return await self._collect(request.receive, limit, account)
         except TimeoutError:
-            raise Declined(408, f"The request was not whole after {self._seconds:g} seconds.") from None
+            raise Declined(408, f"The request was not complete after {self._seconds:g} seconds.") from None
 
     async def _collect(self, receive: Receive, limit: int, account: list[int]) -> bytes:
         parts: list[bytes] = []
@@ -71,18 +71,18 @@ class Intake:
             if account[0] > limit:
                 raise _too_long(limit)
             if self._held > self._most:
-                raise Declined(503, "Too much comes in at a time. Call again.", Retry_After="5")
+                raise Declined(503, "The server is busy. Try again later.", Retry_After="5")
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
 
 
 def _too_long(limit: int) -> Declined:
-    return Declined(413, f"The request is too long: {limit} bytes are allowed here.")
+    return Declined(413, f"The request is too long. The limit is {limit} bytes.")
 
 
 async def throw_away(receive: Receive) -> None:
-    """Reads what is left of a body, for a while, and keeps nothing of it."""
+    """Reads and discards the rest of a body, for at most `LINGER_SECONDS`."""
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             while True:

@@ -1,6 +1,6 @@
-"""Connections within limits: how long a request may take to begin, and how many connections there are at all.
+"""Limits the number of connections and the time until the head of a request is complete.
 
-uvicorn waits for ever for a request that never begins or never ends; this does not.
+uvicorn by itself waits forever for a request that never starts or never ends.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 HEADER_SECONDS: Final = 10.0
 MOST_CONNECTIONS: Final = 400
-"""Beyond this the connection goes that has been longest without a whole request."""
+"""When there are more, the connection that has been without a complete request the longest is closed."""
 
 
 class Gate:
-    """What all connections of one server share. `refused` is told the status of requests that no path ever saw."""
+    """Tracks all connections of one server. `refused` is called with the status of requests refused before routing."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Gate:
         self._count = 0
 
     def enter(self, connection: LimitedProtocol) -> None:
-        """Lets a connection in, for which another may have to go."""
+        """Adds a connection, and closes the oldest idle one if there are too many."""
         self._count += 1
         self._waiting[connection] = None
         if self._count > self._most:
@@ -47,25 +47,24 @@ class Gate:
             oldest.cut()
 
     def busy(self, connection: LimitedProtocol) -> None:
-        """A whole request of this connection is being answered."""
+        """Marks a connection whose request is complete, so that it is not closed."""
         self._waiting.pop(connection, None)
 
     def idle(self, connection: LimitedProtocol) -> None:
-        """It waits for its next request."""
+        """Marks a connection that waits for its next request."""
         self._waiting[connection] = None
 
     def leave(self, connection: LimitedProtocol) -> None:
-        """It is gone."""
         self._count -= 1
         self._waiting.pop(connection, None)
 
     def protocol(self) -> type[LimitedProtocol]:
-        """The class of connections that belong to this gate."""
+        """A protocol class whose connections belong to this gate."""
         return type("GatedProtocol", (LimitedProtocol,), {"gate": self})
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's protocol with a time limit for everything up to the end of a request's head."""
+    """uvicorn's protocol with a time limit for the head of a request."""
 
     gate: Gate
 
@@ -73,20 +72,18 @@ class LimitedProtocol(H11Protocol):
         super().__init__(*given, **named)
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begins to wait for a request."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self.gate.enter(self)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Lets go of everything."""
         self._stop_waiting()
         self.gate.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes in what came, and goes on waiting while no request is whole up to the end of its head."""
+        """Handles received bytes. The timer runs until the head of a request is complete."""
         super().data_received(data)
         if self._answering():
             self._stop_waiting()
@@ -95,17 +92,16 @@ class LimitedProtocol(H11Protocol):
             self._wait()
 
     def on_response_complete(self) -> None:
-        """Goes back to waiting; uvicorn's own timer bounds how long for a next request to begin."""
+        """Marks the connection idle. uvicorn's keep-alive timer limits the wait for the next request."""
         self.gate.idle(self)
         super().on_response_complete()
         self._busy_if_whole()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, and hangs up."""
+        """Answers a request that is not HTTP, and closes the connection."""
         self._refuse(400, msg)
 
     def cut(self) -> None:
-        """Ends the connection at once."""
         self.transport.abort()
 
     def _answering(self) -> bool:
@@ -129,7 +125,7 @@ class LimitedProtocol(H11Protocol):
         if self._answering() or self.transport.is_closing():
             return
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._refuse(408, "The request took too long to come.")
+            self._refuse(408, "The request took too long to arrive.")
         else:
             self.transport.close()
 

@@ -1,4 +1,4 @@
-"""What the door counts of itself: calls by path and status, how long they took, delivery events."""
+"""Counters of the HTTP server: requests by path and status, their duration, delivery events."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
-"""Seconds."""
+"""Upper bounds of the duration histogram, in seconds."""
 
 
 class Counts(NamedTuple):
-    """Calls by path and status, their seconds by path, calls up to each bound by path, events by provider and fate."""
+    """Requests by path and status, seconds by path, requests by path and bucket, events by provider and outcome."""
 
     calls: dict[tuple[str, int], int]
     seconds: dict[str, float]
@@ -21,7 +21,7 @@ class Counts(NamedTuple):
 
 
 class Counters:
-    """Counts from any thread."""
+    """Thread-safe counters."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,11 +32,11 @@ class Counters:
 
     @staticmethod
     def now() -> float:
-        """The clock that durations are measured with."""
+        """The clock for durations, in seconds."""
         return time.monotonic()
 
     def answered(self, path: str, status: int, began: float) -> None:
-        """Counts one answered call."""
+        """Counts one answered request. `began` comes from `now`."""
         took = self.now() - began
         with self._lock:
             self._calls[path, status] += 1
@@ -45,12 +45,11 @@ class Counters:
                 self._buckets[path, bound] += took <= bound
 
     def received(self, provider: str, **counts: int) -> None:
-        """Counts delivery events by what became of them."""
+        """Counts delivery events by outcome."""
         with self._lock:
             for what, count in counts.items():
                 self._events[provider, what] += count
 
     def counts(self) -> Counts:
-        """The counts as they stand."""
         with self._lock:
             return Counts(dict(self._calls), dict(self._seconds), dict(self._buckets), dict(self._events))

@@ -1,7 +1,7 @@
-"""`/api/jobs/run`: one cycle for whoever shows the secret, as cron services ask for it.
+"""`/api/jobs/run`: runs one cycle for a cron service that sends the secret.
 
-The reply goes out when the cycle has ended or its time is up. A job that outlasts the time goes on behind the reply,
-and the cycle's record is closed when it has ended.
+The response is sent when the cycle has ended or its time is up. A job that takes longer continues after the response,
+and the record of the cycle is closed when the job has ended.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ BODY_BYTES: Final = 16 * 1024
 DEFAULT_LIMIT: Final = 5
 HIGHEST_LIMIT: Final = 10
 CYCLES: Final = 4
-"""Cycles at a time. Calls may overlap; they share what is due, and more of them would only wait for each other."""
+"""Maximum number of cycles at a time. They share the due jobs, so more of them would only wait for each other."""
 BEARER: Final = "bearer "
 
 
 class Cron:
-    """Runs cycles for calls, each in a thread of its own."""
+    """Runs cycles for requests, each cycle in its own thread."""
 
     def __init__(self, database: Database, registry: Registry, settings: Settings) -> None:
         self._database = database
@@ -53,37 +53,37 @@ class Cron:
         self._secret = _digest(settings.cron_secret.get_secret_value().strip()) if settings.cron_secret else None
 
     def admit(self, call: Call) -> None:
-        """Lets in whoever brings the secret. Nothing else about a call is proof of anything.
+        """Checks the secret, the only proof of authorisation.
 
         Raises:
             Declined: the secret is missing or wrong.
         """
         given = call.headers.get("authorization", "")
         token = given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else ""
-        # Digests are compared, which are of one length whatever was sent.
+        # Digests have the same length, so the comparison time shows nothing about the secret.
         if self._secret is None or not token or not hmac.compare_digest(_digest(token), self._secret):
             raise Declined(
                 401, "This call needs the header Authorization: Bearer CRON_SECRET.", WWW_Authenticate="Bearer"
             )
 
     def handle(self, call: Call) -> Answer:
-        """Runs one cycle of up to `limit` jobs and answers with what it came to."""
+        """Runs one cycle of up to `limit` jobs and returns its result."""
         cycle = self._start(call.method, _limit(call))
         cycle.done.wait(max(0.0, cycle.budget.left))
         result = cycle.so_far()
         if result is None:
-            raise Declined(503, "The database does not answer. Nothing was run.", Retry_After="60")
+            raise Declined(503, "The database does not answer. No jobs were run.", Retry_After="60")
         return Answer(500 if result.status == "error" else 200, _reply(result))
 
     def drain(self, seconds: float) -> bool:
-        """Ends claiming, lets what runs finish for so long, then hands it back. Whether all could finish."""
+        """Stops taking jobs, gives running jobs `seconds`, then returns them to the queue. True if all finished."""
         with self._lock:
             self._closed = True
             running = list(self._running)
         for cycle in running:
             cycle.budget.stop()
-        last = time.monotonic() + seconds
-        finished = all(cycle.done.wait(max(0.0, last - time.monotonic())) for cycle in running)
+        deadline = time.monotonic() + seconds
+        finished = all(cycle.done.wait(max(0.0, deadline - time.monotonic())) for cycle in running)
         for cycle in running:
             cycle.hand_back()
         for cycle in running:
@@ -93,9 +93,9 @@ class Cron:
     def _start(self, method: str, limit: int) -> _Cycle:
         with self._lock:
             if self._closed:
-                raise Declined(503, "The door is closing. Nothing was run.", Retry_After="60")
+                raise Declined(503, "The server is shutting down. No jobs were run.", Retry_After="60")
             if len(self._running) >= CYCLES:
-                raise Declined(429, f"{CYCLES} calls are being carried out already. Nothing was run.", Retry_After="30")
+                raise Declined(429, f"{CYCLES} cycles are running already. No jobs were run.", Retry_After="30")
             worker = Worker(self._database, self._registry, self._settings, mode="cycle", source="cron_http")
             cycle = _Cycle(worker, self._settings.cron_budget_seconds, method, limit)
             self._running.add(cycle)
@@ -109,7 +109,7 @@ class Cron:
                 cycle.budget.expect(typical_seconds().run(conn))
             cycle.run()
         except FAILURES as error:
-            event(log, logging.ERROR, "a cycle could not begin", error=safe_error(str(error)))
+            event(log, logging.ERROR, "a cycle could not start", error=safe_error(str(error)))
         except Exception:
             log.exception("a cycle failed")
         finally:
@@ -119,7 +119,7 @@ class Cron:
 
 
 class _Cycle:
-    """One call's cycle, shared between the thread that runs it and the one that answers."""
+    """The cycle of one request, shared by the thread that runs it and the thread that answers."""
 
     thread: threading.Thread
 
@@ -132,20 +132,19 @@ class _Cycle:
         self._result: CycleResult | None = None
 
     def run(self) -> None:
-        """Runs to the end."""
         self._result = self._worker.run_cycle(self._limit, http_method=self._method, budget=self.budget)
 
     def so_far(self) -> CycleResult | None:
-        """The result, or what it has come to; None where it never began."""
+        """The result, or the intermediate result of a running cycle; None when the cycle did not start."""
         if self._result is None and not self.done.is_set():
             running = self._worker.cycle
             if running is None:
-                return CycleResult("ok", 0, 0, 0, "The cycle has not begun yet; it goes on.")
+                return CycleResult("ok", 0, 0, 0, "The cycle has not started yet. It continues in the background.")
             return running.so_far()
         return self._result
 
     def hand_back(self) -> None:
-        """Gives back what still runs."""
+        """Returns running jobs to the queue."""
         if not self.done.is_set() and self._worker.cycle is not None:
             self._worker.cycle.hand_back()
 
@@ -155,7 +154,7 @@ def _digest(secret: str) -> bytes:
 
 
 def _limit(call: Call) -> int:
-    """The number of jobs asked for: in the body of a POST, or the query. As ever, 5 where it is none or below 1."""
+    """The requested number of jobs, from the body of a POST or the query; 5 when it is missing or below 1."""
     asked: Any = call.query.get("limit")
     if call.method == "POST" and call.body.strip():
         asked = _content(call.body).get("limit", asked)
@@ -164,7 +163,7 @@ def _limit(call: Call) -> int:
     if isinstance(asked, str) and asked.isascii() and asked.lstrip("-").isdecimal() and len(asked) < 10:
         asked = int(asked)
     if isinstance(asked, bool) or not isinstance(asked, int):
-        raise Declined(400, "The limit must be a whole number from 1 to 10. Nothing was run.")
+        raise Declined(400, "The limit must be an integer from 1 to 10. No jobs were run.")
     return min(asked, HIGHEST_LIMIT) if asked > 0 else DEFAULT_LIMIT
 
 
@@ -172,9 +171,9 @@ def _content(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise Declined(400, "The body is not JSON. Nothing was run.") from None
+        raise Declined(400, "The body is not JSON. No jobs were run.") from None
     if not isinstance(content, dict):
-        raise Declined(400, "The body must be a JSON object. Nothing was run.")
+        raise Declined(400, "The body must be a JSON object. No jobs were run.")
     return content
 
 

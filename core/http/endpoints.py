@@ -1,4 +1,4 @@
-"""A request and its answer as values, so that what a path does is a plain function."""
+"""Requests and responses as plain values, so that an endpoint is a plain function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETRY_SECONDS = "5"
 
 
 class Lane:
-    """Runs plain functions for coroutines. Calls of one kind cannot hold up those of another."""
+    """A pool of threads for one kind of endpoints, so that slow requests of one kind do not delay the others."""
 
     def __init__(self, name: str, *, threads: int, waiting: int) -> None:
         self._count = threads
@@ -28,17 +28,17 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether calls wait for a thread; for any thread to ask."""
+        """Whether requests wait for a thread. Can be read in any thread."""
         return self._busy > self._count
 
     async def run(self, work: Callable[..., Any], *given: Any) -> Any:
-        """The result of `work`, for the thread of the event loop.
+        """Runs `work` in a thread of the pool. Call it in the thread of the event loop.
 
         Raises:
-            Declined: too many wait already.
+            Declined: too many requests wait already.
         """
         if self._busy >= self._room:
-            raise Declined(503, "Too many calls at a time. Call again.", Retry_After=RETRY_SECONDS)
+            raise Declined(503, "The server is busy. Try again later.", Retry_After=RETRY_SECONDS)
         self._busy += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
@@ -46,13 +46,13 @@ class Lane:
             self._busy -= 1
 
     def close(self) -> None:
-        """Ends the threads after what they do now."""
+        """Waits for the running functions, then ends the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. Header names are in lower case; `target` is path and query as they were sent."""
+    """One request. Header names are in lower case; `target` is the path and query as sent."""
 
     method: str
     target: str
@@ -63,7 +63,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reply: a JSON object, or text of some media type."""
+    """One response: a JSON object, or text with its media type."""
 
     status: int
     content: dict[str, Any] | str
@@ -72,7 +72,7 @@ class Answer:
 
 
 class Declined(Exception):
-    """A call that is not carried out; nothing was changed. The sentence is told to the caller."""
+    """A request is refused and nothing was changed. The caller receives the sentence."""
 
     def __init__(self, status: int, sentence: str, **headers: str) -> None:
         super().__init__(sentence)
@@ -82,21 +82,20 @@ class Declined(Exception):
 
     @property
     def answer(self) -> Answer:
-        """What the caller reads."""
         return Answer(self.status, {"status": "refused", "error": self.sentence}, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path.
+    """One path of the HTTP server.
 
     Args:
-        path: as it stands in the URL.
-        methods: those that are served.
-        limit: the most bytes that a body may have.
-        admit: looks at everything but the body and raises `Declined` for whoever may not go on.
-        handle: carries the call out; runs in a thread of `lane`.
-        lane: the threads for it.
+        path: the path of the URL.
+        methods: the allowed methods.
+        limit: the maximum size of a body, in bytes.
+        admit: checks the request without its body, and raises `Declined` when it is not authorised.
+        handle: does the work, in a thread of `lane`.
+        lane: the threads for `handle`.
     """
 
     path: str
@@ -109,7 +108,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a plugin makes its endpoints from: `lane` runs them, and `wake` begins an `Upkeep` of this name at once."""
+    """What a plugin needs to make its endpoints. `lane` runs them; `wake` runs the `Upkeep` of this name now."""
 
     database: Database
     settings: Settings

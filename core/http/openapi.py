@@ -1,4 +1,4 @@
-"""The door in OpenAPI's words (version 3.1): what may be sent, and every status that may come back."""
+"""The OpenAPI 3.1 document of the HTTP server: requests, and every status that a response can have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobdeck.core.plugins import load_plugins
 Json = dict[str, Any]
 
 REFUSED: Final[Json] = {
-    "description": "The call was not carried out, and the sentence says why.",
+    "description": "The request was refused. `error` gives the reason.",
     "content": {
         "application/json": {
             "schema": {
@@ -37,12 +37,12 @@ _CYCLE: Final[Json] = {
 
 
 def describe() -> Json:
-    """The whole description."""
+    """The whole document, with the endpoints of the plugins."""
     run = {
         "summary": "Run one cycle of due jobs",
         "security": [{"cron": []}],
         "parameters": [{"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10}}],
-        "responses": responses("What the cycle came to.", _CYCLE, 400, 401, 408, 413, 414, 429, 500, 503),
+        "responses": responses("The result of the cycle.", _CYCLE, 400, 401, 408, 413, 414, 429, 500, 503),
     }
     body = {
         "type": "object",
@@ -50,7 +50,7 @@ def describe() -> Json:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Jobdeck's HTTP door", "version": "1"},
+        "info": {"title": "Jobdeck's HTTP server", "version": "1"},
         "paths": {
             cron.PATH: {
                 "get": {**run, "operationId": "runJobs"},
@@ -63,17 +63,17 @@ def describe() -> Json:
             **{path: item for plugin in load_plugins() if plugin.openapi for path, item in plugin.openapi().items()},
             metrics.HEALTHZ_PATH: {
                 "get": {
-                    "summary": "Whether the door and its database answer",
+                    "summary": "Check the server and its database",
                     "operationId": "healthz",
                     "responses": {
-                        **responses("They do.", {"type": "object"}, 408, 413, 414),
-                        "503": {"description": "They do not.", "content": {"application/json": {}}},
+                        **responses("Both answer.", {"type": "object"}, 408, 413, 414),
+                        "503": {"description": "The database does not answer.", "content": {"application/json": {}}},
                     },
                 }
             },
             metrics.METRICS_PATH: {
                 "get": {
-                    "summary": "Figures for Prometheus",
+                    "summary": "Metrics for Prometheus",
                     "operationId": "metrics",
                     "security": [{"metrics": []}],
                     "responses": {
@@ -92,9 +92,9 @@ def describe() -> Json:
     }
 
 
-def responses(told: str, schema: Json, *refusals: int) -> Json:
-    """The responses of an operation: what 200 answers, and the refusals it may answer with."""
+def responses(text: str, schema: Json, *refusals: int) -> Json:
+    """The responses of an operation: description and schema of 200, and the statuses of refusals."""
     return {
-        "200": {"description": told, "content": {"application/json": {"schema": schema}}},
+        "200": {"description": text, "content": {"application/json": {"schema": schema}}},
         **{str(status): REFUSED for status in refusals},
     }

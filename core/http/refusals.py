@@ -1,4 +1,4 @@
-"""Calls that were refused, as history keeps them: in figures, one row for five minutes, however many there were."""
+"""Refused requests in the history: one row with counts per five minutes, however many there were."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ELSEWHERE: Final = "elsewhere"
 
 
 class Refusals:
-    """Counts from any thread; one other writes."""
+    """Counts refused requests in any thread; one thread writes the counts to the database."""
 
     def __init__(self, paths: frozenset[str], *, name: str) -> None:
         self._paths = paths
@@ -40,12 +40,12 @@ class Refusals:
         self._began = 0.0
 
     def note(self, status: int, path: str) -> None:
-        """Counts one refused call. Paths that are not there are all one."""
+        """Counts one refused request. All unknown paths are counted as one."""
         with self._lock:
             self._counts[status, path if path in self._paths else ELSEWHERE] += 1
 
     def write(self, link: Link) -> None:
-        """Brings history up to date, where anything was refused since the last time."""
+        """Writes the counts, if they changed since the last call."""
         with self._lock:
             counts = dict(self._counts)
         total = sum(counts.values())
@@ -62,11 +62,11 @@ class Refusals:
             self._row, self._written = None, 0
 
     def _keep(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
-        words = told(counts)
+        words = sentence(counts)
         if self._row is None:
             self._row = presence.open_worker_run(conn, source=SOURCE, worker_id=self._name)
             self._began = time.monotonic()
-            event(log, logging.WARNING, "calls are being refused", told=words)
+            event(log, logging.WARNING, "requests refused", counts=words)
         presence.close_worker_run(
             conn,
             self._row,
@@ -80,11 +80,11 @@ class Refusals:
         )
 
 
-def told(counts: dict[tuple[int, str], int]) -> str:
-    """The figures in words, the largest first."""
+def sentence(counts: dict[tuple[int, str], int]) -> str:
+    """The counts as a sentence, largest first."""
     largest = sorted(counts.items(), key=lambda item: -item[1])
     parts = [f"{count} with {status} at {path}" for (status, path), count in largest[:LISTED]]
     rest = sum(count for _, count in largest[LISTED:])
     if rest:
         parts.append(f"{rest} more")
-    return f"calls were refused: {', '.join(parts)}"
+    return f"requests refused: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""Runs the door: its addresses, its threads, and how all of it ends in order."""
+"""Starts the HTTP server with its addresses and threads, and shuts it down in order."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ KEEP_ALIVE_SECONDS: Final = 5
 CLOSING_SECONDS: Final = 5
 WEBHOOK_THREADS: Final = 6
 CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + 2
-"""Pooled connections that the door may use at a time; cycles and threads that stand by have their own beside them."""
+"""Maximum number of pooled connections. Cycles and background threads have additional connections of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What strangers may use up, in seconds, bytes and connections."""
+    """Limits for clients, in seconds, bytes and connections."""
 
     body_seconds: float = BODY_SECONDS
     header_seconds: float = HEADER_SECONDS
@@ -58,7 +58,7 @@ class Limits:
 
 
 class Door:
-    """The door on one database. Use it as a context manager, or call `start` and `drain`."""
+    """The HTTP server on one database. Use it as a context manager, or call `start` and `drain`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Door:
         port: int = 8080,
         limits: Limits | None = None,
     ) -> None:
-        """Opens nothing yet. `port` 0 takes any that is free."""
+        """Does not open the address yet. `port` 0 picks a free port."""
         self._database = database
         self._settings = settings
         self._host, self._port = host, port
@@ -97,14 +97,14 @@ class Door:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each address, once `start` has returned: the door's, then that of metrics if it has one."""
+        """Host and port of each address after `start`: the server's own, then the one for metrics if configured."""
         return [site.address for site in self._sites]
 
     def start(self) -> None:
-        """Opens the door and returns.
+        """Starts all threads and returns when the addresses are open.
 
         Raises:
-            ConfigurationError: an address cannot be had.
+            ConfigurationError: an address cannot be opened.
         """
         if self._settings.cron_interval_minutes is not None:
             with self._database.connection() as conn:
@@ -119,14 +119,14 @@ class Door:
         for part in self._parts:
             part.thread.start()
         for host, port in self.addresses:
-            event(log, logging.INFO, "door open", host=host, port=port)
+            event(log, logging.INFO, "server started", host=host, port=port)
         if self._settings.cron_secret is None:
-            event(log, logging.WARNING, "CRON_SECRET is not set: every call of /api/jobs/run is refused")
+            event(log, logging.WARNING, "CRON_SECRET is not set: every request to /api/jobs/run is refused")
 
     def drain(self, seconds: float | None = None) -> bool:
-        """Closes the door in order: claims no more, lets running jobs finish for `seconds`, then hands them back.
+        """Shuts down: takes no new jobs, gives running jobs `seconds`, then returns them to the queue.
 
-        Returns whether all could finish; `JOBDECK_DRAIN_SECONDS` where `seconds` is None.
+        `seconds` defaults to `JOBDECK_DRAIN_SECONDS`. Returns whether all jobs finished.
         """
         finished = self.cron.drain(self._settings.drain_seconds if seconds is None else seconds)
         for site in self._sites:
@@ -141,7 +141,7 @@ class Door:
         self._healthz.close()
         self._metrics.close()
         self._alerts.close()
-        event(log, logging.INFO, "door closed", finished=finished)
+        event(log, logging.INFO, "server stopped", finished=finished)
         return finished
 
     def __enter__(self) -> Self:
@@ -199,7 +199,7 @@ class Door:
 
 
 class _Site:
-    """One address, served by a thread with an event loop of its own."""
+    """One address, served by its own thread and event loop."""
 
     def __init__(self, host: str, port: int, app: Any, gate: Gate) -> None:
         self.address = (host, port)
@@ -230,7 +230,7 @@ class _Site:
         """Opens the address and serves it.
 
         Raises:
-            ConfigurationError: it cannot be had.
+            ConfigurationError: the address cannot be opened.
         """
         host, port = self.address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -239,7 +239,7 @@ class _Site:
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(
-                f"The address {host}:{port} cannot be opened ({reason}). Give another with --host and --port, or "
+                f"The address {host}:{port} cannot be opened ({reason}). Choose another with --host and --port, or "
                 "JOBDECK_METRICS_ADDRESS."
             ) from None
         self.address = self._socket.getsockname()[:2]
@@ -249,7 +249,7 @@ class _Site:
             started.wait(0.005)
 
     def stop(self) -> None:
-        """Takes no more connections, lets answers under way go out, and ends."""
+        """Closes the address after all running requests are answered."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join()
@@ -262,7 +262,7 @@ class _Site:
 
 
 class _Sparing(logging.Filter):
-    """Lets a few records by in five minutes and drops the rest: strangers must not be able to fill a disk with them."""
+    """Drops all but 20 log records per five minutes, so that clients cannot fill the disk."""
 
     MOST = 20
     SECONDS = 300.0

@@ -1,4 +1,4 @@
-"""The threads that carry out the plugins' periodic work while the server is open."""
+"""The threads of the HTTP server that run the periodic work of plugins."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REST: Final = 3.0
-"""While requests wait for a thread, it rests for up to so many times what a batch took: a caller waits for them."""
+"""While requests wait for a thread, the work pauses for up to this multiple of a batch's duration."""
 STEP_SECONDS: Final = 0.02
 
 
 class UpkeepThread:
-    """Carries out one `Upkeep` until it is stopped; the next process does what is left then.
-
-    `pressed` says whether requests wait for a thread.
-    """
+    """Runs one `Upkeep` until it is stopped. `pressed` returns whether requests wait for a thread."""
 
     def __init__(self, database: Database, upkeep: Upkeep, pressed: Callable[[], bool]) -> None:
         self._upkeep = upkeep
@@ -39,7 +36,7 @@ class UpkeepThread:
         self.thread = threading.Thread(target=self._loop, name=f"door {upkeep.name}")
 
     def wake(self) -> None:
-        """Says that there is something to do."""
+        """Starts the next round now."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -55,7 +52,7 @@ class UpkeepThread:
             self._link.close()
 
     def _round(self) -> float:
-        """Does what there is to do, and says how long to rest."""
+        """Does all the work there is and returns the seconds until the next round."""
         try:
             while not self._ending.is_set():
                 self._wake.clear()
@@ -64,7 +61,7 @@ class UpkeepThread:
                 took = time.monotonic() - began
                 self._give_way(until=time.monotonic() + REST * took)
                 if not more:
-                    # What comes meanwhile is done together: a batch of few costs almost what one of many does.
+                    # Collect more work first, since a small batch costs almost as much as a large one.
                     self._ending.wait(took)
                     break
         except FAILURES:

@@ -1,4 +1,4 @@
-"""The thread that watches the queue while the door is open, and keeps the record of refused calls up to date."""
+"""The thread of the HTTP server that checks the queue for alarms and records refused requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP_SECONDS: Final = 2.0
 
 
 class Watcher:
-    """Looks every half minute, until it is stopped."""
+    """Checks the queue every half minute until it is stopped."""
 
     def __init__(
         self, database: Database, alerts: Alerts, refusals: Refusals, name: str, timeouts: Mapping[str, float]
@@ -38,11 +38,10 @@ class Watcher:
         self.thread = threading.Thread(target=self._loop, name="door watcher")
 
     def stop(self) -> None:
-        """Ends the thread."""
         self._ending.set()
 
     def look(self) -> None:
-        """One look at the queue."""
+        """Checks the queue once."""
         try:
             self._link.run(self._sentinel.look)
         except FAILURES as error:
@@ -59,7 +58,7 @@ class Watcher:
                     if time.monotonic() >= next_look:
                         next_look = time.monotonic() + LOOK_SECONDS
                         self.look()
-                except Exception as error:  # noqa: BLE001 -- it must go on watching whatever went wrong with one look
+                except Exception as error:  # noqa: BLE001 -- a failed check must not end the thread
                     event(log, logging.ERROR, "watching failed", error=safe_error(repr(error)))
             self._refusals.write(self._link)
         finally:

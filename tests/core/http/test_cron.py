@@ -131,7 +131,7 @@ class TestAnswers:
             ):  # fmt: skip
                 got = door.call("POST", "/api/jobs/run", body, BEARER)
                 assert got.status == 400, body
-                assert "Nothing was run" in got.data["error"]
+                assert "No jobs were run" in got.data["error"]
         assert outcomes(conn) == []
 
     @pytest.mark.parametrize("body", [None, {"force": True, "limit": 3}])

@@ -62,8 +62,8 @@ def test_it_serves_until_a_signal_and_ends_in_order(
     assert out == ""
     lines = [json.loads(line) for line in err.splitlines()]
     assert [line["message"] for line in lines if line["logger"] == "jobdeck.core.http.server"] == [
-        "door open",
-        "door closed",
+        "server started",
+        "server stopped",
     ]
     assert [line for line in lines if line["message"] == "run succeeded" and line["run"]]
     assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
