@@ -1,7 +1,7 @@
 -- jobdeck competition version 1
 --
--- Reads the catalog and changes nothing. The competition takes over the tables and enums of the original application
--- where it finds them. Those of another application are refused, with the first thing in which they differ.
+-- Reads the catalog and changes nothing. The competition uses existing tables and enums of the original application.
+-- It refuses those of another application, and names the first difference.
 
 do $$
 declare
@@ -9,10 +9,10 @@ declare
 begin
     if current_schema() <> 'public' then
         raise exception using errcode = 'JD001', message = format(
-            'The competition works in the schema public only, not in %s. Leave it out (JOBDECK_PLUGINS=), or install '
-            'into public.', current_schema());
+            'The competition works only in the schema public, not in %s. Install without it (JOBDECK_PLUGINS=), or '
+            'install into public.', current_schema());
     end if;
-    -- What is there already is the competition's own: version 1 of the queue always came with it.
+    -- Existing tables are the competition's own, because version 1 of the queue always included it.
     if to_regclass('public.jobdeck_schema') is not null then
         if exists (select from public.jobdeck_schema s
             where coalesce(to_jsonb(s) ->> 'component', 'queue') = 'competition'

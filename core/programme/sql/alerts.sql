@@ -2,8 +2,8 @@
 -- Unread messages and alerts
 -------------------------------------------------------------------------------------------------------
 
--- What each person has not read: others' messages in their conversations, without a receipt, not archived, older than a
--- grace period, not private to somebody else, and not from before they joined.
+-- Unread messages per person: messages of others in the person's conversations, without a receipt, not archived, older
+-- than a grace period, not private to other people, and written after the person joined.
 create or replace function public.programme_unread(p_grace interval default '0')
 returns table (user_id uuid, unread bigint, newest_message_id uuid, newest_at timestamptz, oldest_at timestamptz)
 language sql stable security definer
@@ -21,7 +21,7 @@ as $$
     group by b.user_id
 $$;
 
--- Why somebody need not hear of a message any more; null when they are to.
+-- Why a person no longer needs an alert about a message; null when they do.
 create or replace function public.programme_alert_obstacle(p_person uuid, p_message uuid) returns text
 language sql stable security definer
 set search_path = public, pg_temp
@@ -37,11 +37,11 @@ as $$
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- Looking ahead: what a run would find, for whoever may enqueue it and may not see addresses. These have their owner's
--- rights and answer with masked addresses, shapes and counts; runs read what they need with rights of their own.
+-- Previews: what a run would find, for users who may enqueue it but may not see addresses. These functions have their
+-- owner's rights and return masked addresses, shapes and counts. Runs read the tables with the worker's rights.
 -------------------------------------------------------------------------------------------------------
 
--- The next people with unread messages, by id, with their addresses. p_grace and p_window are minutes.
+-- The next people with unread messages, by id, with their addresses. p_grace and p_window are in minutes.
 create or replace function public.programme_digest_due(
     p_roles text[], p_person uuid, p_after uuid, p_limit integer, p_grace integer, p_window integer, p_zone text
 ) returns table (id uuid, role text, full_name text, first_name text, email_on boolean, email text, email_ok boolean,
@@ -104,7 +104,7 @@ as $$
     from programme_digest_due(p_roles, p_person, p_after, p_limit, p_grace, p_window, p_zone) d order by d.id
 $$;
 
--- People with messages that admins are to hear of, as a run would find them.
+-- Admins with messages they must be alerted about, as a run would find them.
 create or replace function public.programme_admin_alerts_ahead(p_people uuid[], p_roles text[])
 returns table (id uuid, messages bigint, key text, email_on boolean, email text, email_ok boolean, sms_on boolean,
     mobile text, number text)
@@ -131,7 +131,7 @@ as $$
     order by p.id
 $$;
 
--- Why each unprobed form is not to be probed, null where it is. p_stale is hours, p_most attempts.
+-- Why each form without a probe must not be probed; null when it may. p_stale is in hours, p_most in attempts.
 create or replace function public.programme_probes_judged(p_stale double precision, p_most integer)
 returns table (form uuid, reason text)
 language sql stable
@@ -159,7 +159,7 @@ as $$
             or a.recipient_email_verification_address <> n.address)
 $$;
 
--- How many unprobed forms are not to be probed, by reason.
+-- The number of forms without a probe that must not be probed, by reason.
 create or replace function public.programme_probe_skips(p_stale double precision, p_most integer)
 returns table (reason text, forms bigint)
 language sql stable security definer
@@ -169,7 +169,7 @@ as $$
     where reason is not null group by 1 order by 1
 $$;
 
--- The addresses to probe now, oldest form first, each once with all the forms that wait for it.
+-- The addresses to probe now, oldest form first, each once with all its waiting forms.
 create or replace function public.programme_probes_due(
     p_stale double precision, p_most integer, p_limit integer, p_resend interval, p_reuse interval
 ) returns table (address text, masked text, forms uuid[], competitor_id uuid, key text, attempt integer,
@@ -237,7 +237,7 @@ as $$
     from programme_probes_due(p_stale, p_most, p_limit, p_resend, p_reuse) d
 $$;
 
--- A text of which only the shape is left: as long, with blanks and punctuation in their places, and as valid.
+-- The shape of a text: the same length, spaces, punctuation and validity, without its letters and digits.
 create or replace function public.programme_shape(p_text text) returns text
 language sql immutable
 set search_path = public, pg_temp
@@ -246,7 +246,7 @@ as $$
         '[^\u0001-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]', 'ü', 'g')
 $$;
 
--- What the request for an account would be made of, as shapes.
+-- The values of a request for an account, as shapes.
 create or replace function public.programme_competitors_ahead(p_ids uuid[])
 returns table (id uuid, first_name text, last_name text, email_personal text, email_school text)
 language sql stable security definer
@@ -267,7 +267,7 @@ as $$
     from profiles p where p.id = any (p_ids)
 $$;
 
--- What each competitor's status is, by what is filled in, with or without an account on the platform.
+-- Each competitor's status, derived from the completed fields, with and without an account on the platform.
 create or replace function public.programme_statuses(p_ids uuid[], p_has_account boolean)
 returns table (id uuid, status text)
 language plpgsql stable security definer
@@ -293,7 +293,7 @@ begin
 end
 $$;
 
--- Coaches whose name, address, school or id holds the text, by name; addresses are searched and not told.
+-- Coaches whose name, address, school or id contains the text, by name. Addresses are searched but not returned.
 create or replace function public.programme_find_coaches(p_text text, p_limit integer)
 returns table (id uuid, name text, school text, on_platform boolean, competitors bigint)
 language sql stable security definer
@@ -307,8 +307,8 @@ as $$
     order by p.full_name, p.id limit least(p_limit, 100)
 $$;
 
--- Every admin of a conversation is to hear of a message in it. One of high priority does not wait for the next slot,
--- and one job is enough for all that come meanwhile. Nothing that goes wrong in here keeps a message from being written.
+-- Queues an alert for each admin of a message's conversation. A message of high priority is alerted at once, by one job
+-- for all messages that arrive until it runs. An error in here does not prevent the message from being written.
 create or replace function public.programme_queue_admin_alerts() returns trigger
 language plpgsql security definer
 set search_path = public, pg_temp
@@ -340,7 +340,7 @@ $$;
 create or replace trigger programme_queue_admin_alerts after insert on public.messages
     referencing new table as added for each statement execute function public.programme_queue_admin_alerts();
 
--- An edited address has been checked by nobody, unless the same statement says so.
+-- An edited address is no longer validated, unless the same statement sets it as validated.
 create or replace function public.programme_forget_parent_check() returns trigger
 language plpgsql security definer
 set search_path = public, pg_temp

@@ -2,7 +2,7 @@
 -- Campaigns
 -------------------------------------------------------------------------------------------------------
 
--- Whether a run still holds its campaign; if so its lease is renewed.
+-- Whether a run still holds its campaign. If so, renews its lease.
 create or replace function public.outbox_campaign_hold(
     p_campaign uuid, p_job uuid, p_token bigint, p_lease_seconds double precision
 ) returns boolean
@@ -17,8 +17,8 @@ begin
 end
 $$;
 
--- Recipients as the original stored them: gives each queued one its normal address. Of those who share an address one
--- is mailed, or none where one has been.
+-- Sets the normalised address of queued recipients that the original stored. Of several with the same address, one is
+-- mailed, or none if the address was mailed before.
 create or replace function public.outbox_campaign_adopt(p_campaign uuid) returns void
 language plpgsql volatile
 set search_path = public, pg_temp
@@ -40,10 +40,10 @@ begin
 end
 $$;
 
--- Takes a campaign up for one run, which then holds it until its lease ends. `verdict`: `started`, `resumed`,
--- `not_found`, `draft`, `busy` (another job holds it), `lost` (a later run of the same job does), `done` (nobody is left
--- to mail), `failed` (a person has to open it again: outbox_campaign_reopen, or a retry of the job that failed).
--- What the run before left in flight becomes uncertain: a campaign is held by one run at a time, so nobody is sending it.
+-- Gives a campaign to one run, which holds it until its lease ends. `verdict`: `started`, `resumed`, `not_found`,
+-- `draft`, `busy` (another job holds it), `lost` (a later run of the same job holds it), `done` (no recipients are
+-- left), `failed` (a person must reopen it with outbox_campaign_reopen, or retry the failed job). Messages that the
+-- previous run left in flight become uncertain: only one run holds a campaign, so no process is sending them.
 create or replace function public.outbox_campaign_start(
     p_campaign uuid, p_job uuid, p_token bigint, p_lease_seconds double precision,
     out verdict text, out status text, out subject text, out body_markdown text, out body_html text
@@ -94,8 +94,8 @@ begin
 end
 $$;
 
--- A person's word that a campaign goes on: with those not sent to yet, with those that were refused if p_retry_failed,
--- and with those who may have been mailed already if p_include_uncertain. Returns how many are to be mailed.
+-- Reopens a campaign for the recipients not mailed yet, with p_retry_failed also for refused ones, and with
+-- p_include_uncertain also for those who may have been mailed. Returns the number of recipients to mail.
 create or replace function public.outbox_campaign_reopen(
     p_campaign uuid, p_retry_failed boolean, p_include_uncertain boolean, p_actor text
 ) returns bigint
@@ -154,7 +154,7 @@ as $$
     where b.campaign_id = p_campaign and b.state = 'sending';
 $$;
 
--- Why a recipient is not to be mailed after all; null when they are.
+-- Why a queued recipient must no longer be mailed; null when they may.
 create or replace function public.outbox_recipient_obstacle(p_norm text, p_active boolean) returns text
 language sql stable
 set search_path = public, pg_temp
@@ -165,8 +165,7 @@ as $$
         else outbox_suppression('announcement', 'email', p_norm) end
 $$;
 
--- Whether an address is one of a competitor's. A campaign mails the list that a person approved, and nobody at an address
--- that is no longer theirs.
+-- Whether an address still belongs to a competitor. A campaign mails the approved list, except addresses that changed.
 create or replace function public.outbox_has_address(p_competitor public.competitors, p_norm text) returns boolean
 language sql stable
 set search_path = public, pg_temp
@@ -175,8 +174,8 @@ as $$
         outbox_normal('email', (p_competitor).email_personal), outbox_normal('email', (p_competitor).email_school)]), false)
 $$;
 
--- Whom a campaign to an audience (`game_platform`: those on it; `all`) reaches, with the reason for those whom it does
--- not. An empty address counts as none, so that the next one is tried; of several who share one the first is mailed.
+-- The people of an audience (`game_platform`: those on it; `all`), with the reason for those who would not be mailed.
+-- An empty address counts as missing, so the next one is used. Of several people with one address, the first is mailed.
 create or replace function public.outbox_audience(p_audience text, p_coach uuid)
 returns table (competitor_id uuid, address_norm text, is_minor boolean, reason text, place bigint)
 language sql stable
@@ -197,8 +196,8 @@ as $$
     from judged j
 $$;
 
--- An audience in numbers: how many there are for each reason to leave them out, or for none (''), and the first
--- p_samples of them with masked addresses.
+-- An audience in numbers: the count per reason for exclusion ('' for those who would be mailed), and the first
+-- p_samples with masked addresses.
 create or replace function public.outbox_audience_outlook(p_audience text, p_coach uuid, p_samples integer)
 returns table (reason text, people bigint, minors bigint, ids uuid[], masked text[])
 language sql stable security definer
@@ -210,7 +209,7 @@ as $$
     from outbox_audience(p_audience, p_coach) a group by 1 order by 1
 $$;
 
--- Creates a campaign with everyone it reaches and everyone it leaves out, for the person who says so.
+-- Creates a campaign with its recipients and its excluded people. p_actor is recorded in the audit log.
 create or replace function public.outbox_campaign_create(
     p_subject text, p_markdown text, p_html text, p_audience text, p_coach uuid, p_actor text
 ) returns uuid
@@ -240,8 +239,8 @@ begin
 end
 $$;
 
--- What a run would do with a campaign's queued: how many there are for each reason to leave them out, or for none (''),
--- the first ids, and masked addresses.
+-- Previews a run for the queued recipients of a campaign: the count per reason for exclusion ('' for those who would be
+-- mailed), the first ids, and masked addresses.
 create or replace function public.outbox_campaign_outlook(p_campaign uuid, p_coach uuid)
 returns table (reason text, people bigint, first uuid[], masked text[])
 language sql stable security definer
@@ -269,9 +268,9 @@ as $$
     from judged j group by 1
 $$;
 
--- Takes up to p_size queued recipients for one request: their messages are `sending` and their batch is on record
--- before anything is sent. Empty when nobody is left, or when the run no longer holds the campaign: `held` says which
--- by outbox_campaign_hold. Only those of p_coach where one is given.
+-- Takes up to p_size queued recipients for one request, only those of p_coach if given. Their messages are `sending`
+-- and their batch is recorded before anything is sent. Empty when no recipient is left or the run no longer holds the
+-- campaign; outbox_campaign_hold tells which.
 create or replace function public.outbox_campaign_batch(
     p_campaign uuid, p_job uuid, p_token bigint, p_size integer, p_lease_seconds double precision, p_coach uuid
 ) returns table (id uuid, attempt integer, batch uuid, recipient_id uuid, competitor_id uuid, address text)
@@ -310,7 +309,7 @@ begin
         from competitor_announcement_recipients r where r.id = any (v_ids) and r.status = 'queued'
         order by r.id
         on conflict (dedupe_key) do nothing;
-        -- The ledger knows the address already, under another recipient: it has been mailed.
+        -- The outbox has the address under another recipient, so it has been mailed.
         update competitor_announcement_recipients r
         set status = 'skipped', skip_reason = 'duplicate_email', updated_at = now()
         where r.id = any (v_ids) and r.status = 'queued'
@@ -335,8 +334,8 @@ begin
 end
 $$;
 
--- What became of a request as a whole: `accepted`, `returned` (not sent, all may be sent again), `failed`, `uncertain`.
--- Counts while the batch is in flight, or given up as uncertain meanwhile.
+-- Records the result of a request: `accepted`, `returned` (not sent, may be sent again), `failed`, `uncertain`. It has
+-- an effect while the batch is in flight, or when it has become uncertain.
 create or replace function public.outbox_settle_batch(
     p_batch uuid, p_outcome text, p_provider_message_id text, p_http_status integer, p_error_class text,
     p_error_text text
@@ -372,7 +371,7 @@ begin
 end
 $$;
 
--- Brings the status of a campaign that no run holds in line with its recipients'.
+-- Updates the status of a campaign that no run holds from the states of its recipients.
 create or replace function public.outbox_campaign_close(p_campaign uuid) returns text
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -410,8 +409,8 @@ begin
 end
 $$;
 
--- Lets a campaign go. p_status is what it is while recipients are left: null keeps it `sending` for the run that goes on,
--- `partially_failed` or `failed` waits for a person. Returns its status; null when the run did not hold it any more.
+-- Releases a campaign. p_status is its status if recipients are left: null keeps it `sending` for the next run;
+-- `partially_failed` or `failed` waits for a person. Returns its status; null when the run no longer held it.
 create or replace function public.outbox_campaign_release(
     p_campaign uuid, p_job uuid, p_token bigint, p_status text, p_reason text
 ) returns text
@@ -429,7 +428,7 @@ begin
 end
 $$;
 
--- How many of a campaign's recipients are where.
+-- The number of a campaign's recipients by status.
 create or replace function public.outbox_campaign_stats(p_campaign uuid)
 returns table (status text, skip_reason text, people bigint, opened bigint, clicked bigint)
 language sql stable

@@ -1,5 +1,5 @@
 -------------------------------------------------------------------------------------------------------
--- What providers report
+-- Events of the providers
 -------------------------------------------------------------------------------------------------------
 
 create or replace function public.outbox_rank(p_state text) returns integer
@@ -8,8 +8,9 @@ return case p_state when 'queued' then 0 when 'sending' then 1 when 'uncertain' 
     when 'failed' then 2 when 'skipped' then 2 when 'accepted' then 3 when 'unconfirmed' then 3 when 'delivered' then 4
     when 'blocked' then 5 when 'dropped' then 6 when 'bounced' then 7 else 0 end;
 
--- Keeps events, each once by its provider's key; returns how many were new. An entry: provider, event_key, event,
--- occurred_at (unix seconds), message_key, outbox_id, campaign_id, competitor_id, agreement_id, address, reason, payload.
+-- Stores events, each once by its provider's key, and returns the number of new ones. An entry: provider, event_key,
+-- event, occurred_at (unix seconds), message_key, outbox_id, campaign_id, competitor_id, agreement_id, address, reason,
+-- payload.
 create or replace function public.outbox_record_events(p_events jsonb) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -38,9 +39,8 @@ drop function if exists public.outbox_apply_to_message(public.provider_events, u
 drop function if exists public.outbox_apply_to_forms(public.provider_events, uuid);
 drop function if exists public.outbox_find_message(public.provider_events);
 
--- Keeps events that a person had fetched, and how far each source has been read (`p_cursors`: position by name); returns
--- how many were new. Anyone who can say what became of a message can keep an address from being written to, or bring it
--- back: hence the audit.
+-- Stores events that a person pulled, and the position reached in each source (`p_cursors`, by name). Returns the
+-- number of new events. Writes an audit row, because whoever reports events can block an address or unblock it.
 create or replace function public.outbox_record_pulled(p_events jsonb, p_cursors jsonb, p_actor text) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -58,7 +58,7 @@ begin
 end
 $$;
 
--- Why an event makes an address unfit; null where it does not. A drop for an unsubscribe is not a bad address.
+-- Why an event blocks an address; null when it does not. A drop because of an unsubscribe does not.
 create or replace function public.outbox_event_suppression(p_event public.provider_events) returns text
 language sql immutable
 return case
@@ -74,9 +74,9 @@ return case
     when (p_event).reason ~* 'bounce' then 'hard_bounce'
     when (p_event).reason ~* 'invalid' then 'invalid' end;
 
--- Whether an outcome that is told now takes the place of the present one, in whatever order the two are told: the
--- higher rank does, and of a delivery and a block the later. `p_present_at` is when the present one happened, before
--- all others where that is not known; the same outcome told again for a later time moves it.
+-- Whether a reported outcome replaces the present one, independent of the order of the reports: the higher rank wins,
+-- and between a delivery and a block the later one. `p_present_at` is when the present one happened; null counts as
+-- before all others. The same outcome with a later time replaces the time.
 create or replace function public.outbox_outranks(
     p_told text, p_told_at timestamptz, p_present text, p_present_at timestamptz
 ) returns boolean
@@ -87,15 +87,15 @@ return case
             or p_told_at = p_present_at and p_told = 'blocked' and p_present = 'delivered'
     else outbox_rank(p_told) > outbox_rank(p_present) end;
 
--- Of several outcomes that are told together, the one that outbox_outranks would leave standing is the highest by this.
+-- The sort key by which, of several outcomes reported together, the highest is the one that outbox_outranks would keep.
 create or replace function public.outbox_outcome_order(p_outcome text, p_at timestamptz) returns double precision[]
 language sql stable
 return case when p_outcome in ('delivered', 'blocked')
     then array[4, extract(epoch from p_at), case p_outcome when 'blocked' then 1 else 0 end]::double precision[]
     else array[outbox_rank(p_outcome), -extract(epoch from p_at)]::double precision[] end;
 
--- An event with what it is about. `address` is that of its message where it has none itself; `outcome` is what it says
--- became of the message, `bar` why the address is unfit since; `closes` is the campaign whose status may change by it.
+-- An event with the objects it refers to. `address` is its message's if it has none of its own, `outcome` the outcome
+-- of the message, `bar` the reason for blocking the address, `closes` the campaign whose status may change.
 do $$
 begin
     if to_regtype('public.outbox_told') is null then
@@ -108,8 +108,8 @@ begin
 end
 $$;
 
--- Finds the message of each event: by the id it carries, by the provider's id and the address, by the address alone for
--- lists that know no more (the last message accepted before it). Row by row, so that no plan reads a whole table.
+-- Finds the message of each event: by the id in the event, else by the provider's id and the address, else, for lists
+-- without ids, by the address (the last message accepted before it). Works row by row, so that no plan scans a table.
 create or replace function public.outbox_match_events(p_events bigint[]) returns setof public.outbox_told
 language sql stable
 set search_path = public, pg_temp
@@ -143,13 +143,14 @@ as $$
     where e.id = any (p_events)
 $$;
 
--- What events tell of messages, and of those who opened them; answers with those whose outcome is now the message's.
+-- Applies events to messages and to recipients' opens and clicks. Returns the events whose outcome is now the
+-- message's.
 create or replace function public.outbox_apply_to_messages(p_told public.outbox_told[]) returns setof bigint
 language plpgsql volatile
 set search_path = public, pg_temp
 as $$
 begin
-    -- In one order, as everybody takes them who takes several.
+    -- Lock in one order, as everywhere, to avoid deadlocks.
     perform from outbox_messages m where m.id in (
         select t.message from unnest(p_told) t where t.event not in ('open', 'click')) order by m.id for update;
     return query
@@ -191,8 +192,8 @@ begin
 end
 $$;
 
--- Mail that the original sent has no message in the outbox. Answers with the events that are about such mail, and
--- whether they changed what is known of it.
+-- Applies events to mail that the original sent, which has no message in the outbox. Returns these events, and whether
+-- each changed a row.
 create or replace function public.outbox_apply_to_original(p_told public.outbox_told[])
 returns table (event bigint, counted boolean)
 language sql volatile
@@ -215,8 +216,8 @@ as $$
     select told.id, bool_or(changed.id is not null) from told left join changed on changed.id = told.id group by told.id
 $$;
 
--- Probes' outcomes on the forms they stand for; answers like outbox_apply_to_original. A parent's address is bad only
--- after a hard bounce, or a drop because of one, and only if the profile still has that address.
+-- Applies the outcomes of probes to their forms. Returns the same as outbox_apply_to_original. A parent's address is
+-- invalid only after a hard bounce, or a drop because of one, and only if the profile still has that address.
 create or replace function public.outbox_apply_to_forms(p_told public.outbox_told[])
 returns table (event bigint, counted boolean)
 language sql volatile
@@ -260,7 +261,7 @@ as $$
     group by pairs.id
 $$;
 
--- Whether somebody who had unsubscribed from a group, or stopped texts, has come back since, as far as is known.
+-- Whether a person who unsubscribed from a group, or stopped texts, has subscribed again, according to the events.
 create or replace function public.outbox_taken_back(p_told public.outbox_told) returns boolean
 language sql stable
 set search_path = public, pg_temp
@@ -273,7 +274,7 @@ as $$
             and r.payload ->> 'address_sha256' = (p_told).address_sha256 and r.occurred_at > (p_told).occurred_at)
 $$;
 
--- Addresses that must not be mailed any more, and those of a group that may be again.
+-- Blocks addresses, and unblocks those that subscribed to a group again.
 create or replace function public.outbox_apply_to_suppressions(p_told public.outbox_told[]) returns void
 language plpgsql volatile
 set search_path = public, pg_temp
@@ -296,8 +297,8 @@ begin
 end
 $$;
 
--- Numbers that must not be sent texts any more, and those that may be again. A person who comes back does not make a
--- number usable that cannot take texts.
+-- Blocks numbers for texts, and unblocks those of people who subscribed again, except numbers that cannot receive
+-- texts.
 create or replace function public.outbox_apply_to_opt_outs(p_told public.outbox_told[]) returns void
 language plpgsql volatile
 set search_path = public, pg_temp
@@ -323,8 +324,8 @@ begin
 end
 $$;
 
--- Applies events all together, or none of them where one cannot be. Where several tell of the same, what counts is what
--- would if they came one by one in the order in which they happened.
+-- Applies events together, or none if one cannot be applied. Several events about one message have the same effect as
+-- one by one in the order in which they happened.
 create or replace function public.outbox_apply_together(p_events bigint[], out applied bigint, out unmatched bigint)
 language plpgsql volatile
 set search_path = public, pg_temp
@@ -365,7 +366,7 @@ begin
 end
 $$;
 
--- Applies events; those that cannot be applied are looked for by halves, so that each costs itself alone.
+-- Applies events. After an error it applies the two halves separately, and so on, so that only the faulty event fails.
 create or replace function public.outbox_apply_batch(
     p_events bigint[], out applied bigint, out unmatched bigint, out failed bigint
 )
@@ -389,13 +390,13 @@ exception when others then
 end
 $$;
 
--- Applies waiting events, the oldest first. One that cannot be applied is tried 5 times, by itself after the first, and
--- keeps nobody else's waiting.
+-- Applies waiting events, oldest first. An event that cannot be applied is tried 5 times, after the first time
+-- separately, and does not delay the others.
 create or replace function public.outbox_apply_events(p_limit integer)
 returns table (seen bigint, applied bigint, unmatched bigint, failed bigint)
 language plpgsql volatile security definer
--- Long lists are compared quickly only where they are constants of the plan. A bitmap would read all that waits,
--- however little of it is wanted.
+-- Comparisons with long lists are fast only if the lists are constants of the plan. A bitmap scan would read all
+-- waiting events, however few are needed.
 set search_path = public, pg_temp set plan_cache_mode = force_custom_plan set enable_bitmapscan = off set jit = off
 as $$
 declare
@@ -421,7 +422,7 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- Receipts: who was sent what, when, and what became of it; who was left out
+-- Receipts: recipients, times and outcomes of messages, and the people left out
 -------------------------------------------------------------------------------------------------------
 
 create or replace view public.outbox_receipts as
@@ -442,7 +443,7 @@ create or replace view public.outbox_receipts as
     where r.status = 'skipped'
         and not exists (select from public.outbox_messages m where m.campaign_recipient_id = r.id);
 
--- Whole addresses of a job's or campaign's messages, for one who says why; that they looked is on record.
+-- The full addresses of a job's or campaign's messages. Needs a reason, and records the access in the audit log.
 create or replace function public.outbox_reveal(p_job uuid, p_campaign uuid, p_actor text, p_reason text)
 returns table (outbox_id uuid, recipient_ref uuid, channel text, address text)
 language plpgsql volatile security definer

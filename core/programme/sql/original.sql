@@ -1,15 +1,15 @@
 -------------------------------------------------------------------------------------------------------
--- The original application's jobs, and the calls of its runner
+-- The jobs of the original application, and the functions that its runner calls
 -------------------------------------------------------------------------------------------------------
 
--- The original accepted a recurring job without an interval, ran it once and never again.
+-- The original accepted a recurring job without an interval, and ran it only once.
 update public.job_queue
 set status = 'failed', completed_at = now(), last_outcome = 'failed', last_error =
     'This recurring job has no interval and could never run again. Edit it to give it one, then retry it.',
     run_token = null, lease_expires_at = null, locked_by = null, started_at = null
 where is_recurring and coalesce(recurrence_interval_minutes, 0) <= 0 and status in ('pending', 'running');
 
--- The original kept the due time of a recurring job that had run before as last_run_at + interval.
+-- In the original, a recurring job that had run was due at last_run_at + interval.
 update public.job_queue
 set anchor_at = last_run_at + make_interval(mins => recurrence_interval_minutes),
     run_at = last_run_at + make_interval(mins => recurrence_interval_minutes)

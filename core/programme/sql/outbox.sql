@@ -2,8 +2,9 @@
 -- The outbox: tables
 -------------------------------------------------------------------------------------------------------
 
--- One row per message, there before anything is sent. `attempts` is the fence: what a sender reports counts only for
--- the attempt it was given. `queued` may be sent; `uncertain` may have been, and is never sent again by itself.
+-- One row per message, written before it is sent. `attempts` is the fencing token: the report of a sender counts only
+-- for the attempt it got. A `queued` message may be sent. An `uncertain` one may have been sent, and is sent again only
+-- after a person's decision.
 create table if not exists public.outbox_messages (
     id uuid primary key default gen_random_uuid(),
     kind text not null check (kind in ('unread_alert', 'admin_alert', 'parent_probe', 'announcement')),
@@ -54,7 +55,7 @@ create index if not exists outbox_messages_job on public.outbox_messages (job_id
 create index if not exists outbox_messages_open on public.outbox_messages (channel, accepted_at)
     where state in ('accepted', 'uncertain');
 
--- One request that carries many messages.
+-- One request for many messages.
 create table if not exists public.send_batches (
     id uuid primary key default gen_random_uuid(),
     campaign_id uuid not null,
@@ -70,7 +71,7 @@ create table if not exists public.send_batches (
 );
 create index if not exists send_batches_campaign on public.send_batches (campaign_id, created_at);
 
--- Who was not sent anything in a run, and why.
+-- The people whom a run left out, with the reason.
 create table if not exists public.outbox_left_out (
     id bigint generated always as identity primary key,
     at timestamptz not null default now(),
@@ -101,7 +102,7 @@ create table if not exists public.sms_opt_outs (
     cleared_at timestamptz
 );
 
--- An event's address is kept until the event is applied, then taken away.
+-- The address of an event is kept until the event is applied, then removed.
 create table if not exists public.provider_events (
     id bigint generated always as identity primary key,
     provider text not null check (provider in ('sendgrid', 'twilio')),
@@ -133,7 +134,7 @@ create table if not exists public.provider_cursors (
     updated_at timestamptz not null default now()
 );
 
--- When the next request to a provider may go out, for all workers together.
+-- The time of the next allowed request to a provider, for all workers together.
 create table if not exists public.provider_rates (
     provider text primary key,
     due_at timestamptz not null default '-infinity',
@@ -156,7 +157,7 @@ return coalesce(length(p_address) <= 254
     and p_address ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$'
     and length(split_part(p_address, '@', 1)) <= 64, false);
 
--- A number as E.164, read as one of the United States where it has no country code; null when it is none.
+-- A phone number in E.164, with the code of the United States if it has no country code; null when it is not a number.
 create or replace function public.outbox_e164(p_number text) returns text
 language sql immutable
 return case
@@ -175,12 +176,12 @@ return case when coalesce(p_address, '') = '' then ''
     when p_channel = 'sms' then '…' || right(p_address, 2)
     else left(p_address, 1) || '…@' || split_part(p_address, '@', 2) end;
 
--- Whether a time of day lies in a span that may go past midnight; a span without length is none.
+-- Whether a time of day is in a period, which may cross midnight. A period without length contains no time.
 create or replace function public.outbox_is_quiet(p_at time, p_from time, p_to time) returns boolean
 language sql immutable
 return coalesce(case when p_from <= p_to then p_at >= p_from and p_at < p_to else p_at >= p_from or p_at < p_to end, false);
 
--- Why an address must not be sent to; null when it may.
+-- Why an address is blocked; null when it is not.
 create or replace function public.outbox_suppression(p_kind text, p_channel text, p_address_norm text) returns text
 language sql stable
 set search_path = public, pg_temp
@@ -197,7 +198,7 @@ as $$
         end
 $$;
 
--- Whether somebody does not want such alerts.
+-- Whether a person has switched off this kind of alert.
 create or replace function public.outbox_preference_off(p_kind text, p_channel text, p_recipient uuid) returns boolean
 language sql stable
 set search_path = public, pg_temp
@@ -209,8 +210,8 @@ as $$
             else instant_sms_enabled is not true end)
 $$;
 
--- Whether a message that was put down would go to an address that its person has given up since. A probe is for the
--- forms that are bound to it, an alert for a profile; nothing is said of a campaign's mail, which has a list of its own.
+-- Whether the person of a queued message has changed the address since. A probe belongs to its forms, an alert to a
+-- profile. Mail of a campaign is checked elsewhere, because it has its own list.
 create or replace function public.outbox_address_changed(p_message public.outbox_messages) returns boolean
 language sql stable
 set search_path = public, pg_temp
@@ -228,7 +229,7 @@ as $$
         else false end
 $$;
 
--- Why a message that was put down must not go out any more; null when it may.
+-- Why a queued message must no longer be sent; null when it may.
 create or replace function public.outbox_overtaken(p_message public.outbox_messages) returns text
 language sql stable
 set search_path = public, pg_temp
@@ -240,8 +241,8 @@ as $$
         case when outbox_address_changed(p_message) then 'address_changed' end)
 $$;
 
--- What keeps a message from being sent now: suppression, then preference, window, daily cap, quiet hours. Null when
--- nothing does. A message of which it is not known whether it was sent counts as sent.
+-- Why a message cannot be sent now: suppression, then preference, window, daily cap, quiet hours; null when it can. An
+-- uncertain message counts as sent.
 create or replace function public.outbox_obstacle(
     p_kind text, p_channel text, p_recipient uuid, p_address_norm text, p_window_minutes integer, p_policy jsonb,
     p_except uuid
@@ -292,15 +293,15 @@ $$;
 --
 --   (nothing) -> queued -> sending -> accepted -> delivered, blocked, dropped, bounced
 --                   ^         |-> queued (definitely not sent, try again), failed, uncertain
---                   |         '-> uncertain (lease ended: the sender died on the way)
---                   '-- a person's decision -- uncertain -> what an event or a late report proves
---   queued -> suppressed (address or wish changed), failed (too old, or overtaken by a newer message)
+--                   |         '-> uncertain (lease ended: the sender died)
+--                   '-- a person's decision -- uncertain -> the outcome in an event or a late report
+--   queued -> suppressed (address or preference changed), failed (too old, or replaced by a newer message)
 -------------------------------------------------------------------------------------------------------
 
--- Puts down what is to be sent, once per dedupe key, and answers for each entry in order: `queued` (there is an intent
--- that may be sent now), `waiting` (it may be sent later), `in_flight`, `sent`, `uncertain`, `failed`, or the reason why
--- it must not be sent, which is put on record. With p_dry nothing is written.
--- An entry: kind, channel, recipient, address, dedupe_key, data, window_minutes.
+-- Queues messages, each once per dedupe key, and returns a state for each entry, in order: `queued` (may be sent now),
+-- `waiting` (may be sent later), `in_flight`, `sent`, `uncertain`, `failed`, or the reason why it must not be sent,
+-- which is recorded. With p_dry nothing is written. An entry: kind, channel, recipient, address, dedupe_key, data,
+-- window_minutes.
 create or replace function public.outbox_put(
     p_entries jsonb, p_policy jsonb, p_job uuid, p_token bigint, p_dry boolean default false
 ) returns table (place integer, id uuid, decision text)
@@ -314,7 +315,7 @@ declare
     v_reason text;
 begin
     if not p_dry then
-        -- Windows and caps count what others put; one at a time, and never across a call to a provider.
+        -- Windows and caps count messages of other runs, so runs queue one at a time. No lock spans a provider call.
         perform pg_advisory_xact_lock(hashtextextended('outbox_put', 0));
     end if;
     for e in
@@ -344,7 +345,7 @@ begin
 end
 $$;
 
--- The address of a profile that a masked one stands for; any other address is itself.
+-- Replaces a masked address by the profile's real one; returns any other address unchanged.
 create or replace function public.outbox_unmask(p_channel text, p_recipient uuid, p_address text) returns text
 language sql stable
 set search_path = public, pg_temp
@@ -357,7 +358,7 @@ as $$
         where p.id = p_recipient and outbox_mask(p_channel, a.address) = p_address), p_address)
 $$;
 
--- What outbox_put would answer; for whoever may look ahead and may not send.
+-- The result that outbox_put would have, for users who may preview but not send.
 create or replace function public.outbox_preview(p_entries jsonb, p_policy jsonb)
 returns table (place integer, id uuid, decision text)
 language sql volatile security definer
@@ -395,7 +396,7 @@ begin
         where m.id = v_id and m.state in ('queued', 'suppressed');
         return v_id;
     end if;
-    -- A newer alert says all that an older one would have said.
+    -- A newer alert contains all of an older one.
     update outbox_messages m set state = 'failed', error_class = 'superseded', updated_at = now()
     where p_kind in ('unread_alert', 'admin_alert') and m.recipient_ref = p_recipient and m.channel = p_channel
         and m.kind = p_kind and m.state = 'queued';
@@ -407,7 +408,7 @@ begin
 end
 $$;
 
--- Puts on record that people are left out, and why. An entry: kind, channel, recipient, reason.
+-- Records people who are left out, with the reason. An entry: kind, channel, recipient, reason.
 create or replace function public.outbox_leave_out(p_entries jsonb, p_job uuid, p_token bigint) returns void
 language sql volatile security definer
 set search_path = public, pg_temp
@@ -417,8 +418,8 @@ as $$
     from jsonb_to_recordset(p_entries) as e (kind text, channel text, recipient uuid, reason text)
 $$;
 
--- Takes messages that may be sent now, for one attempt each: what it does not return must not be sent. Who has opted
--- out or moved to another address since the intent was put down is left out here; putting it down again finds the new
+-- Takes messages that may be sent now, each for one attempt. Messages that it does not return must not be sent. Leaves
+-- out people who have opted out or changed the address since the message was queued; queueing again finds the new
 -- address.
 create or replace function public.outbox_claim(p_ids uuid[], p_lease_seconds double precision, p_job uuid, p_token bigint)
 returns table (id uuid, attempt integer, kind text, channel text, recipient_ref uuid, address text, data jsonb)
@@ -447,8 +448,8 @@ begin
 end
 $$;
 
--- Takes what senders report of their attempts. A report counts for the attempt it names and no other; it counts too
--- when the attempt has been given up as uncertain meanwhile, for now it is certain. An entry: id, attempt, outcome
+-- Records the reports of senders. A report counts only for the attempt it names, also when that attempt has become
+-- uncertain. An entry: id, attempt, outcome
 -- (accepted, retry, failed, uncertain), provider_message_id, segments, error_class, error_code, error_text, wait
 -- (seconds), most_attempts.
 create or replace function public.outbox_settle(p_results jsonb) returns table (id uuid, state text)
@@ -500,7 +501,7 @@ begin
 end
 $$;
 
--- Takes back probes that wait for forms which are gone, or bound to the probe of another address by now. Returns how many.
+-- Cancels probes whose forms no longer exist, or now have a probe of another address. Returns their number.
 create or replace function public.outbox_retire_probes() returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -516,8 +517,7 @@ begin
 end
 $$;
 
--- Gives up attempts whose sender has died: whether they went out nobody knows. Ends alerts that nobody sent within a
--- day. Prunes what is old.
+-- Marks attempts of dead senders as uncertain, fails alerts that were not sent within a day, and deletes old rows.
 create or replace function public.outbox_sweep() returns table (uncertain bigint, expired bigint)
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -549,7 +549,7 @@ begin
 end
 $$;
 
--- A person's decision on messages of which it is not known whether they were sent: send them again, or not.
+-- Applies a person's decision on uncertain messages: send them again, or not.
 create or replace function public.outbox_decide(p_ids uuid[], p_send_again boolean, p_actor text) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -573,8 +573,8 @@ begin
 end
 $$;
 
--- Seconds until the next request to a provider may go out, which is then taken; null, and nothing is taken, where that
--- is more than p_longest. All workers share the count.
+-- Reserves the next request to a provider and returns the seconds until it may be sent. Returns null and reserves
+-- nothing when that is more than p_longest. All workers share the rate.
 create or replace function public.outbox_reserve(
     p_provider text, p_rate double precision, p_burst integer, p_longest double precision
 ) returns double precision
@@ -601,7 +601,7 @@ begin
 end
 $$;
 
--- A provider asked all of us to stay away for a while.
+-- Blocks requests to a provider for a while, for all workers, because the provider asked for it.
 create or replace function public.outbox_close_provider(p_provider text, p_seconds double precision) returns void
 language sql volatile security definer
 set search_path = public, pg_temp
@@ -611,7 +611,7 @@ as $$
     on conflict (provider) do update set closed_until = greatest(provider_rates.closed_until, excluded.closed_until)
 $$;
 
--- Seconds for which a provider is still closed; 0 when it is open.
+-- Seconds until requests to a provider are allowed again; 0 when they are allowed.
 create or replace function public.outbox_closed_for(p_provider text) returns double precision
 language sql volatile security definer
 set search_path = public, pg_temp
@@ -621,7 +621,7 @@ as $$
         from provider_rates where provider = p_provider and closed_until > clock_timestamp()), 0)
 $$;
 
--- A campaign's recipient is what its message is: one fact, two places, changed in one statement.
+-- Copies the state of a campaign's message to its recipient row in the same statement.
 create or replace function public.outbox_mirror() returns trigger
 language plpgsql security definer
 set search_path = public, pg_temp

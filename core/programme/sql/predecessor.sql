@@ -1,9 +1,9 @@
--- What the original application left that must be out of the way before schema.sql, which makes its own.
+-- Removes objects of the original application that schema.sql replaces.
 
--- roles.sql makes it again. What an earlier release made may name functions that are gone.
+-- roles.sql creates it again. The version of an earlier release may call functions that no longer exist.
 drop function if exists public.competition_grant_roles();
 
--- The queue's functions set updated_at; a trigger for it costs every claim and finish a call per row.
+-- The queue's functions set updated_at. A trigger would cost each claim and finish one call per row.
 do $$
 begin
     if to_regclass('public.job_queue') is not null then

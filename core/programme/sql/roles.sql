@@ -1,8 +1,8 @@
 -------------------------------------------------------------------------------------------------------
--- Who may do what
+-- Rights of the roles
 -------------------------------------------------------------------------------------------------------
 
--- Tables of the programme that the worker reads and writes directly: the games', and those of sending.
+-- Tables of the competition that the worker reads and writes directly.
 create or replace function public.job_programme_tables() returns setof text
 language sql immutable
 set search_path = public, pg_temp
@@ -22,8 +22,8 @@ as $$
         'competitor_announcement_recipients', 'provider_cursors'])
 $$;
 
--- What commands and previews read of tables that an operator may not read whole. No address, name or number is among
--- it, and no words of a message; what needs these is asked of the functions that look ahead.
+-- The columns that commands and previews read from tables that an operator may not read completely. They hold no
+-- address, name or number and no text of a message; for these there are the preview functions.
 create or replace function public.job_preview_columns() returns table (relation text, columns text)
 language sql immutable
 set search_path = public, pg_temp
@@ -50,7 +50,7 @@ as $$
 $$;
 
 drop function if exists public.outbox_grant_roles();
--- The competition's part of job_grant_roles, which calls it.
+-- Grants the competition's rights. Called by job_grant_roles.
 create or replace function public.competition_grant_roles() returns void
 language plpgsql
 set search_path = public, pg_temp
@@ -64,7 +64,7 @@ declare
     v_worker text;
     v_viewer text;
     v_service text;
-    -- The roles of the original's host, to which its default privileges give whatever is new.
+    -- The roles of the original's host, which get rights on all new objects by its default privileges.
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_public_key constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
@@ -111,7 +111,7 @@ begin
             and p.proname = any (v_work || v_operate || v_judge || v_look || v_inner)
     loop
         execute format('revoke all on function %s from %s', v_object, concat_ws(', ', 'public', v_outsiders));
-        -- What the role was given by an earlier release and may not have any more.
+        -- Rights that an earlier release granted and that the role must not keep.
         if v_operator is not null then
             execute format('revoke all on function %s from %s', v_object, v_operator);
         end if;
@@ -128,7 +128,7 @@ begin
     if v_worker is not null then
         execute format('revoke all on function job_queue_claim(integer) from %s', v_worker);
     end if;
-    -- The original's callers sign in as this role, and are to read the sentence that refuses them.
+    -- The original's callers use this role. They may call the functions, to get the message that refuses them.
     if v_service is not null then
         foreach v_object in array v_of_original loop
             execute format('grant execute on function %s to service_role', v_object);
@@ -139,7 +139,7 @@ begin
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v', 'p', 'S') and c.relname = any (
             v_tables || v_ledger || array['outbox_receipts', 'outbox_left_out_id_seq', 'provider_events_id_seq'])
     loop
-        -- What names people is not for whoever holds the host's public key.
+        -- Personal data must not be readable with the host's public key.
         if v_public_key is not null and not v_guarded then
             execute format('revoke all on %s from %s', v_object, v_public_key);
         end if;
@@ -148,7 +148,7 @@ begin
         then
             execute format('create policy jobdeck_work on %s to %s using (true) with check (true)', v_object, v_worker);
         end if;
-        -- Grants say which of it an operator may read or write.
+        -- Grants restrict what an operator may read or write.
         if v_guarded and v_operator is not null and v_name = any (v_tables) and not exists (
             select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_operate')
         then
@@ -173,7 +173,7 @@ begin
             execute format('grant select, insert, update, delete on %s to %s', v_object, v_worker);
         end if;
     end loop;
-    -- Over the original's tables a column may be missing.
+    -- Tables of the original may lack a column.
     for v_object, v_columns in
         select a.attrelid::regclass, string_agg(quote_ident(a.attname), ', ')
         from job_preview_columns() t join pg_attribute a on a.attrelid = to_regclass('public.' || t.relation)

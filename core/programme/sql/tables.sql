@@ -1,7 +1,7 @@
 -------------------------------------------------------------------------------------------------------
--- Tables of the original application, and what the jobs need beyond them
+-- Tables of the original application, and the additions that the jobs need
 --
--- Over the original's tables every statement is additive: rows and columns stay.
+-- On existing tables of the original, every statement only adds: rows and columns are kept.
 -------------------------------------------------------------------------------------------------------
 
 do $$
@@ -25,7 +25,7 @@ begin
 end
 $$;
 
--- Nothing in this file uses the new value: Postgres allows that only after the transaction that adds it.
+-- Nothing in this file uses the new value, because Postgres allows that only after the transaction that adds it.
 alter type public.metactf_sync_status add value if not exists 'pending_approval' after 'user_created';
 
 create table if not exists public.profiles (
@@ -220,12 +220,12 @@ create table if not exists public.activity_logs (
     created_at timestamptz not null default now()
 );
 
--- What the jobs need beyond the original's columns.
+-- Columns that the jobs need in addition to the original's.
 
 alter table public.competitors
     add column if not exists game_platform_onboarding_email text;
 
--- A wave walks competitors by (created_at, id); a row without a date would fall out of that order.
+-- A wave reads competitors in the order of (created_at, id), which would skip a row without a date.
 update public.competitors set created_at = coalesce(updated_at, now()) where created_at is null;
 alter table public.competitors alter column created_at set default now();
 alter table public.competitors alter column created_at set not null;
@@ -259,8 +259,8 @@ alter table public.game_platform_sync_runs
     add column if not exists dry_run boolean not null default false,
     add column if not exists heartbeat_at timestamptz;
 
--- How far each person's last onboarding got. `creating` is written before the vendor is asked to create the account,
--- so that whoever finds it, after a crash as well, knows that the account may exist. `lap` groups one job's attempts.
+-- The state of each person's last onboarding. `creating` is written before the request to the vendor, so that after a
+-- crash it shows that the account may exist. `lap` groups the attempts of one job.
 create table if not exists public.game_platform_onboarding (
     competitor_id uuid unique references public.competitors (id) on delete cascade,
     coach_id uuid unique references public.profiles (id) on delete cascade,
@@ -279,7 +279,7 @@ create table if not exists public.game_platform_onboarding (
     check ((coach_id is null) <> (competitor_id is null))
 );
 
--- Constraints over rows the original may have written bind new rows only (not valid).
+-- These constraints are not valid: rows of the original may violate them, new rows must not.
 do $$
 begin
     if not exists (select from pg_constraint where conname = 'game_platform_sync_state_results_check'
@@ -300,7 +300,8 @@ begin
 end
 $$;
 
--- The vendor's solve ids are unique within one event only: the original's key over (user, solve) lets one event's solve replace another's.
+-- The vendor's solve ids are unique only within one event. With the original's key over (user, solve), a solve of one
+-- event replaced a solve of another.
 do $$
 declare
     old_key text;
@@ -329,7 +330,8 @@ $$;
 create unique index if not exists game_platform_challenge_solves_key
     on public.game_platform_challenge_solves (synced_user_id, source, event_id, challenge_solve_id);
 
--- One stats row for each competitor. Where the original left several, the newest stays and the others are kept aside.
+-- One stats row per competitor. If the original left several, the newest stays and the others are moved to a side
+-- table.
 create table if not exists public.game_platform_stats_duplicates
     (like public.game_platform_stats including defaults);
 
@@ -529,9 +531,9 @@ create table if not exists public.competitor_announcement_recipients (
     updated_at timestamptz not null default now()
 );
 
--- What the jobs need beyond the original's columns.
+-- Columns that the jobs need in addition to the original's.
 
--- A claimed row is bound to the message that tells of it; sent and dropped rows stay, so that nobody is told twice.
+-- A claimed row refers to its alert message. Sent and dropped rows are kept, so that no admin is alerted twice.
 alter table public.admin_alert_queue
     add column if not exists outbox_id uuid,
     add column if not exists claimed_by bigint,
@@ -555,7 +557,7 @@ alter table public.agreements
     add column if not exists recipient_email_verification_event_at timestamptz,
     add column if not exists recipient_email_verification_outbox_id uuid;
 
--- A campaign that a command creates has no signed-in user; created_by_actor says who it was.
+-- A campaign created by a command has no logged-in user; created_by_actor has the user name.
 alter table public.competitor_announcement_campaigns
     add column if not exists created_by_actor text,
     add column if not exists audience text,
@@ -568,13 +570,13 @@ alter table public.competitor_announcement_campaigns
     add column if not exists send_attempt integer not null default 0;
 alter table public.competitor_announcement_campaigns alter column created_by drop not null;
 
--- Rows of the original have no email_norm until their campaign is taken up; only those with one are bound by the keys.
+-- Rows of the original have no email_norm until their campaign is continued. The keys apply only to rows with one.
 alter table public.competitor_announcement_recipients
     add column if not exists email_norm text,
     add column if not exists send_batch_id uuid,
     add column if not exists accepted_at timestamptz;
 
--- The original's checks know fewer statuses.
+-- The original's check constraints allow fewer statuses.
 do $$
 declare
     v_check record;

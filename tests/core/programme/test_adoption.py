@@ -65,6 +65,6 @@ def test_an_enum_of_the_original_may_have_more_labels(stranger: psycopg.Connecti
 def test_the_competition_is_installed_into_public_alone(stranger: psycopg.Connection[Any]) -> None:
     adoption = (resources.files("jobdeck.core") / "programme" / "sql" / "adoption.sql").read_text(encoding="utf-8")
     stranger.execute("CREATE SCHEMA jobs; SET search_path = jobs, pg_temp")
-    with pytest.raises(psycopg.Error, match="works in the schema public only, not in jobs") as refused:
+    with pytest.raises(psycopg.Error, match="works only in the schema public, not in jobs") as refused:
         stranger.execute(adoption.encode())
     assert refused.value.sqlstate == "JD001"
