@@ -1,4 +1,4 @@
-"""`jobdeck`: with no command the dashboard, with one the command line. Textual is imported for the dashboard only."""
+"""The program `jobdeck`: the dashboard without a command, else the command line, which does not import Textual."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from jobdeck.tui.terminal.options import Arguments
 
 ALONE: Final = ("--headless", "--help", "-h")
-"""With one of these, `demo` needs no dashboard."""
+"""With one of these options, `demo` is a command without dashboard."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the dashboard or a command and returns the exit code of the process."""
-    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- imported on first use
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = options.command_of(arguments)
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dashboard(options.parse([word for word in arguments if word != "demo"]), demo=True)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 -- nothing may reach a person as a traceback
-        from jobdeck.core.cli import failures  # noqa: PLC0415 -- only what fails needs it
+    except Exception as error:  # noqa: BLE001 -- users get a sentence, and the log file the traceback
+        from jobdeck.core.cli import failures  # noqa: PLC0415 -- needed only after an error
 
         code, sentence = failures.explain(error)
         sys.stderr.write(f"jobdeck: {sentence}\n")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(text: str) -> None:
-    """Writes to a reader, who may have left."""
+    """Writes to stdout, whose reader may be gone."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -54,25 +54,25 @@ def _tell(text: str) -> None:
 
 
 def _command(arguments: list[str]) -> int:
-    from jobdeck.core.cli.app import main as cli_main  # noqa: PLC0415 -- the dashboard has no use for it
+    from jobdeck.core.cli.app import main as cli_main  # noqa: PLC0415 -- not needed by the dashboard
 
     return cli_main(arguments)
 
 
 def _dashboard(arguments: Arguments, *, demo: bool) -> int:
-    from jobdeck.core import logs  # noqa: PLC0415 -- a command has no use for it
-    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- a command has no use for it
+    from jobdeck.core import logs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.tui.terminal import options  # noqa: PLC0415 -- imported on first use
 
     if not options.terminal_is_fit():
         return _command([*arguments.shared(), "demo" if demo else "status"])
     if demo and arguments.database_url:
-        raise UsageError("The demo has a database of its own. Leave --database-url out.")
+        raise UsageError("The demo uses its own database. Omit --database-url.")
     require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(console=False, file=settings.log_file, form=settings.log_format)
     with _demo(settings) if demo else nullcontext(settings) as used:
-        from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual, after the environment is prepared
+        from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual reads the environment when it is imported
 
         return run_dashboard(
             used,

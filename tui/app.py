@@ -1,4 +1,4 @@
-"""The application: theme, clock, connection, signals, and what the screens share."""
+"""The application: theme, clock, connection, signals, and the state that screens share."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ PAGES: Final = {
     "playbook": ("playbook", "Playbook"),
     "log": ("log", "Log"),
 }
-"""Module and class of each page, by the name in the table of actions. None is needed for the first paint."""
+"""Module and class of each page, by its name in the table of actions. They are imported after the first paint."""
 
 
 class JobdeckApp(Toasting):
-    """The dashboard. `make_backend` is called off the UI's thread; `background` and `monotonic` are for tests."""
+    """The dashboard. `make_backend` is called in another thread; `background` and `monotonic` are for tests."""
 
     TITLE = "Jobdeck"
     ENABLE_COMMAND_PALETTE = False
@@ -102,22 +102,21 @@ class JobdeckApp(Toasting):
         self._typed = TypeAhead(self, super().on_event, self.later)
 
     async def on_event(self, event: events.Event) -> None:
-        """What is typed waits until what was typed before it has had its effect."""
+        """Delays each key until the key before it has had its effect."""
         if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
             await self._typed.take(event)
         else:
             await super().on_event(event)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """The dashboard's own colour variables, for themes that do not know them."""
+        """The dashboard's own colour variables, for themes without them."""
         return themes.FALLBACKS
 
     def get_default_screen(self) -> Screen[Any]:
-        """The dashboard is the screen below all others."""
         return self.dashboard
 
     def on_mount(self) -> None:
-        """Starts reading once the first, empty screen is painted, and takes the signals."""
+        """Starts reading after the first, empty screen is painted, and installs the signal handlers."""
         self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
         self.call_after_refresh(self.poller.poke)
         if self.options.ticking:
@@ -125,19 +124,18 @@ class JobdeckApp(Toasting):
         self.heed_signals(self.tell)
 
     def reach(self) -> Backend:
-        """The backend, made at its first use, which is in a thread and after the first paint."""
+        """The backend, made on first use: in a thread, after the first paint."""
         if self.backend is None:
             self.backend = self._make_backend()
         return self.backend
 
     def tell(self, deliver: Callable[[], None]) -> None:
-        """Has something called on the UI's thread; may be called in any thread."""
         self._threads.tell(deliver)
 
     def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> asyncio.TimerHandle:
-        """Calls something on this thread after so many seconds, unless the dashboard is being left by then.
+        """Schedules a call on this thread after `seconds`, unless the dashboard has ended by then.
 
-        Textual's own timer for that never fires where the process is held up for as long just when it is set.
+        Textual's own timer never fires when the process is suspended for that long just when the timer is set.
         """
 
         def due() -> None:
@@ -147,35 +145,31 @@ class JobdeckApp(Toasting):
         return asyncio.get_running_loop().call_later(seconds, due)
 
     def on_answer(self, event: Answer) -> None:
-        """Takes what a thread has brought to whoever asked for it."""
         event.deliver()
 
     def now(self) -> datetime:
-        """The database's clock, carried on by this machine's; before any answer, this machine's alone."""
+        """The database's time at the last read plus the time since then; this machine's time before the first read."""
         return self.time_at(self.monotonic())
 
     def time_at(self, monotonic: float) -> datetime:
-        """What that clock showed, or will show, when the monotonic one showed this."""
         read_at = self.poller.read_at
         if self.view is None or read_at is None:
             return datetime.now(UTC) + timedelta(seconds=monotonic - self.monotonic())
         return self.view.snapshot.at + timedelta(seconds=monotonic - read_at)
 
     def shows(self, screen: Screen[Any]) -> bool:
-        """Whether nothing lies over a screen, not even a dialog."""
         return bool(self._screen_stack) and self._screen_stack[-1] is screen
 
     @property
     def facing(self) -> Dashboard | Page[Any] | None:
-        """The list or the page one looks at. None under a dialog, while a page is being made, and at the end.
+        """The list or page on top. None under a dialog, while a page is composed, and while the app ends.
 
-        What comes by itself, an answer or the clock's next second, comes at those moments too.
+        Answers and clock ticks arrive at those moments too, so check for None.
         """
         top = self._screen_stack[-1] if self._screen_stack and self.is_running else None
         return top if isinstance(top, Dashboard | Page) and top.is_there else None
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
-        """What decides which actions can be taken on these jobs now."""
         return Situation(
             jobs=tuple(jobs),
             connected=self.poller.connected,
@@ -189,45 +183,40 @@ class JobdeckApp(Toasting):
         )
 
     def key(self, action_id: str) -> str:
-        """The key of an action or of a dialog, as a person reads it, wherever it was moved to."""
+        """The key of an action or a dialog as shown to users, according to the user's key map."""
         return key_of(action_id, self.options.keymap)
 
     @property
     def read_only_reason(self) -> str | None:
-        """Why nothing may be changed, or None."""
-        return self._forbidden("operate", "may only look. Connect as a member of job_operator to change anything.")
+        return self._forbidden("operate", "has read-only access. Connect as a member of job_operator to make changes.")
 
     @property
     def no_work_reason(self) -> str | None:
-        """Why no job may be run here, or None."""
-        return self._forbidden("work", "may not run jobs. Connect as a member of job_worker for that.")
+        """Why jobs may not be run here; None when they may."""
+        return self._forbidden("work", "may not run jobs. Connect as a member of job_worker to run them.")
 
     def _forbidden(self, what: Literal["operate", "work"], sentence: str) -> str | None:
         if self.options.read_only:
-            return "This dashboard was started with --read-only. Start it without to change anything."
+            return "This dashboard was started with --read-only. Start it without --read-only to make changes."
         if self.view is None or getattr(self.view.session.permissions, what):
             return None
         return f"The database role {one_line(self.view.session.permissions.role)} {sentence}"
 
     @property
     def worker(self) -> EmbeddedWorker:
-        """The worker inside this dashboard."""
         return self.backend.worker() if self.backend else EmbeddedWorker()
 
     def act_on_list(self, action_id: str) -> None:
-        """Takes an action of the list, which may be covered by another screen."""
         self.dashboard.action_do(action_id)
 
     def seek(self, job_id: UUID) -> None:
-        """Has the list's cursor go to a job that has just come."""
         self.dashboard.seek(job_id)
 
     def open_job(self, job: Job | UUID) -> None:
-        """Opens the page of one job, of which at least the id is known."""
         self.push_screen(JobDetailScreen(job))
 
     def open_page(self, name: str) -> None:
-        """Opens a page by its name, in the place of the one that is open; pages of jobs stay below it."""
+        """Opens a page by its name. It replaces an open list page; job pages stay open below it."""
         module, class_name = PAGES[name]
         page: type[ListPage[Any]] = getattr(import_module(f"jobdeck.tui.screens.pages.{module}"), class_name)
         if isinstance(self.screen, page):
@@ -235,7 +224,7 @@ class JobdeckApp(Toasting):
         self._show_page(page())
 
     def open_table(self, page: PluginPage) -> None:
-        """Opens a page of a plugin, in the place of the page that is open."""
+        """Opens a page of a plugin. It replaces an open list page."""
         from jobdeck.tui.screens.pages.table import TablePage  # noqa: PLC0415 -- not needed for the first paint
 
         if not (isinstance(self.screen, TablePage) and self.screen.page is page):
@@ -248,13 +237,11 @@ class JobdeckApp(Toasting):
             self.push_screen(page)
 
     def next_theme(self) -> None:
-        """Changes to the next theme, for this session."""
         names = themes.CHOICES
         self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
-        self.say(f"Theme {self.theme}. JOBDECK_THEME={themes.word(self.theme)} keeps it.")
+        self.say(f"Theme {self.theme}. Set JOBDECK_THEME={themes.word(self.theme)} to keep it.")
 
     def look_away(self, *, covered: bool) -> None:
-        """Reads the list no more while another screen is on top of it, and at once when none is."""
         wanted = replace(self.poller.request, glance=covered and self.view is not None)
         if covered:
             self.poller.request = wanted
@@ -262,23 +249,20 @@ class JobdeckApp(Toasting):
             self.poller.change(wanted)
 
     def on_app_blur(self) -> None:
-        """Nobody looks at this terminal now."""
         self.poller.set_away(away=True)
 
     def on_app_focus(self) -> None:
-        """Somebody does again."""
         self.poller.set_away(away=False)
 
     async def action_quit(self) -> None:
-        """Ctrl+q leaves as q does."""
+        """Handles ctrl+q."""
         self.leave()
 
     def action_help_quit(self) -> None:
-        """Ctrl+c, which in a terminal means to leave."""
+        """Handles ctrl+c, for which Textual would only show a hint."""
         self.leave()
 
     def leave(self) -> None:
-        """Leaves at once, or asks first when jobs run here."""
         running = self.worker.running
         cycle = self.operations.cycle is not None
         if not running and not cycle:
@@ -289,7 +273,7 @@ class JobdeckApp(Toasting):
     def _leave_as(self, choice: str | None) -> None:
         if choice not in {"finish", "hand back"}:
             return
-        self.say("Leaving when the running jobs have ended. Ctrl+c again: other choices.")
+        self.say("Leaving when the running jobs have finished. Press ctrl+c again for other choices.")
         timeout = None if choice == "finish" else 0.0
         self.background(lambda: self.reach().stop_worker(timeout), lambda _answer: self._left())
 
@@ -300,10 +284,9 @@ class JobdeckApp(Toasting):
             self.later(0.2, self._left)
 
     def take_view(self, view: View) -> None:
-        """Shows what was read."""
         glance = self.poller.request.glance and self.view is not None
         first = self.view is None
-        self.view = self._with_what_was_known(view) if glance else view
+        self.view = self._with_earlier_list(view) if glance else view
         if not glance:
             self.dashboard.show_view(view)
         facing = self.facing
@@ -311,31 +294,30 @@ class JobdeckApp(Toasting):
             facing.fetch()
         self.operations.bulk.go_on()
         if first:
-            # What there is now stays. Set aside, it is not looked through again and again, and what comes and goes
-            # (a form is ten thousand objects) is let go of soon after.
+            # The objects that exist now stay. Frozen, they are not scanned in each collection, so that later objects
+            # (a form has ten thousand) are freed quickly.
             gc.collect()
             gc.freeze()
         if first and self.read_only_reason is None:
             self.background(self.reach().bulk.newest, self._tell_unfinished)
 
     def _tell_unfinished(self, answer: Sequence[Bulk] | Exception) -> None:
-        """Says on return what was begun and is not at its end."""
+        """Shows the bulk actions of an earlier session that are still running."""
         text = "" if isinstance(answer, Exception) else unfinished(answer)
         if text:
             self.say(f"{text} {self.key('page.bulk')} shows it.", "warning")
 
-    def _with_what_was_known(self, view: View) -> View:
-        assert self.view is not None  # noqa: S101 -- the caller looked
+    def _with_earlier_list(self, view: View) -> View:
+        assert self.view is not None  # noqa: S101 -- checked by the caller
         seen = view.snapshot
         return replace(view, snapshot=replace(self.view.snapshot, at=seen.at, processing=seen.processing))
 
     def changed(self) -> None:
-        """Reads the queue again and redraws the screen."""
         self.poller.poke()
         self.redraw()
 
     def link_changed(self) -> None:
-        """Screens behind a dialog do not refresh, so a lost connection is said in a toast, until it is back."""
+        """Redraws the screen. Screens behind a dialog do not refresh, so there a toast reports a lost connection."""
         if self.poller.connected:
             self.unsay(NO_ANSWER)
         elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
@@ -343,13 +325,12 @@ class JobdeckApp(Toasting):
         self.redraw()
 
     def redraw(self) -> None:
-        """Redraws the screen from what is known."""
         facing = self.facing
         if facing is not None:
             facing.redraw()
 
     def _tick(self) -> None:
-        """Has what counts seconds said anew, now and when the clock's next second has begun."""
+        """Updates displayed durations now, and again at the next second of the clock."""
         facing = self.facing
         if facing is not None:
             facing.tick()

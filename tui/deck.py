@@ -1,4 +1,4 @@
-"""What screens, dialogs, forms and widgets need of the application: they know this protocol alone."""
+"""The part of the application that screens, dialogs, forms and widgets use: a protocol, and the start options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the dashboard is run. `interval` is seconds between two readings, `patience` the worker's drain time."""
+    """The options of the dashboard. `interval` (between reads) and `patience` (the worker's drain time) are seconds."""
 
     theme: str = themes.DARK.name
     environment: str = ""
@@ -42,30 +42,27 @@ class Options:
 
 
 class Deck(Host, Protocol):
-    """The application: what is known of the queue, what acts on it, and the way from one screen to another."""
+    """The application: the data read, the actions, and the navigation between screens."""
 
     canaries: dict[tuple[str, str], Canary]
-    """The canary of each group of errors, by the key of the group."""
+    """The canary of each error group, by the group's key."""
 
     @property
-    def options(self) -> Options:
-        """How the dashboard is run."""
+    def options(self) -> Options: ...
 
     @property
     def view(self) -> View | None:
-        """The last answer of the database; None before the first."""
+        """The data last read; None before the first answer."""
 
     @property
     def backend(self) -> Backend | None:
-        """The backend, once it is made; `reach` makes it."""
+        """The backend; None until `reach` makes it."""
 
     @property
-    def operations(self) -> Operations:
-        """What acts on the queue."""
+    def operations(self) -> Operations: ...
 
     @property
-    def poller(self) -> Poller:
-        """When the queue is read, and what is known of the connection."""
+    def poller(self) -> Poller: ...
 
     @property
     def log_lines(self) -> WorkerLog:
@@ -73,26 +70,26 @@ class Deck(Host, Protocol):
 
     @property
     def worker(self) -> EmbeddedWorker:
-        """The worker inside this dashboard."""
+        """The state of the worker inside this dashboard."""
 
     @property
     def read_only_reason(self) -> str | None:
-        """Why nothing may be changed, or None."""
+        """Why changes are not allowed; None when they are."""
 
     def now(self) -> datetime:
-        """The database's clock."""
+        """The time of the database's clock."""
 
     def time_at(self, monotonic: float) -> datetime:
-        """What the database's clock shows when the monotonic one shows this."""
+        """The database's time at a moment of the monotonic clock."""
 
     def shows(self, screen: Screen[Any]) -> bool:
-        """Whether nothing lies over a screen, not even a dialog."""
+        """Whether a screen is on top, without a dialog over it."""
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
-        """What decides which actions can be taken on these jobs now."""
+        """The facts that decide which actions are possible on these jobs."""
 
     def open_job(self, job: Job | UUID) -> None:
-        """Opens the page of one job, of which at least the id is known."""
+        """Opens the page of a job."""
 
     def open_page(self, name: str) -> None:
         """Opens a page by its name in the table of actions."""
@@ -101,21 +98,21 @@ class Deck(Host, Protocol):
         """Opens a page of a plugin."""
 
     def act_on_list(self, action_id: str) -> None:
-        """Takes an action of the list, which may be covered by another screen."""
+        """Runs an action of the job list, even when another screen covers it."""
 
     def seek(self, job_id: UUID) -> None:
-        """Has the list's cursor go to a job that has just come."""
+        """Moves the cursor of the list to a job, as soon as the job is listed."""
 
     def next_theme(self) -> None:
-        """Changes to the next theme, for this session."""
+        """Switches to the next theme, for this session."""
 
     def look_away(self, *, covered: bool) -> None:
-        """Stops reading the list while another screen covers it."""
+        """Stops reading the list while another screen covers it, and starts again afterwards."""
 
     def leave(self) -> None:
-        """Leaves the dashboard, after asking when jobs run here."""
+        """Leaves the dashboard. Asks first when jobs are running here."""
 
 
 def deck_of(node: DOMNode) -> Deck:
-    """The application that a screen or a widget belongs to."""
+    """The application of a screen or a widget."""
     return cast("Deck", node.app)

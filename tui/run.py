@@ -1,4 +1,4 @@
-"""Runs the dashboard from its settings to its exit code."""
+"""Starts the dashboard from the settings, and shuts it down."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def run_dashboard(
     interval: float = 2.0,
     theme: str = themes.DARK.name,
 ) -> int:
-    """Runs the dashboard until it is left, then drains the embedded worker. Returns the exit code.
+    """Runs the dashboard, then drains the embedded worker. Returns the exit code.
 
-    The database is opened by the dashboard itself, after its first paint.
+    The dashboard opens the database after its first paint.
     """
 
     def make_backend() -> Backend:
-        from jobdeck.tui.backend.live import LiveBackend  # noqa: PLC0415 -- driver and worker are not needed for the first paint
+        from jobdeck.tui.backend.live import LiveBackend  # noqa: PLC0415 -- slow, and not needed for the first paint
 
         return LiveBackend(settings, read_only=read_only, worker=worker)
 
@@ -59,7 +59,7 @@ def run_dashboard(
 
 
 def run(app: JobdeckApp) -> int:
-    """Runs an app until it is left or told to stop by a signal; then, with the terminal restored, lets go."""
+    """Runs the app until the user or a signal ends it, then closes its backend, with the terminal restored."""
     try:
         app.run(mouse=app.options.mouse)
     finally:
@@ -67,7 +67,7 @@ def run(app: JobdeckApp) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         running = app.worker.running
         if running:
-            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to end…")
+            _tell(f"Waiting up to {app.options.patience:g} s for the running jobs ({running}) to finish…")
         if app.backend is not None:
             app.backend.close()
     if app.failure is not None:
@@ -76,7 +76,7 @@ def run(app: JobdeckApp) -> int:
 
 
 def sentence(text: str, width: int) -> str:
-    """The text in lines of at most `width` cells, broken between words; a `command` stays on one line."""
+    """Wraps a text into lines of at most `width` cells. A `command` in backquotes stays on one line."""
     if width <= 0:
         return text
     whole = COMMAND.sub(lambda command: command[0].replace(" ", HELD), text)

@@ -1,4 +1,4 @@
-"""The dashboard's own themes: dark, light, high contrast. Textual's `ansi-dark` and `ansi-light` serve 16 colours."""
+"""The dashboard's own themes: dark, light, high contrast. For 16 colours there are Textual's ansi themes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ CONTRAST: Final = Theme(
 )
 THEMES: Final = (DARK, LIGHT, CONTRAST)
 CHOICES: Final = (*(theme.name for theme in THEMES), "ansi-dark", "ansi-light")
-"""All themes that one can change to; the last two use the terminal's own 16 colours."""
+"""All themes in the order of the key that switches them. The last two use the terminal's own 16 colours."""
 
 
 def word(name: str) -> str:
-    """What the setting JOBDECK_THEME calls a theme."""
+    """The value of JOBDECK_THEME for a theme."""
     return name.removeprefix("jobdeck-")
 
 
@@ -80,4 +80,4 @@ FALLBACKS: Final = {
     "cursor-background": "ansi_blue",
     "border": "ansi_bright_black",
 }
-"""What the variables above are in a theme that does not know them."""
+"""Values of the variables above for themes that do not define them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import SecretStr
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
-
-F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @dataclass
@@ -154,16 +152,6 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
     return decorate
 
 
-def dry_run_option(function: F) -> F:
-    """Adds `--dry-run`, for commands that change something."""
-    return click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")(function)
-
-
-def yes_option(function: F) -> F:
-    """Adds `--yes`, for commands that delete, or change more than one job."""
-    return click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")(function)
-
-
-def reason_option(function: F) -> F:
-    """Adds `--reason`, which is stored in the audit log."""
-    return click.option("--reason", metavar="TEXT", help="Reason, for the audit log.")(function)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")
+reason_option = click.option("--reason", metavar="TEXT", help="Reason, for the audit log.")

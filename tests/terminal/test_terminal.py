@@ -137,7 +137,7 @@ def test_a_signal_restores_the_terminal_and_drains_the_worker(number: signal.Sig
         assert running.wait_for_end() == 128 + number
         assert LEAVE_SCREEN in running.raw
         assert SHOW_CURSOR in running.raw[running.raw.index(LEAVE_SCREEN) - 200 :]
-        assert "Waiting up to 30 s for the running jobs (1) to end" in running.text
+        assert "Waiting up to 30 s for the running jobs (1) to finish" in running.text
         reports = os.read(running.reports, 100_000)
         assert reports.count(CLOSED) == 1
 
@@ -169,7 +169,7 @@ def test_an_unforeseen_error_restores_the_terminal_and_is_a_sentence_without_val
     with Running("broken") as running:
         assert running.wait_for_end() == 1
         assert LEAVE_SCREEN in running.raw
-        assert "unforeseen AttributeError" in running.text
+        assert "unexpected AttributeError" in running.text
         assert b"Traceback" not in running.raw
 
 

@@ -1,7 +1,7 @@
-"""Carries actions on many jobs out from the dashboard: choose, begin, step by step, and go on after a lost connection.
+"""Runs bulk actions from the dashboard: freeze the jobs, start, run batch by batch, resume after a lost connection.
 
-Each step is exactly once in the database, so that going on repeats nothing. Where the dashboard is left or the line
-drops for good, a worker goes on.
+The database applies each batch exactly once, so resuming repeats nothing. If the dashboard ends or the connection
+stays lost, a worker finishes the action.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.threads import Host
 
 T = TypeVar("T")
-NO_MATCH: Final = "No job in the queue matches. Those that succeeded and left it are not in it."
+NO_MATCH: Final = "No job in the queue matches. Jobs that succeeded have left the queue."
 
 
 class BulkDriver:
-    """One choice of jobs at a time, and one action under way."""
+    """Holds one selection of jobs and runs one action at a time."""
 
     def __init__(self, host: Host, *, deleted: Callable[[Bulk], None]) -> None:
-        """`deleted` is called with each action that has deleted something and has ended."""
+        """`deleted` is called at the end of each action that deleted jobs."""
         self.choice: Choice | None = None
         self.choosing = False
         self.running: Bulk | None = None
@@ -40,7 +40,7 @@ class BulkDriver:
         self._deleted = deleted
 
     def choose(self, wanted: Filter) -> None:
-        """Freezes all jobs that match, in place of those that were chosen before."""
+        """Freezes all matching jobs, and drops the earlier selection."""
         self.drop()
         self.choosing = True
 
@@ -48,32 +48,30 @@ class BulkDriver:
             self.choosing = False
             self.choice = choice
             if choice is None:
-                self._host.say(
-                    "No job in the queue matches. Those that succeeded and left it are not in it.", "warning"
-                )
+                self._host.say(NO_MATCH, "warning")
 
         def failed(_error: Exception) -> None:
             self.choosing = False
 
         self._host.redraw()
-        self._run("choose all jobs that match", lambda: self._host.reach().bulk.choose(wanted), done, failed)
+        self._run("select all matching jobs", lambda: self._host.reach().bulk.choose(wanted), done, failed)
 
     def drop(self) -> None:
-        """Forgets what was chosen; whether it can be forgotten in the database too is not important."""
+        """Drops the selection. An error in the database is ignored, because unused selections expire."""
         choice, self.choice = self.choice, None
         if choice is not None:
             self._host.background(lambda: self._host.reach().bulk.drop(choice.bulk.id), lambda _answer: None)
 
     def act_on_choice(self, verb: BulkVerb) -> None:
-        """Begins an action on what is chosen."""
+        """Starts an action on the selection."""
         choice, self.choice = self.choice, None
         if choice is not None:
             self._begin(verb, lambda: choice)
 
     def freeze(self, jobs: Sequence[Job], named: Callable[[Bulk], None]) -> None:
-        """Freezes exactly these jobs while they are asked about, so that a command can name them.
+        """Freezes these jobs while a dialog asks about them, and passes the frozen action to `named`.
 
-        The command can be used for an hour, whatever is answered; then the database forgets them.
+        The dialog can then show a command for them, which works for an hour, until the database drops them.
         """
         asked, self._frozen = tuple(jobs), None
 
@@ -81,10 +79,10 @@ class BulkDriver:
             self._frozen = asked, choice
             named(choice.bulk)
 
-        self._run("name these jobs", lambda: self._host.reach().bulk.choose_jobs(asked), done)
+        self._run("select these jobs", lambda: self._host.reach().bulk.choose_jobs(asked), done)
 
     def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
-        """Begins an action on exactly these jobs; those that were frozen for it are not frozen once more."""
+        """Starts an action on these jobs, and uses the frozen ones if `freeze` was called for the same jobs."""
         wanted = tuple(jobs)
         held, self._frozen = self._frozen, None
         if held is not None and held[0] == wanted:
@@ -94,23 +92,23 @@ class BulkDriver:
             self._begin(verb, lambda: self._host.reach().bulk.choose_jobs(wanted))
 
     def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
-        """Brings back what an action deleted; `begun` is called once that is sure, which it is not beside another."""
+        """Restores the jobs that an action deleted. `begun` is called when that has started."""
         same = twin_on("undo", deleted)
         self._begin("restore", lambda: self._host.reach().bulk.choose_done(deleted.id), same=same, begun=begun)
 
     def go_on(self, found: Bulk | None = None) -> None:
-        """Goes on with the action that was interrupted, or with one that somebody else began."""
+        """Resumes the interrupted action, or an action that another process started."""
         if found is not None and self._is_busy():
             return
         if found is not None:
-            self.running, self._twin = found, twin_on("go-on", found)
+            self.running, self._twin = found, twin_on("resume", found)
         elif not self.interrupted:
             return
         self.interrupted = False
         self._step()
 
     def stop(self, found: Bulk) -> None:
-        """Ends an action with what is done, whoever carries it out."""
+        """Stops an action, also one that another process runs."""
 
         def done(stopped: Bulk) -> None:
             if self.running is not None and self.running.id == stopped.id:
@@ -123,13 +121,13 @@ class BulkDriver:
 
     @property
     def deleting(self) -> bool:
-        """Whether an action that deletes is under way, or about to be."""
+        """Whether a deletion is running or starting."""
         return "delete" in (self._beginning, self.running and self.running.action)
 
     def say_what_runs(self) -> None:
-        """Says which action another one has to wait for."""
-        what = progress(self.running) if self.running is not None else f"{self._beginning} is just being begun"
-        self._host.say(f"One at a time: {what}. {self._host.key('page.bulk')} shows it.", "warning")
+        """Shows which action must end before another can start."""
+        what = progress(self.running) if self.running is not None else f"starting to {self._beginning}"
+        self._host.say(f"One bulk action at a time: {what}. {self._host.key('page.bulk')} shows it.", "warning")
 
     def _is_busy(self) -> bool:
         busy = self.running is not None or self._beginning is not None
@@ -139,12 +137,12 @@ class BulkDriver:
 
     @property
     def telling(self) -> str:
-        """What is going on, in words; empty when nothing is."""
+        """The current activity; empty when there is none."""
         if self.choosing:
-            return "choosing all that match…"
+            return "selecting all matching jobs…"
         if self.running is None:
             return ""
-        waiting = ", waits for the connection" if self.interrupted else ""
+        waiting = ", waiting for the connection" if self.interrupted else ""
         return f"{progress(self.running)}{waiting}"
 
     def _begin(
@@ -155,7 +153,7 @@ class BulkDriver:
         same: str = "",
         begun: Callable[[], None] = lambda: None,
     ) -> None:
-        """`same` is the command that does the same, where it is not the action's own."""
+        """`same` is the equivalent command, when it differs from the action's own."""
         if self._is_busy():
             return
         self._beginning = verb
@@ -168,7 +166,7 @@ class BulkDriver:
             self._beginning = None
             begun()
             if found is None:
-                self._host.say("There is nothing left to do it to.", "warning")
+                self._host.say("No jobs are left for this action.", "warning")
             else:
                 self.running, self._twin = found, same
                 self._step()
@@ -187,14 +185,14 @@ class BulkDriver:
             if isinstance(answer, DatabaseUnreachable):
                 self.interrupted = True
                 self._host.say(
-                    f"{progress(running).capitalize()}: the connection was lost. It goes on when the database answers, "
-                    "or by a worker; nothing is done twice.\njobdeck bulk show " + running.id.hex[-8:],
+                    f"{progress(running).capitalize()}: the connection was lost. It continues when the database "
+                    "answers, or in a worker; no job is changed twice.\njobdeck bulk show " + running.id.hex[-8:],
                     "warning",
                 )
                 self._host.redraw()
             elif isinstance(answer, Exception):
                 self.running = None
-                self._host.say(failure("go on", answer), "error")
+                self._host.say(failure("continue the action", answer), "error")
                 self._host.changed()
             else:
                 self._took(answer)
@@ -221,7 +219,7 @@ class BulkDriver:
         if found.refused:
             lines.append(f"{self._host.key('page.bulk')} shows which were refused, and why.")
         if found.action == "delete" and found.done > found.refused:
-            lines.append(f"{self._host.key('mark.undo')} takes it back.")
+            lines.append(f"{self._host.key('mark.undo')} undoes it.")
         same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
         self._host.say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
 
@@ -245,9 +243,9 @@ class BulkDriver:
 
 
 def unfinished(found: Sequence[Bulk]) -> str:
-    """What to say on return of actions that are not at their end; empty where there are none."""
+    """The sentence about running actions at the start of the dashboard; empty when there are none."""
     left = [one for one in found if one.state == "running"]
     if not left:
         return ""
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    return f"Not finished yet: {progress(left[0])}{more}, begun by {one_line(left[0].actor)}."
+    return f"Not finished yet: {progress(left[0])}{more}, started by {one_line(left[0].actor)}."

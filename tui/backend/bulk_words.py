@@ -1,4 +1,4 @@
-"""What the dashboard asks about actions on many jobs: a protocol, and the words for how far one is."""
+"""The protocol for bulk actions, and the sentences about their progress."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Filter, Job
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
 
-BulkCommand = Literal["go-on", "stop", "undo"]
+BulkCommand = Literal["resume", "stop", "undo"]
 PAST: Final = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored"}
 ONGOING: Final = {"retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring"}
 
 
 class Bulks(Protocol):
-    """Actions on many jobs. Methods block and raise `JobdeckError`."""
+    """Bulk actions. Methods block and raise `JobdeckError`.
+
+    The jobs of an action are frozen first: their ids and versions are stored, and jobs changed later are refused.
+    """
 
     def choose(self, wanted: Filter) -> Choice | None:
-        """Freezes the jobs in the queue that match; None where none does."""
+        """Freezes the matching jobs in the queue; None when none matches."""
 
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
-        """Freezes these jobs, each in the version that was seen."""
+        """Freezes these jobs in their displayed versions."""
 
     def choose_done(self, bulk_id: UUID) -> Choice | None:
-        """Freezes the jobs that an earlier action was done to, for taking it back."""
+        """Freezes the jobs that an earlier action changed, to undo it; None when it changed none."""
 
     def start(self, bulk_id: UUID, verb: BulkVerb) -> Bulk:
-        """Has the action begin."""
+        """Starts an action on frozen jobs."""
 
     def step(self, bulk_id: UUID) -> Bulk:
-        """Acts on the next of its jobs."""
+        """Changes the next batch of jobs."""
 
     def stop(self, bulk_id: UUID) -> Bulk:
-        """Ends it with what is done."""
+        """Stops an action. Jobs already changed stay changed."""
 
     def drop(self, bulk_id: UUID) -> None:
-        """Forgets a choice that no action was begun on."""
+        """Drops frozen jobs on which no action was started."""
 
     def newest(self) -> Sequence[Bulk]:
-        """The actions that were begun, newest first."""
+        """The started actions, newest first."""
 
     def answers(self, bulk_id: UUID, *, refused: bool, after: UUID | None) -> Sequence[BulkAnswer]:
-        """The answers in the order of the ids, behind `after`; a part of them at a time."""
+        """A page of the results per job, ordered by id, starting after the id `after`."""
 
 
 def number(value: int) -> str:
@@ -71,15 +74,15 @@ def plural_of(count: int) -> str:
 
 
 def twin(found: Bulk) -> str:
-    """The command that does the same to the same jobs."""
+    """The command for the same action on the same jobs."""
     return again(found.action or "", found)
 
 
 def again(verb: str, chosen: Bulk) -> str:
-    """The command that does something to the jobs that were chosen."""
+    """The command for an action on the frozen jobs."""
     return f"jobdeck {verb} --bulk {chosen.id.hex[-8:]} --yes"
 
 
 def twin_on(verb: BulkCommand, found: Bulk) -> str:
-    """The command that goes on with an action, ends it or takes it back."""
+    """The command that resumes, stops or undoes a bulk action."""
     return f"jobdeck bulk {verb} {found.id.hex[-8:]}{' --yes' if verb == 'undo' else ''}"

@@ -1,4 +1,4 @@
-"""The one job of a group of failures that is retried first, and what has become of it."""
+"""The canary: the one job of an error group that is retried first, and its state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ State = Literal["waiting", "running", "succeeded", "failed", "cancelled", "gone"
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The job as it was when it was retried, and as it was read last; `seen` is None until it was read."""
+    """The job before its retry, and as last read (`seen`, None until then). `gone` means that it was not found."""
 
     before: Job
     seen: Job | None = None
@@ -26,12 +26,11 @@ class Canary:
 
     @property
     def job_id(self) -> UUID:
-        """Which job it is."""
         return self.before.id
 
     @property
     def state(self) -> State:
-        """How far it is. Runs from before the retry do not count."""
+        """The state of the retry. Runs before the retry do not count."""
         if self.gone:
             return "gone"
         job = self.seen
@@ -47,10 +46,10 @@ class Canary:
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing left to watch."""
+        """Whether the state is final."""
         return self.state not in {"waiting", "running"}
 
     def follow(self, watched: Iterable[Job]) -> Canary:
-        """The canary with what was read; one that was not found is gone."""
+        """The canary updated with the jobs just read."""
         found = next((job for job in watched if job.id == self.job_id), None)
         return replace(self, seen=found or self.seen, gone=found is None)

@@ -1,4 +1,4 @@
-"""What the parts of the live backend share: the way to the database, the task types, and who is asking."""
+"""Access to database, task types and user, shared by the parts of the live backend."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`reach` gives a connection for doing something, `told` puts errors in words that say what was being done.
+    """`reach` gives a connection and `translated` turns errors into `JobdeckError`; both take a phrase like "to read".
 
-    `pool` is the database, `known` the task types, `who` the actor as the audit records it.
+    `pool` is the database, `known` the task types, `who` the user name for the audit log.
     """
 
     settings: Settings
     reach: Callable[[str], AbstractContextManager[Any]]
-    told: Callable[[str], AbstractContextManager[None]]
+    translated: Callable[[str], AbstractContextManager[None]]
     pool: Callable[[], Any]
     known: Callable[[], Registry]
     who: Callable[[], str]

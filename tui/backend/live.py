@@ -1,6 +1,6 @@
-"""The bridge: the one module of the dashboard that reaches the queue. Everything here blocks; call it in threads.
+"""The backend on Postgres. All methods block; call them in threads.
 
-No call is ever repeated: what a lost connection leaves unknown is said to be unknown.
+No call is repeated. After a lost connection, the user learns that the result of the action is unknown.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
-    from jobdeck.core.registry import JobType, Registry
+    from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.worker import CycleProgress
     from jobdeck.tui.backend.protocol import Request, Verb
 
 
 SPARE_CONNECTIONS = 6
-"""Beside those of the worker's handlers: claims and reports, a cycle, the dashboard's own reading and actions."""
+"""Connections besides those of the worker's handlers: for the worker itself, a cycle, and the dashboard."""
 STUCK_AFTER = timedelta(minutes=20)
 KEPT_FOR = timedelta(days=14)
 
 
 class LiveBackend:
-    """The queue in Postgres. `open_database` is entered at the first read and left by `close`."""
+    """Implements `Backend`. `open_database` is entered at the first read and left by `close`."""
 
     def __init__(
         self,
@@ -78,18 +78,11 @@ class LiveBackend:
 
     @property
     def label(self) -> str:
-        """What the database is called, also before it answers; empty where its address cannot be read."""
-        with suppress(ConfigurationError):  # `view` tells it
+        with suppress(ConfigurationError):  # `view` reports it
             return database.database_label(self._settings)
         return ""
 
     def view(self, request: Request) -> View:
-        """Reads the first screen, connecting first where there is no connection yet.
-
-        Raises:
-            DatabaseUnreachable: no answer; ask again later.
-            JobdeckError: the database or the configuration is not usable as it is.
-        """
         session = self._opened()
         with self._connection() as conn:
             if request.glance:
@@ -100,90 +93,64 @@ class LiveBackend:
         return View(session, snapshot, self.worker())
 
     def detail(self, job_id: UUID) -> JobDetail | None:
-        """Reads one job with its history; None when it is nowhere."""
         with self._connection() as conn:
             return read_jobs.detail(job_id).run(conn)
 
     def recipients(self, job_id: UUID) -> Recipients | None:
-        """Reads whom a job wrote to; None where it wrote to nobody."""
         with self._connection() as conn:
             return reports.recipients(conn, job_id)
 
     def cron(self) -> CronReport:
-        """Reads Cron Health."""
         with self._connection() as conn:
             return reports.cron(timeouts=self.timeouts()).run(conn)
 
     def timeouts(self) -> Mapping[str, float]:
-        """How many seconds each known task type may run."""
         return {known.task_type: known.timeout for known in self._registry or ()}
 
     def errors(self, watched: Sequence[UUID]) -> ErrorReport:
-        """Reads the groups of errors, and where the watched jobs stand."""
         with self._connection() as conn:
             return reports.errors(watched).run(conn)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
-        """Reads the jobs that stand where an error of this group put them."""
         with self._connection() as conn:
             return reports.alike(task_type, fingerprint).run(conn)
 
     def fleet(self) -> Fleet:
-        """Reads the workers and what they run."""
         with self._connection() as conn:
             return reports.fleet().run(conn)
 
     def audit(self, since: timedelta) -> AuditReport:
-        """Reads what operators did, and the digest of the time."""
         with self._connection() as conn:
             return reports.audit(since).run(conn)
 
     def table(self, page: Page) -> Sequence[Sequence[str]]:
-        """Reads the rows of a plugin's page."""
         with self._connection() as conn:
             return page.query(conn)
 
     def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
-        """Takes an action of a plugin's page on a row, and answers what came of it in a sentence."""
         with self._connection(f"to {action}") as conn:
             return page.actions[action](conn, row)
 
     def reveal(self, job_id: UUID) -> None:
-        """Puts on record that a job's personal data is looked at."""
         with self._connection("to reveal") as conn:
             operator.reveal(conn, job_id, actor=self._actor)
 
     def check_payload(self, task_type: str, payload: Json) -> None:
-        """Finds out whether a payload fits its type.
-
-        Raises:
-            UnknownTaskType: nothing here knows the type.
-            InvalidPayload: it does not fit.
-        """
-        self._known(task_type).parse(payload)
+        self._types().require(task_type).parse(payload)
 
     def retry_with(self, job: Job, payload: Json) -> ActionResult:
-        """Retries a job with another payload; of one that has succeeded, enqueues a copy.
-
-        Raises:
-            UnknownTaskType: nothing here knows the job's type.
-            InvalidPayload: the payload does not fit it, and nothing was changed.
-        """
         with self._connection("to retry with another payload") as conn:
             return service.retry_with(conn, self._types(), job, payload, settings=self._settings, actor=self._actor)
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
-        """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
         with self._connection("to clean up") as conn:
             return operator.cleanup(conn, actor=self._actor, older_than=STUCK_AFTER, dry_run=ids is None, ids=ids)
 
     def purge(self, *, dry_run: bool) -> int:
-        """Removes old succeeded and cancelled jobs, or counts them."""
         with self._connection("to purge") as conn:
             return operator.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
-        """Does one thing to exactly these jobs, each in the version that was seen."""
         versions, actor = {job.id: job.version for job in jobs}, self._actor
         ids = list(versions)
         with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
@@ -196,30 +163,26 @@ class LiveBackend:
             return change(conn, ids, actor=actor, versions=versions)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
-        """Pauses processing: for good, for a while, or until a time."""
         with self._connection("to pause processing") as conn:
             resume_at = read_jobs.clock().run(conn) + until if isinstance(until, timedelta) else until
             return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
 
     def resume(self) -> Processing:
-        """Resumes processing."""
         with self._connection("to resume processing") as conn:
             return operator.resume(conn, actor=self._actor)
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
-        """Runs one cycle of up to five jobs here."""
         worker = self._new_worker(mode="cycle", source="manual")
 
-        def tell(progress: CycleProgress) -> None:
+        def report(progress: CycleProgress) -> None:
             on_progress(
                 f"{progress.done} of {progress.claimed} done, {progress.succeeded} succeeded, {progress.failed} failed"
             )
 
         with self._translated("to run a cycle"):
-            return worker.run_cycle(5, on_progress=tell)
+            return worker.run_cycle(5, on_progress=report)
 
     def start_worker(self) -> None:
-        """Starts the embedded worker; does nothing when it runs."""
         with self._lock:
             if self._worker is None and not self._closed:
                 worker = self._new_worker(mode="embedded", source="embedded")
@@ -228,7 +191,6 @@ class LiveBackend:
                 self._worker = worker
 
     def stop_worker(self, timeout: float | None) -> bool:
-        """Stops it; what still runs after `timeout` seconds (JOBDECK_DRAIN_SECONDS where None) is handed back."""
         worker = self._worker
         if worker is None:
             return True
@@ -238,7 +200,6 @@ class LiveBackend:
         return finished
 
     def worker(self) -> EmbeddedWorker:
-        """How the embedded worker is; does not block."""
         worker = self._worker
         if worker is None:
             return EmbeddedWorker()
@@ -247,10 +208,10 @@ class LiveBackend:
         return EmbeddedWorker(state, status.running, worker.worker_id)
 
     def close(self) -> None:
-        """Drains the worker within the settings' time, then lets the database go.
+        """Stops the worker, then closes the database.
 
-        An embedded server that is just being started is waited for, so that it does not stay behind; a
-        connection elsewhere that hangs is not.
+        Waits for an embedded server that is starting, so that it does not keep running. Does not wait for a hanging
+        connection to another server.
         """
         with self._lock:
             self._closed = True
@@ -273,7 +234,7 @@ class LiveBackend:
 
     def _open(self) -> Session:
         if self._closed:
-            raise DatabaseUnreachable("The dashboard is being left.")
+            raise DatabaseUnreachable("The dashboard is closing.")
         with self._translated("to connect"):
             if self._registry is None:
                 self._registry = registry.load(self._settings.handler_modules)
@@ -296,27 +257,24 @@ class LiveBackend:
 
     def _new_worker(self, *, mode: str, source: str) -> Worker:
         if self._database is None or self._registry is None:
-            raise DatabaseUnreachable("There is no connection yet. Try again when the list is there.")
+            raise DatabaseUnreachable("Not connected yet. Try again when the list is shown.")
         return Worker(self._database, self._registry, self._settings, mode=mode, source=source)
 
     def _types(self) -> Registry:
         if self._registry is None:
-            raise DatabaseUnreachable("There is no connection to the database yet.")
+            raise DatabaseUnreachable("Not connected to the database yet.")
         return self._registry
-
-    def _known(self, task_type: str) -> JobType:
-        return self._types().require(task_type)
 
     @contextmanager
     def _connection(self, doing: str = "to read") -> Iterator[Any]:
         if self._database is None:
-            raise DatabaseUnreachable("There is no connection to the database yet.")
+            raise DatabaseUnreachable("Not connected to the database yet.")
         with self._translated(doing), self._database.connection() as conn:
             yield conn
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        """Turns the driver's errors into the project's, in words that say what was being done."""
+        """Turns errors of the driver into `JobdeckError`. `doing` completes the sentence: "to read"."""
         try:
             yield
         except JobdeckError:
@@ -325,9 +283,9 @@ class LiveBackend:
             raise Refused(f"The database refused {doing}: {safe_error(str(error), 200)}") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise DatabaseUnreachable(
-                f"The connection was lost when asked {doing}: {safe_error(str(error), 200)}"
+                f"The connection was lost while trying {doing}: {safe_error(str(error), 200)}"
             ) from error
         except psycopg.Error as error:
             raise Refused(
-                f"The database would not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
+                f"The database could not {doing.removeprefix('to ')}: {safe_error(str(error), 200)}"
             ) from error

@@ -1,4 +1,4 @@
-"""What makes and changes jobs, on the queue itself. Everything but `types` and `quick_syncs` blocks."""
+"""Creating and editing jobs on Postgres."""
 
 from __future__ import annotations
 
@@ -25,66 +25,58 @@ NO_PREVIEW: Final = "This type has no preview of its effects."
 
 
 class LiveCreating:
-    """The queue in Postgres, as the Create Job form and Quick Sync see it."""
+    """Implements `Creating`."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     def types(self) -> tuple[JobType, ...]:
-        """The task types that have a handler here, by their names."""
         registry = self._link.known()
         return tuple(registry.require(name) for name in registry.names)
 
     def find(self, key: str, text: str) -> Sequence[Found]:
-        """What the look-up for a payload key finds for a text."""
         search = plugins.searches()[key]
-        with self._link.reach(f"to look for a {search.noun}") as conn:
+        with self._link.reach(f"to search for a {search.noun}") as conn:
             return search.find(conn, text)
 
     def create(self, wanted: Wanted) -> Enqueued:
-        """Enqueues the job."""
         with self._link.reach("to enqueue a job") as conn:
             return service.create(
                 conn, self._link.known(), wanted, settings=self._link.settings, actor=self._link.who()
             )
 
     def changes(self, job: Job, wanted: Wanted) -> Json:
-        """What an edit would change; empty where nothing."""
         return changes(self._link.known(), job, wanted, job.run_at)
 
     def edit(self, job: Job, wanted: Wanted) -> ActionResult:
-        """Changes the job, in the version that was seen."""
         with self._link.reach("to edit a job") as conn:
             return service.edit(
                 conn, self._link.known(), job, wanted, settings=self._link.settings, actor=self._link.who()
             )
 
     def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
-        """Says what would come of it, and changes nothing."""
         registry = self._link.known()
-        with self._link.reach("to try it") as conn:
+        with self._link.reach("to preview it") as conn:
             answer = service.rehearse(conn, registry, wanted, job, settings=self._link.settings, actor=self._link.who())
-        said = Rehearsal(answer.message, answer.ok)
+        result = Rehearsal(answer.message, answer.ok)
         known = registry.get(wanted.task_type)
         if known is None:
-            return said
+            return result
         try:
-            with self._link.told("to read what a preview needs"):
+            with self._link.translated("to read the data of the preview"):
                 settings, database = self._link.settings, self._link.pool()
                 found = preview.effects(known, wanted.payload, settings=settings, database=database)
         except Refused as refusal:
-            return replace(said, remark=f"{refusal} Connect as a member of job_worker to see what a run would do.")
+            return replace(result, remark=f"{refusal} Connect as a member of job_worker to see the preview.")
         except JobdeckError as error:
-            return replace(said, ok=False, remark=f"A run would fail: {error}")
-        return replace(said, effects=found, remark="" if found is not None else NO_PREVIEW)
+            return replace(result, ok=False, remark=f"A run would fail: {error}")
+        return replace(result, effects=found, remark="" if found is not None else NO_PREVIEW)
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
-        """The presets of the plugins, and why one cannot be enqueued here."""
         registry = self._link.known()
         return tuple(QuickSync(preset, _missing(preset, registry)) for preset in plugins.presets().values())
 
     def quick_sync(self, name: str) -> Sequence[Enqueued]:
-        """Enqueues the jobs of a preset, in one transaction."""
         with self._link.reach("to enqueue a quick sync") as conn:
             return presets.enqueue(conn, self._link.known(), plugins.presets()[name], actor=self._link.who())
 

@@ -1,4 +1,4 @@
-"""What the dashboard does to the queue: each in the background, once, with a toast that names its command."""
+"""The actions of the dashboard. Each runs once, in the background, and ends with a toast that names its command."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Deletion = tuple["Job", ...] | Bulk
 
 @dataclass(eq=False, slots=True)
 class Awaited:
-    """A deletion of few jobs that was not answered yet. `back` is told of it if it is to be taken back at once."""
+    """A deletion of few jobs without a result yet. If `back` is set, it is undone at once, and `back` is called."""
 
     back: Callable[[UUID], None] | None = None
 
 
 class Deletions:
-    """Few jobs that were deleted at once, or the action that deleted many; the newest last."""
+    """The deletions that can be undone, newest last: small ones as their jobs, large ones as their bulk action."""
 
     def __init__(self) -> None:
         self._kept: list[Deletion] = []
@@ -45,37 +45,34 @@ class Deletions:
 
     @property
     def awaited(self) -> Awaited | None:
-        """The newest one that was not answered yet."""
+        """The newest deletion without a result yet."""
         return self._awaited[-1] if self._awaited else None
 
     def begin(self) -> Awaited:
-        """One more is under way."""
         self._awaited.append(Awaited())
         return self._awaited[-1]
 
     def end(self, awaited: Awaited) -> None:
-        """It was answered, whatever the answer."""
         self._awaited.remove(awaited)
 
     @property
     def last(self) -> Deletion | None:
-        """The newest one that was not taken back."""
+        """The newest deletion that was not undone."""
         return self._kept[-1] if self._kept else None
 
     def holds(self, job_id: UUID) -> bool:
-        """Whether this is one of few jobs that were deleted at once."""
+        """Whether this job is in one of the small deletions."""
         return any(job.id == job_id for kept in self._kept if isinstance(kept, tuple) for job in kept)
 
     def add(self, deletion: Deletion) -> None:
-        """Another one."""
         self._kept.append(deletion)
 
     def drop(self, many: Bulk) -> None:
-        """An action that is being taken back, if it was not before."""
+        """Removes a bulk action whose undo has started."""
         self._kept = [kept for kept in self._kept if kept is not many]
 
     def restored(self, ids: Collection[UUID]) -> None:
-        """Forgets jobs that are back, however they came back."""
+        """Removes jobs that were restored in any way."""
         left = [_without(kept, ids) if isinstance(kept, tuple) else kept for kept in self._kept]
         self._kept = [kept for kept in left if kept]
 
@@ -86,14 +83,11 @@ def _without(jobs: Sequence[Job], ids: Collection[UUID]) -> tuple[Job, ...]:
 
 T = TypeVar("T")
 FEW = 3
-"""Up to so many jobs are acted on at once, and their answers fit in a toast."""
+"""Maximum number of jobs that are changed in one call, whose results fit in a toast. More become a bulk action."""
 
 
 class Operations:
-    """Carries actions out and reports them.
-
-    `answered` counts those that have ended.
-    """
+    """Runs the actions and reports their results. `answered` is the number of actions that have ended."""
 
     def __init__(self, host: Host) -> None:
         self.cycle: str | None = None
@@ -105,9 +99,9 @@ class Operations:
         self.bulk = BulkDriver(host, deleted=self.deletions.add)
 
     def act(self, verb: Verb, jobs: Sequence[Job], then: Callable[[set[UUID]], None] | None = None) -> None:
-        """Does one thing to exactly these jobs; to many of them step by step, with an answer for each to look at.
+        """Applies an action to these jobs; more than `FEW` become a bulk action.
 
-        `then` is told of the few for which it was done, and of nothing where no answer came.
+        `then` is called with the ids of changed jobs, but not for a bulk action, and not after an error.
         """
         frozen = tuple(jobs)
         if len(frozen) > FEW and not any(job.removed for job in frozen):
@@ -136,13 +130,13 @@ class Operations:
 
     @property
     def can_undo(self) -> bool:
-        """Whether something was deleted from here, or is being, that can be taken back."""
+        """Whether a deletion of this session can be undone."""
         return bool(self.deletions) or self.bulk.deleting
 
     def undo(self, back: Callable[[UUID], None]) -> None:
-        """Takes the last delete of this session back; then the one before. Of few jobs, `back` is told the first.
+        """Undoes the last deletion of this session that is not undone yet. `back` gets the id of its first job.
 
-        One that was not answered yet is taken back when it is, and none before it in its stead.
+        A deletion without a result yet is undone as soon as it has one.
         """
         awaited, last = self.deletions.awaited, self.deletions.last
         if self.bulk.deleting:
@@ -170,7 +164,7 @@ class Operations:
         self._run(f"restore {jobs_phrase(jobs)}", lambda: self._host.reach().act("restore", jobs), done, ended)
 
     def retry_with(self, job: Job, payload: Json) -> None:
-        """Retries a job with another payload, which was validated before."""
+        """Retries a job with another payload, which must be valid."""
 
         def done(result: ActionResult) -> None:
             if result.ok:
@@ -182,24 +176,24 @@ class Operations:
         self._run(f"retry job {short_id(job.id)}", lambda: self._host.reach().retry_with(job, payload), done)
 
     def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
-        """Looks for stuck jobs and hands them over."""
+        """Reads the stuck jobs and passes them to `found`."""
         self._run("look for stuck jobs", lambda: self._host.reach().cleanup(None), found)
 
     def cleanup(self, ids: Sequence[UUID]) -> None:
-        """Marks exactly these jobs failed, as far as they are stuck still."""
+        """Marks these jobs failed if they are still stuck."""
 
         def done(results: list[ActionResult]) -> None:
             good = sum(result.ok for result in results)
             lines = [f"{plural(good, 'stuck job')} cleaned up."]
             lines += [f"{short_id(one.job_id)}: {one_line(one.message)}" for one in results if not one.ok][:3]
             missing = len(ids) - len(results)
-            lines += [f"{missing} had come back by themselves."] if missing else []
+            lines += [f"{missing} recovered without help."] if missing else []
             self._host.say("\n".join([*lines, cleanup_twin(ids)]), "information" if good else "warning")
 
         self._run("clean up stuck jobs", lambda: self._host.reach().cleanup(ids), done)
 
     def count_old(self, found: Callable[[int], None]) -> None:
-        """Counts what a purge would remove and hands the number over."""
+        """Counts the jobs that a purge would remove and passes the number to `found`."""
         self._run("count old jobs", lambda: self._host.reach().purge(dry_run=True), found)
 
     def purge(self) -> None:
@@ -211,11 +205,11 @@ class Operations:
         self._run("remove old jobs", lambda: self._host.reach().purge(dry_run=False), done)
 
     def reveal(self, job: Job, done: Callable[[], None]) -> None:
-        """Puts on record that a job's personal data is looked at; only then is it shown."""
+        """Records in the audit log that the user views a job's personal data, then calls `done` to show it."""
         self._run(f"reveal job {short_id(job.id)}", lambda: self._host.reach().reveal(job.id), lambda _none: done())
 
     def run_cycle(self) -> None:
-        """Runs one cycle of up to five jobs here, and says what came of it."""
+        """Runs one cycle of up to five jobs here and shows its result."""
         self.cycle = "looking for due jobs"
         self._host.changed()
 
@@ -238,7 +232,7 @@ class Operations:
         self._run("run a cycle", lambda: self._host.reach().run_cycle(progress), done, ended)
 
     def toggle_worker(self) -> None:
-        """Starts the embedded worker, or stops it once its jobs have ended."""
+        """Starts the embedded worker, or stops it when its running jobs have finished."""
         self.worker_changing = True
         running = self._host.reach().worker().state != "off"
 
@@ -249,7 +243,7 @@ class Operations:
             return True
 
         def done(_finished: bool) -> None:
-            text = "The embedded worker has stopped." if running else "The embedded worker runs.\njobdeck worker"
+            text = "The embedded worker stopped." if running else "The embedded worker is running.\njobdeck worker"
             self._host.say(text, "information")
 
         def ended() -> None:
@@ -259,18 +253,16 @@ class Operations:
         self._run("stop the worker" if running else "start the worker", work, done, ended)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> None:
-        """Pauses processing everywhere: for good, for a while, or until a time."""
+        """Pauses processing for a period, until a time, or until someone resumes it."""
 
         def done(_processing: Processing) -> None:
-            self._host.say(f"Processing is paused.\n{pause_twin(reason, until)}", "warning")
+            self._host.say(f"Processing paused.\n{pause_twin(reason, until)}", "warning")
 
         self._run("pause processing", lambda: self._host.reach().pause(reason, until), done)
 
     def resume(self) -> None:
-        """Resumes processing everywhere."""
-
         def done(_processing: Processing) -> None:
-            self._host.say(f"Processing goes on.\n{RESUME}", "information")
+            self._host.say(f"Processing resumed.\n{RESUME}", "information")
 
         self._run("resume processing", lambda: self._host.reach().resume(), done)
 
@@ -313,5 +305,5 @@ class Operations:
             lines.append(f"and {len(refused) - 3} more refused")
         lines.append(twin(verb, jobs))
         if verb == "delete" and good:
-            lines.append(f"{self._host.key('mark.undo')} takes it back")
+            lines.append(f"{self._host.key('mark.undo')} undoes it")
         self._host.say("\n".join(lines), "warning" if refused else "information")

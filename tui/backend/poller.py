@@ -1,4 +1,4 @@
-"""When the database is read, and what is known of the connection. Lives on the UI's thread; knows no widget."""
+"""Decides when to read the database and tracks the connection. Runs on the UI's thread and knows no widget."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ INTERVALS: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 30.0
 AWAY: Final = 10.0
-"""The shortest interval, in seconds, while nobody looks at the terminal."""
+"""The shortest interval, in seconds, while the terminal does not have the focus."""
 
 logger = logging.getLogger(__name__)
 
 
 class LinkState(Enum):
-    """Where the connection stands."""
-
     CONNECTING = "connecting"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
@@ -35,7 +33,7 @@ class LinkState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The connection as the dashboard sees it. Times are those of the monotonic clock, in seconds."""
+    """The state of the connection. Times are seconds of the monotonic clock."""
 
     state: LinkState = LinkState.CONNECTING
     since: float = 0.0
@@ -44,12 +42,11 @@ class Link:
     error: str = ""
 
     def succeeded(self, now: float) -> Link:
-        """After an answer."""
         since = self.since if self.state is LinkState.CONNECTED else now
         return Link(LinkState.CONNECTED, since)
 
     def failed(self, now: float, error: str) -> Link:
-        """After no answer: the next try is twice as far away as the last, up to half a minute."""
+        """The state after a failed read. The delay until the next try doubles, up to `LONGEST_RETRY`."""
         failures = self.failures + 1
         delay = min(FIRST_RETRY * 2 ** (failures - 1), LONGEST_RETRY)
         since = self.since if self.state is LinkState.DISCONNECTED else now
@@ -57,35 +54,35 @@ class Link:
 
 
 class Reader(Protocol):
-    """What a poller needs of the application, and what it reports to it."""
+    """The part of the application that a poller uses and reports to."""
 
     @property
     def background(self) -> Background:
-        """Starts work off the UI's thread."""
+        """Starts background work."""
 
     def reach(self) -> Backend:
-        """The backend; blocks, so it is called in the background."""
+        """The backend. Blocks, so call it in the background."""
 
     def later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Calls something after so many seconds."""
+        """Schedules a call after `seconds`."""
 
     def monotonic(self) -> float:
         """The monotonic clock, in seconds."""
 
     def take_view(self, view: View) -> None:
-        """Shows what was read."""
+        """Shows the data just read."""
 
     def link_changed(self) -> None:
-        """Shows what is known of the connection now."""
+        """Shows the state of the connection."""
 
     def give_up(self, error: JobdeckError) -> None:
-        """Ends the program: the first reading failed, and waiting would not help."""
+        """Ends the program, because the first read failed and waiting would not help."""
 
 
 class Poller:
-    """One timer, armed again only after an answer has come, so that a slow link is never asked twice at once.
+    """Reads periodically. The timer starts again only after an answer, so that two reads never overlap.
 
-    An answer to a request that has been replaced meanwhile is dropped and the new one is asked at once.
+    When the request changed during a read, the answer is dropped and the new request is read at once.
     """
 
     def __init__(self, request: Request, reader: Reader, *, interval: float = 2.0) -> None:
@@ -94,9 +91,9 @@ class Poller:
         self.interval = interval
         self.frozen_since: float | None = None
         self.read_at: float | None = None
-        """When the reading was begun whose answer is shown: the data are as old as that, and no older."""
+        """When the read of the displayed data started. The data are at most that old."""
         self.took = 0.0
-        """Seconds that the last reading took. The first one does not count: it opens the database."""
+        """Duration of the last read, in seconds; 0 for the first one, which opens the database."""
         self._reader = reader
         self._asked: Request | None = None
         self._asked_at = 0.0
@@ -107,21 +104,21 @@ class Poller:
 
     @property
     def connected(self) -> bool:
-        """Whether the last try was answered."""
+        """Whether the last read succeeded."""
         return self.link.state is LinkState.CONNECTED
 
     @property
     def asking(self) -> bool:
-        """Whether an answer is awaited."""
+        """Whether a read is running."""
         return self._asked is not None
 
     @property
     def waited(self) -> float:
-        """Seconds since the answer that is awaited was asked for; 0 while none is."""
+        """Seconds since the running read started; 0 when none is running."""
         return self._reader.monotonic() - self._asked_at if self.asking else 0.0
 
     def poke(self) -> None:
-        """Reads now, or directly after the answer that is awaited."""
+        """Reads now, or directly after the running read."""
         if self._stopped:
             return
         if self._asked is not None:
@@ -135,35 +132,35 @@ class Poller:
         self._reader.background(lambda: self._reader.reach().view(request), self._answered)
 
     def change(self, request: Request) -> None:
-        """Reads other jobs from now on."""
+        """Replaces the request and reads at once."""
         if request != self.request:
             self.request = request
             self.poke()
 
     def grow(self, wanted: int) -> None:
-        """Reads a longer list, up to the longest."""
+        """Reads a longer list, up to `LONGEST_PAGE`."""
         limit = min(max(wanted, self.request.limit), LONGEST_PAGE)
         self.change(replace(self.request, limit=limit))
 
     def step_interval(self, by: int) -> float:
-        """Goes to a longer (1) or shorter (-1) interval and returns it, in seconds."""
+        """Changes to the next longer (1) or shorter (-1) interval and returns it, in seconds."""
         nearest = min(range(len(INTERVALS)), key=lambda at: abs(INTERVALS[at] - self.interval))
         self.interval = INTERVALS[min(max(nearest + by, 0), len(INTERVALS) - 1)]
-        self._pace_anew()
+        self._restart_timer()
         return self.interval
 
     def set_away(self, away: bool) -> None:
-        """Reads less often while the terminal has not the focus, and at once when it has it again."""
+        """Reads less often while the terminal does not have the focus, and at once when the focus returns."""
         if away == self._away:
             return
         self._away = away
         if away:
-            self._pace_anew()
+            self._restart_timer()
         elif self.frozen_since is None:
             self.poke()
 
     def toggle_freeze(self) -> bool:
-        """Stops reading by itself, or goes on; returns whether it stands still now."""
+        """Freezes or unfreezes the periodic reads. Returns whether they are frozen now."""
         if self.frozen_since is None:
             self.frozen_since = self._reader.monotonic()
             if self._timer is not None:
@@ -175,17 +172,16 @@ class Poller:
         return self.frozen_since is not None
 
     def stop(self) -> None:
-        """Reads no more."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 
     @property
     def pace(self) -> float:
-        """Seconds from an answer to the next reading, as things are."""
+        """Current delay from an answer to the next read, in seconds."""
         return max(self.interval, AWAY) if self._away else self.interval
 
-    def _pace_anew(self) -> None:
+    def _restart_timer(self) -> None:
         if self._asked is None and self.connected and self.frozen_since is None:
             self._arm(self.pace)
 

@@ -1,4 +1,4 @@
-"""What the dashboard asks of the queue and what it gets: a protocol and frozen values, no import of the queue."""
+"""The interface between the dashboard and the queue: a protocol and frozen values. It does not import the queue."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Verb = Literal["retry", "cancel", "delete", "restore"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which jobs to read, and in what order; `sort` is one of the model's `SORTS`.
+    """Which jobs to read, and in which order. `sort` is one of the model's `SORTS`.
 
-    The natural order is the one that its tab asks for: all jobs newest first, pending ones by their due time,
-    ended ones by their end. At a `glance` nothing is listed or counted: the list is not on the screen.
+    The natural order depends on the tab: all jobs newest first, pending jobs by due time, finished jobs by end time.
+    With `glance`, jobs are neither listed nor counted, because the list is not on the screen.
     """
 
     filter: Filter
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What is known of the database once it has answered."""
+    """Facts about the database and the user, read when the connection is opened."""
 
     label: str
     actor: str
@@ -58,7 +58,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedWorker:
-    """The worker inside this dashboard: whether it runs, how many jobs it holds, and its name in the database."""
+    """The worker inside this dashboard: its state, its number of running jobs, and its id in the database."""
 
     state: Literal["off", "running", "draining"] = "off"
     running: int = 0
@@ -67,7 +67,7 @@ class EmbeddedWorker:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One answer of the database to the dashboard."""
+    """The result of one read for the first screen."""
 
     session: Session
     snapshot: Snapshot
@@ -75,98 +75,115 @@ class View:
 
 
 class Backend(Protocol):
-    """What the dashboard asks of the queue. Methods block and raise `JobdeckError`."""
+    """All reads and actions of the dashboard. Methods block and raise `JobdeckError`."""
 
     @property
     def label(self) -> str:
-        """What the database is called, also before it answers; empty where its address cannot be read."""
+        """The name of the database, also before it answers; empty when its address is invalid."""
 
     @property
     def creating(self) -> Creating:
-        """What makes and changes jobs."""
+        """Creates and edits jobs."""
 
     @property
     def bulk(self) -> Bulks:
-        """Actions on many jobs."""
+        """Runs bulk actions."""
 
     def view(self, request: Request) -> View:
-        """Reads the first screen, connecting first where there is no connection yet."""
+        """Reads the first screen. Connects first if necessary.
+
+        Raises:
+            DatabaseUnreachable: the database does not answer; try again later.
+            JobdeckError: the database or the configuration cannot be used.
+        """
 
     def detail(self, job_id: UUID) -> JobDetail | None:
-        """Reads one job with its history; None when it is nowhere."""
+        """Reads one job with its history; None when it does not exist."""
 
     def recipients(self, job_id: UUID) -> Recipients | None:
-        """Reads whom a job wrote to; None where it wrote to nobody."""
+        """Reads the recipients of a job's messages; None when it sent none."""
 
     def cron(self) -> CronReport:
         """Reads Cron Health."""
 
     def timeouts(self) -> Mapping[str, float]:
-        """How many seconds each known task type may run."""
+        """The timeout of each known task type, in seconds."""
 
     def errors(self, watched: Sequence[UUID]) -> ErrorReport:
-        """Reads the groups of errors, and where the watched jobs stand."""
+        """Reads the groups of errors, and the current state of the watched jobs."""
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
-        """Reads the jobs that stand where an error of this group put them."""
+        """Reads the jobs that are still in the state an error of this group left them in."""
 
     def fleet(self) -> Fleet:
-        """Reads the workers and what they run."""
+        """Reads the workers and their jobs."""
 
     def audit(self, since: timedelta) -> AuditReport:
-        """Reads what operators did, and the digest of the time."""
+        """Reads the audit log and the digest of this period."""
 
     def table(self, page: Page) -> Sequence[Sequence[str]]:
         """Reads the rows of a plugin's page."""
 
     def act_on_row(self, page: Page, action: str, row: Sequence[str]) -> str:
-        """Takes an action of a plugin's page on a row, and answers what came of it in a sentence."""
+        """Runs an action of a plugin's page on a row and returns its result as a sentence."""
 
     def reveal(self, job_id: UUID) -> None:
-        """Puts on record that a job's personal data is looked at."""
+        """Records in the audit log that the user views a job's personal data."""
 
     def check_payload(self, task_type: str, payload: Json) -> None:
-        """Raises `InvalidPayload` or `UnknownTaskType` where a payload does not fit; reads nothing."""
+        """Checks a payload against its task type, without the database.
+
+        Raises:
+            UnknownTaskType: the type has no handler here.
+            InvalidPayload: the payload is not valid for the type.
+        """
 
     def retry_with(self, job: Job, payload: Json) -> ActionResult:
-        """Retries a job with another payload; one that has succeeded is enqueued anew."""
+        """Retries a job with another payload. If the job has succeeded, enqueues a copy.
+
+        Raises:
+            UnknownTaskType: the type has no handler here.
+            InvalidPayload: the payload is not valid for the type. Nothing was changed.
+        """
 
     def cleanup(self, ids: Sequence[UUID] | None) -> list[ActionResult]:
-        """Lists stuck jobs where None; else marks those of them failed that are stuck still."""
+        """Without `ids`, lists stuck jobs. With `ids`, marks these jobs failed if they are still stuck."""
 
     def purge(self, *, dry_run: bool) -> int:
-        """Removes old succeeded and cancelled jobs, or counts them."""
+        """Removes old succeeded and cancelled jobs and returns their number; with `dry_run`, only counts them."""
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
-        """Does one thing to exactly these jobs, each in the version that was seen."""
+        """Applies an action to these jobs. A job whose version differs from the displayed one is refused."""
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
-        """Pauses processing: for good, for a while, or until a time."""
+        """Pauses processing for a period, until a time, or until someone resumes it."""
 
-    def resume(self) -> Processing:
-        """Resumes processing."""
+    def resume(self) -> Processing: ...
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
-        """Runs one cycle of up to five jobs here; `on_progress` is called from this thread."""
+        """Runs one cycle of up to five jobs here. Calls `on_progress` in the same thread."""
 
     def start_worker(self) -> None:
-        """Starts the embedded worker."""
+        """Starts the embedded worker, if it is not running."""
 
     def stop_worker(self, timeout: float | None) -> bool:
-        """Stops it; what still runs after `timeout` seconds (JOBDECK_DRAIN_SECONDS where None) is handed back."""
+        """Stops the embedded worker and returns whether all its jobs finished.
+
+        Jobs that still run after `timeout` seconds (default JOBDECK_DRAIN_SECONDS) are returned to the queue.
+        """
 
     def worker(self) -> EmbeddedWorker:
-        """How the embedded worker is; does not block."""
+        """The state of the embedded worker. Does not block."""
 
     def close(self) -> None:
-        """Lets everything go."""
+        """Stops the embedded worker and closes the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What would come of a form: what the queue would answer, and what a run would do.
+    """The preview of a form: the queue's answer, and the effects of a run.
 
-    `effects` is None where the type has no preview, or where it could not be made; then `remark` says why.
+    `effects` is None when there is no preview; then `remark` gives the reason.
     """
 
     answer: str
@@ -177,35 +194,35 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class QuickSync:
-    """A preset of a plugin, and why it cannot be enqueued here; empty where it can."""
+    """A preset of a plugin. `missing` says why it cannot be enqueued here, and is empty when it can."""
 
     preset: Preset
     missing: str = ""
 
 
 class Creating(Protocol):
-    """What makes and changes jobs. Methods block and raise `JobdeckError`, but for `types` and `quick_syncs`."""
+    """Creates and edits jobs. Methods block and raise `JobdeckError`, except `types`, `changes` and `quick_syncs`."""
 
     def types(self) -> tuple[JobType, ...]:
-        """The task types that have a handler here; does not block."""
+        """The task types with a handler here, sorted by name. Does not block."""
 
     def find(self, key: str, text: str) -> Sequence[Found]:
-        """What the look-up for a payload key finds for a text."""
+        """The values that the search of a payload key finds for a text."""
 
     def create(self, wanted: Wanted) -> Enqueued:
         """Enqueues the job."""
 
     def changes(self, job: Job, wanted: Wanted) -> Json:
-        """What an edit would change; empty where nothing. Does not block."""
+        """The fields that an edit would change. Does not block."""
 
     def edit(self, job: Job, wanted: Wanted) -> ActionResult:
-        """Changes the job, in the version that was seen."""
+        """Changes the job. It is refused when its version differs from the displayed one."""
 
     def rehearse(self, wanted: Wanted, job: Job | None) -> Rehearsal:
-        """Says what would come of it, and changes nothing; `job` is the one that would be edited."""
+        """Previews a new job, or the edit of `job`. Changes nothing."""
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
-        """The presets of the plugins; does not block."""
+        """The presets of the plugins. Does not block."""
 
     def quick_sync(self, name: str) -> Sequence[Enqueued]:
         """Enqueues the jobs of a preset, in one transaction."""

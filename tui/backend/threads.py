@@ -1,6 +1,6 @@
-"""Work off the UI's thread, and what those who start it need of the application.
+"""Background work in threads, and the parts of the application that it needs.
 
-Threads are daemons of their own, so that leaving never waits for a connection that hangs.
+The threads are daemons, so that leaving the dashboard never waits for a hanging connection.
 """
 
 from __future__ import annotations
@@ -28,34 +28,33 @@ logger = logging.getLogger(__name__)
 
 
 class Timer(Protocol):
-    """A call that was scheduled and can be cancelled before it happens."""
+    """A scheduled call."""
 
-    def cancel(self) -> None:
-        """Keeps it from happening."""
+    def cancel(self) -> None: ...
 
 
 class Background(Protocol):
-    """Runs work off the UI's thread and hands its answer, or the exception it raised, to the UI's thread."""
+    """Runs functions in other threads than the UI's."""
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
-        """Starts the work; `done` is called later, once."""
+        """Starts `work`. Later calls `done` once, on the UI's thread, with its result or its exception."""
 
 
 class Host(Protocol):
-    """What work in the background needs of the application."""
+    """The part of the application that background work uses."""
 
     @property
     def background(self) -> Background:
-        """Starts work off the UI's thread."""
+        """Starts background work."""
 
     def reach(self) -> Backend:
-        """The backend, made at its first use; blocks, so it is called in the background."""
+        """The backend, made on first use. Blocks, so call it in the background."""
 
     def tell(self, deliver: Callable[[], None]) -> None:
-        """Has something called on the UI's thread; may be called in any thread."""
+        """Schedules a call on the UI's thread. Can be called in any thread."""
 
     def later(self, seconds: float, callback: Callable[[], Awaitable[None] | None]) -> Timer:
-        """Calls something on the UI's thread after so many seconds."""
+        """Schedules a call on the UI's thread after `seconds`."""
 
     def monotonic(self) -> float:
         """The monotonic clock, in seconds."""
@@ -64,17 +63,17 @@ class Host(Protocol):
         """Shows a toast."""
 
     def key(self, action_id: str) -> str:
-        """The name of the key that takes an action."""
+        """The name of the key of an action."""
 
     def changed(self) -> None:
-        """Reads the queue again and redraws the screen: something was done to the queue."""
+        """Reads the queue again and redraws the screen, after an action."""
 
     def redraw(self) -> None:
-        """Redraws the screen from what is known."""
+        """Redraws the screen with the data already read."""
 
 
 class Answer(Message, bubble=False):
-    """Work has ended; `deliver` takes its answer to whoever asked."""
+    """Background work has ended. `deliver` is to be called on the UI's thread."""
 
     def __init__(self, deliver: Callable[[], None]) -> None:
         super().__init__()
@@ -82,33 +81,31 @@ class Answer(Message, bubble=False):
 
 
 class Threads:
-    """One daemon thread for each piece of work; the answer comes back as a message to the app."""
+    """Implements `Background` with one daemon thread per function."""
 
     def __init__(self, app: App[int]) -> None:
         self._app = app
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
-        """Starts the work; `done` is called on the UI's thread with its answer or the exception it raised."""
-
         def run() -> None:
             try:
                 answer: T | Exception = work()
-            except Exception as error:  # noqa: BLE001 -- handed to `done`, which tells the person
+            except Exception as error:  # noqa: BLE001 -- passed to `done`, which shows it
                 answer = error
             self.tell(lambda: done(answer))
 
         threading.Thread(target=run, name="jobdeck-ui", daemon=True).start()
 
     def tell(self, deliver: Callable[[], None]) -> None:
-        """Has something called on the UI's thread; nothing happens once the app has left."""
+        """Schedules a call on the UI's thread. Does nothing after the app has ended."""
         if self._app.is_running:
             self._app.post_message(Answer(deliver))
 
 
 def failure(what: str, error: Exception) -> str:
-    """What to say when something could not be done, or when nobody knows whether it was."""
+    """The sentence for an action that failed, or whose result is unknown because the connection was lost."""
     if isinstance(error, DatabaseUnreachable):
-        return f"Whether Jobdeck could {what} is unknown: {one_line(str(error))} It is not tried again; look first."
+        return f"It is unknown whether Jobdeck could {what}: {one_line(str(error))} It does not try again. Check first."
     if isinstance(error, JobdeckError):
         return f"Could not {what}: {one_line(str(error))}"
     logger.error("The action %s failed", what, exc_info=error)

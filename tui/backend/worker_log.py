@@ -1,4 +1,4 @@
-"""The log of this process, which is that of the worker inside it: the last lines, kept for the log page."""
+"""Keeps the last log lines of this process, including its embedded worker, for the log page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_LINE: Final = 1_000
 
 
 class WorkerLog(logging.Handler):
-    """Keeps the last lines, harmless and redacted. `count` tells whether there are new ones."""
+    """Keeps the last lines, cleaned and redacted. `count` is the number of lines ever logged."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -26,10 +26,10 @@ class WorkerLog(logging.Handler):
         self.count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps one record; called in any thread."""
+        """Keeps one record. Can be called in any thread."""
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 -- as the logging module has it: a log must not fail what is logged
+        except Exception:  # noqa: BLE001 -- as in the logging module: logging must not raise
             self.handleError(record)
             return
         self._lines.append(line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…")
@@ -46,7 +46,7 @@ class WorkerLog(logging.Handler):
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Listens to everything that is logged from INFO on, while it lasts."""
+        """Collects all records of level INFO and above inside the block."""
         root = logging.getLogger()
         level = root.level
         root.addHandler(self)

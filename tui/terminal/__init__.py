@@ -1,1 +1,1 @@
-"""What the dashboard asks of the terminal and of the process."""
+"""The dashboard's use of the terminal and the process: options, signals, clipboard, toasts, keys, output."""

@@ -1,4 +1,4 @@
-"""Copying that works over SSH: tmux's buffer inside tmux, and OSC 52 always."""
+"""Copies text in a way that works over SSH: with OSC 52, and inside tmux also to its buffer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from textual.app import App
 
 LONGEST: Final = 55_000
-"""Bytes; as base64 about 74 kB, which is what terminals take in one OSC 52."""
+"""Maximum size in bytes. As base64 it is about 74 kB, which terminals accept in one OSC 52 sequence."""
 
 
 def is_copied(text: str) -> bool:
-    """Whether a terminal takes so much."""
+    """Whether the text is short enough to copy."""
     return len(text.encode()) <= LONGEST
 
 
 def copy(app: App[Any], text: str) -> str:
-    """Copies the text and says where it went, or why not."""
+    """Copies a text. Returns a sentence for the user."""
     if not is_copied(text):
-        return f"Not copied: {len(text)} characters are more than a terminal takes ({LONGEST} bytes)."
+        return f"Not copied: {len(text)} characters exceed the limit of terminals ({LONGEST} bytes)."
     app.copy_to_clipboard(text)
     where = "tmux buffer + OSC 52" if _to_tmux(text) else "OSC 52"
     return f"Copied {plural(len(text), 'character')} ({where})."

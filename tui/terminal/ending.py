@@ -1,4 +1,4 @@
-"""How the dashboard ends other than by being left: signals, a terminal that is gone, and errors, each as a sentence."""
+"""Ends the dashboard on a signal, a closed terminal or an error, with the terminal restored and one sentence."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 class Ending(App[int]):
-    """An app that restores the terminal whatever happens; `failure` is why it ended, for who reads what it leaves."""
+    """An app that always restores the terminal. After an error, `failure` has the sentence for the user."""
 
     failure: JobdeckError | None = None
 
     def heed_signals(self, tell: Callable[[Callable[[], None]], None]) -> None:
-        """Takes the signals that end it, notices a terminal that is gone; `tell` reaches this thread from others."""
+        """Installs handlers of signals and watches for a closed terminal. `tell` schedules a call on this thread."""
         if self.is_headless:
             return
         loop = asyncio.get_running_loop()
@@ -38,7 +38,7 @@ class Ending(App[int]):
         self.call_later(hang_up.watch, lambda: tell(lambda: self.exit(hung_up, hung_up)))
 
     def _handle_exception(self, error: Exception) -> None:
-        """Ends with a sentence, where Textual would print a traceback with the values of all variables."""
+        """Ends the app with a sentence. Textual would print a traceback with the values of all variables."""
         if self.is_headless:
             super()._handle_exception(error)
             return
@@ -46,11 +46,11 @@ class Ending(App[int]):
         self._end_because_of(type(error).__name__)
 
     def panic(self, *renderables: RenderableType) -> None:
-        """Ends with a sentence as well when Textual's own thread for the keys has failed, which brings a traceback."""
+        """Ends the app with a sentence after an error in Textual's thread for keys, which passes a traceback."""
         if self.is_headless:
             super().panic(*renderables)
             return
-        from rich.traceback import Traceback  # noqa: PLC0415 -- slow to import, and seldom needed
+        from rich.traceback import Traceback  # noqa: PLC0415 -- slow to import, and rarely needed
 
         stacks = [stack for one in renderables if isinstance(one, Traceback) for stack in one.trace.stacks]
         logger.error("Reading the terminal failed: %s", [f"{stack.exc_type}: {stack.exc_value}" for stack in stacks])
@@ -58,17 +58,17 @@ class Ending(App[int]):
 
     def _end_because_of(self, error: str) -> None:
         self.failure = JobdeckError(
-            f"The dashboard ended because of an unforeseen {error}. "
-            "Set JOBDECK_LOG_FILE and repeat what you did to keep the traceback."
+            f"The dashboard ended because of an unexpected {error}. "
+            "To keep the traceback, set JOBDECK_LOG_FILE and do the same again."
         )
         self._return_code = 1
         self._close_messages_no_wait()
 
     def give_up(self, error: JobdeckError) -> None:
-        """Ends with the sentence of what cannot be mended by waiting."""
+        """Ends the app with an error that waiting would not fix."""
         self.failure = error
         self.exit(error.exit_code, error.exit_code)
 
     def get_driver_class(self) -> type[Driver]:
-        """The platform's driver, made to write no more than it has to."""
+        """The platform's driver, changed to write less."""
         return thrifty(super().get_driver_class())

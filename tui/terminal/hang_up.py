@@ -1,8 +1,8 @@
-"""Notices that the terminal is gone where no SIGHUP says so.
+"""Detects a closed terminal without SIGHUP.
 
-Nobody sends one when the terminal did not control this process, or when somebody shielded it. Textual would then
-read the end of its input over and over, and paint for nobody, for as long as the machine runs. Nor does anybody say
-that the shell has died which gave this program its terminal, and that another has it now: both would write on it.
+The kernel sends no SIGHUP when the terminal did not control this process, and `nohup` blocks it. Textual would then
+read end-of-file in a loop and use a whole core. Nor is there a signal when the shell that started this program has
+died and another shell uses the terminal: both would write to it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 INPUT = 0
 OUTPUTS = (1, 2)
 LOOK_EVERY = 1_000
-"""Milliseconds between two looks at who has the terminal."""
+"""Milliseconds between two checks of the terminal's foreground process."""
 
 
 def watch(gone: Callable[[], None]) -> None:
-    """Calls `gone` once, from a thread of its own, when the terminal on standard input has hung up or was taken."""
+    """Calls `gone` once, in its own thread, when the terminal on standard input is closed or used by another shell."""
     threading.Thread(target=_wait, args=(gone,), name="jobdeck-terminal", daemon=True).start()
 
 
@@ -32,9 +32,9 @@ def _wait(gone: Callable[[], None]) -> None:
     starter = os.getppid()
     while not (found := poll.poll(LOOK_EVERY)):
         if os.getppid() != starter and _another_has_it():
-            gone()  # it is there to be restored
+            gone()  # the terminal still exists and can be restored
             return
-    if found[0][1] & select.POLLNVAL:  # closed by ourselves, or a system that cannot watch terminals
+    if found[0][1] & select.POLLNVAL:  # closed by this process, or the system cannot poll terminals
         return
     _quieten()
     gone()
@@ -43,12 +43,12 @@ def _wait(gone: Callable[[], None]) -> None:
 def _another_has_it() -> bool:
     try:
         return os.tcgetpgrp(INPUT) != os.getpgrp()
-    except OSError:  # it does not control this process
+    except OSError:  # the terminal does not control this process
         return False
 
 
 def _quieten() -> None:
-    """Has what is still written go nowhere instead of failing, so that leaving can do as usual."""
+    """Redirects all output to /dev/null, so that the normal shutdown does not fail when it writes."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in OUTPUTS:
         os.dup2(nowhere, stream)

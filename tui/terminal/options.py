@@ -1,4 +1,4 @@
-"""The dashboard's arguments, and what the terminal and its environment are asked before Textual is imported."""
+"""The dashboard's arguments, and the checks of terminal and environment before Textual is imported."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ OWN: Final = (*WITH_VALUE, "--read-only", "--worker", "--mouse")
 DEFAULT_THEME: Final = "jobdeck-dark"
 HELP: Final = """
 Options of the dashboard (jobdeck without a command, and jobdeck demo):
-  --read-only        Change nothing, whatever the database allows.
-  --worker           Run a worker inside the dashboard; the embedded database always has one.
-  --mouse            Take the mouse: click, wheel, double click.
-  --refresh SECONDS  How often to read the database; 2 where left out.
+  --read-only        Disable all changes.
+  --worker           Run a worker inside the dashboard. With the embedded database there always is one.
+  --mouse            Use the mouse: click, double click, wheel.
+  --refresh SECONDS  Seconds between two reads of the database (default 2).
 Environment: NO_COLOR, JOBDECK_THEME (dark, light, contrast, ansi-dark, ansi-light; the last two use the terminal's
-own 16 colours, and are chosen on terminals that have no more).
+own 16 colours, and are the default on terminals with 16 colours).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What the dashboard was started with."""
-
     database_url: str | None = None
     handlers: str | None = None
     read_only: bool = False
@@ -43,10 +41,10 @@ class Arguments:
     refresh: float = 2.0
 
     def settings(self) -> Settings:
-        """The settings, with these arguments over them.
+        """The settings; these arguments take precedence.
 
         Raises:
-            ConfigurationError: a setting is wrong.
+            ConfigurationError: a setting is invalid.
         """
         given: dict[str, object] = {}
         if self.database_url:
@@ -56,7 +54,7 @@ class Arguments:
         return configuration.load().model_copy(update=given)
 
     def shared(self) -> list[str]:
-        """Those of them that commands take as well."""
+        """The arguments that commands have too."""
         given = (("--database-url", self.database_url), ("--handlers", self.handlers))
         return [word for name, value in given if value for word in (name, value)]
 
@@ -67,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_of(arguments: Sequence[str]) -> str | None:
-    """The first word that is no option of the dashboard and no option's value; None asks for the dashboard."""
+    """The command: the first word that is not an option of the dashboard or its value. None means the dashboard."""
     words = iter(arguments)
     for word in words:
         name, equals, _ = word.partition("=")
@@ -82,7 +80,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """Reads the dashboard's arguments.
 
     Raises:
-        UsageError: one is unknown or unreadable.
+        UsageError: an argument is unknown or invalid.
     """
     parser = _Parser(prog="jobdeck", add_help=False, allow_abbrev=False)
     parser.add_argument("--database-url")
@@ -96,33 +94,33 @@ def parse(arguments: Sequence[str]) -> Arguments:
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0.5 <= value <= 3600:
-        raise argparse.ArgumentTypeError("wants seconds from 0.5 to 3600")
+        raise argparse.ArgumentTypeError("must be a number of seconds from 0.5 to 3600")
     return value
 
 
 def terminal_is_fit() -> bool:
-    """Whether a dashboard can be shown: a terminal on all sides, and one that can place a cursor.
+    """Whether stdin, stdout and stderr are a terminal that can position its cursor.
 
-    Textual reads from stdin and paints on stderr.
+    Textual reads from stdin and writes to stderr.
     """
     named = os.environ.get("TERM", "")
     return named not in {"", "dumb", "unknown"} and all(os.isatty(number) for number in (0, 1, 2))
 
 
 def prepare_environment(environ: MutableMapping[str, str], configured: str = "") -> str:
-    """Sets what Textual reads when it is imported, and returns the theme to use.
+    """Sets the environment variables that Textual reads when it is imported, and returns the theme.
 
-    `configured` is what the setting JOBDECK_THEME says; TEXTUAL_THEME goes before it. With `NO_COLOR` it is one of
-    the two themes that Textual can strip of every colour. A theme of Jobdeck's own is unknown to Textual until the
-    app has registered it, so its name must not stay in the environment. Nor must a size, which a shell or a program
-    with line editing may have exported: it would be believed before the terminal's own, whatever that is resized to.
+    `configured` is the setting JOBDECK_THEME; TEXTUAL_THEME takes precedence over it. With `NO_COLOR` the theme is
+    one of the two that Textual can show without any colour. Two things must not stay in the environment: the name of
+    a theme of Jobdeck, which Textual does not know before the app registers it, and a size exported by a shell, which
+    Textual would use instead of the terminal's real size.
     """
     for name in ("COLUMNS", "LINES"):
         environ.pop(name, None)
     environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
     environ.setdefault("ESCDELAY", "250")
-    # What a key changes waits for up to two frames: at Textual's 60 a second that is longer than the rest of its way.
+    # The effect of a key waits for up to two frames. At Textual's 60 frames per second that is most of its latency.
     environ.setdefault("TEXTUAL_FPS", "120")
     theme = environ.pop("TEXTUAL_THEME", "") or _theme_of(configured)
     theme = theme or ("ansi-dark" if _has_16_colours(environ) else DEFAULT_THEME)
@@ -138,7 +136,7 @@ def _theme_of(setting: str) -> str:
 
 
 def _has_16_colours(environ: Mapping[str, str]) -> bool:
-    """Whether the terminal says that it has no more colours, by the signs that Textual goes by."""
+    """Whether the terminal has only 16 colours, judged as Textual does."""
     term = environ.get("TERM", "")
     if not term or environ.get("COLORTERM", "").lower() in {"truecolor", "24bit"}:
         return False

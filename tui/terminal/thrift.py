@@ -1,8 +1,8 @@
-"""What goes to the terminal when a few cells of one line have changed, said in fewer bytes.
+"""Writes small updates of the terminal in fewer bytes.
 
-Textual frames every update, sets colours for it, takes them back and puts the unseen cursor in its corner: for the
-second of a clock 50 bytes, of which one is news. Here the colours stay set until something else is written, so that
-the same cells in the same colours cost their place and their text only. Whatever has another form goes as it came.
+For each update Textual writes a frame, sets the colours, resets them, and moves the hidden cursor to its corner: 50
+bytes when one digit of a clock changes. Here the colours stay set until something else is written, so an update in
+the same colours costs only its position and its text. All other output is unchanged.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ BEGIN: Final = "\x1b[?2026h"
 END: Final = "\x1b[?2026l"
 RESET: Final = "\x1b[0m"
 LONGEST: Final = 40
-"""So many characters at most arrive in one piece, and need no frame that says so."""
+"""Maximum length of a text that a terminal receives in one piece, so that it needs no frame."""
 SPAN: Final = re.compile(r"(\x1b\[\d+;\d+H)(\x1b\[[\d;]+m)([^\x1b\n]+)\x1b\[0m(?:\x1b\[1;1H)?")
-"""Where, in which colours, what; the cursor in the corner is where it is while no text is typed."""
+"""Position, colours, text. The cursor is in the corner while no text is edited."""
 
 
 class Thrift:
-    """Turns what would be written into what has to be."""
+    """Shortens the output. Keeps track of the colours that the terminal has set."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -31,7 +31,7 @@ class Thrift:
         self._frame_left_out = False
 
     def shorten(self, data: str) -> str:
-        """What to write instead, in the same order; may be nothing."""
+        """Returns the text to write instead, which may be empty."""
         if data == BEGIN:
             self._framed = True
             return ""
@@ -55,7 +55,7 @@ class Thrift:
 
 
 def thrifty(base: type[Driver]) -> type[Driver]:
-    """A driver that writes no more than it has to, made of the one for this platform."""
+    """A subclass of the platform's driver that shortens its output."""
 
     class ThriftyDriver(base):  # type: ignore[misc, valid-type]
         _thrift: Thrift | None = None

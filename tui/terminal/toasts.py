@@ -1,4 +1,4 @@
-"""Toasts: few at a time, none longer than there is room for."""
+"""Toasts, limited in number and length."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.threads import Severity
 
 MOST_TOASTS: Final = 2
-"""More than so many at a time would cover the list."""
+"""Maximum number at a time. More would cover the list."""
 TOAST: Final = 640
-"""The cells of a toast: ten lines of it, which leave an ordinary terminal the rest."""
+"""Maximum length in cells: ten lines."""
 
 
 class Toasting(Ending):
-    """An app that says in a corner what came of something."""
+    """An app that shows the results of actions as toasts."""
 
     def say(self, text: str, severity: Severity = "information") -> None:
-        """Shows a toast, and no second one that says the same; the text is cleaned and never read as markup.
+        """Shows a toast, which replaces one with the same text. The text is cleaned, and markup in it is not used.
 
-        What is longer than there is room for is cut in its middle, where it has a name or a payload.
+        A text that is too long is shortened in its middle, where it has a name or a payload.
         """
         text = "\n".join(within(clean(text, multiline=True).split("\n"), TOAST))
         self.unsay(text)
-        for told in list(self._notifications)[: 1 - MOST_TOASTS]:
-            self._unnotify(told)
+        for shown in list(self._notifications)[: 1 - MOST_TOASTS]:
+            self._unnotify(shown)
         self.notify(text, severity=severity, markup=False, timeout=8 if severity == "information" else 14)
 
     def unsay(self, text: str) -> None:
-        """Takes the toast away that says this."""
-        for told in [told for told in self._notifications if told.message == text]:
-            self._unnotify(told)
+        """Removes the toast with this text."""
+        for shown in [shown for shown in self._notifications if shown.message == text]:
+            self._unnotify(shown)

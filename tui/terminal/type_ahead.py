@@ -1,7 +1,8 @@
-"""Keys typed ahead: each is handed on only when the one before it has had its effect.
+"""Keys typed ahead: each key is delivered only when the key before it has had its effect.
 
-Textual hands a key to whatever has the focus when it comes. A key that opens a dialog or moves the focus has its
-effect some turns of the loop later, so that what came in the same packet would be lost, or reach what lies below.
+Textual delivers a key to the widget that has the focus at that moment. A key that opens a dialog or moves the focus
+takes effect some turns of the event loop later, so the next keys of the same packet would be lost or go to the wrong
+widget.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.threads import Timer
 
 PATIENCE: Final = 0.5
-"""After so many seconds the next key is handed on, whatever has become of the one before."""
+"""Seconds after which the next key is delivered in any case."""
 
 ROUNDS: Final = 3
 
 
 class TypeAhead:
-    """Holds keys and pastes back while an earlier one is at work."""
+    """Holds back keys and pastes while an earlier one takes effect."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class TypeAhead:
         self._timer: Timer | None = None
 
     async def take(self, event: Key | Paste) -> None:
-        """Hands on what was typed, now or when its turn has come."""
+        """Delivers a key or paste, now or when its turn comes."""
         self._held.append(event)
         if not self._busy:
             await self._next()
@@ -73,7 +74,7 @@ class TypeAhead:
             await self._next()
 
     def _target(self) -> DOMNode | None:
-        """What a key goes to; None before there is a screen, and while the program is being left."""
+        """The receiver of a key; None before the first screen and while the app ends."""
         if not self._app.is_running:
             return None
         try:
@@ -82,12 +83,12 @@ class TypeAhead:
             return None
 
     def _follow(self, turn: int, target: DOMNode | None, rounds: int) -> None:
-        """Takes the way of a key from the focus up to the app, through each one's queue; then that of what it set off.
+        """Follows a key from the focus up to the app, through each message queue, and `rounds` more times.
 
-        In a list a key is a binding, whose effect is there when the key has arrived. A field or a button sends
-        messages, and their receivers others, each of which is as far behind as its sender was in the round before.
+        In a list a key is a binding, which has taken effect when the key has arrived at the app. A field or a button
+        sends messages, whose receivers send others, and each round follows one such generation.
         """
-        # The app comes twice: a binding moves the focus by a callback that the app has yet to come to.
+        # The app comes twice, because a binding moves the focus with a callback in the app's queue.
         way = [*target.ancestors_with_self, self._app] if target else []
 
         async def arrived() -> None:

@@ -165,12 +165,12 @@ def audit_table(entries: Iterable[AuditEntry]) -> list[str]:
 
 def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
     changes: dict[str, Any] = {}
-    for option, field in (("status", "status"), ("task_type", "task_type"), ("search", "search")):
+    for option in ("status", "task_type", "search"):
         if not given[option]:
             continue
-        if getattr(wanted, field):
+        if getattr(wanted, option):
             raise UsageError(f"--filter and another option both set the {option.replace('_', ' ')}. Omit one of them.")
-        changes[field] = Status(given[option]) if option == "status" else given[option]
+        changes[option] = Status(given[option]) if option == "status" else given[option]
     return replace(wanted, **changes)
 
 

@@ -26,11 +26,11 @@ async def test_a_role_that_may_only_look_is_told_so() -> None:
     backend = FakeBackend([make_job(1)], operate=False)
     async with dashboard(backend) as deck:
         await deck.press("D")
-        assert "role job_viewer may only look" in deck.toasts[-1]
+        assert "role job_viewer has read-only access" in deck.toasts[-1]
 
 
 @pytest.mark.parametrize(("operate", "work", "key", "sentence"), [
-    (False, True, "R", "may only look"), (False, True, "w", ""), (True, False, "w", "may not run jobs"),
+    (False, True, "R", "has read-only access"), (False, True, "w", ""), (True, False, "w", "may not run jobs"),
     (True, False, "W", "may not run jobs"), (True, False, "R", ""),
 ])  # fmt: skip
 async def test_operating_and_running_jobs_are_two_permissions(
@@ -92,7 +92,7 @@ async def test_an_action_whose_connection_is_lost_is_not_repeated_and_said_to_be
         await deck.refresh()
         assert len(deck.backend.calls) == 1
         assert "is unknown" in deck.toasts[-1]
-        assert "not tried again" in deck.toasts[-1]
+        assert "does not try again" in deck.toasts[-1]
 
 
 async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_frozen() -> None:

@@ -107,8 +107,8 @@ async def test_the_help_says_once_and_first_why_nothing_can_be_changed(why: str,
         shown = words(deck.screen_text().replace("│", " "))
         for sentence_ in {
             "lost": [NO_ANSWER],
-            "role": ["may only look. Connect as a member of job_operator", "may not run jobs. Connect as a member"],
-            "option": ["This dashboard was started with --read-only. Start it without to change anything."],
+            "role": ["has read-only access. Connect as a member of job_operator", "may not run jobs. Connect as a"],
+            "option": ["This dashboard was started with --read-only. Start it without --read-only to make changes."],
         }[why]:
             assert shown.count(sentence_) == 1
             assert shown.index(sentence_) < shown.index("put jobs back")

@@ -284,7 +284,7 @@ async def test_a_lost_connection_leaves_the_form_and_says_that_the_outcome_is_un
         deck.backend.failure = lost()
         await deck.press("ctrl+s")
         assert deck.here == "CreateJob"
-        assert "Whether Jobdeck could create the job is unknown" in deck.screen_text()
+        assert "It is unknown whether Jobdeck could create the job" in deck.screen_text()
         assert len(calls(deck, "create")) == 1
 
 
@@ -407,7 +407,7 @@ async def test_who_may_only_look_is_told_so_and_sees_no_form() -> None:
         for key in ("n", "N", "E", "Q", "A"):
             await deck.press(key)
             assert deck.here == "Dashboard"
-            assert "may only look" in deck.toasts[-1]
+            assert "has read-only access" in deck.toasts[-1]
 
 
 async def test_the_command_can_be_copied_while_the_form_is_filled_in() -> None:

@@ -150,7 +150,7 @@ def consequence(*jobs: Job) -> str:
 async def test_undo_takes_the_last_delete_back() -> None:
     async with dashboard(failed(2)) as deck:
         await deck.press("D", "y")
-        assert "u takes it back" in deck.toasts[-1]
+        assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
         await deck.press("u")
         assert deck.backend.calls[-1] == ("restore", (job_id(1),))

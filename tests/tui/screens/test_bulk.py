@@ -149,7 +149,7 @@ async def test_the_page_opens_a_job_copies_the_command_and_goes_to_older_actions
 async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page() -> None:
     async with dashboard(failed(10)) as deck:
         await deck.press("A", "D", "y")
-        assert "u takes it back" in deck.toasts[-1]
+        assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
         assert not deck.table.jobs
         await deck.press("u")
@@ -171,10 +171,10 @@ async def test_u_while_many_are_being_deleted_takes_no_earlier_deletion_back() -
         await deck.press("D", "y", "A", "D")
         held.holding = True
         await deck.press("y", "u")
-        assert "One at a time: delete is just being begun" in deck.toasts[-1]
+        assert "One bulk action at a time: starting to delete" in deck.toasts[-1]
         held.let_one_go()
         await deck.press("u")
-        assert "One at a time: deleting 0 of 24" in deck.toasts[-1]
+        assert "One bulk action at a time: deleting 0 of 24" in deck.toasts[-1]
         held.holding = False
         held.let_all_go()
         assert len(backend.trash) == 25
@@ -247,7 +247,7 @@ async def test_a_second_action_waits_for_the_first() -> None:
         held.let_one_go()
         held.holding = False
         await deck.press("a", "R", "y")
-        assert "One at a time: cancelling 0 of 25" in deck.toasts[-1]
+        assert "One bulk action at a time: cancelling 0 of 25" in deck.toasts[-1]
 
 
 async def test_a_lost_connection_interrupts_and_the_next_reading_goes_on_with_nothing_done_twice() -> None:
@@ -256,9 +256,9 @@ async def test_a_lost_connection_interrupts_and_the_next_reading_goes_on_with_no
         deck.backend.failure = lost()
         deck.backend.bulk.failures = [lost()]
         await deck.press("y")
-        assert "the connection was lost. It goes on when the database answers" in deck.toasts[-1]
+        assert "the connection was lost. It continues when the database answers" in deck.toasts[-1]
         assert "jobdeck bulk show" in deck.toasts[-1]
-        assert "waits for the connection" in deck.line("peek")
+        assert "waiting for the connection" in deck.line("peek")
         assert all(job.status is Status.FAILED for job in deck.backend.jobs)
         deck.backend.failure = None
         await deck.refresh()
@@ -271,7 +271,7 @@ async def test_what_the_database_refuses_is_said_and_ends_the_driving() -> None:
         await deck.press("A", "C")
         deck.backend.bulk.failures = [Refused("This bulk action is gone.")]
         await deck.press("y")
-        assert "Could not go on: This bulk action is gone." in deck.toasts[-1]
+        assert "Could not continue the action: This bulk action is gone." in deck.toasts[-1]
         assert deck.app.operations.bulk.running is None
 
 
@@ -291,7 +291,7 @@ async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_w
     backend = failed(25)
     found = unfinished(backend)
     async with dashboard(backend, size=LARGE) as deck:
-        assert "Not finished yet: cancelling 10 of 25, begun by bob@10.0.0.9. b shows it." in deck.toasts[-1]
+        assert "Not finished yet: cancelling 10 of 25, started by bob@10.0.0.9. b shows it." in deck.toasts[-1]
         await deck.press("b")
         text = deck.screen_text()
         assert text.count("✓ done") == 10

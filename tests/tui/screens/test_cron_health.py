@@ -190,7 +190,7 @@ async def test_stuck_jobs_are_shown_and_exactly_those_are_cleaned_up() -> None:
         await deck.press("y")
         assert backend.calls == [("cleanup", None), ("cleanup", (job_id(2), job_id(3)))]
         assert "1 stuck job cleaned up." in deck.toasts[-1]
-        assert "1 had come back by themselves." in deck.toasts[-1]
+        assert "1 recovered without help." in deck.toasts[-1]
         assert f"jobdeck cleanup {short_id(job_id(2))} {short_id(job_id(3))} --yes" in deck.toasts[-1]
 
 

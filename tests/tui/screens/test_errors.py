@@ -224,7 +224,7 @@ async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
     backend.operate = False
     async with dashboard(backend) as deck:
         await deck.press("e", key)
-        assert "may only look" in deck.toasts[-1]
+        assert "has read-only access" in deck.toasts[-1]
 
 
 BEFORE = make_job(1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9), last_success_at=NOW - minutes(99))

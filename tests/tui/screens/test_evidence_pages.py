@@ -116,7 +116,7 @@ async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None
         await deck.press("o")
         text = deck.screen_text()
         for part in (
-            "the last 8h", "jobdeck digest --since 8h", "1240 succeeded, 12 to be tried again, 5 failed for good",
+            "the last 8h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry, 5 failed permanently",
             "alice@10.0.0.7 (jobdeck): paused 1, resumed 1, retried 1", "NEW sms_digest_processor: 2 runs",
             "game_platform_onboard_competitors: 9 runs", "19 cron_http, 1 manual",
             "pause processing by alice@10.0.0.7 (jobdeck): MetaCTF is down", "wrong coach", "failed → cancelled",

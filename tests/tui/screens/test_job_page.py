@@ -202,7 +202,7 @@ async def test_one_who_may_only_look_cannot_reveal() -> None:
     backend = FakeBackend([make_job(1, payload=PERSON)], operate=False)
     async with dashboard(backend) as deck:
         await deck.press("enter", "X")
-        assert "may only look" in deck.toasts[-1]
+        assert "has read-only access" in deck.toasts[-1]
         assert backend.calls == []
 
 

@@ -162,7 +162,7 @@ async def test_incident_response_from_alert_to_stable(
         # The next shift reads what happened.
         await operator.press("escape", "o")
         await operator.until("What operators did, newest first")
-        for words in ("4 failed for good", "vendor", "pause processing", "resume processing", short_id(ids[0])):
+        for words in ("4 failed permanently", "vendor", "pause processing", "resume processing", short_id(ids[0])):
             assert words in operator.text, words
 
 

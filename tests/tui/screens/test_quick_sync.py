@@ -75,5 +75,5 @@ async def test_a_lost_connection_is_said_in_the_dialog_and_nothing_is_sent_twice
         await deck.press("Q")
         deck.backend.failure = lost()
         await deck.press("f")
-        assert "Whether Jobdeck could queue Full Sync is unknown" in " ".join(deck.screen_text().split())
+        assert "It is unknown whether Jobdeck could queue Full Sync" in " ".join(deck.screen_text().split())
         assert len(deck.backend.calls) == 1

@@ -173,7 +173,7 @@ class BulkPage(ListPage[BulkReport]):
         body = f"{bulk_words.progress(shown).capitalize()}. {begun} It goes on with the rest, from here."
         word = self._word(shown.action or "go on", shown.total - shown.done)
         question = Question(
-            "Go on with this action", Content(body), "Go on", word=word, twin=bulk_words.twin_on("go-on", shown)
+            "Go on with this action", Content(body), "Go on", word=word, twin=bulk_words.twin_on("resume", shown)
         )
         self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
