@@ -1,4 +1,4 @@
-"""One table of everything a key can do. Bindings, footer, help and the reasons for a greyed key come from it."""
+"""The table of actions, from which bindings, key line, palette and help are made, and why an action is unavailable."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
 TABLE: Final[frozenset[Scope]] = frozenset({"table"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
 ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
-"""The actions that take the job under the cursor, whatever is marked."""
+"""The actions on the job under the cursor, even if others are marked."""
 ON_MANY: Final = {"job.retry": "retried", "job.cancel": "cancelled", "job.delete": "deleted"}
-"""The actions that take all that were chosen with A."""
+"""The actions on all jobs that were chosen with A, with their past tense."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
 NO_KEY: Final = "no key for "
-NO_ANSWER: Final = "The database does not answer. Nothing can be changed until it does."
+NO_ANSWER: Final = "The database does not answer. No changes are possible until it does."
 
 KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "escape": "esc",
              "pagedown": "pgdn", "pageup": "pgup", "colon": ":", "left_square_bracket": "[",
@@ -53,10 +53,10 @@ KEY_NAMES = {"slash": "/", "question_mark": "?", "plus": "+", "minus": "-", "esc
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing a key does.
+    """One action.
 
-    `states` are the statuses of the jobs it acts on, None where it acts on no job. `changes` says that it
-    changes the database. One without keys is found in the palette.
+    `states` are the statuses of the jobs it applies to, None for an action without jobs. `changes` is whether it
+    changes the database. An action without keys is found in the palette.
     """
 
     id: str
@@ -72,11 +72,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What decides whether an action can be taken now.
+    """The facts that decide whether an action is available.
 
-    `read_only` and `no_work` are the reasons why nothing may be changed, or no job run here; `refused` are a
-    page's own reasons, by action. `chosen` are the jobs that A chose and froze. `keymap` holds the keys of the
-    actions that the configuration file moved. `mouse` says that everything has to be within its reach.
+    `read_only` and `no_work` are the reasons why nothing may be changed and no job may run here; `refused` are a
+    page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `keymap` holds the configured
+    keys. With `mouse`, everything must be clickable.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -92,15 +92,15 @@ class Situation:
     mouse: bool = False
 
     def keys(self, action: Action) -> tuple[str, ...]:
-        """The keys of an action, as Textual names them."""
+        """The keys of an action in Textual's names."""
         return self.keymap.get(action.id, action.keys)
 
     def key_names(self, action: Action) -> tuple[str, ...]:
-        """The same as a person reads them."""
+        """The keys of an action as they are shown."""
         return tuple(key_name(key) for key in self.keys(action))
 
     def key(self, action: Action) -> str:
-        """The first of them; empty where there is none."""
+        """The first key of an action as it is shown; empty where it has none."""
         return next(iter(self.key_names(action)), "")
 
 
@@ -109,12 +109,12 @@ def _tab(number: int, name: str) -> Action:
 
 
 def _page(name: Scope, key: str, label: str, meaning: str, *, footer: bool = False) -> Action:
-    """A page is opened from every page but itself."""
+    """The action that opens a page, available on all other pages."""
     return Action(f"page.{name}", (key,), label, meaning, "Pages", scopes=ALL - {name}, footer=footer)
 
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("job.retry", ("R",), "retry", "put jobs back to pending, due now; one that left the queue runs as a copy",
+    Action("job.retry", ("R",), "retry", "run jobs again now; one that left the queue runs as a copy",
            "Act", scopes=BOTH, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.cancel", ("C",), "cancel", "cancel jobs; a running one is asked to stop", "Act", scopes=BOTH,
            states=frozenset({Status.PENDING, Status.RUNNING, Status.FAILED}), changes=True, footer=True),
@@ -122,108 +122,108 @@ ACTIONS: Final[tuple[Action, ...]] = (
            states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.new", ("n",), "new", "Create Job: any task type, once or recurring, with a dry run first", "Act",
            scopes=BOTH, changes=True, footer=True),
-    Action("job.duplicate", ("N",), "duplicate", "Create Job, filled in with what this job has", "Act", scopes=BOTH,
+    Action("job.duplicate", ("N",), "duplicate", "Create Job, filled in from this job", "Act", scopes=BOTH,
            states=frozenset(Status), changes=True),
     Action("job.edit", ("E",), "edit", "change payload and schedule of a job that is not running", "Act", scopes=BOTH,
            states=frozenset({Status.PENDING, Status.FAILED, Status.CANCELLED}), changes=True),
-    Action("bulk.refused", ("f",), "refused only", "only the jobs that were refused, or all of them again", "Look",
+    Action("bulk.refused", ("f",), "refused only", "show only refused jobs, or all again", "Look",
            scopes=BULK, footer=True),
-    Action("bulk.older", ("left_square_bracket",), "older", "the bulk action before this one", "Look", scopes=BULK),
-    Action("bulk.newer", ("right_square_bracket",), "newer", "the bulk action after this one", "Look", scopes=BULK),
-    Action("bulk.go_on", ("O",), "go on", "go on here with an action that nobody carries further", "Act", scopes=BULK,
+    Action("bulk.older", ("left_square_bracket",), "older", "previous bulk action", "Look", scopes=BULK),
+    Action("bulk.newer", ("right_square_bracket",), "newer", "next bulk action", "Look", scopes=BULK),
+    Action("bulk.go_on", ("O",), "resume", "resume a stalled bulk action in this dashboard", "Act", scopes=BULK,
            changes=True, footer=True),
-    Action("bulk.stop", ("X",), "stop", "end the action with what is done so far", "Act", scopes=BULK, changes=True,
-           footer=True),
-    Action("bulk.undo", ("u",), "take back", "bring back what this action deleted", "Act", scopes=BULK, changes=True,
-           footer=True),
+    Action("bulk.stop", ("X",), "stop", "stop the bulk action; finished jobs keep their result", "Act", scopes=BULK,
+           changes=True, footer=True),
+    Action("bulk.undo", ("u",), "undo", "restore the jobs that this bulk action deleted", "Act", scopes=BULK,
+           changes=True, footer=True),
     Action("worker.cycle", ("w",), "run worker", "Run Worker: one cycle of up to 5 due jobs, here and now", "Act",
            scopes=RUNNING_JOBS, changes=True, footer=True),
     Action("worker.embedded", ("W",), "worker", "start or stop the worker inside this dashboard", "Act",
            scopes=RUNNING_JOBS, changes=True),
-    Action("job.retry_with", ("T",), "retry with", "retry with another payload, typed as JSON", "Act",
+    Action("job.retry_with", ("T",), "retry with", "retry with an edited payload (JSON)", "Act",
            scopes=DETAIL, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
-    Action("job.restore", ("u",), "restore", "take a deleted job back out of the trash", "Act", scopes=DETAIL,
+    Action("job.restore", ("u",), "restore", "restore a deleted job from the trash", "Act", scopes=DETAIL,
            changes=True),
-    Action("job.reveal", ("X",), "reveal", "show personal data unmasked, or mask it again; the look is audited",
+    Action("job.reveal", ("X",), "reveal", "show personal data unmasked, or mask it; viewing is audited",
            "Act", scopes=DETAIL, changes=True),
-    Action("errors.canary", ("R",), "retry one", "retry one job of this group and watch what becomes of it", "Act",
+    Action("errors.canary", ("R",), "retry one", "retry one job of this group and watch its result", "Act",
            scopes=ERRORS, changes=True, footer=True),
     Action("errors.rest", ("A",), "retry rest", "retry all other jobs of this group, once one has succeeded", "Act",
            scopes=ERRORS, changes=True, footer=True),
-    Action("stuck.cleanup", ("K",), "clean up", "mark jobs failed that are stuck in running, after showing them",
+    Action("stuck.cleanup", ("K",), "clean up", "list stuck running jobs, then mark them failed",
            "Act", scopes=HEALTH | LIST, changes=True),
     Action("queue.purge", (), "purge", "remove succeeded and cancelled jobs that ended more than 14 days ago", "Act",
            scopes=HEALTH | LIST, changes=True),
     Action("processing", ("P",), "pause", "Automatic Processing: pause with a reason, or resume", "Act",
            scopes=ALL, changes=True, footer=True),
-    _page("health", "h", "cron health", "Cron Health: verdict, triggers, workers, what is stuck or late", footer=True),
+    _page("health", "h", "cron health", "Cron Health: verdict, triggers, workers, stuck and late jobs", footer=True),
     Action("quick.sync", ("Q",), "quick sync", "Quick Sync: full, incremental or totals", "Act", changes=True,
            footer=True),
-    Action("mark.undo", ("u",), "unmark", "unmark all; with no marks, take the last delete back", "Act"),
-    _page("errors", "e", "errors", "failed runs in groups, with the playbook's advice", footer=True),
-    _page("workers", "m", "workers", "the workers, what they run, and what nobody runs"),
-    _page("audit", "o", "operators", "the audit: who did what, and the digest of the shift"),
-    Action("page.bulk", ("b",), "bulk actions", "actions on many jobs: how far they are, and the answer for each",
+    Action("mark.undo", ("u",), "unmark", "clear marks; with no marks, undo the last delete", "Act"),
+    _page("errors", "e", "errors", "similar errors in groups, with the playbook's advice", footer=True),
+    _page("workers", "m", "workers", "workers, their jobs, and types without a worker"),
+    _page("audit", "o", "operators", "audit log: who did what, and a digest of the shift"),
+    Action("page.bulk", ("b",), "bulk actions", "progress of bulk actions, and the answer for each job",
            "Pages", scopes=ALL - READING - BULK),
     _page("playbook", "p", "playbook", "the operators' playbook"),
-    _page("log", "l", "log", "the log of the worker inside this dashboard"),
-    Action("filter", ("slash",), "filter", "words to search", "Look", footer=True),
-    Action("job.detail", ("enter",), "detail", "everything about the job under the cursor", "Look",
+    _page("log", "l", "log", "log of the worker inside this dashboard"),
+    Action("filter", ("slash",), "filter", "search words", "Look", footer=True),
+    Action("job.detail", ("enter",), "detail", "details of the job under the cursor", "Look",
            states=frozenset(Status), footer=True),
-    Action("open", ("enter",), "open", "everything about the job of this line", "Look", scopes=LISTING_JOBS,
+    Action("open", ("enter",), "open", "details of the job on this line", "Look", scopes=LISTING_JOBS,
            footer=True),
-    Action("run.older", ("left_square_bracket",), "older run", "log, error and output of the run before", "Look",
+    Action("run.older", ("left_square_bracket",), "older run", "log, error and output of the previous run", "Look",
            scopes=DETAIL),
-    Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the run after", "Look",
+    Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the next run", "Look",
            scopes=DETAIL),
-    Action("table.act", ("enter",), "act", "choose what is done with this line", "Act", scopes=TABLE, changes=True,
+    Action("table.act", ("enter",), "act", "choose an action for this row", "Act", scopes=TABLE, changes=True,
            footer=True),
-    Action("pane.next", ("tab",), "other part", "go to the other part of the page", "Look", scopes=ERRORS),
-    Action("period", ("t",), "period", "how far back to look: 1 h, 8 h, 24 h, 7 d", "Look", scopes=AUDIT,
+    Action("pane.next", ("tab",), "other part", "switch to the other part of the page", "Look", scopes=ERRORS),
+    Action("period", ("t",), "period", "period: 1 h, 8 h, 24 h or 7 d", "Look", scopes=AUDIT,
            footer=True),
-    Action("section.next", ("right_square_bracket", "tab"), "next section", "to the next section", "Look",
+    Action("section.next", ("right_square_bracket", "tab"), "next section", "go to the next section", "Look",
            scopes=READING, footer=True),
-    Action("section.previous", ("left_square_bracket", "shift+tab"), "section before", "to the section before", "Look",
-           scopes=READING, footer=True),
+    Action("section.previous", ("left_square_bracket", "shift+tab"), "previous section", "go to the previous section",
+           "Look", scopes=READING, footer=True),
     _tab(1, "all"), _tab(2, "pending"), _tab(3, "running"), _tab(4, "succeeded"), _tab(5, "failed"),
     _tab(6, "cancelled"),
     Action("sort", ("s",), "sort", "sort by the next column", "Look"),
-    Action("sort.reverse", ("S",), "reverse", "turn the order round", "Look"),
-    Action("palette", ("colon", "ctrl+p"), "palette", "every action by its name, with its key", "Pages", scopes=ALL),
-    Action("theme", (), "theme", "the next colour theme", "Pages", scopes=ALL),
-    Action("freeze", ("z",), "freeze", "stop refreshing, or go on", "Look"),
+    Action("sort.reverse", ("S",), "reverse", "reverse the order", "Look"),
+    Action("palette", ("colon", "ctrl+p"), "palette", "search all actions by name", "Pages", scopes=ALL),
+    Action("theme", (), "theme", "switch to the next colour theme", "Pages", scopes=ALL),
+    Action("freeze", ("z",), "freeze", "stop or resume refreshing", "Look"),
     Action("interval.longer", ("plus",), "slower", "refresh less often", "Look"),
     Action("interval.shorter", ("minus",), "faster", "refresh more often", "Look"),
     Action("move.down", ("j", "down"), "down", "next job", "Move", scopes=ALL),
     Action("move.up", ("k", "up"), "up", "previous job", "Move", scopes=ALL),
     Action("move.half_down", ("ctrl+d", "pagedown"), "half page down", "half a page down", "Move", scopes=ALL),
     Action("move.half_up", ("ctrl+u", "pageup"), "half page up", "half a page up", "Move", scopes=ALL),
-    Action("move.top", ("g", "home"), "top", "to the top", "Move", scopes=ALL),
-    Action("move.bottom", ("G", "end"), "bottom", "to the bottom", "Move", scopes=ALL),
+    Action("move.top", ("g", "home"), "top", "go to the top", "Move", scopes=ALL),
+    Action("move.bottom", ("G", "end"), "bottom", "go to the bottom", "Move", scopes=ALL),
     Action("mark", ("space",), "mark", "mark or unmark the job under the cursor", "Mark"),
-    Action("mark.range", ("v",), "range", "start a range at the cursor; again to mark it", "Mark"),
-    Action("mark.all", ("a",), "mark all", "mark every job that is listed, or unmark them", "Mark"),
-    Action("mark.matching", ("A",), "all that match", "choose every job in the queue that the tab and the filter match",
+    Action("mark.range", ("v",), "range", "select a range from the cursor; again to end it", "Mark"),
+    Action("mark.all", ("a",), "mark all", "mark or unmark all listed jobs", "Mark"),
+    Action("mark.matching", ("A",), "all that match", "select all jobs in the queue that match tab and filter",
            "Mark", changes=True),
     Action("copy.id", ("y",), "copy id", "copy the id (OSC 52, and tmux's buffer)", "Copy", scopes=BOTH),
-    Action("copy.twin", ("y",), "copy command", "copy the command that does the same", "Copy", scopes=BULK),
+    Action("copy.twin", ("y",), "copy command", "copy the equivalent command", "Copy", scopes=BULK),
     Action("copy.json", ("Y",), "copy JSON", "copy the job as JSON, personal data masked", "Copy", scopes=BOTH),
     Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL, footer=True),
-    Action("back", ("escape",), "back", "drop the range, the filter, the marks; leave this page", "Leave",
+    Action("back", ("escape",), "back", "clear the range, the filter or the marks; leave this page", "Leave",
            scopes=ALL),
-    Action("quit", ("q",), "quit", "leave; with jobs running here it asks", "Leave", scopes=ALL, footer=True),
-    Action("refresh", ("r",), "refresh", "read the database now; when disconnected, try again now", "Look",
+    Action("quit", ("q",), "quit", "quit; asks first if jobs run here", "Leave", scopes=ALL, footer=True),
+    Action("refresh", ("r",), "refresh", "refresh now; when disconnected, reconnect now", "Look",
            scopes=ALL, footer=True),
 )  # fmt: skip
 BY_ID: Final = {action.id: action for action in ACTIONS}
 PAGES: Final = tuple(action.id.removeprefix("page.") for action in ACTIONS if action.id.startswith("page."))
 GROUPS: Final = tuple(dict.fromkeys(action.group for action in ACTIONS))
 OF_TABLE: Final = "table."
-"""How the id of an action begins that opens a page of a plugin."""
+"""The prefix of the ids of actions that open a plugin's page."""
 
 
 def table_pages() -> dict[str, Page]:
-    """The pages of the plugins, by the ids of the actions that open them."""
+    """The pages of the plugins, by the id of the action that opens each."""
     pages = (page for plugin in plugins.load_plugins() for page in plugin.pages)
     return {f"{OF_TABLE}{re.sub(r'[^a-z0-9]+', '_', page.title.lower())}": page for page in pages}
 
@@ -237,46 +237,46 @@ def page_actions() -> tuple[Action, ...]:
 
 
 def offered(scope: Scope | None = None) -> tuple[Action, ...]:
-    """The actions of one scope, or all: with the pages of the plugins, and Quick Sync only where a plugin has presets.
+    """The actions of one scope, or all: with the plugins' pages, and Quick Sync only where a plugin has presets.
 
-    What they say of the filter names the filter keys of the plugins.
+    The help of the filter lists all filter keys, including those of plugins.
     """
     absent = set() if plugins.presets() else {"quick.sync"}
-    words = f"{BY_ID['filter'].help}; {' '.join(starts())}"
+    filter_help = f"{BY_ID['filter'].help}; {' '.join(starts())}"
     return tuple(
-        replace(action, help=words) if action.id == "filter" else action
+        replace(action, help=filter_help) if action.id == "filter" else action
         for action in (*ACTIONS, *page_actions())
         if action.id not in absent and (scope is None or scope in action.scopes)
     )
 
 
 def find(action_id: str) -> Action | None:
-    """The action of this id, if it is offered."""
+    """The action with this id, if it is offered."""
     return next((action for action in offered() if action.id == action_id), None)
 
 
 def key_name(key: str) -> str:
-    """A key of Textual as a person reads it."""
+    """A key as it is shown."""
     character = key_to_character(key) or ""
     return KEY_NAMES.get(key) or (character if character.isprintable() and not character.isspace() else "") or key
 
 
 def key_of(wanted: str, keymap: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> str:
-    """The key that takes an action, or does something in a dialog, as a person reads it; `keymap` are moved ones."""
+    """The first key of an action or of a dialog key, as it is shown; `keymap` holds configured keys."""
     keys = keymap.get(wanted) or (BY_ID[wanted] if wanted in BY_ID else dialog_keys.find(wanted)).keys
     return key_name(keys[0]) if keys else ""
 
 
 def bindings(scope: Scope) -> list[Binding]:
-    """The bindings of one scope, each with the action's id so that a keymap can move it.
+    """The bindings of one scope. Each has its action's id, so that a keymap can change its keys.
 
-    An action without a key is bound to what no keyboard sends, so that it can be given one.
+    An action without a key is bound to a name that no keyboard sends, so that a keymap can give it a key.
     """
     return [_binding(action) for action in ACTIONS if scope in action.scopes]
 
 
 def page_bindings() -> BindingsMap:
-    """The bindings that open the pages of the plugins, which each screen adds to its own."""
+    """The bindings that open the plugins' pages; each screen adds them to its own."""
     return BindingsMap([_binding(action) for action in page_actions()])
 
 
@@ -286,13 +286,13 @@ def _binding(action: Action) -> Binding:
 
 
 def applicable(action: Action, jobs: Iterable[Job]) -> list[Job]:
-    """Those of the jobs whose status the action is allowed on; a job that left the queue can only run again."""
+    """The jobs whose status allows the action; a job that left the queue can only run again."""
     states = action.states or frozenset()
     return [job for job in jobs if job.status in states and (not job.removed or action.id in OF_REMOVED)]
 
 
 def unavailable(action: Action, now: Situation) -> str | None:
-    """Why the action cannot be taken now, as a sentence; None when it can."""
+    """The reason why an action is not available, as a sentence; None if it is available."""
     if action.changes or (action.id == "mark.undo" and now.can_undo):
         forbidden = now.no_work if action.id.startswith("worker.") else now.read_only
         if forbidden:
@@ -302,14 +302,14 @@ def unavailable(action: Action, now: Situation) -> str | None:
     if action.id in now.refused:
         return now.refused[action.id]
     if action.id == "worker.cycle" and now.cycle_running:
-        return "A cycle is running already. Its result comes in a moment."
+        return "A cycle is already running. Wait for its result."
     if action.id == "worker.embedded" and now.worker_changing:
-        return "The embedded worker is just being started or stopped."
+        return "The worker in this dashboard is starting or stopping."
     return _unfit(action, now)
 
 
 def general(now: Situation) -> tuple[str, ...]:
-    """The reasons that hold for whatever changes something, each once."""
+    """The reasons that apply to all actions that change something, each once."""
     given = (now.read_only, now.no_work, None if now.connected else NO_ANSWER)
     reasons = {unavailable(action, now) for action in ACTIONS if action.changes}
     return tuple(dict.fromkeys(reason for reason in given if reason and reason in reasons))
@@ -323,14 +323,14 @@ def _unfit(action: Action, now: Situation) -> str | None:
         fitting = any(chosen.of(status.value) for status in action.states)
         return None if fitting else f"None of the chosen jobs can be {ON_MANY[action.id]}."
     if not jobs:
-        return "There is no job under the cursor."
+        return "No job under the cursor."
     return None if applicable(action, jobs) else _refusal(action, jobs, now)
 
 
 def _refusal(action: Action, jobs: Sequence[Job], now: Situation) -> str:
     if any(job.removed for job in jobs):
         runs = now.key(BY_ID["job.retry"])
-        return f"Cannot {action.label}: the job succeeded and has left the queue. {runs} runs a copy of it."
+        return f"Cannot {action.label}: the job succeeded and has left the queue. {runs} runs a copy."
     statuses = " or ".join(sorted({job.status.value for job in jobs}))
     hint = {"job.retry": " Cancel it first.", "job.delete": " Cancel it first."}.get(action.id, "")
     if Status.RUNNING not in {job.status for job in jobs}:
@@ -339,7 +339,7 @@ def _refusal(action: Action, jobs: Sequence[Job], now: Situation) -> str:
 
 
 def breakdown(jobs: Iterable[Job]) -> str:
-    """How many of each status, in the order of the tabs: `3 failed, 1 pending`."""
+    """The number of jobs by status, in the order of the tabs: `3 failed, 1 pending`."""
     counts: dict[Status, int] = dict.fromkeys(Status, 0)
     for job in jobs:
         counts[job.status] += 1

@@ -1,4 +1,4 @@
-"""The keys of the dialogs and of the filter's line, beside the table of actions: bindings and hints come from it."""
+"""The keys of the dialogs and of the filter line, from which their bindings and hints are made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobdeck.core.plugins import presets
 
 @dataclass(frozen=True, slots=True)
 class DialogKey:
-    """What a key does in one dialog, which is the word before the dot. `do` is the action as Textual calls it."""
+    """One key of a dialog. The id is `dialog.name`; `do` is the Textual action."""
 
     id: str
     keys: tuple[str, ...]
@@ -21,23 +21,23 @@ class DialogKey:
 
     @property
     def dialog(self) -> str:
-        """The dialog it belongs to."""
+        """The id of the dialog."""
         return self.id.partition(".")[0]
 
 
 def _focus(dialog: str, previous: tuple[str, ...], following: tuple[str, ...]) -> tuple[DialogKey, DialogKey]:
     return (
-        DialogKey(f"{dialog}.previous", previous, "app.focus_previous", "the button or field before"),
-        DialogKey(f"{dialog}.next", following, "app.focus_next", "the next button or field"),
+        DialogKey(f"{dialog}.previous", previous, "app.focus_previous", "previous button or field"),
+        DialogKey(f"{dialog}.next", following, "app.focus_next", "next button or field"),
     )
 
 
 def _choice(dialog: str) -> tuple[DialogKey, ...]:
-    """The keys of a list that is narrowed down by typing."""
+    """The keys of a list with a search field."""
     return (
-        DialogKey(f"{dialog}.close", ("escape",), "dismiss", "close, choosing nothing"),
-        DialogKey(f"{dialog}.down", ("down", "ctrl+n"), "move(1)", "the next line"),
-        DialogKey(f"{dialog}.up", ("up", "ctrl+p"), "move(-1)", "the line before"),
+        DialogKey(f"{dialog}.close", ("escape",), "dismiss", "cancel"),
+        DialogKey(f"{dialog}.down", ("down", "ctrl+n"), "move(1)", "next line"),
+        DialogKey(f"{dialog}.up", ("up", "ctrl+p"), "move(-1)", "previous line"),
         DialogKey(f"{dialog}.half_down", ("pagedown",), "move(8)", "half a page down"),
         DialogKey(f"{dialog}.half_up", ("pageup",), "move(-8)", "half a page up"),
     )
@@ -45,9 +45,9 @@ def _choice(dialog: str) -> tuple[DialogKey, ...]:
 
 DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("confirm.close", ("escape",), "dismiss(False)", "no"),
-    DialogKey("confirm.yes", ("y",), "yes", "yes, where no word has to be typed"),
+    DialogKey("confirm.yes", ("y",), "yes", "yes, unless a word must be typed"),
     *_focus("confirm", ("left", "up", "h", "k"), ("right", "down", "l", "j")),
-    DialogKey("pause.close", ("escape",), "dismiss", "keep processing on"),
+    DialogKey("pause.close", ("escape",), "dismiss", "cancel"),
     *_focus("pause", ("up",), ("down",)),
     DialogKey("leave.close", ("escape", "q"), "dismiss", "stay"),
     *_focus("leave", ("left", "up", "h", "k"), ("right", "down", "l", "j")),
@@ -60,36 +60,36 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("help.bottom", ("G", "end"), "scroll_to_end(True)", "to the bottom"),
     *_choice("palette"),
     DialogKey("sync.close", ("escape", "q"), "dismiss", "close"),
-    DialogKey("sync.down", ("down", "j"), "move(1)", "the next sync"),
-    DialogKey("sync.up", ("up", "k"), "move(-1)", "the sync before"),
+    DialogKey("sync.down", ("down", "j"), "move(1)", "next sync"),
+    DialogKey("sync.up", ("up", "k"), "move(-1)", "previous sync"),
     DialogKey("sync.take", ("enter",), "take", "queue the sync under the cursor"),
     *_choice("picker"),
-    DialogKey("create.close", ("escape",), "leave", "leave; what was typed, only when asked twice"),
+    DialogKey("create.close", ("escape",), "leave", "cancel; press twice to discard what you typed"),
     DialogKey("create.create", ("ctrl+s",), "create", "create the job, or save the changes"),
     DialogKey("create.try", ("ctrl+t",), "rehearse", "dry run"),
-    DialogKey("create.copy", ("ctrl+y",), "copy", "copy the command that does the same"),
+    DialogKey("create.copy", ("ctrl+y",), "copy", "copy the equivalent command"),
     *_focus("create", ("up",), ("down",)),
     DialogKey("create.half_down", ("pagedown",), "scroll(8)", "half a page down"),
     DialogKey("create.half_up", ("pageup",), "scroll(-8)", "half a page up"),
-    DialogKey("payload.close", ("escape",), "dismiss", "leave the payload as it is"),
-    DialogKey("payload.retry", ("ctrl+s",), "submit", "retry with what was typed"),
-    DialogKey("filter.complete", ("tab",), "complete", "complete the last word, or with its next completion"),
-    DialogKey("filter.earlier", ("up",), "recall(-1)", "the filter before"),
-    DialogKey("filter.later", ("down",), "recall(1)", "the filter after"),
+    DialogKey("payload.close", ("escape",), "dismiss", "cancel"),
+    DialogKey("payload.retry", ("ctrl+s",), "submit", "retry with the edited payload"),
+    DialogKey("filter.complete", ("tab",), "complete", "complete the last word; again for the next candidate"),
+    DialogKey("filter.earlier", ("up",), "recall(-1)", "previous filter"),
+    DialogKey("filter.later", ("down",), "recall(1)", "next filter"),
 )
 BY_ID: Final = {key.id: key for key in DIALOG_KEYS}
 SYNC: Final = "sync"
-"""The dialog Quick Sync, which has a key for each preset of a plugin."""
+"""The id of the dialog Quick Sync, which has a key for each preset."""
 TYPED_IN: Final = frozenset({"pause", "palette", "picker", "create", "payload", "filter"})
-"""The dialogs with a field, in which a character is typed."""
+"""The dialogs with a text field, which needs all printable characters."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})
-"""What presses the button in focus or ends a field, and what moves the focus, in every dialog."""
+"""The keys that press a button, submit a field or move the focus in every dialog."""
 EDITING: Final = frozenset({"space", "left", "right", "home", "end", "backspace", "delete"})
-"""What a field is edited with."""
+"""The keys that edit a text field."""
 
 
 def preset_keys() -> tuple[DialogKey, ...]:
-    """The keys that enqueue the presets of the plugins."""
+    """The keys that enqueue the plugins' presets."""
     return tuple(
         DialogKey(f"{SYNC}.{preset.name}", (preset.key,), f"queue({preset.name!r})", f"queue {preset.label}")
         for preset in presets().values()
@@ -97,22 +97,22 @@ def preset_keys() -> tuple[DialogKey, ...]:
 
 
 def every() -> dict[str, DialogKey]:
-    """All keys of dialogs by their ids, those of the presets among them."""
+    """All dialog keys by id, including those of presets."""
     return BY_ID | {key.id: key for key in preset_keys()}
 
 
 def find(key_id: str) -> DialogKey:
-    """The key of this id."""
+    """The dialog key with this id."""
     return BY_ID[key_id] if key_id in BY_ID else every()[key_id]
 
 
 def preset_bindings() -> BindingsMap:
-    """The bindings of the presets, which the dialog Quick Sync adds to its own."""
+    """The bindings of the presets; Quick Sync adds them to its own."""
     return BindingsMap([_binding(key) for key in preset_keys()])
 
 
 def bindings(dialog: str) -> list[Binding]:
-    """The bindings of one dialog, each with an id so that a keymap can move it."""
+    """The bindings of one dialog. Each has an id, so that a keymap can change its keys."""
     return [_binding(key) for key in of(dialog)]
 
 

@@ -1,4 +1,4 @@
-"""Values of the queue as short text. Pure: time comes in as an argument, and nothing here knows a widget."""
+"""Values of the queue as short text. Pure: the time is an argument, and there are no widgets."""
 
 from __future__ import annotations
 
@@ -77,20 +77,20 @@ JOINERS: Mapping[int, str | None] = {
     **dict.fromkeys([0x200D, 0xFE0E, 0xFE0F, 0x20E3, *range(0x1F3FB, 0x1F400)]),
     **{0x1F1E6 + at: letter for at, letter in enumerate(ascii_uppercase)},
 }
-"""What makes several characters one picture. Terminals, tmux among them, do not agree how wide that is.
+"""Replacements for characters that join several characters into one picture, whose width differs between terminals.
 
-Two regional indicators are a flag; here they are the two letters of its country.
+They are removed. Two regional indicators, which make a flag, become the two letters of its country.
 """
 
 
 def shown(text: str, *, multiline: bool = False) -> str:
-    """Foreign text made fit for the screen: personal data masked, control characters harmless, widths certain."""
+    """Foreign text for the screen: personal data masked, control characters harmless, every width known."""
     return clean(redact(text), multiline=multiline).translate(JOINERS)
 
 
 @lru_cache(4096)
 def one_line(text: str) -> str:
-    """The beginning of a text as one line: `shown`, with every run of white space made one blank."""
+    """The first 600 characters of a text as one line: `shown`, with every run of white space as one blank."""
     return " ".join(shown(text[:LONGEST_LINE], multiline=True).split())
 
 
@@ -103,7 +103,7 @@ def fit(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` cells, at least one; broken between words, and within one that is longer."""
+    """The text in one or more lines of at most `width` cells, broken between words, or inside a longer word."""
     if text.isascii():
         return wrap(text, width, break_on_hyphens=False) or [""]
     lines = [""]
@@ -114,13 +114,13 @@ def wrapped(text: str, width: int) -> list[str]:
             continue
         if not lines[-1]:
             lines.pop()
-        # A word that is nothing but marks takes no cell, and nothing of it would be left.
+        # A word of combining marks alone takes no cell, so `chop_cells` would drop it.
         lines += chop_cells(word, width) or [word]
     return lines
 
 
 def middle(text: str, width: int) -> str:
-    """The text in `width` cells, cut in its middle: of task types the end says more than the beginning."""
+    """The text in at most `width` cells, cut in the middle: the end of a task type says more than its beginning."""
     if cell_len(text) <= width:
         return text
     if width < 4:
@@ -134,7 +134,7 @@ def middle(text: str, width: int) -> str:
 
 
 def within(lines: Sequence[str], cells: int) -> list[str]:
-    """The lines in so many cells together; the longest are cut in the middle, and as few of them as will do."""
+    """The lines in `cells` cells together; the longest are cut in the middle, as few as possible."""
     room, widest = cells, 0
     for left, line in zip(range(len(lines), 0, -1), sorted(lines, key=cell_len), strict=True):
         widest = max(room // left, widest)
@@ -143,22 +143,22 @@ def within(lines: Sequence[str], cells: int) -> list[str]:
 
 
 def short_id(job_id: UUID) -> str:
-    """The last eight digits: the first ones are the time, and alike for all jobs of a minute."""
+    """The last eight digits of an id. The first ones are a time and equal for all jobs of a minute."""
     return job_id.hex[-8:]
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """How long ago, or a dash where there is no moment."""
+    """How long ago a moment was; a dash for None."""
     return DASH if moment is None else f"{age(now - moment)} ago"
 
 
 def seconds(value: float) -> str:
-    """A short span that is watched as it passes: `4s`, then `2m`, `3h`."""
+    """A running time in seconds as text: `4s`, then `2m`, `3h`."""
     return f"{int(value)}s" if value < 120 else age(timedelta(seconds=value))
 
 
 def duration(span: timedelta) -> str:
-    """How long a run took: `0.4s`, `12s`, `3m 05s`, `2h 10m`."""
+    """The duration of a run: `0.4s`, `12s`, `3m 05s`, `2h 10m`."""
     total = max(span.total_seconds(), 0.0)
     if total < 10:
         return f"{total:.1f}s"
@@ -170,7 +170,7 @@ def duration(span: timedelta) -> str:
 
 
 def stamp(moment: datetime | None, now: datetime) -> str:
-    """An absolute time with its zone and how long ago or ahead it is."""
+    """A time in UTC, followed by its distance from now."""
     if moment is None:
         return DASH
     relative = f"in {age(moment - now)}" if moment > now else ago(moment, now)
@@ -183,14 +183,14 @@ def clock(moment: datetime) -> str:
 
 
 def since(moment: datetime, now: datetime) -> str:
-    """Since when something is so: the time of day in UTC, with its day where that is not the last one."""
+    """`since` and a time in UTC, with its date if it is more than a day ago."""
     return f"since {moment:%H:%M}Z" if now - moment < timedelta(days=1) else f"since {moment:%m-%d %H:%M}Z"
 
 
 def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, str]:
-    """When a pending job runs, in words, and the ink that says how bad it is.
+    """When a pending job runs, in words, and the ink for its severity.
 
-    A minute of delay is ordinary; from 15 minutes it is serious. While processing is paused nothing is blamed.
+    Less than a minute late is normal, 15 minutes are serious. While processing is paused, a delay is not highlighted.
     """
     late = now - moment
     if late < timedelta(0):
@@ -202,7 +202,7 @@ def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, 
 
 
 def count(value: int) -> str:
-    """A count as the tabs show it: exact up to the limit, then `10k+`."""
+    """A count for the tabs: exact up to `Counts.LIMIT`, then `10k+`."""
     return f"{Counts.LIMIT // 1000}k+" if value > Counts.LIMIT else str(value)
 
 
@@ -212,18 +212,18 @@ def plural(number: int, noun: str) -> str:
 
 
 def badge(job: Job) -> str:
-    """The mark of a recurring job, `↻ 60m`; empty for a one-time job."""
+    """The mark of a recurring job, `↻ 60m`; empty for a job that runs once."""
     return f"↻ {job.recurrence_interval_minutes or 0}m" if job.is_recurring else ""
 
 
 def payload_summary(payload: Mapping[str, Any]) -> str:
-    """The arguments that say something, as `key=value` words; a true flag is its key. A dry run has its own mark."""
+    """The arguments of a payload as `key=value` words; a true flag is its key. Skips empty values and `dryRun`."""
     words = []
     for key, value in payload.items():
         if value is None or value is False or value in ("", [], {}) or key == "dryRun":
             continue
-        told = PRIVATE if isinstance(value, str) and is_private(key) else _brief(value)
-        words.append(key if value is True else f"{key}={told}")
+        text = PRIVATE if isinstance(value, str) and is_private(key) else _brief(value)
+        words.append(key if value is True else f"{key}={text}")
     return one_line(" ".join(words))
 
 
@@ -237,7 +237,7 @@ def _brief(value: object) -> str:
 
 
 def fraction(progress: Mapping[str, Any] | None) -> float | None:
-    """How far a run is, from 0 to 1, or None where the handler has not said."""
+    """The progress of a run from 0 to 1; None where the handler reports none."""
     done, total = (progress or {}).get("done"), (progress or {}).get("total")
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
         return None
@@ -251,7 +251,7 @@ def bar(share: float, width: int) -> str:
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """A small column for each value, the greatest one being full height."""
+    """A small column for each value; the greatest has full height."""
     top = max(values, default=0)
     if top <= 0:
         return SPARKS[0] * len(values)

@@ -1,4 +1,4 @@
-"""Keys that the configuration file moves: `[keys]`, the id of an action or of a dialog's key, and its new keys."""
+"""The section `[keys]` of the configuration file: new keys for actions and dialog keys, by id."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ LEAVING = frozenset({"ctrl+c", "ctrl+q"})
 
 
 def read(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Reads the table: each moved action with its keys, as Textual names them.
+    """Parses the section: the configured ids with their keys in Textual's names.
 
     Raises:
-        ConfigurationError: an id or a key is unknown, two of one page or dialog would share a key, or a key would be
-            taken that a dialog's fields and buttons need, or that always leaves.
+        ConfigurationError: an id or a key is unknown, two actions of one page or dialog would share a key, or a key is
+            needed by a dialog's fields and buttons, or by Textual to quit.
     """
     moved = {action_id: tuple(_key(word, action_id) for word in keys.split()) for action_id, keys in table.items()}
     for action_id, keys in moved.items():
         if action_id not in _known():
-            raise ConfigurationError(f"[keys] has no action {action_id}. {_nearest(action_id)}")
+            raise ConfigurationError(f"[keys]: unknown action {action_id}. {_nearest(action_id)}")
         if not keys:
-            raise ConfigurationError(f"[keys] gives {action_id} no key. Name at least one, or leave the line out.")
+            raise ConfigurationError(f"[keys] gives {action_id} no key. Give it one, or remove the line.")
     _refuse_needed(moved)
     _refuse_clashes(moved)
     return moved
@@ -53,7 +53,7 @@ def _key(word: str, action_id: str) -> str:
     if word in KNOWN or rest in KNOWN or (prefix and len(rest) == 1):
         return word
     raise ConfigurationError(
-        f"[keys] gives {action_id} the key {word}, which there is not. Keys are characters and names such as "
+        f"[keys] gives {action_id} the unknown key {word}. Keys are characters and names such as "
         "ctrl+r, f5, space, enter, tab, up, pgdn."
     )
 
@@ -64,16 +64,16 @@ def _refuse_needed(moved: Mapping[str, tuple[str, ...]]) -> None:
         dialog = in_dialogs[wanted].dialog if wanted in in_dialogs else None
         for key in keys:
             if key in LEAVING:
-                raise ConfigurationError(f"[keys] gives {wanted} the key {key}, which always leaves. Choose another.")
-            if dialog and _stays(key, dialog) and key not in in_dialogs[wanted].keys:
+                raise ConfigurationError(f"[keys] gives {wanted} the key {key}, which always quits. Choose another.")
+            if dialog and _is_needed(key, dialog) and key not in in_dialogs[wanted].keys:
                 raise ConfigurationError(
-                    f"[keys] gives {wanted} the key {key_name(key)}, which the fields and buttons of that dialog need. "
-                    "Choose another one, such as ctrl+g or f5."
+                    f"[keys] gives {wanted} the key {key_name(key)}, which the dialog needs for fields and buttons. "
+                    "Choose another key, such as ctrl+g or f5."
                 )
 
 
-def _stays(key: str, dialog: str) -> bool:
-    """Whether a key belongs to the buttons or the fields of a dialog, so that nothing else can be moved to it."""
+def _is_needed(key: str, dialog: str) -> bool:
+    """Whether the buttons or fields of a dialog need a key, so that nothing else can use it."""
     return key in FIXED or (dialog in TYPED_IN and (key in EDITING or len(key_name(key)) == 1))
 
 
@@ -90,11 +90,11 @@ def _refuse_clashes(moved: Mapping[str, tuple[str, ...]]) -> None:
                 where = "in a dialog" if wanted in in_dialogs else "on a page"
                 raise ConfigurationError(
                     f"[keys] gives {key_name(key)} to {other} and to {wanted}. "
-                    f"Each key does one thing {where}; move the other one as well."
+                    f"A key can do only one thing {where}; change the other one as well."
                 )
 
 
 def _nearest(action_id: str) -> str:
     word = action_id.rpartition(".")[2]
     near = [known for known in _known() if word and word in known]
-    return f"Is it {near[0]}?" if near else f"The palette has them all; the first is {ACTIONS[0].id}."
+    return f"Did you mean {near[0]}?" if near else f"An example is {ACTIONS[0].id}; the help has all actions."

@@ -175,26 +175,27 @@ def _switch(facts: dict[str, Any]) -> Finding:
     if facts["enabled"] is None:
         return Finding("processing", Verdict.CRITICAL, "The settings row is missing, so no job is claimed.")
     reason = f": {facts['paused_reason']}" if facts["paused_reason"] else ""
-    off = f"was turned off by {facts['paused_by']}" if facts["paused_by"] else "is off"
-    return Finding("processing", Verdict.PAUSED, f"Automatic processing {off}{reason}.", facts["paused_at"])
+    who = f" by {facts['paused_by']}" if facts["paused_by"] else ""
+    words = f"Automatic processing was turned off{who}{reason}."
+    return Finding("processing", Verdict.PAUSED, words, facts["paused_at"])
 
 
 def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     if facts["workers"]:
-        number = facts["workers"]
-        return Finding("workers", Verdict.OK, f"{number} {'worker' if number == 1 else 'workers'} alive.")
+        noun = "worker" if facts["workers"] == 1 else "workers"
+        return Finding("workers", Verdict.OK, f"{facts['workers']} {noun} alive.")
     at, tick, called = facts["at"], facts["tick"], calls["last_good"]
     last_seen = max((t for t in (facts["last_good_tick"], facts["last_heartbeat"], called) if t), default=None)
     if last_seen is None:
         return Finding("workers", Verdict.CRITICAL, "No worker has connected yet and no trigger has fired.")
     if called and at - called <= 2 * tick:
-        every = f"every {scheduler_health.span(tick)}, last {_ago(at, called)} ago"
-        return Finding("workers", Verdict.OK, f"No worker; a scheduler runs the jobs instead ({every}).")
+        every = f"called {_ago(at, called)} ago and is expected every {scheduler_health.span(tick)}"
+        return Finding("workers", Verdict.OK, f"The scheduler, which {every}, does the work; no worker is connected.")
     silent = at - last_seen
     if silent <= 2 * tick:
         usual = f"up to {scheduler_health.span(2 * tick)} is normal"
-        return Finding("workers", Verdict.OK, f"Last sign of a worker {_ago(at, last_seen)} ago; {usual}.")
-    words = f"No worker is alive; last sign of one {_ago(at, last_seen)} ago."
+        return Finding("workers", Verdict.OK, f"The last worker was active {_ago(at, last_seen)} ago; {usual}.")
+    words = f"No worker is alive; the last one was active {_ago(at, last_seen)} ago."
     return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
 
 
@@ -237,7 +238,7 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
 def _silent(facts: dict[str, Any]) -> list[Finding]:
     if not facts["silent"]:
         return []
-    words = f"No heartbeat, but not stopped: {', '.join(facts['silent'])}."
+    words = f"Workers without a heartbeat that did not sign off: {', '.join(facts['silent'])}."
     return [Finding("silent workers", Verdict.WARNING, words)]
 
 

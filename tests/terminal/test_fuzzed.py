@@ -27,7 +27,7 @@ COPIED: Final = re.compile(r"\x1b\]52;c;(?!UFdORUQ=)[A-Za-z0-9+/=]+\x07")
 SEARCH: Final = "x[/foo]"
 DOWN, TAB, LEAVE, SAVE, TRY = "\x1b[6~", "\t", "\x1b", "\x13", "\x14"
 LIST: Final = "/120"
-ASKS: Final = "Esc once more"
+ASKS: Final = "Press esc again"
 WALK: Final = (
     # Keys, and words of the program's own that stand on the screen once they have had their effect.
     *((tab, "1/24") for tab in "23456"), ("1", "1/120"), ("G", "120/120"), ("gjjk", "2/120"), ("sS", LIST),
@@ -39,20 +39,20 @@ WALK: Final = (
     ("\x7f" + SAVE, "Does not fit"), (LEAVE, "retry with"), (LEAVE, LIST),
     # Forms: of a type without one, of a type with fields, and of a job to change; people to choose from.
     ("gN", "Duplicate job"), (DOWN * 3, "Duplicate job"), (TRY, "Duplicate job"), (SAVE, "Enqueued"),
-    ("n", "Create job"), (TAB * 2 + "ki", "leaves it as it is"), ("\r", "Create job"), (LEAVE, ASKS), (LEAVE, LIST),
+    ("n", "Create job"), (TAB * 2 + "ki", "chooses ·"), ("\r", "Create job"), (LEAVE, ASKS), (LEAVE, LIST),
     ("g" + "j" * 13 + "N", "Duplicate job"), (DOWN * 3, "Duplicate job"), (LEAVE, LIST),
     ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),
     # Dialogs and what came of them.
     ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
     ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "jobdeck run-worker"), ("yY", "Copied"),
     ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
-    ("PMetaCTF" + "\r" * 3, "PAUSED <1m"), ("P", "Resume Automatic"), (LEAVE, "PAUSED <1m"),
+    ("PMetaCTF" + "\r" * 3, "PAUSED for <1m"), ("P", "Resume Automatic"), (LEAVE, "PAUSED for <1m"),
     # Pages.
     ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),
     ("qe", "6 groups"), ("jR", "as a canary"), ("y", "Errors"), (TAB + DOWN * 3, "Errors"), ("m", "Workers"),
-    (DOWN * 4, "Workers"), ("o", "Audit  the last"), (DOWN * 4, "Audit"), ("l", "worker inside this dashboard"),
+    (DOWN * 4, "Workers"), ("o", "Audit: last"), (DOWN * 4, "Audit"), ("l", "worker in this dashboard"),
     ("g" + DOWN * 3, "Log"), ("q", LIST),
-    (":" + SEARCH, "Nothing is called that"), (LEAVE, LIST), ("?", "Keys"), (DOWN, "Keys"), ("q", LIST),
+    (":" + SEARCH, "No matching action"), (LEAVE, LIST), ("?", "Keys"), (DOWN, "Keys"), ("q", LIST),
     ("/type:", "tab"), (TAB + SEARCH + "\r", "No job matches"), (LEAVE, LIST),
     # All that match, step by step, and the answers.
     ("A", "match chosen"), ("C", "chosen by"), ("cancel\r", "jobdeck cancel --bulk"), ("b", "of 12"),

@@ -35,15 +35,15 @@ def environ(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture(params=["the line drops", "the shell is killed"])
 def unfinished(conn: Connection, database_url: str, environ: dict[str, str], request: pytest.FixtureRequest) -> Bulk:
-    """A deletion of 12 000 jobs whose terminal hung up after 6 000: a lock on the next one held it there."""
+    """A deletion of 12,000 jobs whose terminal hung up after 6 000: a lock on the next one held it there."""
     producer.enqueue_many(conn, [NewJob("game_platform_sync")] * MANY, actor="test")
     shell = SHELL if request.param == "the shell is killed" else ""
     with Terminal(JOBDECK, size=(120, 30), environ=environ, shell=shell) as terminal, held(database_url) as wall:
         terminal.wait_for("game_platform_sync")
         terminal.send("A")
-        terminal.wait_for("all 12 000 that match chosen")
+        terminal.wait_for("12,000 matching jobs selected")
         terminal.send("Ddelete\r")
-        terminal.wait_for("deleting 6 000 of 12 000")
+        terminal.wait_for("deleting 6 000 of 12,000")
         if shell:
             terminal.kill_shell()
         else:
@@ -99,15 +99,15 @@ def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_a
         terminal.wait_for("Not finished yet: deleting 6 ")
         terminal.send("b")
         terminal.wait_for("✓ done")
-        terminal.wait_for("of 12 000")
+        terminal.wait_for("of 12,000")
         terminal.send("O")
-        terminal.wait_for("Go on with this action")
+        terminal.wait_for("Resume this bulk action")
         terminal.send("delete\r")
-        terminal.wait_for("12 000 of 12 000 jobs deleted")
+        terminal.wait_for("12,000 of 12,000 jobs deleted")
         terminal.send("\x1b")
         terminal.wait_for("The queue is empty.")
         terminal.send("u")
-        terminal.wait_for("12 000 of 12 000 jobs restored")
+        terminal.wait_for("12,000 of 12,000 jobs restored")
         terminal.send("q")
         assert terminal.wait_for_end() == 0
     assert unfinished.total == MANY
@@ -132,7 +132,7 @@ def test_a_worker_goes_on_with_it_and_the_result_is_there_to_be_read(
     with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal:
         terminal.wait_for("The queue is empty.")
         terminal.send("b")
-        terminal.wait_for("12 000 of 12 000 jobs deleted")
+        terminal.wait_for("12,000 of 12,000 jobs deleted")
         terminal.wait_for("✓ done")
         terminal.send("q")
         terminal.send("q")

@@ -74,9 +74,9 @@ def test_a_refresh_that_brings_nothing_new_writes_no_byte() -> None:
 
 
 @pytest.mark.parametrize(("key", "there"), [
-    ("h", "Triggers, newest first"), ("e", "4 groups"), ("m", "handles all"), ("o", "What operators did"),
+    ("h", "Triggers, newest first"), ("e", "4 groups"), ("m", "handles all"), ("o", "Operator actions"),
     ("p", "Setting up"), ("l", "Nothing has been logged"), ("\r", "Log of run"), (":", "clean up"),
-    ("?", "Keys"), ("P", "Reason, for"), ("C", "Cancel 1 job"),
+    ("?", "Keys"), ("P", "Reason (optional)"), ("C", "Cancel 1 job"),
 ])  # fmt: skip
 def test_a_page_that_brings_nothing_new_writes_no_byte(key: str, there: str) -> None:
     with settled("still") as running:

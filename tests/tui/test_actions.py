@@ -75,7 +75,7 @@ async def test_the_footer_fits_its_line_and_has_help_at_80_columns() -> None:
 
 
 def test_an_action_on_no_job_says_so() -> None:
-    assert unavailable(BY_ID["job.retry"], Situation()) == "There is no job under the cursor."
+    assert unavailable(BY_ID["job.retry"], Situation()) == "No job under the cursor."
 
 
 def test_a_second_cycle_waits_for_the_first() -> None:

@@ -247,7 +247,7 @@ async def test_when_every_key_is_moved_a_form_that_is_wrong_or_half_filled_in_na
         dialog.action_leave()
         text = text_of(deck)
         assert "goes to the first" in text
-        assert "once more throws away" in text
+        assert "again to discard" in text
         assert not old_names(text), text
 
 
@@ -365,15 +365,15 @@ def test_no_key_has_two_meanings_in_a_dialog() -> None:
 
 
 @pytest.mark.parametrize(("table", "words"), [
-    ({"confirm.yse": "x"}, "no action confirm.yse"),
-    ({"confirm.yes": "h"}, "h to confirm.yes and to confirm.previous. Each key does one thing in a dialog"),
-    ({"palette.close": "x"}, "palette.close the key x, which the fields and buttons of that dialog need"),
+    ({"confirm.yse": "x"}, "unknown action confirm.yse"),
+    ({"confirm.yes": "h"}, "h to confirm.yes and to confirm.previous. A key can do only one thing in a dialog"),
+    ({"palette.close": "x"}, "palette.close the key x, which the dialog needs for fields and buttons"),
     ({"create.copy": "/"}, "create.copy the key /, which"),
     ({"picker.down": "left"}, "picker.down the key left, which"),
     ({"confirm.yes": "enter"}, "confirm.yes the key enter, which"),
     ({"leave.close": "tab"}, "leave.close the key tab, which"),
-    ({"help.close": "ctrl+c"}, "ctrl+c, which always leaves"),
-    ({"quit": "ctrl+q"}, "ctrl+q, which always leaves"),
+    ({"help.close": "ctrl+c"}, "ctrl+c, which always quits"),
+    ({"quit": "ctrl+q"}, "ctrl+q, which always quits"),
 ])  # fmt: skip
 def test_a_key_that_cannot_be_moved_there_is_refused_with_the_reason(table: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match="keys") as refused:

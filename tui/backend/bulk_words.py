@@ -53,12 +53,12 @@ class Bulks(Protocol):
 
 
 def number(value: int) -> str:
-    """A number with its thousands apart."""
-    return f"{value:,}".replace(",", " ")
+    """A number with commas between its thousands."""
+    return f"{value:,}"
 
 
 def progress(found: Bulk) -> str:
-    """How far an action is: `cancelling 3 400 of 12 000`, and how it ended."""
+    """How far an action is: `cancelling 3,400 of 12,000`, and how it ended."""
     verb = found.action or ""
     refused = f", {number(found.refused)} refused" if found.refused else ""
     good = found.done - found.refused
@@ -69,7 +69,7 @@ def progress(found: Bulk) -> str:
 
 
 def plural_of(count: int) -> str:
-    """`1 job`, `12 000 jobs`."""
+    """`1 job`, `12,000 jobs`."""
     return plural(count, "job").replace(str(count), number(count), 1)
 
 

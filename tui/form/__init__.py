@@ -1,1 +1,1 @@
-"""The form that makes and changes a job, made from the model of its payload."""
+"""The form that creates and edits a job, built from the model of its payload."""

@@ -1,4 +1,4 @@
-"""The part of Create Job that is filled in: the fields, the schedule, the JSON in step with them, and the effects."""
+"""The body of Create Job: the fields, the schedule, the JSON that follows them, and the preview."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ JSON: Final = "json"
 
 
 class FormBody(Horizontal):
-    """Fields on the left or above, JSON and what would come of it on the right or below.
+    """Fields on the left or above, JSON and preview on the right or below.
 
-    Everything typed goes into `form`, shows in all other places, and is told to `edited`.
+    Everything typed goes into `form` and is shown in the other fields; then `edited` is called.
     """
 
     class Picking(Message):
-        """One of a list is to be picked; `take` is called with it, or with None."""
+        """A field wants an item of a list; `take` is called with it, or with None."""
 
         def __init__(self, offer: Offer, take: Callable[[Found | None], None]) -> None:
             super().__init__()
@@ -58,20 +58,18 @@ class FormBody(Horizontal):
         self.form = form
         self._types = types
         self._lookup = lookup
-        self._told = edited
+        self._on_edited = edited
 
     @property
     def deck(self) -> Deck:
-        """What is known of the queue, and what acts on it."""
         return deck_of(self)
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The rows there are, from top to bottom."""
+        """The rows, from top to bottom."""
         return list(self.query(Row))
 
     def compose(self) -> ComposeResult:
-        """The fields and the schedule; the JSON and the effects."""
         form = self.form
         with Vertical(id="form"):
             if not form.editing:
@@ -86,12 +84,11 @@ class FormBody(Horizontal):
             yield Static(id="effects")
 
     def on_mount(self) -> None:
-        """What only the database knows is asked for."""
         self._align()
         self._name_ids()
 
     def redraw(self, problems: Mapping[str, str], rehearsal: Rehearsal | None, now: datetime) -> None:
-        """Says beside each field what is wrong with it, whether the JSON says the same, and what would come of it."""
+        """Shows the problem or the note of each field, the state of the JSON, and the preview."""
         form = self.form
         for row in self.rows:
             row.show(wording.note(form, row.field, now), problems.get(row.field, ""))
@@ -100,21 +97,21 @@ class FormBody(Horizontal):
         self.query_one("#effects", Static).update(wording.rehearsed(rehearsal))
 
     def name_of(self, widget: Widget | None) -> str | None:
-        """The field that a widget is for."""
+        """The field of a widget, or None."""
         return next((row.field for row in self.rows if row.widget is widget), None)
 
     def go_to(self, fields: Mapping[str, str]) -> None:
-        """Puts the focus on the first of these fields; on the JSON where no row is for any of them."""
+        """Focuses the first of these fields, or the JSON where none of them has a row."""
         wrong = (row.widget for row in self.rows if row.field in fields)
         next(wrong, self.query_one(f"#field-{JSON}")).focus()
 
     def show_effects(self) -> None:
-        """Brings what a run would do into sight."""
+        """Scrolls to the preview."""
         self.query_one("#effects").scroll_visible(animate=False, top=True)
 
     @on(Input.Changed)
     def take_text(self, event: Input.Changed) -> None:
-        """What is typed into a field; the JSON follows."""
+        """Takes a typed text into the form; the JSON follows."""
         name = self.name_of(event.input)
         if name is not None and self.form.text(name) != event.value:
             self.form.set_text(name, event.value, self.deck.now())
@@ -122,7 +119,7 @@ class FormBody(Horizontal):
 
     @on(Segments.Changed)
     def take_choice(self, event: Segments.Changed) -> None:
-        """What is chosen; the JSON follows."""
+        """Takes a choice into the form; the JSON follows."""
         name = self.name_of(event.segments)
         if name == RECURRING:
             self.form.recurring = event.segments.value == "true"
@@ -135,7 +132,7 @@ class FormBody(Horizontal):
 
     @on(TextArea.Changed)
     def take_json(self, event: TextArea.Changed) -> None:
-        """What is typed as JSON; the fields follow."""
+        """Takes typed JSON into the form; the fields follow."""
         if event.text_area.text != self.form.json_text:
             self.form.set_json(event.text_area.text)
             self._edited(JSON)
@@ -143,7 +140,7 @@ class FormBody(Horizontal):
 
     @on(PickField.Opened)
     def open_list(self, event: PickField.Opened) -> None:
-        """Offers task types, or what the look-up of the field finds."""
+        """Offers the task types, or the look-up of a field."""
         name = self.name_of(event.field)
         if name == TYPE:
             found = [Found(known.task_type, known.task_type, known.purpose) for known in self._types.values()]
@@ -155,13 +152,12 @@ class FormBody(Horizontal):
 
     @on(PickField.Cleared)
     def leave_out(self, event: PickField.Cleared) -> None:
-        """Leaves a field out."""
         name = self.name_of(event.field)
         if name is not None and name != TYPE:
             self._take_found(name, Found("", ""))
 
     def _edited(self, name: str | None) -> None:
-        """Shows in every other field, and in the JSON, what the payload has become."""
+        """Shows the new payload in every other field and in the JSON."""
         form = self.form
         editor = self.query_one(f"#field-{JSON}", TextArea)
         if name != JSON and editor.text != form.json_text:
@@ -169,7 +165,7 @@ class FormBody(Horizontal):
         for row in self.rows:
             if row.field not in {name, TYPE, RECURRING}:
                 self._show_in(row.widget, row.field)
-        self._told()
+        self._on_edited()
 
     def _show_in(self, widget: Widget, name: str) -> None:
         text = self.form.text(name)
@@ -198,7 +194,7 @@ class FormBody(Horizontal):
         self._name_ids()
 
     def _align(self) -> None:
-        """The labels are as wide as the longest of them."""
+        """Makes all labels as wide as the longest."""
         width = label_width(row.label for row in self.rows)
         for row in self.rows:
             row.set_label_width(width)
@@ -230,7 +226,7 @@ class FormBody(Horizontal):
             self._edited(None)
 
     def _name_ids(self) -> None:
-        """Shows what the ids of the payload are called, as soon as it is known."""
+        """Shows the names of the payload's ids as soon as they are known."""
 
         def found() -> None:
             if self.is_attached:

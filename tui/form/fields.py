@@ -1,4 +1,4 @@
-"""The fields of a payload, read from its model: what each is called, which widget it wants, how its text is read."""
+"""The fields of a payload, read from its model: label, kind of widget, and how its text is parsed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["switch", "choice", "number", "search", "id", "ids", "words", "time", "text", "json"]
 UNSET: Final = ""
-"""The text of a field that is left out of the payload."""
+"""The text of a field that the payload does not contain."""
 LONGEST: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. `choices` are what a choice offers; `least` and `most` the limits of a number.
+    """One field. `choices` belong to a choice, `least` and `most` are the limits of a number.
 
-    Of the kind `search` is an id that a plugin's look-up finds; its name is the payload key of the look-up.
+    The kind `search` is an id that a plugin looks up; the name of the field is the look-up's payload key.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Field:
 
     @property
     def note(self) -> str:
-        """What stands beside the field: its limits and what it is for."""
+        """The note beside the field: limits and description."""
         parts = [self._limits, self.description]
         if self.required:
-            parts.insert(0, "needed")
+            parts.insert(0, "required")
         return "; ".join(part for part in parts if part)
 
     @property
@@ -61,14 +61,14 @@ class Field:
                 return f"{what}{self.least:g} to {self.most:g}"
             if self.least is not None:
                 return f"{what}{self.least:g} or more"
-            return f"{what}{self.most:g} at most" if self.most is not None else what.rstrip(", ")
+            return f"{what}at most {self.most:g}" if self.most is not None else what.rstrip(", ")
         if self.kind == "words":
-            return "of " + ", ".join(self.choices)
+            return "any of " + ", ".join(self.choices)
         return ""
 
 
 def fields_of(job_type: JobType) -> tuple[Field, ...]:
-    """The fields of a type's payload in the order of its model; none where the model cannot be described."""
+    """The fields of a type's payload in the order of its model; none where the model has no JSON schema."""
     try:
         schema = job_type.payload.model_json_schema(by_alias=True)
     except PydanticInvalidForJsonSchema:
@@ -82,28 +82,28 @@ def fields_of(job_type: JobType) -> tuple[Field, ...]:
 
 
 def shown(field: Field, payload: Mapping[str, Any]) -> str | None:
-    """A payload's value as the text of its field; None where no text of the field stands for it."""
+    """A payload's value as the text of its field; None where no text can express it."""
     if field.name not in payload:
         return _plain(field, field.default) if field.kind in {"switch", "choice"} else UNSET
     return _plain(field, payload[field.name])
 
 
 def read(field: Field, text: str, now: datetime) -> Any:
-    """The value that a field's text stands for; None where it is left out.
+    """Parses the text of a field; None for an empty text.
 
     Raises:
-        UsageError: it stands for none; a few words say what would.
+        UsageError: the text is not valid; a few words say what would be.
     """
     text = text.strip()
     if text == UNSET:
         if field.required:
-            raise UsageError("is needed")
+            raise UsageError("is required")
         return None
     return _READERS[field.kind](field, text, now)
 
 
 def with_value(field: Field, payload: Json, value: Any, original: Mapping[str, Any]) -> Json:
-    """The payload with a field's value; a default that was not said before is left out again."""
+    """The payload with a field's value. A default that the original did not contain is left out."""
     changed = {name: kept for name, kept in payload.items() if name != field.name}
     if value is None and not (field.kind in {"switch", "choice"} and field.default is not None):
         return changed
@@ -115,7 +115,7 @@ def with_value(field: Field, payload: Json, value: Any, original: Mapping[str, A
 
 
 def problems(job_type: JobType, payload: Json) -> dict[str, str]:
-    """What is wrong with each field of a payload, in few words; `payload` stands for what is wrong with the whole."""
+    """The problem of each field of a payload, in few words; the key `payload` is a problem of the whole."""
     try:
         job_type.parse(payload)
     except InvalidPayload as error:
@@ -124,7 +124,7 @@ def problems(job_type: JobType, payload: Json) -> dict[str, str]:
 
 
 def _resolved(facts: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """A property without references, and without the null that says it may be left out."""
+    """A property with its references resolved and without the null of an optional value."""
     if "$ref" in facts:
         meant = known[facts["$ref"].rpartition("/")[2]]
         return {**meant, **{key: value for key, value in facts.items() if key != "$ref"}}
@@ -236,9 +236,9 @@ def _read_number(field: Field, text: str, _now: datetime) -> int | float:
     try:
         value = int(text) if field.whole else float(text)
     except ValueError:
-        raise UsageError("wants a whole number" if field.whole else "wants a number") from None
+        raise UsageError("must be a whole number" if field.whole else "must be a number") from None
     if (field.least is not None and value < field.least) or (field.most is not None and value > field.most):
-        raise UsageError(f"wants {field._limits.removeprefix('number, ')}")  # noqa: SLF001 -- the same module's own
+        raise UsageError(f"must be {field._limits.removeprefix('number, ')}")  # noqa: SLF001 -- the same module's own
     return value
 
 
@@ -246,7 +246,7 @@ def _read_id(_field: Field, text: str, _now: datetime) -> str:
     try:
         return str(UUID(text))
     except ValueError:
-        raise UsageError("is no id, which is 36 digits and dashes") from None
+        raise UsageError("is not an id (36 digits and dashes)") from None
 
 
 def _read_list(field: Field, text: str, _now: datetime) -> list[str]:
@@ -270,7 +270,7 @@ def _read_json(_field: Field, text: str, _now: datetime) -> Any:
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError):
-        raise UsageError("is no JSON") from None
+        raise UsageError("is not valid JSON") from None
 
 
 _READERS: Final = {
@@ -288,8 +288,8 @@ _READERS: Final = {
 
 
 def _brief(problem: str) -> str:
-    """A validator's sentence without what stands before every one of them."""
+    """A validator's message without the words that begin all of them."""
     words = problem.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    words = re.sub(r"^Input should be a valid ", "wants a valid ", words)
-    words = re.sub(r"^Input should be ", "wants ", words)
-    return "is needed" if words == "Field required" else words
+    words = re.sub(r"^Input should be a valid ", "must be a valid ", words)
+    words = re.sub(r"^Input should be ", "must be ", words)
+    return "is required" if words == "Field required" else words

@@ -1,7 +1,7 @@
-"""What is typed into the Create Job form, and what it comes to: payload, schedule, what is wrong, what is asked for.
+"""The values of the Create Job form: the typed texts, the payload, the schedule, the problems and the request.
 
-Pure: the clock is an argument, and nothing here knows a widget. The payload is the truth; the fields and the JSON are
-two ways to write it, and each follows the other.
+Pure: the clock is an argument, and there are no widgets. The payload is authoritative; the fields and the JSON are two
+ways to write it, and each follows the other.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ SHOWN_RUNS: Final = 3
 
 @dataclass(slots=True)
 class Form:
-    """One form being filled in. `job` is the one that it began as; with `editing` that job is what it changes.
+    """One form. `job` is the job it was filled in from; with `editing`, the job it changes.
 
-    `unread` are the fields in which something stands that cannot be read: of those the payload keeps what it had.
+    `unread` are the fields whose text cannot be parsed; the payload keeps their last valid value.
     """
 
     job_type: JobType | None
@@ -55,7 +55,7 @@ class Form:
 
     @classmethod
     def begin(cls, job_type: JobType | None, *, job: Job | None = None, editing: bool = False) -> Form:
-        """An empty form for a type, or one filled in with what a job has."""
+        """A form with a type's defaults, or filled in from a job."""
         form = cls(job_type, job, editing)
         form.fields = form_fields.fields_of(job_type) if job_type else ()
         form.payload = dict(job.payload) if job else {}
@@ -80,7 +80,7 @@ class Form:
             self.texts[AT] = f"{job.run_at:%Y-%m-%d %H:%M:%S}Z"
 
     def turned_into(self, job_type: JobType) -> Form:
-        """A form for another type, with what both payloads have, and the schedule as it was typed."""
+        """A form for another type, with the fields that both payloads have and the typed schedule."""
         made = Form.begin(job_type)
         names = {one.name for one in made.fields}
         made.set_json(harmless_json({name: value for name, value in self.payload.items() if name in names}, indent=2))
@@ -91,36 +91,35 @@ class Form:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was typed."""
+        """Whether any value differs from the initial one."""
         return self._state() != self._began
 
     @property
     def title(self) -> str:
-        """What the form is for."""
         if self.job is None:
             return "Create job"
         return f"{'Edit' if self.editing else 'Duplicate'} job {short_id(self.job.id)}"
 
     def text(self, name: str) -> str | None:
-        """The text of a field of the payload or the schedule; None where only the JSON can say its value."""
+        """The text of a payload or schedule field; None where only the JSON can express the value."""
         return self.texts.get(name) if name in SCHEDULE or name in self.texts else None
 
     def set_text(self, name: str, text: str, now: datetime) -> None:
-        """Takes what was typed into a field; the JSON follows."""
+        """Sets the text of a field; the JSON follows."""
         self.texts[name] = text
         wanted = next((one for one in self.fields if one.name == name), None)
         if wanted is not None:
             try:
                 value = form_fields.read(wanted, text, now)
             except UsageError:
-                pass  # `check` says what is wrong; the payload keeps the last value that could be read
+                pass  # `check` reports it; the payload keeps the last valid value
             else:
                 original = self.job.payload if self.job else {}
                 self.payload = form_fields.with_value(wanted, self.payload, value, original)
                 self.json_text, self.json_problem = harmless_json(self.payload, indent=2), ""
 
     def set_json(self, text: str) -> None:
-        """Takes what was typed as JSON; the fields follow."""
+        """Sets the JSON; the fields follow."""
         self.json_text = text
         try:
             self.payload = parse_object(text)
@@ -131,7 +130,7 @@ class Form:
         self._follow_payload()
 
     def check(self, now: datetime) -> dict[str, str]:
-        """What is wrong, by field; `json` and `payload` are the JSON itself and what no field stands for."""
+        """The problems by field. The key `json` has those of the JSON and of names without a field."""
         found: dict[str, str] = {}
         if self.job_type is not None and not self.json_problem:
             found |= form_fields.problems(self.job_type, self.payload)
@@ -148,12 +147,12 @@ class Form:
         strange = {name: problem for name, problem in found.items() if name.split(".")[0] not in known}
         if strange:
             found["json"] = "; ".join(f"{name} {problem}" for name, problem in strange.items())
-        told = {name.split(".")[0]: problem for name, problem in found.items() if name not in strange}
-        self.problems = {name: one_line(problem) for name, problem in told.items()}
+        kept = {name.split(".")[0]: problem for name, problem in found.items() if name not in strange}
+        self.problems = {name: one_line(problem) for name, problem in kept.items()}
         return self.problems
 
     def wanted(self, now: datetime) -> Wanted | None:
-        """What is asked for; None while something is wrong."""
+        """The request; None while there are problems."""
         if self.check(now):
             return None
         lasting = self.texts[LASTING].strip().lower()
@@ -170,10 +169,10 @@ class Form:
         )
 
     def at(self, now: datetime) -> datetime | None:
-        """The time that is asked for; None for now, and where a job's own time was left as it is.
+        """The time of the first run; None for now, and where a job's own time is unchanged.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the text cannot be parsed.
         """
         text = self.texts[AT].strip()
         if not text or (self.editing and self.job is not None and text == f"{self.job.run_at:%Y-%m-%d %H:%M:%S}Z"):
@@ -184,31 +183,31 @@ class Form:
         """The interval in minutes; None for a job that runs once.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: the text cannot be parsed.
         """
         return parse_minutes(self.texts[EVERY], what="interval") if self.recurring else None
 
     def twin(self, wanted: Wanted, changes: Json | None) -> str:
-        """The command that does the same; `changes` are those of an edit."""
+        """The equivalent command; `changes` are the changes of an edit."""
         if self.editing and self.job is not None:
             return edit_twin(self.job, wanted, changes or {})
         return enqueue_twin(wanted)
 
     def note(self, name: str, now: datetime) -> str:
-        """What stands beside a field of the schedule while nothing is wrong with it."""
+        """The note beside a field of the schedule that has no problem."""
         if name == AT:
             return self._note_of_time(now)
         if name == LASTING:
             return self._note_of_end(now)
         return {
             EVERY: "30m, 6h, 1d",
-            PRIORITY: "-100 to 100; higher runs first among the due",
-            ATTEMPTS: f"before it fails for good; {self.job_type.max_attempts if self.job_type else 5} where left out",
-            KEY: "one active job of this key at most",
+            PRIORITY: "-100 to 100; due jobs with a higher priority run first",
+            ATTEMPTS: f"runs before it fails permanently; default {self.job_type.max_attempts if self.job_type else 5}",
+            KEY: "at most one active job with this key",
         }[name]
 
     def runs(self, now: datetime) -> list[datetime]:
-        """The next runs, three at most; empty where the schedule cannot be read."""
+        """The next runs, at most three; empty where the schedule cannot be parsed."""
         try:
             at, every = self.at(now), self.every()
             end = self.end(now)
@@ -224,10 +223,10 @@ class Form:
         return [slot for slot in slots if end is None or slot < end]
 
     def end(self, now: datetime) -> datetime | None:
-        """When the series ends; None for one that has no end, and for a job that runs once.
+        """When the series ends; None for a series that never expires and for a job that runs once.
 
         Raises:
-            UsageError: a time or the duration cannot be read.
+            UsageError: a time or the duration cannot be parsed.
         """
         text = self.texts[LASTING].strip().lower()
         if not self.recurring or text == FOREVER:
@@ -241,15 +240,15 @@ class Form:
         at = self.at(now)
         if at is None:
             kept = self.editing and self.job is not None and self.texts[AT].strip()
-            return "as it is; in 2h, tomorrow 9:00, now" if kept else "now; or in 2h, tomorrow 9:00 (UTC)"
+            return "unchanged; or in 2h, tomorrow 9:00, now" if kept else "now; or in 2h, tomorrow 9:00 (UTC)"
         shown = f"{at:%Y-%m-%d %H:%M}Z"
-        return f"= {shown}, in {age(at - now)}" if at > now else f"past: due at once ({shown})"
+        return f"= {shown}, in {age(at - now)}" if at > now else f"past: runs at once ({shown})"
 
     def _note_of_end(self, now: datetime) -> str:
         text, end = self.texts[LASTING].strip().lower(), self.end(now)
         if end is None:
-            return f"for ever; or 7d, 30d from the first run{', or forever' if self.editing else ''}"
-        return f"{'as it is: ' if not text else ''}ends {end:%Y-%m-%d %H:%M}Z, in {age(end - now)}"
+            return f"never expires; or 7d, 30d from the first run{', or forever' if self.editing else ''}"
+        return f"{'unchanged: ' if not text else ''}ends {end:%Y-%m-%d %H:%M}Z, in {age(end - now)}"
 
     def _unreadable(self, now: datetime) -> dict[str, str]:
         readers: dict[str, Callable[[], object]] = {
@@ -287,17 +286,17 @@ class Form:
 
 
 def _whole(text: str, least: int, most: int) -> int | None:
-    """A whole number within limits; None for no text."""
+    """A whole number within limits; None for an empty text."""
     text = text.strip()
     if not text:
         return None
     if not re.fullmatch(r"-?[0-9]{1,9}", text):
-        raise UsageError("wants a whole number")
+        raise UsageError("must be a whole number")
     if not least <= int(text) <= most:
-        raise UsageError(f"wants {least} to {most}")
+        raise UsageError(f"must be {least} to {most}")
     return int(text)
 
 
 def _first_sentence(text: str) -> str:
-    """What is wrong, without the examples that stand beside the field anyway."""
+    """The problem without the examples, which the note beside the field has as well."""
     return text.split(". ", maxsplit=1)[0].removesuffix(".")

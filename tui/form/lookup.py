@@ -1,4 +1,4 @@
-"""The look-ups of a form: asked while one types, and the names of the ids that they found."""
+"""The look-ups of a form while typing, and the names of ids that were found."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class Fetch(Protocol):
-    """Looks for what a text says, and later hands over what was found, or the sentence that says why nothing was."""
+    """Looks a text up and delivers what was found, or a sentence that says why the look-up failed."""
 
     def __call__(self, text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
-        """Begins to look; `deliver` is called once."""
+        """Starts the look-up; `deliver` is called once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A list to pick from, and what was `typed` already. `empty`, where given, is offered first and has no id."""
+    """A list to choose from, searched for `typed` at first. `empty` is the label of a first line without an id."""
 
     title: str
     fetch: Fetch
@@ -38,7 +38,7 @@ class Offer:
 
 
 def among(choices: Sequence[Found]) -> Fetch:
-    """Looks in a list that is there already."""
+    """Searches a list in memory."""
 
     def fetch(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
         words = text.lower().split()
@@ -48,7 +48,7 @@ def among(choices: Sequence[Found]) -> Fetch:
 
 
 class Lookup:
-    """What the ids of a form are called. Ids whose names are not known stand for themselves."""
+    """The names of the ids in a form."""
 
     def __init__(self, creating: Creating, background: Callable[[], Background]) -> None:
         self._creating = creating
@@ -56,16 +56,16 @@ class Lookup:
         self._names: dict[str, str] = {}
 
     def name(self, wanted: str) -> str:
-        """What an id is called."""
+        """The name of an id; the id itself where the name is not known."""
         return self._names.get(wanted, wanted)
 
     def keep(self, found: Found) -> None:
-        """Remembers what was found."""
+        """Keeps the name of an item."""
         if found.id:
             self._names[found.id] = f"{one_line(found.label)}  …{found.id[-8:]}"
 
     def fetch(self, key: str) -> Fetch:
-        """The look-up for a payload key."""
+        """The look-up of a payload key."""
 
         def look(text: str, deliver: Callable[[Sequence[Found] | str], None]) -> None:
             def answered(answer: Sequence[Found] | Exception) -> None:
@@ -76,7 +76,7 @@ class Lookup:
         return look
 
     def look_up(self, form: Form, found: Callable[[], None]) -> None:
-        """Asks what the ids of a form are called, each once; `found` is called when a name has come."""
+        """Looks up the names of the ids in a form, each once; `found` is called for every name that arrives."""
         for one in form.fields:
             wanted = form.text(one.name) if one.kind == "search" else None
             if wanted and wanted not in self._names:

@@ -1,4 +1,4 @@
-"""One row of a form: what it is called, the widget, and beside it a note or what is wrong."""
+"""The rows of a form: a label, a widget, and a note or an error beside it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from jobdeck.tui.form.form import Form
 
 LEAST: Final = 28
-"""Cells of a widget, so that what stands beside them is in line."""
+"""The least width of a widget, so that the notes are aligned."""
 AROUND: Final = 5
-"""Cells around what is chosen in a list: blanks, and the sign that opens it."""
+"""Cells around the chosen value of a list: blanks and the arrow."""
 LABELS: Final = (14, 27)
-"""The fewest and the most cells of the labels."""
+"""The least and the greatest width of the labels."""
 LONGEST_CHOICE: Final = 44
 SWITCH: Final = (("false", "off"), ("true", "on"))
 WORDS: Final = {UNSET: "unset", "false": "off", "true": "on"}
@@ -38,7 +38,7 @@ EXAMPLES: Final = {
     forms.EVERY: "60m",
     forms.LASTING: "forever",
     forms.PRIORITY: "0",
-    forms.ATTEMPTS: "as the type",
+    forms.ATTEMPTS: "type default",
     forms.KEY: "none",
 }
 NAMES: Final = {
@@ -52,7 +52,7 @@ NAMES: Final = {
 
 
 class Row(Horizontal):
-    """One field on one line. `field` is the name it has in the payload or the schedule."""
+    """One field on one line. `field` is its name in the payload or the schedule."""
 
     def __init__(self, field: str, label: str, widget: Widget, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id, classes="row")
@@ -64,7 +64,6 @@ class Row(Horizontal):
             widget.styles.width = max(Segments.width_of(widget.choices), LEAST)
 
     def compose(self) -> ComposeResult:
-        """Label, widget, note."""
         label = PlainLine(classes="label")
         label.show([(self.label, "muted")])
         yield label
@@ -72,41 +71,40 @@ class Row(Horizontal):
         yield self._noted
 
     def set_label_width(self, cells: int) -> None:
-        """Has the label take so many cells."""
         self.query_one(".label").styles.width = cells
 
     def show(self, note: str, problem: str) -> None:
-        """Says what is wrong, else the note."""
+        """Shows the problem, otherwise the note."""
         self._noted.show([(f" ✗ {problem}", "bad") if problem else (f" {note}", "muted")])
 
 
 def label_width(labels: Iterable[str]) -> int:
-    """Cells for the longest of the labels and a blank, within limits."""
+    """The width of the longest label and a blank, within the limits."""
     least, most = LABELS
     return min(max(least, *(cell_len(label) + 1 for label in labels)), most)
 
 
 def type_row(form: Form, types: Iterable[str]) -> Row:
-    """The choice of the task type, wide enough for the longest name: two of them begin alike."""
+    """The row of the task type, wide enough for the longest name."""
     chosen = PickField(form.job_type.task_type if form.job_type else "", id=f"field-{TYPE}")
     chosen.styles.width = max(LEAST, *(cell_len(name) + AROUND for name in types))
     return Row(TYPE, "task type", chosen)
 
 
 def label_of(field: Field) -> str:
-    """What a field is called; one that is needed has a star."""
+    """The label of a field; a star marks a required field."""
     return f"{field.label} *" if field.required else field.label
 
 
 def widget_of(field: Field, text: str | None, name: str) -> Widget:
-    """The widget for a field; one whose value no text stands for can only be looked at."""
+    """The widget for a field. Without a text the value can be edited in the JSON only, so it is disabled."""
     made = _widget(field, text or "", name)
     made.disabled = text is None
     return made
 
 
 def schedule_rows(form: Form) -> Iterator[Row]:
-    """When it runs, whether again, and how it is queued."""
+    """The rows of the schedule."""
     yield _typed(form, forms.AT)
     switch = Segments(SWITCH, str(form.recurring).lower(), id=f"field-{RECURRING}")
     yield Row(RECURRING, RECURRING, switch, id=f"row-{RECURRING}")
@@ -122,7 +120,7 @@ def schedule_rows(form: Form) -> Iterator[Row]:
 
 def _typed(form: Form, name: str) -> Row:
     kept = name == forms.LASTING and form.editing and form.job is not None and form.job.expires_at is not None
-    field = OneLine(form.texts[name], example="as it is" if kept else EXAMPLES[name], id=f"field-{name}")
+    field = OneLine(form.texts[name], example="unchanged" if kept else EXAMPLES[name], id=f"field-{name}")
     return Row(name, NAMES[name], field, id=f"row-{name}")
 
 

@@ -1,4 +1,4 @@
-"""The widgets of a form for choices, each one line high: one shown whole, one picked from a list."""
+"""The widgets for choices in a form, each one line high: all choices visible, or picked from a list."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Segments(Inked, can_focus=True):
-    """A choice of a few words, all of them in sight; with `several`, any number of them is chosen."""
+    """A choice of a few words, all visible; with `several`, any number of them can be chosen."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "key", "chosen", "picked")
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("left,h", "step(-1)", "the one before"),
-        ("right,l", "step(1)", "the next"),
+        ("left,h", "step(-1)", "previous"),
+        ("right,l", "step(1)", "next"),
         ("space", "next", "choose"),
     ]
 
     class Changed(Message):
-        """Another choice was made."""
+        """The choice has changed."""
 
         def __init__(self, segments: Segments) -> None:
             super().__init__()
@@ -40,13 +40,12 @@ class Segments(Inked, can_focus=True):
 
         @property
         def control(self) -> Segments:
-            """The widget it was made in."""
             return self.segments
 
     def __init__(
         self, choices: Sequence[tuple[str, str]], value: str, *, several: bool = False, id: str | None = None  # noqa: A002 -- Textual's name
     ) -> None:  # fmt: skip
-        """`choices` are values with their words; the value of several is theirs with blanks between."""
+        """`choices` are pairs of value and word. With `several`, `value` holds the values separated by blanks."""
         super().__init__(id=id)
         self.choices = tuple(choices)
         self.several = several
@@ -55,18 +54,18 @@ class Segments(Inked, can_focus=True):
 
     @staticmethod
     def width_of(choices: Sequence[tuple[str, str]]) -> int:
-        """How many cells the choices take."""
+        """The width of the choices in cells."""
         return sum(cell_len(word) + 3 for _, word in choices)
 
     def set_value(self, value: str) -> None:
-        """Takes a value that was not chosen here; nobody is told."""
+        """Sets the value without a message."""
         if value != self.value:
             self.value = value
             self._at = max(self._index(), 0)
             self.refresh()
 
     def choose(self, index: int) -> None:
-        """Chooses one; of several, adds it or takes it away."""
+        """Chooses a word; with `several`, adds or removes it."""
         self._at = index
         word = self.choices[index][0]
         if self.several:
@@ -76,7 +75,7 @@ class Segments(Inked, can_focus=True):
             self._take(word)
 
     def action_step(self, by: int) -> None:
-        """Goes to another word, stopping at the ends; chooses it unless several may be chosen."""
+        """Moves to another word and stops at the ends; chooses it unless `several`."""
         at = min(max(self._at + by, 0), len(self.choices) - 1)
         if self.several:
             self._at = at
@@ -85,11 +84,10 @@ class Segments(Inked, can_focus=True):
             self.choose(at)
 
     def action_next(self) -> None:
-        """Chooses the word; of a choice of one, the next, and after the last the first."""
+        """Toggles the word with `several`; otherwise chooses the next word, after the last the first."""
         self.choose(self._at if self.several else (self._at + 1) % len(self.choices))
 
     def on_click(self, event: Click) -> None:
-        """Chooses the word that was clicked."""
         start = 0
         for index, (_, word) in enumerate(self.choices):
             start += cell_len(word) + 3
@@ -98,7 +96,7 @@ class Segments(Inked, can_focus=True):
                 return
 
     def render_line(self, y: int) -> Strip:
-        """The words, with what is chosen marked by more than colour."""
+        """Draws the words; brackets mark the chosen ones, not only colour."""
         spans: list[Span] = []
         chosen = set(self.value.split()) if self.several else {self.value}
         for index, (value, word) in enumerate(self.choices):
@@ -109,11 +107,9 @@ class Segments(Inked, can_focus=True):
         return self.strip(spans if y == 0 else (), self.size.width)
 
     def on_focus(self) -> None:
-        """Shows that the keys come here."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Shows that they do not."""
         self.refresh()
 
     def _index(self) -> int:
@@ -126,7 +122,7 @@ class Segments(Inked, can_focus=True):
 
 
 class PickField(Inked, can_focus=True):
-    """A choice from a long list: shows what is chosen, and asks for the list to be opened."""
+    """Shows a choice from a long list, which opens in a dialog."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "field", "unset", "picked")
 
@@ -136,7 +132,7 @@ class PickField(Inked, can_focus=True):
     ]
 
     class Opened(Message):
-        """The list is wanted, narrowed down by what was typed already."""
+        """The user opens the list; `typed` is the first search."""
 
         def __init__(self, field: PickField, typed: str) -> None:
             super().__init__()
@@ -145,11 +141,10 @@ class PickField(Inked, can_focus=True):
 
         @property
         def control(self) -> PickField:
-            """The widget that asks."""
             return self.field
 
     class Cleared(Message):
-        """Nothing is chosen any more."""
+        """The user has cleared the choice."""
 
         def __init__(self, field: PickField) -> None:
             super().__init__()
@@ -157,7 +152,6 @@ class PickField(Inked, can_focus=True):
 
         @property
         def control(self) -> PickField:
-            """The widget it is about."""
             return self.field
 
     def __init__(self, label: str, *, empty: str = "", id: str | None = None) -> None:  # noqa: A002 -- Textual's name
@@ -166,41 +160,35 @@ class PickField(Inked, can_focus=True):
         self.empty = empty
 
     def set_label(self, label: str) -> None:
-        """Shows another choice."""
         if label != self.label:
             self.label = label
             self.refresh()
 
     def action_open(self, typed: str) -> None:
-        """Asks for the list."""
         self.post_message(self.Opened(self, typed))
 
     def action_clear(self) -> None:
-        """Leaves the field out."""
         self.post_message(self.Cleared(self))
 
     def on_key(self, event: Key) -> None:
-        """Typing opens the list with what was typed."""
+        """Opens the list at a typed character, which begins the search."""
         if event.character and event.is_printable and not event.character.isspace():
             event.stop()
             event.prevent_default()
             self.action_open(event.character)
 
     def on_click(self) -> None:
-        """So does a click, without."""
         self.action_open("")
 
     def render_line(self, y: int) -> Strip:
-        """What is chosen, and the sign that there is a list."""
+        """Draws the choice and the arrow."""
         width = self.size.width
         text = fit(self.label or self.empty, max(width - 4, 1))
         ink = "picked" if self.has_focus else "field" if self.label else "unset"
         return self.strip([(f" {text} ", ink), ("▾ ", ink)] if y == 0 else (), width)
 
     def on_focus(self) -> None:
-        """Shows that the keys come here."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """Shows that they do not."""
         self.refresh()

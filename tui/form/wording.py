@@ -1,4 +1,4 @@
-"""What a form says: the next runs, what a run would do, what came of it. Pure; foreign text is cleaned here."""
+"""The texts of a form: next runs, preview, result. Pure; foreign text is cleaned here."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 TYPE: Final = "type"
 RECURRING: Final = "recurring"
 LISTED: Final = 2
-"""Of a list in a preview: ids, mostly, of which the first are enough to look one up."""
+"""The items shown of a list in a preview: mostly ids, of which the first are enough to look one up."""
 
 
 def runs(form: Form, now: datetime) -> str:
-    """The next runs in words, and when a series ends."""
+    """The next runs and the end of a series, in words; empty where the schedule cannot be parsed."""
     slots = form.runs(now)
     if not slots:
         return ""
@@ -43,32 +43,32 @@ def runs(form: Form, now: datetime) -> str:
     return f"next runs: {listed}{more} every {every}{last}"
 
 
-def mending(form: Form, key: str) -> str:
-    """Which fields are wrong, and the key that goes there; empty where none is."""
+def problems(form: Form, key: str) -> str:
+    """The fields with problems, and the key that goes to the first; empty where there are none."""
     if not form.problems:
         return ""
     labels = {one.name: one.label for one in form.fields} | {"json": "the JSON", "at": "run at"}
     listed = ", ".join(labels.get(name, name.replace("_", " ")) for name in form.problems)
-    return f"✗ to be mended: {listed}; {key} goes to the first"
+    return f"✗ fix first: {listed}; {key} goes to the first"
 
 
 def json_title(form: Form) -> Span:
-    """What stands over the JSON: what is wrong with it, else whether it says what the fields do."""
+    """The title of the JSON: its problem, the fields it does not follow, or a description."""
     trouble = form.problems.get("json", "")
     if trouble:
         return f"✗ {trouble}", "bad"
     kept = [one.label for one in form.fields if one.name in form.unread]
     if kept:
-        return f"JSON keeps the last good {', '.join(kept)}", "warn"
-    return "Payload as JSON, in step with the fields", "strong"
+        return f"JSON keeps the last valid {', '.join(kept)}", "warn"
+    return "Payload (JSON, kept in sync with the fields)", "strong"
 
 
 def note(form: Form, name: str, now: datetime) -> str:
-    """What stands beside a row while nothing is wrong with it."""
+    """The note beside a row that has no problem."""
     if name == TYPE:
-        return form.job_type.purpose if form.job_type else "no handler here knows this type"
+        return form.job_type.purpose if form.job_type else "this process has no handler for this type"
     if name == RECURRING:
-        return "comes back at its next slot"
+        return "runs again at its next slot"
     if name in SCHEDULE:
         return "" if name in form.problems else form.note(name, now)
     found = next((one for one in form.fields if one.name == name), None)
@@ -76,11 +76,11 @@ def note(form: Form, name: str, now: datetime) -> str:
         return _absolute(form.payload.get(name), now) or found.note
     if found is None or form.text(name) is not None:
         return found.note if found else ""
-    return "this value can be changed in the JSON only"
+    return "edit this value in the JSON"
 
 
 def _absolute(value: object, now: datetime) -> str:
-    """The moment that was written in words, as the payload has it."""
+    """The time of a field in full, from the payload."""
     try:
         at = parse_time(str(value), now)
     except UsageError:
@@ -90,20 +90,20 @@ def _absolute(value: object, now: datetime) -> str:
 
 
 def rehearsed(found: Rehearsal | None) -> Content:
-    """What the queue would answer, and what a run would do; empty before anybody asked."""
+    """The answer of a dry run: what the queue would answer, and the preview of a run; empty before the first."""
     if found is None:
         return Content("")
     lines = [Content.styled(one_line(found.answer), "bold" if found.ok else "$error")]
     if found.remark:
         lines.append(Content.styled(one_line(found.remark), "$warning"))
     if found.effects is not None:
-        lines.append(Content.styled("A run would, as things stand:", "bold $primary"))
+        lines.append(Content.styled("A run would currently:", "bold $primary"))
         lines += [Content(line) for line in effects(found.effects, indent="  ")]
     return Content("\n").join(lines)
 
 
 def effects(found: Json | list[Any], *, indent: str = "") -> list[str]:
-    """What a preview says, one fact a line, nested facts indented."""
+    """A preview with one fact per line; nested facts are indented."""
     lines: list[str] = []
     for name, value in found.items() if isinstance(found, dict) else enumerate(found, start=1):
         first = value[0] if isinstance(value, list) and value else value
@@ -111,8 +111,8 @@ def effects(found: Json | list[Any], *, indent: str = "") -> list[str]:
             lines += [f"{indent}{one_line(str(name))}", *effects(value, indent=f"{indent}  ")]
         else:
             shown = _listed(value) if isinstance(value, list) else value
-            told = "none" if shown in ("", None, {}) else one_line(str(shown))
-            lines.append(f"{indent}{one_line(str(name))}: {told}")
+            text = "none" if shown in ("", None, {}) else one_line(str(shown))
+            lines.append(f"{indent}{one_line(str(name))}: {text}")
     return lines
 
 
@@ -122,13 +122,13 @@ def _listed(values: list[Any]) -> str:
 
 
 def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
-    """What came of a form in words, and whether it is what was asked for."""
+    """The result of a form in words, and whether it succeeded."""
     if not isinstance(answer, Enqueued):
         refused = "" if answer.ok else " refused"
         return f"{short_id(answer.job_id)}{refused}: {one_line(answer.message)}", answer.ok
     job = answer.job
     if not answer.created:
-        return f"Not enqueued: job {job.id} with the same dedupe key is {job.status.value} already.", False
+        return f"Not enqueued: job {job.id} has the same dedupe key and is {job.status.value}.", False
     again = f", then every {job.recurrence_interval_minutes} minutes" if job.is_recurring else ""
     enqueued = job.created_at or job.updated_at
     due = stamp(job.run_at, enqueued) if job.run_at > enqueued else "now"
@@ -136,7 +136,7 @@ def outcome(answer: Enqueued | ActionResult) -> tuple[str, bool]:
 
 
 def _slot(moment: datetime, before: datetime, now: datetime) -> str:
-    """A time, with its date where that is not the one before, and its year where it is not this one."""
+    """A time; with its date if that differs from `before`, and with its year if that differs from `now`."""
     if abs(moment - now) < timedelta(seconds=1):
         return "now"
     if moment.date() == before.date():

@@ -1,4 +1,4 @@
-"""What the list and the page of one job have in common: their keys, and the actions on jobs."""
+"""The base of all pages: keys from the table of actions, and the actions on jobs."""
 
 from __future__ import annotations
 
@@ -54,20 +54,19 @@ class Acting(Screen[None]):
 
     @property
     def deck(self) -> Deck:
-        """What is known of the queue, and what acts on it."""
         return deck_of(self)
 
     @property
     def is_there(self) -> bool:
-        """Whether it is made and was not left: an answer may come before the one and after the other."""
+        """Whether the screen is mounted and was not left; answers may come before and after."""
         return self.is_mounted and self.is_attached
 
     def targets(self) -> tuple[Job, ...]:
-        """The jobs that an action would act on now."""
+        """The jobs that an action would apply to now."""
         raise NotImplementedError
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What each action does here, by its id. It is called once for a screen, when a key is first pressed."""
+        """The function of each action, by the action's id. Called once for a screen, at the first key press."""
         return {
             "job.retry": lambda: self.ask("retry"),
             "job.cancel": lambda: self.ask("cancel"),
@@ -91,15 +90,15 @@ class Acting(Screen[None]):
         return self.handlers()
 
     def situation(self) -> Situation:
-        """What decides which actions can be taken here now."""
+        """The facts that decide which actions are available now."""
         return self.deck.situation(self.targets())
 
     def subject(self) -> tuple[Job, ...]:
-        """The one job that an action on one job takes."""
+        """The job for actions that take only one; empty where there is none."""
         return self.targets()[:1]
 
     def open_form(self, job: Job | None = None, *, editing: bool = False, task_type: str | None = None) -> None:
-        """Opens Create Job: empty, with a task type, as the copy of a job, or to change it."""
+        """Opens Create Job: empty, with a task type, as a copy of `job`, or to edit `job`."""
         from jobdeck.tui.screens.dialogs.create_job import CreateJob  # noqa: PLC0415 -- not needed for the first paint
 
         here = self.app.screen
@@ -108,20 +107,20 @@ class Acting(Screen[None]):
             creating = self.deck.reach().creating
             self.app.push_screen(CreateJob(creating, job=job, editing=editing, task_type=task_type))
 
-        # A form shows the payload as it is stored. Where lists mask something of it, the look is put on record.
+        # The form shows the payload unmasked. If it holds personal data, viewing it is recorded in the audit log.
         if job is not None and scrub(job.payload) != job.payload:
             self.deck.operations.reveal(job, lambda: opened() if self.deck.shows(here) else None)
         else:
             opened()
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
-        """A click on a key does what the key does, one on a figure what is behind it."""
+        """Runs the action of the clicked key or figure."""
         action_id = click_targets.at(event.line.id or "", event.line.spans, event.x, self.SCOPE, self.situation())
         if action_id is not None:
             self.action_do(action_id)
 
     def open_palette(self) -> None:
-        """Offers every action of this page by its name, and takes the one that is chosen."""
+        """Opens the palette and runs the chosen action."""
 
         def chosen(action_id: str | None) -> None:
             if action_id is None:
@@ -137,7 +136,7 @@ class Acting(Screen[None]):
         self.app.push_screen(Palette(self.SCOPE, self.situation(), types), chosen)
 
     def action_do(self, action_id: str) -> None:
-        """Takes an action of the table, or says why it cannot be taken; one that is not offered does nothing."""
+        """Runs an action, or says why it is not available. An id that is not offered does nothing."""
         action = find(action_id)
         if action is None:
             return
@@ -151,7 +150,7 @@ class Acting(Screen[None]):
         self._handlers[action_id]()
 
     def ask(self, verb: Verb) -> None:
-        """Asks before acting on exactly the jobs there are now; the answer acts on those and on no other."""
+        """Asks before an action on the current targets; the answer applies to exactly these jobs."""
         chosen = self.targets()
         jobs = tuple(applicable(BY_ID[f"job.{verb}"], chosen))
         left_out = breakdown(job for job in chosen if job not in jobs)
@@ -167,17 +166,17 @@ class Acting(Screen[None]):
     def ask_about(
         self, verb: Verb, jobs: Sequence[Job], question: Question, answered: Callable[[bool | None], None]
     ) -> None:
-        """Asks, and meanwhile freezes the jobs where the command that does the same has to name many."""
+        """Asks, and freezes the jobs meanwhile where the equivalent command cannot name them all."""
         dialog = Confirm(question)
         self.app.push_screen(dialog, answered)
         if question.freezes:
             self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
 
     def acted(self) -> None:
-        """Called when an action has been sent off."""
+        """Called when an action has been sent to the queue."""
 
     def switch_processing(self) -> None:
-        """Pauses with a reason, or resumes."""
+        """Asks for the reason of a pause, or whether to resume."""
         view = self.deck.view
         if view is None:
             return
@@ -200,18 +199,17 @@ class Acting(Screen[None]):
             self.app.push_screen(Confirm(question), resumed)
 
     def copy_ids(self) -> None:
-        """Copies the whole ids, one a line."""
+        """Copies the full ids, one per line."""
         self._copy("\n".join(str(job.id) for job in self.targets()))
 
     def copy_json(self) -> None:
-        """Copies the jobs as JSON: one object, or a list of them."""
         jobs = [job_json(job) for job in self.targets()]
         self._copy(json.dumps(jobs[0] if len(jobs) == 1 else jobs, indent=2, ensure_ascii=False))
 
     def _copy(self, text: str) -> None:
         jobs = self.targets()
         if not jobs:
-            self.deck.say("There is no job to copy.")
+            self.deck.say("No job to copy.")
             return
         more = f" {plural(len(jobs), 'job')}." if len(jobs) > 1 else ""
         if not is_copied(text):

@@ -1,4 +1,4 @@
-"""The first floor: header, health, tabs, filter, banner, the live table, the job under the cursor, the keys."""
+"""The first screen: header, health, tabs, filter, banner, the live table, the job under the cursor, the keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, or
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.columns import Moment
 from jobdeck.tui.widgets.filter_bar import FilterBar
-from jobdeck.tui.widgets.ink import Line, Reason, let_go
+from jobdeck.tui.widgets.ink import Line, Reason, release_painted
 from jobdeck.tui.widgets.job_table import Gone, JobTable
 
 if TYPE_CHECKING:
@@ -36,19 +36,18 @@ if TYPE_CHECKING:
 
 LEAST: Final = (60, 12)
 WHEN_SMALL: Final = ("quit", "refresh", "move.")
-"""What the actions begin with that need not show of which job they are."""
-NOTHING_YET: Final = "Nothing has been read yet."
-CHOOSING: Final = "All that match are just being chosen. Press the key again when they are."
+"""The ids or their beginnings of actions that a terminal too small for the list still allows."""
+NOTHING_YET: Final = "No data yet."
+CHOOSING: Final = "Matching jobs are being selected. Press the key again in a moment."
 
 
 class Dashboard(Listing):
-    """The list of jobs and everything that is said about the queue as a whole."""
+    """The list of jobs and the state of the queue."""
 
     SCOPE: ClassVar[Scope] = "list"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("list")]
 
     def compose(self) -> ComposeResult:
-        """One line each, and the table in what is left."""
         with Horizontal(id="top"):
             yield Line(id="header")
             yield Line(id="clock")  # on its own, because Textual paints a line from its first cell on
@@ -63,7 +62,6 @@ class Dashboard(Listing):
         yield Static(id="small")
 
     def on_mount(self) -> None:
-        """The table has the keys; the first paint says that the database is being opened."""
         self.table.say_empty(self._awaited)
         self.table.focus()
         if self.deck.view is not None:
@@ -71,29 +69,26 @@ class Dashboard(Listing):
         self.redraw()
 
     def on_screen_suspend(self) -> None:
-        """Another screen is on top: behind a dialog too the list stands still.
+        """Stops refreshing while another screen or a dialog is on top.
 
-        Textual paints the whole terminal anew whenever something changes behind a dialog. So the header says once of
-        when the list is, in the place of a clock that would stand and of a promise that would not be kept.
+        Textual repaints the whole terminal whenever something changes behind a dialog. So the header shows the time of
+        the last reading instead of the clock.
         """
         self._covered = True
         self.tick()
         self.deck.look_away(covered=True)
 
     def on_screen_resume(self) -> None:
-        """The list is on top again."""
-        let_go()
+        release_painted()
         self._covered = False
         self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
 
     def line(self, name: str) -> Line:
-        """One of the lines around the table."""
         return self.query_one(f"#{name}", Line)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What the list does beside what every page does."""
         table = self.table
         return super().handlers() | {
             "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
@@ -112,7 +107,7 @@ class Dashboard(Listing):
         }
 
     def show_view(self, view: View) -> None:
-        """Takes fresh data; only what differs is painted. What comes before the list is there, it shows then."""
+        """Shows new data; only what differs is repainted. Data that arrives before the screen is shown on mount."""
         if not self.is_mounted:
             return
         processing = view.snapshot.processing
@@ -124,7 +119,7 @@ class Dashboard(Listing):
         if self._to_end:
             self._to_end = False
             self.table.move_to(len(jobs) - 1)
-        self._tell_of(gone)
+        self._report_gone(gone)
         self._find_sought(jobs)
 
     def _find_sought(self, jobs: Sequence[Job]) -> None:
@@ -135,14 +130,14 @@ class Dashboard(Listing):
         elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
             self._sought = None
 
-    def _tell_of(self, gone: Gone) -> None:
-        """Says what a reading took away. Whose order was just changed reads of that, and not that its job has left."""
+    def _report_gone(self, gone: Gone) -> None:
+        """Shows a notice about jobs that left the list; not after a change of order, which may only have moved them."""
         said = [self.noticed] if self._reordered and self.noticed else []
         if gone.cursor and not self._reordered and not self.deck.operations.deletions.holds(gone.cursor):
-            said.append(f"{short_id(gone.cursor)} has left this list")
+            said.append(f"{short_id(gone.cursor)} left this list")
             self._gone = gone.cursor
         if gone.marks:
-            said.append(f"{plural(gone.marks, 'marked job')} left this list, unmarked")
+            said.append(f"{plural(gone.marks, 'marked job')} left this list, no longer marked")
         if said:
             self.notice(" · ".join(said))
         elif self._gone in {job.id for job in self.table.jobs}:
@@ -151,7 +146,6 @@ class Dashboard(Listing):
         self._reordered = False
 
     def redraw(self) -> None:
-        """Says anew what is around the table."""
         if not self.is_mounted:
             return
         deck = self.deck
@@ -176,7 +170,7 @@ class Dashboard(Listing):
         self.tick()
 
     def tick(self) -> None:
-        """The clock, and what counts seconds."""
+        """Redraws the clock and whatever counts seconds."""
         if not self.is_mounted:
             return
         deck = self.deck
@@ -213,16 +207,15 @@ class Dashboard(Listing):
         return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, key=deck.key)
 
     def action_do(self, action_id: str) -> None:
-        """Takes an action, unless the terminal is too small to show of which job."""
+        """Runs an action, unless the terminal is too small to show its job."""
         if not self.has_class("-small") or action_id.startswith(WHEN_SMALL):
             super().action_do(action_id)
 
     def acted(self) -> None:
-        """Marks have served their purpose."""
         self.table.unmark()
 
     def on_resize(self, event: Resize) -> None:
-        """A terminal too small for the list gets a sentence."""
+        """Replaces the list by a sentence in a terminal that is too small for it."""
         small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
         self.set_class(small, "-small")
         if not small and not self.bar.editing:
@@ -231,35 +224,34 @@ class Dashboard(Listing):
             self.query_one("#small", Static).update(
                 Content(
                     f"Jobdeck needs {LEAST[0]} columns and {LEAST[1]} lines; this terminal has {event.size.width} "
-                    f"and {event.size.height}. Make it larger, or press {self.deck.key('quit')}."
+                    f"and {event.size.height}. Enlarge it, or press {self.deck.key('quit')} to quit."
                 )
             )
         self.call_after_refresh(self.redraw)
 
     def on_job_table_chosen(self) -> None:
-        """A double click opens the job."""
         self.action_do("job.detail")
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
-        """A click on what the filter's line says of its keys does it; Textual has `Acting` see to all else."""
+        """Handles clicks on the hint of the filter line; Textual also calls `Acting`, which handles the rest."""
         if event.line.id == "peek" and self.bar.editing:
             self.call_later(self.bar.take_click, event.line.spans, event.x)
 
     def situation(self) -> Situation:
-        """What decides which actions can be taken: on what was chosen with A, else on the selected jobs.
+        """Actions apply to the jobs chosen with A, otherwise to the selected jobs.
 
-        While that is being chosen on none: who types on means all that match, and not the job under the cursor.
+        While jobs are being chosen they are refused: a key typed ahead means all of them, not the job under the cursor.
         """
         bulk = self.deck.operations.bulk
         refused = dict.fromkeys(ON_MANY, CHOOSING) if bulk.choosing else {}
         return replace(super().situation(), chosen=bulk.choice, refused=refused)
 
     def subject(self) -> tuple[Job, ...]:
-        """The job under the cursor, whatever is marked."""
+        """The job under the cursor, even if others are marked."""
         return (self.table.current,) if self.table.current else ()
 
     def ask(self, verb: Verb) -> None:
-        """Asks about all that was chosen with A, or about the selected jobs."""
+        """Asks about the jobs chosen with A, otherwise about the selected jobs."""
         driver = self.deck.operations.bulk
         choice = driver.choice
         if choice is None:
@@ -275,7 +267,6 @@ class Dashboard(Listing):
         self.app.push_screen(Confirm(question), answered)
 
     def draw_foot(self) -> None:
-        """Says anew what is under the table."""
         table, deck = self.table, self.deck
         view = deck.view
         more = bool(view and view.snapshot.page.next)
@@ -310,11 +301,11 @@ class Dashboard(Listing):
             operations.undo(self.seek)
         else:
             audit = self.deck.key("page.audit")
-            self.deck.say(f"Nothing is marked, and nothing deleted from here is left to take back. {audit} lists "
-                          "earlier deletions; opened there, each can be restored for 7 days.")  # fmt: skip
+            self.deck.say(f"No marks to clear and no delete to undo. {audit} lists earlier deletions; each can be "
+                          "opened there and restored for 7 days.")  # fmt: skip
 
     def _choose_matching(self) -> None:
-        """Freezes all that match; once more drops them."""
+        """Chooses and freezes all matching jobs; drops them if they were chosen already."""
         driver = self.deck.operations.bulk
         if driver.choice is not None:
             self._drop_choice()
@@ -323,7 +314,7 @@ class Dashboard(Listing):
             driver.choose(self.deck.poller.request.filter)
 
     def _clear_filter(self) -> None:
-        """Lists all of the tab again; where the filter had named a status, of the tab there was before."""
+        """Clears the filter; if it named a status, goes back to the tab from before."""
         status = self.deck.poller.request.filter.status
         if "status:" in self.filter_text:
             status = self._tab_before

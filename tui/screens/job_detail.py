@@ -1,4 +1,4 @@
-"""The page of one job: facts, why it runs or does not, error, progress, payload, and every run."""
+"""The page of one job: facts, why it is or is not running, error, progress, payload, and every run."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 RECIPIENTS_EVERY = 10.0
 LAST = 1_000_000
 LEAST_NAME = 12
-"""So many cells of a task type's name are kept whatever else stands beside it."""
+"""The cells of the task type that are always kept in the heading."""
 OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
 
 
 class Reading(NamedTuple):
-    """What is read of a job. `recipients` are read less often than the rest."""
+    """The data of a job's page. `recipients` are read less often than the rest; `recipients_at` is when."""
 
     detail: JobDetail | None
     recipients: Recipients | None
@@ -47,7 +47,7 @@ class Reading(NamedTuple):
 
 
 class JobDetailScreen(Page[Reading]):
-    """One job, read anew whenever the list would be."""
+    """One job, read as often as the list would be."""
 
     SCOPE: ClassVar[Scope] = "detail"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("detail")]
@@ -62,21 +62,18 @@ class JobDetailScreen(Page[Reading]):
 
     @property
     def sheet(self) -> Sheet:
-        """What is known of the job."""
         return self.query_one("#page", Sheet)
 
     @property
     def detail(self) -> JobDetail | None:
-        """The job with its history, once it was read."""
+        """The job with its history; None until it was read."""
         return self.data.detail if self.data is not None else None
 
     @property
     def in_trash(self) -> bool:
-        """Whether the job was deleted and can be restored."""
         return self.detail is not None and self.detail.in_trash
 
     def compose(self) -> ComposeResult:
-        """A heading, what must not be missed, the page in one or two columns, the keys."""
         yield Line(id="title")
         yield Line(id="banner")
         yield Reason()
@@ -85,29 +82,27 @@ class JobDetailScreen(Page[Reading]):
         yield Line(id="keys")
 
     def on_mount(self) -> None:
-        """The page has the keys."""
         self.sheet.focus()
         super().on_mount()
 
     def targets(self) -> tuple[Job, ...]:
-        """This job, unless it is nowhere any more."""
+        """This job, unless it no longer exists."""
         return () if self.gone or self.job is None else (self.job,)
 
     def situation(self) -> Situation:
-        """What is refused because of where the job is."""
+        """Refuses what the job's place, in the trash or the queue, does not allow."""
         refused: dict[str, str] = {}
         if self.in_trash:
             refused = dict.fromkeys(OF_A_JOB, f"This job is in the trash. {self.deck.key('job.restore')} restores it.")
         else:
             refused["job.restore"] = "This job is not in the trash."
         if self.job is None:
-            refused["job.reveal"] = "There is no job to reveal."
+            refused["job.reveal"] = "No job to reveal."
         if self.detail is None or len(self.detail.runs) < 2:
             refused |= dict.fromkeys(("run.older", "run.newer"), "There is no other run.")
         return replace(super().situation(), refused=refused)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What this page does beside what every page does."""
         page = self.sheet
         return super().handlers() | {
             "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
@@ -124,7 +119,7 @@ class JobDetailScreen(Page[Reading]):
         }
 
     def _moving(self, step: Callable[[], None]) -> Callable[[], None]:
-        """A step that leaves its place in the heading."""
+        """A step after which the heading shows the new place."""
 
         def move() -> None:
             step()
@@ -133,7 +128,7 @@ class JobDetailScreen(Page[Reading]):
         return move
 
     def read(self, backend: Backend) -> Reading:
-        """Reads the job, and from time to time whom it wrote to."""
+        """Reads the job, and its recipients every 10 seconds."""
         now, before = self.deck.monotonic(), self.data
         detail = backend.detail(self.job_id)
         if before is not None and now - before.recipients_at < RECIPIENTS_EVERY:
@@ -141,20 +136,19 @@ class JobDetailScreen(Page[Reading]):
         return Reading(detail, backend.recipients(self.job_id), now)
 
     def arrived(self, data: Reading) -> None:
-        """Takes the job as it is now; one that is nowhere stays as it was seen last."""
+        """Takes the new state; a job that no longer exists is shown as it was last seen."""
         known = self.detail
         self.gone = data.detail is None
         if data.detail is None:
             self.data = data._replace(detail=known)
-            self.trouble = "This job is gone: it is neither in the queue nor in the history."
+            self.trouble = "This job no longer exists, in the queue or in the history."
             return
         self.data, self.job = data, data.detail.job
         if data.detail.in_trash:
             restore = self.deck.key("job.restore")
-            self.trouble = f"This job was deleted. It is in the trash for 7 days; {restore} restores it."
+            self.trouble = f"This job was deleted. It stays in the trash for 7 days; {restore} restores it."
 
     def redraw(self) -> None:
-        """Says everything anew; only what differs is painted."""
         if not self.is_there:
             return
         self.draw_banner()
@@ -164,7 +158,6 @@ class JobDetailScreen(Page[Reading]):
         self.draw_title()
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the heading for the new width."""
         self.call_after_refresh(self.redraw)
 
     def _draw_revealed(self) -> None:
@@ -173,7 +166,6 @@ class JobDetailScreen(Page[Reading]):
         line.show([(f" PERSONAL DATA SHOWN, {self.deck.key('job.reveal')} hides it", "alert")])
 
     def draw_title(self) -> None:
-        """The heading: which job it is and how it stands."""
         left: list[Span] = [(f" Job {short_id(self.job_id)}", "strong")]
         right: list[Span] = []
         if self.job is not None:
@@ -226,7 +218,7 @@ class JobDetailScreen(Page[Reading]):
         def revealed() -> None:
             self.revealed = True
             self.redraw()
-            self.deck.say(f"That you look is put on record.\njobdeck job {job.id} --reveal")
+            self.deck.say(f"Viewing this is recorded in the audit log.\njobdeck job {job.id} --reveal")
 
         self.deck.operations.reveal(job, revealed)
 
@@ -251,6 +243,6 @@ def _cells(spans: Sequence[Span]) -> int:
 
 
 def _shortened(left: Sequence[Span], room: int) -> list[Span]:
-    """The heading with the name of the task type cut, where without that its status would be."""
+    """The heading in `room` cells; the task type is cut rather than the status."""
     (name, ink), *others = left
     return [(f" {middle(name[1:], max(room - _cells(others) - 1, LEAST_NAME))}", ink), *others]

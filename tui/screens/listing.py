@@ -1,4 +1,4 @@
-"""Which jobs the first screen lists and in what order: tabs, filter, sorting, and the way to both ends."""
+"""The jobs that the first screen lists, and their order: tabs, filter, sorting, movement to both ends."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 NEAR_END: Final = 50
 NOTICED_FOR: Final = 10.0
-"""Seconds; the line is that of the job under the cursor and its error."""
+"""Seconds after which a notice gives its line back to the job under the cursor."""
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
-ENDS: Final = f"The list ends at {number(LONGEST_PAGE)} jobs; there are more. {{filter}} narrows it."
+ENDS: Final = f"The list is limited to {number(LONGEST_PAGE)} jobs; there are more. {{filter}} narrows it."
 SORT_WORDS: Final = {
-    "natural": "the order of its tab",
+    "natural": "the tab's usual order",
     "run_at": "due time",
     "last_run": "last run",
     "updated": "last change",
@@ -40,7 +40,7 @@ NEWEST_FIRST: Final = frozenset({"natural", "created", "updated", "attempts", "l
 
 
 class Listing(Acting):
-    """A screen with the live table and the line of the filter. Subclasses paint what is around them."""
+    """A screen with the live table and the filter line. Subclasses draw the lines around them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,21 +57,20 @@ class Listing(Acting):
         self._tab_before: Status | None = None
 
     def redraw(self) -> None:
-        """Says anew what is around the table."""
+        """Draws the lines around the table."""
         raise NotImplementedError
 
     def draw_foot(self) -> None:
-        """Says anew what is under the table: the job under the cursor, or what has been noticed, and the keys."""
+        """Draws the lines under the table: the job under the cursor or a notice, and the keys."""
         raise NotImplementedError
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What choosing, ordering and walking through the list does."""
         table = self.table
         return super().handlers() | {
             **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
             "filter": self._edit_filter,
             "sort": self._next_sort,
-            "sort.reverse": self._turn_round,
+            "sort.reverse": self._reverse,
             "freeze": self._freeze,
             "interval.longer": lambda: self._step_interval(1),
             "interval.shorter": lambda: self._step_interval(-1),
@@ -85,28 +84,26 @@ class Listing(Acting):
 
     @property
     def table(self) -> JobTable:
-        """The job table."""
         return self.query_one("#jobs", JobTable)
 
     @property
     def bar(self) -> FilterBar:
-        """The line of the filter."""
         return self.query_one(FilterBar)
 
     def notice(self, text: str) -> None:
-        """Says something under the table, for a while and until the cursor moves; an empty text takes it back."""
+        """Shows a notice under the table until the cursor moves, 10 seconds at most; an empty text removes it."""
         self.noticed, self._noticed_at = text, self.deck.monotonic()
 
     def seek(self, job_id: UUID) -> None:
-        """Has the cursor go to a job that has just come, where the next reading lists it."""
+        """Moves the cursor to a new job, if the next reading lists it."""
         self._sought, self._sought_at = job_id, self.deck.monotonic()
 
     def targets(self) -> tuple[Job, ...]:
-        """The marked jobs, else the one under the cursor."""
+        """The marked jobs, otherwise the job under the cursor."""
         return self.table.selected
 
     def on_job_table_moved(self) -> None:
-        """The cursor or the marks are elsewhere; near the end of the list, more of it is read."""
+        """Redraws the lines below; near the end of the list, reads more of it."""
         table, view = self.table, self.deck.view
         if view and view.snapshot.page.next and table.cursor >= len(table.jobs) - NEAR_END:
             self.deck.poller.grow(len(table.jobs) * 2)
@@ -115,14 +112,14 @@ class Listing(Acting):
         self.draw_foot()
 
     def on_job_table_sorted(self, event: JobTable.Sorted) -> None:
-        """A clicked heading sorts by its column, and turns the order round when it does already."""
+        """Sorts by the clicked column; reverses the order if it is sorted by it already."""
         if event.sort == self.deck.poller.request.sort:
             self.action_do("sort.reverse")
         else:
             self._sort_by(event.sort)
 
     def on_filter_bar_wanted(self, event: FilterBar.Wanted) -> None:
-        """The list of what was asked for; a filter that names no status keeps the tab."""
+        """Lists the jobs that match; a filter without a status keeps the tab."""
         wanted, tab = event.found, self.deck.poller.request.filter.status
         if wanted.status is None and "status:" not in event.text:
             wanted = replace(wanted, status=tab)
@@ -133,11 +130,9 @@ class Listing(Acting):
         self._list(filter=wanted)
 
     def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
-        """A filter that cannot be read is said, and changes nothing."""
         self.deck.say(event.sentence, "warning")
 
     def on_filter_bar_typing(self) -> None:
-        """What the last word could become."""
         self.draw_foot()
 
     @property
@@ -162,7 +157,7 @@ class Listing(Acting):
         return f"No {request.filter.status.value} jobs."
 
     def _list(self, **changes: object) -> None:
-        """Lists other jobs: the cursor goes to the first, and marks on what is no longer shown are dropped."""
+        """Lists other jobs. The cursor goes to the first; marks on jobs that are no longer listed are dropped."""
         poller = self.deck.poller
         dropped = len(self.table.marks)
         self.deck.operations.bulk.drop()
@@ -174,7 +169,7 @@ class Listing(Acting):
         self.redraw()
 
     def _order_as(self, wanted: Request, said: str) -> None:
-        """Lists the same jobs in another order, which is said; cursor and marks stay with their jobs."""
+        """Lists the same jobs in another order, with a notice; cursor and marks stay with their jobs."""
         self._reordered = wanted != self.deck.poller.request
         self.notice(said)
         self.deck.poller.change(wanted)
@@ -193,17 +188,17 @@ class Listing(Acting):
 
     def _sort_by(self, sort: str) -> None:
         wanted = replace(self.deck.poller.request, sort=sort, descending=sort in NEWEST_FIRST)
-        turns = f"{self.deck.key('sort.reverse')} turns it round."
-        self._order_as(wanted, f"Sorted by {SORT_WORDS.get(sort, sort)}{self._among(wanted)}; {turns}")
+        reverses = f"{self.deck.key('sort.reverse')} reverses."
+        self._order_as(wanted, f"Sorted by {SORT_WORDS.get(sort, sort)}{self._among(wanted)}; {reverses}")
 
-    def _turn_round(self) -> None:
+    def _reverse(self) -> None:
         request = self.deck.poller.request
         wanted = replace(request, descending=not request.descending)
         among = self._among(wanted)
-        self._order_as(wanted, f"Turned round{among}." if among else "")
+        self._order_as(wanted, f"Reversed{among}." if among else "")
 
     def _among(self, wanted: Request) -> str:
-        """How far an order reaches where it is not that of an index; the natural one reaches to the end."""
+        """How many jobs an order without an index covers; empty where it covers all."""
         view = self.deck.view
         if is_usual(wanted) or view is None or view.snapshot.counts.of(wanted.filter.status) <= Counts.LIMIT:
             return ""
@@ -217,7 +212,7 @@ class Listing(Acting):
         self.deck.poller.toggle_freeze()
 
     def _top(self) -> None:
-        """To the first job; a list that was read to its end for `G` is read no longer than others again."""
+        """Goes to the first job, and reads one page again after `G` has read the whole list."""
         self.table.move_to(0)
         poller = self.deck.poller
         if poller.request.limit > PAGE and not self._marking:
@@ -243,12 +238,12 @@ class Listing(Acting):
         self.draw_foot()
 
     def _leave_text(self) -> None:
-        """Puts the terminal's cursor out of what was typed, so that no update has to put it back there."""
+        """Moves the terminal's cursor out of the filter, so that no update has to move it back there."""
         self.app.cursor_position = Offset(0, 0)
 
 
 def order(request: Request) -> tuple[str, bool]:
-    """The column that the list is in order of, and whether it descends; the natural order differs by tab."""
+    """The column that the list is sorted by, and whether it descends; the natural order depends on the tab."""
     if request.sort != "natural":
         return request.sort, request.descending
     if request.filter.status is Status.PENDING:
@@ -257,11 +252,11 @@ def order(request: Request) -> tuple[str, bool]:
 
 
 def is_usual(request: Request) -> bool:
-    """Whether the list has the order that its tab begins with."""
+    """Whether the list has the initial order of its tab."""
     return request.sort == "natural" and request.descending
 
 
 def ordered(request: Request) -> str:
-    """The order in words, for where no heading can show it."""
+    """The order in words, for a list without the heading of its column."""
     sort, descending = order(request)
     return f"by {SORT_WORDS.get(sort, sort)} {'↓' if descending else '↑'}"

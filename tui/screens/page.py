@@ -1,4 +1,4 @@
-"""What the pages beside the list have in common: they read while they are on top, and say so when they cannot."""
+"""The base of all pages but the list: they read while they are on top, and report when they cannot."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class Page(Acting, Generic[T]):
-    """A page that reads something of its own, in the background, one reading at a time.
+    """A page that reads its own data in the background, one reading at a time.
 
-    It is asked to with every answer to the dashboard's poller, and does so when `EVERY` seconds have passed since
-    it last had one, or an action has come to its end since.
+    The poller calls `fetch` at every answer. The page reads when its data is `EVERY` seconds old, or when an action
+    has finished since it last read.
     """
 
     EVERY: ClassVar[float] = 0.0
@@ -52,30 +52,30 @@ class Page(Acting, Generic[T]):
         self._data_at: float | None = None
 
     def read(self, backend: Backend) -> T:
-        """Reads what the page shows; called in a thread."""
+        """Reads the data of the page; called in a background thread."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """Says everything anew; only what differs is painted."""
+        """Draws everything from the current data; only what differs is repainted."""
         raise NotImplementedError
 
     def targets(self) -> tuple[Job, ...]:
-        """No page but that of a job acts on jobs."""
+        """None; only the page of a job acts on jobs."""
         return ()
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """A page is left by `esc` and `q`, and `r` reads anew."""
+        """On a page, `esc` and `q` leave it and `r` reads again; actions of other scopes are dropped."""
         everywhere = super().handlers() | {"refresh": self.reread, "back": self.dismiss, "quit": self.dismiss}
         here = {action.id for action in offered(self.SCOPE)}
         return {name: do for name, do in everywhere.items() if name in here}
 
     def on_mount(self) -> None:
-        """Paints what is known, then asks for the rest."""
+        """Draws what is known, then reads the rest."""
         self.redraw()
         self.fetch()
 
     def fetch(self) -> None:
-        """Reads, unless that was done a moment ago or is under way."""
+        """Reads, unless the data is recent or a reading is under way."""
         deck = self.deck
         acted = deck.operations.answered
         late = self._read_at is None or deck.monotonic() - self._read_at >= self.EVERY
@@ -84,26 +84,26 @@ class Page(Acting, Generic[T]):
             deck.background(lambda: self.read(deck.reach()), self._answered)
 
     def reread(self) -> None:
-        """Reads with the poller's answer, which is asked for now; when disconnected, that tries to connect."""
+        """Reads as soon as the poller has an answer; when disconnected, tries to connect."""
         self._read_at = None
         self.deck.poller.poke()
 
     def tick(self) -> None:
-        """What counts seconds: the lost connection, an answer that is late."""
+        """Redraws what counts seconds: a lost connection, a late answer."""
         if not self.deck.poller.connected:
             self.draw_banner()
         self.draw_title()
 
     def on_lines_resized(self) -> None:
-        """The heading says which lines are seen."""
+        """Updates the visible lines in the heading."""
         self.draw_title()
 
     def draw_title(self) -> None:
-        """The heading."""
+        """Draws the heading."""
         raise NotImplementedError
 
     def lateness(self) -> list[Span]:
-        """How old what is shown is, or for how long it has been waited for; empty where that is as it should be."""
+        """The age of late data, or the time that the first answer has taken so far; empty where neither is unusual."""
         now, pace = self.deck.monotonic(), self.deck.poller.pace
         if self._data_at is None:
             waited = now - self._asked_at if self._asking else 0.0
@@ -112,7 +112,7 @@ class Page(Acting, Generic[T]):
         return [(f"{seconds(old)} old ", "warn")] if old >= max(self.EVERY, pace) + pace + status_bar.LATE else []
 
     def draw_banner(self) -> None:
-        """The lost connection, else the page's own trouble, else the pause. What does not fit in a line is wrapped."""
+        """Shows a lost connection, the page's own trouble, or a pause, in this order. A long text is wrapped."""
         deck = self.deck
         own: list[Span] = [(f" {self.trouble}", "alert")] if self.trouble else []
         banner = self.query_one("#banner", Line)
@@ -130,14 +130,13 @@ class Page(Acting, Generic[T]):
         banner.show(shown)
 
     def draw_keys(self) -> None:
-        """The keys that apply now."""
         view = self.deck.view
         paused = view is not None and not view.snapshot.processing.enabled
         line = self.query_one("#keys", Line)
         line.show(key_line.keys(self.SCOPE, self.situation(), line.size.width or self.size.width, paused=paused))
 
     def arrived(self, data: T) -> None:
-        """Takes what was read."""
+        """Takes the data that was read."""
         self.data = data
 
     def _answered(self, answer: T | Exception) -> None:
@@ -147,8 +146,8 @@ class Page(Acting, Generic[T]):
         if isinstance(answer, JobdeckError):
             self.trouble = one_line(str(answer))
         elif isinstance(answer, Exception):
-            logger.error("A page could not be read", exc_info=answer)
-            self.trouble = f"This page could not be read: {type(answer).__name__}. The log file has the details."
+            logger.error("Could not read a page", exc_info=answer)
+            self.trouble = f"Could not read this page: {type(answer).__name__}. See the log file for details."
         else:
             self.trouble = ""
             self._read_at, self._data_at = self.deck.monotonic(), self._asked_at
@@ -157,17 +156,15 @@ class Page(Acting, Generic[T]):
 
 
 class ListPage(Page[T]):
-    """A page of lines: a heading, a pane, the keys."""
+    """A page with a heading, a pane of lines and the keys."""
 
     HEADING: ClassVar[str] = ""
 
     @property
     def heading(self) -> str:
-        """What the page is called."""
         return self.HEADING
 
     def compose(self) -> ComposeResult:
-        """One line each, and the pane in what is left."""
         yield Line(id="title")
         yield Line(id="banner")
         yield Reason()
@@ -175,25 +172,23 @@ class ListPage(Page[T]):
         yield Line(id="keys")
 
     def make_pane(self) -> Pane:
-        """The pane, before it is mounted."""
+        """Makes the pane; subclasses may change its behaviour."""
         return Pane(id="pane")
 
     def entries(self, data: T, width: int) -> Sequence[Entry]:
-        """The lines of the pane at a width."""
         raise NotImplementedError
 
     def summary(self, data: T) -> list[Span]:
-        """What stands beside the heading."""
+        """The text beside the heading."""
         del data
         return []
 
     @property
     def pane(self) -> Pane:
-        """The pane that the keys move in."""
+        """The pane that the movement keys apply to."""
         return self.query_one("#pane", Pane)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """Movement."""
         return super().handlers() | {
             "move.down": lambda: self.pane.move(1),
             "move.up": lambda: self.pane.move(-1),
@@ -204,34 +199,28 @@ class ListPage(Page[T]):
         }
 
     def on_mount(self) -> None:
-        """The pane has the keys."""
         self.pane.focus()
         super().on_mount()
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the text for the new width."""
         self.call_after_refresh(self.redraw)
 
     def on_pane_moved(self) -> None:
-        """The cursor is on another line."""
         self.draw_title()
         self.draw_keys()
 
     def on_pane_chosen(self) -> None:
-        """A double click does what enter does."""
         if "open" in self._handlers:
             self.action_do("open")
 
     def open_chosen(self) -> None:
-        """Opens the job that the line under the cursor is about."""
         job_id = chosen_job(self.pane)
         if job_id is None:
-            self.deck.say("This line is about no job.")
+            self.deck.say("No job on this line.")
         else:
             self.deck.open_job(job_id)
 
     def redraw(self) -> None:
-        """Says everything anew; only what differs is painted."""
         if not self.is_there:
             return
         self.draw_banner()
@@ -244,7 +233,6 @@ class ListPage(Page[T]):
         self.draw_keys()
 
     def draw_title(self) -> None:
-        """The heading, what stands beside it, and where one is."""
         right = [*self.lateness(), *([(f"{self.pane.place} ", "muted")] if self.pane.place else [])]
         right += status_bar.environment(self.deck.options)
         beside = self.summary(self.data) if self.data is not None else []
@@ -252,6 +240,6 @@ class ListPage(Page[T]):
 
 
 def chosen_job(pane: Pane) -> UUID | None:
-    """The job that the line under the cursor is about."""
+    """The id of the job on the line under the cursor, or None."""
     key: Any = pane.current
     return key[1] if isinstance(key, tuple) and key[0] == "job" else None

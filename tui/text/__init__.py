@@ -1,1 +1,1 @@
-"""What the pages say, as plain values."""
+"""The contents of the pages, as plain values."""

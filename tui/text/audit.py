@@ -1,4 +1,4 @@
-"""What the audit and the digest of a shift say, as lines. Pure; every foreign text is cleaned and masked here."""
+"""The text of the audit and the digest, as lines. Pure; every foreign text is cleaned and masked here."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ LABEL = 11
 
 
 def lines(report: AuditReport, width: int) -> list[Entry]:
-    """The digest, then each action, newest first."""
+    """The digest, then the actions, newest first."""
     found = digest(report.digest, width)
-    found += [BLANK, entry((" What operators did, newest first", "run"), key="entries")]
+    found += [BLANK, entry((" Operator actions, newest first", "run"), key="entries")]
     found += [_entry(one, report.digest, width) for one in report.entries]
     if not report.entries:
-        found.append(entry(("   Nobody did anything.", "muted")))
+        found.append(entry(("   No operator actions.", "muted")))
     return found
 
 
-def digest(told: Digest, width: int) -> list[Entry]:
-    """The shift in figures."""
-    verdict = told.health.verdict
-    worst = told.health.findings[0].evidence if told.health.findings else ""
+def digest(shift: Digest, width: int) -> list[Entry]:
+    """The figures of a period."""
+    verdict = shift.health.verdict
+    worst = shift.health.findings[0].evidence if shift.health.findings else ""
     found = [
         _fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict]),
-        _fact("finished", finished_words(told), width, "text"),
+        _fact("finished", finished_words(shift), width, "text"),
     ]
-    troubled = any(trigger.troubled for trigger in told.triggers)
-    found.append(_fact("triggers", one_line(trigger_words(told)), width, "bad" if troubled else "text"))
+    troubled = any(trigger.troubled for trigger in shift.triggers)
+    found.append(_fact("triggers", one_line(trigger_words(shift)), width, "bad" if troubled else "text"))
     found += [
         _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
-        for number, (actor, words) in enumerate(action_words(told))
+        for number, (actor, words) in enumerate(action_words(shift))
     ]
-    found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(told.pauses[-4:])]
-    for number, trend in enumerate(told.errors[:MOST_ERRORS]):
-        new = "NEW " if told.is_new(trend) else ""
+    found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(shift.pauses[-4:])]
+    for number, trend in enumerate(shift.errors[:MOST_ERRORS]):
+        new = "NEW " if shift.is_new(trend) else ""
         text = f"{new}{one_line(trend.task_type)}: {plural(trend.count, 'run')}, {one_line(trend.sample)}"
         found.append(_fact("" if number else "errors", text, width, "bad" if new else "warn"))
-    if not told.errors:
+    if not shift.errors:
         found.append(_fact("errors", "none", width, "good"))
-    elif len(told.errors) > MOST_ERRORS:
-        found.append(_fact("", f"and {len(told.errors) - MOST_ERRORS} more; e shows them", width, "muted"))
+    elif len(shift.errors) > MOST_ERRORS:
+        found.append(_fact("", f"and {len(shift.errors) - MOST_ERRORS} more; e shows them", width, "muted"))
     return found
 
 
@@ -63,13 +63,13 @@ def _pause(one: AuditEntry) -> str:
     return f"{clock(one.at)} {one.action} {one_line(what) if what else 'processing'} by {one_line(one.actor)}{reason}"
 
 
-def _entry(one: AuditEntry, told: Digest, width: int) -> Entry:
+def _entry(one: AuditEntry, shift: Digest, width: int) -> Entry:
     roomy = width >= ROOMY
     when = f"{one.at:%m-%d} {clock(one.at)}" if roomy else clock(one.at)
     about = short_id(one.job_id) if one.job_id else "-"
     return entry(
         (f"   {when} ", "text"),
-        (f"{age(told.at - one.at):>4} ago  ", "muted"),
+        (f"{age(shift.at - one.at):>4} ago  ", "muted"),
         (fit(one_line(one.action), 11), "strong"),
         (f"{about:<10}", "muted"),
         (fit(middle(_who(one.actor, roomy=roomy), 34 if roomy else 18), 36 if roomy else 20), "text"),
@@ -79,7 +79,7 @@ def _entry(one: AuditEntry, told: Digest, width: int) -> Entry:
 
 
 def _who(actor: str, *, roomy: bool) -> str:
-    """The actor; the database role that follows in brackets only where there is room."""
+    """The actor; the database role in brackets is dropped on a narrow screen."""
     return one_line(actor if roomy else actor.partition(" (")[0])
 
 

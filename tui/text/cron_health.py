@@ -1,4 +1,4 @@
-"""What Cron Health says, as lines. Pure; every foreign text is cleaned and masked here."""
+"""The text of Cron Health, as lines. Pure; every foreign text is cleaned and masked here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from jobdeck.tui.format import (
     fit,
     middle,
     one_line,
+    plural,
     short_id,
     since,
     wrapped,
@@ -44,7 +45,7 @@ ROOMY = 100
 
 
 def verdict(report: CronReport) -> list[Span]:
-    """The verdict as a word, and its reason."""
+    """The verdict and its reason."""
     found = report.health
     word = found.verdict.value.upper()
     worst = found.findings[0] if found.findings else None
@@ -52,13 +53,13 @@ def verdict(report: CronReport) -> list[Span]:
     spans: list[Span] = [(f" {GLYPHS[found.verdict]} {word} ", "danger" if found.verdict is Verdict.CRITICAL else
                           "alert" if alarm else VERDICT_INK[found.verdict])]  # fmt: skip
     if worst is not None:
-        told = one_line(worst.evidence) if alarm or found.verdict is Verdict.PAUSED else "Nothing is wrong."
-        spans.append((f"  {told}", "text"))
+        reason = one_line(worst.evidence) if alarm or found.verdict is Verdict.PAUSED else "No problems found."
+        spans.append((f"  {reason}", "text"))
     return spans
 
 
 def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, cleanup_key: str = "K") -> list[Entry]:
-    """All of it: evidence, what is stuck, overdue, late or failing, workers, the trigger's history."""
+    """The whole page: evidence; stuck, slow, overdue and troubled jobs; workers; the history of triggers."""
     found = [_heading("Evidence")]
     for finding in report.health.findings:
         found += _finding(finding, report.at, width)
@@ -66,9 +67,9 @@ def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, clea
     slow = [job for job in report.running if job not in stuck and _used(job, timeouts, report.at) > NEAR_TIMEOUT]
     troubled = [job for job in report.series if _is_troubled(job, report)]
     found += _section(
-        f"Stuck: running, and the lease is over. {cleanup_key} cleans up.", [_stuck(j, report.at, width) for j in stuck]
+        f"Stuck: running with an expired lease. {cleanup_key} cleans up.", [_stuck(j, report.at, width) for j in stuck]
     )
-    found += _section("Slow: more than 80 % of the time limit is used", [_slow(j, timeouts, report.at) for j in slow])
+    found += _section("Slow: more than 80 % of the timeout used", [_slow(j, timeouts, report.at) for j in slow])
     found += _section(
         f"Overdue: due for more than {age(report.tick)}", [_overdue(job, report, width) for job in report.overdue]
     )
@@ -94,14 +95,14 @@ def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
     ok = finding.verdict is Verdict.OK
     evidence = one_line(finding.evidence)
     text = f"{evidence.removesuffix('.')}{begun}{'.' if evidence.endswith('.') else ''}"
-    told = wrapped(text, max(width - 29, 16))
+    lines_of_text = wrapped(text, max(width - 29, 16))
     first = entry(
         (f" {GLYPHS[finding.verdict]} {fit(finding.verdict.value, 9)}", VERDICT_INK[finding.verdict]),
         (fit(one_line(finding.signal), 16), "muted" if ok else "strong"),
-        (told[0], "muted" if ok else "text"),
+        (lines_of_text[0], "muted" if ok else "text"),
         key=("finding", finding.signal),
     )
-    return [first, *(entry((f"{'':28}{line}", "muted" if ok else "text")) for line in told[1:])]
+    return [first, *(entry((f"{'':28}{line}", "muted" if ok else "text")) for line in lines_of_text[1:])]
 
 
 def _job(job: Job, width: int) -> Span:
@@ -114,7 +115,7 @@ def _name_width(width: int) -> int:
 
 
 def _stuck(job: Job, at: datetime, width: int) -> Entry:
-    over = f"  lease over for {age(at - (job.lease_expires_at or at))}"
+    over = f"  lease expired {age(at - (job.lease_expires_at or at))} ago"
     room = max(width - 13 - _name_width(width) - cell_len(over), 0)
     return entry(
         (f"   {short_id(job.id)}  ", "muted"),
@@ -166,7 +167,7 @@ def _is_troubled(job: Job, report: CronReport) -> bool:
 
 def _series(job: Job, report: CronReport, width: int) -> Entry:
     failures = job.consecutive_failures
-    streak = f"  {failures} failed in a row" if failures else ""
+    streak = f"  {plural(failures, 'consecutive failure')}" if failures else ""
     text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
     if job.status.value == "running":
         text, ink = "running", "run"
@@ -198,7 +199,7 @@ def _workers(workers: Iterable[Worker], at: datetime, width: int) -> list[Entry]
 
 def _history(report: CronReport, width: int) -> list[Entry]:
     if not report.runs:
-        return [entry(("   No trigger has come and no worker has worked yet.", "muted"))]
+        return [entry(("   No trigger has fired and no worker has run a job yet.", "muted"))]
     roomy = width >= ROOMY
     head = (
         f"   {'started':<22}{'source':<11}{'http':<5}{'took':>7}  {'claimed':>7} {'ok':>4} {'failed':>6} {'due':>5}"
@@ -220,10 +221,10 @@ def _history(report: CronReport, width: int) -> list[Entry]:
 
 def _gap(silence: timedelta, older: WorkerRun, report: CronReport, *, now: bool, by_clock: bool) -> Entry:
     serious = silence > 3 * report.tick
-    told = f"no trigger for {age(silence)}" if by_clock else f"nothing ran for {age(silence)}"
+    gap = f"no trigger for {age(silence)}" if by_clock else f"nothing ran for {age(silence)}"
     until = ", until now" if now else ""
     ink = ("bad" if serious else "warn") if by_clock else "muted"
-    return entry((f"   ┄┄┄┄ {told}{until} ┄┄┄┄", ink), key=("gap", older.id))
+    return entry((f"   ┄┄┄┄ {gap}{until} ┄┄┄┄", ink), key=("gap", older.id))
 
 
 def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
@@ -250,17 +251,17 @@ def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
 
 
 def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
-    """What is to be said of one trigger, and how bad it is."""
-    told = one_line(run.error_message or run.message or "")
+    """The remark on one trigger, and the ink for its severity."""
+    message = one_line(run.error_message or run.message or "")
     left = left_lying(run)
     if run.completed_at is None:
         if run.source != "worker" and at - run.started_at > CRASHED_AFTER:
-            return "never ended: crashed", "bad"
-        return "going on", "run"
+            return "crashed before it ended", "bad"
+        return "running", "run"
     if run.status == "error" or (run.http_status or 200) >= 400:
-        return told or "error", "bad"
+        return message or "error", "bad"
     if left:
-        return f"left {left} {'due lying' if roomy else 'lying'}", "bad"
+        return f"{left} due jobs not claimed" if roomy else f"{left} not claimed", "bad"
     if run.status == "paused":
-        return f"paused{f': {told}' if told else ''}", "warn"
-    return ("", "text") if told in {"", "no jobs available"} else (told, "muted")
+        return f"paused{f': {message}' if message else ''}", "warn"
+    return ("", "text") if message in {"", "no jobs available"} else (message, "muted")

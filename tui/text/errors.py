@@ -1,4 +1,4 @@
-"""What the page of errors says: a line for each group, and all that is known of the one under the cursor. Pure."""
+"""The text of the errors page: a line for each group, and the details of the group under the cursor. Pure."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 ROOMY = 160
-"""From this width on there is room for all columns beside the error itself."""
+"""From this width on, all columns fit beside the error."""
 LABEL = 14
 CANARY_WORDS: dict[str, tuple[str, str]] = {
-    "waiting": ("waits for a worker", "run"),
+    "waiting": ("is waiting for a worker", "run"),
     "running": ("is running", "run"),
     "succeeded": ("succeeded", "good"),
-    "failed": ("failed again. Look into its cause first", "bad"),
+    "failed": ("failed again. Fix the cause first", "bad"),
     "cancelled": ("was cancelled", "warn"),
-    "gone": ("is gone: neither in the queue nor in the history", "warn"),
+    "gone": ("no longer exists, in the queue or in the history", "warn"),
 }
 
 
 def fate(canary: Canary, rest_key: str) -> str:
-    """What has become of a canary, and what can be done then."""
+    """The state of a canary, and the key that retries the rest once it has succeeded."""
     word = CANARY_WORDS[canary.state][0]
     return f"{word}. {rest_key} retries the rest" if canary.state == "succeeded" else word
 
 
 def heading(width: int) -> Entry:
-    """The names of the columns."""
     if width >= ROOMY:
         text = (
             f"  {'runs':>6} {'failed':>7} {'waiting':>8}  {'first seen':<11}{'last seen':<11}{'last 24 hours':<26}"
@@ -46,7 +45,6 @@ def heading(width: int) -> Entry:
 
 
 def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None) -> Entry:
-    """One group."""
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
     failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
     sample = one_line(trend.sample)
@@ -78,11 +76,11 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None) -> 
 def about(
     trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
 ) -> list[Entry]:
-    """All that is known of one group, and what the playbook says of it."""
+    """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
     jobs = f"{plural(trend.count, 'run')} of {plural(trend.jobs, 'job')}"
-    standing = f"{trend.failed} failed for good, {trend.waiting} to be tried again"
+    standing = f"{trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
     found += [
         _fact("seen", f"{jobs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
         _fact("now", standing, width),
@@ -91,8 +89,8 @@ def about(
         found.append(_fact("kind", one_line(trend.error_kind), width))
     if canary is not None:
         ink = CANARY_WORDS[canary.state][1]
-        told = ((f"{short_id(canary.job_id)} ", "text"), (fate(canary, rest_key), ink))
-        found.append(entry((f" {'canary':<{LABEL}}", "muted"), *told))
+        job: Span = (f"{short_id(canary.job_id)} ", "text")
+        found.append(entry((f" {'canary':<{LABEL}}", "muted"), job, (fate(canary, rest_key), ink)))
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:

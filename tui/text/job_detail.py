@@ -1,4 +1,4 @@
-"""What the page of one job says, as content. Pure; every foreign text is cleaned and masked here."""
+"""The text of a job's page. Pure; every foreign text is cleaned and masked here."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ OUTCOME_COLOURS = {
 
 
 MOST_LINES = 1000
-"""So many lines of one JSON value are shown; setting more of them would be felt at every key."""
+"""The lines shown of one JSON value. Laying out more would make every key press slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the page of a job is made of. `run` is the one of `detail.runs` that is told whole, the newest where None.
+    """The content of a job's page. `run` is the index in `detail.runs` of the run shown in full, None for the newest.
 
-    `revealed` shows personal data as it is; control characters stay harmless. `width` is that of a column in cells.
-    `key` names the key of an action.
+    `revealed` shows personal data unmasked; control characters stay harmless. `width` is a column's width in cells.
+    `key` returns the name of an action's key.
     """
 
     job: Job
@@ -86,30 +86,30 @@ class Page:
     key: Callable[[str], str] = key_of
 
     def line(self, text: str) -> str:
-        """A foreign text as one line."""
+        """Foreign text as one line."""
         return " ".join(clean(text, multiline=True).split()) if self.revealed else one_line(text)
 
     def lines(self, text: str) -> str:
-        """A foreign text in lines."""
+        """Foreign text with its line breaks."""
         return clean(text, multiline=True) if self.revealed else shown(text, multiline=True)
 
     def hanging(self, text: str, indent: int) -> str:
-        """A text that begins at `indent` and goes on there in the lines below."""
+        """A text whose wrapped lines are indented by `indent` cells, all but the first."""
         return f"\n{' ' * indent}".join(wrapped(text, max(self.width - indent, 20)))
 
     def json(self, value: Json) -> Content:
-        """A JSON value, indented; of a very long one its beginning, and how much more there is."""
+        """A JSON value, indented. A very long one is cut, with the number of missing lines."""
         text = harmless_json(value if self.revealed else scrub(value), indent=2)
         lines = text.translate(JOINERS).split("\n")
-        told = Content("\n".join(lines[:MOST_LINES]))
+        beginning = Content("\n".join(lines[:MOST_LINES]))
         if len(lines) <= MOST_LINES:
-            return told
+            return beginning
         more = f"… {len(lines) - MOST_LINES} more lines: jobdeck job {short_id(self.job.id)} --json"
-        return told + "\n" + Content.styled(more, "$warning")
+        return beginning + "\n" + Content.styled(more, "$warning")
 
 
 def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
-    """The heading line: id, task type, badge, status; right: when it runs."""
+    """The heading: task type, badge, status and attempts; on the right when a pending job runs."""
     cancelling = job.status is Status.RUNNING and job.cancel_requested_at is not None
     status: Span = (f"{STATUS_GLYPH[job.status]} {job.status.value}", STATUS_INK[job.status])
     left: list[Span] = [
@@ -127,7 +127,7 @@ def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
 
 
 def left(page: Page) -> Content:
-    """Facts, the last error, progress and log of the run that goes on, the clauses of the claim, checkpoint, advice."""
+    """The left column: facts, last error, progress and log of the current run, claim clauses, checkpoint, advice."""
     job = page.job
     parts = [_facts(page)]
     if job.last_error:
@@ -140,13 +140,13 @@ def left(page: Page) -> Content:
     if job.checkpoint:
         parts.append(_section("Checkpoint", [page.json(job.checkpoint)]))
     if page.advice:
-        told = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
-        parts.append(_section("The playbook says", told))
+        advice = [Content(f"• {page.hanging(text, 2)}") for text in page.advice]
+        parts.append(_section("The playbook says", advice))
     return Content("\n\n").join(parts)
 
 
 def right(page: Page) -> Content:
-    """The runs, one of them whole, payload and output, whom it wrote to, what operators did."""
+    """The right column: runs, one of them in full, payload, output, recipients, operators' actions."""
     job, detail = page.job, page.detail
     parts = []
     if detail is None:
@@ -154,7 +154,7 @@ def right(page: Page) -> Content:
     else:
         keys = f"; {page.key('run.older')} {page.key('run.newer')} choose one" if len(detail.runs) > 1 else ""
         parts.append(_section(f"Runs, newest first ({len(detail.runs)}){keys}", _runs(page, detail.runs)))
-        parts += _told(page, detail.runs)
+        parts += _chosen(page, detail.runs)
     parts.append(_section("Payload", [page.json(job.payload)]))
     if job.output:
         parts.append(_section("Output", [page.json(job.output)]))
@@ -176,7 +176,7 @@ def _why(page: Page, clauses: Sequence[Clause]) -> Content:
         for clause in clauses
     ]
     if page.job.status is Status.RUNNING:
-        heading = "It is running. Its next claim will ask"
+        heading = "It is running. Conditions of its next claim"
     else:
         heading = "Why it runs" if all(clause.holds for clause in clauses) else "Why it is not running"
     return _section(heading, lines)
@@ -187,17 +187,17 @@ def _live_log(page: Page) -> list[Content]:
     if page.job.status is not Status.RUNNING or not isinstance(log, list) or not log:
         return []
     lines = [Content(page.line(str(line))) for line in log]
-    return [_section(f"Log of run {page.job.run_token}, which goes on", lines)]
+    return [_section(f"Log of run {page.job.run_token}, still running", lines)]
 
 
 def chosen_run(page: Page, runs: Sequence[Run]) -> Run | None:
-    """The run that is told whole: the one asked for, else the newest that has something to tell."""
+    """The run to show in full: the chosen one, otherwise the newest that has a log or a traceback."""
     if page.run is not None and page.run < len(runs):
         return runs[page.run]
     return next((run for run in runs if run.log or run.traceback), None)
 
 
-def _told(page: Page, runs: Sequence[Run]) -> list[Content]:
+def _chosen(page: Page, runs: Sequence[Run]) -> list[Content]:
     run = chosen_run(page, runs)
     if run is None:
         return []
@@ -250,11 +250,11 @@ def _facts(page: Page) -> Content:
         ("last success", stamp(job.last_success_at, now)),
     ]
     if job.is_recurring:
-        until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", with no end"
+        until = f" until {stamp(job.expires_at, now)}" if job.expires_at else ", never expires"
         facts.append(("recurring", f"every {job.recurrence_interval_minutes} minutes{until}"))
     if job.consecutive_failures:
-        each = "cycle" if job.is_recurring else "run"
-        facts.append(("failing", f"{plural(job.consecutive_failures, each)} in a row"))
+        failures = plural(job.consecutive_failures, "cycle") if job.is_recurring else str(job.consecutive_failures)
+        facts.append(("consecutive failures", failures))
     if job.locked_by:
         facts.append(("held by", f"{one_line(job.locked_by)}, run {job.run_token}, {lease_left(job, now)}"))
     if job.cancel_requested_at:
@@ -265,12 +265,13 @@ def _facts(page: Page) -> Content:
              ("concurrency", job.concurrency_key or ""), ("waits for", str(job.blocked_by or "")))  # fmt: skip
     facts += [(name, one_line(value)) for name, value in extra if value]
     if job.removed:
-        facts.append(("removed", "it succeeded and left the queue; R enqueues a copy"))
-    return Content("\n").join(Content.assemble((f"{name:<14}", "$ink-muted"), value) for name, value in facts)
+        facts.append(("removed", "succeeded and left the queue; R enqueues a copy"))
+    width = max(14, *(len(name) + 2 for name, _ in facts))
+    return Content("\n").join(Content.assemble((f"{name:<{width}}", "$ink-muted"), value) for name, value in facts)
 
 
 def _last_outcome(page: Page) -> str:
-    """How the last run ended; a job that was cancelled while it waited keeps that run's outcome."""
+    """The outcome of the last run. A job that was cancelled while it waited keeps it."""
     runs = page.detail.runs if page.detail is not None else ()
     found = runs[0].outcome if runs else page.job.last_outcome
     return found.value if found else ""
@@ -293,7 +294,7 @@ def _progress(page: Page) -> list[Content]:
 
 
 def _pace(progress: Json, now: datetime) -> str | None:
-    """How fast it goes, and when it will have ended if it goes on so."""
+    """The speed of the run, and its estimated end; None where the handler reports no rate."""
     done, total, rate = progress.get("done"), progress.get("total"), progress.get("rate")
     if not isinstance(rate, int | float) or rate <= 0:
         return None
@@ -308,12 +309,12 @@ def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
     if not runs:
         return [Content.styled("It has not run yet.", "$ink-muted")]
     lines = []
-    now, told = page.now, chosen_run(page, runs) if page.run is not None else None
+    now, chosen = page.now, chosen_run(page, runs) if page.run is not None else None
     for run in runs:
         word = f"{OUTCOME_GLYPH[run.outcome]} {run.outcome.value}"
         lines.append(
             Content.assemble(
-                ("▸ " if run is told else "", "$accent"),
+                ("▸ " if run is chosen else "", "$accent"),
                 (fit(word, 12), OUTCOME_COLOURS.get(run.outcome.value, "$ink-muted")),
                 fit(ago(run.finished_at, now), 9),
                 fit(duration(run.duration), 9),

@@ -1,7 +1,7 @@
-"""The operators' page, docs/operations.md, as lines for the screen, and its advice for one kind of failure.
+"""The operators' playbook, docs/operations.md, as lines for the screen, and its advice for one kind of failure.
 
-It understands what that page is written in: headings, paragraphs, lists, tables and code; nothing of it is foreign.
-Pictures, each on a line of its own, are left out.
+It reads headings, paragraphs, lists, tables and code. Pictures, each on a line of its own, are left out. The text is
+the project's own, so it needs no cleaning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KIND_LINE: Final = re.compile(r"`([a-z_]+)`: (.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One part of the page. `level` is that of a heading; `rows` are a table's, the heading first."""
+    """One part of the page. `level` is a heading's; `rows` are a table's, with its heading first."""
 
     kind: Kind
     text: str = ""
@@ -44,7 +44,7 @@ class Block:
 
 
 def source() -> str:
-    """The Markdown of the page: our own, then the parts of the plugins."""
+    """The Markdown of the page: Jobdeck's own, then the plugins' parts."""
     return _read(tuple(plugin.name for plugin in load_plugins()))
 
 
@@ -55,7 +55,6 @@ def _read(_plugins: tuple[str, ...]) -> str:
 
 
 def blocks() -> tuple[Block, ...]:
-    """The page in parts."""
     return _parsed(source())
 
 
@@ -65,7 +64,7 @@ def _parsed(text: str) -> tuple[Block, ...]:
 
 
 def parse(text: str) -> Iterator[Block]:
-    """Splits a page into its parts."""
+    """Splits Markdown into blocks."""
     lines = text.splitlines()
     at = 0
     while at < len(lines):
@@ -85,14 +84,14 @@ def parse(text: str) -> Iterator[Block]:
         elif not line.strip() or _PICTURE.match(line):
             at += 1
         else:
-            end = next((n for n in range(at + 1, len(lines)) if _starts_anew(lines[n])), len(lines))
+            end = next((n for n in range(at + 1, len(lines)) if _starts_block(lines[n])), len(lines))
             item = _ITEM.match(line)
             joined = " ".join(part.strip() for part in lines[at:end])
             yield Block("item" if item else "text", joined)
             at = end
 
 
-def _starts_anew(line: str) -> bool:
+def _starts_block(line: str) -> bool:
     return not line.strip() or line.startswith(("#", "```", "|")) or _ITEM.match(line) is not None
 
 
@@ -101,12 +100,11 @@ def _cells(row: str) -> tuple[str, ...]:
 
 
 def sections() -> tuple[str, ...]:
-    """The headings of the second level."""
     return tuple(block.text for block in blocks() if block.kind == "heading" and block.level == 2)
 
 
 def entries(width: int) -> list[Entry]:
-    """The whole page at a width; each heading's line has its text as its key."""
+    """The whole page at a width. The line of a heading has the heading's text as its key."""
     room = min(width - 2, LONGEST_LINE)
     found: list[Entry] = []
     before: Kind | None = None
@@ -154,12 +152,11 @@ def _table(rows: Sequence[tuple[str, ...]], room: int) -> Iterator[Entry]:
 
 
 def plain(text: str) -> str:
-    """A text without its marks."""
     return _INLINE.sub(lambda match: match[1] or match[2] or match[3], text)
 
 
 def wrap_spans(text: str, width: int) -> list[list[Span]]:
-    """A paragraph in lines: code and bold words in their own ink. What stands without a blank stays together."""
+    """A paragraph in lines, with code and bold words in their own ink. Text without a blank between is not split."""
     clusters: list[list[Span]] = []
     for word, ink, glued in _words(text):
         if glued and clusters:
@@ -198,7 +195,7 @@ def _words(text: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def advice(task_type: str, kind: str | None) -> list[str]:
-    """What the page says of a failing type and of an error's kind, a paragraph each, the kind first."""
+    """The playbook's paragraphs on an error's kind and on a failing task type, in this order."""
     found: list[str] = []
     heading = ""
     for block in blocks():
@@ -209,6 +206,6 @@ def advice(task_type: str, kind: str | None) -> list[str]:
         elif heading == KINDS and block.kind == "item":
             match = _KIND_LINE.match(block.text.partition(" ")[2])
             if match and match[1] == kind:
-                told = plain(match[2])
-                found.insert(0, f"{told[:1].upper()}{told[1:]}")
+                text = plain(match[2])
+                found.insert(0, f"{text[:1].upper()}{text[1:]}")
     return found

@@ -1,4 +1,4 @@
-"""The lines of a plugin's page. Pure; every text of the plugin is cleaned and masked here."""
+"""The text of a plugin's page, as lines. Pure; every text of the plugin is cleaned and masked here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ GAP = 2
 
 
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Entry]:
-    """The names of the columns, and a line for each row; a row's key is its texts."""
+    """A heading and a line for each row; the key of a line is its row."""
     texts = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = _widths([list(columns), *texts], width - 1)
     head = entry((f" {_line(columns, widths)}", "head"))
     if not rows:
-        return [head, entry((" Nothing is listed.", "muted"))]
+        return [head, entry((" No rows.", "muted"))]
     listed = [
         entry((f" {_line(text, widths)}", "text"), key=("row", tuple(row)))
         for row, text in zip(rows, texts, strict=True)
@@ -33,9 +33,9 @@ def lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
 
 
 def refusing(situation: Situation, *, acts: bool, row: Sequence[str] | None) -> Situation:
-    """The situation with the reason why nothing can be done with a row, if there is one."""
+    """The situation, with the reason if no action can be taken on the row."""
     if not acts:
-        reason = "This page is only to be looked at."
+        reason = "This page is read-only."
     elif row is None:
         reason = "There is no row under the cursor."
     else:
@@ -48,7 +48,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """As wide as the longest text of each column; while they do not fit, the widest gives way."""
+    """The width of each column's longest text; the widest columns shrink until all fit in `room` cells."""
     widths = [max(cell_len(cell) for cell in column) for column in zip(*rows, strict=True)]
     while widths and max(widths) > 1 and sum(widths) + GAP * (len(widths) - 1) > room:
         widths[widths.index(max(widths))] -= 1

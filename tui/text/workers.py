@@ -1,4 +1,4 @@
-"""What the page of workers says, as lines. Pure; every foreign text is cleaned and masked here."""
+"""The text of the workers page, as lines. Pure; every foreign text is cleaned and masked here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOMY = 110
 
 
 def summary(fleet: Fleet) -> list[Span]:
-    """How many are alive, and what they have to do."""
+    """The numbers of live workers, running jobs and slots."""
     alive = [worker for worker in fleet.workers if worker.alive]
     slots = sum(worker.concurrency for worker in alive)
     word = f"{plural(len(alive), 'worker')} alive, {plural(len(fleet.running), 'job')} in {plural(slots, 'slot')}"
@@ -28,24 +28,27 @@ def summary(fleet: Fleet) -> list[Span]:
 
 
 def lines(fleet: Fleet, width: int, here: str | None = None) -> list[Entry]:
-    """Each worker and what it runs; what nobody runs; what nobody holds any more."""
+    """Task types without a worker, each worker with its jobs, and running jobs whose worker is gone.
+
+    `here` is the id of the worker inside this dashboard.
+    """
     found: list[Entry] = []
     if fleet.unhandled:
         names = ", ".join(one_line(name) for name in fleet.unhandled)
-        told = f" ✗ Jobs wait that no live worker handles: {names}"
-        found += [entry((fit(told, width), "bad"), key="unhandled"), BLANK]
+        text = f" ✗ No live worker handles these waiting jobs: {names}"
+        found += [entry((fit(text, width), "bad"), key="unhandled"), BLANK]
     versions = {worker.version for worker in fleet.workers if worker.alive}
     if len(versions) > 1:
-        told = f" ⚠ Live workers are of different versions: {', '.join(sorted(one_line(one) for one in versions))}"
-        found += [entry((fit(told, width), "warn"), key="versions"), BLANK]
+        text = f" ⚠ Live workers have different versions: {', '.join(sorted(one_line(one) for one in versions))}"
+        found += [entry((fit(text, width), "warn"), key="versions"), BLANK]
     if not fleet.workers:
-        found.append(entry((" No worker has been heard of in the last day. Start one: jobdeck worker", "bad")))
+        found.append(entry((" No worker was seen in the last day. Start one: jobdeck worker", "bad")))
     for worker in fleet.workers:
         found += _worker(worker, fleet, width, here=worker.id == here)
     held = {worker.id for worker in fleet.workers}
     orphans = [job for job in fleet.running if job.locked_by not in held]
     if orphans:
-        found += [entry((" Held by workers that are off the list", "warn"), key="orphans")]
+        found += [entry((" Held by workers that are no longer listed", "warn"), key="orphans")]
         found += [_job(job, fleet.at, width) for job in orphans]
     return found
 
@@ -88,13 +91,13 @@ def _types(task_types: Sequence[str], workers: Sequence[Worker]) -> str:
 
 def _job(job: Job, at: datetime, width: int) -> Entry:
     share = fraction(job.progress)
-    told = f"{bar(share, 10)} {int(share * 100):>3}%" if share is not None else ""
+    progress = f"  {bar(share, 10)} {int(share * 100):>3}%" if share is not None else ""
     lease = lease_left(job, at)
     return entry(
         (f"   {short_id(job.id)}  ", "muted"),
         (fit(middle(one_line(job.task_type), 32), 32 if width >= ROOMY else 28), "text"),
         (f"  {duration(at - (job.started_at or at)):>8}", "run"),
-        (f"  {told}" if told else "", "run"),
-        (f"  {lease}", "bad" if lease == "lease over" else "muted"),
+        (progress, "run"),
+        (f"  {lease}", "bad" if lease == "lease expired" else "muted"),
         key=("job", job.id),
     )

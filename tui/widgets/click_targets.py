@@ -1,4 +1,4 @@
-"""Where a click on one of the lines around the table goes: the key, the tab or the figure that stands there."""
+"""The actions of clicks on the lines around the table: on a key, a tab or a figure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({ON}|{PAUSED})")
 FILLER: Final = "\0"
-"""What stands for the second cell of a wide character."""
+"""A placeholder for the second cell of a wide character."""
 
 
 def at(line: str, spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
-    """The id of the action that a click on a cell of a line takes; `line` is what the line is called."""
+    """The id of the action for a click on a cell of a line, or None. `line` is the id of the line's widget."""
     find = LINES.get(line)
     found = find(spans, x, scope, situation) if find is not None else None
     return found if found in {action.id for action in offered(scope)} else None
 
 
 def phrase_at(spans: Sequence[Span], x: int, phrases: Iterable[tuple[str, str]]) -> str | None:
-    """What goes with the first of the phrases that stands at a cell."""
+    """The value of the first phrase that covers a cell; None where none does."""
     text = _cells(spans)
     for words, found in phrases:
         start = text.find(words)
@@ -39,13 +39,13 @@ def phrase_at(spans: Sequence[Span], x: int, phrases: Iterable[tuple[str, str]])
 
 
 def _cells(spans: Sequence[Span]) -> str:
-    """The text with a character for each cell."""
+    """The text with one character for each cell."""
     letters = ((letter, cell_len(letter)) for text, _ in spans for letter in text)
     return "".join(letter + FILLER * (cells - 1) for letter, cells in letters if cells)
 
 
 def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
-    """The key of the line that `key_line.keys` made; its label counts as well."""
+    """The action of a key on the line from `key_line.keys`; its label counts as well."""
     always = {"mark.undo", "palette"}
     shown = [action for action in offered(scope) if action.footer or action.id in always]
     names = {situation.key(action).replace("enter", "⏎"): action.id for action in shown}
@@ -60,7 +60,7 @@ def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> s
 
 
 def _tab(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    """The tab of the line that `status_bar.tabs` made, from its key to the next one's."""
+    """The tab on the line from `status_bar.tabs`; it reaches from its key to the next key."""
     text, end, found = _cells(spans), 0, None
     for name, _ in TABS:
         action_id = f"tab.{name.lower()}"
@@ -74,7 +74,7 @@ def _tab(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> 
 
 
 def _header(spans: Sequence[Span], x: int, _scope: Scope, _situation: Situation) -> str | None:
-    """The switch; after it the workers."""
+    """Pauses or resumes on the switch; opens the workers after it."""
     switch = SWITCH.search(_cells(spans))
     if switch is None or x < switch.start():
         return None
@@ -95,7 +95,7 @@ def _banner(spans: Sequence[Span], _x: int, _scope: Scope, _situation: Situation
 
 
 def _filter(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    """The filter, to be edited; at the end of the line, to be cleared. Nothing while it is being typed beside it."""
+    """Edits the filter; clears it at the end of the line. None while a filter is being typed."""
     text = _cells(spans)
     clears = text.rfind(f"{situation.key(BY_ID['back'])} clears")
     if clears < 0:
@@ -104,22 +104,22 @@ def _filter(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) 
 
 
 def _peek(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    """What is said of marks and ranges, at the right; what a sentence at the left says of a key."""
+    """Marks and ranges on the right; on the left the key that a sentence names."""
     ends = accumulate(cell_len(text) for text, _ in spans)
     text, ink = next((span for span, end in zip(spans, ends, strict=True) if x < end), ("", ""))
     if ink == "accent":
-        return "mark.range" if text.startswith("range") else "mark.undo"
-    told = (("sort.reverse", "turns it round"), ("filter", "narrows it"), ("page.bulk", "shows it"), ("back", "leaves"))
-    return phrase_at(spans, x, _named(told, situation))
+        return "mark.range" if text.startswith("selecting") else "mark.undo"
+    named = (("sort.reverse", "reverses"), ("filter", "narrows it"), ("page.bulk", "shows it"), ("back", "leaves"))
+    return phrase_at(spans, x, _phrases(named, situation))
 
 
 def _title(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    return phrase_at(spans, x, _named((("bulk.older", "older"), ("bulk.newer", "newer")), situation))
+    return phrase_at(spans, x, _phrases((("bulk.older", "older"), ("bulk.newer", "newer")), situation))
 
 
-def _named(told: Iterable[tuple[str, str]], situation: Situation) -> list[tuple[str, str]]:
-    """Keys with what is said of them, and their actions."""
-    return [(f"{situation.key(BY_ID[action_id])} {words}", action_id) for action_id, words in told]
+def _phrases(named: Iterable[tuple[str, str]], situation: Situation) -> list[tuple[str, str]]:
+    """Pairs of a phrase, as `S reverses`, and its action."""
+    return [(f"{situation.key(BY_ID[action_id])} {words}", action_id) for action_id, words in named]
 
 
 LINES: Final[dict[str, Callable[[Sequence[Span], int, Scope, Situation], str | None]]] = {

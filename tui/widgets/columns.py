@@ -1,4 +1,4 @@
-"""Which columns the job table has at a width, and what stands in each for a job."""
+"""The columns of the job table at each width, and the cells of a job."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LEASE_STEP = 10
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, the sort it stands for, and its place. `grow` is its share of spare cells."""
+    """One column. `sort` is the sort key of its heading, `grow` its share of spare cells, `x` its first cell."""
 
     id: str
     title: str
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What every cell of one refresh is seen against."""
+    """What all cells of one refresh depend on: the time and what is paused."""
 
     now: datetime
     paused: bool = False
@@ -61,7 +61,7 @@ class Moment:
 Cell = tuple["Span", ...]
 
 ROOMY = 132
-"""From this width on, columns are two cells apart; below, one."""
+"""From this width on, columns are two cells apart; below it, one."""
 STATUS = Column("status", "status", 12, "status")
 NARROW = (
     Column("id", "job", 8, "natural"),
@@ -100,7 +100,7 @@ TINY = (
 
 
 def layout(width: int) -> tuple[Column, ...]:
-    """The columns for a table of `width` cells, after two cells for the mark and one at the right edge."""
+    """The columns for a table of `width` cells. Two cells are kept for the mark and one at the right edge."""
     chosen = WIDE if width >= 160 else MEDIUM if width >= 110 else NARROW if width >= 72 else TINY
     gap = 1 if width < ROOMY else 2
     spare = width - 3 - sum(column.width for column in chosen) - gap * (len(chosen) - 1)
@@ -119,7 +119,7 @@ def layout(width: int) -> tuple[Column, ...]:
 
 
 def cell(column: Column, job: Job, moment: Moment) -> Cell:
-    """What stands in one column for one job, at most as wide as the column."""
+    """The cell of one column for one job, at most as wide as the column."""
     return CELLS[column.id](job, column.width, moment)
 
 
@@ -137,8 +137,8 @@ def _task(job: Job, width: int, _moment: Moment) -> Cell:
     name = middle(one_line(job.task_type), room)
     left = room - cell_len(name)
     summary = payload_summary(job.payload) if left > 6 else ""
-    told: list[Span] = [(f"  {fit(summary, left - 2).rstrip()}", "muted")] if summary else []
-    return ((name, "text"), *marks, *told)
+    arguments: list[Span] = [(f"  {fit(summary, left - 2).rstrip()}", "muted")] if summary else []
+    return ((name, "text"), *marks, *arguments)
 
 
 def _status(job: Job, width: int, _moment: Moment) -> Cell:
@@ -177,12 +177,12 @@ def _last_wide(job: Job, width: int, moment: Moment) -> Cell:
 
 
 def lease_left(job: Job, now: datetime) -> str:
-    """The lease of a running job in steps of ten seconds, so that it is not news at every refresh."""
+    """The rest of a running job's lease in steps of ten seconds, so that it does not change at every refresh."""
     if job.lease_expires_at is None:
         return ""
     left = (job.lease_expires_at - now).total_seconds()
     if left <= 0:
-        return "lease over"
+        return "lease expired"
     return f"lease {max(int(left) // LEASE_STEP * LEASE_STEP, 1)}s"
 
 
@@ -203,7 +203,7 @@ def _next(job: Job, width: int, moment: Moment) -> Cell:
 def _running(job: Job, width: int, moment: Moment) -> Cell:
     share = fraction(job.progress)
     lease = lease_left(job, moment.now)
-    lease_ink = "bad" if lease == "lease over" else "muted"
+    lease_ink = "bad" if lease == "lease expired" else "muted"
     if share is None:
         return ((fit(lease or "running", width), lease_ink),)
     percent = f"{int(share * 100)}%"

@@ -1,4 +1,4 @@
-"""What text is typed in: a line, lines of JSON; and the command that a dialog shows beside them."""
+"""Input fields: one line, several lines of JSON; and the line with the command equivalent of a dialog."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class OneLine(Input):
-    """A line to type in. Text of several lines that is pasted becomes one, with blanks, and loses nothing."""
+    """A one-line input. Pasted text of several lines is joined with blanks, so that nothing of it is lost."""
 
     def __init__(self, value: str, *, example: str = "", id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(value, placeholder=example, compact=True, id=id)
         self.cursor_blink = False
 
     def _on_paste(self, event: Paste) -> None:
-        """Puts everything that was pasted into the one line."""
+        """Inserts the whole pasted text as one line."""
         event.stop()
         event.prevent_default()
         words = " ".join("".join(letter if letter.isprintable() else " " for letter in event.text).split())
@@ -34,14 +34,14 @@ class OneLine(Input):
 
 
 class Twin(Static):
-    """The command that does what a dialog is about to do; cut, with a sign, where its lines do not hold it."""
+    """The command that does the same as the dialog. A command that does not fit ends with an ellipsis."""
 
     def __init__(self) -> None:
         super().__init__(id="twin")
         self._command = ""
 
     def show(self, command: str) -> None:
-        """Shows a command, or nothing."""
+        """Shows a command; an empty one clears the line."""
         self._command = command
         width, height = self.size
         lines = wrapped(command, width) if width else []
@@ -50,17 +50,16 @@ class Twin(Static):
         self.update(Content.styled(command, "$accent"))
 
     def on_resize(self) -> None:
-        """Shows as much of it as there is room for now."""
         self.show(self._command)
 
 
 class Editor(TextArea):
-    """Lines to type JSON in. What keeps on from one dialog to the next does not hold on to it."""
+    """A JSON editor that the app does not keep alive after its dialog is closed."""
 
     def watch(self, obj: DOMNode, attribute_name: str, callback: WatchCallbackType, init: bool = True) -> None:
-        """Watches nothing of the app, which would keep every editor there ever was, with a megabyte of lines each.
+        """Watches nothing of the app, which would keep every editor that was ever opened: a megabyte of lines each.
 
-        It is the theme that Textual watches, and behind a dialog that cannot change.
+        Textual watches the theme, which cannot change while a dialog is open.
         """
         if obj is not self.app:
             super().watch(obj, attribute_name, callback, init)

@@ -1,4 +1,4 @@
-"""The line a filter is typed in: completion by tab, ids by names, earlier filters by up and down."""
+"""The filter line: completion by tab, ids from names, earlier filters by up and down."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ EXAMPLE = 'words, type:sync status:failed error:"rate limit" age>2h'
 
 
 class FilterInput(OneLine):
-    """The line itself."""
-
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("filter")]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
@@ -48,18 +46,18 @@ class FilterInput(OneLine):
         self._taken = -1
 
     def begin(self, text: str) -> None:
-        """Begins to edit a filter."""
+        """Starts editing a filter."""
         self.value = text
         self._at = len(self.history)
         self.cursor_position = len(text)
 
     def keep(self, text: str) -> None:
-        """Remembers a filter for as long as the dashboard runs."""
+        """Adds a filter to the history of this session."""
         if text:
             self.history = [*(one for one in self.history if one != text), text]
 
     def action_complete(self) -> None:
-        """Completes the last word; again, with the next of what it could become."""
+        """Completes the last word; called again, with the next candidate."""
         if self._taken < 0 or self.value.split(" ")[-1] != self._offered[self._taken]:
             self._offered = [*self.names()] or completions(self.value, self.words())
             self._taken = -1
@@ -75,14 +73,14 @@ class FilterInput(OneLine):
         self.cursor_position = len(self.value)
 
     def action_recall(self, by: int) -> None:
-        """An earlier or later filter of this session."""
+        """Recalls an earlier or later filter of this session."""
         self._at = min(max(self._at + by, 0), len(self.history))
         self.value = self.history[self._at] if self._at < len(self.history) else ""
         self.cursor_position = len(self.value)
 
 
 class FilterBar(Horizontal):
-    """What the list is filtered by, or the line to type it in."""
+    """The current filter, or the input that edits it."""
 
     class Wanted(Message):
         """A filter was typed."""
@@ -93,14 +91,14 @@ class FilterBar(Horizontal):
             self.found = found
 
     class Refused(Message):
-        """What was typed is no filter."""
+        """The typed text is not a valid filter."""
 
         def __init__(self, sentence: str) -> None:
             super().__init__()
             self.sentence = sentence
 
     class Typing(Message):
-        """Something was typed; `hint` of the bar says what it could become."""
+        """The text has changed; `hint` shows the candidates."""
 
     def __init__(self, deck: Deck, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
@@ -109,13 +107,11 @@ class FilterBar(Horizontal):
         self._applying = False
 
     def compose(self) -> ComposeResult:
-        """The slash with the filter, or with the line."""
         yield Line(id="filter-line")
         yield FilterInput(id="filter-input")
 
     @property
     def field(self) -> FilterInput:
-        """The line to type in."""
         return self.query_one(FilterInput)
 
     @property
@@ -124,7 +120,7 @@ class FilterBar(Horizontal):
         return bool(self.field.display)
 
     def edit(self, text: str, words: Callable[[], Sequence[str]]) -> None:
-        """Begins to edit; `words` are the task types to complete with."""
+        """Starts editing; `words` returns the task types that complete a word."""
         self._finder.begin()
         self._applying = False
         self.field.words, self.field.names = words, self._names
@@ -134,12 +130,11 @@ class FilterBar(Horizontal):
         self.draw(text)
 
     def close(self) -> None:
-        """Ends editing."""
         self._applying = False
         self.field.display = self.field.can_focus = False
 
     def draw(self, text: str) -> None:
-        """Shows the filter, or makes room for the line."""
+        """Shows the filter, or makes room for the input."""
         self.display = self.editing or bool(text)
         line = self.query_one("#filter-line", Line)
         slash = f" {self.key('filter')} "
@@ -154,12 +149,12 @@ class FilterBar(Horizontal):
         line.show(shown, () if self.editing else ((f"{self.key('back')} clears ", "muted"),))
 
     def hint(self) -> list[Span]:
-        """What the last word could become, or why the filter cannot be read."""
+        """The candidates for the last word, or why the filter cannot be read."""
         text = self.field.value
         named = naming(text)
-        told = self._finder.hint(named, self.key("filter.complete")) if named is not None and not named.after else []
-        if told:
-            return told
+        names = self._finder.hint(named, self.key("filter.complete")) if named is not None and not named.after else []
+        if names:
+            return names
         offered = completions(text, self.field.words())
         if offered:
             first, *others = offered
@@ -173,31 +168,30 @@ class FilterBar(Horizontal):
         return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
 
     def _names(self) -> Sequence[str]:
-        """What was found for the name that is being typed, as words of a filter."""
+        """The filter words for the ids found for the name being typed."""
         named = naming(self.field.value)
         known = None if named is None or named.after else self._finder.known(named)
         return [f"{named.key}:{one.id}" for one in known] if named is not None and known else ()
 
     def ways(self) -> list[Span]:
-        """The ways on, for a mouse, beside a hint that does not name them."""
+        """The clickable keys, for a mouse, beside a hint that does not name them."""
         applies, leaves = "enter applies", f"{self.key('back')} leaves"
         named = any(leaves in text for text, _ in self.hint())
         return [] if named else [(f"{applies}, {leaves} ", "muted")]
 
     async def take_click(self, spans: Sequence[Span], x: int) -> None:
-        """Does what the hint says of the key that stands at a cell of its line."""
+        """Does the action of the key at a cell of the hint."""
         earlier = DIALOG_KEYS["filter.earlier"]
-        told = (
+        phrases = (
             ("enter applies", "submit"),
             (f"{self.key(earlier.id)} recalls", earlier.do),
             (f" {self.key('filter.complete')} ", DIALOG_KEYS["filter.complete"].do),
         )
-        do = phrase_at(spans, x, told)
+        do = phrase_at(spans, x, phrases)
         if do is not None:
             await self.field.run_action(do)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Other words, another hint."""
         event.stop()
         named = naming(event.value)
         if named is not None and not named.after:
@@ -206,12 +200,12 @@ class FilterBar(Horizontal):
         self.post_message(self.Typing())
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter applies the filter; what cannot be read changes nothing."""
+        """Applies the filter; an invalid one changes nothing."""
         event.stop()
         self._apply(event.value.strip())
 
     def _apply(self, text: str) -> None:
-        """Has the list filtered, once it is known what is meant where a name was typed."""
+        """Filters the list; a name that is still being looked up is applied when its answer has come."""
         named = naming(text)
         if named is not None and named.words and not named.by_id:
             known = self._finder.known(named)

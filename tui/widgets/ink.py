@@ -1,4 +1,4 @@
-"""Widgets that paint their own lines: named inks from the theme, and repainting of what changed only."""
+"""Widgets that paint their own lines in named colours of the theme, and repaint only what changed."""
 
 from __future__ import annotations
 
@@ -28,28 +28,27 @@ INKS = (
 
 
 FILLING = ("alert", "danger")
-"""Inks that colour the rest of their line as well."""
+"""Inks that fill the rest of their line as well."""
 
 
-def let_go() -> None:
-    """Lets go of what widgets painted that are gone. Textual would keep that of the last thousand: 20 MB of forms."""
+def release_painted() -> None:
+    """Frees what removed widgets have painted. Textual would keep the last thousand: 20 MB of forms."""
     StylesCache.get_inner_outer.cache_clear()
 
 
 def inks(*names: str) -> set[str]:
-    """The component classes of a widget that uses these inks. Each costs every such widget about 9 kB."""
+    """The component classes for these inks. Each costs every widget that has them about 9 kB."""
     return {f"ink--{name}" for name in names}
 
 
 class Inked(Widget):
-    """A widget whose component classes are inks; `app.tcss` gives each its colour."""
+    """A widget whose component classes are inks; `app.tcss` sets the colours."""
 
     def ink(self, name: str) -> Style:
-        """The style of an ink under the current theme."""
         return self.get_component_rich_style(f"ink--{name}")
 
     def base(self) -> Style:
-        """The widget's own colours, for what lies between the words."""
+        """The widget's own colours, used between words."""
         return self.visual_style.rich_style
 
     def strip(self, spans: Iterable[Span], width: int) -> Strip:
@@ -60,7 +59,7 @@ class Inked(Widget):
 
 
 class PlainLine(Inked, can_focus=False):
-    """One line of text, part of it set right. `show` repaints the cells that changed and no other."""
+    """One line of text with a left and a right part. `show` repaints only the cells that changed."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "bad")
 
@@ -72,25 +71,23 @@ class PlainLine(Inked, can_focus=False):
 
     @property
     def text(self) -> str:
-        """What the line says, without colours."""
+        """The text of the line, without colours."""
         return "".join(text for text, _ in self._spans()).rstrip()
 
     def show(self, left: Sequence[Span], right: Sequence[Span] = ()) -> None:
-        """Replaces the line; does nothing when it says the same already."""
+        """Replaces the line; an equal one is not repainted."""
         self._left, self._right = tuple(left), tuple(right)
         self._repaint()
 
     def render_line(self, y: int) -> Strip:
-        """The line itself; a line has no second one."""
         return self.strip(self._spans() if y == 0 else (), self.size.width)
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """What stands in it now, from its first cell to its last."""
+        """The spans of the whole width, from the first cell to the last."""
         return self._spans()
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the right part anew."""
         self._painted = _cells(self._spans())
 
     def _spans(self) -> tuple[Span, ...]:
@@ -116,7 +113,7 @@ class PlainLine(Inked, can_focus=False):
 
 
 class Line(PlainLine, can_focus=False):
-    """A line in any ink, that says where it was clicked."""
+    """A line in any ink that reports clicks."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
@@ -130,18 +127,16 @@ class Line(PlainLine, can_focus=False):
 
         @property
         def control(self) -> Line:
-            """The line."""
             return self.line
 
     def fit(self, spans: Sequence[Span]) -> None:
-        """Replaces the line, and takes no more room than it needs."""
+        """Replaces the line and makes the widget as wide as its text."""
         width = sum(cell_len(text) for text, _ in spans)
         if self.styles.width is None or self.styles.width.value != width:
             self.styles.width = width
         self.show(spans)
 
     def on_click(self, event: Click) -> None:
-        """Says where it was clicked."""
         self.post_message(self.Clicked(self, event.x))
 
 
@@ -166,14 +161,14 @@ def _cut(spans: Iterable[Span], room: int) -> list[Span]:
 
 
 class Reason(Static, can_focus=False):
-    """A sentence that is wrapped and never cut. It takes no room while there is none."""
+    """A sentence that is wrapped and never cut. An empty one takes no room."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
         self.text = ""
 
     def say(self, text: str) -> None:
-        """Replaces the sentence; does nothing when it says the same already."""
+        """Replaces the sentence."""
         if text != self.text:
             self.text = text
             self.set_class(bool(text), "-said")

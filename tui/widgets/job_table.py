@@ -1,4 +1,4 @@
-"""The job table: rows by job id, a cursor anchored to its job and screen line, marks, row-scoped repaint."""
+"""The job table: the cursor follows its job, marks follow theirs, and only changed rows are repainted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one screen line says; two equal rows need no repaint."""
+    """One screen line. A row that has not changed is not repainted."""
 
     job_id: UUID | None = None
     cells: tuple[Cell, ...] = ()
@@ -40,23 +40,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """What a refresh took away: the job under the cursor, and how many marked jobs."""
+    """What a refresh removed: the job under the cursor, and the number of marked jobs."""
 
     cursor: UUID | None
     marks: int
 
 
 class JobTable(Lines[Row], can_focus=True):
-    """The live list of jobs. `show` takes a fresh page; everything else is the cursor and the marks."""
+    """The live list of jobs. `show` replaces the jobs; cursor and marks belong to the table."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
     HEAD = 1
 
     class Moved(Message):
-        """A person has moved the cursor or changed the marks."""
+        """The user has moved the cursor or changed the marks."""
 
     class Chosen(Message):
-        """A job was clicked twice."""
+        """A job was double-clicked."""
 
     class Sorted(Message):
         """The heading of a column was clicked."""
@@ -79,18 +79,17 @@ class JobTable(Lines[Row], can_focus=True):
         self._columns: tuple[Column, ...] = ()
 
     def say_empty(self, text: str) -> None:
-        """What stands in the table while there is no job in it."""
+        """Sets the text that an empty table shows."""
         self._empty = text
         self._repaint()
 
     @property
     def current(self) -> Job | None:
-        """The job under the cursor."""
         return self.jobs[self.cursor] if self.jobs else None
 
     @property
     def selected(self) -> tuple[Job, ...]:
-        """The marked jobs in the order of the list, with an open range; else the job under the cursor."""
+        """The marked jobs and the open range in list order; otherwise the job under the cursor."""
         chosen = self._chosen()
         if chosen:
             return tuple(job for job in self.jobs if job.id in chosen)
@@ -98,11 +97,10 @@ class JobTable(Lines[Row], can_focus=True):
 
     @property
     def ranging(self) -> bool:
-        """Whether a range is open."""
         return self._range is not None
 
     def show(self, jobs: Sequence[Job], moment: Moment) -> Gone:
-        """Takes a fresh list. The cursor stays on its job and that job on its screen line, marks on theirs."""
+        """Replaces the list. The cursor stays on its job, which stays on its screen line; marks stay on theirs."""
         held, line = self.current, self.cursor - self.top
         self.jobs, self._moment = tuple(jobs), moment
         self._index = {job.id: at for at, job in enumerate(self.jobs)}
@@ -117,46 +115,45 @@ class JobTable(Lines[Row], can_focus=True):
         return Gone(held.id if held and at is None else None, len(lost))
 
     def set_order(self, sort: str, descending: bool) -> None:
-        """Marks the heading of the column that the list is sorted by."""
         if self._sort != (sort, descending):
             self._sort = (sort, descending)
             self.refresh(Region(0, 0, self.size.width, 1))
 
     @property
     def heads_order(self) -> bool:
-        """Whether the column that the list is sorted by is shown; the natural order needs none."""
+        """Whether the column that the list is sorted by is visible; the natural order needs none."""
         sort, _ = self._sort
         return not sort or any(column.sort == sort for column in self._columns)
 
     def set_stale(self, stale: bool) -> None:
-        """Dims the rows while they may no longer be true."""
+        """Dims the rows while they may be out of date."""
         self._stale = stale
         self._repaint()
 
     def home(self) -> None:
-        """Puts the cursor on the first row and forgets the job it was on; marks and range go too."""
+        """Clears the list: jobs, cursor, marks and range."""
         self.jobs, self._index, self.cursor, self.top, self._range = (), {}, 0, 0, None
         self.marks.clear()
         self._repaint()
 
     def move(self, by: int) -> None:
-        """Moves the cursor by so many jobs, stopping at the ends."""
+        """Moves the cursor by a number of jobs and stops at the ends."""
         self.move_to(self.cursor + by)
 
     def move_to(self, index: int) -> None:
-        """Puts the cursor on the job at an index of the list, scrolling no further than needed."""
+        """Puts the cursor on the job at an index, scrolling no further than needed."""
         self.cursor = self._clamp(index)
         self._show_line(self.cursor)
         self._settle()
 
     def toggle_mark(self) -> None:
-        """Marks or unmarks the job under the cursor, and goes one down."""
+        """Marks or unmarks the job under the cursor, then moves down."""
         if self.current:
             self.marks ^= {self.current.id}
             self.move(1)
 
     def toggle_range(self) -> None:
-        """Opens a range at the cursor, or marks the jobs of the open one."""
+        """Opens a range at the cursor, or marks the jobs of the open range."""
         if self._range is None:
             self._range = self.current.id if self.current else None
         else:
@@ -177,12 +174,10 @@ class JobTable(Lines[Row], can_focus=True):
         self._settle()
 
     def unmark(self) -> None:
-        """Drops every mark and the open range."""
         self.marks.clear()
         self.close_range()
 
     def on_resize(self, event: Resize) -> None:
-        """Lays the columns out anew and keeps the cursor in sight."""
         self._columns = layout(event.size.width)
         self._painted = []
         self._show_from_below(self.cursor)
@@ -190,7 +185,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.refresh()
 
     def on_click(self, event: Click) -> None:
-        """Puts the cursor on a job; before its row marks it, a second click opens it, a heading sorts."""
+        """Sorts by a clicked heading, marks a job clicked left of its row, and chooses a double-clicked one."""
         if event.y == 0:
             column = next((one for one in reversed(self._columns) if event.x >= one.x), None)
             if column is not None and column.sort is not None:
@@ -205,7 +200,6 @@ class JobTable(Lines[Row], can_focus=True):
                 self.post_message(self.Chosen())
 
     def render_line(self, y: int) -> Strip:
-        """The heading, or the row at a screen line."""
         if y == 0:
             return self._heading()
         row = self._painted[y - 1] if y <= len(self._painted) else self._row(y - 1)

@@ -1,4 +1,4 @@
-"""The line of keys at the foot of a screen: those that apply now, and on how many jobs."""
+"""The line of keys at the bottom of a screen: those that apply now, and to how many jobs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 KEPT = ("help", "quit", "palette")
-"""What a mouse is never left without."""
+"""Keys that stay on the line where there is a mouse."""
 NARROW_LABELS = {" run now": " run  "}
-"""As wide as what the same key does on another job, so that the keys beside it stay where they are."""
+"""As wide as the same key's label on another job, so that the keys beside it do not move."""
 
 
 def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False) -> list[Span]:
-    """The keys that apply now; those that do not are dimmed, and say why when pressed. Help is never left out.
+    """The keys of a scope. Keys that do not apply now are dimmed, and say why when pressed. Help is never left out.
 
-    Where there is a mouse, neither is the way back, and the way to all other actions comes last.
+    With a mouse, quit and the palette stay as well, the palette last.
     """
     kept = KEPT if situation.mouse else ("help",)
     shown = [action for action in offered(scope) if action.footer]
@@ -67,7 +67,7 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
 
 
 def _how_many(action: Action, situation: Situation) -> str:
-    """How many jobs an action on several would take."""
+    """The number of jobs that the action would change; empty for one job."""
     if situation.chosen is not None and action.id in ON_MANY:
         return f" {number(sum(situation.chosen.of(status.value) for status in action.states or ()))}"
     if action.changes and len(situation.jobs) > 1 and action.id in ON_MANY:

@@ -1,4 +1,4 @@
-"""Names in the filter: behind the key of a plugin, a part of a name is looked up, and its id can be taken."""
+"""Names in the filter: after a plugin's key, part of a name is looked up and replaced by the id."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 ID: Final = re.compile(r"[0-9a-f][0-9a-f-]{3,35}", re.IGNORECASE)
-"""An id or its beginning. What is shorter is a name: Ada, Bea."""
+"""An id or the beginning of one, from 4 characters on. Shorter words are names, such as Ada or Bea."""
 
 
 class Naming(NamedTuple):
-    """The words behind a key in a filter, and what stands before and after them."""
+    """The words after a key in a filter, with the text before and after them."""
 
     key: str
     before: str
@@ -30,12 +30,12 @@ class Naming(NamedTuple):
     after: str
 
     def taken(self, found: str) -> str:
-        """The filter with an id in the place of the words."""
+        """The filter with the words replaced by an id."""
         return f"{self.before}{self.key}:{found}{self.after}"
 
     @property
     def by_id(self) -> bool:
-        """Whether the words are an id already, or its beginning."""
+        """Whether the words are an id or the beginning of one."""
         return ID.fullmatch(self.words) is not None
 
     @property
@@ -50,7 +50,7 @@ class Naming(NamedTuple):
 
 
 def naming(text: str) -> Naming | None:
-    """How a filter names something that can be looked up; within the quotes of another word it does not."""
+    """The part of a filter that can be looked up; None where there is none outside the quotes of another word."""
     searches = plugins.searches()
     keys = tuple(name for name, payload_key in plugins.filters().items() if payload_key in searches)
     matches = _pattern(keys).finditer(text) if keys else iter(())
@@ -70,7 +70,7 @@ def _pattern(keys: tuple[str, ...]) -> re.Pattern[str]:
 
 
 class NameFinder:
-    """Asks one thing at a time; what was typed meanwhile is asked next. `changed` is called with every answer."""
+    """Asks one question at a time, then the latest one typed meanwhile. `changed` is called after every answer."""
 
     def __init__(self, host: Host, changed: Callable[[], None]) -> None:
         self._host = host
@@ -82,11 +82,11 @@ class NameFinder:
         self._names: dict[str, str] = {}
 
     def begin(self) -> None:
-        """Forgets what was found, as it may be another answer by now, and keeps the names of ids."""
+        """Forgets earlier answers, which may be out of date, but keeps the names of ids."""
         self._known.clear()
 
     def look(self, named: Naming) -> None:
-        """Looks for what has these words."""
+        """Looks up these words."""
         self._wanted = named
         if named.words and _of(named) not in self._known and self._asking is None:
             self._asking = named
@@ -95,11 +95,11 @@ class NameFinder:
             )
 
     def known(self, named: Naming) -> Sequence[Found] | None:
-        """What was found for these words; None while the answer is awaited."""
+        """The answer for these words; None until it has come."""
         return self._known.get(_of(named))
 
     def hint(self, named: Naming, key: str) -> list[Span]:
-        """What is meant, or may be, the first of which a key takes; nothing where an id finds nothing."""
+        """The matches, the first of which `key` completes; empty where an id matches nothing."""
         if not named.words:
             return [(f" {named.search.hint}", "muted")]
         known = self.known(named)
@@ -114,20 +114,21 @@ class NameFinder:
         return [(f" {key} ", "key"), *what, ("".join(f"  {one_line(one.label)}" for one in others[:6]), "muted")]
 
     def refusal(self, named: Naming, key: str) -> str:
-        """Why a filter with these words cannot be meant; empty where one thing has them, or they may be an id."""
+        """Why a filter with these words is ambiguous or has no match; empty for one match or a possible id."""
         found = len(self.known(named) or ())
         if found > 1:
-            return f"Several {named.search.plural} fit {one_line(named.words)}. {key} behind it takes one."
+            several = f"Several {named.search.plural} match {one_line(named.words)}"
+            return f"{several}. Press {key} after the name to choose one."
         may_be_id = any(character.isdigit() for character in named.words)
         return "" if found or may_be_id else self._why_nothing(named)
 
     def name(self, found: str) -> str:
-        """The name that belongs to an id, as far as it was found."""
+        """The name of an id; empty where it was not looked up."""
         return self._names.get(found, "")
 
     def _why_nothing(self, named: Naming) -> str:
         hint = f" Type {named.search.hint}." if named.search.hint else ""
-        return self._troubles.get(_of(named)) or f"No {named.search.noun} fits {one_line(named.words)}.{hint}"
+        return self._troubles.get(_of(named)) or f"No {named.search.noun} matches {one_line(named.words)}.{hint}"
 
     def _answered(self, answer: Sequence[Found] | Exception) -> None:
         named, self._asking = self._asking, None
@@ -136,8 +137,7 @@ class NameFinder:
         key = _of(named)
         if isinstance(answer, Exception):
             reason = str(answer) if isinstance(answer, JobdeckError) else type(answer).__name__
-            what = named.search.plural.capitalize()
-            self._known[key], self._troubles[key] = (), f"{what} cannot be looked for: {one_line(reason)}"
+            self._known[key], self._troubles[key] = (), f"Cannot look up {named.search.plural}: {one_line(reason)}"
         else:
             self._known[key], self._troubles[key] = answer, ""
             self._names |= {one.id: one_line(one.label) for one in answer}

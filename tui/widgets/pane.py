@@ -1,4 +1,4 @@
-"""Lines of text to look through: with a cursor that stays on its line's subject, or without one, to scroll."""
+"""A list of lines: with a cursor that follows its line's subject, or without one, to scroll."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line; `key` says what it is about, so that the cursor finds it again."""
+    """One line. `key` identifies its subject, so that the cursor finds it again."""
 
     spans: tuple[Span, ...] = ()
     key: Hashable | None = None
@@ -31,23 +31,22 @@ BLANK = Entry()
 
 
 def entry(*spans: Span, key: Hashable | None = None) -> Entry:
-    """A line made of spans."""
     return Entry(spans, key)
 
 
 class Pane(Lines[tuple[Entry, bool]], can_focus=True):
-    """A list of lines. `show` takes fresh ones; with `cursor` one of them is current, else they only scroll.
+    """A list of lines. `show` replaces them. With `cursor` one of them is current, otherwise they only scroll.
 
-    With `follow` it stays at the end as lines are added, as long as it stood there.
+    With `follow`, a pane that is scrolled to its end stays there when lines are added.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
     class Moved(Message):
-        """The cursor is on another line."""
+        """The cursor has moved to another line."""
 
     class Chosen(Message):
-        """A line was clicked twice."""
+        """A line was double-clicked."""
 
     def __init__(self, *, cursor: bool = True, follow: bool = False, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
@@ -58,19 +57,19 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
     @property
     def current(self) -> Hashable | None:
-        """What the line under the cursor is about."""
+        """The key of the line under the cursor."""
         return self.entries[self.cursor].key if self._has_cursor and self.cursor < len(self.entries) else None
 
     @property
     def place(self) -> str:
-        """Where one is: the line of how many, or how much of the text is above."""
+        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
         if not self.entries or len(self.entries) <= self.size.height:
             return ""
         last = min(self.top + self.size.height, len(self.entries))
         return f"{self.top + 1}-{last}/{len(self.entries)}"
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Takes fresh lines. The cursor stays on its subject, and that on its screen line."""
+        """Replaces the lines. The cursor stays on its subject, which stays on its screen line."""
         held, line = self.current, self.cursor - self.top
         at_end = self._follow and self.top >= len(self.entries) - self.size.height
         self.entries = tuple(entries)
@@ -84,7 +83,7 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self._settle()
 
     def move(self, by: int) -> None:
-        """Moves the cursor, or scrolls, by so many lines, stopping at the ends."""
+        """Moves the cursor, or scrolls, by a number of lines and stops at the ends."""
         if not self._has_cursor:
             self.top += by
             self._settle()
@@ -92,7 +91,6 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self.move_to(self.cursor + by)
 
     def move_to(self, index: int) -> None:
-        """Puts the cursor on a line, or scrolls to it."""
         if not self._has_cursor:
             self.top = index
         else:
@@ -102,14 +100,13 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self.post_message(self.Moved())
 
     def find(self, key: Hashable) -> None:
-        """Puts the line about something at the top, and the cursor on it."""
+        """Scrolls the line of a subject to the top and puts the cursor on it."""
         at = next((at for at, one in enumerate(self.entries) if one.key == key), None)
         if at is not None:
             self.top = at
             self.move_to(at)
 
     def on_resize(self, _event: Resize) -> None:
-        """Keeps the cursor in sight."""
         self._painted = []
         if self._has_cursor:
             self._show_from_below(self.cursor)
@@ -118,14 +115,13 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self.post_message(self.Resized())
 
     def on_click(self, event: Click) -> None:
-        """Puts the cursor on the clicked line; a second click opens it."""
+        """Puts the cursor on the clicked line; a double click chooses it."""
         if self._has_cursor and event.y < len(self.entries) - self.top:
             self.move_to(self.top + event.y)
             if event.chain == 2:
                 self.post_message(self.Chosen())
 
     def render_line(self, y: int) -> Strip:
-        """The line of the text that stands there."""
         shown, cursor = self._painted[y] if y < len(self._painted) else self._line(y)
         strip = self.strip(shown.spans, self.size.width)
         if not cursor:

@@ -1,4 +1,4 @@
-"""A long text in one or two columns, to scroll; after a change only the lines that differ are painted."""
+"""A long text in one or two columns, to scroll. After a change, only the lines that differ are repainted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from textual.events import Resize
 
 ROOMY: Final = 130
-"""From this width on, the columns stand side by side."""
+"""From this width on, the columns are side by side."""
 GAP: Final = 2
 
 
 class Sheet(Lines[Strip], can_focus=True):
-    """Shows what is given to it, wrapped to its width, from the line that it is scrolled to."""
+    """Shows a text wrapped to the width of the widget, from the line that it is scrolled to."""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
@@ -30,13 +30,13 @@ class Sheet(Lines[Strip], can_focus=True):
 
     @property
     def place(self) -> str:
-        """Which lines are seen, of how many; empty when all are."""
+        """The visible lines and their number, as `1-20/45`; empty when all are visible."""
         if len(self._strips) <= self.size.height:
             return ""
         return f"{self.top + 1}-{min(self.top + self.size.height, len(self._strips))}/{len(self._strips)}"
 
     def show(self, columns: Sequence[Content]) -> None:
-        """Takes a fresh text."""
+        """Replaces the text."""
         before = self._columns
         self._columns = tuple(columns)
         same = len(before) == len(columns) and all(a.is_same(b) for a, b in zip(before, columns, strict=True))
@@ -44,27 +44,22 @@ class Sheet(Lines[Strip], can_focus=True):
             self._set()
 
     def move(self, by: int) -> None:
-        """Scrolls by so many lines, stopping at the ends."""
         self.move_to(self.top + by)
 
     def move_to(self, line: int) -> None:
-        """Scrolls to a line."""
         self.top = line
         self._repaint()
 
     def on_resize(self, _event: Resize) -> None:
-        """Wraps the text anew."""
         self._painted = []
         self._set()
         self.post_message(self.Resized())
 
     def notify_style_update(self) -> None:
-        """Paints everything anew under the new colours."""
         super().notify_style_update()
         self._set()
 
     def render_line(self, y: int) -> Strip:
-        """The line that stands there."""
         return self._painted[y] if y < len(self._painted) else self._blank(self.size.width)
 
     def _set(self) -> None:

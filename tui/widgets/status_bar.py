@@ -1,4 +1,4 @@
-"""The one-line texts around the job table: header, health, tabs, banner, the job under the cursor, keys. Pure."""
+"""The lines around the job table: header, health, tabs, banner, the job under the cursor. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Status, Verdict
 from jobdeck.tui.actions import key_of
-from jobdeck.tui.backend.bulk_words import number as spaced
+from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import (
     VERDICT_INK,
@@ -40,28 +40,28 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
     Named = Callable[[str], str]
-    """What the key of an action is called, by the action's id."""
+    """Returns the name of an action's key, by the action's id."""
 
 TABS: tuple[tuple[str, Status | None], ...] = (
     ("All", None),
     *((status.value.capitalize(), status) for status in Status),
 )
 LATE = 3.0
-"""An answer that is so many seconds overdue is worth to be said."""
+"""From this many seconds on, a late answer is reported."""
 AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
-"""What stands before and after the age of the data, the longest first; the last is for it to be left out."""
+"""The words before and after the age of the data, the longest first; None leaves the age out."""
 THROUGH = " (jobdeck)"
-"""What the name of an actor ends with who acted through Jobdeck, as nearly all do."""
+"""The suffix of actors who use Jobdeck, as nearly all do."""
 ON, PAUSED = "● ON", "○ PAUSED"
 LEAST_REASON = 12
-"""A shorter beginning of a reason says nothing."""
+"""A shorter beginning of a reason tells nothing."""
 SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
 SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What the header is made of. `label` is the database's name, for as long as there is no view."""
+    """The content of the header. `label` names the database until there is a view."""
 
     now: datetime
     view: View | None
@@ -77,7 +77,7 @@ class Bar:
 
 
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
-    """Left and right of the header, with the less important left out until it fits."""
+    """The left and right part of the header; less important words are dropped until it fits."""
     for step in range(8):
         left = _header_left(bar, step)
         for words in AGE_WORDS[: 1 if step < 3 else 2 if step < 6 else 3]:
@@ -115,12 +115,12 @@ def _header_left(bar: Bar, step: int) -> list[Span]:
 
 
 def dimmed(spans: Sequence[Span], *, but: str = "") -> list[Span]:
-    """The same words as what may no longer be true, all but those in one ink."""
+    """The words in grey, as they may be out of date; except those in the ink `but`."""
     return [(text, ink if ink == but else "muted") for text, ink in spans]
 
 
 def environment(options: Options) -> list[Span]:
-    """The label of the database at the right end of a page's heading; red for production."""
+    """The environment label at the right end of a page's heading; red for production."""
     if not options.environment:
         return []
     ink = "danger" if options.production else "accent"
@@ -148,9 +148,9 @@ def _workers(view: View, step: int) -> list[Span]:
 
 
 def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
-    """The clock and between which `words` the age of the data stands, without them where only a late age is told."""
+    """The clock and the age of the data between two `words`; with None, the age is shown only when it is late."""
     if bar.covered and bar.view is not None and bar.frozen is None:
-        # As wide as what stands there otherwise, here too.
+        # As wide as the usual text, here too.
         room = _width(_header_right(replace(bar, covered=False), words))
         at = clock(bar.view.snapshot.at)
         return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
@@ -161,18 +161,18 @@ def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
     if bar.updated is None or (words is None and not late):
         return [time, (" ", "text")]
     before, after = words or AGE_WORDS[1]
-    # An age that is told only once it matters costs a slow line nothing while all is well.
-    well = f"  {before}<{seconds(bar.pace + LATE)} {after} "
+    # An age that is shown only once it matters sends nothing over a slow line before that.
+    usual = f"  {before}<{seconds(bar.pace + LATE)} {after} "
     if not late:
-        return [time, (well, "muted")]
-    # As wide as what stands there otherwise, so that nothing beside it moves.
-    return [time, (f"  {before}{seconds(bar.updated)} {after} ".rjust(len(well)), "warn")]
+        return [time, (usual, "muted")]
+    # As wide as the usual text, so that nothing beside it moves.
+    return [time, (f"  {before}{seconds(bar.updated)} {after} ".rjust(len(usual)), "warn")]
 
 
 def health(view: View | None, took: float = 0.0) -> list[Span]:
-    """One line: when something is wrong, what and since when; then the figures.
+    """One line: each problem with its beginning, then the figures.
 
-    `took` is how many seconds the last reading took: of a slow database all else is late as well.
+    `took` is the duration of the last reading in seconds: a slow database delays everything else as well.
     """
     if view is None:
         return []
@@ -195,10 +195,10 @@ def _finding(finding: Finding, now: datetime) -> Span:
 def _figures(now_health: Health, now: datetime, *, paused: bool) -> list[Span]:
     parts: list[list[Span]] = []
     if now_health.oldest_due is None:
-        parts.append([("nothing is due", "muted")])
+        parts.append([("no backlog", "muted")])
     else:
-        text, ink = due(now_health.oldest_due, now, paused=paused)
-        parts.append([("oldest ", "muted"), (text, ink)])
+        _, ink = due(now_health.oldest_due, now, paused=paused)
+        parts.append([("longest wait ", "muted"), (age(now - now_health.oldest_due), ink)])
     recent = now_health.finished_per_minute[-15:]
     if recent:
         parts.append([(f"{sum(recent) / len(recent):.1f}/min ", "text"), (sparkline(recent), "run")])
@@ -228,7 +228,7 @@ def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
 def tabs(
     counts: Counts | None, active: Status | None, width: int, *, stale: bool = False, key: Named = key_of
 ) -> list[Span]:
-    """The status tabs with their keys and counts, shortened where they do not fit, dimmed where no longer true."""
+    """The status tabs with their keys and counts; shortened where they do not fit, dimmed when out of date."""
     spans = _tabs(counts, active, width, key)
     return dimmed(spans, but="tab") if stale else spans
 
@@ -254,9 +254,9 @@ def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) 
 def banner(
     view: View | None, link: Link, now: float, at: datetime, *, width: int = 0, key: Named = key_of
 ) -> list[Span]:
-    """What must not be missed: the lost connection first, then the pause; empty when all is well.
+    """The most important notice: a lost connection first, then a pause; empty when there is none.
 
-    With a `width` the reason of a pause is cut so that all else fits; that of a loss stands elsewhere in full.
+    With a `width`, the reason of a pause is cut so that the rest fits. The reason of a loss is shown elsewhere.
     """
     if link.state is LinkState.DISCONNECTED:
         left = link.retry_at - now
@@ -277,10 +277,10 @@ def _pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[S
         names = ", ".join(one_line(pause.task_type) for pause in processing.paused_types)
         return [(f" PAUSED {plural(len(processing.paused_types), 'task type')}: {names}", "alert")]
     who = f" by {one_line(processing.paused_by).removesuffix(THROUGH)}" if processing.paused_by else ""
-    since = f" {age(now - processing.paused_at)}" if processing.paused_at else ""
+    length = f" for {age(now - processing.paused_at)}" if processing.paused_at else ""
     why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
     until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
-    begin, end = f" PAUSED{since}{who}", f" · {waiting} waiting{until}"
+    begin, end = f" PAUSED{length}{who}", f" · {waiting} waiting{until}"
     if width and cell_len(begin + why + end + resumes) > width:
         if cell_len(begin + end) + LEAST_REASON > width:
             begin = begin.partition("@")[0]
@@ -293,12 +293,12 @@ def _pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[S
 def peek(
     job: Job | None, marked: int, place: str, *, ranging: bool, chosen: int = 0, key: Named = key_of
 ) -> tuple[list[Span], list[Span]]:
-    """The job under the cursor in one line: its error, else what it is told to do; right: marks and place."""
+    """The job under the cursor in one line: its error or its arguments; on the right, marks and place."""
     right: list[Span] = []
     if chosen:
-        right.append((f"all {spaced(chosen)} that match chosen, {key('mark.undo')} drops  ", "accent"))
+        right.append((f"{number(chosen)} matching jobs selected · {key('mark.undo')} clears  ", "accent"))
     if ranging:
-        right.append((f"range… {key('mark.range')} marks it  ", "accent"))
+        right.append((f"selecting a range · {key('mark.range')} ends it  ", "accent"))
     if marked:
         right.append((f"{marked} marked  ", "accent"))
     right.append((f"{place} ", "muted"))
@@ -318,7 +318,7 @@ def peek(
 
 
 def place(cursor: int, top: int, listed: int, more: bool) -> str:
-    """Where the cursor is in the list, and how many rows are hidden above."""
+    """The cursor's place in the list, and the number of rows above the first visible one."""
     if not listed:
         return "0 jobs"
     above = f"↑{top} " if top else ""

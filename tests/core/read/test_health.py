@@ -149,7 +149,7 @@ class TestWorkersAndTicks:
         tick(conn)
         advance(conn, 3 * MINUTE)
         assert finding(conn, "workers").evidence == (
-            "No worker; a scheduler runs the jobs instead (every 5m, last 3m ago)."
+            "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker is connected."
         )
 
     def test_a_worker_that_has_just_gone_is_missed_only_after_a_time_that_the_words_name(
@@ -159,7 +159,7 @@ class TestWorkersAndTicks:
         advance(conn, 3 * MINUTE)
         found = finding(conn, "workers")
         assert (found.verdict, found.since) == (Verdict.OK, None)
-        assert found.evidence == "Last sign of a worker 3m ago; up to 10m is normal."
+        assert found.evidence == "The last worker was active 3m ago; up to 10m is normal."
 
     def test_the_cycles_of_a_timer_are_the_scheduler_as_well(self, conn: Connection) -> None:
         tick(conn, source="timer")

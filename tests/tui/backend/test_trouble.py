@@ -111,7 +111,7 @@ async def test_the_help_says_once_and_first_why_nothing_can_be_changed(why: str,
             "option": ["This dashboard was started with --read-only. Start it without --read-only to make changes."],
         }[why]:
             assert shown.count(sentence_) == 1
-            assert shown.index(sentence_) < shown.index("put jobs back")
+            assert shown.index(sentence_) < shown.index("run jobs again")
 
 
 async def test_a_dialog_that_covers_the_list_says_of_when_the_list_is_and_that_the_connection_was_lost() -> None:
@@ -238,7 +238,7 @@ async def test_a_database_that_is_down_at_the_start_is_not_said_to_be_connecting
         assert "connecting" not in deck.screen_text()
         assert "not connected" in deck.line("header")
         assert words(deck.screen_text()).count(ADVICE) == 1
-        assert "Nothing has been read yet." in deck.screen_text()
+        assert "No data yet." in deck.screen_text()
         backend.failure = None
         await deck.press("r")
         assert "1/2" in deck.screen_text()
@@ -257,7 +257,7 @@ async def test_on_a_tiny_terminal_nothing_stands_beside_the_sentence(why: str) -
             await deck.refresh()
         await deck.pilot.pause()
         assert words(deck.screen_text()) == (
-            "Jobdeck needs 60 columns and 12 lines; this terminal has 40 and 10. Make it larger, or press q."
+            "Jobdeck needs 60 columns and 12 lines; this terminal has 40 and 10. Enlarge it, or press q to quit."
         )
         await deck.pilot.resize_terminal(*SMALL)
         await deck.pilot.pause()

@@ -142,7 +142,7 @@ async def test_a_campaign_is_needed_and_chosen_by_its_subject() -> None:
         await deck.press("ctrl+s")
         assert not calls(deck, "create")
         assert deck.app.focused is widget(deck, "campaignId")
-        assert "✗ is needed" in note(deck, "campaignId")
+        assert "✗ is required" in note(deck, "campaignId")
         await deck.press(*"finals")
         assert "640 of 655 left to mail" in deck.screen_text()
         await pick(deck, "enter")
@@ -240,7 +240,7 @@ async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothin
         await deck.press("right", "ctrl+t")
         assert deck.here == "CreateJob"
         text = deck.screen_text()
-        for part in ("It would be enqueued.", "A run would, as things stand:", "total: 655", "odlFull: 655"):
+        for part in ("It would be enqueued.", "A run would currently:", "total: 655", "odlFull: 655"):
             assert part in text
         assert [call[0] for call in deck.backend.calls] == ["rehearse"]
         assert not deck.table.jobs
@@ -295,7 +295,7 @@ async def test_esc_leaves_an_untouched_form_at_once_and_asks_before_it_throws_an
         await deck.press("n")
         await go_to(deck, "batchSize")
         await deck.press("5", "escape")
-        assert "Esc once more throws away what you typed." in deck.screen_text()
+        assert "Press esc again to discard what you typed." in deck.screen_text()
         await deck.press("6", "escape")
         assert deck.here == "CreateJob"
         await deck.press("escape")
@@ -512,17 +512,17 @@ async def test_the_json_says_that_it_keeps_the_last_good_value_while_a_field_is_
         await deck.press(*"900")
         assert '"batchSize": 90' in editor(deck).text
         await deck.press("pagedown")
-        assert "JSON keeps the last good batch size" in deck.screen_text()
+        assert "JSON keeps the last valid batch size" in deck.screen_text()
         await deck.press("backspace")
-        assert "Payload as JSON, in step with the fields" in deck.screen_text()
+        assert "Payload (JSON, kept in sync with the fields)" in deck.screen_text()
 
 
 async def test_what_is_needed_and_missing_leaves_the_json_in_step() -> None:
     async with dashboard(FakeBackend(), size=LARGE) as deck:
         await deck.press("n", *"announce")
         await pick(deck, "enter")
-        assert "✗ is needed" in deck.screen_text()
-        assert "Payload as JSON, in step with the fields" in deck.screen_text()
+        assert "✗ is required" in deck.screen_text()
+        assert "Payload (JSON, kept in sync with the fields)" in deck.screen_text()
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])

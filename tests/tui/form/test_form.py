@@ -203,13 +203,13 @@ def test_each_mistake_is_known_by_its_field_and_what_no_field_is_about_by_the_js
     found = filled.check(NOW)
     assert set(found) == {"batchSize", "mode", "json", AT, PRIORITY, ATTEMPTS}
     assert found["json"] == "nonsense is not a field of this task type"
-    assert found[PRIORITY] == "wants -100 to 100"
+    assert found[PRIORITY] == "must be -100 to 100"
     assert found[AT] == "invalid; try tomorrow 9:00"
 
 
 def test_what_is_wrong_between_fields_stands_at_the_json() -> None:
     filled = begun(EVERYTHING)
-    assert filled.check(NOW) == {"neededWord": "is needed"}
+    assert filled.check(NOW) == {"neededWord": "is required"}
     filled.set_text("neededWord", "count", NOW)
     assert "count is needed with this word" in filled.check(NOW)["json"]
     filled.set_text("count", "2", NOW)
@@ -271,7 +271,7 @@ def test_a_time_in_words_is_shown_as_the_absolute_time_it_is() -> None:
     assert filled.note(AT, NOW) == "= 2026-07-05 09:00Z, in 20h"
     assert wanted(filled).at == datetime(2026, 7, 5, 9, tzinfo=UTC)
     filled.set_text(AT, "2026-07-01", NOW)
-    assert filled.note(AT, NOW) == "past: due at once (2026-07-01 00:00Z)"
+    assert filled.note(AT, NOW) == "past: runs at once (2026-07-01 00:00Z)"
 
 
 def test_so_is_a_time_of_the_payload_which_the_clock_does_not_move_on() -> None:
@@ -395,7 +395,7 @@ def test_a_preview_is_told_one_fact_a_line_and_hostile_text_is_harmless() -> Non
         "people": {"total": 3, "sample": ["a", "b"]}, "none": [], "rows": [{"id": 1}, {"id": 2}], "\x1b[31m": "x\x07",
     })  # fmt: skip
     lines = wording.rehearsed(found).plain.split("\n")
-    assert lines[:5] == ["It would be enqueued.", "A run would, as things stand:", "  people", "    total: 3",
+    assert lines[:5] == ["It would be enqueued.", "A run would currently:", "  people", "    total: 3",
                          "    sample: a, b"]  # fmt: skip
     assert "  none: none" in lines
     assert not any(ord(letter) < 32 for letter in "".join(lines))

@@ -98,7 +98,7 @@ async def test_jobs_whose_status_does_not_allow_the_action_are_left_out_and_said
     backend = FakeBackend([make_job(1, Status.RUNNING), make_job(2, Status.FAILED)])
     async with dashboard(backend) as deck:
         await deck.press("a", "D")
-        assert "Left out, their status does not allow it: 1 running." in deck.screen_text()
+        assert "Skipped, since their status does not allow it: 1 running." in deck.screen_text()
         await deck.press("y")
         assert backend.calls == [("delete", (job_id(2),))]
 
@@ -130,16 +130,17 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
         await deck.press("R")
         text = " ".join(deck.screen_text().split())
         assert "It has left the queue: a copy is enqueued." in text
-        assert "due now" not in text
+        assert "as soon as a worker is free" not in text
 
 
 def test_only_of_jobs_that_are_in_the_queue_a_retry_says_that_they_become_due() -> None:
     left = [make_job(number, Status.SUCCEEDED, removed=True) for number in (1, 2)]
     here = [make_job(number, Status.FAILED) for number in (3, 4)]
     assert consequence(*left) == "They have left the queue: copies are enqueued."
-    assert consequence(*here) == "They become due now."
-    assert consequence(left[0], *here) == "2 jobs become due now; of 1 that left the queue a copy is enqueued."
-    assert consequence(*left, here[0]) == "1 job becomes due now; of 2 that left the queue copies are enqueued."
+    soon = "will run as soon as a worker is free"
+    assert consequence(*here) == f"They {soon}."
+    assert consequence(left[0], *here) == f"2 jobs {soon}; of 1 that left the queue a copy is enqueued."
+    assert consequence(*left, here[0]) == f"1 job {soon}; of 2 that left the queue copies are enqueued."
 
 
 def consequence(*jobs: Job) -> str:
@@ -172,9 +173,9 @@ async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_wha
         await deck.press("u")
         assert deck.table.current.id == first
         assert len(backend.jobs) == 5
-        assert "has left this list" not in deck.screen_text()
+        assert "left this list" not in deck.screen_text()
         await deck.press("u")
-        assert "nothing deleted from here is left to take back. o lists earlier deletions" in deck.toasts[-1]
+        assert "no delete to undo. o lists earlier deletions" in deck.toasts[-1]
 
 
 async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> None:
@@ -267,19 +268,19 @@ async def test_what_is_said_under_the_list_goes_by_itself_and_gives_the_error_it
     async with dashboard(backend) as deck:
         gone = backend.jobs.pop(0)
         await deck.refresh()
-        assert f"{short_id(gone.id)} has left this list" in deck.line("peek")
+        assert f"{short_id(gone.id)} left this list" in deck.line("peek")
         deck.clock.now += 9
         deck.app.dashboard.tick()
-        assert "has left this list" in deck.line("peek")
+        assert "left this list" in deck.line("peek")
         deck.clock.now += 2
         deck.app.dashboard.tick()
-        assert "has left this list" not in deck.line("peek")
+        assert "left this list" not in deck.line("peek")
         backend.jobs.pop(0)
         await deck.refresh()
-        assert "has left this list" in deck.line("peek")
+        assert "left this list" in deck.line("peek")
         backend.jobs.insert(0, gone)
         await deck.refresh()
-        assert "has left this list" in deck.line("peek")
+        assert "left this list" in deck.line("peek")
 
 
 async def test_a_job_that_comes_back_has_not_left_the_list() -> None:
@@ -287,10 +288,10 @@ async def test_a_job_that_comes_back_has_not_left_the_list() -> None:
     async with dashboard(backend) as deck:
         gone = backend.jobs.pop(0)
         await deck.refresh()
-        assert "has left this list" in deck.line("peek")
+        assert "left this list" in deck.line("peek")
         backend.jobs.insert(0, gone)
         await deck.refresh()
-        assert "has left this list" not in deck.line("peek")
+        assert "left this list" not in deck.line("peek")
 
 
 async def test_two_toasts_at_most_are_shown_and_none_over_a_dialog() -> None:
@@ -421,7 +422,7 @@ async def test_resume_asks_first_and_says_how_many_jobs_wait() -> None:
     backend.processing = Processing(enabled=False, paused_by="bob", paused_reason="MetaCTF", paused_at=NOW)
     async with dashboard(backend) as deck:
         await deck.press("P")
-        assert "790 pending jobs wait" in deck.screen_text()
+        assert "790 jobs are pending" in deck.screen_text()
         await deck.press("y")
         assert backend.calls == [("resume",)]
         assert not deck.line("banner")
@@ -452,7 +453,7 @@ async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_comm
     async with dashboard(FakeBackend(jobs), production=True) as deck:
         await deck.press("4", "a", "R")
         text = deck.screen_text()
-        for words in ("jobdeck retry - --yes", "The command reads their ids", "Type retry to go on:", "Cancel"):
+        for words in ("jobdeck retry - --yes", "The command reads the ids", "Type retry to confirm:", "Cancel"):
             assert words in text, words
         assert deck.app.screen.query_one("#box").max_scroll_y == 0
 
@@ -468,6 +469,6 @@ async def test_a_dialog_is_seen_whole_on_24_lines_even_where_it_wants_a_word(key
     async with dashboard(FakeBackend(jobs), production=True) as deck:
         await deck.press(key, "C")
         text = deck.screen_text()
-        for words in ("failed", "Type cancel to go on:", "Keep", "will be" if number > 2 else "retried"):
+        for words in ("failed", "Type cancel to confirm:", "Keep", "will be" if number > 2 else "retried"):
             assert words in text, words
         assert deck.app.screen.query_one("#box").max_scroll_y == 0

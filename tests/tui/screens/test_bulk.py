@@ -45,7 +45,7 @@ def by_id(backend: FakeBackend, number: int) -> Any:
 async def test_a_chooses_all_that_match_and_the_keys_say_how_many_each_would_take() -> None:
     async with dashboard(mixed(), size=LARGE) as deck:
         await deck.press("slash", *"boom", "enter", "A")
-        assert "all 30 that match chosen" in deck.line("peek")
+        assert "30 matching jobs selected" in deck.line("peek")
         assert "R retry 30" in deck.line("keys")
         await deck.press("A")
         assert "chosen" not in deck.line("peek")
@@ -75,8 +75,8 @@ async def test_the_dialog_names_verb_count_types_and_first_ids_and_asks_for_the_
         assert isinstance(dialog, Confirm)
         text = f"{dialog.question.title}\n{dialog.question.body.plain}"
         for part in ("Delete 36 jobs", "30 failed, 6 pending", "game_platform_sync", "sms_digest_processor",
-                     job_id(1).hex[-8:], "Will be refused: 3 running.", "goes on if this terminal hangs up",
-                     "chosen by: everything in the queue"):  # fmt: skip
+                     job_id(1).hex[-8:], "Will be refused: 3 running.", "continues if you disconnect",
+                     "filter: everything in the queue"):  # fmt: skip
             assert part in text, part
         assert "Delete 36 jobs" in deck.screen_text()
         await deck.press("y")
@@ -156,7 +156,7 @@ async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page(
         assert len(deck.table.jobs) == 10
         assert "10 of 10 jobs restored." in deck.toasts[-1]
         await deck.press("A", "D", "y", "b", "u")
-        assert "10 jobs will be taken out of the trash" in " ".join(deck.screen_text().split())
+        assert "10 jobs will be restored from the trash" in " ".join(deck.screen_text().split())
         await deck.press("y", "escape")
         assert len(deck.table.jobs) == 10
 
@@ -298,7 +298,7 @@ async def test_on_return_it_is_said_what_was_not_finished_and_its_page_goes_on_w
         assert text.count("○ waiting") == 15
         await deck.press("O")
         text = " ".join(deck.screen_text().replace("│", " ").split())
-        assert "Cancelling 10 of 25. bob@10.0.0.9 began it 12m ago." in text
+        assert "Cancelling 10 of 25. Started by bob@10.0.0.9 12m ago." in text
         assert deck.backend.bulk.held[found.id].bulk.done == 10
         await deck.press("y")
         assert "25 of 25 jobs cancelled." in deck.toasts[-1]
@@ -321,14 +321,14 @@ async def test_an_action_can_be_stopped_and_the_rest_stays_as_it_was() -> None:
     unfinished(backend)
     async with dashboard(backend, size=LARGE) as deck:
         await deck.press("b", "X")
-        assert "What is done stays done" in deck.screen_text()
+        assert "Finished jobs keep their result" in deck.screen_text()
         await deck.press("y")
         assert "10 of 25 jobs cancelled, stopped before 15 others." in deck.toasts[-1]
         assert sum(job.status is Status.FAILED for job in backend.jobs) == 15
         await deck.press("r")
         assert "stopped by alice@10.0.0.7" in deck.screen_text()
         await deck.press("X")
-        assert "It has stopped already." in deck.toasts[-1]
+        assert "It is stopped already." in deck.toasts[-1]
 
 
 async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with() -> None:
@@ -337,19 +337,19 @@ async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with()
     backend.bulk.held[bulk.id].bulk = replace(bulk, driver="web-1:4242")
     async with dashboard(backend, size=LARGE) as deck:
         await deck.press("b")
-        assert "web-1:4242 carries it out" in deck.screen_text()
+        assert "running on web-1:4242" in deck.screen_text()
         await deck.press("O")
-        assert "web-1:4242 carries it out." in deck.toasts[-1]
+        assert "web-1:4242 is running it." in deck.toasts[-1]
         assert deck.backend.bulk.held[bulk.id].bulk.done == 10
 
 
 async def test_an_empty_page_says_so_and_offers_nothing() -> None:
     async with dashboard(failed(1)) as deck:
         await deck.press("b")
-        assert "No action on many jobs in the last 30 days." in deck.screen_text()
+        assert "No bulk actions in the last 30 days." in deck.screen_text()
         for key in ("O", "X", "u", "f", "y"):
             await deck.press(key)
-            assert "There is no bulk action to look at." in deck.toasts[-1]
+            assert "No bulk action to show." in deck.toasts[-1]
 
 
 async def test_more_answers_are_read_as_the_cursor_comes_near_their_end() -> None:
@@ -372,12 +372,12 @@ async def test_a_production_database_asks_for_the_word_even_for_one_job() -> Non
 
 def test_progress_in_words() -> None:
     bulk = unfinished(failed(25))
-    assert number(1234567) == "1 234 567"
+    assert number(1234567) == "1,234,567"
     assert progress(bulk) == "cancelling 10 of 25"
     ended = replace(bulk, state="finished", total=12_000, done=12_000, refused=10)
-    assert progress(ended) == "11 990 of 12 000 jobs cancelled, 10 refused"
+    assert progress(ended) == "11,990 of 12,000 jobs cancelled, 10 refused"
     assert twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
-    assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a deletion can be taken back."
+    assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a delete can be undone."
 
 
 @pytest.mark.parametrize("width", [80, 200])

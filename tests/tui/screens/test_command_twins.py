@@ -282,7 +282,7 @@ async def test_the_command_that_is_shown_does_what_the_key_does(
 
 def command_of_dialog(desk: Desk) -> str:
     """The command that a dialog shows before it is answered; empty where none is open."""
-    for name in ("#twin", "#told"):
+    for name in ("#twin", "#result"):
         for line in desk.app.screen.query(name).results(Static):
             text = str(line.content)
             if "jobdeck " in text:

@@ -47,11 +47,11 @@ async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
 
 async def test_a_healthy_queue_is_said_to_be_ok() -> None:
     backend = FakeBackend()
-    backend.health = Health(Verdict.OK, (Finding("workers", Verdict.OK, "2 alive."),))
+    backend.health = Health(Verdict.OK, (Finding("workers", Verdict.OK, "2 workers alive."),))
     async with dashboard(backend) as deck:
         await deck.press("h")
         assert "✓ OK" in deck.screen_text()
-        assert "Nothing is wrong." in deck.screen_text()
+        assert "No problems found." in deck.screen_text()
 
 
 def test_long_evidence_is_wrapped_and_never_cut() -> None:
@@ -69,8 +69,8 @@ def test_the_history_has_status_duration_counts_and_what_was_due() -> None:
 
 
 @pytest.mark.parametrize(("facts", "words", "ink"), [
-    ({"claimed": 0, "due_before": 14}, "left 14 due lying", "bad"),
-    ({"claimed": 5, "due_before": 14}, "left 9 due lying", "bad"),
+    ({"claimed": 0, "due_before": 14}, "14 due jobs not claimed", "bad"),
+    ({"claimed": 5, "due_before": 14}, "9 due jobs not claimed", "bad"),
     ({"http_status": 500, "status": "error", "error_message": "pool timed out"}, "pool timed out", "bad"),
     ({"http_status": 503, "status": "ok"}, "error", "bad"),
     ({"status": "paused", "claimed": 0, "due_before": 14, "message": "MetaCTF is down"}, "paused: MetaCTF is", "warn"),
@@ -84,7 +84,7 @@ def test_what_went_wrong_with_a_trigger_is_said_in_its_line(facts: dict[str, Any
 def test_a_200_that_left_due_jobs_lying_is_red_and_one_by_hand_is_not() -> None:
     assert "bad" in inks(history(worker_run(1, 4, claimed=0, due_before=3)), "200")
     by_hand = history(worker_run(1, 4, claimed=0, due_before=3, source="manual", http_status=None))
-    assert "lying" not in told(by_hand)
+    assert "not claimed" not in told(by_hand)
 
 
 async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_one_in_the_line_of_health() -> None:
@@ -96,8 +96,8 @@ async def test_a_cycle_that_a_pause_kept_from_running_does_not_look_like_a_good_
             assert words in deck.line("health")
 
 
-@pytest.mark.parametrize(("ago", "source", "words"), [(4, "cron_http", "going on"), (16, "cron_http", "crashed"),
-                                                      (16, "worker", "going on")])  # fmt: skip
+@pytest.mark.parametrize(("ago", "source", "words"), [(4, "cron_http", "running"), (16, "cron_http", "crashed"),
+                                                      (16, "worker", "running")])  # fmt: skip
 def test_an_open_record_goes_on_or_has_crashed(ago: float, source: str, words: str) -> None:
     run = replace(worker_run(1, ago, source=source), completed_at=None, status=None)
     assert words in told(history(run))
@@ -137,8 +137,8 @@ def test_jobs_whose_lease_is_over_are_stuck_and_those_near_their_limit_slow() ->
     slow = make_job(2, Status.RUNNING, started_at=NOW - minutes(14), lease_expires_at=NOW + timedelta(seconds=45))
     fine = make_job(3, Status.RUNNING, started_at=NOW - minutes(2), lease_expires_at=NOW + timedelta(seconds=45))
     text = told(FakeBackend([stuck, slow, fine]))
-    assert "Stuck: running, and the lease is over." in text
-    assert "lease over for 12m  held by web-9" in text
+    assert "Stuck: running with an expired lease." in text
+    assert "lease expired 12m ago  held by web-9" in text
     assert "runs for 14m 00s of 15m 00s" in text
     assert short_id(fine.id) not in text
 
@@ -164,14 +164,14 @@ def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> Non
     text = told(FakeBackend([fine, late, failing]))
     assert "Recurring jobs that are late or fail (2 of 3)" in text
     assert "game_platform_totals_sweep ↻ 15m" in text
-    assert "3 failed in a row" in text
+    assert "3 consecutive failures" in text
 
 
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
     backend = FakeBackend([make_job(1, next_run_at=NOW - minutes(22))])
     async with dashboard(backend) as deck:
         await deck.press("h", "enter")
-        assert "This line is about no job." in deck.toasts[-1]
+        assert "No job on this line." in deck.toasts[-1]
         await deck.press(*"jjj", "enter")
         assert deck.here == "JobDetailScreen"
         assert str(job_id(1)) in deck.screen_text()

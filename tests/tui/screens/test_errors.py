@@ -74,7 +74,7 @@ async def test_no_errors_is_good_news() -> None:
         await deck.press("e")
         assert "No run has failed in the last 7 days." in deck.screen_text()
         await deck.press("R")
-        assert "There is no group under the cursor." in deck.toasts[-1]
+        assert "No group under the cursor." in deck.toasts[-1]
 
 
 async def test_enter_opens_the_job_that_failed_last() -> None:
@@ -88,15 +88,15 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
     async with dashboard(broken()) as deck:
         await deck.press("e", "R")
         assert "Retry 1 job as a canary" in deck.screen_text()
-        assert "It is tried alone; 2 other jobs of this group" in deck.screen_text()
+        assert "Only this job is retried. The other 2 stay as they are" in deck.screen_text()
         await deck.press("y")
         assert deck.backend.calls == [("retry", (job_id(1),))]
-        assert f"canary        {short_id(job_id(1))} waits for a worker" in deck.screen_text()
+        assert f"canary        {short_id(job_id(1))} is waiting for a worker" in deck.screen_text()
 
 
 @pytest.mark.parametrize(("number", "words"), [
-    (1, "It is tried alone; no other waits for"), (2, "It is tried alone; 1 other job of this group waits for"),
-    (3, "It is tried alone; 2 other jobs of this group wait for"),
+    (1, "This is the only job of this group."), (2, "Only this job is retried. The other one stays as it is until"),
+    (3, "Only this job is retried. The other 2 stay as they are until"),
 ])  # fmt: skip
 async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_many_wait(
     number: int, words: str
@@ -105,7 +105,7 @@ async def test_the_question_before_a_canary_says_of_which_error_it_is_and_how_ma
         await deck.press("e", "R")
         text = " ".join(deck.screen_text().replace("│", " ").split())
         assert words in text
-        assert "boom" in text.partition("Retry 1 job as a canary")[2].partition("It is tried alone")[0]
+        assert "boom" in text.partition("Retry 1 job as a canary")[2].partition(words)[0]
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -129,7 +129,7 @@ async def test_a_group_that_is_gone_from_under_the_cursor_is_said_to_be_gone() -
         await deck.press("e")
         backend.evidence.trends = backend.evidence.trends[1:]
         await next_look(deck)
-        assert "No run of the last 7 days failed as the group under the cursor any more" in deck.toasts[-1]
+        assert "The group under the cursor has no failed run in the last 7 days any more" in deck.toasts[-1]
         assert len(deck.toasts) == 1
         await next_look(deck)
         assert len(deck.toasts) == 1
@@ -143,7 +143,7 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
         await next_look(deck)
         assert "is running" in deck.screen_text()
         await deck.press("A")
-        assert "is on its way" in deck.toasts[-1]
+        assert "has not finished" in deck.toasts[-1]
         becomes(backend, job_id(1), status=Status.SUCCEEDED, removed=True, last_success_at=NOW)
         await next_look(deck)
         assert f"Canary {short_id(job_id(1))} succeeded" in deck.toasts[-1]
@@ -161,15 +161,15 @@ async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
         await try_one(deck)
         becomes(backend, job_id(1), status=Status.FAILED, last_error="boom", last_run_at=NOW)
         await next_look(deck)
-        assert "failed again. Look into its cause first" in deck.toasts[-1]
+        assert "failed again. Fix the cause first" in deck.toasts[-1]
         await deck.press("A")
-        assert f"Mind: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
+        assert f"Warning: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
 
 
 async def test_the_rest_without_a_canary_warns() -> None:
     async with dashboard(broken()) as deck:
         await deck.press("e", "A")
-        assert "Mind: no job of this group was tried alone first; R does that." in deck.screen_text()
+        assert "Warning: no job of this group has been tested. Press R to retry one first." in deck.screen_text()
         await deck.press("escape")
         assert deck.backend.calls == []
 
@@ -179,14 +179,14 @@ async def test_a_canary_is_watched_on_after_the_page_was_left() -> None:
     async with dashboard(backend) as deck:
         await try_one(deck)
         await deck.press("escape", "e")
-        assert "waits for a worker" in deck.screen_text()
+        assert "is waiting for a worker" in deck.screen_text()
         assert "◆" in deck.screen_text()
 
 
 async def test_a_group_that_nothing_stands_in_any_more_cannot_be_retried() -> None:
     async with dashboard(broken(trends=2)) as deck:
         await deck.press("e", "j", "R")
-        assert "No job stands where this error put it" in deck.toasts[-1]
+        assert "No job is still in the state this error left it in" in deck.toasts[-1]
         assert deck.backend.calls == []
 
 

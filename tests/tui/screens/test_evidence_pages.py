@@ -86,9 +86,9 @@ async def test_types_nobody_handles_versions_that_differ_and_jobs_of_nobody_are_
     async with dashboard(backend) as deck:
         await deck.press("m")
         text = deck.screen_text()
-        assert "✗ Jobs wait that no live worker handles: unheard_of" in text
-        assert "⚠ Live workers are of different versions: 0.0.9, 0.1.0" in text
-        assert "Held by workers that are off the list" in text
+        assert "✗ No live worker handles these waiting jobs: unheard_of" in text
+        assert "⚠ Live workers have different versions: 0.0.9, 0.1.0" in text
+        assert "Held by workers that are no longer listed" in text
 
 
 async def test_the_worker_inside_is_marked_and_the_worker_keys_are_at_hand() -> None:
@@ -147,13 +147,13 @@ async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
 async def test_an_entry_about_no_job_says_so() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("o", "enter")
-        assert "This line is about no job." in deck.toasts[-1]
+        assert "No job on this line." in deck.toasts[-1]
 
 
 async def test_a_shift_in_which_nobody_did_anything() -> None:
     async with dashboard(FakeBackend()) as deck:
         await deck.press("o")
-        assert "Nobody did anything." in deck.screen_text()
+        assert "No operator actions." in deck.screen_text()
 
 
 # Playbook

@@ -87,7 +87,7 @@ async def test_a_deleted_job_is_said_to_be_in_the_trash() -> None:
     backend.details[job_id(1)] = JobDetail(backend.jobs[0], (), (), in_trash=True)
     async with dashboard(backend) as deck:
         await deck.press("enter")
-        assert "It is in the trash" in deck.screen_text()
+        assert "It stays in the trash" in deck.screen_text()
 
 
 async def test_the_page_says_when_the_connection_is_lost() -> None:

@@ -173,7 +173,7 @@ async def test_a_pause_is_said_on_every_page() -> None:
     async with dashboard(backend) as deck:
         for key in KEYS.values():
             await deck.press(key)
-            assert "PAUSED 3m: MetaCTF is down" in deck.screen_text()
+            assert "PAUSED for 3m: MetaCTF is down" in deck.screen_text()
             await deck.press("escape")
 
 
@@ -220,7 +220,7 @@ async def test_a_page_opened_before_the_first_answer_reads_when_it_has_come() ->
         assert deck.here == "Workers"
         backend.failure = None
         await deck.press("r")
-        assert "No worker has been heard of" in deck.screen_text()
+        assert "No worker was seen in the last day" in deck.screen_text()
         await deck.press("escape")
         assert isinstance(deck.app.screen, Dashboard)
         assert len(deck.table.jobs) == 1

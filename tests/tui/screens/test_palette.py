@@ -50,7 +50,7 @@ async def test_from_a_page_the_palette_offers_what_the_list_does_and_nothing_tha
         await deck.press("escape")
         assert deck.here == "Workers"
         await deck.press("colon", *"trash")
-        assert "Nothing is called that." in deck.screen_text()
+        assert "No matching action." in deck.screen_text()
 
 
 async def test_every_action_can_be_found_by_its_label() -> None:
@@ -102,7 +102,7 @@ async def test_what_cannot_be_done_says_why_and_enter_does_not_do_it() -> None:
 async def test_words_that_match_nothing_say_so() -> None:
     async with dashboard(failed(1)) as deck:
         await deck.press("colon", *"xyzzy", "enter")
-        assert "Nothing is called that." in deck.screen_text()
+        assert "No matching action." in deck.screen_text()
 
 
 def test_a_label_that_begins_with_the_word_comes_first() -> None:
@@ -138,7 +138,7 @@ async def test_sentences_name_the_moved_key_too() -> None:
         await deck.press("h")
         assert "ctrl+k cleans up." in deck.screen_text()
         await deck.press("escape", "e", "j", "A")
-        assert "f6 does that." in deck.screen_text()
+        assert "Press f6 to retry one first." in deck.screen_text()
         await deck.press("escape", "escape", "enter", "f7")
         assert "PERSONAL DATA SHOWN, f7 hides it" in deck.screen_text()
 
@@ -163,12 +163,12 @@ async def test_two_keys_can_change_places() -> None:
 
 
 @pytest.mark.parametrize(("table", "words"), [
-    ({"nope": "x"}, "no action nope"),
-    ({"retry": "x"}, "Is it job.retry?"),
+    ({"nope": "x"}, "unknown action nope"),
+    ({"retry": "x"}, "Did you mean job.retry?"),
     ({"job.retry": "C"}, "C to job.retry and to job.cancel"),
     ({"job.retry": ""}, "no key"),
-    ({"job.retry": "f99"}, "the key f99, which there is not"),
-    ({"job.retry": "hyper+x"}, "the key hyper+x"),
+    ({"job.retry": "f99"}, "the unknown key f99"),
+    ({"job.retry": "hyper+x"}, "the unknown key hyper+x"),
     ({"errors.rest": "R"}, "R to errors.canary and to errors.rest"),
 ])  # fmt: skip
 def test_what_cannot_be_a_key_is_refused_with_the_reason(table: dict[str, str], words: str) -> None:

@@ -112,7 +112,7 @@ async def test_a_dry_run_of_the_form_reads_the_effects_and_changes_nothing(
         await desk.press("n", "ctrl+t")
         text = desk.screen_text()
         assert "It would be enqueued." in text
-        assert "A run would, as things stand:" in text
+        assert "A run would currently:" in text
         assert "total: 0" in text
         assert statuses(conn) == []
 
@@ -310,7 +310,7 @@ async def test_quick_sync_and_its_command(settings: Settings, conn: Connection, 
         twin = text[text.index("jobdeck quick-sync") :].split("\n")[0].strip(" │")
         await desk.press(key)
         assert jobs(conn) == made
-        assert "was there already" in desk.screen_text()
+        assert "exists already" in desk.screen_text()
     again(conn)
     run(twin)
     assert jobs(conn) == made

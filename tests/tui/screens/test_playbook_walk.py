@@ -136,7 +136,7 @@ async def test_incident_response_from_alert_to_stable(
         await operator.press("R")
         await operator.until("Retry 1 job as a canary")
         await operator.press("y")
-        await operator.until("waits for a worker")
+        await operator.until("is waiting for a worker")
         await operator.press("P")
         await operator.until("Resume Automatic Processing")
         await operator.press("y")
@@ -161,7 +161,7 @@ async def test_incident_response_from_alert_to_stable(
         await operator.until("✓ OK")
         # The next shift reads what happened.
         await operator.press("escape", "o")
-        await operator.until("What operators did, newest first")
+        await operator.until("Operator actions, newest first")
         for words in ("4 failed permanently", "vendor", "pause processing", "resume processing", short_id(ids[0])):
             assert words in operator.text, words
 
@@ -207,7 +207,7 @@ async def test_cleanup(database_url: str, conn: Connection, tmp_path: Path, vend
     )
     async with desk(database_url, tmp_path) as operator:
         await operator.press("h")
-        await operator.until("Stuck: running, and the lease is over. K cleans up.")
+        await operator.until("Stuck: running with an expired lease. K cleans up.")
         await operator.press("K")
         await operator.until("Mark 1 stuck job failed")
         assert short_id(stuck) in operator.text

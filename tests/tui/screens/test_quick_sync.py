@@ -19,7 +19,7 @@ async def test_full_sync_queues_two_jobs_the_second_waiting_for_the_first() -> N
         assert deck.backend.calls == [("quick_sync", "full")]
         text = deck.screen_text()
         assert "game_platform_sync" in text
-        assert "it waits for the first" in text
+        assert "waits for the first" in text
         assert "jobdeck quick-sync full" in text
         await deck.press("escape")
         first, second = sorted(deck.table.jobs, key=lambda job: job.task_type)
@@ -31,7 +31,7 @@ async def test_each_sync_has_a_key_of_its_own(key: str, kind: str) -> None:
     async with dashboard(FakeBackend()) as deck:
         await deck.press("Q", key)
         assert deck.backend.calls == [("quick_sync", kind)]
-        assert "is queued." in deck.screen_text()
+        assert " queued." in deck.screen_text()
         assert f"jobdeck quick-sync {kind}" in deck.screen_text()
 
 
@@ -45,10 +45,10 @@ async def test_what_was_there_already_is_said_to_be() -> None:
     there = make_job(1, Status.RUNNING, dedupe_key=KEY)
     async with dashboard(FakeBackend([there])) as deck:
         await deck.press("Q", "i")
-        assert f"{there.id.hex[-8:]} was there already, running." in deck.screen_text()
+        assert f"{there.id.hex[-8:]} exists already (running)." in deck.screen_text()
         await deck.press("f")
-        assert "was there already, running." in deck.screen_text()
-        assert "is queued; it waits for the first." in deck.screen_text()
+        assert "exists already (running)." in deck.screen_text()
+        assert "queued; waits for the first." in deck.screen_text()
 
 
 async def test_a_totals_sweep_that_was_there_and_does_not_wait_is_said_not_to() -> None:
@@ -56,7 +56,7 @@ async def test_a_totals_sweep_that_was_there_and_does_not_wait_is_said_not_to() 
     async with dashboard(FakeBackend([there]), size=LARGE) as deck:
         await deck.press("Q", "f")
         text = " ".join(deck.screen_text().replace("│", " ").split())
-        assert "was there already, pending; it does not wait for the first." in text
+        assert "exists already (pending); does not wait for the first." in text
 
 
 async def test_a_sync_whose_type_has_no_handler_is_greyed_with_the_reason_and_queues_nothing() -> None:

@@ -194,8 +194,8 @@ class Expected:
         self.range_start = self.range_start if self.range_start in ids else None
         self.cursor = ids.index(held) if held in ids else self._within(self.cursor)
         self._scroll(self.cursor - line)
-        said = [f"{short_id(held)} has left this list"] if held is not None and held not in ids else []
-        said += [f"{plural(len(lost), 'marked job')} left this list, unmarked"] if lost else []
+        said = [f"{short_id(held)} left this list"] if held is not None and held not in ids else []
+        said += [f"{plural(len(lost), 'marked job')} left this list, no longer marked"] if lost else []
         return " · ".join(said)
 
     def home(self) -> None:

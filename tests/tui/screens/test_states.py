@@ -80,7 +80,7 @@ async def test_a_long_name_leaves_room_for_the_beginning_of_the_reason() -> None
         paused_at=NOW - minutes(12), resume_at=NOW + minutes(180),
     )  # fmt: skip
     async with dashboard(backend) as deck:
-        assert "PAUSED 12m by alice.wonderland: MetaCTF is" in deck.line("banner")
+        assert "PAUSED for 12m by alice.wonderland: MetaCTF is" in deck.line("banner")
         assert "790 waiting · resumes in 3h" in deck.line("banner")
 
 
@@ -97,7 +97,7 @@ async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_
     async with dashboard(backend, size=size) as deck:
         await deck.press(*page)
         banner = deck.app.screen.query_one("#banner", Line).text
-        for part in ("PAUSED 12m by alice", "790 waiting", "resumes in 3h"):
+        for part in ("PAUSED for 12m by alice", "790 waiting", "resumes in 3h"):
             assert part in banner
         assert ("@10.0.0.7" in banner) == (size[0] > 60)
         assert ("MetaCTF" in banner) == (size[0] > 60)
@@ -142,7 +142,9 @@ async def test_that_the_job_under_the_cursor_has_left_stays_said_until_the_curso
         backend.jobs = [job for job in backend.jobs if job.id != held.id and job.id not in deck.table.marks]
         await deck.refresh()
         for _ in range(2):
-            assert f"{held.id.hex[-8:]} has left this list · 1 marked job left this list, unmarked" in deck.line("peek")
+            assert f"{held.id.hex[-8:]} left this list · 1 marked job left this list, no longer marked" in deck.line(
+                "peek"
+            )
             await deck.refresh()
         await deck.press("j")
         assert "has left" not in deck.line("peek")
@@ -151,7 +153,7 @@ async def test_that_the_job_under_the_cursor_has_left_stays_said_until_the_curso
 async def test_a_new_order_is_said_in_its_line_and_covers_no_job() -> None:
     async with dashboard(failed(5)) as deck:
         await deck.press("s")
-        assert "Sorted by task; S turns it round." in deck.line("peek")
+        assert "Sorted by task; S reverses." in deck.line("peek")
         assert not deck.toasts
 
 
@@ -161,7 +163,7 @@ async def test_a_job_that_another_order_takes_out_of_sight_has_not_left_but_its_
         await deck.press("space", "j")
         backend.jobs = backend.jobs[3:]
         await deck.press("s")
-        assert "Sorted by task; S turns it round. · 1 marked job left this list, unmarked" in deck.line("peek")
+        assert "Sorted by task; S reverses. · 1 marked job left this list, no longer marked" in deck.line("peek")
         assert "has left" not in deck.line("peek")
 
 
@@ -170,9 +172,9 @@ async def test_an_order_among_the_first_ten_thousand_says_that_it_is_one() -> No
     backend.counts = Counts(failed=20_000)
     async with dashboard(backend) as deck:
         await deck.press("5", "s")
-        assert "Sorted by task, among the first 10 000; S turns it round." in deck.line("peek")
+        assert "Sorted by task, among the first 10,000; S reverses." in deck.line("peek")
         await deck.press("S")
-        assert "Turned round, among the first 10 000." in deck.line("peek")
+        assert "Reversed, among the first 10,000." in deck.line("peek")
         await deck.press("3", "s")
         assert "among" not in deck.line("peek")
 
@@ -181,9 +183,9 @@ async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -
     async with dashboard(failed(LONGEST_PAGE + 50)) as deck:
         await deck.press("G")
         assert deck.table.cursor == LONGEST_PAGE - 1
-        assert "The list ends at 5 000 jobs; there are more. / narrows it." in deck.line("peek")
+        assert "The list is limited to 5,000 jobs; there are more. / narrows it." in deck.line("peek")
         await deck.press("k")
-        assert "The list ends" not in deck.line("peek")
+        assert "The list is limited" not in deck.line("peek")
 
 
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:

@@ -69,7 +69,7 @@ async def test_while_all_that_match_are_being_chosen_no_question_is_about_the_jo
         for key in "RCD":
             await deck.press(key)
             assert deck.here == "Dashboard"
-            assert "are just being chosen" in deck.toasts[-1]
+            assert "are being selected" in deck.toasts[-1]
 
 
 async def test_a_reason_typed_right_behind_p_is_the_reason_and_none_of_its_letters_is_a_key_of_the_list() -> None:

@@ -92,7 +92,7 @@ def form_texts(deck: FuzzedBackend) -> Iterator[object]:
         yield wording.outcome(Enqueued(job, created=True))
         yield wording.outcome(Enqueued(job, created=False))
         yield wording.outcome(ActionResult(job.id, ok=False, message=text()))
-        yield quick_sync.told([Enqueued(job, created=True), Enqueued(job, created=False)])
+        yield quick_sync.results([Enqueued(job, created=True), Enqueued(job, created=False)])
         yield enqueue_twin(wanted(job))
         yield edit_twin(job, wanted(job), {"payload": job.payload})
         yield commands.twin("retry", [job])

@@ -85,7 +85,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
     async with dashboard(with_jobs_of_coaches()) as deck:
         before = len(deck.backend.requests)
         await deck.press("slash", *"coach:kim", "enter")
-        assert "Several coaches fit kim. tab behind it takes one." in deck.toasts[-1]
+        assert "Several coaches match kim. Press tab after the name to choose one." in deck.toasts[-1]
         assert len(deck.backend.requests) == before
         assert deck.app.dashboard.bar.editing
 
@@ -93,7 +93,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
 async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
     async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *"coach:zebra")
-        assert "No coach fits zebra. Type a part of a coach's name" in deck.line("peek")
+        assert "No coach matches zebra. Type a part of a coach's name" in deck.line("peek")
         before = len(deck.backend.requests)
         await deck.press("enter")
         assert "No coach fits zebra" in deck.toasts[-1]
@@ -111,9 +111,9 @@ async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_ca
     async with dashboard(with_jobs_of_coaches()) as deck:
         deck.backend.failure = lost()
         await deck.press("slash", *"coach:bo")
-        assert "Coaches cannot be looked for" in deck.line("peek")
+        assert "Cannot look up coaches" in deck.line("peek")
         await deck.press("enter")
-        assert "Coaches cannot be looked for" in deck.toasts[-1]
+        assert "Cannot look up coaches" in deck.toasts[-1]
         deck.backend.failure = None
         await deck.press("escape", "slash", *"coach:bo", "enter")
         assert asked(deck) == BO

@@ -399,14 +399,14 @@ async def test_what_is_said_of_marks_and_ranges_ends_them() -> None:
     async with dashboard(failed(5), mouse=True) as deck:
         await choose(deck, "mark.range")
         await deck.pilot.click("#jobs", offset=(20, 3))
-        await click(deck, "range…")
+        await click(deck, "selecting a range")
         assert len(deck.table.marks) == 3
         await click(deck, "3 marked")
         assert not deck.table.marks
 
 
 async def test_an_error_that_reads_like_a_hint_of_marks_does_nothing_when_clicked() -> None:
-    backend = FakeBackend([make_job(1, Status.FAILED, last_error="3 marked, all 3 that match chosen")])
+    backend = FakeBackend([make_job(1, Status.FAILED, last_error="3 marked, 3 matching jobs selected")])
     async with dashboard(backend, mouse=True) as deck:
         await deck.press("space")
         await click(deck, "3 marked")

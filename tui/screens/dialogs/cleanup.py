@@ -1,4 +1,4 @@
-"""The dialogs before a cleanup: stuck jobs are shown first, and exactly those are marked failed."""
+"""The dialogs before a cleanup and a purge. Stuck jobs are listed first; exactly those are marked failed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
-    """Looks for stuck jobs; where there are any, asks whether they are to be marked failed.
+    """Looks for stuck jobs and asks whether to mark them failed.
 
-    Who has gone elsewhere meanwhile is told and not asked: a key that was meant for there would answer.
+    If another screen was opened meanwhile, a toast reports them: a key meant for that screen must not answer.
     """
 
     def found(results: list[ActionResult]) -> None:
         if not results:
-            deck.say("No stuck jobs: no job has been running for 20 minutes with its lease over.\njobdeck cleanup")
+            deck.say("No stuck jobs: no job has been running for 20 minutes with an expired lease.\njobdeck cleanup")
             return
         if not deck.shows(here):
             deck.say(
@@ -49,7 +49,7 @@ def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
 
 
 def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *, production: bool) -> Question:
-    """The question before stuck jobs are marked failed; `types` are the task types, as far as they are known."""
+    """The question before stuck jobs are marked failed; `types` are the task types that are known."""
     number = len(results)
     lines = [
         Content.assemble(
@@ -63,8 +63,8 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
         lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
     lines += [
         Content(""),
-        Content("A live worker takes such jobs back by itself. Marked failed they stay, to be retried or deleted; "
-                "a recurring one goes on at its next slot."),
+        Content("A live worker recovers such jobs by itself. Jobs marked failed stay and can be retried or deleted; "
+                "a recurring job runs again at its next slot."),
     ]  # fmt: skip
     title = f"Mark {plural(number, 'stuck job')} failed"
     word = needed_word("cleanup", number, production=production)
@@ -73,7 +73,7 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
 
 
 def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
-    """Counts old jobs; where there are any, asks whether they are to be removed, unless one has gone elsewhere."""
+    """Counts old jobs and asks whether to remove them; a toast reports them if another screen was opened meanwhile."""
 
     def counted(number: int) -> None:
         if not number:
@@ -93,11 +93,11 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
 
 
 def purge_question(number: int, *, production: bool) -> Question:
-    """The question before old jobs are removed for good."""
+    """The question before old jobs are removed permanently."""
     title = f"Remove {plural(number, 'old job')}"
     body = Content(
-        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed for good, "
-        "not to the trash; their runs stay in the history for 30 days."
+        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed permanently, "
+        "not moved to the trash; their runs stay in the history for 30 days."
     )
     word = needed_word("purge", number, production=production)
     return Question(title, body, title, word=word, danger=True, twin=PURGE)

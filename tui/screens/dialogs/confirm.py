@@ -1,4 +1,4 @@
-"""The dialog that stands before every action on jobs: verb, count, breakdown, first ids, and Cancel in focus."""
+"""The dialog before every action on jobs: verb, count, breakdown, first ids, and Cancel in focus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from textual.widgets import Button, Input, Static
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import BY_ID, breakdown
 from jobdeck.tui.backend.bulk_words import again, plural_of
-from jobdeck.tui.backend.bulk_words import number as spaced
 from jobdeck.tui.commands import NAMED, RESUME, twin
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
@@ -33,14 +32,15 @@ if TYPE_CHECKING:
 FIRST: Final = 6
 MANY: Final = 25
 TYPES: Final = 4
+CONTINUES: Final = "It continues if you disconnect."
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a dialog asks.
+    """The content of a dialog.
 
-    `word`, where given, has to be typed before the answer can be yes. `twin` is the command that does the same;
-    it can only be told once the jobs are frozen where `freezes`.
+    `word` must be typed before the answer can be yes. `twin` is the equivalent command; with `freezes` it is known only
+    once the jobs are frozen.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Question:
 
 
 def needed_word(word: str, number: int, *, production: bool) -> str | None:
-    """The word to be typed before so many jobs are acted on, or anything in production; None where `y` is enough."""
+    """The word to type before an action on many jobs, or on any in production; None where `y` is enough."""
     return word if number > MANY or production else None
 
 
@@ -75,28 +75,29 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
         lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
     lines += [Content(""), Content(_consequence(verb, jobs))]
     if left_out:
-        lines.append(Content.styled(f"Left out, their status does not allow it: {left_out}.", "$warning"))
+        lines.append(Content.styled(f"Skipped, since their status does not allow it: {left_out}.", "$warning"))
     word = needed_word(verb, number, production=production)
     title = f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
     freezes = number > NAMED and not any(job.removed for job in jobs)
     same = f"jobdeck {verb} --bulk … --yes" if freezes else twin(verb, jobs)
     if number > NAMED and not freezes:
-        lines.append(Content.styled("The command reads their ids, as the list copies them.", "$ink-muted"))
+        reads = "The command reads the ids from its input, one per line, as the list copies them."
+        lines.append(Content.styled(reads, "$ink-muted"))
     body = Content("\n").join(lines)
     return Question(title, body, title, no, word, danger=verb != "retry", twin=same, freezes=freezes)
 
 
 def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
-    """The question before an action on all that was chosen: how many of what, and the first of them."""
+    """The question before an action on all chosen jobs: their number by status and type, and the first ids."""
     allowed = [status.value for status in BY_ID[f"job.{verb}"].states or ()]
     number = sum(choice.of(status) for status in allowed)
     statuses = {share.status: choice.of(share.status) for share in choice.shares}
-    listed = ", ".join(f"{spaced(jobs)} {status}" for status, jobs in statuses.items() if status in allowed)
+    listed = ", ".join(f"{jobs:,} {status}" for status, jobs in statuses.items() if status in allowed)
     words = one_line(choice.bulk.words or "everything in the queue")
-    lines = [Content.styled(listed, "bold"), Content.styled(f"chosen by: {words}", "$ink-muted")]
+    lines = [Content.styled(listed, "bold"), Content.styled(f"filter: {words}", "$ink-muted")]
     types = _types(choice, allowed)
-    lines += [Content(f"{spaced(jobs):>8}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
+    lines += [Content(f"{jobs:>8,}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
     if len(types) > TYPES:
         lines.append(Content.styled(f"          and {len(types) - TYPES} more types", "$ink-muted"))
     first = " ".join(short_id(job.id) for job in choice.first)
@@ -104,8 +105,8 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     lines += [Content(""), Content(_consequence(verb, choice.first) if number == 1 else _of_many(verb, choice))]
     left_out = {status: jobs for status, jobs in statuses.items() if status not in allowed}
     if left_out:
-        told = ", ".join(f"{spaced(jobs)} {status or 'changed since'}" for status, jobs in left_out.items())
-        lines.append(Content.styled(f"Will be refused: {told}.", "$warning"))
+        refused = ", ".join(f"{jobs:,} {status or 'changed since'}" for status, jobs in left_out.items())
+        lines.append(Content.styled(f"Will be refused: {refused}.", "$warning"))
     title = f"{verb.capitalize()} {plural_of(number)}"
     word = needed_word(verb, number, production=production)
     no = "Keep" if verb == "cancel" else "Cancel"
@@ -123,18 +124,18 @@ def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int
 
 def _of_many(verb: Verb, choice: Choice) -> str:
     if verb == "delete":
-        return "They go to the trash for 7 days and can be taken back. It goes on if this terminal hangs up."
+        return f"They go to the trash for 7 days; you can undo this. {CONTINUES}"
     if verb == "cancel":
         running = choice.of(Status.RUNNING.value)
         asked = f" {plural_of(running)} running will be asked to stop." if running else ""
-        return f"They will not run again unless retried; series stop.{asked} It goes on if this terminal hangs up."
-    return "They become due now. It goes on if this terminal hangs up."
+        return f"They will not run again unless retried; series stop.{asked} {CONTINUES}"
+    return f"They will run as soon as a worker is free. {CONTINUES}"
 
 
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
     one = len(jobs) == 1
     if verb == "delete":
-        return f"{'It goes' if one else 'They go'} to the trash for 7 days and can be taken back."
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days; you can undo this."
     if verb == "cancel":
         running = sum(job.status is Status.RUNNING for job in jobs)
         asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
@@ -144,26 +145,26 @@ def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
 
 
 def _of_retry(here: int, left: int) -> str:
-    """What becomes of jobs that are in the queue, and of those that left it."""
+    """The effect of a retry on `here` jobs in the queue and `left` jobs that left it."""
     if not left:
-        return f"{'It becomes' if here == 1 else 'They become'} due now."
+        return f"{'It' if here == 1 else 'They'} will run as soon as a worker is free."
     copies = "a copy is" if left == 1 else "copies are"
     if not here:
         return f"{'It has' if left == 1 else 'They have'} left the queue: {copies} enqueued."
-    become = f"{plural(here, 'job')} {'becomes' if here == 1 else 'become'}"
-    return f"{become} due now; of {left} that left the queue {copies} enqueued."
+    runs = f"{plural(here, 'job')} will run as soon as a worker is free"
+    return f"{runs}; of {left} that left the queue {copies} enqueued."
 
 
 def resume_question(processing: Processing, waiting: int, now: datetime, *, production: bool) -> Question:
-    """The question before processing is resumed."""
-    who = one_line(processing.paused_by) if processing.paused_by else "somebody"
+    """The question before resuming processing."""
+    who = one_line(processing.paused_by) if processing.paused_by else "an unknown user"
     since = f" {age(now - processing.paused_at)} ago" if processing.paused_at else ""
     reason = one_line(processing.paused_reason) if processing.paused_reason else "no reason given"
     body = Content("\n").join(
         [
             Content(f"Paused by {who}{since}: {reason}"),
             Content(""),
-            Content(f"{count(waiting)} pending jobs wait. Each recurring job runs once; nothing is replayed."),
+            Content(f"{count(waiting)} jobs are pending. Each recurring job runs once; missed runs are not repeated."),
         ]
     )
     word = needed_word("resume", 0, production=production)
@@ -171,7 +172,7 @@ def resume_question(processing: Processing, waiting: int, now: datetime, *, prod
 
 
 class Confirm(Dialog[bool]):
-    """Asks, with the harmless answer in focus. `y` says yes; where a word is wanted, only typing it does."""
+    """Asks a question, with the harmless answer in focus. `y` says yes, unless a word must be typed."""
 
     DIALOG: ClassVar[str] = "confirm"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("confirm")]
@@ -182,7 +183,6 @@ class Confirm(Dialog[bool]):
         self._twin = question.twin
 
     def compose(self) -> ComposeResult:
-        """One box: the body, the command, the word where one is wanted, the buttons."""
         question = self.question
         with VerticalScroll(id="box", classes="-danger" if question.danger else "", can_focus=False) as box:
             box.border_title = Content(question.title)
@@ -190,7 +190,7 @@ class Confirm(Dialog[bool]):
             if self._twin:
                 yield Static(Content.styled(self._twin, "$accent"), id="twin")
             if question.word:
-                yield Static(Content.assemble("Type ", (question.word, "bold"), " to go on:"), id="ask")
+                yield Static(Content.assemble("Type ", (question.word, "bold"), " to confirm:"), id="ask")
                 field = Input(id="word", compact=True, select_on_focus=False)
                 field.cursor_blink = False
                 yield field
@@ -205,17 +205,16 @@ class Confirm(Dialog[bool]):
                 yield self.hint(*([] if question.word else [("yes", "yes")]), ("close", "no"))
 
     def name_twin(self, chosen: Bulk, verb: Verb) -> None:
-        """Shows the command, now that the jobs are frozen."""
+        """Shows the command once the jobs are frozen."""
         self._twin = again(verb, chosen)
-        for line in self.query("#twin").results(Static):  # there is none yet before the first paint
+        for line in self.query("#twin").results(Static):  # none before the first paint
             line.update(Content.styled(self._twin, "$accent"), layout=False)
 
     def on_mount(self) -> None:
-        """The harmless answer is in focus."""
         self.query_one("#no", Button).focus()
 
     def on_key(self, event: Key) -> None:
-        """Typing goes to the word, wherever the focus is."""
+        """Sends typed characters to the word, wherever the focus is."""
         if self.question.word and event.character and event.is_printable and not isinstance(self.focused, Input):
             field = self.query_one("#word", Input)
             field.focus()
@@ -224,21 +223,20 @@ class Confirm(Dialog[bool]):
             event.prevent_default()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """The yes button wakes up with the right word."""
+        """Enables the yes button once the word is right."""
         self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
 
     def on_input_submitted(self) -> None:
-        """Enter after the word is yes; after another one it is said that this was not it."""
+        """Confirms after the right word; otherwise says that the word is missing."""
         if self.query_one("#yes", Button).disabled:
-            self.deck.say(f"Not done: type {self.question.word} first, or {self.key('close')} leaves it.", "warning")
+            close = self.key("close")
+            self.deck.say(f"Not done: type {self.question.word} first, or press {close} to cancel.", "warning")
         else:
             self.dismiss(result=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """The answer."""
         self.dismiss(event.button.id == "yes")
 
     def action_yes(self) -> None:
-        """Says yes, unless a word is wanted."""
         if self.question.word is None:
             self.dismiss(result=True)

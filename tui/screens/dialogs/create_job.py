@@ -1,4 +1,4 @@
-"""Create Job: a form in a dialog, the next runs, the command that does the same, and what came of it."""
+"""Create Job: a form in a dialog, with the next runs, the equivalent command and the result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WIDE: Final = 130
 
 
 class CreateJob(Dialog[None]):
-    """The form. It begins empty, as the copy of a job, or as the job that it changes."""
+    """A form: empty, filled in as a copy of a job, or to edit a job."""
 
     DIALOG: ClassVar[str] = "create"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("create")]
@@ -60,7 +60,6 @@ class CreateJob(Dialog[None]):
         self._discarding = False
 
     def compose(self) -> ComposeResult:
-        """The form, and below it what follows from it and the buttons."""
         form = self.form
         with Vertical(id="box", classes="-form") as box:
             box.border_title = Content(form.title)
@@ -76,48 +75,43 @@ class CreateJob(Dialog[None]):
 
     @property
     def form(self) -> Form:
-        """What was typed so far."""
+        """The values typed so far."""
         return self.body.form
 
     def on_mount(self) -> None:
-        """The first thing to decide has the focus."""
         self._lay_out(self.app.size.width)
         self.body.rows[0].widget.focus()
 
     def on_resize(self, event: Resize) -> None:
-        """Two columns where there is room."""
         self._lay_out(event.size.width)
 
     def redraw(self) -> None:
-        """Says everything anew that follows from what was typed."""
+        """Redraws whatever depends on the typed values."""
         if not self.is_attached:
             return
         now, form = self.deck.now(), self.form
         self.body.redraw(form.check(now), self.rehearsal, now)
-        told = wording.mending(form, self.key("create"))
-        self.query_one("#runs", Line).show([(told, "bad") if told else (wording.runs(form, now), "run")])
+        problems = wording.problems(form, self.key("create"))
+        self.query_one("#runs", Line).show([(problems, "bad") if problems else (wording.runs(form, now), "run")])
         self._draw_help()
         self._draw_twin()
         for button in ("#yes", "#try"):
             self.query_one(button, Button).disabled = bool(self.busy)
 
     def on_descendant_focus(self, _event: DescendantFocus) -> None:
-        """The help is about the field that has the focus."""
         self._draw_help()
 
     @on(Input.Submitted)
-    def go_on(self) -> None:
-        """Enter goes to the next field."""
+    def next_field(self) -> None:
         self.focus_next()
 
     @on(FormBody.Picking)
     def pick(self, event: FormBody.Picking) -> None:
-        """Opens the list that a field asks for."""
+        """Opens the list of a field."""
         self.app.push_screen(Picker(event.offer), event.take)
 
     @on(Button.Pressed)
     def press(self, event: Button.Pressed) -> None:
-        """Creates, tries or leaves."""
         if event.button.id == "yes":
             self.action_create()
         elif event.button.id == "try":
@@ -126,33 +120,33 @@ class CreateJob(Dialog[None]):
             self.dismiss(None)
 
     def action_leave(self) -> None:
-        """Leaves; what was typed is not thrown away by one key."""
+        """Closes the form; if anything was typed, only at the second key press."""
         if not self.form.changed or self._discarding:
             self.dismiss(None)
             return
         self._discarding = True
         key = self.key("close")
-        self._say(f"{key[:1].upper()}{key[1:]} once more throws away what you typed.")
+        self._say(f"Press {key} again to discard what you typed.")
 
     def action_scroll(self, lines: int) -> None:
-        """Scrolls what does not fit: all of it where it stands in one column, else what a run would do."""
+        """Scrolls the form in one column, or the preview in two."""
         name = "#halves" if self.has_class("-narrow") else "#effects"
         self.query_one(name).scroll_relative(y=lines, animate=False)
 
     def action_copy(self) -> None:
-        """Copies the command that does the same."""
+        """Copies the equivalent command."""
         wanted = self._wanted()
         if wanted is not None:
             self.deck.say(copy(self.app, self._twin(wanted)))
 
     def action_create(self) -> None:
-        """Creates the job or saves the changes, once; a mistake is shown beside its field."""
+        """Creates the job or saves the changes, once; an error is shown beside its field."""
         wanted = None if self.busy else self._wanted()
         if wanted is None:
             return
         job = self.form.job if self.form.editing else None
         if job is not None and not self._changes(job, wanted):
-            self._say("There is nothing to save: it is like this already.")
+            self._say("Nothing to save: the job has these values already.")
             return
         twin = self._twin(wanted)
         what = f"edit job {short_id(job.id)}" if job else "create the job"
@@ -165,22 +159,22 @@ class CreateJob(Dialog[None]):
         self.deck.background(work, partial(self._done, what, twin))
 
     def action_rehearse(self) -> None:
-        """Says what would come of it, in place."""
+        """Shows a dry run in the form."""
         wanted = None if self.busy else self._wanted()
         if wanted is None:
             return
-        self.busy, self.rehearsal = "Asking what it would do…", None
+        self.busy, self.rehearsal = "Preparing the dry run…", None
         self.redraw()
         job = self.form.job if self.form.editing else None
         self.deck.background(lambda: self.creating.rehearse(wanted, job), self._rehearsed)
 
     def _done(self, what: str, twin: str, answer: Enqueued | ActionResult | Exception) -> None:
         self.busy = ""
-        told, good = (failure(what, answer), False) if isinstance(answer, Exception) else wording.outcome(answer)
+        result, good = (failure(what, answer), False) if isinstance(answer, Exception) else wording.outcome(answer)
         if not good:
-            self._say(told)
+            self._say(result)
             return
-        self.deck.say(f"{told}\n{twin}")
+        self.deck.say(f"{result}\n{twin}")
         if isinstance(answer, Enqueued):
             self.deck.seek(answer.job.id)
         self.deck.poller.poke()
@@ -190,7 +184,7 @@ class CreateJob(Dialog[None]):
     def _rehearsed(self, answer: Rehearsal | Exception) -> None:
         self.busy = ""
         if isinstance(answer, Exception):
-            self._say(failure("try it", answer))
+            self._say(failure("prepare the dry run", answer))
             return
         self.rehearsal = answer
         self.redraw()
@@ -202,7 +196,7 @@ class CreateJob(Dialog[None]):
         self.call_after_refresh(self.redraw)
 
     def _wanted(self) -> Wanted | None:
-        """What is asked for; where something is wrong, the focus goes there."""
+        """The request; None where a field is wrong, which then gets the focus."""
         wanted = self.form.wanted(self.deck.now())
         if wanted is None:
             self.redraw()
@@ -232,14 +226,14 @@ class CreateJob(Dialog[None]):
         self.redraw()
 
     def _draw_help(self) -> None:
-        """What is going on, what went wrong, or what the field in focus is for, with all its words."""
+        """Shows the work in progress, the last error, or the help of the focused field in full."""
         line = self.query_one("#help", Line)
         if self.busy or self.said:
             line.show([(self.busy or self.said, "run" if self.busy else "warn")])
             return
         name = self.body.name_of(self.focused)
         problem = self.form.problems.get(name or JSON, "")
-        in_json = "tab goes on; what is typed here shows in the fields"
+        in_json = "tab leaves the JSON; the fields show what you type here"
         note = wording.note(self.form, name, self.deck.now()) if name else in_json
         line.show([(f"✗ {problem}", "bad") if problem else (note if self.focused else "", "muted")])
 
@@ -251,5 +245,5 @@ class CreateJob(Dialog[None]):
 
 
 def _most_usual() -> str:
-    """The task type that a form begins with: the first one of the first preset."""
+    """The initial task type of a form: the first type of the first preset; empty without presets."""
     return next((preset.task_types[0] for preset in plugins.presets().values()), "")

@@ -1,4 +1,4 @@
-"""What the dialogs have in common: keys from their table, texts that name them, and a way out for the mouse."""
+"""The base of dialogs: keys from their table, hints that name the keys, and a cross that a mouse can click."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ T = TypeVar("T")
 CROSS: Final = "✕"
 APART: Final = " · "
 CORNER: Final = 3
-"""Cells of a border after what is written in it: a blank, a bit of line and the corner."""
+"""Cells of a border after its text: a blank, a piece of line and the corner."""
 
 
 class Hint(Static):
-    """What keys of a dialog do, beside its buttons; a click on one of them does it. `told` are words with actions."""
+    """Keys of a dialog and what they do, beside its buttons, clickable. `phrases` are texts with their actions."""
 
-    def __init__(self, told: Sequence[tuple[str, str]]) -> None:
-        super().__init__(Content(APART.join(words for words, _ in told)), id="hint")
-        self._told = tuple(told)
+    def __init__(self, phrases: Sequence[tuple[str, str]]) -> None:
+        super().__init__(Content(APART.join(words for words, _ in phrases)), id="hint")
+        self._phrases = tuple(phrases)
 
     def action_at(self, x: int) -> str:
-        """The action whose words stand at a cell of the screen; empty where there are none."""
+        """The action of the phrase at a column of the screen; empty where there is none."""
         end = self.content_region.right
-        for words, do in reversed(self._told):
+        for words, do in reversed(self._phrases):
             start = end - cell_len(words)
             if start <= x < end:
                 return do
@@ -46,35 +46,34 @@ class Hint(Static):
 
 
 class Dialog(ModalScreen[T]):
-    """A box over another screen. `DIALOG` is what it is called in the table of keys."""
+    """A box over another screen. `DIALOG` is its name in the table of dialog keys."""
 
     DIALOG: ClassVar[str]
 
     @property
     def deck(self) -> Deck:
-        """What is known of the queue, and what acts on it."""
         return deck_of(self)
 
     def key(self, name: str) -> str:
-        """The key that does something here, as a person reads it, wherever it was moved to."""
+        """The name of a key of this dialog; configured keys count."""
         return self.deck.key(f"{self.DIALOG}.{name}")
 
     def or_click(self, key: str) -> str:
-        """A key that takes the line under the cursor; where there is a mouse, with what else does."""
+        """A key that chooses the line under the cursor; with a mouse, followed by `or double click`."""
         return f"{key} or double click" if self.deck.options.mouse else key
 
-    def hint(self, *told: tuple[str, str]) -> Hint:
-        """Names of keys and what they do, in words."""
-        return Hint([(f"{self.key(name)} {words}", BY_ID[f"{self.DIALOG}.{name}"].do) for name, words in told])
+    def hint(self, *pairs: tuple[str, str]) -> Hint:
+        """A hint made of pairs: the name of a key and what it does."""
+        return Hint([(f"{self.key(name)} {words}", BY_ID[f"{self.DIALOG}.{name}"].do) for name, words in pairs])
 
     def on_mount(self) -> None:
-        """Toasts of what was done before do not cover it. Where there is a mouse, a click in its border closes it."""
+        """Removes earlier toasts, which would cover the dialog; with a mouse, adds a cross to close it."""
         self.app.clear_notifications()
         if self.deck.options.mouse:
             add_cross(self, self.key("close"))
 
     async def on_click(self, event: Click) -> None:
-        """A click beside the box or on the cross closes as the key does; one on a hint does what its key does."""
+        """Closes on a click beside the box or on the cross; runs the action of a clicked hint."""
         clicked, _ = self.get_widget_at(event.screen_x, event.screen_y)
         if isinstance(clicked, Hint):
             do = clicked.action_at(event.screen_x)
@@ -85,7 +84,7 @@ class Dialog(ModalScreen[T]):
 
 
 def add_cross(screen: Screen[T], key: str) -> None:
-    """Writes into the border of a screen's box where a click closes it."""
+    """Adds the cross that closes a screen to the border of its box."""
     box = screen.query_one("#box")
     said = str(box.border_subtitle or "")
     last = f"{key} {CROSS}"
@@ -97,9 +96,9 @@ def add_cross(screen: Screen[T], key: str) -> None:
 
 
 def leaves(screen: Screen[T], event: Click) -> bool:
-    """Whether a click means to close a screen: beside its box, or on what its border says last.
+    """Whether a click closes a screen: it is beside the box, or on the last words in its border.
 
-    The second click of two does not: the first may have opened the screen.
+    The second click of a double click does not count: the first may have opened the screen.
     """
     if event.chain > 1:
         return False

@@ -1,4 +1,4 @@
-"""Every key of a page, generated from the table of actions; what cannot be done now says why."""
+"""The keys of a page, generated from the table of actions; an action that is not available says why."""
 
 from __future__ import annotations
 
@@ -26,19 +26,17 @@ KEY: Final = "bold $accent"
 GREY: Final = "$ink-muted"
 TAB_NAMES: Final = tuple(action.label for action in ACTIONS if action.id.startswith("tab."))
 LEGEND: Final = (
-    ("○ pending", "waits for its time or for a worker"),
-    ("● running", "a worker holds it; the lease is shown"),
+    ("○ pending", "waits for its time or a worker"),
+    ("● running", "a worker runs it; the rest of its lease is shown"),
     ("✓ succeeded", "one-time jobs leave the queue and stay in the history"),
-    ("✗ failed", "no attempts left, or trying again cannot help"),
+    ("✗ failed", "no attempts left, or a retry cannot help"),
     ("⊘ cancelled", "will not run unless retried"),
     ("↻ 60m", "recurring, every 60 minutes"),
-    ("due 12m ago", "its time has passed and no worker has taken it"),
+    ("due 12m ago", "its time has come and no worker has taken it"),
 )
 
 
 class Help(Dialog[None]):
-    """The keys of one scope."""
-
     DIALOG: ClassVar[str] = "help"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("help")]
 
@@ -48,7 +46,6 @@ class Help(Dialog[None]):
         self.situation = situation
 
     def compose(self) -> ComposeResult:
-        """One box, in two columns where there is room."""
         with VerticalScroll(id="box", can_focus=False) as box:
             box.border_title = Content("Keys")
             box.border_subtitle = Content(f"{self.key('close')} closes")
@@ -59,7 +56,7 @@ class Help(Dialog[None]):
                 yield Static(id="second", classes="column")
 
     def on_resize(self, event: Resize) -> None:
-        """Sets the text anew; one column on a narrow terminal."""
+        """Lays the text out; one column on a narrow terminal."""
         narrow = event.size.width < 120
         self.set_class(narrow, "-narrow")
         box = min(event.size.width, BOX_WIDTH) - 9
@@ -72,29 +69,27 @@ class Help(Dialog[None]):
         self.query_one("#second", Static).update(Content("\n\n").join(sections[half:]))
 
     def action_scroll(self, lines: int) -> None:
-        """Scrolls by lines."""
         self.query_one("#box").scroll_relative(y=lines, animate=False)
 
     def action_scroll_to_end(self, bottom: bool) -> None:
-        """Scrolls to the bottom, or to the top."""
         box = self.query_one("#box")
         box.scroll_to(y=box.max_scroll_y if bottom else 0, animate=False)
 
     def _tabs(self) -> str:
-        """The keys of the tabs; where none was moved, the first and the last."""
+        """The keys of the tabs; only the first and the last if none was changed."""
         keys = [self.situation.key(BY_ID[f"tab.{name}"]) for name in TAB_NAMES]
         usual = [str(number) for number in range(1, len(keys) + 1)]
         return f"{keys[0]} … {keys[-1]}" if keys == usual else " ".join(keys)
 
     def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
-        """The keys of a group; a reason that was said for all of them is not said again."""
+        """The keys of a group. Reasons in `said` apply to all actions and are not repeated."""
         rows: list[tuple[str, str, str, str]] = []
         for action in offered(self.scope):
             if action.group != group:
                 continue
             if action.id.startswith("tab."):
                 if action.id == "tab.all":
-                    rows.append((self._tabs(), f"the tabs: {', '.join(TAB_NAMES)}", KEY, ""))
+                    rows.append((self._tabs(), f"tabs: {', '.join(TAB_NAMES)}", KEY, ""))
                 continue
             reason = unavailable(action, self.situation)
             names = " ".join(self.situation.key_names(action)) or "palette"
@@ -105,7 +100,7 @@ class Help(Dialog[None]):
 
 
 def _lines(heading: str, rows: list[tuple[str, str, str, str]], width: int) -> Content:
-    """Words on the left, their meaning on the right, wrapped under itself."""
+    """Words on the left, their meaning wrapped on the right."""
     lines = [Content.styled(heading, "bold $primary")]
     for word, meaning, word_style, meaning_style in rows:
         beside = len(word) < KEY_WIDTH
@@ -118,6 +113,6 @@ def _lines(heading: str, rows: list[tuple[str, str, str, str]], width: int) -> C
 
 
 def _half(sections: list[Content]) -> int:
-    """Where to begin the second column, so that the two are about as long."""
+    """The section that begins the second column, so that both are about as long."""
     lengths = [section.plain.count("\n") + 2 for section in sections]
     return min(range(1, len(lengths)), key=lambda at: abs(2 * sum(lengths[:at]) - sum(lengths)))

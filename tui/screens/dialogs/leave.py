@@ -1,4 +1,4 @@
-"""The dialog that stands before leaving while jobs run in this dashboard."""
+"""The dialog before leaving while jobs run in this dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Leave(Dialog[str | None]):
-    """Asks what becomes of the jobs that run here: `finish`, `hand back`, or stay (None)."""
+    """Asks what to do with the jobs that run here: `finish`, `hand back`, or None to stay."""
 
     DIALOG: ClassVar[str] = "leave"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("leave")]
@@ -30,31 +30,27 @@ class Leave(Dialog[str | None]):
         self.cycle = cycle
 
     def compose(self) -> ComposeResult:
-        """One box: what runs, and the three ways."""
         what = [plural(self.running, "job")] if self.running else []
         what += ["a cycle of Run Worker"] if self.cycle else []
         one = self.running == 1 and not self.cycle
-        verbs = "it gets {}, then it is" if one else "they get {}, then they are"
-        given_back = "it is asked to stop and goes" if one else "they are asked to stop and go"
+        running, them = ("the running job", "it") if one else ("running jobs", "them")
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
             box.border_title = Content("Leave Jobdeck")
             yield Static(
                 Content(
                     f"{' and '.join(what).capitalize()} still running in this dashboard.\n\n"
-                    f"Finish: claim nothing more; {verbs.format(f'{self.patience:g} s')} handed back.\n"
-                    f"Hand back: {given_back} back to the queue, the attempt not counted.\n"
-                    "Stay: go on as before."
+                    f"Finish: take no new jobs; give {running} {self.patience:g} s, then return {them} to the queue.\n"
+                    f"Return now: stop {them} and return {them} to the queue; the attempt does not count.\n"
+                    "Stay: keep working."
                 )
             )
             with Horizontal(id="buttons"):
                 yield Button(Content("Stay"), id="stay")
                 yield Button(Content("Finish"), id="finish")
-                yield Button(Content("Hand back"), id="back", disabled=not self.running)
+                yield Button(Content("Return now"), id="back", disabled=not self.running)
 
     def on_mount(self) -> None:
-        """The harmless answer is in focus."""
         self.query_one("#stay", Button).focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """The answer."""
         self.dismiss({"finish": "finish", "back": "hand back"}.get(event.button.id or ""))

@@ -1,4 +1,4 @@
-"""The palette: every action of a page by its name, with its key; what cannot be done now says why."""
+"""The palette: every action of a page by its name, with its key; an action that is not available says why."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
 
 NEW = "job.new "
-"""What an answer begins with that is to create a job of the task type behind it."""
+"""The prefix of an answer that opens Create Job; the task type follows it."""
 LABEL_WIDTH = 18
 KEY_WIDTH = 7
 LEFT_OUT = ("move.", "palette", "back")
-"""What is at hand on every keyboard; with a mouse, all but the palette itself is offered."""
+"""Ids or their beginnings of actions that a keyboard user does not need here; with a mouse, only the palette."""
 
 
 class Palette(Dialog[str | None]):
-    """Asks for an action by its name; answers with its id."""
+    """Returns the id of the chosen action, or None."""
 
     DIALOG: ClassVar[str] = "palette"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("palette")]
@@ -44,7 +44,7 @@ class Palette(Dialog[str | None]):
         self.situation = situation
         left_out = "palette" if situation.mouse else LEFT_OUT
         here = [action for action in offered(scope) if not action.id.startswith(left_out)]
-        # What the list offers beside this page and needs no job that stands there, out of sight.
+        # Actions of the list that need no job: a job under its cursor would be out of sight here.
         more = [
             action
             for action in offered("list")
@@ -53,52 +53,45 @@ class Palette(Dialog[str | None]):
         self.actions = [*here, *more, *map(_new, types)]
 
     def compose(self) -> ComposeResult:
-        """One box: the words, what matches, and why the chosen one cannot be done."""
         with Vertical(id="box") as box:
             box.border_title = Content("Palette")
-            box.border_subtitle = Content(f"{self.or_click('enter')} does it · {self.key('close')} closes")
-            field = Input(id="words", compact=True, placeholder="a word of what you want to do")
+            box.border_subtitle = Content(f"{self.or_click('enter')} runs it · {self.key('close')} closes")
+            field = Input(id="words", compact=True, placeholder="Search for an action")
             field.cursor_blink = False
             yield field
             yield Pane(id="found")
             yield Line(id="reason")
 
     def on_mount(self) -> None:
-        """The words come first."""
         self.query_one("#words", Input).focus()
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the list for the new width."""
         self.call_after_refresh(self.redraw)
 
     def redraw(self) -> None:
-        """Lists what matches the words."""
         pane = self.query_one("#found", Pane)
         words = self.query_one("#words", Input).value.lower().split()
         pane.show([self._entry(action, pane.size.width) for action in matching(self.actions, words)])
         self._explain()
 
     def on_input_changed(self) -> None:
-        """Other words: the best match is chosen."""
+        """Lists the matches for other words and chooses the best."""
         self.query_one("#found", Pane).cursor = 0
         self.redraw()
 
     def on_input_submitted(self) -> None:
-        """Enter does what is chosen, or says why it cannot be done."""
+        """Closes with the chosen action, unless it is not available."""
         chosen = self._chosen()
         if chosen is not None and unavailable(chosen, self.situation) is None:
             self.dismiss(chosen.id)
 
     def on_pane_chosen(self) -> None:
-        """So does a double click."""
         self.on_input_submitted()
 
     def on_pane_moved(self) -> None:
-        """Another one is chosen."""
         self._explain()
 
     def action_move(self, by: int) -> None:
-        """Chooses another one."""
         self.query_one("#found", Pane).move(by)
 
     def _chosen(self) -> Action | None:
@@ -107,7 +100,7 @@ class Palette(Dialog[str | None]):
 
     def _explain(self) -> None:
         chosen = self._chosen()
-        reason = unavailable(chosen, self.situation) if chosen else "Nothing is called that."
+        reason = unavailable(chosen, self.situation) if chosen else "No matching action."
         self.query_one("#reason", Line).show([(reason or "", "warn")])
 
     def _entry(self, action: Action, width: int) -> Entry:
@@ -122,13 +115,12 @@ class Palette(Dialog[str | None]):
 
 
 def _new(known: JobType) -> Action:
-    """Create Job, opened with a task type."""
-    told = f"{known.task_type}: {known.purpose}"
-    return replace(BY_ID["job.new"], id=f"{NEW}{known.task_type}", keys=(), help=told)
+    """The action that opens Create Job with a task type."""
+    return replace(BY_ID["job.new"], id=f"{NEW}{known.task_type}", keys=(), help=f"{known.task_type}: {known.purpose}")
 
 
 def matching(actions: list[Action], words: list[str]) -> list[Action]:
-    """The actions that have every word, those first whose label begins with the first one; `cleanup` is `clean up`."""
+    """The actions that contain every word; first those whose label begins with it. `cleanup` matches `clean up`."""
 
     def rank(action: Action) -> int:
         label = action.label.lower()

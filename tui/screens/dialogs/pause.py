@@ -1,4 +1,4 @@
-"""The dialog that pauses Automatic Processing: why, and for how long or until when."""
+"""The dialog that pauses Automatic Processing, with a reason and a time to resume."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PauseAnswer:
-    """Why processing is to be paused, and after how long or when it resumes by itself; None is not by itself."""
+    """The reason of a pause, and the duration or time after which it ends; None until someone resumes."""
 
     reason: str | None
     until: timedelta | datetime | None
 
 
 class Pause(Dialog[PauseAnswer | None]):
-    """Asks for a reason and a time. Nothing is paused until Pause is pressed."""
+    """Asks for a reason and a time. Nothing is paused until the button Pause is pressed."""
 
     DIALOG: ClassVar[str] = "pause"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("pause")]
@@ -42,46 +42,42 @@ class Pause(Dialog[PauseAnswer | None]):
         self.waiting = waiting
 
     def compose(self) -> ComposeResult:
-        """One box: two fields, what is wrong with them, the command, the buttons."""
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
             box.border_title = Content("Pause Automatic Processing")
             yield Static(
                 Content(
-                    "No worker claims another job. Running jobs finish; jobs can still be added. "
-                    f"{count(self.waiting)} pending jobs wait."
+                    "No worker will take another job. Running jobs finish; jobs can still be added. "
+                    f"{count(self.waiting)} jobs are pending."
                 )
             )
-            yield Static(Content("Reason, for the other operators"), classes="label")
-            yield self._field("reason", "a vendor is down")
+            yield Static(Content("Reason (optional), for other operators"), classes="label")
+            yield self._field("reason", "e.g. vendor outage, INC-123")
             yield Static(id="resumes", classes="label")
-            yield self._field("until", "2h, 1d, tomorrow 9:00 (UTC); empty: when someone resumes")
+            yield self._field("until", "2h, 1d, tomorrow 9:00 (UTC)")
             yield Static(id="problem")
             yield Twin()
             with Horizontal(id="buttons"):
                 yield Button(Content("Keep running"), id="cancel")
                 yield Button(Content("Pause"), id="yes", classes="-danger")
-                yield Hint([("enter next", ""), (f"{self.key('close')} keep running", "dismiss")])
+                yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
 
     def on_mount(self) -> None:
-        """The reason comes first."""
         self.query_one("#reason", Input).focus()
         self._draw()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter goes on: from the reason to the time, from there to the button."""
+        """Enter moves from the reason to the time, and from there to the button."""
         if event.input.id == "reason":
             self.query_one("#until", Input).focus()
         elif self._is_readable():
             self.query_one("#yes", Button).focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """What was wrong is taken back while it is being corrected."""
         if event.input.id == "until":
             self.query_one("#problem", Static).update(Content(""))
         self._draw()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Pauses, or does not."""
         if event.button.id != "yes":
             self.dismiss(None)
             return
@@ -97,7 +93,7 @@ class Pause(Dialog[PauseAnswer | None]):
         return self.query_one("#reason", Input).value.strip() or None
 
     def _draw(self) -> None:
-        """The time in full, and the command that does the same; neither while the time cannot be read."""
+        """Shows the full time and the equivalent command; neither while the time cannot be read."""
         at = twin = ""
         try:
             until = self._until()
@@ -105,8 +101,8 @@ class Pause(Dialog[PauseAnswer | None]):
             pass
         else:
             twin = pause_twin(self._reason(), until)
-            at = self._in_full(until) if until else ""
-        label = Content.assemble("Resume by itself", (f"  {at}", "$ink-muted"))
+            at = self._in_full(until) if until else "leave empty to stay paused until someone resumes"
+        label = Content.assemble("Resume automatically", (f"  {at}", "$ink-muted"))
         self.query_one("#resumes", Static).update(label)
         self.query_one(Twin).show(twin)
 
@@ -116,7 +112,7 @@ class Pause(Dialog[PauseAnswer | None]):
         return f"= {moment:%Y-%m-%d %H:%M}Z, in {age(moment - now)}"
 
     def _until(self) -> timedelta | datetime | None:
-        """The length or the time asked for; None for none.
+        """The duration or time that was typed; None for an empty field.
 
         Raises:
             UsageError: it cannot be read, or is past.
@@ -125,7 +121,7 @@ class Pause(Dialog[PauseAnswer | None]):
         return parse_ahead(text, self.deck.now(), what="time to resume") if text else None
 
     def _is_readable(self) -> bool:
-        """Whether the time can be read; says why where it cannot."""
+        """Whether the time can be read; if not, shows the reason."""
         try:
             self._until()
         except UsageError as error:

@@ -1,4 +1,4 @@
-"""The dialog that retries a job with another payload: JSON to edit, checked before anything is changed."""
+"""The dialog that retries a job with another payload: JSON to edit, checked before anything changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class PayloadEditor(Dialog[Json | None]):
-    """Answers with a payload that fits the job's type, or None. It shows the payload as it is stored."""
+    """Returns a payload that is valid for the job's type, or None. It shows the stored payload unmasked."""
 
     DIALOG: ClassVar[str] = "payload"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("payload")]
@@ -36,48 +36,44 @@ class PayloadEditor(Dialog[Json | None]):
         self.job = job
 
     def compose(self) -> ComposeResult:
-        """One box: what will happen, the JSON, what is wrong with it, the buttons."""
         copied = self.job.removed or self.job.status is Status.SUCCEEDED
-        what = "a copy with this payload is enqueued" if copied else "it gets this payload and becomes due now"
+        what = "enqueues a copy with this payload" if copied else "runs again with this payload"
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
             box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
-            yield Static(Content(f"{one_line(self.job.task_type)}: {what}. The look at it is in the audit."))
+            yield Static(Content(f"{one_line(self.job.task_type)}: {what}. Viewing this is recorded in the audit log."))
             area = Editor(harmless_json(self.job.payload, indent=2), id="json", compact=True)
             area.cursor_blink = False
             yield area
             yield Static(id="problem")
             yield Twin()
             with Horizontal(id="buttons"):
-                yield Button(Content("Leave it"), id="no")
+                yield Button(Content("Cancel"), id="no")
                 yield Button(Content("Retry"), id="yes")
-                yield self.hint(("retry", "retries"), ("close", "leaves it"))
+                yield self.hint(("retry", "retries"), ("close", "cancels"))
 
     def on_mount(self) -> None:
-        """The JSON comes first."""
         self.query_one("#json", TextArea).focus()
         self._draw_twin()
 
     def on_text_area_changed(self) -> None:
-        """What was wrong is taken back while it is being corrected."""
         self._say("")
         self._draw_twin()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Retries, or does not."""
         if event.button.id == "yes":
             self.action_submit()
         else:
             self.dismiss(None)
 
     def action_submit(self) -> None:
-        """Checks the payload off the screen's thread; only one that fits is handed on."""
+        """Checks the payload in the background and closes the dialog with a valid one."""
         try:
             payload: Any = json.loads(self.query_one("#json", TextArea).text)
         except json.JSONDecodeError as error:
             self._say(f"Line {error.lineno}, column {error.colno}: {error.msg}.")
             return
         if not isinstance(payload, dict):
-            self._say("A payload is a JSON object: it begins with { and ends with }.")
+            self._say("A payload must be a JSON object: { … }.")
             return
         deck = self.deck
 
@@ -92,7 +88,7 @@ class PayloadEditor(Dialog[Json | None]):
         deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
 
     def _draw_twin(self) -> None:
-        """The command that does the same; none while the JSON cannot be read."""
+        """Shows the equivalent command; none while the JSON is invalid."""
         try:
             payload: Any = json.loads(self.query_one("#json", TextArea).text)
         except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""A list to choose from, narrowed down by typing."""
+"""A dialog to choose from a list that typing narrows down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Picker(Dialog[Found | None]):
-    """Asks for one of many; answers with it, or None."""
+    """Returns the chosen item, or None."""
 
     DIALOG: ClassVar[str] = "picker"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("picker")]
@@ -40,16 +40,14 @@ class Picker(Dialog[Found | None]):
         self._asked = 0
 
     def compose(self) -> ComposeResult:
-        """One box: the words, what has them, and what is wrong."""
         with Vertical(id="box") as box:
             box.border_title = Content(self.offer.title)
-            box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} leaves it as it is")
-            yield OneLine(self.offer.typed, example="any part of it", id="words")
+            box.border_subtitle = Content(f"{self.or_click('enter')} chooses · {self.key('close')} cancels")
+            yield OneLine(self.offer.typed, example="Search", id="words")
             yield Pane(id="found")
             yield Line(id="reason")
 
     def on_mount(self) -> None:
-        """The words come first, and what was typed already counts."""
         field = self.query_one("#words", OneLine)
         field.focus()
         field.cursor_position = len(field.value)
@@ -58,11 +56,10 @@ class Picker(Dialog[Found | None]):
         self.call_after_refresh(self.redraw)
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the list for the new width."""
         self.call_after_refresh(self.redraw)
 
     def look(self) -> None:
-        """Looks for the words; an answer to words that have been replaced is dropped."""
+        """Looks up the typed words; answers for words that have changed since are dropped."""
         self._asked += 1
         asked = self._asked
 
@@ -81,22 +78,19 @@ class Picker(Dialog[Found | None]):
         self.offer.fetch(self.query_one("#words", OneLine).value, deliver)
 
     def redraw(self) -> None:
-        """Lists what was found."""
         pane = self.query_one("#found", Pane)
         words = self.query_one("#words", OneLine).value.strip()
         offered = [Found("", self.offer.empty)] if self.offer.empty and not words else []
         listed = [*offered, *self.found]
         width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - 24, 12))
         pane.show([self._entry(one, width, pane.size.width) for one in listed])
-        reason = self.said or ("" if listed else "Nothing has these words.")
+        reason = self.said or ("" if listed else "No matches.")
         self.query_one("#reason", Line).show([(f" {reason}", "warn")])
 
     def on_input_changed(self) -> None:
-        """Other words."""
         self.look()
 
     def on_input_submitted(self) -> None:
-        """Enter takes what is chosen."""
         pane = self.query_one("#found", Pane)
         if pane.entries:
             key = pane.current
@@ -104,11 +98,9 @@ class Picker(Dialog[Found | None]):
             self.dismiss(next((one for one in listed if one.id == key), None))
 
     def on_pane_chosen(self) -> None:
-        """So does a double click."""
         self.on_input_submitted()
 
     def action_move(self, by: int) -> None:
-        """Chooses another one."""
         self.query_one("#found", Pane).move(by)
 
     def _entry(self, one: Found, width: int, room: int) -> Entry:

@@ -1,4 +1,4 @@
-"""Quick Sync: the presets of the plugins, one key each, and in words what came of it."""
+"""Quick Sync: the presets of the plugins, one key each, and the result of the last one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LABEL: Final = 17
 
 
 class QuickSyncDialog(Dialog[None]):
-    """Stays open after a sync was queued, so that what came of it can be read."""
+    """Stays open after a sync was queued, so that its result can be read."""
 
     DIALOG: ClassVar[str] = "sync"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("sync")]
@@ -45,79 +45,72 @@ class QuickSyncDialog(Dialog[None]):
         self._asked = False
 
     def compose(self) -> ComposeResult:
-        """One box: the presets, and what came of the last one."""
         with Vertical(id="box") as box:
             box.border_title = Content("Quick Sync")
             take = self.or_click(self.key("take"))
             box.border_subtitle = Content(f"a key or {take} queues it · {self.key('close')} closes")
             yield Pane(id="syncs")
-            yield Static(id="told")
+            yield Static(id="result")
 
     def on_mount(self) -> None:
-        """The first one is chosen."""
         self.query_one("#syncs", Pane).focus()
         self.call_after_refresh(self.redraw)
 
     def on_resize(self, _event: Resize) -> None:
-        """Sets the list for the new width."""
         self.call_after_refresh(self.redraw)
 
     def redraw(self) -> None:
-        """The presets; one that cannot be enqueued is grey and says why."""
+        """Lists the presets; one that cannot be enqueued is grey and says why."""
         pane = self.query_one("#syncs", Pane)
         pane.show([self._entry(sync, pane.size.width) for sync in self.syncs.values()])
         self._offer()
 
     def on_pane_moved(self) -> None:
-        """Another one is under the cursor."""
         self._offer()
 
     def on_pane_chosen(self) -> None:
-        """A double click does what enter does."""
         self.action_take()
 
     def action_move(self, by: int) -> None:
-        """Chooses another one."""
         self.query_one("#syncs", Pane).move(by)
 
     def action_take(self) -> None:
-        """Queues the one that is chosen."""
         self.action_queue(str(self.query_one("#syncs", Pane).current))
 
     def action_queue(self, name: str) -> None:
-        """Queues a preset, once, and says what came of it."""
+        """Queues a preset, one at a time, and shows the result."""
         sync = self.syncs.get(name)
         if sync is None or self.busy:
             return
         preset = sync.preset
         if sync.missing:
-            self._tell(Content.styled(f"{preset.label} cannot be queued: {sync.missing}.", "$warning"))
+            self._show_result(Content.styled(f"{preset.label} cannot be queued: {sync.missing}.", "$warning"))
             return
         self.query_one("#syncs", Pane).find(name)
         self.busy = self._asked = True
-        self._tell(Content.styled(f"Queueing {preset.label}…", "$primary"))
+        self._show_result(Content.styled(f"Queueing {preset.label}…", "$primary"))
         self.deck.background(partial(self.creating.quick_sync, name), partial(self._answered, preset))
 
     def _answered(self, preset: Preset, answer: Sequence[Enqueued] | Exception) -> None:
         self.busy = False
         if isinstance(answer, Exception):
             text = failure(f"queue {preset.label}", answer)
-            self._tell(Content.styled(text, "$error"))
+            self._show_result(Content.styled(text, "$error"))
             return
         lines = [Content.assemble(("✓ " if one.created else "· ", "$success"), line)
-                 for one, line in zip(answer, told(answer), strict=True)]  # fmt: skip
-        self._tell(Content("\n").join([*lines, _same(preset.name)]))
+                 for one, line in zip(answer, results(answer), strict=True)]  # fmt: skip
+        self._show_result(Content("\n").join([*lines, _same(preset.name)]))
         self.deck.poller.poke()
 
     def _offer(self) -> None:
-        """The command of the one under the cursor, until something was queued, whose answer then stands there."""
+        """Shows the equivalent command of the preset under the cursor, until a result takes its place."""
         if not self._asked:
-            nothing = Content.styled("Nothing is queued before a key is pressed.", "$ink-muted")
-            self._tell(Content("\n").join([nothing, _same(str(self.query_one("#syncs", Pane).current))]))
+            nothing = Content.styled("Nothing is queued until you press a key.", "$ink-muted")
+            self._show_result(Content("\n").join([nothing, _same(str(self.query_one("#syncs", Pane).current))]))
 
-    def _tell(self, content: Content) -> None:
+    def _show_result(self, content: Content) -> None:
         if self.is_attached:
-            self.query_one("#told", Static).update(content)
+            self.query_one("#result", Static).update(content)
         else:
             self.deck.say(content.plain)
 
@@ -137,17 +130,17 @@ def _same(name: str) -> Content:
     return Content.styled(f"jobdeck quick-sync {name}", "$accent")
 
 
-def told(answers: Sequence[Enqueued]) -> list[str]:
-    """What became of each job of a quick sync, in words."""
+def results(answers: Sequence[Enqueued]) -> list[str]:
+    """The result for each job of a quick sync, in words."""
     lines = []
     first = answers[0].job if answers else None
     for place, one in enumerate(answers):
         job, name = one.job, f"{one_line(one.job.task_type)} {short_id(one.job.id)}"
         waits = ""
         if place and first is not None:
-            waits = "; it waits for the first" if job.blocked_by == first.id else "; it does not wait for the first"
+            waits = "; waits for the first" if job.blocked_by == first.id else "; does not wait for the first"
         if one.created:
-            lines.append(f"{name} is queued{waits}.")
+            lines.append(f"{name} queued{waits}.")
         else:
-            lines.append(f"{name} was there already, {job.status.value}{waits}.")
+            lines.append(f"{name} exists already ({job.status.value}){waits}.")
     return lines

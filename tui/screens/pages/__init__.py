@@ -1,1 +1,1 @@
-"""The pages beside the list, one per file. None is needed for the first paint."""
+"""The pages other than the list, one per file. None is imported before the first paint."""

@@ -1,4 +1,4 @@
-"""The audit: who did what, below the digest of the same time."""
+"""The audit log, below the digest of the same period."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ PERIODS: Final = (timedelta(hours=8), timedelta(hours=24), timedelta(days=7), ti
 
 
 class Audit(ListPage[AuditReport]):
-    """A shift of eight hours, or as far back as one wants."""
+    """The last 8 hours, or another period."""
 
     SCOPE: ClassVar[Scope] = "audit"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("audit")]
-    HEADING: ClassVar[str] = "Audit"
     EVERY: ClassVar[float] = 15.0
 
     def __init__(self) -> None:
         super().__init__()
         self.period = PERIODS[0]
 
+    @property
+    def heading(self) -> str:
+        if self.data is None:
+            return "Audit"
+        hours = round((self.data.digest.at - self.data.digest.since) / timedelta(hours=1))
+        return f"Audit: last {hours} h" if hours <= 24 else f"Audit: last {hours // 24} d"
+
     def read(self, backend: Backend) -> AuditReport:
-        """Reads the entries and the digest."""
         return backend.audit(self.period)
 
     def entries(self, data: AuditReport, width: int) -> Sequence[Entry]:
-        """The digest and the entries."""
         return audit.lines(data, width)
 
     def summary(self, data: AuditReport) -> list[Span]:
-        """The time that is looked at, and the command that tells it."""
+        """The equivalent command."""
         word = format_duration(data.digest.at - data.digest.since)
-        return [(f"the last {word}", "text"), (f"  jobdeck digest --since {word.replace(' ', '')}", "muted")]
+        return [(f"jobdeck digest --since {word.replace(' ', '')}", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """Opening a job, and another time."""
         return super().handlers() | {"open": self.open_chosen, "period": self._next_period}
 
     def _next_period(self) -> None:

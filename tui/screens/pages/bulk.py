@@ -1,4 +1,4 @@
-"""Actions on many jobs: how far the newest is, and the answer for each of its jobs; older ones behind it."""
+"""The page of bulk actions: the progress of one action and the answer for each of its jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MOST: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class BulkReport:
-    """The actions there are, and the answers of the one that is shown."""
+    """The bulk actions, and the answers of the one that is shown."""
 
     bulks: tuple[Bulk, ...] = ()
     shown: Bulk | None = None
@@ -48,7 +48,7 @@ class BulkReport:
 
 @dataclass(slots=True)
 class _Wish:
-    """What is to be read next."""
+    """What to read next."""
 
     bulk_id: UUID | None = None
     refused: bool = False
@@ -56,7 +56,7 @@ class _Wish:
 
 
 class BulkPage(ListPage[BulkReport]):
-    """The newest action first; others are beside it."""
+    """One bulk action at a time, the newest first."""
 
     SCOPE: ClassVar[Scope] = "bulk"
     HEADING: ClassVar[str] = "Bulk actions"
@@ -68,20 +68,19 @@ class BulkPage(ListPage[BulkReport]):
         self._begun: tuple[UUID, bool] | None = None
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """What this page does beside what every page does."""
         return super().handlers() | {
             "open": self.open_chosen,
             "bulk.refused": self._toggle_refused,
             "bulk.older": lambda: self._go(1),
             "bulk.newer": lambda: self._go(-1),
-            "bulk.go_on": self._go_on,
+            "bulk.go_on": self._resume,
             "bulk.stop": self._stop,
             "bulk.undo": self._undo,
             "copy.twin": self._copy_twin,
         }
 
     def read(self, backend: Backend) -> BulkReport:
-        """Reads the actions, and as much of the answers of one as was looked at."""
+        """Reads the actions, and as many answers of one as the cursor has reached."""
         wish = self.wish
         bulks = tuple(backend.bulk.newest())
         shown = next((one for one in bulks if one.id == wish.bulk_id), bulks[0] if bulks else None)
@@ -97,15 +96,15 @@ class BulkPage(ListPage[BulkReport]):
         return BulkReport(bulks, shown, tuple(answers), more)
 
     def situation(self) -> Situation:
-        """Why the action that is shown cannot be stopped, gone on with or taken back."""
+        """Refuses to stop, resume or undo an action whose state does not allow it."""
         shown = self.data.shown if self.data else None
         return replace(super().situation(), refused=reasons(shown, self.deck.now(), mine=self._mine()))
 
     def entries(self, data: BulkReport, width: int) -> Sequence[Entry]:
-        """How far it is, who began it, then the answers."""
+        """The progress and who started it, then the answers."""
         found = data.shown
         if found is None:
-            return [entry((" No action on many jobs in the last 30 days.", "muted"))]
+            return [entry((" No bulk actions in the last 30 days.", "muted"))]
         lines = heading(self._mine() or found, data, self.deck.now())
         if not data.answers:
             none = "No job was refused." if self.wish.refused else "No answers yet."
@@ -113,7 +112,7 @@ class BulkPage(ListPage[BulkReport]):
         return [*lines, *(line for answer in data.answers for line in answer_lines(answer, width))]
 
     def redraw(self) -> None:
-        """Says everything anew; the cursor begins on the first answer, as the lines above it are about no job."""
+        """Redraws the page; the cursor starts on the first answer, since no job belongs to the lines above."""
         super().redraw()
         shown = self.data.shown if self.is_there and self.data else None
         if shown is None or self._begun == (shown.id, self.wish.refused):
@@ -124,7 +123,7 @@ class BulkPage(ListPage[BulkReport]):
             self.pane.move_to(first)
 
     def summary(self, data: BulkReport) -> list[Span]:
-        """Which of them is shown, and whether all answers are."""
+        """The place of the shown action among all, and whether only refusals are listed."""
         if data.shown is None:
             return []
         place = data.bulks.index(data.shown) + 1
@@ -135,14 +134,14 @@ class BulkPage(ListPage[BulkReport]):
         return spans
 
     def on_pane_moved(self) -> None:
-        """Near the end of the answers, more are read."""
+        """Reads more answers near the end of the list."""
         data = self.data
         if data and data.more and len(data.answers) < MOST and self.pane.cursor >= len(self.pane.entries) - NEAR_END:
             self.wish.parts += 1
             self.reread()
 
     def _mine(self) -> Bulk | None:
-        """What is shown, as the steps from here have left it."""
+        """The shown action as this dashboard's own steps have left it; None if another process runs it."""
         running = self.deck.operations.bulk.running
         shown = self.data.shown if self.data else None
         return running if running is not None and shown is not None and running.id == shown.id else None
@@ -163,17 +162,17 @@ class BulkPage(ListPage[BulkReport]):
         if 0 <= at < len(data.bulks):
             self._look(data.bulks[at].id, refused=False)
         else:
-            self.deck.say("This is the oldest one." if by > 0 else "This is the newest one.")
+            self.deck.say("This is the oldest bulk action." if by > 0 else "This is the newest bulk action.")
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-        begun = f"{one_line(shown.actor)} began it {ago(shown.started_at, self.deck.now())}."
-        body = f"{bulk_words.progress(shown).capitalize()}. {begun} It goes on with the rest, from here."
-        word = self._word(shown.action or "go on", shown.total - shown.done)
+        started = f"Started by {one_line(shown.actor)} {ago(shown.started_at, self.deck.now())}."
+        body = f"{bulk_words.progress(shown).capitalize()}. {started} This dashboard will process the rest."
+        word = self._word(shown.action or "resume", shown.total - shown.done)
         question = Question(
-            "Go on with this action", Content(body), "Go on", word=word, twin=bulk_words.twin_on("resume", shown)
+            "Resume this bulk action", Content(body), "Resume", word=word, twin=bulk_words.twin_on("resume", shown)
         )
         self._ask(question, lambda: self.deck.operations.bulk.go_on(shown))
 
@@ -182,10 +181,10 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         body = Content(
-            f"{bulk_words.progress(shown).capitalize()}. What is done stays done; the rest is left as it is."
+            f"{bulk_words.progress(shown).capitalize()}. Finished jobs keep their result; the rest stay as they are."
         )
         same = bulk_words.twin_on("stop", shown)
-        question = Question("Stop this action", body, "Stop it", "Go on", danger=True, twin=same)
+        question = Question("Stop this bulk action", body, "Stop", "Keep running", danger=True, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.stop(shown))
 
     def _undo(self) -> None:
@@ -193,9 +192,9 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         good = shown.done - shown.refused
-        body = Content(f"{bulk_words.plural_of(good)} will be taken out of the trash, each as it was.")
+        body = Content(f"{bulk_words.plural_of(good)} will be restored from the trash, each as it was.")
         word, same = self._word("restore", good), bulk_words.twin_on("undo", shown)
-        question = Question("Take the deletion back", body, "Restore", word=word, twin=same)
+        question = Question("Undo the delete", body, "Restore", word=word, twin=same)
         self._ask(question, lambda: self.deck.operations.bulk.restore(shown))
 
     def _word(self, word: str, number: int) -> str | None:
@@ -215,58 +214,58 @@ class BulkPage(ListPage[BulkReport]):
 
 
 def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str, str]:
-    """Why an action on an action cannot be taken."""
+    """The reasons why an action is not available for the shown bulk action, by action id."""
     if shown is None:
         return dict.fromkeys(("bulk.go_on", "bulk.stop", "bulk.undo", "bulk.refused", "copy.twin", "open"),
-                             "There is no bulk action to look at.")  # fmt: skip
+                             "No bulk action to show.")  # fmt: skip
     found: dict[str, str] = {}
     if shown.state != "running":
-        found["bulk.stop"] = f"It has {shown.state} already."
-        found["bulk.go_on"] = f"It has {shown.state}; there is nothing left to do."
+        found["bulk.stop"] = f"It is {shown.state} already."
+        found["bulk.go_on"] = f"It is {shown.state}; there is nothing left to do."
     elif mine is not None:
-        found["bulk.go_on"] = "It is being carried out here."
+        found["bulk.go_on"] = "This dashboard is already running it."
     elif shown.stepped_at is not None and now - shown.stepped_at < IDLE:
-        found["bulk.go_on"] = f"{one_line(shown.driver or 'Somebody')} carries it out."
+        found["bulk.go_on"] = f"{one_line(shown.driver or 'Another process')} is running it."
     if shown.action != "delete":
-        found["bulk.undo"] = "Only a deletion can be taken back."
+        found["bulk.undo"] = "Only a delete can be undone."
     elif shown.state == "running" or shown.done == shown.refused:
-        found["bulk.undo"] = "It is still going on." if shown.state == "running" else "Nothing was deleted by it."
+        found["bulk.undo"] = "It is still running." if shown.state == "running" else "It deleted nothing."
     return found
 
 
 def heading(found: Bulk, data: BulkReport, now: datetime) -> list[Entry]:
-    """How far it is, what it is about, who began it and who carries it out."""
+    """Progress, selection, who started it, who runs it, and the equivalent command."""
     ink = "run" if found.state == "running" else "warn" if found.refused or found.left else "good"
     share = found.done / found.total if found.total else 1.0
     lines = [entry((f" {bar(share, 20)} ", ink), (bulk_words.progress(found), ink))]
-    words = "jobs that were marked" if found.words is None else f"filter: {one_line(found.words) or 'none'}"
-    by = f" {words} · begun by {one_line(found.actor)} {ago(found.started_at, now)}"
+    words = "marked jobs" if found.words is None else f"filter: {one_line(found.words) or 'none'}"
+    by = f" {words} · started by {one_line(found.actor)} {ago(found.started_at, now)}"
     lines.append(entry((by, "muted"), (f" · {one_line(found.reason)}" if found.reason else "", "muted")))
     if found.state == "running" and found.driver and found.driver != found.actor:
-        lines.append(entry((f" {one_line(found.driver)} carries it out", "muted")))
+        lines.append(entry((f" running on {one_line(found.driver)}", "muted")))
     if found.stopped_by:
         lines.append(entry((f" stopped by {one_line(found.stopped_by)}", "warn")))
     if found.trouble:
         lines.append(entry((f" the last batch failed: {one_line(found.trouble)}", "bad")))
     lines.append(entry((f" {bulk_words.twin(found)}", "accent")))
     if len(data.answers) >= MOST:
-        lines.append(entry((f" the first {MOST} answers; jobdeck bulk show {found.id.hex[-8:]} has more", "muted")))
+        lines.append(entry((f" the first {MOST:,} answers; jobdeck bulk show {found.id.hex[-8:]} has more", "muted")))
     return [*lines, entry()]
 
 
 def answer_lines(answer: BulkAnswer, width: int) -> list[Entry]:
-    """The answer for one job; a refusal is never cut, as its end says why."""
+    """The answer for one job. A refusal is wrapped, never cut, since its end gives the reason."""
     word, ink = {True: ("✓ done", "good"), False: ("✗ refused", "bad"), None: ("○ waiting", "muted")}[answer.ok]
     room = TYPE_WIDTH if width >= 110 else 20
     message, key = one_line(answer.message or ""), ("job", answer.job_id)
     rest = max(width - 24 - room, 8)
-    told = wrapped(message, rest) if answer.ok is False else [fit(message, rest).rstrip()]
-    says = "text" if answer.ok is False else "muted"
+    lines = wrapped(message, rest) if answer.ok is False else [fit(message, rest).rstrip()]
+    ink_of_text = "text" if answer.ok is False else "muted"
     first = entry(
         (f" {short_id(answer.job_id)}  ", "muted"),
         (f"{fit(word, 10)} ", ink),
         (f"{fit(middle(one_line(answer.task_type or '?'), room), room)}  ", "text"),
-        (told[0], says),
+        (lines[0], ink_of_text),
         key=key,
     )
-    return [first, *(entry((f"{'':{24 + room}}{line}", says), key=key) for line in told[1:])]
+    return [first, *(entry((f"{'':{24 + room}}{line}", ink_of_text), key=key) for line in lines[1:])]

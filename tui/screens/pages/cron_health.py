@@ -1,4 +1,4 @@
-"""Cron Health: the verdict first, then its evidence, what is stuck or late, workers, the trigger's history."""
+"""Cron Health: the verdict, its evidence, stuck and late jobs, workers, the history of triggers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class CronHealth(ListPage[CronReport], ModalScreen[None]):
-    """Whether the queue does its work, and by what one knows it."""
+    """Whether the queue works, and the evidence for it."""
 
     SCOPE: ClassVar[Scope] = "health"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("health")]
@@ -38,45 +38,38 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     EVERY: ClassVar[float] = 5.0
 
     def compose(self) -> ComposeResult:
-        """The page in a box."""
         with Vertical(id="box") as box:
             box.border_title = Content(self.HEADING)
             box.border_subtitle = Content("jobdeck health")
             yield from super().compose()
 
     def on_mount(self) -> None:
-        """Where there is a mouse, the border has a place to close the page."""
         super().on_mount()
         if self.deck.options.mouse:
             add_cross(self, self.deck.key("back"))
 
     def read(self, backend: Backend) -> CronReport:
-        """Reads the report."""
         return backend.cron()
 
     def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
-        """All of it."""
         cleanup = self.deck.key("stuck.cleanup")
         return cron_health.lines(data, self.deck.reach().timeouts(), width, cleanup_key=cleanup)
 
     def summary(self, data: CronReport) -> list[Span]:
-        """The verdict."""
         return cron_health.verdict(data)
 
     def on_click(self, event: Click) -> None:
-        """A click beside the box, or on the cross in its border, leaves the page."""
+        """Leaves the page on a click beside the box or on the cross in its border."""
         if leaves(self, event):
             self.action_do("back")
 
     def draw_title(self) -> None:
-        """The verdict; where one is."""
         place = self.pane.place
         shown = self.summary(self.data) if self.data is not None else []
         right = [*self.lateness(), *([(f"{place} ", "muted")] if place else [])]
         self.query_one("#title", Line).show(shown, right)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """Opening a job, and cleaning up."""
         return super().handlers() | {
             "open": self.open_chosen,
             "worker.cycle": self.deck.operations.run_cycle,

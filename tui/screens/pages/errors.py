@@ -1,4 +1,4 @@
-"""Errors in groups: what fails alike, since when, how often, what the playbook says; one is tried, then the rest."""
+"""The page of errors in groups, with the playbook's advice. One job of a group is retried first, then the rest."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 MOST = 1000
-"""How many jobs of one group are retried at a time."""
+"""The most jobs of one group that are retried at once."""
 SAMPLE = 64
-"""So many cells of an error tell a group from others."""
+"""The cells of an error message that dialogs and toasts show."""
 
 
 class Errors(ListPage[ErrorReport]):
-    """The groups above, the one under the cursor below."""
+    """The groups above, the details of the group under the cursor below."""
 
     SCOPE: ClassVar[Scope] = "errors"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("errors")]
@@ -50,7 +50,6 @@ class Errors(ListPage[ErrorReport]):
         self._looking = False
 
     def compose(self) -> ComposeResult:
-        """Two panes between the lines."""
         yield Line(id="title")
         yield Line(id="banner")
         yield Reason()
@@ -62,7 +61,6 @@ class Errors(ListPage[ErrorReport]):
 
     @property
     def trend(self) -> ErrorGroup | None:
-        """The group under the cursor."""
         trends = self.data.trends if self.data is not None else ()
         return next((trend for trend in trends if trend.key == self.query_one("#pane", Pane).current), None)
 
@@ -73,38 +71,36 @@ class Errors(ListPage[ErrorReport]):
 
     @property
     def pane(self) -> Pane:
-        """The pane that has the focus; the groups where none has."""
+        """The pane with the focus, otherwise the groups."""
         return self.focused if isinstance(self.focused, Pane) else self.query_one("#pane", Pane)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """The canary and the rest."""
         return super().handlers() | {
             "open": self._open,
             "pane.next": self._other_pane,
-            "errors.canary": lambda: self._alike(self._ask_for_canary),
-            "errors.rest": lambda: self._alike(self._ask_for_rest),
+            "errors.canary": lambda: self._with_jobs(self._ask_for_canary),
+            "errors.rest": lambda: self._with_jobs(self._ask_for_rest),
         }
 
     def situation(self) -> Situation:
-        """What is refused because of the group under the cursor."""
         return replace(super().situation(), refused=self._refused())
 
     def read(self, backend: Backend) -> ErrorReport:
-        """Reads the groups, and the canaries that are still on their way."""
+        """Reads the groups, and the canaries that have not finished."""
         return backend.errors([canary.job_id for canary in self.deck.canaries.values() if not canary.settled])
 
     def fetch(self) -> None:
-        """While a canary is on its way, reads with every refresh."""
+        """Reads at every refresh while a canary has not finished."""
         if any(not canary.settled for canary in self.deck.canaries.values()):
             self._read_at = None
         super().fetch()
 
     def arrived(self, data: ErrorReport) -> None:
-        """Takes what was read; says so when a canary has come to its end, or the group under the cursor is gone."""
+        """Takes the data; reports a finished canary, and the group under the cursor if it is no longer there."""
         held = self.trend
         self.data = data
         if held is not None and held.key not in {trend.key for trend in data.trends}:
-            self.deck.say(f"No run of the last 7 days failed as the group under the cursor any more: "
+            self.deck.say(f"The group under the cursor has no failed run in the last 7 days any more: "
                           f"{one_line(held.task_type)}, {fit(one_line(held.sample), SAMPLE).rstrip()}")  # fmt: skip
         for key, canary in self.deck.canaries.items():
             if canary.settled:
@@ -118,26 +114,22 @@ class Errors(ListPage[ErrorReport]):
                 self.deck.say(f"Canary {short_id(now.job_id)} {fate}.", "information" if calm else "warning")
 
     def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
-        """The groups."""
         if not data.trends:
             return [entry(("  No run has failed in the last 7 days.", "good"))]
         return [errors.line(trend, data.at, width, self.deck.canaries.get(trend.key)) for trend in data.trends]
 
     def summary(self, data: ErrorReport) -> list[Span]:
-        """How many groups."""
         failed = sum(trend.failed for trend in data.trends)
         return [(f"{plural(len(data.trends), 'group')} in 7 days, ", "muted"),
                 (f"{plural(failed, 'job')} failed", "bad" if failed else "muted"),
                 ("  jobdeck errors", "muted")]  # fmt: skip
 
     def redraw(self) -> None:
-        """Both panes."""
         super().redraw()
         if self.is_there:
             self._draw_about()
 
     def on_pane_moved(self) -> None:
-        """Another group is under the cursor."""
         super().on_pane_moved()
         self._draw_about()
 
@@ -157,18 +149,18 @@ class Errors(ListPage[ErrorReport]):
     def _refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
         if trend is None:
-            reason = "There is no group under the cursor."
+            reason = "No group under the cursor."
             return dict.fromkeys(("errors.canary", "errors.rest", "open"), reason)
         if not trend.failed and not trend.waiting:
-            reason = "No job stands where this error put it: each has run again since, or was retried or removed."
+            reason = "No job is still in the state this error left it in: each has run again or was removed."
             return {"errors.canary": reason, "errors.rest": reason}
         if canary is not None and not canary.settled:
-            reason = f"The canary {short_id(canary.job_id)} is on its way. Wait for what becomes of it."
+            reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
             return {"errors.canary": reason, "errors.rest": reason}
         return {}
 
-    def _alike(self, then: Callable[[ErrorGroup, tuple[Job, ...]], None]) -> None:
-        """Reads the jobs of the group under the cursor and hands them on, unless that is under way."""
+    def _with_jobs(self, then: Callable[[ErrorGroup, tuple[Job, ...]], None]) -> None:
+        """Reads the jobs of the group under the cursor and passes them to `then`, one reading at a time."""
         trend, deck = self.trend, self.deck
         if trend is None or self._looking:
             return
@@ -181,24 +173,25 @@ class Errors(ListPage[ErrorReport]):
             if isinstance(answer, JobdeckError):
                 deck.say(one_line(str(answer)), "error")
             elif isinstance(answer, Exception):
-                deck.say(f"The jobs of this group could not be read: {type(answer).__name__}.", "error")
+                deck.say(f"Could not read the jobs of this group: {type(answer).__name__}.", "error")
             elif not answer:
-                deck.say("No job stands where this error put it any more.", "warning")
+                deck.say("No job is still in the state this error left it in.", "warning")
             else:
                 then(trend, answer)
 
         deck.background(lambda: deck.reach().alike(*trend.key), found)
 
     def _open(self) -> None:
-        self._alike(lambda _trend, jobs: self.deck.open_job(jobs[0]))
+        self._with_jobs(lambda _trend, jobs: self.deck.open_job(jobs[0]))
 
     def _other_pane(self) -> None:
         self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
 
     def _ask_for_canary(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
         job, rest = jobs[0], len(jobs) - 1
-        wait = f"{plural(rest, 'other job')} of this group wait{'s' if rest == 1 else ''}" if rest else "no other waits"
-        note = f"It is tried alone; {wait} for what becomes of it."
+        others = f"The other {rest:,} stay as they are" if rest > 1 else "The other one stays as it is"
+        wait = f"Only this job is retried. {others} until you have seen the result."
+        note = wait if rest else "This is the only job of this group."
 
         def tried(done: set[UUID]) -> None:
             if job.id in done:
@@ -216,9 +209,10 @@ class Errors(ListPage[ErrorReport]):
         if canary is not None and canary.state == "succeeded":
             note = f"The canary {short_id(canary.job_id)} succeeded."
         elif canary is not None:
-            note = f"Mind: the canary {short_id(canary.job_id)} {errors.CANARY_WORDS[canary.state][0]}."
+            note = f"Warning: the canary {short_id(canary.job_id)} {errors.CANARY_WORDS[canary.state][0]}."
         else:
-            note = f"Mind: no job of this group was tried alone first; {self.deck.key('errors.canary')} does that."
+            canary_key = self.deck.key("errors.canary")
+            note = f"Warning: no job of this group has been tested. Press {canary_key} to retry one first."
         if len(jobs) >= MOST:
             note += f" These are the first {MOST}; press {self.deck.key('errors.rest')} again for the others."
 

@@ -1,4 +1,4 @@
-"""The log of the worker inside this dashboard; it follows as lines come."""
+"""The log of the worker inside this dashboard; it follows new lines."""
 
 from __future__ import annotations
 
@@ -24,40 +24,35 @@ TIME_WIDTH = len("2026-07-04T")
 
 
 class Log(ListPage[int]):
-    """The lines this process has logged; `data` is how many there have been."""
+    """The lines that this process has logged; `data` is the number of all messages so far."""
 
     SCOPE: ClassVar[Scope] = "log"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("log")]
     HEADING: ClassVar[str] = "Log"
 
     def make_pane(self) -> Pane:
-        """Text that scrolls and follows."""
         return Pane(id="pane", cursor=False, follow=True)
 
     def on_mount(self) -> None:
-        """From the end."""
         super().on_mount()
         self.pane.move_to(len(self.pane.entries))
 
     def fetch(self) -> None:
-        """The lines are in this process: no reading in the background."""
+        """Redraws if there are new lines. They are in this process, so nothing is read in the background."""
         count = self.deck.log_lines.count
         if count != self.data:
             self.data = count
             self.redraw()
 
     def read(self, backend: Backend) -> int:
-        """Nothing is read."""
         del backend
         return self.deck.log_lines.count
 
     def tick(self) -> None:
-        """New lines appear within a second."""
         super().tick()
         self.fetch()
 
     def entries(self, data: int, width: int) -> Sequence[Entry]:
-        """A line each; what is too long goes on in the next."""
         del data
         found: list[Entry] = []
         for line in self.deck.log_lines.lines:
@@ -65,11 +60,11 @@ class Log(ListPage[int]):
             ink = INKS.get(level, "text")
             first, *rest = wrapped(line[TIME_WIDTH:].translate(JOINERS), max(width - 3, 10))
             found += [entry((f" {first}", ink)), *(entry((f"   {part}", ink)) for part in rest)]
-        start = "" if self.deck.worker.state != "off" else f" {self.deck.key('worker.embedded')} on the list starts it."
+        key = self.deck.key("worker.embedded")
+        start = f" {key} on the list starts the worker." if self.deck.worker.state == "off" else ""
         return found or [entry((f" Nothing has been logged yet.{start}", "muted"))]
 
     def summary(self, data: int) -> list[Span]:
-        """Whose log it is."""
         worker = self.deck.worker
         state = "is off" if worker.state == "off" else f"is {worker.state}"
-        return [(f"the worker inside this dashboard {state}; {plural(data, 'message')}", "muted")]
+        return [(f"the worker in this dashboard {state}; {plural(data, 'message')}", "muted")]

@@ -1,4 +1,4 @@
-"""The operators' playbook, to be read inside."""
+"""The page that shows the operators' playbook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Playbook(ListPage[bool]):
-    """docs/operations.md. It needs no database."""
+    """Shows docs/operations.md. It needs no database."""
 
     SCOPE: ClassVar[Scope] = "playbook"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("playbook")]
@@ -32,29 +32,25 @@ class Playbook(ListPage[bool]):
         self.data = True
 
     def make_pane(self) -> Pane:
-        """Text that scrolls."""
         return Pane(id="pane", cursor=False)
 
     def read(self, backend: Backend) -> bool:
-        """Nothing is read."""
         del backend
         return True
 
     def fetch(self) -> None:
-        """Nothing is read."""
+        """Reads nothing."""
 
     def entries(self, data: bool, width: int) -> Sequence[Entry]:
-        """The text."""
         del data
         return playbook.entries(width)
 
     def summary(self, data: bool) -> list[Span]:
-        """The section that one is in."""
+        """The section at the top of the pane."""
         del data
         return [(self._sections()[self._here()][1], "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """From section to section."""
         return super().handlers() | {
             "section.next": lambda: self._go(self._here() + 1),
             "section.previous": lambda: self._go(self._here() - (self._sections()[self._here()][0] == self.pane.top)),

@@ -1,4 +1,4 @@
-"""A page of a plugin: a table that its query answers, and what can be done with a row."""
+"""A page of a plugin: the rows of its query, and the actions on a row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jobdeck.core.plugins import Found
 from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form.lookup import Offer, among
-from jobdeck.tui.format import one_line
+from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import table
@@ -40,31 +40,25 @@ class TablePage(ListPage[Rows]):
 
     @property
     def heading(self) -> str:
-        """The title of the plugin's page."""
         return one_line(self.page.title)
 
     def read(self, backend: Backend) -> Rows:
-        """Reads the rows."""
         return tuple(map(tuple, backend.table(self.page)))
 
     def entries(self, data: Rows, width: int) -> Sequence[Entry]:
-        """The names of the columns, and a line for each row."""
         return table.lines(self.page.columns, data, width)
 
     def summary(self, data: Rows) -> list[Span]:
-        """How many rows there are."""
-        return [(f"{len(data)} in all", "muted")]
+        return [(f"{plural(len(data), 'row')}", "muted")]
 
     def situation(self) -> Situation:
-        """Why nothing can be done with the line under the cursor."""
+        """Refuses an action where the page has none, or no row is under the cursor."""
         return table.refusing(super().situation(), acts=bool(self.page.actions), row=self._row)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """Doing something with a row."""
         return super().handlers() | {"table.act": self._choose}
 
     def on_pane_chosen(self) -> None:
-        """A double click does what enter does."""
         self.action_do("table.act")
 
     @property

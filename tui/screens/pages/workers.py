@@ -1,4 +1,4 @@
-"""The workers: who is alive, what each runs, and what nobody runs."""
+"""The page of workers: which are alive, what each runs, and task types without a worker."""
 
 from __future__ import annotations
 
@@ -21,26 +21,22 @@ if TYPE_CHECKING:
 
 
 class Workers(ListPage[Fleet]):
-    """Read anew with every refresh."""
+    """The workers, read at every refresh."""
 
     SCOPE: ClassVar[Scope] = "workers"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("workers")]
     HEADING: ClassVar[str] = "Workers"
 
     def read(self, backend: Backend) -> Fleet:
-        """Reads workers and running jobs."""
         return backend.fleet()
 
     def entries(self, data: Fleet, width: int) -> Sequence[Entry]:
-        """Each worker with its jobs."""
         return workers.lines(data, width, self.deck.worker.id)
 
     def summary(self, data: Fleet) -> list[Span]:
-        """How many are alive."""
         return [*workers.summary(data), ("  jobdeck status", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        """Opening a job; the embedded worker and a cycle are at hand."""
         operations = self.deck.operations
         return super().handlers() | {
             "open": self.open_chosen,
