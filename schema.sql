@@ -2585,8 +2585,8 @@ begin
                 to_char(v_pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
                 coalesce(', by ' || v_pause.paused_by, ''), coalesce(': ' || v_pause.reason, '')) end),
         (4, 'worker', v_handling > 0, case
-            when v_workers = 0 then 'No worker was alive in the last 2 minutes. Start one: "jobdeck worker".'
-            when v_handling = 0 then format('%s workers are alive, but none of them handles this type.', v_workers)
+            when v_workers = 0 then 'No worker was seen in the last 2 minutes. Start one: "jobdeck worker".'
+            when v_handling = 0 then format('%s workers are alive, but none handles this type.', v_workers)
             when v_workers = 1 then 'The one live worker handles this type.'
             else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
@@ -2596,18 +2596,18 @@ begin
             else format('It is due at %s.', to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
         (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
             when v_job.expires_at is null then 'Never expires.'
-            else format('It %s at %s.', case when v_job.expires_at > v_now then 'expires' else 'expired' end,
+            else format('%s at %s.', case when v_job.expires_at > v_now then 'Expires' else 'Expired' end,
                 to_char(v_job.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
-        (7, 'unblocked', job_clause_unblocked(v_job.blocked_by), case
+        (7, 'dependencies', job_clause_unblocked(v_job.blocked_by), case
             when v_job.blocked_by is null then 'Depends on no other job.'
-            else format('It waits for job %s to succeed; that one is %s.', v_job.blocked_by,
+            else format('Waits for job %s to succeed; its status is %s.', v_job.blocked_by,
                 coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone')) end),
-        (8, 'key free', job_clause_first_in_line(v_job.in_line)
+        (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
             when v_job.concurrency_key is null then 'No concurrency limit.'
             when v_holder is not null then format('Job %s with the same concurrency key is running.', v_holder)
-            when v_job.in_line then 'Another job with its concurrency key goes first.'
-            else 'No job with its concurrency key is running.' end);
+            when v_job.in_line then 'Another job with the same concurrency key goes first.'
+            else 'No job with the same concurrency key is running.' end);
 end
 $$;
 
