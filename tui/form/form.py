@@ -201,8 +201,8 @@ class Form:
             return self._note_of_end(now)
         return {
             EVERY: "30m, 6h, 1d",
-            PRIORITY: "-100 to 100; due jobs with a higher priority run first",
-            ATTEMPTS: f"runs before it fails permanently; default {self.job_type.max_attempts if self.job_type else 5}",
+            PRIORITY: "-100 to 100; higher runs first",
+            ATTEMPTS: f"default {self.job_type.max_attempts if self.job_type else 5}; then it fails permanently",
             KEY: "at most one active job with this key",
         }[name]
 

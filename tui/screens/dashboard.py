@@ -219,7 +219,7 @@ class Dashboard(Listing):
         small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
         self.set_class(small, "-small")
         if not small and not self.bar.editing:
-            self.call_after_refresh(self.table.focus)  # what is hidden loses the focus
+            self.call_after_refresh(self.table.focus)  # a hidden widget loses the focus
         if small:
             self.query_one("#small", Static).update(
                 Content(

@@ -167,7 +167,7 @@ def _is_troubled(job: Job, report: CronReport) -> bool:
 
 def _series(job: Job, report: CronReport, width: int) -> Entry:
     failures = job.consecutive_failures
-    streak = f"  {plural(failures, 'consecutive failure')}" if failures else ""
+    streak = f"  {plural(failures, 'failed cycle')}" if failures else ""
     text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
     if job.status.value == "running":
         text, ink = "running", "run"

@@ -119,7 +119,7 @@ async def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone() 
         await deck.press("b")
         text = deck.screen_text()
         assert "36 of 39 jobs deleted, 3 refused" in text
-        assert "begun by alice@10.0.0.7" in text
+        assert "started by alice@10.0.0.7" in text
         assert text.count("✓ done") == 36
         await deck.press("f")
         text = deck.screen_text()

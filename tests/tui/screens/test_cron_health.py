@@ -164,7 +164,7 @@ def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> Non
     text = told(FakeBackend([fine, late, failing]))
     assert "Recurring jobs that are late or fail (2 of 3)" in text
     assert "game_platform_totals_sweep ↻ 15m" in text
-    assert "3 consecutive failures" in text
+    assert "3 failed cycles" in text
 
 
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:

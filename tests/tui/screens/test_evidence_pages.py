@@ -116,7 +116,8 @@ async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None
         await deck.press("o")
         text = deck.screen_text()
         for part in (
-            "the last 8h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry, 5 failed permanently",
+            "Audit: last 8 h", "jobdeck digest --since 8h", "1,240 succeeded, 12 awaiting retry",
+            "5 failed permanently",
             "alice@10.0.0.7 (jobdeck): paused 1, resumed 1, retried 1", "NEW sms_digest_processor: 2 runs",
             "game_platform_onboard_competitors: 9 runs", "19 cron_http, 1 manual",
             "pause processing by alice@10.0.0.7 (jobdeck): MetaCTF is down", "wrong coach", "failed → cancelled",
@@ -128,9 +129,9 @@ async def test_the_digest_of_the_shift_stands_above_what_operators_did() -> None
 async def test_another_time_can_be_looked_at() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("o", "t")
-        assert "the last 1d" in deck.screen_text()
+        assert "Audit: last 24 h" in deck.screen_text()
         await deck.press("t", "t")
-        assert "the last 1h" in deck.screen_text()
+        assert "Audit: last 1 h" in deck.screen_text()
         assert "bob@10.0.0.9" not in deck.screen_text()
 
 
@@ -251,7 +252,7 @@ async def test_an_empty_log_says_how_to_fill_it_unless_the_worker_is_there(state
     async with dashboard(backend) as deck:
         await deck.press("l")
         assert "Nothing has been logged yet." in deck.screen_text()
-        assert ("W on the list starts it" in deck.screen_text()) is (state == "off")
+        assert ("W on the list starts the worker" in deck.screen_text()) is (state == "off")
 
 
 def test_the_log_is_harmless_redacted_and_bounded() -> None:

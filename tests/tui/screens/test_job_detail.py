@@ -77,7 +77,7 @@ async def test_a_job_that_is_gone_is_said_to_be_gone_and_cannot_be_acted_on() ->
         await deck.press("enter")
         backend.jobs.clear()
         await deck.refresh()
-        assert "This job is gone" in deck.screen_text()
+        assert "This job no longer exists" in deck.screen_text()
         await deck.press("D")
         assert deck.here == "JobDetailScreen"
 

@@ -102,7 +102,7 @@ class Pause(Dialog[PauseAnswer | None]):
         else:
             twin = pause_twin(self._reason(), until)
             at = self._in_full(until) if until else "leave empty to stay paused until someone resumes"
-        label = Content.assemble("Resume automatically", (f"  {at}", "$ink-muted"))
+        label = Content.assemble("Resume time", (f"  {at}", "$ink-muted"))
         self.query_one("#resumes", Static).update(label)
         self.query_one(Twin).show(twin)
 
