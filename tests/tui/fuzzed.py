@@ -124,7 +124,7 @@ class AllAlike(dict[tuple[str, str], tuple["UUID", ...]]):
 
 
 class FuzzedBackend(FakeBackend):
-    """The ids stay, so that a cursor has something to stay on; everything else is written anew at each reading."""
+    """The ids stay, so that a cursor can follow its job; everything else changes at each reading."""
 
     def __init__(self, _jobs: object = (), *, seed: int = 8211) -> None:
         self.fuzz = Fuzz(seed)

@@ -1,6 +1,6 @@
 """Draws the pictures of the documents, docs/images/*.svg: `python -m tests.tui.picture`.
 
-The same sample data and the same standing clock as in the tests, so that they change only with the dashboard.
+They use the sample data and the fixed clock of the tests, so that they change only with the dashboard.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "images"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The keys that lead to what it shows, and its size in cells. With `paused`, processing has been paused."""
+    """The keys that open the screen, and its size in cells. With `paused`, processing is paused."""
 
     keys: tuple[str, ...]
     size: tuple[int, int]
@@ -65,9 +65,9 @@ async def _press(pilot: Pilot[int], keys: tuple[str, ...]) -> None:
 
 
 def slim(svg: str, ground: str) -> str:
-    """The picture without what differs from one drawing to the next, what is fetched from elsewhere, and most weight.
+    """The picture without parts that change at every drawing, parts loaded from other servers, and most of its size.
 
-    That is the number in its class names, the fonts, and the rectangles that have the colour of the ground anyway.
+    These are the number in the class names, the fonts, and the rectangles in the colour of the background.
     """
     svg = re.sub(r"terminal-\d+", "terminal", svg)
     svg = re.sub(r"\s*@font-face \{.*?\n    \}", "", svg, flags=re.DOTALL)

@@ -102,7 +102,7 @@ def trend(job: Job, fingerprint: str, kind: str, **facts: Any) -> ErrorGroup:
 
 
 def worker_run(number: int, ago: float, **facts: Any) -> WorkerRun:
-    """A trigger by cron that began so many minutes before NOW and did its work."""
+    """A cron trigger that started `ago` minutes before NOW and succeeded."""
     given: dict[str, Any] = {
         "source": "cron_http", "http_method": "GET", "http_status": 200, "status": "ok", "claimed": 5, "due_before": 5,
         "worker_id": "cycle-1", "message": None, "error_message": None, "released": 0, "failed": 0,

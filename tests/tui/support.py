@@ -1,4 +1,4 @@
-"""How the dashboard's tests start it: an in-memory queue, a clock that stands still, work done at once."""
+"""Starts the dashboard for tests: an in-memory queue, a fixed clock, background work done at once."""
 
 from __future__ import annotations
 

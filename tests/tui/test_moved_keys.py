@@ -50,11 +50,11 @@ FREE = (
 )
 """Keys that nothing has."""
 STAYING = frozenset({"tab", "shift+tab", "ctrl+c", "super+c", "ctrl+q"})
-"""What Textual binds itself: the focus goes on and back, what is selected is copied, and there is always a way out."""
+"""Keys that Textual binds itself: moving the focus, copying a selection, quitting."""
 FIELDS = frozenset({"Segments", "PickField"})
 """What is filled in: its keys are those of the field in focus, as letters are in a line to type in."""
 ALSO_WORDS = frozenset({*"aAhs-+123456", "left", "right", "up", "down", "tab", "home", "end", "space", "enter"})
-"""Keys that are words and figures as well; of them only what is said of what they do tells one from the other."""
+"""Keys that also occur as words or digits; only the text beside a key shows that the key is meant."""
 SAID = (r"up recalls", r"tab type:", r"or enter queues", r"press A\b", r"[1-6] (All|Pend|Run|Succ|Fail|Canc)", r"1 … 6",
         r"\bA (does|again)")  # fmt: skip
 
@@ -111,7 +111,7 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
 
 
 def text_of(deck: Deck) -> str:
-    """What stands on the screen, of a dialog in its box."""
+    """The text of the screen, or of a dialog's box."""
     lines = deck.screen_text().split("\n")
     for box in deck.app.screen.query("#box"):
         x, y, width, height = box.region
@@ -135,7 +135,7 @@ async def whole_text(deck: Deck) -> str:
 
 
 async def pages(deck: Deck) -> AsyncIterator[tuple[Scope, str]]:
-    """Each page, shown, and what stands on it; of the playbook only what is around it, which is a document."""
+    """Opens each page and returns its text; of the playbook, a document, only the lines around it."""
     for scope in sorted(ALL):
         if scope == "detail":
             deck.app.open_job(next(iter(deck.backend.details)))

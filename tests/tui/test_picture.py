@@ -1,4 +1,4 @@
-"""The documents' pictures show the dashboard as it is, and each stands in a document."""
+"""The pictures of the documents show the current dashboard, and each is used in a document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def playbook() -> None:
 
 @pytest.mark.parametrize("name", PICTURES)
 async def test_a_picture_in_the_documents_is_the_dashboard_of_today(name: str) -> None:
-    """`python -m tests.tui.picture` draws them anew."""
+    """`python -m tests.tui.picture` redraws them."""
     assert (FOLDER / f"{name}.svg").read_text(encoding="utf-8") == await draw(name)
 
 

@@ -1,4 +1,4 @@
-"""The Create Job form without a screen: fields of a payload model, the JSON in step, the schedule, what is wrong."""
+"""The Create Job form without a screen: fields, JSON, schedule, problems."""
 
 from __future__ import annotations
 

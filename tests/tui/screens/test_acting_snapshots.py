@@ -1,4 +1,4 @@
-"""How the screens for acting look: few pictures, from the same sample data at a clock that stands still."""
+"""Pictures of the dialogs and bulk pages, from the same sample data at a fixed clock."""
 
 from __future__ import annotations
 

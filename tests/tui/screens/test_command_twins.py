@@ -51,7 +51,7 @@ WAY: dict[Scope, tuple[str, ...]] = {
 
 WITHOUT_TWIN = {
     "mark.matching": "it freezes a choice and changes no job; the action on the choice has a command",
-    "worker.embedded": "its command stands until it is told to end; it has a test of its own",
+    "worker.embedded": "its command runs until it is stopped; it has a test of its own",
     "job.reveal": "it changes nothing but the audit's record of the look; test_cli_reading runs its command",
 }
 
@@ -110,7 +110,7 @@ def paused(conn: Connection) -> None:
 
 
 def begun(conn: Connection, *, verb: BulkVerb, steps: int) -> None:
-    """A bulk action that somebody began and left after so many batches."""
+    """A bulk action that another process started and left after `steps` batches."""
     fill(conn, 8)
     choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")
     assert choice is not None

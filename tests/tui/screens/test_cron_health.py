@@ -1,4 +1,4 @@
-"""Cron Health: the verdict, its evidence, what is stuck or late, the trigger's history; and the cleanup from there."""
+"""Cron Health: verdict, evidence, stuck and late jobs, the history of triggers, and cleanup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors in groups: what is said of each, one tried as a canary, then the rest."""
+"""The page of errors in groups: texts, the canary, then the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:
-    """Failed jobs that are one group; more groups stand below it."""
+    """Failed jobs of one group, above further groups."""
     jobs = [make_job(at + 1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9)) for at in range(number)]
     backend = FakeBackend(jobs)
     backend.evidence.trends = tuple(

@@ -1,4 +1,4 @@
-"""What all pages have in common: opening, leaving, reading only while they are on top, saying what is wrong."""
+"""What all pages have in common: opening, leaving, reading only while on top, reporting trouble."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ PATIENCE, ROUNDS = 200, 4
 
 @dataclass(frozen=True)
 class Insert:
-    """Jobs come, each so many minutes old."""
+    """Adds jobs, each some minutes old."""
 
     ages: tuple[int, ...]
 
@@ -187,7 +187,7 @@ class Expected:
         return [job for job in self.jobs if job.id in chosen]
 
     def read(self, jobs: Sequence[Job]) -> str:
-        """Another list has come; returns what is to be said of it."""
+        """Takes another list; returns the expected notice."""
         held, line, ids = self.current, self.cursor - self.top, [job.id for job in jobs]
         lost = self.marks.difference(ids)
         self.jobs, self.marks = tuple(jobs), self.marks.intersection(ids)

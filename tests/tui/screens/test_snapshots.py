@@ -1,4 +1,4 @@
-"""How the pages look: few pictures, all from the same sample data at a clock that stands still."""
+"""Pictures of the pages, all from the same sample data at a fixed clock."""
 
 from __future__ import annotations
 

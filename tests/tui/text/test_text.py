@@ -60,7 +60,7 @@ def test_pictures_that_terminals_draw_in_different_widths_are_taken_apart(text: 
 
 
 def shown(job: Job, width: int) -> dict[str, str]:
-    """What stands in each column for a job, by the id of the column."""
+    """The text of each column for a job, by the id of the column."""
     return {column.id: "".join(text for text, _ in cell(column, job, Moment(NOW))).strip() for column in layout(width)}
 
 

@@ -1,4 +1,4 @@
-"""A filter by a coach, of whom an admin knows the name and the queue the id."""
+"""A filter by a coach's name, which is replaced by the id."""
 
 from __future__ import annotations
 
