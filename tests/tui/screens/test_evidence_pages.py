@@ -142,7 +142,7 @@ async def test_enter_opens_the_job_of_an_entry_wherever_it_is() -> None:
         await deck.press("o", "G", "k", "k", "enter")
         assert deck.here == "JobDetailScreen"
         assert f"Job {short_id(gone.id)}" in deck.screen_text()
-        assert "This job is gone" in deck.screen_text()
+        assert "This job no longer exists" in deck.screen_text()
 
 
 async def test_an_entry_about_no_job_says_so() -> None:

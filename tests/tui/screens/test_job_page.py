@@ -361,4 +361,4 @@ def test_the_last_run_keeps_its_outcome_when_the_job_is_cancelled_while_it_waits
 )
 def test_failures_in_a_row_are_cycles_of_a_series_and_runs_of_one_job(recurring: bool, word: str) -> None:
     job = make_job(1, consecutive_failures=2, is_recurring=recurring, recurrence_interval_minutes=60)
-    assert word in job_detail.left(job_detail.Page(job, None, NOW)).plain
+    assert word in f"{job_detail.left(job_detail.Page(job, None, NOW)).plain}\n"
