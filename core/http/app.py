@@ -104,7 +104,7 @@ class Entry:
         event(log, logging.ERROR, "a call failed", path=request.url.path, mark=mark, error=type(error).__name__)
         log.error("call %s failed", mark, exc_info=error)
         self._refused(500, request.url.path)
-        content = {"status": "error", "error": f"The call failed. Its traceback is in the log under {mark}."}
+        content = {"status": "error", "error": f"The call failed. The error is in the log under {mark}."}
         return Reply(Answer(500, content), drain=not whole)
 
 
