@@ -1,4 +1,4 @@
-"""The commands that do what keys do, as a person can paste them. Foreign text in them is cleaned and quoted here."""
+"""The commands that are equivalent to keys, ready to paste. Foreign text in them is cleaned and quoted here."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, Json
 
 NAMED = 12
-"""So many ids a command names at most: dialogs fit on 24 lines. More jobs are frozen, to be named at once.
-
-Not those that have left the queue, which only their ids name.
-"""
+"""Maximum number of ids spelled out in a command. Longer selections are frozen into a bulk action first, except jobs
+that have left the queue."""
 RESUME = "jobdeck resume"
 PURGE = "jobdeck purge --yes"
 
 
 def twin(verb: str, jobs: Sequence[Job]) -> str:
-    """The command that does the same: with the whole id of one job, the short ids of several.
+    """The equivalent command, with the full id of one job or the short ids of several.
 
-    More than can be named it takes from its input, one a line, which is how the list copies them.
+    With more than `NAMED` jobs it reads ids from standard input, one per line, as the list copies them.
     """
     if len(jobs) > NAMED:
         return f"jobdeck {verb} - --yes"
@@ -39,12 +37,12 @@ def twin(verb: str, jobs: Sequence[Job]) -> str:
 
 
 def cleanup_twin(ids: Sequence[UUID]) -> str:
-    """The command that marks these stuck jobs failed; where they are too many to name, whatever is stuck."""
+    """The command that marks these stuck jobs failed; with more than `NAMED` jobs, the one for all stuck jobs."""
     return " ".join(["jobdeck cleanup", *map(short_id, ids if len(ids) <= NAMED else ()), "--yes"])
 
 
 def twin_with_payload(job: Job, payload: Json) -> str:
-    """The commands that retry a job with another payload, which whoever asks has been shown, on record."""
+    """The commands that retry a job with another payload. The payload is not masked: its access is in the audit log."""
     words = shlex.quote(harmless_json(payload))
     if job.removed or job.status is Status.SUCCEEDED:
         return f"jobdeck enqueue {shlex.quote(one_line(job.task_type))} --payload {words}"
@@ -52,7 +50,7 @@ def twin_with_payload(job: Job, payload: Json) -> str:
 
 
 def pause_twin(reason: str | None, until: timedelta | datetime | None) -> str:
-    """The command that pauses for the same reason, for as long or until the same time."""
+    """The command that pauses with the same reason and the same end."""
     why = ["--reason", clean(reason)] if reason else []
     if isinstance(until, datetime):
         end = ["--until", until.isoformat().replace("+00:00", "Z")]
