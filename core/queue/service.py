@@ -142,6 +142,8 @@ def retry_with(
     made = new_payload(registry, job.task_type, payload)
     if job.removed or job.status is Status.SUCCEEDED:
         return _run_again(conn, registry, replace(job, payload=made["payload"]), settings=settings, actor=actor)
+    if payload == job.payload:
+        return operator.retry(conn, [job.id], actor=actor, versions={job.id: job.version})[0]
     with conn.transaction():
         admit_change(conn, registry, job, made, settings=settings)
         edited = operator.edit(conn, job.id, changes=made, actor=actor, version=job.version)

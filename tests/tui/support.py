@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.model import Status
+from jobdeck.core.plugins import Page
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
@@ -33,6 +34,10 @@ def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: obj
 
 def failed(number: int) -> FakeBackend:
     return FakeBackend([make_job(at + 1, Status.FAILED, last_error="boom") for at in range(number)])
+
+
+PLUGIN_PAGE = Page(title="Orders", key="I", columns=("number", "state"), query=lambda _conn: [("1", "open")])
+"""A page as a plugin adds it, for tests that open every page."""
 
 
 class Held:

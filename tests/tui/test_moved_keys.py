@@ -34,7 +34,7 @@ from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed
+from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -139,6 +139,8 @@ async def pages(deck: Deck) -> AsyncIterator[tuple[Scope, str]]:
     for scope in sorted(ALL):
         if scope == "detail":
             deck.app.open_job(next(iter(deck.backend.details)))
+        elif scope == "table":
+            deck.app.open_table(PLUGIN_PAGE)
         elif scope != "list":
             deck.app.open_page(scope)
         await deck.pilot.pause()

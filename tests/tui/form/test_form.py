@@ -86,12 +86,12 @@ def wanted(filled: Form) -> Wanted:
 
 def test_each_kind_of_field_has_its_widget() -> None:
     assert kinds(SYNC) == {
-        "dryRun": "switch", "coachId": "coach", "forceFullSync": "switch", "batchSize": "number", "cursor": "json",
+        "dryRun": "switch", "coachId": "search", "forceFullSync": "switch", "batchSize": "number", "cursor": "json",
         "mode": "choice", "syncTeams": "choice",
     }  # fmt: skip
     assert kinds(ONBOARD)["competitorIds"] == "ids"
     assert kinds(DIGEST) == {"roles": "words", "note": "text", "hours": "number"}
-    assert kinds(DISPATCH)["campaignId"] == "campaign"
+    assert kinds(DISPATCH)["campaignId"] == "search"
     assert kinds(EVERYTHING) == {
         "colour": "choice", "one": "choice", "ratio": "number", "count": "number", "when": "time", "words": "ids",
         "numbers": "json", "inner": "json", "neededWord": "text",

@@ -52,6 +52,7 @@ WAY: dict[Scope, tuple[str, ...]] = {
 WITHOUT_TWIN = {
     "mark.matching": "it freezes a choice and changes no job; the action on the choice has a command",
     "worker.embedded": "its command runs until it is stopped; it has a test of its own",
+    "table.act": "a plugin says what its actions do; they have no command of Jobdeck",
     "job.reveal": "it changes nothing but the audit's record of the look; test_cli_reading runs its command",
 }
 
@@ -135,7 +136,8 @@ class Case:
 
     @property
     def scopes(self) -> Sequence[Scope]:
-        return ("list",) if self.also else sorted(BY_ID[self.action].scopes)
+        # A plugin's page offers the same actions as every page and has no key without a plugin.
+        return ("list",) if self.also else sorted(BY_ID[self.action].scopes - {"table"})
 
 
 CASES = (

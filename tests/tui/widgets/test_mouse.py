@@ -23,7 +23,7 @@ from jobdeck.tui.widgets.pane import Pane
 from jobdeck.tui.widgets.sheet import Sheet
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed
+from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
 
 if TYPE_CHECKING:
     from textual.widget import Widget
@@ -89,6 +89,9 @@ async def open_page(deck: Deck, scope: str) -> None:
     if scope == "detail":
         (job, *_) = deck.backend.details
         await click(deck, short_id(job), times=2)
+    elif scope == "table":
+        deck.app.open_table(PLUGIN_PAGE)
+        await deck.pilot.pause()
     elif scope != "list":
         await choose(deck, f"page.{scope}")
     page = deck.app.screen
