@@ -29,7 +29,7 @@ NOTICED_FOR: Final = 10.0
 """Seconds after which a notice gives its line back to the job under the cursor."""
 OPENING: Final = "Opening the database…"
 READING: Final = "Reading…"
-ENDS: Final = f"The list is limited to {number(LONGEST_PAGE)} jobs; there are more. {{filter}} narrows it."
+ENDS: Final = f"Only the first {number(LONGEST_PAGE)} jobs are listed. {{filter}} narrows it."
 SORT_WORDS: Final = {
     "natural": "the tab's usual order",
     "run_at": "due time",

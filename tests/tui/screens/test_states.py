@@ -183,9 +183,9 @@ async def test_at_the_end_of_the_longest_list_it_is_said_that_there_are_more() -
     async with dashboard(failed(LONGEST_PAGE + 50)) as deck:
         await deck.press("G")
         assert deck.table.cursor == LONGEST_PAGE - 1
-        assert "The list is limited to 5,000 jobs; there are more. / narrows it." in deck.line("peek")
+        assert "Only the first 5,000 jobs are listed. / narrows it." in deck.line("peek")
         await deck.press("k")
-        assert "The list is limited" not in deck.line("peek")
+        assert "Only the first" not in deck.line("peek")
 
 
 async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marked() -> None:
