@@ -186,7 +186,7 @@ async def test_each_mistake_stands_beside_its_field_and_nothing_is_created() -> 
         await deck.press(*"900")
         await go_to(deck, "at")
         await deck.press(*"soon")
-        assert "✗ wants 1 to 200" in note(deck, "batchSize")
+        assert "✗ must be 1 to 200" in note(deck, "batchSize")
         assert "✗ invalid; try tomorrow 9:00" in note(deck, "at")
         await deck.press("ctrl+s")
         assert not deck.backend.calls

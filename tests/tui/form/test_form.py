@@ -104,7 +104,7 @@ def test_a_field_knows_its_limits_its_choices_and_whether_it_is_needed() -> None
     assert field_of(SYNC, "mode").choices == ("", "wave", "full")
     assert field_of(EVERYTHING, "colour").choices == ("red", "blue")
     assert field_of(DISPATCH, "campaignId").required
-    assert field_of(DISPATCH, "campaignId").note.startswith("needed")
+    assert field_of(DISPATCH, "campaignId").note.startswith("required")
     assert not field_of(EVERYTHING, "ratio").whole
 
 
@@ -139,7 +139,7 @@ def test_the_text_of_a_field_is_read(known: JobType, name: str, text: str, value
         (SYNC, "cursor", "{", "JSON"),
         (DIGEST, "roles", "parent", "coach, admin"),
         (DIGEST, "hours", "-1", "0 to 72"),
-        (DISPATCH, "campaignId", "  ", "needed"),
+        (DISPATCH, "campaignId", "  ", "required"),
         (EVERYTHING, "when", "soon", "soon"),
     ],
 )

@@ -11,6 +11,7 @@ from jobdeck.core import settings
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.tui import keymap
 from jobdeck.tui.actions import ACTIONS
+from jobdeck.tui.screens.dialogs.confirm import Confirm
 from jobdeck.tui.screens.dialogs.palette import LEFT_OUT, NEW, matching
 from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, job_id, minutes
@@ -138,7 +139,9 @@ async def test_sentences_name_the_moved_key_too() -> None:
         await deck.press("h")
         assert "ctrl+k cleans up." in deck.screen_text()
         await deck.press("escape", "e", "j", "A")
-        assert "Press f6 to retry one first." in deck.screen_text()
+        dialog = deck.app.screen
+        assert isinstance(dialog, Confirm)
+        assert "Press f6 to retry one first." in dialog.question.body.plain
         await deck.press("escape", "escape", "enter", "f7")
         assert "PERSONAL DATA SHOWN, f7 hides it" in deck.screen_text()
 

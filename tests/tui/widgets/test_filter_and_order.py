@@ -32,7 +32,7 @@ async def test_every_word_of_the_language_is_read() -> None:
         assert (asked.attempts_at_least, asked.outcome) == (3, "lost")
 
 
-@pytest.mark.parametrize(("text", "word"), [("status:nope", "nope"), ("state:failed", 'no key "state"')])
+@pytest.mark.parametrize(("text", "word"), [("status:nope", "nope"), ("state:failed", 'filter key "state"')])
 async def test_a_filter_that_cannot_be_read_is_said_and_changes_nothing(text: str, word: str) -> None:
     async with dashboard(sample()) as deck:
         before = len(deck.backend.requests)

@@ -96,7 +96,7 @@ async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_
         assert "No coach matches zebra. Type a part of a coach's name" in deck.line("peek")
         before = len(deck.backend.requests)
         await deck.press("enter")
-        assert "No coach fits zebra" in deck.toasts[-1]
+        assert "No coach matches zebra" in deck.toasts[-1]
         assert len(deck.backend.requests) == before
 
 
