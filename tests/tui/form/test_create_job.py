@@ -363,7 +363,7 @@ async def test_an_edit_of_a_job_that_changed_meanwhile_is_refused_and_the_form_s
 async def test_an_edit_that_changes_nothing_is_not_sent() -> None:
     async with dashboard(FakeBackend([make_job(1)])) as deck:
         await deck.press("E", "ctrl+s")
-        assert "nothing to save" in deck.screen_text()
+        assert "Nothing to save" in deck.screen_text()
         assert not deck.backend.calls
 
 

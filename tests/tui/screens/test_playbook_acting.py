@@ -111,7 +111,7 @@ async def test_a_dry_run_of_the_form_reads_the_effects_and_changes_nothing(
     async with live(settings) as desk:
         await desk.press("n", "ctrl+t")
         text = desk.screen_text()
-        assert "It would be enqueued." in text
+        assert "The job would be enqueued." in text
         assert "A run would currently:" in text
         assert "total: 0" in text
         assert statuses(conn) == []
