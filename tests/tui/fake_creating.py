@@ -137,9 +137,9 @@ class FakeCreating:
             raise self.backend.failure
         known = self.registry.get(wanted.task_type)
         if known is None or known.preview is None:
-            return Rehearsal("It would be enqueued.", ok=True, remark="This type has no preview of its effects.")
+            return Rehearsal("The job would be enqueued.", ok=True, remark="This type has no preview of its effects.")
         effects = known.preview(known.parse(wanted.payload), None)
-        return Rehearsal("It would be changed." if job else "It would be enqueued.", ok=True, effects=effects)
+        return Rehearsal("It would be changed." if job else "The job would be enqueued.", ok=True, effects=effects)
 
     def quick_syncs(self) -> tuple[QuickSync, ...]:
         return tuple(QuickSync(one, self.missing.get(name, "")) for name, one in presets().items())

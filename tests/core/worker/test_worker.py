@@ -159,7 +159,7 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
     with Database(database_url, application_name="test") as database, database.connection() as looking:
         (failed,) = read_jobs.page(Filter(status=Status.FAILED)).run(looking).jobs
     assert failed.id != other.id
-    assert "cannot be read" in str(failed.payload)
+    assert "cannot be parsed" in str(failed.payload)
     assert "payload does not fit" in (failed.last_error or "")
 
 

@@ -240,7 +240,7 @@ async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothin
         await deck.press("right", "ctrl+t")
         assert deck.here == "CreateJob"
         text = deck.screen_text()
-        for part in ("It would be enqueued.", "A run would currently:", "total: 655", "odlFull: 655"):
+        for part in ("The job would be enqueued.", "A run would currently:", "total: 655", "odlFull: 655"):
             assert part in text
         assert [call[0] for call in deck.backend.calls] == ["rehearse"]
         assert not deck.table.jobs
@@ -251,7 +251,7 @@ async def test_the_dry_run_shows_what_a_run_would_do_in_place_and_changes_nothin
 async def test_a_long_answer_on_a_small_screen_can_be_scrolled_while_the_focus_stays() -> None:
     async with dashboard(FakeBackend()) as deck:
         await deck.press("n", "tab", "ctrl+t")
-        assert "It would be enqueued." in deck.screen_text()
+        assert "The job would be enqueued." in deck.screen_text()
         focused = deck.app.focused
         await deck.press("pagedown")
         assert "toCreate: 0" in deck.screen_text()

@@ -391,11 +391,11 @@ def test_every_registered_type_has_fields_for_all_of_its_payload_and_an_explanat
 
 
 def test_a_preview_is_told_one_fact_a_line_and_hostile_text_is_harmless() -> None:
-    found = Rehearsal("It would be enqueued.", ok=True, effects={
+    found = Rehearsal("The job would be enqueued.", ok=True, effects={
         "people": {"total": 3, "sample": ["a", "b"]}, "none": [], "rows": [{"id": 1}, {"id": 2}], "\x1b[31m": "x\x07",
     })  # fmt: skip
     lines = wording.rehearsed(found).plain.split("\n")
-    assert lines[:5] == ["It would be enqueued.", "A run would currently:", "  people", "    total: 3",
+    assert lines[:5] == ["The job would be enqueued.", "A run would currently:", "  people", "    total: 3",
                          "    sample: a, b"]  # fmt: skip
     assert "  none: none" in lines
     assert not any(ord(letter) < 32 for letter in "".join(lines))
