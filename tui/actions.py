@@ -201,7 +201,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("move.top", ("g", "home"), "top", "go to the top", "Move", scopes=ALL),
     Action("move.bottom", ("G", "end"), "bottom", "go to the bottom", "Move", scopes=ALL),
     Action("mark", ("space",), "mark", "mark or unmark the job under the cursor", "Mark"),
-    Action("mark.range", ("v",), "range", "select a range from the cursor; again to end it", "Mark"),
+    Action("mark.range", ("v",), "range", "mark a range that starts at the cursor; again to end it", "Mark"),
     Action("mark.all", ("a",), "mark all", "mark or unmark all listed jobs", "Mark"),
     Action("mark.matching", ("A",), "all that match", "select all jobs in the queue that match tab and filter",
            "Mark", changes=True),

@@ -548,5 +548,5 @@ async def test_the_end_of_a_series_that_is_edited_is_kept_unless_another_is_give
     async with dashboard(FakeBackend([job])) as deck:
         await deck.press("E")
         row = next(line for line in deck.screen_text().split("\n") if line.startswith("│ for "))
-        assert "as it is " in row
+        assert "unchanged " in row
         assert "forever" not in row
