@@ -52,6 +52,16 @@ async def _screen_seen_to(_pilot: textual_pilot.Pilot[Any]) -> bool:
     return True
 
 
+_pause = textual_pilot.Pilot.pause
+
+
+async def _paused(pilot: textual_pilot.Pilot[Any], delay: float | None = None) -> None:
+    """Textual's own ends with a refresh of the screen, and does not wait for what that sets off."""
+    await _pause(pilot, delay)
+    if delay is None:
+        await idle()
+
+
 _parsed: dict[tuple[Any, ...], list[RuleSet]] = {}
 _parse = Stylesheet._parse_rules
 
@@ -69,6 +79,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(textual_pilot, "wait_for_idle", idle)
     patch.setattr(textual_app, "wait_for_idle", idle)
     patch.setattr(textual_pilot.Pilot, "_wait_for_screen", _screen_seen_to)
+    patch.setattr(textual_pilot.Pilot, "pause", _paused)
     patch.setattr(Stylesheet, "_parse_rules", _parse_once)
     # A dashboard sets aside what there is once it has started. In one process with a thousand others that are over,
     # none of those would ever be let go of.
