@@ -2818,6 +2818,9 @@ begin
         end if;
         if v_viewer is not null and v_name = any (v_views || v_open_tables) then
             execute format('grant select on %s to %s', v_object, v_viewer);
+        elsif v_viewer is not null then
+            -- Early schemas let the viewer read job_audit itself, which shows payloads unmasked.
+            execute format('revoke all on %s from %s', v_object, v_viewer);
         end if;
         if v_operator is not null and v_name <> all (v_sequences) then
             execute format('grant select on %s to %s', v_object, v_operator);

@@ -131,7 +131,7 @@ async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend
         assert deck.here == "TablePage"
         text = deck.screen_text()
         assert "Open Invoices" in text
-        assert "2 in all" in text
+        assert "2 rows" in text
         assert "\x1b" not in text
         await deck.press("enter")
         assert "There is no row under the cursor." in deck.toasts[-1]

@@ -540,7 +540,7 @@ def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(database_url:
         gate.wait_for()
 
         def open_gate() -> None:
-            until(lambda: worker.status.state == "draining")
+            until(lambda: counts(conn) == {"pending": 3, "running": 1} and worker.status.state == "draining")
             gate.opened.set()
 
         helper = threading.Thread(target=open_gate)

@@ -130,7 +130,7 @@ def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
         operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
         result = backend.retry_with(seen, {})
         assert not result.ok
-        assert "changed meanwhile" in result.message
+        assert "has changed and is now" in result.message
         assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
 
 
