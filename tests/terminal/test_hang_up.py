@@ -43,7 +43,7 @@ def unfinished(conn: Connection, database_url: str, environ: dict[str, str], req
         terminal.send("A")
         terminal.wait_for("12,000 matching jobs selected")
         terminal.send("Ddelete\r")
-        terminal.wait_for("deleting 6 000 of 12,000")
+        terminal.wait_for("deleting 6,000 of 12,000")
         if shell:
             terminal.kill_shell()
         else:
@@ -96,7 +96,7 @@ def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_a
 ) -> None:
     conn.execute("UPDATE job_bulk SET stepped_at = stepped_at - %s", (timedelta(minutes=1),))
     with Terminal(JOBDECK, size=(120, 30), environ=environ) as terminal:
-        terminal.wait_for("Not finished yet: deleting 6 ")
+        terminal.wait_for("Not finished yet: deleting 6,")
         terminal.send("b")
         terminal.wait_for("✓ done")
         terminal.wait_for("of 12,000")
