@@ -55,7 +55,7 @@ WALK: Final = (
     (":" + SEARCH, "No matching action"), (LEAVE, LIST), ("?", "Keys"), (DOWN, "Keys"), ("q", LIST),
     ("/type:", "tab"), (TAB + SEARCH + "\r", "No job matches"), (LEAVE, LIST),
     # All that match, step by step, and the answers.
-    ("A", "jobs selected"), ("C", "everything in the queue"), ("cancel\r", "jobdeck cancel --bulk"), ("b", "of 12"),
+    ("A", "jobs selected"), ("C", "filter: "), ("cancel\r", "jobdeck cancel --bulk"), ("b", "of 12"),
     (DOWN * 3 + "f[]", "Bulk actions"), ("q", LIST),
 )  # fmt: skip
 
