@@ -40,7 +40,7 @@ drop function if exists public.outbox_apply_to_forms(public.provider_events, uui
 drop function if exists public.outbox_find_message(public.provider_events);
 
 -- Stores events that a person pulled, and the position reached in each source (`p_cursors`, by name). Returns the
--- number of new events. Writes an audit row, because whoever reports events can block an address or unblock it.
+-- number of new events. Writes an audit row, because reported events can block an address or unblock it.
 create or replace function public.outbox_record_pulled(p_events jsonb, p_cursors jsonb, p_actor text) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
