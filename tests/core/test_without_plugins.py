@@ -109,6 +109,7 @@ def test_the_server_serves_no_webhook(database_url: str) -> None:
         assert door.run().status == 200
 
 
+@pytest.mark.slow
 def test_the_demo_shows_a_recurring_job_a_wrong_payload_and_progress(state: Path) -> None:
     ran = ran_alone("demo", "--headless", "8", "--json", JOBDECK_PLUGINS="", DATABASE_URL="", JOBDECK_HANDLERS="")
     outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}

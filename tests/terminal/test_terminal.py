@@ -95,6 +95,7 @@ def test_with_a_running_clock_only_the_clock_is_written_and_nothing_else_of_its_
         assert re.search(r"\d\d:\d\d:\d\dZ", running.lines[0])
 
 
+@pytest.mark.slow
 def test_a_second_of_the_clock_costs_at_most_20_bytes_even_after_text_was_typed() -> None:
     with settled("calm") as running:
         running.send("/")

@@ -165,7 +165,7 @@ def busy() -> FakeBackend:
     ("size", "mouse"),
     [
         (SMALL, True),
-        (LARGE, False),
+        pytest.param(LARGE, False, marks=pytest.mark.slow),
         pytest.param(SMALL, False, marks=pytest.mark.slow),
         pytest.param(LARGE, True, marks=pytest.mark.slow),
     ],

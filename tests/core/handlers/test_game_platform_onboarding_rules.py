@@ -218,6 +218,7 @@ def test_errors_are_told_up_to_twenty_and_counted_exactly(world: World) -> None:
     assert (output["failed"], len(output["errors"]), output["synced"]) == (25, 20, 1)
 
 
+@pytest.mark.slow
 def test_the_sample_gives_each_type_something_to_do_every_time_it_is_loaded(conn: psycopg.Connection[Any]) -> None:
     for _ in range(2):
         with Sandbox() as sandbox:

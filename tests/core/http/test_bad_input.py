@@ -130,6 +130,7 @@ class TestTooMuch:
                 connection.settimeout(20)
                 assert status_line(connection.recv(1000)) == 413
 
+    @pytest.mark.slow
     def test_a_hundred_megabytes_that_are_sent_all_the_same_get_the_answer_and_take_no_memory(
         self, database_url: str
     ) -> None:
@@ -234,6 +235,7 @@ class TestTooMany:
                 for connection in idle:
                     connection.close()
 
+    @pytest.mark.slow
     def test_a_burst_of_ten_thousand_is_refused_and_jobs_go_on_running(
         self, database_url: str, conn: Connection
     ) -> None:

@@ -11,6 +11,8 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from jobdeck.core.alerts.alarms import Sentinel
 from jobdeck.core.model import Verdict
 from jobdeck.core.read.health import health
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import psycopg
-    import pytest
 
     Connection = psycopg.Connection[Any]
 
@@ -41,6 +42,7 @@ def ran(conn: Connection, task_type: str) -> list[dict[str, Any]]:
     )
 
 
+@pytest.mark.slow
 def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_calls_stop(
     database_url: str,
     conn: Connection,

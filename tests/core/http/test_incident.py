@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from jobdeck.core import registry
 from jobdeck.core.model import Verdict
 from jobdeck.core.programme.sandbox.server import Sandbox
@@ -33,6 +35,7 @@ def failures(sentry: Receiver) -> list[dict[str, Any]]:
     return [event for event in sentry.events if event["tags"].get("task_type") == TYPE]
 
 
+@pytest.mark.slow
 def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdeck: Jobdeck) -> None:
     with Sandbox() as sandbox, receiving() as sentry:
         world = World(conn, sandbox)

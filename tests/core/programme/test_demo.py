@@ -45,6 +45,7 @@ def test_the_demo_without_a_terminal_says_how_to_see_it(jobdeck: Jobdeck) -> Non
     jobdeck("demo", "--headless", "5", "--database-url", "postgresql://127.0.0.1:1/x").refused(2, "--database-url")
 
 
+@pytest.mark.slow
 def test_a_headless_demo_moves_data_and_ends_with_the_status(jobdeck: Jobdeck) -> None:
     ran = ran_alone("demo", "--headless", "14", "--json")
     outcomes = {(found["task_type"], found["outcome"]): found["count"] for found in ran.data["recent_runs"]}

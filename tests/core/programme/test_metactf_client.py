@@ -180,6 +180,7 @@ def test_requests_are_paced_after_a_short_burst(sandbox: Sandbox, clock: FakeClo
     assert clock.seconds == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_ends_at_the_timeout(sandbox: Sandbox, clock: FakeClock) -> None:
     sandbox.rules.add("slow:scores,seconds=30")
     with (

@@ -491,6 +491,7 @@ async def test_every_field_can_be_reached_and_nothing_on_a_small_screen_is_cut_o
         assert {f"field-{at}" for at in range(7)} | {"field-json", "yes", "try", "no"} <= seen
 
 
+@pytest.mark.slow
 async def test_a_form_that_was_left_is_let_go_of_with_all_its_widgets() -> None:
     def fields() -> int:
         gc.collect()
