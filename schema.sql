@@ -1,4 +1,4 @@
--- jobdeck schema version 2
+-- jobdeck schema version 3
 -- serves programs from 0.2.0
 --
 -- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
@@ -114,7 +114,9 @@ alter table job_queue
     add column if not exists last_outcome text,
     add column if not exists last_success_at timestamptz,
     add column if not exists created_by text,
-    add column if not exists version bigint not null default 1;
+    add column if not exists version bigint not null default 1,
+    -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
+    add column if not exists slot_at timestamptz;
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
 -- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
@@ -146,9 +148,9 @@ alter table job_queue_settings
     add column if not exists paused_by text,
     add column if not exists paused_at timestamptz,
     add column if not exists resume_at timestamptz,
-    add column if not exists pruned_at timestamptz not null default now(),
     add column if not exists trigger_minutes integer not null default 5
         constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440);
+alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
 create table if not exists job_paused_types (
@@ -252,6 +254,53 @@ alter table job_throughput
     add column if not exists partial integer not null default 0,
     add column if not exists continued integer not null default 0;
 
+-- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks need
+-- no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot only
+-- delay each other.
+create table if not exists job_locks (
+    slot integer primary key
+);
+insert into job_locks select generate_series(-64, 4095) on conflict (slot) do nothing;
+
+-- Concurrency keys whose line could not be advanced, because another transaction had the lock of the key or of the next
+-- job. Claims try them again.
+create table if not exists job_lines_due (
+    concurrency_key text not null,
+    retry_at timestamptz not null
+);
+-- What an open transaction may have hidden from the run that ended before it: lines that a new job joined, and blockers
+-- of waiting jobs. Written in the transaction that makes the check necessary; upkeep checks each entry once.
+create table if not exists job_recheck (
+    concurrency_key text,
+    blocker uuid
+);
+alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- Running jobs that the reaper could not take back, each with the error. They are tried again after 10 minutes.
+create table if not exists job_poison (
+    job_id uuid primary key,
+    run_token bigint not null,
+    error text not null,
+    since timestamptz not null default clock_timestamp(),
+    retry_at timestamptz not null
+);
+
+-- The parts of upkeep: how often each has to succeed, when it last did, and why it did not since. A worker locks the row
+-- of the part that it does, so that each part is done by one worker at a time.
+create table if not exists job_upkeep (
+    part text primary key,
+    every interval not null,
+    succeeded_at timestamptz not null default clock_timestamp(),
+    failed_at timestamptz,
+    trouble text,
+    -- Jobs that this part has set aside, because each attempt fails.
+    set_aside integer not null default 0
+);
+insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
+    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s')
+on conflict (part) do nothing;
+
 -- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.
 create table if not exists job_alarms (
     name text primary key,
@@ -321,6 +370,11 @@ create table if not exists job_audit (
 create index if not exists job_audit_job on job_audit (job_id) where job_id is not null;
 create index if not exists job_audit_at on job_audit (at);
 
+-- Whether a program can read this time: neither infinite nor beyond the years 1 to 9999. Null is.
+create or replace function job_is_a_time(p_time timestamptz) returns boolean
+language sql immutable parallel safe
+return p_time is null or p_time >= '0001-01-02 00:00+00'::timestamptz and p_time < '9999-12-31 00:00+00'::timestamptz;
+
 -------------------------------------------------------------------------------------------------------
 -- 2. Rows from before the queue had leases, and constraints over them
 -------------------------------------------------------------------------------------------------------
@@ -333,6 +387,23 @@ where status = 'running' and run_token is null;
 
 do $$
 begin
+    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+        and conname = 'job_queue_times_check') then
+        -- Times that no clock reaches, and that programs cannot read.
+        update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
+            expires_at = case when job_is_a_time(expires_at) then expires_at end,
+            anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
+        where not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
+        -- Schemas before version 3 did not record what has to be checked again.
+        insert into job_recheck (concurrency_key) select distinct concurrency_key from job_queue
+        where status = 'pending' and blocked_by is null and in_line;
+        insert into job_recheck (blocker) select distinct blocked_by from job_queue
+        where status = 'pending' and blocked_by is not null;
+        alter table job_queue add constraint job_queue_times_check check (
+            run_at >= '0001-01-02 00:00+00' and run_at < '9999-12-31 00:00+00'
+            and (expires_at is null or expires_at >= '0001-01-02 00:00+00' and expires_at < '9999-12-31 00:00+00')
+        ) not valid;
+    end if;
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
         and conname = 'job_queue_recurrence_check') then
         alter table job_queue
@@ -426,6 +497,13 @@ begin
 end
 $$;
 
+-- Whether a one-time job succeeded and left the queue. A series that was deleted may have succeeded too, but no cycle of
+-- it will again.
+create or replace function job_left_with_success(p_id uuid) returns boolean
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$ select exists (select from job_runs where job_id = p_id and removed) $$;
+
 -- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
 create or replace function job_queue_judge_blocker(
     p_blocked_by uuid, out live boolean, out refusal text
@@ -435,19 +513,18 @@ set search_path from current set enable_seqscan = off
 as $$
 declare
     v_status text;
-    v_outcome text;
+    v_last_success_at timestamptz;
 begin
-    select status into v_status from job_queue where id = p_blocked_by;
+    select status, last_success_at into v_status, v_last_success_at from job_queue where id = p_blocked_by;
     live := coalesce(v_status in ('pending', 'running'), false);
-    if live or v_status = 'succeeded' then
+    if live or v_status = 'succeeded' and v_last_success_at is not null then
         return;
     end if;
-    select outcome into v_outcome from job_runs where job_id = p_blocked_by and not late
-    order by run_token desc limit 1;
-    if v_status is not null or v_outcome is null or v_outcome not in ('succeeded', 'partial') then
+    if v_status is not null or not job_left_with_success(p_blocked_by) then
         refusal := format(
             'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.',
-            p_blocked_by, coalesce('is ' || v_status, 'does not exist'));
+            p_blocked_by, case when v_status = 'succeeded' then 'expired before it ran'
+                when v_status is not null then 'is ' || v_status else 'does not exist' end);
     end if;
 end
 $$;
@@ -479,6 +556,23 @@ begin
 end
 $$;
 
+-- Why a dedupe or concurrency key cannot be used; null if it can. Keys are in indexes, which take no long values.
+create or replace function job_refused_key(p_key text) returns text
+language sql immutable
+return case when octet_length(p_key) > 1000
+    then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.', octet_length(p_key)) end;
+
+-- Records what upkeep has to check once the transaction that enqueues has ended: until then, a run that ends does not
+-- see the new jobs.
+create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
+language sql volatile
+set search_path from current
+as $$
+    insert into job_recheck (concurrency_key, blocker)
+    select distinct k, null::uuid from unnest(p_keys) k where k is not null
+    union all select distinct null, b from unnest(p_blockers) b where b is not null
+$$;
+
 -- Enqueues one job, or returns the job that already has the dedupe key (`created` false).
 create or replace function job_queue_create(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
@@ -491,6 +585,7 @@ as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
     v_blocked_by uuid;
+    v_in_line boolean;
 begin
     if coalesce(trim(p_task_type), '') = '' then
         perform job_queue_refuse('A job needs a task type.');
@@ -500,6 +595,11 @@ begin
         perform job_queue_refuse('A priority must be between -100 and 100.');
     elsif jsonb_typeof(p_payload) is distinct from 'object' then
         perform job_queue_refuse('A payload must be a JSON object.');
+    end if;
+    perform job_queue_refuse(job_refused_key(k)) from unnest(array[p_dedupe_key, p_concurrency_key]) k
+    where job_refused_key(k) is not null;
+    if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
+        perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
     end if;
     if p_blocked_by is not null then
         v_blocked_by := job_queue_live_blocker(p_blocked_by);
@@ -514,8 +614,11 @@ begin
             case when p_interval_minutes is not null then v_run_at end, p_expires_at,
             coalesce(p_actor, session_user))
         on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
-        returning q.id into job_id;
+        returning q.id, q.in_line into job_id, v_in_line;
         created := found;
+        if created and (v_in_line or v_blocked_by is not null) then
+            perform job_queue_ask_recheck(array[p_concurrency_key], array[v_blocked_by]);
+        end if;
         if not created then
             job_id := job_queue_holder(p_dedupe_key);
         end if;
@@ -593,8 +696,19 @@ begin
     ) then
         perform job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.');
     end if;
+    if p_dedupe_keys is not null or p_concurrency_keys is not null then
+        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.') from unnest(p_dedupe_keys || p_concurrency_keys) k
+        where job_refused_key(k) is not null;
+    end if;
+    if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
+        perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
+    end if;
     if p_concurrency_keys is not null then
         v_in_line := job_queue_join_lines(p_concurrency_keys, p_priorities, p_run_at);
+        if true = any (v_in_line) then
+            perform job_queue_ask_recheck(array(
+                select l.key from unnest(p_concurrency_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+        end if;
     end if;
     return query
     insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
@@ -606,6 +720,8 @@ begin
     from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys,
         v_in_line) with ordinality
         as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
+    -- One order, because two batches with the same keys wait for each other's rows.
+    order by n.dedupe_key, n.place
     on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
     returning id;
 end
@@ -638,10 +754,27 @@ create or replace function job_clause_first_in_line(p_in_line boolean) returns b
 language sql immutable parallel safe
 return not p_in_line;
 
--- The number of a key's advisory lock, different in each queue of the database.
-create or replace function job_lock(p_key text) returns integer
-language sql stable
-return hashtext(current_schema() || '.' || p_key);
+-- The row of job_locks that is the lock of a concurrency key.
+create or replace function job_slot(p_key text) returns integer
+language sql immutable parallel safe
+return hashtext(p_key) & 4095;
+
+-- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
+create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
+language sql volatile
+set search_path from current set enable_seqscan = off
+as $$
+    select coalesce(array_agg(l.slot), '{}') from (
+        select slot from job_locks where slot = any (array(
+            select distinct job_slot(k) from unnest(p_keys) k where k is not null))
+        for update skip locked) l
+$$;
+
+-- Waits for the lock of a name and holds it until the end of the transaction.
+create or replace function job_queue_lock_name(p_name text) returns void
+language sql volatile security definer
+set search_path from current
+as $$ select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update $$;
 
 create or replace function job_key_is_busy(p_key text) returns boolean
 language sql stable parallel safe
@@ -717,14 +850,15 @@ declare
     v_refused tid[] := '{}';
     v_taken text[] := '{}';
     v_takers uuid[] := '{}';
+    v_slots constant integer[] := job_queue_try_locks(array(
+        select q.concurrency_key from job_queue q where q.ctid = any (p_places) and q.concurrency_key is not null));
 begin
     for v_job in
         select q.ctid as place, q.id, q.concurrency_key as key from job_queue q
         where q.ctid = any (p_places) and q.concurrency_key is not null
         order by q.priority desc, q.run_at, q.id
     loop
-        if v_job.key = any (v_taken) or not pg_try_advisory_xact_lock(1785689, job_lock(v_job.key))
-            or job_key_is_busy_now(v_job.key)
+        if v_job.key = any (v_taken) or job_slot(v_job.key) <> all (v_slots) or job_key_is_busy_now(v_job.key)
         then
             v_refused := v_refused || v_job.place;
         else
@@ -784,11 +918,17 @@ declare
     v_run_at timestamptz[];
     v_ids uuid[];
     v_quotas integer[];
+    v_wanted bigint := p_limit;
+    v_series tid[] := '{}';
     v_places tid[];
+    v_more tid[];
     v_keyed boolean;
 begin
     if p_limit < 1 or not job_clause_processing(v_now) then
         return;
+    end if;
+    if exists (select from job_lines_due where retry_at <= v_now) then
+        perform job_queue_retry_lines(v_now);
     end if;
     if p_lane_types is null then
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
@@ -806,42 +946,87 @@ begin
     end if;
 
     if array_length(v_types, 1) > 1 then
-        select array_agg(h.task_type), array_agg(h.priority), array_agg(h.run_at), array_agg(h.id), array_agg(h.jobs)
-        into v_types, v_priorities, v_run_at, v_ids, v_quotas
-        from (
-            select best.task_type, best.priority, best.run_at, best.id, count(*)::integer as jobs
-            from (
-                select l.task_type, l.priority, l.run_at, l.id
-                from unnest(v_types, v_priorities, v_run_at, v_ids) as l (task_type, priority, run_at, id)
-                cross join lateral (
-                    select q.run_at, q.id from job_queue q
-                    where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-                        and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
-                        and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
-                        and job_clause_due(q.run_at, v_now)
-                        and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
-                    order by q.run_at, q.id limit p_limit
-                ) c
-                order by l.priority desc, c.run_at, c.id limit p_limit
-            ) best
-            group by best.task_type, best.priority, best.run_at, best.id
-        ) h;
-        if v_types is null then
+        v_quotas := array(
+            select coalesce(h.jobs, 0)::integer from generate_subscripts(v_types, 1) as s (place)
+            left join (
+                select best.place, count(*) as jobs
+                from (
+                    select l.place
+                    from unnest(v_types, v_priorities, v_run_at, v_ids) with ordinality
+                        as l (task_type, priority, run_at, id, place)
+                    cross join lateral (
+                        select q.run_at, q.id from job_queue q
+                        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
+                            and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                            and job_clause_due(q.run_at, v_now)
+                            and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                        order by q.run_at, q.id limit p_limit
+                    ) c
+                    order by l.priority desc, c.run_at, c.id limit p_limit
+                ) best
+                group by best.place
+            ) h on h.place = s.place
+            order by s.place);
+        v_wanted := (select sum(u) from unnest(v_quotas) u);
+        if v_wanted = 0 then
             return;
         end if;
     end if;
 
-    select array_agg(c.ctid), bool_or(c.keyed) into v_places, v_keyed
-    from unnest(v_types, v_priorities, v_run_at, v_ids, v_quotas) as l (task_type, priority, run_at, id, quota)
-    cross join lateral (
-        select q.ctid, q.concurrency_key is not null as keyed from job_queue q
-        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
-            and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
-            and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
-        order by q.run_at, q.id limit l.quota
-        for update of q skip locked
+    -- Behind more due jobs than this claim takes, up to half of it are series, which would come too late otherwise. A
+    -- claim of one job takes a series every second time.
+    if v_wanted = p_limit then
+        v_series := array(
+            select q.ctid from job_queue q
+            where q.is_recurring and job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                and job_clause_first_in_line(q.in_line) and job_clause_due(q.run_at, v_now)
+                and q.priority >= (select max(l.priority) from unnest(v_priorities, v_quotas) as l (priority, quota)
+                    where l.quota > 0)
+                and q.task_type = any (v_types)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+            order by q.run_at limit greatest(p_limit / 2, round(random())::integer)
+            for update of q skip locked);
+    end if;
+
+    select v_series || array_agg(c.ctid), bool_or(c.keyed) or cardinality(v_series) > 0 into v_places, v_keyed
+    from (
+        select c.ctid, c.keyed
+        from unnest(v_types, v_priorities, v_run_at, v_ids, v_quotas) as l (task_type, priority, run_at, id, quota)
+        cross join lateral (
+            select q.ctid, q.concurrency_key is not null as keyed from job_queue q
+            where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
+                and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                and q.ctid <> all (v_series)
+            order by q.run_at, q.id limit l.quota
+            for update of q skip locked
+        ) c
+        limit p_limit - cardinality(v_series)
     ) c;
+    -- The ranking of several lanes also counted jobs that are locked. Others take their places, best lane first.
+    if cardinality(v_places) < v_wanted and array_length(v_types, 1) > 1 then
+        v_more := array(
+            select c.ctid
+            from (
+                select * from unnest(v_types, v_priorities, v_run_at, v_ids) as u (task_type, priority, run_at, id)
+                order by u.priority desc
+            ) l
+            cross join lateral (
+                select q.ctid from job_queue q
+                where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                    and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
+                    and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
+                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                    and q.ctid <> all (v_places)
+                order by q.run_at, q.id limit p_limit - cardinality(v_places)
+                for update of q skip locked
+            ) c
+            limit p_limit - cardinality(v_places));
+        v_places := v_places || v_more;
+        v_keyed := true;
+    end if;
     if v_keyed then
         v_places := job_queue_take_keys(v_places);
     end if;
@@ -855,11 +1040,11 @@ begin
             anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
         -- The rows are locked, so their ctid has not changed.
         where q.ctid = any (v_places)
-        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.is_recurring,
-            q.checkpoint, q.cycle, q.priority
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.slot_at,
+            q.is_recurring, q.checkpoint, q.cycle, q.priority
     )
-    select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, t.run_at, v_now, t.is_recurring,
-        t.checkpoint, t.cycle, t.priority
+    select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, coalesce(t.slot_at, t.run_at), v_now,
+        t.is_recurring, t.checkpoint, t.cycle, t.priority
     from taken t order by t.priority desc, t.run_at, t.id;
 end
 $$;
@@ -883,11 +1068,13 @@ begin
             and q.priority = l.priority and job_clause_key_free(q.concurrency_key)
         order by q.run_at, q.id limit 1
     ) h;
+    next_due := least(next_due, (select min(l.retry_at) from job_lines_due l));
 end
 $$;
 
 -- Renews the leases of all jobs that a worker holds, stores their progress, and returns which of them are still its own
--- and which an operator asked to cancel.
+-- and which an operator asked to cancel. A job whose row another transaction has locked is not waited for: its lease is
+-- not renewed, and there is no answer for it.
 create or replace function job_queue_heartbeat(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
 ) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
@@ -896,9 +1083,13 @@ set search_path from current set enable_seqscan = off set enable_nestloop = off 
 as $$
     with held as (
         select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
+    ), own as materialized (
+        select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
+        where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
     ), mine as (
         select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
-        where q.id = any (p_ids) and q.status = 'running' order by q.id for update of q
+        where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
+        order by q.id for update of q skip locked
     ), renewed as (
         update job_queue q
         set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
@@ -910,6 +1101,8 @@ as $$
     )
     select h.id, h.token, r.id is not null, coalesce(r.cancel_requested, false)
     from held h left join renewed r on r.id = h.id and r.run_token = h.token
+    left join own o on o.id = h.id and o.run_token = h.token
+    where r.id is not null or o.id is null
 $$;
 
 -- Saves a checkpoint of a running job; false if the token no longer holds the job.
@@ -983,25 +1176,39 @@ begin
 end
 $$;
 
--- Puts the next job of each line into the claim's index, unless a job of the key runs or is already there. Locked rows
--- are skipped; the reaper tries again.
+-- Puts the next job of each line into the claim's index, unless a job of the key runs or is already there. No lock is
+-- waited for: a key whose lock is not free is written to job_lines_due, and a locked job gives way to the next that is
+-- due.
 create or replace function job_queue_advance_lines(p_keys text[]) returns void
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
     v_now timestamptz := clock_timestamp();
+    v_slots constant integer[] := job_queue_try_locks(p_keys);
+    v_later text[] := '{}';
     v_key text;
     v_next uuid;
     v_run_at timestamptz;
 begin
     for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
-        perform pg_advisory_xact_lock(1785689, job_lock(v_key));
+        if job_slot(v_key) <> all (v_slots) then
+            v_later := v_later || v_key;
+            continue;
+        end if;
         continue when job_key_is_busy_now(v_key);
         v_next := (job_queue_first_in_line(v_key, v_now)).id;
+        continue when v_next is null;
         select q.id, q.run_at into v_next, v_run_at from job_queue q
         where q.id = v_next and q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
         for update skip locked;
+        if v_next is null then
+            insert into job_lines_due values (v_key, v_now + interval '1 second');
+            select q.id, q.run_at into v_next, v_run_at from job_queue q
+            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.run_at <= v_now
+            order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1 for update skip locked;
+        end if;
         continue when v_next is null or exists (
             select from job_queue q
             where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
@@ -1009,47 +1216,94 @@ begin
         );
         update job_queue set in_line = false where id = v_next;
     end loop;
+    if cardinality(v_later) > 0 then
+        insert into job_lines_due select k, v_now from unnest(v_later) k;
+        perform pg_notify(current_schema() || '.job_queue', '');
+    end if;
 end
 $$;
 
--- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
--- succeed. Returns the keys whose lines the caller has to advance: keys are locked after all rows, so that no two
--- transactions wait for each other. Locked rows are skipped for the same reason; the reaper tries again.
-create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
-returns text[]
+-- Tries again to advance lines whose lock was not free.
+create or replace function job_queue_retry_lines(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_keys text[];
+begin
+    with taken as (
+        delete from job_lines_due where ctid = any (array(
+            select ctid from job_lines_due where retry_at <= p_now limit 500 for update skip locked))
+        returning concurrency_key
+    )
+    select array_agg(concurrency_key) into v_keys from taken;
+    if v_keys is not null then
+        perform job_queue_advance_lines(v_keys);
+    end if;
+end
+$$;
+
+-- The jobs that wait for these blockers, locked, up to 1,000. Blockers with more of them, or with waiting jobs that another
+-- transaction has locked, are written to job_recheck.
+create or replace function job_queue_lock_waiting(p_blockers uuid[]) returns uuid[]
 language plpgsql volatile
 set search_path from current
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
 set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
-    v_now timestamptz := clock_timestamp();
-    v_hopeless uuid[] := p_hopeless;
-    v_keys text[];
+    v_most constant integer := 1000;
+    v_found uuid[];
+    v_locked uuid[];
 begin
     -- With an equality the planner might use another index than the one that begins with blocked_by.
+    v_found := array(
+        select w.id from unnest(p_blockers) as b (id) cross join lateral (
+            select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+            order by q.blocked_by, q.id) w
+        limit v_most);
+    if cardinality(v_found) = 0 then
+        return v_found;
+    end if;
+    v_locked := array(
+        select q.id from job_queue q where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
+        order by q.id for update skip locked);
+    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
+        perform job_queue_ask_recheck(null, array(
+            select b from unnest(p_blockers) b where exists (
+                select from job_queue q where q.status = 'pending' and q.blocked_by between b and b
+                    and q.id <> all (v_locked))));
+    end if;
+    return v_locked;
+end
+$$;
+
+-- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
+-- succeed. Returns the keys whose lines the caller has to advance.
+create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
+returns text[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_waiting uuid[] := job_queue_lock_waiting(p_succeeded);
+    v_keys text[];
+begin
     with released as (
         update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
             in_line = concurrency_key is not null
-        where id = any (array(
-            select w.id from unnest(p_succeeded) as b (id) cross join lateral (
-                select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
-                order by q.blocked_by, q.id for update skip locked) w))
+        where id = any (v_waiting)
         returning concurrency_key
     )
     select array_agg(concurrency_key) into v_keys from released;
-    while cardinality(v_hopeless) > 0 loop
-        with ended as (
-            update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
-                version = version + 1, last_outcome = 'cancelled',
-                last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
-            where id = any (array(
-                select w.id from unnest(v_hopeless) as b (id) cross join lateral (
-                    select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
-                    order by q.blocked_by, q.id for update skip locked) w))
-            returning id
-        )
-        select coalesce(array_agg(id), '{}') into v_hopeless from ended;
+    v_waiting := job_queue_lock_waiting(p_hopeless);
+    while cardinality(v_waiting) > 0 loop
+        update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
+            version = version + 1, last_outcome = 'cancelled',
+            last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
+        where id = any (v_waiting);
+        v_waiting := job_queue_lock_waiting(v_waiting);
     end loop;
     return v_keys;
 end
@@ -1090,7 +1344,8 @@ $$;
 -- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
 -- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
 -- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are the keys of runs that the
--- caller has already finished: all lines are advanced together, because their locks have an order.
+-- caller has already finished. A worker reports only runs that it claimed: after a crash without synchronous commit, a
+-- token may have been given to another worker again.
 create or replace function job_queue_settle(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
@@ -1113,7 +1368,7 @@ begin
     ), held as (
         select q.*, r.outcome, r.started_at as began_at, r.finished_at, r.details
         from job_queue q join report r on r.id = q.id and r.token = q.run_token
-        where q.run_token = any (p_tokens) and q.status = 'running'
+        where q.run_token = any (p_tokens) and q.status = 'running' and (r.outcome = 'lost' or q.locked_by = p_worker)
         order by q.id for update of q
     ), judged as (
         select h.*,
@@ -1209,6 +1464,8 @@ begin
             when m.is_recurring and m.move in ('success', 'failure') then null
             else q.checkpoint
         end,
+        slot_at = case when m.move in ('retry', 'continue') and m.is_recurring then coalesce(q.slot_at, q.run_at)
+            when m.move = 'release' then q.slot_at end,
         cycle = q.cycle + (m.is_recurring and m.move in ('success', 'failure'))::integer,
         output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
         last_error = case
@@ -1252,9 +1509,28 @@ begin
 end
 $$;
 
+-- Of these runs, those whose row another transaction has locked. The rows of the others are locked until the end of the
+-- caller's transaction.
+create or replace function job_queue_locked(p_worker text, p_tokens bigint[]) returns bigint[]
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_running constant bigint[] := array(select q.run_token from job_queue q
+        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker);
+    v_free constant bigint[] := array(select q.run_token from job_queue q
+        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker
+        order by q.id for update skip locked);
+begin
+    return array(select t from unnest(v_running) t where t <> all (v_free));
+end
+$$;
+
 -- Finishes a batch of runs for a worker. Returns one row per run, except for one-time jobs that succeeded and left the
 -- queue. A report that is sent again is not applied again: for a token that no longer holds its job, the recorded
--- outcome is returned, and the run is recorded as `abandoned` if the reaper had recorded it as lost.
+-- outcome is returned, and the run is recorded as `abandoned` if the reaper had recorded it as lost. A row that another
+-- transaction has locked is waited for half a second (SQLSTATE 55P03): the worker then leaves out the runs that
+-- job_queue_locked names, and reports them later.
 create or replace function job_queue_finish(
     p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
     p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
@@ -1262,7 +1538,7 @@ create or replace function job_queue_finish(
 language plpgsql volatile security definer
 set search_path from current
 set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
-set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan set lock_timeout = '500ms'
 as $$
 #variable_conflict use_column
 declare
@@ -1278,7 +1554,7 @@ begin
         using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
         where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
-            and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
+            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
             q.concurrency_key, r.outcome, r.started_at, r.finished_at, r.details
     ), history as (
@@ -1398,8 +1674,46 @@ as $$
     where t.ids is not null
 $$;
 
+-- Takes back up to 500 lost runs. If the batch fails, each is tried alone, and those that fail are set aside.
+create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
+returns uuid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_ids uuid[];
+    v_id uuid;
+    v_lost uuid[] := '{}';
+begin
+    delete from job_poison p where not exists (
+        select from job_queue q where q.id = p.job_id and q.run_token = p.run_token);
+    v_ids := array(
+        select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= v_now
+            and not exists (select from job_poison p where p.job_id = q.id and p.retry_at > v_now)
+        limit 500);
+    begin
+        return array(select job_queue_take_back('upkeep', v_ids, '{}', p_retry_base, p_retry_cap));
+    exception when others then
+        null;
+    end;
+    foreach v_id in array v_ids loop
+        begin
+            v_lost := v_lost || array(select job_queue_take_back('upkeep', array[v_id], '{}', p_retry_base, p_retry_cap));
+        exception when others then
+            insert into job_poison (job_id, run_token, error, retry_at)
+            select q.id, q.run_token, sqlstate || ' ' || sqlerrm, v_now + interval '10 minutes'
+            from job_queue q where q.id = v_id and q.run_token is not null
+            on conflict (job_id) do update set run_token = excluded.run_token, error = excluded.error,
+                retry_at = excluded.retry_at;
+        end;
+    end loop;
+    return v_lost;
+end
+$$;
+
 -- Ends jobs that wait past their expiry: a series as succeeded, or failed if its last cycle failed; a one-time job as
--- cancelled.
+-- cancelled. No job that waits for one of them is released: each success before has released those that waited then.
 create or replace function job_queue_end_expired(p_limit integer) returns bigint
 language plpgsql volatile
 set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
@@ -1428,63 +1742,46 @@ begin
     if v_ended is null then
         return 0;
     end if;
-    v_keys := v_keys || job_queue_release_waiting(array(select q.id from job_queue q where q.id = any (v_ended)
-        and q.status = 'succeeded'), '{}', '');
-    perform job_queue_release_waiting('{}', array(select q.id from job_queue q where q.id = any (v_ended)
-        and q.status <> 'succeeded'), 'expired');
+    perform job_queue_release_waiting('{}', v_ended, 'expired');
     perform job_queue_advance_lines(v_keys);
     return cardinality(v_ended);
 end
 $$;
 
--- Repairs what two concurrent transactions may leave behind: a line without a first job, or a job that waits for a
--- blocker that no longer exists.
-create or replace function job_queue_mend() returns void
+-- Checks what job_recheck names, up to p_limit entries: advances lines, and releases or cancels jobs whose blocker has
+-- ended. Returns the number of entries.
+create or replace function job_queue_check_again(p_limit integer) returns bigint
 language plpgsql volatile
-set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
+set search_path from current set enable_bitmapscan = off set jit = off
 as $$
 declare
-    v_now timestamptz := clock_timestamp();
-    v_stuck text[];
-    v_gone uuid[];
-    v_failed uuid[];
+    v_checked bigint;
+    v_keys text[];
+    v_blockers uuid[];
+    v_succeeded uuid[];
+    v_hopeless uuid[];
 begin
-    with recursive line (key) as (
-        (select q.concurrency_key from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and q.in_line order by q.concurrency_key limit 1)
-        union all
-        select (select q.concurrency_key from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key > l.key
-            order by q.concurrency_key limit 1)
-        from line l where l.key is not null
+    with taken as (
+        delete from job_recheck where ctid = any (array(select ctid from job_recheck limit p_limit for update skip locked))
+        returning concurrency_key, blocker
     )
-    select array_agg(l.key) into v_stuck from line l
-    where l.key is not null and not job_key_is_busy(l.key) and not exists (
-        select from job_queue q where q.concurrency_key = l.key and q.status = 'pending' and q.blocked_by is null
-            and not q.in_line and q.run_at <= greatest(v_now, (job_queue_first_in_line(l.key, v_now)).run_at));
-
-    with recursive blocker (id) as (
-        (select q.blocked_by from job_queue q where q.status = 'pending' and q.blocked_by is not null
-        order by q.blocked_by limit 1)
-        union all
-        select (select q.blocked_by from job_queue q
-            where q.status = 'pending' and q.blocked_by is not null and q.blocked_by > b.id
-            order by q.blocked_by limit 1)
-        from blocker b where b.id is not null
-    ), judged as (
-        select b.id, q.status, (
-            select r.outcome from job_runs r where r.job_id = b.id and not r.late order by r.run_token desc limit 1
-        ) as outcome
-        from blocker b left join job_queue q on q.id = b.id where b.id is not null
-    )
-    select array_agg(j.id) filter (where j.status = 'succeeded'
-            or j.status is null and j.outcome in ('succeeded', 'partial')),
-        array_agg(j.id) filter (where j.status in ('failed', 'cancelled')
-            or j.status is null and coalesce(j.outcome, '') not in ('succeeded', 'partial'))
-    into v_gone, v_failed from judged j;
-    v_stuck := v_stuck || job_queue_release_waiting(coalesce(v_gone, '{}'), '{}', '');
-    perform job_queue_release_waiting('{}', coalesce(v_failed, '{}'), 'failed, was cancelled or was deleted');
-    perform job_queue_advance_lines(v_stuck);
+    select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
+    into v_checked, v_keys, v_blockers from taken;
+    if v_blockers is not null then
+        select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
+        into v_succeeded, v_hopeless from (
+            select b.id, case
+                when q.status = 'succeeded' then q.last_success_at >= q.completed_at
+                when q.status is not null then false
+                else job_left_with_success(b.id) end as gone_well
+            from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
+            where q.status is null or q.status not in ('pending', 'running')
+        ) j;
+        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), '{}', '');
+        perform job_queue_release_waiting('{}', coalesce(v_hopeless, '{}'), 'failed, was cancelled or was deleted');
+    end if;
+    perform job_queue_advance_lines(v_keys);
+    return v_checked;
 end
 $$;
 
@@ -1494,8 +1791,8 @@ language sql immutable
 return (p_bulk).chosen_at < p_now - case (p_bulk).state when 'chosen' then interval '1 hour' else interval '30 days' end
     and (p_bulk).state <> 'running';
 
--- Deletes old rows in batches, once a minute for all workers, or at the next pass while more are left: runs after 30
--- days, worker runs after 14, trash after 7, audit after 365, bulk actions after 30.
+-- Deletes old rows in batches of 5,000 per table: runs after 30 days, worker runs after 14, trash after 7, audit after
+-- 365, bulk actions after 30. Returns how many.
 create or replace function job_queue_prune() returns bigint
 language plpgsql volatile
 set search_path from current set jit = off
@@ -1505,21 +1802,12 @@ declare
     v_rows bigint;
     v_pruned bigint := 0;
 begin
-    update job_queue_settings set pruned_at = v_now
-    where id = 1 and pruned_at < v_now - interval '1 minute'
-        and pg_try_advisory_xact_lock(1785689, job_lock('prune'));
-    if not found then
-        return 0;
-    end if;
     -- Tokens rise with time, so the oldest runs are found at the low end of the key.
     delete from job_runs r using (
         select o.run_token, o.late from (select run_token, late, finished_at from job_runs order by run_token limit 5000) o
         where o.finished_at < v_now - interval '30 days'
     ) old where r.run_token = old.run_token and r.late = old.late;
     get diagnostics v_rows = row_count;
-    if v_rows = 5000 then
-        update job_queue_settings set pruned_at = '-infinity' where id = 1;
-    end if;
     v_pruned := v_pruned + v_rows;
     delete from job_worker_runs where id in (select w.id from job_worker_runs w
         where w.started_at < v_now - interval '14 days' order by w.started_at limit 5000);
@@ -1545,23 +1833,75 @@ begin
 end
 $$;
 
--- One pass of the reaper; all workers may call it at the same time.
+drop function if exists job_queue_mend();
+-- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
+-- 'expired', 'recheck', 'pauses' or 'prune', the last once a minute or while there is more to prune. `done` is the
+-- number of rows, `trouble` the error of a part that failed; the parts do not depend on each other, and each should be
+-- called in a transaction of its own.
+create or replace function job_queue_upkeep(
+    p_part text, p_retry_base double precision, p_retry_cap double precision,
+    out done bigint, out lost_jobs uuid[], out trouble text
+)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '2s'
+as $$
+declare
+    v_part job_upkeep;
+begin
+    done := 0;
+    lost_jobs := '{}';
+    select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
+    if not found or p_part = 'prune' and v_part.succeeded_at > clock_timestamp() - interval '1 minute' then
+        return;
+    end if;
+    begin
+        case p_part
+            when 'lost' then
+                lost_jobs := job_queue_reap_lost(p_retry_base, p_retry_cap);
+                done := cardinality(lost_jobs);
+                update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
+                trouble := (select p.error from job_poison p order by p.since limit 1);
+            when 'expired' then done := job_queue_end_expired(5000);
+            when 'recheck' then done := job_queue_check_again(5000);
+            when 'pauses' then done := job_queue_resume_due();
+            when 'prune' then done := job_queue_prune();
+        end case;
+        -- After a full batch, there may be more to prune.
+        update job_upkeep u set trouble = job_queue_upkeep.trouble,
+            succeeded_at = case when p_part = 'prune' and done >= 5000 then u.succeeded_at else clock_timestamp() end
+        where u.part = p_part;
+    exception when others then
+        trouble := sqlstate || ' ' || sqlerrm;
+        done := 0;
+        lost_jobs := '{}';
+        update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
+    end;
+end
+$$;
+
+-- Records a part of upkeep that a program does by itself, such as the bulk actions or those of a plugin.
+create or replace function job_upkeep_done(p_part text, p_every_seconds double precision) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    insert into job_upkeep as u (part, every) values (p_part, make_interval(secs => p_every_seconds))
+    on conflict (part) do update set succeeded_at = clock_timestamp(), trouble = null, every = excluded.every
+$$;
+
+-- All parts of upkeep in one transaction, for workers of 0.1.0.
 create or replace function job_queue_reap(
     p_worker text, p_retry_base double precision, p_retry_cap double precision,
     out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
 )
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current
 as $$
 begin
-    lost_jobs := array(select job_queue_take_back(p_worker, array(
-        select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp() limit 500
-    ), '{}', p_retry_base, p_retry_cap));
-    lost := cardinality(lost_jobs);
-    expired := job_queue_end_expired(5000);
-    resumed := job_queue_resume_due();
-    perform job_queue_mend();
-    pruned := job_queue_prune();
+    select u.done, u.lost_jobs into lost, lost_jobs from job_queue_upkeep('lost', p_retry_base, p_retry_cap) u;
+    expired := (job_queue_upkeep('expired', p_retry_base, p_retry_cap)).done;
+    resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
+    perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
+    pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
 end
 $$;
 
@@ -1766,11 +2106,6 @@ begin
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
     perform from job_queue q where q.id = any (p_ids) order by q.id for update;
-    if p_action = 'retry' and not p_dry_run then
-        perform pg_advisory_xact_lock(1785689, job_lock(k.key)) from (
-            select distinct q.concurrency_key as key from job_queue q
-            where q.id = any (p_ids) and q.concurrency_key is not null order by q.concurrency_key) k;
-    end if;
     for v_asked in
         select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
     loop
@@ -2130,6 +2465,10 @@ begin
     where b.state = 'running' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
     order by b.stepped_at limit 1 for update skip locked;
     if not found then
+        update job_upkeep set succeeded_at = clock_timestamp() where part = (
+            select u.part from job_upkeep u where u.part = 'bulk'
+                and not exists (select from job_bulk b where b.state = 'running' and b.trouble is not null)
+            for update skip locked);
         return false;
     end if;
     begin
@@ -2438,9 +2777,7 @@ create or replace function job_sees_payloads() returns boolean
 language sql stable parallel safe
 return has_table_privilege('job_queue'::regclass, 'select');
 
-drop view if exists job_list;
-drop view if exists job_removed_list;
-create view job_list as
+create or replace view job_list as
 select q.id, q.task_type,
     case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
     q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
@@ -2458,7 +2795,7 @@ from job_queue q;
 
 -- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
 -- are null; created_at comes from the id, if the id contains its time.
-create view job_removed_list as
+create or replace view job_removed_list as
 select r.job_id as id, r.task_type,
     case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
     'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
@@ -2475,8 +2812,7 @@ cross join lateral (
 where r.removed;
 
 -- Deleted jobs with the columns of jobs, as long as they can be restored.
-drop view if exists job_trash_list;
-create view job_trash_list as
+create or replace view job_trash_list as
 select q.id, q.task_type,
     case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
     q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
@@ -2526,8 +2862,7 @@ return case p_sort
     when 'error' then coalesce(left(p_error, 100), '')
 end;
 
-drop view if exists job_run_list;
-create view job_run_list as
+create or replace view job_run_list as
 select r.run_token, r.late, r.job_id, r.task_type,
     case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
     r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
@@ -2535,8 +2870,7 @@ select r.run_token, r.late, r.job_id, r.task_type,
     case when job_sees_payloads() then r.log end as log, r.progress
 from job_runs r;
 
-drop view if exists job_audit_list;
-create view job_audit_list as
+create or replace view job_audit_list as
 select a.id, a.at, a.actor, a.action, a.job_id,
     case when job_sees_payloads() or not a.before ? 'payload' then a.before
         else a.before || jsonb_build_object('payload', job_redact_payload(a.before -> 'payload')) end as before,
@@ -2750,7 +3084,8 @@ declare
         'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
         'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
-        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_reap', 'job_bulk_continue', 'job_queue_create',
+        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
+        'job_upkeep_done', 'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
         'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
@@ -2760,20 +3095,24 @@ declare
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_old', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_grant_roles', 'job_key_is_busy', 'job_key_is_busy_now', 'job_lock',
+        'job_error_fingerprint', 'job_grant_roles', 'job_key_is_busy', 'job_is_a_time', 'job_key_is_busy_now',
+        'job_left_with_success', 'job_slot', 'job_refused_key', 'job_queue_ask_recheck', 'job_queue_try_locks',
+        'job_queue_retry_lines', 'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_check_again',
         'job_make_roles', 'job_next_slot', 'job_queue_advance_lines', 'job_queue_count_finished',
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
-        'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_mend', 'job_queue_move_to_trash',
+        'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
         'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_run_again', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_use_roles_prefix'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
-        'job_worker_runs', 'job_throughput', 'job_alarms'];
+        'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
-        'job_bulk_items'];
+        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck'];
+    -- Tables that only the owner's functions read.
+    v_closed constant text[] := array['job_locks'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];
 begin
     perform job_use_roles_prefix(p_prefix);
@@ -2804,7 +3143,7 @@ begin
     for v_object, v_name, v_guarded in
         select c.oid::regclass, c.relname, c.relrowsecurity from pg_class c
         where c.relnamespace = v_schema and c.relkind in ('r', 'v', 'p', 'S')
-            and c.relname = any (v_views || v_open_tables || v_queue_tables || v_sequences)
+            and c.relname = any (v_views || v_open_tables || v_queue_tables || v_closed || v_sequences)
     loop
         -- If an owner has enabled row security on a table, its grants and policies are left as they are.
         if v_outsiders is not null and not v_guarded then
@@ -2822,10 +3161,10 @@ begin
             -- Early schemas let the viewer read job_audit itself, which shows payloads unmasked.
             execute format('revoke all on %s from %s', v_object, v_viewer);
         end if;
-        if v_operator is not null and v_name <> all (v_sequences) then
+        if v_operator is not null and v_name <> all (v_closed || v_sequences) then
             execute format('grant select on %s to %s', v_object, v_operator);
         end if;
-        if v_worker is not null and v_name <> all (v_sequences) then
+        if v_worker is not null and v_name <> all (v_closed || v_sequences) then
             execute format('grant select on %s to %s', v_object, v_worker);
         end if;
     end loop;
@@ -2839,7 +3178,7 @@ begin
 end
 $$;
 
-insert into jobdeck_schema (version) values (2) on conflict (component, version) do nothing;
+insert into jobdeck_schema (version) values (3) on conflict (component, version) do nothing;
 
 -- The installer passes the requested prefix in this setting.
 select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

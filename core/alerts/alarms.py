@@ -31,7 +31,7 @@ LOOK_SECONDS: Final = 30.0
 OUTAGE_SECONDS: Final = 60.0
 """Seconds for which a database may be unreachable before an alert is sent."""
 
-WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying")
+WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying", "upkeep")
 """Signals that raise an alarm when critical. Failures of jobs and series have alerts of their own."""
 
 

@@ -41,6 +41,8 @@ TRANSPORT = {
     "tcp_user_timeout": 30_000,
 }
 READ_ONLY = "-c default_transaction_read_only=on"
+DEFAULTS = r"-c DateStyle=ISO -c default_transaction_isolation=read\ committed"
+"""The queue's statements rely on these, and a database or a role can have others as its default."""
 
 
 class Unreachable(DatabaseUnreachable, psycopg.OperationalError):
@@ -183,6 +185,7 @@ class Database:
         if self._startup_options:
             ours = (
                 f"-c search_path={_escaped(sql.Identifier(self.schema).as_string())}",
+                DEFAULTS,
                 READ_ONLY if self.read_only else "",
             )
             given["options"] = " ".join(filter(None, (given.get("options"), *ours)))

@@ -21,11 +21,16 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 1.0
+"""A worker is back within a second of its database. A hundred workers try to connect some 400 times a second."""
 FAILURES = (psycopg.Error, JobdeckError)
 """The errors that `Link.run` raises."""
 LOST = (psycopg.OperationalError, psycopg.InterfaceError)
-"""The errors after which the same statement can be repeated: connection lost, deadlock, shutdown."""
+"""The errors of a lost connection, among others of the server: `Link.repeatable` decides by the SQLSTATE."""
+_PASSING = ("08", "40", "53100", "53300", "55P03", "57P01", "57P02", "57P03", "58", "25006")
+"""Beginnings of SQLSTATEs that say nothing about the statement: connection, deadlock and serialization, disk full, too
+many connections, lock timeout, shutdown and start, files of the server, read-only server (appendix A of the manual)."""
+_READ_ONLY = "25006"
 
 
 class Link:
@@ -55,7 +60,7 @@ class Link:
         """Calls `work` with the connection.
 
         Raises:
-            psycopg.Error: a statement failed; after one of `LOST` it can be repeated.
+            psycopg.Error: a statement failed; `repeatable` says whether it can be repeated.
             JobdeckError: the connection failed.
         """
         try:
@@ -71,6 +76,15 @@ class Link:
             event(log, logging.INFO, "the database works again", purpose=self._purpose)
         return result
 
+    def repeatable(self, error: BaseException) -> bool:
+        """Whether the statement that just failed with this error may succeed later, unchanged.
+
+        An error without SQLSTATE is one of the connection if that is closed now, else one of the statement.
+        """
+        if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+            return error.sqlstate.startswith(_PASSING)
+        return isinstance(error, (*LOST, JobdeckError)) and self._connection is None
+
     def pause(self) -> float:
         """Seconds to wait before the next try, with jitter so that many workers do not reconnect together."""
         longest = min(self._longest, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
@@ -85,7 +99,9 @@ class Link:
     def _failed(self, error: BaseException) -> None:
         self._failures += 1
         self.working = False
-        if self._connection is not None and self._connection.closed:
+        # A server that has become read-only has handed its role to another one, which a new connection may find.
+        read_only = isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY
+        if self._connection is not None and (read_only or self._connection.closed):
             self.close()
         if self._failures == 1:
             event(

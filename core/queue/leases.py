@@ -28,13 +28,16 @@ Lane = tuple[str, int]
 Front = tuple["datetime", "UUID"]
 """How far a lane has been claimed: due time and id of the last claimed job."""
 _HEX = attrgetter("hex")
+UPKEEP = ("lost", "expired", "recheck", "pauses", "prune")
+"""The parts of upkeep, in their order; the names are those of `job_upkeep`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
     """Numbers of one reaper pass: runs recorded as lost, series ended, old rows deleted, pauses ended.
 
-    `lost_jobs` are the jobs of the lost runs, whatever their status is now.
+    `lost_jobs` are the jobs of the lost runs, whatever their status is now; `troubles` are the errors of the parts that
+    failed, by the name of the part.
     """
 
     lost: int
@@ -42,6 +45,7 @@ class Reaped:
     pruned: int
     resumed: int
     lost_jobs: Sequence[UUID] = field(default=(), compare=False)
+    troubles: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def claim(
@@ -83,7 +87,10 @@ def next_due(conn: Connection, task_types: Sequence[str]) -> tuple[datetime, dat
 def heartbeat(
     conn: Connection, worker_id: str, held: Sequence[tuple[UUID, int, Json | None]], lease_seconds: float
 ) -> list[Renewed]:
-    """Renews the leases of all jobs of a worker and stores their progress, in one statement."""
+    """Renews the leases of all jobs of a worker and stores their progress, in one statement.
+
+    There is no answer for a job whose row another transaction has locked: its lease was not renewed.
+    """
     rows = conn.execute(
         """
         SELECT job_id, run_token, alive, cancel_requested
@@ -123,6 +130,10 @@ def finish(
 
     Safe to repeat after a lost connection: a run that was already applied is answered and not applied twice.
     `retry_base` and `retry_cap` are seconds, used for runs without their own values.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: another transaction has held the row of a job for half a second; `locked`
+            says of which. Nothing was changed.
     """
     if not runs:
         return []
@@ -150,10 +161,43 @@ def finish(
     return [answered.get(run.run_token) or Finished(run.job_id, run.run_token, run.outcome, None, None) for run in runs]
 
 
-def reap(conn: Connection, worker_id: str, *, retry_base: float, retry_cap: float) -> Reaped:
-    """Runs the reaper once: expired leases, ended series, pauses that are over, stuck lanes, old records."""
-    row = conn.execute(
-        "SELECT lost, expired, pruned, resumed, lost_jobs FROM job_queue_reap(%s, %s, %s)",
-        (worker_id, retry_base, retry_cap),
-    ).fetchone()
-    return Reaped(*row) if row else Reaped(0, 0, 0, 0)
+def locked(conn: Connection, worker_id: str, tokens: Sequence[int]) -> set[int]:
+    """The run tokens, of these, whose job another transaction has locked.
+
+    The rows of the others are locked until the end of the caller's transaction, in which `finish` then waits for none.
+    """
+    row = conn.execute("SELECT job_queue_locked(%s, %s::bigint[])", (worker_id, array(tokens))).fetchone()
+    return set(row[0]) if row else set()
+
+
+def database_time(conn: Connection) -> float:
+    """The database's clock, in seconds since the epoch."""
+    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()
+    if row is None:
+        raise Refused("The database did not return its time.")
+    return float(row[0])
+
+
+def reap(conn: Connection, *, retry_base: float, retry_cap: float, take_back: bool = True) -> Reaped:
+    """Does each part of upkeep once, in a transaction of its own unless one is open.
+
+    A part that another worker does now is left to it. A part that fails is in `troubles` and does not affect the
+    others. Without `take_back`, runs whose lease has expired are left alone.
+    """
+    done: dict[str, int] = {}
+    lost_jobs: list[UUID] = []
+    troubles: dict[str, str] = {}
+    for part in UPKEEP:
+        if part == "lost" and not take_back:
+            continue
+        row = conn.execute(
+            "SELECT done, lost_jobs, trouble FROM job_queue_upkeep(%s, %s, %s)", (part, retry_base, retry_cap)
+        ).fetchone()
+        if row is None:
+            continue
+        done[part] = row[0]
+        lost_jobs += row[1]
+        if row[2] is not None:
+            troubles[part] = row[2]
+    lost, expired, pruned, resumed = (done.get(part, 0) for part in ("lost", "expired", "prune", "pauses"))
+    return Reaped(lost, expired, pruned, resumed, lost_jobs, troubles)

@@ -67,11 +67,14 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
     rest = iter(jobs)
     with refusals(), conn.transaction(), conn.pipeline():
         sent = []
+        deduped = False
         while part := list(islice(rest, BULK)):
+            deduped = deduped or any(job.dedupe_key is not None for job in part)
             sent.append(_send_part(conn, part, actor, schema))
         for created in sent:
             ids += [job_id for (job_id,) in created]
-    return ids
+    # Jobs with dedupe keys are created in the order of the keys. The ids rise in the order of `jobs`.
+    return sorted(ids) if deduped else ids
 
 
 def _send_part(conn: Connection, part: list[NewJob], actor: str, schema: str | None) -> psycopg.Cursor[Any]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Health, Verdict, WorkerRun
-from jobdeck.core.read import scheduler_health
+from jobdeck.core.read import scheduler_health, upkeep_health
 from jobdeck.core.read.batch import Query, combine, select
 
 if TYPE_CHECKING:
@@ -106,9 +106,12 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
     """
 
     def read(
-        facts: Row, rates: tuple[int, ...], trigger: WorkerRun | None, late: Row, calls: Row, *running: list[Row]
-    ) -> Health:
+        facts: Row, rates: tuple[int, ...], trigger: WorkerRun | None, late: Row, calls: Row, parts: list[Row],
+        *running: list[Row],
+    ) -> Health:  # fmt: skip
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
+        findings += upkeep_health.judge(facts, parts)
+        findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
         return Health(
             verdict=findings[0].verdict,
             findings=tuple(findings),
@@ -124,6 +127,7 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
         select(_LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None),
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),
+        select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
         *([select(_RUNNING, read=list)] if timeouts else []),
         read=read,
     )
@@ -134,7 +138,7 @@ def _only(rows: list[Row]) -> Row:
 
 
 def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: Mapping[str, float]) -> list[Finding]:
-    findings = [
+    return [
         _switch(facts),
         _workers(facts, calls),
         _due(facts),
@@ -147,8 +151,6 @@ def _findings(facts: Row, late: Row, calls: Row, running: list[Row], timeouts: M
         *_long_runs(running, timeouts),
         *scheduler_health.judge(facts, calls),
     ]
-    findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
-    return findings
 
 
 def typical_seconds() -> Query[dict[str, float]]:

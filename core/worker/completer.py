@@ -10,9 +10,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from psycopg.errors import LockNotAvailable
+
 from jobdeck.core.logs import event
 from jobdeck.core.model import RunOutcome
-from jobdeck.core.postgres.reconnecting import FAILURES, LOST, Link
+from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import leases
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.context import run_event
@@ -22,12 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.model import Finished, FinishedRun
+    from jobdeck.core.queue.calls import Connection
     from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
+LATER_SECONDS = 1.0
+"""The interval at which reports are tried again whose rows another transaction has locked."""
+TRIES_ALONE = 3
+"""How often a report that fails alone is sent before it is replaced."""
 ONE_BY_ONE = 20
 """Up to this many finished runs per statement get a log line each; larger batches get one line together."""
 _LEVELS = {
@@ -41,8 +48,9 @@ class Completer:
     """Reports the runs of one worker in the order in which they finished.
 
     A report has its run's token, so the database applies it once even if it is sent again after a lost connection. A
-    report whose content the database cannot store is replaced by a failure report that says so, and no run stays
-    `running` because of what its handler returned.
+    report whose row another transaction has locked is set aside and tried again, so that it delays no other. A batch
+    that the database refuses is halved until the report that it cannot store is alone; that one is replaced by a
+    failure report that says so, and no run stays `running` because of what its handler returned.
     """
 
     def __init__(
@@ -67,6 +75,8 @@ class Completer:
         self._on_finished = on_finished
         self._link = Link(state.database, "finishing runs")
         self._abandon = threading.Event()
+        self._later: list[RunContext] = []
+        self._next_try = 0.0
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} completer")
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -83,25 +93,30 @@ class Completer:
         with suppress(*FAILURES):
             self._link.connect()
         try:
-            while True:
+            last = False
+            while not last:
                 batch, last = self._take()
                 if batch:
                     self._on_done()
                     self._finish_guarded(batch)
                     self._on_finished()
-                if last:
-                    return
+                if self._later and (last or time.monotonic() >= self._next_try):
+                    self._finish_later(until_done=last)
         finally:
             self._link.close()
 
     def _take(self) -> tuple[list[RunContext], bool]:
-        """Waits for finished runs; returns up to `BATCH` of them, and whether the thread should end."""
+        """Waits for finished runs, or until a report that was set aside is due.
+
+        Returns up to `BATCH` runs, and whether the thread should end.
+        """
         done = self._state.done
-        first = done.get()
-        if first is None:
-            return [], True
-        batch = [first]
+        batch: list[RunContext] = []
         try:
+            first = done.get(timeout=max(self._next_try - time.monotonic(), 0.01) if self._later else None)
+            if first is None:
+                return [], True
+            batch.append(first)
             while len(batch) < BATCH:
                 context = done.get_nowait()
                 if context is None:
@@ -113,18 +128,41 @@ class Completer:
 
     def _finish_guarded(self, batch: Sequence[RunContext]) -> None:
         try:
-            self.finish(batch)
+            _, later = self._report(batch)
         except Exception as error:  # noqa: BLE001 -- the leases of this batch run out; the worker goes on
             event(log, logging.ERROR, "finishing failed", runs=len(batch), error=safe_error(repr(error)))
             self._let_go(batch)
+            return
+        if later and not self._later:
+            self._next_try = time.monotonic() + LATER_SECONDS
+        self._later += later
+
+    def _finish_later(self, *, until_done: bool) -> None:
+        """Tries the reports again that were set aside; with `until_done` until all are stored or it must give up."""
+        while self._later:
+            later, self._later = self._later, []
+            self._finish_guarded(later)
+            self._next_try = time.monotonic() + LATER_SECONDS
+            if not until_done or self._abandon.wait(LATER_SECONDS if self._later else 0):
+                return
 
     def finish(self, batch: Sequence[RunContext]) -> list[Finished]:
-        """Reports runs; counts, logs and alerts by the recorded outcomes; returns the answers."""
+        """Reports runs and waits until their reports are stored; counts, logs and alerts; returns the answers."""
+        deadline = time.monotonic() + self._patience
+        answers, later = self._report(batch)
+        while later and time.monotonic() < deadline and not self._abandon.wait(LATER_SECONDS):
+            more, later = self._report(later)
+            answers += more
+        self._let_go(later)
+        return answers
+
+    def _report(self, batch: Sequence[RunContext]) -> tuple[list[Finished], list[RunContext]]:
+        """Reports runs once. Returns the answers, and the runs whose rows another transaction has locked."""
         state = self._state
         times = [context.elapsed for context in batch if context.started is not None]
         if times:
             state.pace.observe(len(times), sum(times))
-        answers = self._store([context.result for context in batch if context.result is not None])
+        answers, set_aside = self._store([context.result for context in batch if context.result is not None])
         counts = state.tally.recorded
         singly = len(answers) <= ONE_BY_ONE
         for answer in answers:
@@ -136,50 +174,73 @@ class Completer:
                 self._announce(context, answer)
         if not singly:
             event(log, logging.INFO, "runs finished", runs=len(answers), worker=state.worker_id)
-        if len(answers) < len(batch):
-            self._let_go(batch)
+        later = [context for context in batch if context.job.run_token in set_aside]
+        if len(answers) + len(later) < len(batch):
+            self._let_go([context for context in batch if context.job.run_token not in set_aside])
         with state.settled:
             state.settled.notify_all()
-        return answers
+        return answers, later
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:
             self._state.held.pop(context.job.run_token, None)
 
-    def _store(self, runs: Sequence[FinishedRun]) -> list[Finished]:
-        state = self._state
-        reconnected = False
+    def _store(self, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
+        """Sends reports until the database has accepted each, or refused it alone.
+
+        Returns the answers, and the tokens of runs whose rows are locked.
+        """
+        fresh = False
+        alone = 0
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return self._link.run(
-                    lambda conn: leases.finish(
-                        conn,
-                        state.worker_id,
-                        runs,
-                        retry_base=state.settings.retry_base_seconds,
-                        retry_cap=state.settings.retry_cap_seconds,
-                    )
-                )
-            except LOST:
-                if self._abandon.wait(self._link.pause()) or time.monotonic() >= deadline:
-                    event(log, logging.ERROR, "runs could not be reported before the end", runs=len(runs))
-                    return []
+                return self._link.run(lambda conn: (self._send(conn, runs), set[int]()))
+            except LockNotAvailable:
+                with suppress(*FAILURES):
+                    return self._link.run(lambda conn: self._send_unlocked(conn, runs))
             except Exception as error:  # noqa: BLE001 -- one bad report must not block the others
-                if reconnected:
-                    return self._store_singly(runs, error)
-                # A schema upgrade may break an old connection. Only an error on a new one is due to the report itself.
-                self._link.close()
-                reconnected = True
+                if not self._link.repeatable(error):
+                    # A schema upgrade may break an old connection. Only an error on a new one is due to the reports.
+                    if fresh and len(runs) > 1:
+                        return self._store_halves(runs)
+                    alone += fresh
+                    if alone >= TRIES_ALONE:
+                        return self._replace(runs[0], error)
+                    if not fresh:
+                        self._link.close()
+                        fresh = True
+                        continue
+            if self._abandon.wait(self._link.pause()) or time.monotonic() >= deadline:
+                event(log, logging.ERROR, "runs could not be reported before the end", runs=len(runs))
+                return [], set()
 
-    def _store_singly(self, runs: Sequence[FinishedRun], error: Exception) -> list[Finished]:
-        """Finds the report that the database refuses and replaces it by a failure report that says so."""
-        if len(runs) > 1:
-            return [answer for run in runs for answer in self._store([run])]
-        run = runs[0]
+    def _send(self, conn: Connection, runs: Sequence[FinishedRun]) -> list[Finished]:
+        settings = self._state.settings
+        return leases.finish(
+            conn,
+            self._state.worker_id,
+            runs,
+            retry_base=settings.retry_base_seconds,
+            retry_cap=settings.retry_cap_seconds,
+        )
+
+    def _send_unlocked(self, conn: Connection, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
+        with conn.transaction():
+            locked = leases.locked(conn, self._state.worker_id, [run.run_token for run in runs])
+            return self._send(conn, [run for run in runs if run.run_token not in locked]), locked
+
+    def _store_halves(self, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
+        middle = len(runs) // 2
+        answers, later = self._store(runs[:middle])
+        more, locked = self._store(runs[middle:])
+        return answers + more, later | locked
+
+    def _replace(self, run: FinishedRun, error: Exception) -> tuple[list[Finished], set[int]]:
+        """Replaces a report that the database refuses by a failure report that says so."""
         if run.error_kind == NOT_STORED:
             event(log, logging.ERROR, "a run cannot be reported", run=run.run_token, error=safe_error(str(error)))
-            return []
+            return [], set()
         return self._store([self._state.executor.not_stored(run, error)])
 
     def _announce(self, context: RunContext, answer: Finished) -> None:

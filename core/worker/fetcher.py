@@ -51,7 +51,10 @@ class LaneFronts:
         if not onwards:
             self._fronts = {}
             self._until = ended + min(max(self.SECONDS, (ended - began) / self.SHARE), self.MOST_SECONDS)
-        self._fronts.update({(job.task_type, job.priority): (job.due_at, job.id) for job in jobs})
+        # Series are claimed ahead of their lane's order, so they say nothing about how far the lane was claimed.
+        self._fronts.update(
+            {(job.task_type, job.priority): (job.due_at, job.id) for job in jobs if not job.is_recurring}
+        )
 
 
 log = logging.getLogger(__name__)

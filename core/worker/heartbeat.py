@@ -16,6 +16,7 @@ from jobdeck.core.worker.context import Stop, run_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jobdeck.core.model import Renewed
     from jobdeck.core.worker.context import RunContext
     from jobdeck.core.worker.state import WorkerState
 
@@ -36,6 +37,7 @@ class Heartbeat:
         self._link = Link(state.database, "renewing leases", longest=self._interval / 2)
         self._asked = threading.Event()
         self._urgent = False
+        self._missed: list[RunContext] = []
         self._ending = False
         self._last = time.monotonic()
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} heartbeat")
@@ -77,7 +79,10 @@ class Heartbeat:
                     self._beat(held[start : start + BATCH])
                 self._last = now
             else:
-                self._beat([context for context in list(self._state.slots.running) if context.has_news()])
+                # The rows of the runs that were missed were locked by another transaction.
+                missed, self._missed = [run for run in self._missed if run.job.run_token in self._state.held], []
+                news = [context for context in list(self._state.slots.running) if context.has_news()]
+                self._beat(missed + [context for context in news if context not in missed])
         except FAILURES:
             self._urgent = True
             return self._link.pause()
@@ -103,7 +108,13 @@ class Heartbeat:
             for context in contexts:
                 context.news_was_lost()
             raise
-        end = self._state.lease_end(sent)
+        answered = {answer.run_token for answer in renewed}
+        self._missed += [context for context in contexts if context.job.run_token not in answered]
+        for context in self._missed:
+            context.news_was_lost()
+        self._note(renewed, self._state.lease_end(sent))
+
+    def _note(self, renewed: Sequence[Renewed], end: float) -> None:
         for answer in renewed:
             held = self._state.held.get(answer.run_token)
             if held is None or held.result is not None:

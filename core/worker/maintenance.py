@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import socket
@@ -33,7 +34,9 @@ REPORT_SECONDS = 20.0
 REAP_SECONDS = (1.0, 5.0)
 BEGIN_SECONDS = 0.5
 """Maintenance starts this much later, so that it does not delay the first claims."""
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 2.0
+STEP_SECONDS = 1.0
+"""A database clock that gains more than this on the monotonic one between two passes was set."""
 
 
 def report(conn: Connection, state: WorkerState, mode: str) -> None:
@@ -51,18 +54,46 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
     )
 
 
-def reap(conn: Connection, state: WorkerState) -> Reaped:
-    """Runs the reaper once; logs and alerts about the runs recorded as lost."""
+def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Reaped:
+    """Runs the reaper once; logs and alerts about the runs recorded as lost, and logs the parts that failed."""
     reaped = leases.reap(
         conn,
-        state.worker_id,
         retry_base=state.settings.retry_base_seconds,
         retry_cap=state.settings.retry_cap_seconds,
+        take_back=take_back,
     )
+    for part in reaped.troubles.keys() - state.troubled:
+        event(log, logging.ERROR, "a part of upkeep fails", part=part, error=safe_error(reaped.troubles[part]))
+    state.troubled = reaped.troubles.keys()
     if reaped.lost:
         event(log, logging.WARNING, "runs with an expired lease were taken back", runs=reaped.lost)
         state.alerts.lost(conn, reaped.lost_jobs)
     return reaped
+
+
+class ClockWatch:
+    """Notices that the clock of the database was set forward, which makes all leases look expired.
+
+    Live workers renew their leases within a heartbeat, so the reaper leaves expired runs alone for one lease after such
+    a step, measured by the monotonic clock.
+    """
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lease_seconds = lease_seconds
+        self._offset: float | None = None
+        self._until = -math.inf
+
+    def read(self, database_time: float, now: float) -> None:
+        """Takes a reading of the database's clock (seconds since the epoch) at the monotonic time `now`."""
+        offset = database_time - now
+        if self._offset is not None and offset - self._offset > STEP_SECONDS:
+            self._until = now + self._lease_seconds
+            event(log, logging.WARNING, "the clock of the database was set forward", seconds=offset - self._offset)
+        self._offset = offset
+
+    def trusted(self, now: float) -> bool:
+        """Whether leases that look expired at the monotonic time `now` are."""
+        return now >= self._until
 
 
 class Maintenance:
@@ -84,6 +115,7 @@ class Maintenance:
         self._sentinel = Sentinel(state.alerts, state.worker_id, timeouts=timeouts_of(state.executor.registry))
         self._outage = Outage(state.alerts, state.worker_id, state.database.label)
         self._next_reap = self._next_look = 0.0
+        self._clock = ClockWatch(state.settings.lease_seconds)
         self._interval = min(max(state.settings.lease_seconds / 4, REAP_SECONDS[0]), REAP_SECONDS[1])
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} maintenance")
 
@@ -136,7 +168,12 @@ class Maintenance:
             self._next_look = now + LOOK_SECONDS
 
     def _reap(self, conn: Connection) -> None:
-        reaped = reap(conn, self._state)
+        began = time.monotonic()
+        database_time = leases.database_time(conn)
+        # A slow answer would look like a step back, and the next one like a step forward.
+        if time.monotonic() - began < STEP_SECONDS / 2:
+            self._clock.read(database_time, began)
+        reaped = reap(conn, self._state, take_back=self._clock.trusted(began))
         if reaped.lost or reaped.resumed:
             self._on_work()
 

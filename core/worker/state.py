@@ -13,6 +13,7 @@ from jobdeck.core.worker.stats import Pace, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
+    from collections.abc import Set as AbstractSet
 
     from jobdeck.core.alerts.sentry import Alerts
     from jobdeck.core.model import ClaimedJob
@@ -57,6 +58,8 @@ class WorkerState:
         self.executor = Executor(registry, self.resources)
         self.slots = Slots(self.executor, self.done, concurrency, worker_id)
         self.stopping = threading.Event()
+        self.troubled: AbstractSet[str] = frozenset()
+        """The parts of upkeep that failed when they were last tried."""
         self.settled = threading.Condition()
         """Notified when jobs are no longer held."""
 

@@ -28,8 +28,8 @@ ACTIVE: Final = ("pending", "running")
 SUCCESS: Final = ("succeeded", "partial")
 RETENTION: Final = timedelta(days=30)
 TRASH_RETENTION: Final = timedelta(days=7)
-UNSEEN: Final = frozenset({"in_line", "version", "updated_at"})
-"""Columns that say nothing of what becomes of a job: its place in its line, and marks of a change."""
+UNSEEN: Final = frozenset({"in_line", "version", "updated_at", "slot_at"})
+"""Columns that the model does not follow: the place in a line, marks of a change, the slot that a retry serves."""
 
 READ: Final = {
     "jobs": "SELECT * FROM job_queue ORDER BY id",
@@ -42,14 +42,17 @@ READ: Final = {
 
 _TIMES: Final = {
     "job_queue": ("run_at", "created_at", "updated_at", "completed_at", "expires_at", "last_run_at",
-                  "lease_expires_at", "started_at", "cancel_requested_at", "anchor_at", "last_success_at"),
-    "job_queue_settings": ("updated_at", "paused_at", "resume_at", "pruned_at"),
+                  "lease_expires_at", "started_at", "cancel_requested_at", "anchor_at", "last_success_at", "slot_at"),
+    "job_queue_settings": ("updated_at", "paused_at", "resume_at"),
     "job_paused_types": ("paused_at", "resume_at"),
     "job_runs": ("due_at", "started_at", "finished_at"),
     "job_trash": ("deleted_at",),
     "job_audit": ("at",),
     "job_workers": ("started_at", "heartbeat_at"),
     "job_worker_runs": ("started_at", "completed_at"),
+    "job_upkeep": ("succeeded_at", "failed_at"),
+    "job_lines_due": ("retry_at",),
+    "job_poison": ("since", "retry_at"),
 }  # fmt: skip
 
 
@@ -69,7 +72,8 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         $$;
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_paused_types, job_workers,
-                job_worker_runs, job_throughput;
+                job_worker_runs, job_throughput, job_recheck, job_lines_due, job_poison;
+            UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);
             SELECT setseed(0.5)::text;
         $$

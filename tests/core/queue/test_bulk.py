@@ -94,8 +94,8 @@ def test_every_word_of_the_filter_chooses(conn: Connection, words: str, expected
     claimed = claim_one(conn, ["fails"])
     conn.execute(
         """
-        SELECT job_queue_finish('w', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['failed'], ARRAY[now()], ARRAY[now()],
-            ARRAY['{"error": "boom", "permanent": true}'::jsonb], 1, 1)
+        SELECT job_queue_finish('worker-1', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['failed'], ARRAY[now()],
+            ARRAY[now()], ARRAY['{"error": "boom", "permanent": true}'::jsonb], 1, 1)
         """,
         (claimed.id, claimed.run_token),
     )

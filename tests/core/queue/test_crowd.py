@@ -108,7 +108,7 @@ class Crowd:
         kept += die.sample(self.late, min(len(self.late), 2))
         self.insist(lambda: leases.finish(conn, worker, kept, retry_base=BASE, retry_cap=CAP))
         if die.random() < 0.2:
-            self.insist(lambda: leases.reap(conn, worker, retry_base=BASE, retry_cap=CAP))
+            self.insist(lambda: leases.reap(conn, retry_base=BASE, retry_cap=CAP))
 
     def insist(self, call: Callable[[], object]) -> None:
         """Sends a worker's statement again when the database has undone it to end a deadlock, as its link does."""
@@ -146,7 +146,7 @@ def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
         crowd.round(number)
         assert not broken_promises(conn, read(conn))
         conn.execute("SELECT move_clock(%s)", (timedelta(seconds=61),))
-        leases.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
+        leases.reap(conn, retry_base=BASE, retry_cap=CAP)
         assert not _problems_at_rest(conn, crowd)
 
     _run_everything(conn)
@@ -162,7 +162,7 @@ def _run_everything(conn: psycopg.Connection[Any]) -> None:
             runs = [FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, *moment(job)) for job in jobs]
             leases.finish(conn, "worker-a", runs, retry_base=BASE, retry_cap=CAP)
         conn.execute("SELECT move_clock(%s)", (timedelta(hours=2),))
-        leases.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
+        leases.reap(conn, retry_base=BASE, retry_cap=CAP)
     left = [row for row in read(conn).jobs.values() if row["status"] == "pending" and not row["is_recurring"]]
     stuck = [row for row in left if row["blocked_by"] is None]
     assert not stuck, stuck

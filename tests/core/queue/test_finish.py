@@ -458,7 +458,7 @@ class TestFence:
         assert (answer.recorded, answer.status) == (RunOutcome.ABANDONED, Status.RUNNING)
         row = job_row(conn, job.id)
         assert (row["run_token"], row["locked_by"]) == (current.run_token, "worker-b")
-        assert finish_one(conn, current).recorded is RunOutcome.SUCCEEDED
+        assert finish(conn, report(current), worker="worker-b")[0].recorded is RunOutcome.SUCCEEDED
 
     def test_a_late_worker_does_not_bring_a_job_back_that_has_left(self, conn: Connection) -> None:
         job = add(conn)

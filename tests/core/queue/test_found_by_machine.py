@@ -28,7 +28,7 @@ def _first(conn: psycopg.Connection[Any], key: str) -> list[UUID]:
 
 
 def _reap(conn: psycopg.Connection[Any]) -> None:
-    leases.reap(conn, "worker-a", retry_base=BASE, retry_cap=CAP)
+    leases.reap(conn, retry_base=BASE, retry_cap=CAP)
 
 
 def test_the_reaper_puts_no_second_job_first_in_a_line_of_which_nobody_is_due_yet(

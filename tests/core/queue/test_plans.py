@@ -178,8 +178,8 @@ def _checkpoint(conn: Connection, held: list[tuple[UUID, int]]) -> None:
 
 
 def _reap(conn: Connection) -> object:
-    conn.execute("UPDATE job_queue_settings SET pruned_at = now() - interval '1 hour'")
-    return leases.reap(conn, WORKER, **RETRIES)
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour'")
+    return leases.reap(conn, retry_base=30.0, retry_cap=3600.0)
 
 
 def _enqueue(*jobs: NewJob) -> Callable[[Connection], object]:
@@ -325,6 +325,6 @@ def test_jobs_that_ran_out_of_time_in_an_outage_are_out_of_the_way_within_a_minu
         SELECT 'alpha', now() - interval '1 hour', now() - interval '1 s' FROM generate_series(1, 50000) AS n
         """
     )
-    expired = [leases.reap(conn, WORKER, **RETRIES).expired for _ in range(12)]
+    expired = [leases.reap(conn, retry_base=30.0, retry_cap=3600.0).expired for _ in range(12)]
 
     assert sum(expired) == 50_000

@@ -131,7 +131,7 @@ class TestLostRuns:
         add(conn)
         add(conn, "beta", recurrence_interval_minutes=5, expires_at=now(conn) + DAY)
         reap(conn)
-        with changes_nothing(conn):
+        with changes_nothing(conn, but="job_upkeep"):
             assert reap(conn) == leases.Reaped(0, 0, 0, 0)
 
 
@@ -209,6 +209,7 @@ class TestMend:
             run_once(conn, ["beta"], gone, permanent=True)
         job = add(conn)
         conn.execute("UPDATE job_queue SET blocked_by = %s WHERE id = %s", (blocker, job.id))
+        conn.execute("SELECT job_queue_ask_recheck(NULL, ARRAY[%s]::uuid[])", (blocker,))
         behind = add(conn, blocked_by=job.id)
         reap(conn)
         for job_id, reason in ((job.id, blocker), (behind.id, job.id)):
@@ -221,6 +222,7 @@ class TestMend:
         run_once(conn, ["beta"])
         job = add(conn)
         conn.execute("UPDATE job_queue SET blocked_by = %s WHERE id = %s", (blocker.id, job.id))
+        conn.execute("SELECT job_queue_ask_recheck(NULL, ARRAY[%s]::uuid[])", (blocker.id,))
         reap(conn)
         assert claim_one(conn).id == job.id
 
@@ -336,6 +338,6 @@ def test_the_delay_after_a_lost_run_has_the_cap_given(conn: Connection) -> None:
         claim_one(conn)
         advance(conn, timedelta(seconds=LEASE + 1))
         at = now(conn)
-        leases.reap(conn, "reaper", retry_base=1000.0, retry_cap=4.0)
+        leases.reap(conn, retry_base=1000.0, retry_cap=4.0)
         assert job_row(conn, job.id)["run_at"] - at <= timedelta(seconds=4) + (now(conn) - at)
         advance(conn, timedelta(seconds=5))

@@ -24,6 +24,7 @@ from tests.support.queue import (
     ACTOR,
     BASE,
     CAP,
+    WORKER,
     Connection,
     add,
     claim,
@@ -318,7 +319,7 @@ class TestWorker:
         second = add(owner, "beta", blocked_by=first.id)
         claimed = claim_one(worker)
         assert claimed.payload == SECRET
-        assert leases.heartbeat(worker, "w", [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
+        assert leases.heartbeat(worker, WORKER, [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
         assert finish_one(worker, claimed).recorded is RunOutcome.SUCCEEDED
         claimed = claim_one(worker, ["beta"])
         assert claimed.id == second.id

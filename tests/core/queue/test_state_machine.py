@@ -320,7 +320,7 @@ class QueueMachine(RuleBasedStateMachine):
         if wait < LEASE:
             self.finish_running(told)
         else:
-            self.reap(worker)
+            self.reap()
 
     @rule(gone=st.sampled_from((61, 3700)), told=st.lists(outcomes, min_size=1, max_size=6), renewed=st.booleans())
     def vanish_and_come_back(self, gone: int, told: list[Told], *, renewed: bool) -> None:
@@ -328,7 +328,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.claim_some("worker-a", set(TYPES), 6)
         ghosts = len(self.given)
         self.time_passes(gone)
-        self.reap("worker-b")
+        self.reap()
         self.time_passes(3700)
         self.claim_some("worker-b", set(TYPES), 6)
         for place in range(min(3, ghosts)):
@@ -348,7 +348,7 @@ class QueueMachine(RuleBasedStateMachine):
     def delete_and_regret(self, places: list[int], back: list[int]) -> None:
         self.act("delete", places, "now", dry_run=False)
         self.restore(back, dry_run=False)
-        self.reap("worker-a")
+        self.reap()
 
     def status(self, job_id: UUID) -> str | None:
         """A job's status; None when it is not in the queue."""
@@ -380,24 +380,30 @@ class QueueMachine(RuleBasedStateMachine):
             assert row["task_type"] in types
             assert is_behind(row, fronts)
             draft.alter(job.id, self.started(row, worker, job.run_token, after))
-            assert (job.attempt, job.due_at) == (row["attempts"] + 1, row["run_at"])
+            assert (job.attempt, job.due_at) == (row["attempts"] + 1, row["slot_at"] or row["run_at"])
             assert job.run_token > max((given.token for given in self.given), default=0), "a token was given out again"
         order = [claim_order(self.now.jobs[job.id]) for job in claimed]
         assert order == sorted(order)
         assert len(claimed) <= limit
         certain = self.now.claimable(at=self.now.at, busy=self.now.busy_keys()).values()
         left = [
-            claim_order(row)
+            row
             for row in certain
             if row["concurrency_key"] is None
             and row["task_type"] in types
             and row["id"] not in draft.changes
             and is_behind(row, fronts)
         ]
-        assert not left or not order or max(order) < min(left), "a better job was left"
+        # A claim that cannot take all prefers series, so both kinds are compared among themselves.
+        for recurring in (True, False):
+            taken = [claim_order(self.now.jobs[job.id]) for job in claimed if job.is_recurring is recurring]
+            better = [claim_order(row) for row in left if row["is_recurring"] is recurring]
+            assert not taken or not better or max(taken) < min(better), "a better job was left"
         contested = any(row["concurrency_key"] is not None for row in certain)
         assert not left or len(claimed) == limit or contested, "fewer jobs were taken than could be"
-        self.fronts = self.fronts | {(job.task_type, job.priority): (job.due_at, job.id) for job in claimed}
+        self.fronts = self.fronts | {
+            (job.task_type, job.priority): (job.due_at, job.id) for job in claimed if not job.is_recurring
+        }
         self.given += [Given(job.id, job.run_token, worker) for job in sorted(claimed, key=lambda j: j.run_token)]
         self.step(draft, after=after)
 
@@ -483,8 +489,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.finish_batch(self.batches[-1 - place % len(self.batches)])
 
     def finish_batch(self, batch: list[FinishedRun], *, times: int = 1) -> None:
-        """Reports runs, of which some may hold their jobs and some not."""
-        answers = leases.finish(self.conn, "worker-a", batch * times, retry_base=BASE, retry_cap=CAP)
+        """Reports runs, of which some may hold their jobs and some not, each by the worker that claimed it."""
+        claimed_by = {given.token: given.worker for given in self.given}
+        for worker in WORKERS:
+            runs = [run for run in batch if claimed_by.get(run.run_token, WORKERS[0]) == worker]
+            if runs:
+                self.finish_runs(worker, runs, times)
+
+    def finish_runs(self, worker: str, batch: list[FinishedRun], times: int) -> None:
+        answers = leases.finish(self.conn, worker, batch * times, retry_base=BASE, retry_cap=CAP)
         after = read(self.conn)
         draft = Draft(self.now)
         fates_met: dict[UUID, Fate] = {}
@@ -536,9 +549,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     # The reaper and time
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def reap(self, worker: str) -> None:
-        reaped = leases.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
+    @rule()
+    def reap(self) -> None:
+        reaped = leases.reap(self.conn, retry_base=BASE, retry_cap=CAP)
         after = read(self.conn)
         draft = Draft(self.now)
         met = {
@@ -557,7 +570,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.step(draft, after=after)
         assert not dangling(after), "a job waits for one that is over, and the reaper left it so"
         assert not self.claim_problems(after, lines_move=True)
-        leases.reap(self.conn, worker, retry_base=BASE, retry_cap=CAP)
+        leases.reap(self.conn, retry_base=BASE, retry_cap=CAP)
         assert read(self.conn).jobs == after.jobs, "the reaper came twice and the second time changed a job"
 
     def end_of_time(self, row: Row) -> Change | None:

@@ -214,7 +214,7 @@ class TestThroughput:
             """,
         )
         assert totals == [{"good": 4, "partial": 1, "continued": 1, "troubled": 2, "bad": 2}]
-        assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "reaper"}
+        assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "upkeep"}
 
     def test_a_batch_of_successes_is_counted_whole(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)

@@ -113,6 +113,11 @@ class TestWhereToGoOn:
         assert known is not None
         assert {lane: front[1].int for lane, front in known.items()} == {("alpha", 1): 1, ("alpha", 0): 4}
 
+    def test_a_series_that_was_claimed_ahead_of_its_lane_does_not_move_the_front(self) -> None:
+        flood = LaneFronts()
+        flood.claimed([given(1), given(9)._replace(is_recurring=True)], full=True, onwards=False, began=0.0, ended=0.0)
+        assert flood.fronts(0.1) == {("alpha", 0): (AT + timedelta(seconds=1), UUID(int=1))}
+
     def test_going_on_does_not_put_off_the_look_everywhere(self) -> None:
         flood = LaneFronts()
         flood.claimed([given(1)], full=True, onwards=False, began=0.0, ended=0.0)

@@ -309,7 +309,7 @@ def test_a_report_that_the_database_refuses_fails_its_job_alone(
 def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
     """Takes a job back as if its lease had ended; inside a transaction no heartbeat comes between."""
     conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = %s", (job_id,))
-    assert leases.reap(conn, "another", retry_base=retry_base, retry_cap=retry_base).lost == 1
+    assert leases.reap(conn, retry_base=retry_base, retry_cap=retry_base).lost == 1
 
 
 def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, gate: Gate) -> None:

@@ -1,0 +1,45 @@
+"""Judges the upkeep of the queue: each part of it has to succeed again within a time of its own (`job_upkeep`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.read.scheduler_health import span
+
+if TYPE_CHECKING:
+    from jobdeck.core.read.rows import Row
+
+PERIODS: Final = 3
+"""A part is late when it has not succeeded for so many of its periods."""
+
+PARTS: Final = """
+WITH upkeep AS (
+    -- Without a worker that runs all the time, upkeep is done by the calls of a scheduler.
+    SELECT CASE WHEN EXISTS (SELECT FROM job_workers WHERE mode <> 'cycle' AND started_at < now() - interval '1 minute'
+            AND heartbeat_at > now() - interval '2 minutes') THEN interval '0'
+        ELSE coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
+            interval '5 minutes') END AS least
+)
+SELECT part, succeeded_at, coalesce(trouble, '') AS trouble, set_aside,
+    succeeded_at < now() - %(periods)s * greatest(every, (SELECT least FROM upkeep)) AS late
+FROM job_upkeep WHERE set_aside > 0 OR succeeded_at < now() - %(periods)s * greatest(every, (SELECT least FROM upkeep))
+ORDER BY succeeded_at
+"""
+LIMITS: Final = {"periods": PERIODS}
+
+
+def judge(facts: dict[str, Any], parts: list[Row]) -> list[Finding]:
+    """A finding if a part of upkeep is late, or has set jobs aside. Without any worker, the workers are the finding."""
+    late = [part for part in parts if part["late"]]
+    if late and facts["workers"]:
+        names = ", ".join(part["part"] for part in late)
+        trouble = next((part["trouble"] for part in late if part["trouble"]), "")
+        words = f"Upkeep has not succeeded for {span(facts['at'] - late[0]['succeeded_at'])}: {names}."
+        return [Finding("upkeep", Verdict.CRITICAL, f"{words} {trouble}".strip(), late[0]["succeeded_at"])]
+    aside = sum(part["set_aside"] for part in parts)
+    if aside:
+        jobs = "1 lost run" if aside == 1 else f"{aside} lost runs"
+        words = f"{jobs} cannot be taken back: {next(part['trouble'] for part in parts if part['set_aside'])}"
+        return [Finding("upkeep", Verdict.CRITICAL, words)]
+    return []

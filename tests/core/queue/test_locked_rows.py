@@ -1,0 +1,246 @@
+"""Rows and keys that another transaction has locked: they delay the one job, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg.errors import LockNotAvailable
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import NewJob, RunOutcome
+from jobdeck.core.queue import leases, producer
+from tests.support.queue import (
+    ACTOR,
+    LEASE,
+    WORKER,
+    Parallel,
+    add,
+    advance,
+    claim,
+    claim_one,
+    finish,
+    finish_one,
+    is_queued,
+    job_row,
+    lose,
+    reap,
+    report,
+    rows,
+    value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def patient(conn: Connection) -> Connection:
+    """A connection whose statements end with an error where they would wait for a lock for long."""
+    conn.execute("SET statement_timeout = '20s'")
+    return conn
+
+
+@contextmanager
+def locked(url: str, statement: str, *params: object) -> Iterator[None]:
+    """Another session's open transaction that has run this statement."""
+    with psycopg.connect(url) as holder:
+        holder.execute(statement.encode(), params)
+        yield
+        holder.rollback()
+
+
+def held_row(url: str, job_id: UUID) -> Any:
+    return locked(url, "SELECT FROM job_queue WHERE id = %s FOR UPDATE", job_id)
+
+
+def test_a_heartbeat_renews_the_other_leases_and_does_not_answer_for_a_locked_row(
+    patient: Connection, database_url: str
+) -> None:
+    for _ in range(3):
+        add(patient)
+    jobs = claim(patient)
+    before = job_row(patient, jobs[1].id)["lease_expires_at"]
+    with held_row(database_url, jobs[1].id):
+        renewed = leases.heartbeat(patient, WORKER, [(job.id, job.run_token, None) for job in jobs], LEASE)
+        assert {answer.run_token for answer in renewed} == {jobs[0].run_token, jobs[2].run_token}
+        assert all(answer.alive for answer in renewed)
+    assert job_row(patient, jobs[1].id)["lease_expires_at"] == before
+    renewed = leases.heartbeat(patient, WORKER, [(jobs[1].id, jobs[1].run_token, None)], LEASE)
+    assert [answer.alive for answer in renewed] == [True]
+
+
+def test_a_finish_gives_up_on_a_locked_row_and_the_rest_is_finished_without_it(
+    patient: Connection, database_url: str
+) -> None:
+    for _ in range(3):
+        add(patient)
+    jobs = claim(patient)
+    tokens = [job.run_token for job in jobs]
+    with held_row(database_url, jobs[0].id):
+        with pytest.raises(LockNotAvailable):
+            finish(patient, *map(report, jobs))
+        assert all(is_queued(patient, job.id) for job in jobs)
+        with patient.transaction():
+            assert leases.locked(patient, WORKER, tokens) == {tokens[0]}
+            finish(patient, *map(report, jobs[1:]))
+        assert [is_queued(patient, job.id) for job in jobs] == [True, False, False]
+    assert leases.locked(patient, WORKER, tokens) == set()
+    assert finish_one(patient, jobs[0]).recorded is RunOutcome.SUCCEEDED
+
+
+def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Connection, database_url: str) -> None:
+    first = add(patient, concurrency_key="k")
+    second = add(patient, concurrency_key="k")
+    (running,) = claim(patient)
+    with locked(database_url, "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"):
+        finish_one(patient, running)
+        assert not is_queued(patient, first.id)
+        assert claim(patient) == []
+    assert claim_one(patient).id == second.id
+
+
+def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Connection, database_url: str) -> None:
+    add(patient, concurrency_key="k")
+    second = add(patient, concurrency_key="k")
+    third = add(patient, concurrency_key="k")
+    (running,) = claim(patient)
+    with held_row(database_url, second.id):
+        finish_one(patient, running)
+        assert claim_one(patient).id == third.id
+
+
+def test_a_viewer_cannot_read_or_lock_the_rows_that_are_locks(conn: Connection) -> None:
+    conn.execute("SELECT job_make_roles(), job_grant_roles()")
+    for statement in ("SELECT FROM job_locks", "SELECT FROM job_locks FOR SHARE", "SELECT FROM job_upkeep FOR UPDATE"):
+        with conn.transaction(force_rollback=True):
+            conn.execute("SET LOCAL ROLE job_viewer")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(statement.encode())
+
+
+def test_no_function_of_the_queue_takes_an_advisory_lock(conn: Connection) -> None:
+    statement = "SELECT proname FROM pg_proc WHERE prosrc LIKE '%%advisory%%' AND proname LIKE 'job%%'"
+    assert rows(conn, statement) == []
+
+
+@pytest.mark.parametrize("types", [("alpha",), ("alpha", "beta")])
+def test_a_claim_of_one_is_not_empty_while_another_session_holds_the_head(
+    patient: Connection, database_url: str, types: tuple[str, ...]
+) -> None:
+    head = add(patient)
+    others = {add(patient, task_type).id for task_type in types}
+    with held_row(database_url, head.id):
+        assert {job.id for _ in others for job in claim(patient, types, limit=1)} == others
+
+
+def test_claims_of_one_at_the_same_time_are_never_empty_while_jobs_are_due(conn: Connection, database_url: str) -> None:
+    for place in range(60):
+        add(conn, ("alpha", "beta")[place % 2])
+    for _ in range(20):
+        taken = Parallel(database_url)(
+            *[lambda link, worker=name: claim(link, ("alpha", "beta"), limit=1, worker=worker) for name in "ab"]
+        )
+        assert [len(jobs) for jobs in taken] == [1, 1]
+
+
+def test_thousands_that_wait_for_one_job_are_released_without_a_lock_for_each(conn: Connection) -> None:
+    blocker = add(conn, "beta")
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, blocked_by, concurrency_key)
+        SELECT 'alpha', %s, 'key ' || n FROM generate_series(1, 3000) AS n
+        """,
+        (blocker.id,),
+    )
+    running = claim_one(conn, ["beta"])
+    with conn.transaction():
+        finish_one(conn, running)
+        assert value(conn, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()") < 200
+    for _ in range(3):
+        reap(conn)
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE blocked_by IS NOT NULL OR in_line") == 0
+
+
+def test_only_the_worker_that_claimed_a_run_reports_and_renews_it(conn: Connection) -> None:
+    job = add(conn)
+    claimed = claim_one(conn, worker="worker-a")
+    assert finish(conn, report(claimed), worker="worker-b")[0].recorded is RunOutcome.ABANDONED
+    assert not leases.heartbeat(conn, "worker-b", [(job.id, claimed.run_token, None)], LEASE)[0].alive
+    assert job_row(conn, job.id)["status"] == "running"
+    assert finish(conn, report(claimed), worker="worker-a")[0].recorded is RunOutcome.SUCCEEDED
+
+
+def test_batches_with_the_same_dedupe_keys_in_other_orders_do_not_deadlock(database_url: str, conn: Connection) -> None:
+    keys = [f"key {n}" for n in range(300)]
+    for turn in range(10):
+        jobs = [NewJob("alpha", {}, dedupe_key=f"{turn} {key}") for key in keys]
+        steps = [
+            lambda link, batch=batch: producer.enqueue_many(link, batch, actor=ACTOR)
+            for batch in (jobs, jobs[::-1], jobs[150:] + jobs[:150])
+        ]
+        assert sum(len(ids) for ids in Parallel(database_url)(*steps)) == len(keys)
+
+
+@pytest.mark.parametrize("key", ["dedupe_key", "concurrency_key"])
+def test_a_key_longer_than_an_index_can_hold_is_refused_with_a_sentence(conn: Connection, key: str) -> None:
+    jobs = [NewJob("alpha", {})._replace(**{key: "x" * 8000})]
+    message = "A key may have 1,000 bytes; this one has 8000"
+    with pytest.raises(Refused, match=message):
+        producer.enqueue(conn, jobs[0], actor=ACTOR)
+    with pytest.raises(Refused, match=message):
+        producer.enqueue_many(conn, jobs, actor=ACTOR)
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+
+class TestPoison:
+    """Lost runs that cannot be taken back."""
+
+    @pytest.fixture(autouse=True)
+    def poisoned(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION USING errcode = '53200', message = 'out of shared memory'; END $$;
+            CREATE TRIGGER refuse_poison BEFORE UPDATE ON job_queue FOR EACH ROW
+                WHEN (old.payload ? 'poison' AND old.status = 'running' AND new.status = 'pending')
+                EXECUTE FUNCTION refuse_poison();
+            """
+        )
+
+    def test_they_are_set_aside_and_the_others_are_taken_back(self, conn: Connection) -> None:
+        bad = add(conn, payload={"poison": True})
+        good = [add(conn).id for _ in range(3)]
+        claim(conn)
+        reaped = lose(conn)
+        assert set(reaped.lost_jobs) == set(good)
+        assert rows(conn, "SELECT job_id, error FROM job_poison") == [
+            {"job_id": bad.id, "error": "53200 out of shared memory"}
+        ]
+        assert reaped.troubles == {"lost": "53200 out of shared memory"}
+
+    def test_they_are_tried_again_and_forgotten_when_that_succeeds(self, conn: Connection) -> None:
+        bad = add(conn, payload={"poison": True})
+        claim(conn)
+        lose(conn)
+        conn.execute("DROP TRIGGER refuse_poison ON job_queue")
+        assert reap(conn).lost == 0
+        conn.execute("UPDATE job_poison SET retry_at = now()")
+        assert reap(conn).lost_jobs == [bad.id]
+        assert reap(conn).troubles == {}
+        assert value(conn, "SELECT count(*) FROM job_poison") == 0
+
+
+def test_each_part_of_upkeep_is_done_by_one_worker_at_a_time(patient: Connection, database_url: str) -> None:
+    add(patient)
+    claim(patient)
+    advance(patient, timedelta(seconds=LEASE + 1))
+    with locked(database_url, "SELECT FROM job_upkeep WHERE part = 'lost' FOR UPDATE"):
+        assert reap(patient).lost == 0
+    assert reap(patient).lost == 1

@@ -1,0 +1,69 @@
+"""What health says about the queue's upkeep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.model import Verdict
+from jobdeck.core.read.health import health
+from tests.support.queue import Connection, reap
+
+if TYPE_CHECKING:
+    from jobdeck.core.model import Finding
+
+
+def finding(conn: Connection, signal: str) -> Finding | None:
+    return next((found for found in health().run(conn).findings if found.signal == signal), None)
+
+
+def verdict(conn: Connection, signal: str) -> Verdict | None:
+    found = finding(conn, signal)
+    return found.verdict if found else None
+
+
+class TestUpkeep:
+    """Upkeep that stops is a finding, and so are runs that it cannot take back."""
+
+    @pytest.fixture(autouse=True)
+    def worker(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
+            VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
+            """
+        )
+
+    def test_upkeep_that_succeeds_is_no_finding(self, conn: Connection) -> None:
+        reap(conn)
+        assert verdict(conn, "upkeep") is None
+
+    @pytest.mark.parametrize("part", ["lost", "expired", "recheck", "pauses", "prune", "bulk"])
+    def test_a_part_that_has_not_succeeded_for_three_of_its_periods_is_critical(
+        self, conn: Connection, part: str
+    ) -> None:
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - 2.9 * every WHERE part = %s", (part,))
+        assert verdict(conn, "upkeep") is None
+        conn.execute(
+            "UPDATE job_upkeep SET succeeded_at = now() - 3.1 * every, trouble = '53200 out of memory' WHERE part = %s",
+            (part,),
+        )
+        found = finding(conn, "upkeep")
+        assert found is not None
+        assert found.verdict is Verdict.CRITICAL
+        assert part in found.evidence
+        assert "53200 out of memory" in found.evidence
+
+    def test_where_a_scheduler_runs_the_jobs_its_interval_is_the_period(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_workers SET mode = 'cycle'")
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '14 minutes' WHERE part = 'lost'")
+        assert verdict(conn, "upkeep") is None
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '16 minutes' WHERE part = 'lost'")
+        assert verdict(conn, "upkeep") is Verdict.CRITICAL
+
+    def test_a_lost_run_that_was_set_aside_is_critical(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_upkeep SET set_aside = 2, trouble = '53200 out of memory' WHERE part = 'lost'")
+        found = finding(conn, "upkeep")
+        assert found is not None
+        assert found.evidence == "2 lost runs cannot be taken back: 53200 out of memory"

@@ -1,0 +1,228 @@
+"""One worker beside faults of its database: locked rows, reports that cannot be stored, read-only servers, clocks."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.postgres.reconnecting import Link
+from jobdeck.core.queue import leases
+from jobdeck.core.registry import Done
+from jobdeck.core.worker.maintenance import ClockWatch
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Connection = psycopg.Connection[Any]
+
+
+class Held:
+    """A handler that runs until it is let go or asked to stop."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def __call__(self, _params: Any, ctx: Any) -> Done:
+        self.entered.set()
+        while not self.let_go.wait(0.01):
+            ctx.raise_if_cancelled()
+        return Done()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    held = Held()
+    yield held
+    held.let_go.set()
+
+
+def has_ended(conn: Connection, task_type: str, runs: int) -> bool:
+    return len(ended(conn, task_type)) == runs
+
+
+def ended(conn: Connection, task_type: str) -> list[str]:
+    found = conn.execute("SELECT outcome FROM job_runs WHERE task_type = %s", (task_type,))
+    return [outcome for (outcome,) in found]
+
+
+def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_job_alone(
+    conn: Connection, database_url: str, held: Held
+) -> None:
+    long = Held()
+    settings = quick_settings(lease_seconds=1.5, heartbeat_seconds=0.2)
+    types = (job_type("held", held), job_type("long", long), job_type("quick", lambda _params, _ctx: Done()))
+    first = enqueue(conn, "held").id
+    second = enqueue(conn, "long").id
+    with working(database_url, *types, settings=settings, concurrency=4):
+        until(lambda: held.entered.is_set() and long.entered.is_set())
+        with psycopg.connect(database_url) as holder:
+            holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
+            lease = "SELECT lease_expires_at < clock_timestamp() FROM job_queue WHERE id = %s"
+            rounds = 0
+            while conn.execute(lease, (first,)).fetchone() != (True,) or rounds < 3:
+                rounds += 1
+                for _ in range(10):
+                    enqueue(conn, "quick")
+                until(functools.partial(has_ended, conn, "quick", 10 * rounds))
+            assert set(ended(conn, "quick")) == {"succeeded"}
+            long.let_go.set()
+            until(lambda: status_of(conn, second) is None, "the end of the other long job")
+            assert outcomes(conn, second) == ["succeeded"]
+            holder.rollback()
+        held.let_go.set()
+        until(lambda: status_of(conn, first) is None, "the end of the held job")
+
+
+def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
+    conn: Connection, database_url: str, held: Held
+) -> None:
+    first = enqueue(conn, "held").id
+    types = (job_type("held", held), job_type("quick", lambda _params, _ctx: Done()))
+    with working(database_url, *types, settings=quick_settings(lease_seconds=60.0)):
+        until(held.entered.is_set)
+        with psycopg.connect(database_url) as holder:
+            holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
+            held.let_go.set()
+            for _ in range(20):
+                enqueue(conn, "quick")
+            until(lambda: len(ended(conn, "quick")) == 20, "the end of the other jobs")
+            assert ended(conn, "held") == []
+            holder.rollback()
+        until(lambda: ended(conn, "held") == ["succeeded"], "the report of the held job")
+    assert set(ended(conn, "quick")) == {"succeeded"}
+
+
+def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
+    conn: Connection, database_url: str, held: Held
+) -> None:
+    first = enqueue(conn, "held").id
+    with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60.0)) as worker:
+        until(held.entered.is_set)
+        holder = psycopg.connect(database_url)
+        holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
+        held.let_go.set()
+        stopping = threading.Thread(target=worker.drain, args=(PATIENCE,))
+        stopping.start()
+        until(lambda: worker.status.state == "draining")
+        holder.close()
+        stopping.join(timeout=PATIENCE)
+    assert outcomes(conn, first) == ["succeeded"]
+
+
+@pytest.mark.parametrize("sqlstate", ["53200", "57014", "54000", "XX000"])
+def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
+    conn: Connection, database_url: str, sqlstate: str
+) -> None:
+    conn.execute(
+        sql.SQL(
+            """
+            CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION USING errcode = {}, message = 'cannot be stored'; END $$;
+            CREATE TRIGGER refuse_poison BEFORE DELETE ON job_queue FOR EACH ROW
+                WHEN (old.payload ->> 'number' = '13') EXECUTE FUNCTION refuse_poison();
+            """
+        ).format(sqlstate)
+    )
+    jobs = [enqueue(conn, "quick", payload={"number": place}, max_attempts=1).id for place in range(40)]
+    with working(database_url, job_type("quick", lambda _params, _ctx: Done())):
+        until(lambda: len(ended(conn, "quick")) == len(jobs), "the end of all jobs")
+    assert sorted(ended(conn, "quick")) == ["failed"] + ["succeeded"] * 39
+    assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
+
+
+def test_reports_are_kept_while_the_server_is_read_only(
+    conn: Connection, database_url: str, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = enqueue(conn, "held").id
+    name = sql.Identifier(conn.info.dbname)
+    with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=120.0)):
+        until(held.entered.is_set)
+        conn.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()"
+        )
+        held.let_go.set()
+        until(lambda: any("read-only" in str(vars(record)) for record in caplog.records), "a refused report")
+        conn.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+        until(lambda: status_of(conn, job) is None, "the report")
+    assert outcomes(conn, job) == ["succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (psycopg.errors.ReadOnlySqlTransaction, True),
+        (psycopg.errors.AdminShutdown, True),
+        (psycopg.errors.DeadlockDetected, True),
+        (psycopg.errors.TooManyConnections, True),
+        (psycopg.errors.DiskFull, True),
+        (psycopg.errors.OutOfMemory, False),
+        (psycopg.errors.QueryCanceled, False),
+        (psycopg.errors.ProgramLimitExceeded, False),
+        (psycopg.errors.UniqueViolation, False),
+    ],
+)
+def test_the_sqlstate_decides_whether_a_statement_is_sent_again_unchanged(
+    database_url: str, error: type[psycopg.Error], *, again: bool
+) -> None:
+    def fail(_conn: Connection) -> None:
+        raise error
+
+    with Database(database_url, application_name="test") as database:
+        link = Link(database, "failing")
+        with pytest.raises(error):
+            link.run(fail)
+        assert link.repeatable(error()) is again
+        link.close()
+
+
+def test_after_an_outage_of_any_length_a_worker_tries_again_within_a_second(database_url: str) -> None:
+    def fail(_conn: Connection) -> None:
+        raise psycopg.OperationalError("gone")
+
+    with Database(database_url, application_name="test") as database:
+        link = Link(database, "failing")
+        for _ in range(30):
+            with pytest.raises(psycopg.OperationalError):
+                link.run(fail)
+        assert max(link.pause() for _ in range(100)) <= 1.0
+        link.close()
+
+
+class TestClock:
+    """What the reaper makes of the database's clock; the numbers are seconds."""
+
+    def test_leases_are_believed_while_both_clocks_go_alike(self) -> None:
+        watch = ClockWatch(60.0)
+        for at in (0.0, 5.0, 10.0):
+            watch.read(1000.0 + at, at)
+            assert watch.trusted(at)
+
+    def test_after_a_step_forward_they_are_not_believed_for_one_lease(self) -> None:
+        watch = ClockWatch(60.0)
+        watch.read(1000.0, 0.0)
+        watch.read(1000.0 + 5 + 3600, 5.0)
+        assert [watch.trusted(at) for at in (5.0, 64.0, 65.0)] == [False, False, True]
+
+    def test_a_step_back_expires_no_lease(self) -> None:
+        watch = ClockWatch(60.0)
+        watch.read(1000.0, 0.0)
+        watch.read(500.0, 5.0)
+        assert watch.trusted(5.0)
+
+
+def test_runs_whose_leases_look_expired_are_left_alone_on_request(conn: Connection) -> None:
+    enqueue(conn, "alpha")
+    assert leases.claim(conn, "w", ["alpha"], 1, 0.0)
+    assert leases.reap(conn, retry_base=1, retry_cap=1, take_back=False).lost == 0
+    assert leases.reap(conn, retry_base=1, retry_cap=1).lost == 1
