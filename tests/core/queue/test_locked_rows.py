@@ -188,14 +188,15 @@ def test_batches_with_the_same_dedupe_keys_in_other_orders_do_not_deadlock(datab
         assert sum(len(ids) for ids in Parallel(database_url)(*steps)) == len(keys)
 
 
-@pytest.mark.parametrize("key", ["dedupe_key", "concurrency_key"])
-def test_a_key_longer_than_an_index_can_hold_is_refused_with_a_sentence(conn: Connection, key: str) -> None:
-    jobs = [NewJob("alpha", {})._replace(**{key: "x" * 8000})]
+@pytest.mark.parametrize(
+    "job", [NewJob("alpha", {}, dedupe_key="x" * 8000), NewJob("alpha", {}, concurrency_key="x" * 8000)]
+)
+def test_a_key_longer_than_an_index_can_hold_is_refused_with_a_sentence(conn: Connection, job: NewJob) -> None:
     message = "A key may have 1,000 bytes; this one has 8000"
     with pytest.raises(Refused, match=message):
-        producer.enqueue(conn, jobs[0], actor=ACTOR)
+        producer.enqueue(conn, job, actor=ACTOR)
     with pytest.raises(Refused, match=message):
-        producer.enqueue_many(conn, jobs, actor=ACTOR)
+        producer.enqueue_many(conn, [job], actor=ACTOR)
     assert value(conn, "SELECT count(*) FROM job_queue") == 0
 
 
