@@ -354,6 +354,10 @@ create table if not exists job_bulk_items (
     version bigint,
     primary key (bulk_id, job_id)
 );
+-- `message` has the answers of version 1, which were sentences.
+alter table job_bulk_items
+    add column if not exists code text,
+    add column if not exists facts jsonb;
 create index if not exists job_bulk_items_open on job_bulk_items (bulk_id, job_id) where ok is null;
 create index if not exists job_bulk_items_refused on job_bulk_items (bulk_id, job_id) where not ok;
 
@@ -1930,6 +1934,9 @@ $$;
 
 -------------------------------------------------------------------------------------------------------
 -- 8. Operators' actions
+--
+-- The functions answer with a code, which has a hyphen, and the facts of its sentence; core/read/sentences.py has the
+-- sentences.
 -------------------------------------------------------------------------------------------------------
 
 create or replace function job_actor(p_actor text) returns text
@@ -1960,18 +1967,18 @@ as $$
     select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
 $$;
 
--- The reason why a job's status does not allow an action; null if it is allowed.
+-- The code of the reason why a job's status does not allow an action; null if it is allowed.
 create or replace function job_action_refusal(p_action text, p_status text, p_cancelling boolean)
 returns text
 language sql immutable
 return case
-    when p_action = 'retry' and p_status = 'running' then 'It is running. Cancel it first, or wait until it ends.'
-    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'It has already been asked to cancel.'
-    when p_action = 'cancel' and p_status = 'succeeded' then 'It has succeeded; there is nothing to cancel.'
-    when p_action = 'cancel' and p_status = 'cancelled' then 'It is already cancelled.'
-    when p_action = 'delete' and p_status = 'running' then 'It is running. Cancel it first, then delete it.'
-    when p_action = 'edit' and p_status = 'running' then 'It is running. Cancel it first, then edit it.'
-    when p_action = 'edit' and p_status = 'succeeded' then 'It has succeeded. Enqueue a new job instead.'
+    when p_action = 'retry' and p_status = 'running' then 'retry-running'
+    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'cancel-requested'
+    when p_action = 'cancel' and p_status = 'succeeded' then 'cancel-succeeded'
+    when p_action = 'cancel' and p_status = 'cancelled' then 'already-cancelled'
+    when p_action = 'delete' and p_status = 'running' then 'delete-running'
+    when p_action = 'edit' and p_status = 'running' then 'edit-running'
+    when p_action = 'edit' and p_status = 'succeeded' then 'edit-succeeded'
 end;
 
 drop function if exists job_queue_holder(job_queue);
@@ -2084,11 +2091,47 @@ begin
 end
 $$;
 
+-- Why a job that the caller has locked is not retried, cancelled or deleted; no code if it is. A null version matches
+-- any version.
+create or replace function job_queue_refusal(
+    p_action text, p_job job_queue, p_version bigint, out code text, out facts jsonb
+)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_holder uuid;
+begin
+    if p_version <> p_job.version then
+        code := 'has-changed';
+        facts := jsonb_build_object('status', p_job.status);
+        return;
+    end if;
+    code := job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null);
+    if code is not null or p_action <> 'retry' or p_job.status = 'pending' then
+        return;
+    end if;
+    if p_job.dedupe_key is not null then
+        v_holder := job_queue_holder(p_job.dedupe_key);
+    end if;
+    if v_holder is not null then
+        code := 'key-held';
+        facts := jsonb_build_object('holder', v_holder);
+    elsif p_job.blocked_by is not null and (job_queue_judge_blocker(p_job.blocked_by)).refusal is not null then
+        code := 'hopeless-blocker';
+        facts := jsonb_build_object('blocker', p_job.blocked_by,
+            'status', (select q.status from job_queue q where q.id = p_job.blocked_by));
+    elsif p_job.is_recurring and coalesce(p_job.recurrence_interval_minutes, 0) <= 0 then
+        code := 'no-interval';
+    end if;
+end
+$$;
+
 -- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
 -- one element per id; null matches any version.
 create or replace function job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
@@ -2099,7 +2142,7 @@ declare
     v_after job_queue;
     v_copied text;
     v_refusal text;
-    v_holder uuid;
+    v_facts jsonb;
     v_keys text[];
 begin
     if p_action not in ('retry', 'cancel', 'delete') then
@@ -2114,42 +2157,27 @@ begin
             if p_action = 'retry' then
                 v_copied := job_queue_run_again(v_asked.id, p_actor, p_reason, p_dry_run);
                 if v_copied is not null then
-                    return query select v_asked.id, true, v_copied, 'pending'::text, null::bigint;
+                    return query select v_asked.id, true, 'earlier-answer', jsonb_build_object('sentence', v_copied),
+                        'pending'::text, null::bigint;
                     continue;
                 end if;
             end if;
             return query select v_asked.id, false, case
-                when exists (select from job_trash t where t.job_id = v_asked.id)
-                    then 'It has been deleted. Restore it first.'
-                else 'This job is no longer in the queue.' end, null::text, null::bigint;
+                when exists (select from job_trash t where t.job_id = v_asked.id) then 'is-deleted'
+                else 'not-in-queue' end, null::jsonb, null::text, null::bigint;
             continue;
         end if;
-        v_refusal := job_action_refusal(p_action, v_job.status, v_job.cancel_requested_at is not null);
-        if v_asked.version is not null and v_asked.version <> v_job.version then
-            v_refusal := format('It has changed and is now %s. Refresh, then decide.', v_job.status);
-        elsif v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.dedupe_key is not null
-        then
-            v_holder := job_queue_holder(v_job.dedupe_key);
-            v_refusal := case when v_holder is not null
-                then format('Job %s with the same dedupe key is already pending or running.', v_holder) end;
-        end if;
-        if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.blocked_by is not null then
-            v_refusal := (job_queue_judge_blocker(v_job.blocked_by)).refusal;
-        end if;
-        if v_refusal is null and p_action = 'retry' and v_job.status <> 'pending' and v_job.is_recurring
-            and coalesce(v_job.recurrence_interval_minutes, 0) <= 0
-        then
-            v_refusal := 'It is recurring but has no interval. Edit it to set one, then retry it.';
-        end if;
+        select * into v_refusal, v_facts from job_queue_refusal(p_action, v_job, v_asked.version);
         if v_refusal is not null then
-            return query select v_job.id, false, v_refusal, v_job.status, v_job.version;
+            return query select v_job.id, false, v_refusal, v_facts, v_job.status, v_job.version;
             continue;
         end if;
         if p_dry_run then
-            return query select v_job.id, true, format('It would be %s.', case
-                when p_action = 'retry' then 'due now'
-                when p_action = 'delete' then 'deleted'
-                when v_job.status = 'running' then 'asked to cancel' else 'cancelled' end), v_job.status, v_job.version;
+            return query select v_job.id, true, case
+                when p_action = 'retry' then 'would-retry'
+                when p_action = 'delete' then 'would-delete'
+                when v_job.status = 'running' then 'would-ask-to-cancel' else 'would-cancel' end, null::jsonb,
+                v_job.status, v_job.version;
             continue;
         end if;
 
@@ -2160,8 +2188,7 @@ begin
             begin
                 v_after := job_queue_make_due(v_job);
             exception when unique_violation then
-                return query select v_job.id, false, 'Another job with the same dedupe key was faster.', v_job.status,
-                    v_job.version;
+                return query select v_job.id, false, 'key-taken', null::jsonb, v_job.status, v_job.version;
                 continue;
             end;
         elsif p_action = 'cancel' then
@@ -2176,13 +2203,13 @@ begin
         perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job),
             case when v_after.id is not null then job_audit_facts(v_after) end, p_reason);
         return query select v_job.id, true, case
-            when p_action = 'retry' and v_after.in_line then 'Due now, behind another job with its concurrency key.'
-            when p_action = 'retry' and v_after.blocked_by is not null
-                then format('Due now, but waits for job %s.', v_after.blocked_by)
-            when p_action = 'retry' then 'Due now.'
-            when p_action = 'delete' then 'Deleted; it can be restored for 7 days.'
-            when v_after.status = 'running' then 'Asked to cancel; the job ends when its handler stops.'
-            else 'Cancelled.' end, v_after.status, v_after.version;
+            when p_action = 'retry' and v_after.in_line then 'due-in-line'
+            when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
+            when p_action = 'retry' then 'due-now'
+            when p_action = 'delete' then 'was-deleted'
+            when v_after.status = 'running' then 'asked-to-cancel'
+            else 'was-cancelled' end, jsonb_build_object('blocker', v_after.blocked_by), v_after.status,
+            v_after.version;
     end loop;
     perform job_queue_advance_lines(v_keys);
     if p_action = 'retry' and not p_dry_run then
@@ -2194,7 +2221,7 @@ $$;
 -- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
 create or replace function job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
@@ -2209,18 +2236,17 @@ begin
         select (jsonb_populate_record(null::job_queue, t.job)).* into v_job from job_trash t
         where t.job_id = v_id for update;
         if not found then
-            return query select v_id, false, 'It is not in the trash: not deleted, restored, or older than 7 days.',
-                null::text, null::bigint;
+            return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
             continue;
         end if;
         v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job.dedupe_key) end;
         if v_holder is not null then
-            return query select v_id, false, format('Job %s with the same dedupe key is already pending or running.',
-                v_holder), null::text, null::bigint;
+            return query select v_id, false, 'key-held', jsonb_build_object('holder', v_holder), null::text,
+                null::bigint;
             continue;
         end if;
         if p_dry_run then
-            return query select v_id, true, format('It would be restored as %s.', v_job.status), v_job.status,
+            return query select v_id, true, 'would-restore', jsonb_build_object('status', v_job.status), v_job.status,
                 v_job.version;
             continue;
         end if;
@@ -2230,14 +2256,14 @@ begin
         begin
             insert into job_queue select (v_job).*;
         exception when unique_violation then
-            return query select v_id, false, 'Another job with the same dedupe key was faster.', null::text,
-                null::bigint;
+            return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
             continue;
         end;
         delete from job_trash where job_id = v_id;
         v_keys := v_keys || v_job.concurrency_key;
         perform job_queue_write_audit(p_actor, 'restore', v_id, null, job_audit_facts(v_job), p_reason);
-        return query select v_id, true, format('Restored as %s.', v_job.status), v_job.status, v_job.version;
+        return query select v_id, true, 'was-restored', jsonb_build_object('status', v_job.status), v_job.status,
+            v_job.version;
     end loop;
     perform job_queue_advance_lines(v_keys);
 end
@@ -2248,7 +2274,7 @@ $$;
 -- has validated the payload.
 create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
-) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
@@ -2261,7 +2287,7 @@ declare
 begin
     select * into v_job from job_queue q where q.id = p_id for update;
     if not found then
-        return query select p_id, false, 'This job is no longer in the queue.', null::text, null::bigint;
+        return query select p_id, false, 'not-in-queue', null::jsonb, null::text, null::bigint;
         return;
     end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
@@ -2270,20 +2296,19 @@ begin
     -- A given key replaces the old value, also with null; all others keep it.
     v_new := jsonb_populate_record(v_job, p_changes);
     v_refusal := case
-        when p_version is not null and p_version <> v_job.version
-            then format('It has changed and is now %s. Refresh, then decide.', v_job.status)
-        when v_unknown is not null then format('%s cannot be edited.', v_unknown)
-        when p_changes = '{}' then 'No changes were given.'
-        when v_new.recurrence_interval_minutes <= 0 then 'The interval of a recurring job must be 1 minute or more.'
-        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'A payload must be a JSON object.'
-        when v_new.run_at is null then 'A job needs a due time.'
-        when v_new.priority is null or v_new.priority not between -100 and 100
-            then 'A priority must be between -100 and 100.'
-        when v_new.max_attempts is null or v_new.max_attempts < 1 then 'A job needs at least one attempt.'
+        when p_version is not null and p_version <> v_job.version then 'has-changed'
+        when v_unknown is not null then 'not-editable'
+        when p_changes = '{}' then 'no-changes'
+        when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
+        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
+        when v_new.run_at is null then 'bad-due-time'
+        when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
+        when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
         else job_action_refusal('edit', v_job.status, false)
     end;
     if v_refusal is not null or p_dry_run then
-        return query select p_id, v_refusal is null, coalesce(v_refusal, 'It would be changed.'), v_job.status, v_job.version;
+        return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
+            jsonb_build_object('status', v_job.status, 'names', v_unknown), v_job.status, v_job.version;
         return;
     end if;
     update job_queue q set
@@ -2303,7 +2328,7 @@ begin
         select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
     ), job_audit_facts(v_new) || p_changes, p_reason);
     perform pg_notify(current_schema() || '.job_queue', '');
-    return query select p_id, true, 'Changed.', v_new.status, v_new.version;
+    return query select p_id, true, 'was-edited', null::jsonb, v_new.status, v_new.version;
 end
 $$;
 
@@ -2433,11 +2458,11 @@ begin
     v_actor := case when v_bulk.role = session_user then v_bulk.actor
         else format('%s (%s), carried out by', v_bulk.actor, v_bulk.role) end;
     if v_bulk.action = 'restore' then
-        update job_bulk_items i set ok = r.ok, message = r.message, status = r.status, version = r.version
+        update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
         where i.bulk_id = p_bulk and i.job_id = r.job_id;
     else
-        update job_bulk_items i set ok = r.ok, message = r.message, status = r.status, version = r.version
+        update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_act(v_bulk.action, v_ids, v_versions, v_actor, v_bulk.reason, false) r
         where i.bulk_id = p_bulk and i.job_id = r.job_id;
     end if;
@@ -2506,11 +2531,14 @@ $$;
 
 -- The answers of a bulk action in the order of the ids; `ok` is null for jobs that no batch has reached.
 create or replace function job_bulk_result(p_bulk uuid, p_refused boolean, p_after uuid, p_limit integer)
-returns table (job_id uuid, task_type text, ok boolean, message text, status text, version bigint)
+returns table (job_id uuid, task_type text, ok boolean, code text, facts jsonb, status text, version bigint)
 language sql stable security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
-    select i.job_id, i.task_type, i.ok, i.message, i.status, i.version from job_bulk_items i
+    select i.job_id, i.task_type, i.ok, case when i.message is not null then 'earlier-answer' else i.code end,
+        case when i.message is not null then jsonb_build_object('sentence', i.message) else i.facts end,
+        i.status, i.version
+    from job_bulk_items i
     where i.bulk_id = p_bulk and (not p_refused or not i.ok) and (p_after is null or i.job_id > p_after)
     order by i.job_id limit p_limit
 $$;
@@ -2520,7 +2548,7 @@ $$;
 drop function if exists job_queue_clean_stuck(interval, text, boolean);
 create or replace function job_queue_clean_stuck(
     p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
-) returns table (job_id uuid, ok boolean, message text, status text, version bigint)
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
 set search_path from current set enable_seqscan = off set jit = off
 as $$
@@ -2536,9 +2564,8 @@ begin
         order by q.id
     loop
         if p_dry_run then
-            return query select v_stuck.id, true, format('Stuck since %s: worker %s stopped renewing its lease.',
-                to_char(v_stuck.lease_expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'), v_stuck.locked_by),
-                v_stuck.status, v_stuck.version;
+            return query select v_stuck.id, true, 'is-stuck', jsonb_build_object('expired_at', v_stuck.lease_expires_at,
+                'worker', v_stuck.locked_by), v_stuck.status, v_stuck.version;
             continue;
         end if;
         if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
@@ -2546,16 +2573,14 @@ begin
                 'Stuck in running state: worker %s stopped renewing its lease, and an operator marked the job failed.',
                 v_stuck.locked_by)), 0, 0))
         then
-            return query select v_stuck.id, false, 'Its worker or the reaper was faster; nothing was changed.',
-                null::text, null::bigint;
+            return query select v_stuck.id, false, 'stuck-no-more', null::jsonb, null::text, null::bigint;
             continue;
         end if;
         select * into v_after from job_queue q where q.id = v_stuck.id;
         perform job_queue_write_audit(p_actor, 'cleanup', v_stuck.id, job_audit_facts(v_stuck),
             job_audit_facts(v_after), null);
-        return query select v_stuck.id, true, case when v_after.status = 'pending'
-            then 'The cycle was marked failed; the series continues at its next slot.'
-            when v_after.status = 'cancelled' then 'Cancelled, as requested before.' else 'Marked failed.' end,
+        return query select v_stuck.id, true, case when v_after.status = 'pending' then 'cycle-marked-failed'
+            when v_after.status = 'cancelled' then 'cancelled-as-requested' else 'marked-failed' end, null::jsonb,
             v_after.status, v_after.version;
     end loop;
 end
@@ -2879,9 +2904,9 @@ select a.id, a.at, a.actor, a.action, a.job_id,
     a.reason
 from job_audit a;
 
--- Why a job is or is not running: all clauses of the claim with evidence, in the order of the claim.
+-- Why a job is or is not running: all clauses of the claim in its order, each with a code and facts as evidence.
 create or replace function job_queue_why(p_id uuid)
-returns table (place integer, clause text, holds boolean, evidence text)
+returns table (place integer, clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
 set search_path from current set jit = off
 as $$
@@ -2906,42 +2931,39 @@ begin
     where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id;
 
     return query values
-        (1, 'status', job_clause_pending(v_job.status), format('The job is %s.', v_job.status)),
+        (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
         (2, 'processing', job_clause_processing(v_now), case
-            when v_switch.id is null then 'The settings row is missing, so no job is claimed. Run "jobdeck resume".'
-            when job_clause_processing(v_now) then 'Automatic processing is on.'
-            else format('Automatic processing has been off since %s%s%s.',
-                to_char(v_switch.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
-                coalesce(', by ' || v_switch.paused_by, ''), coalesce(': ' || v_switch.paused_reason, '')) end),
+            when v_switch.id is null then 'no-settings'
+            when job_clause_processing(v_now) then 'processing-on'
+            else 'processing-off' end,
+            jsonb_build_object('paused_at', v_switch.paused_at, 'paused_by', v_switch.paused_by,
+                'reason', v_switch.paused_reason)),
         (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
-            when job_clause_type_open(v_job.task_type, v_now) then format('The type %s is not paused.', v_job.task_type)
-            else format('The type %s has been paused since %s%s%s.', v_job.task_type,
-                to_char(v_pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
-                coalesce(', by ' || v_pause.paused_by, ''), coalesce(': ' || v_pause.reason, '')) end),
+            when job_clause_type_open(v_job.task_type, v_now) then 'type-open' else 'type-paused' end,
+            jsonb_build_object('task_type', v_job.task_type, 'paused_at', v_pause.paused_at,
+                'paused_by', v_pause.paused_by, 'reason', v_pause.reason)),
         (4, 'worker', v_handling > 0, case
-            when v_workers = 0 then 'No worker was seen in the last 2 minutes. Start one: "jobdeck worker".'
-            when v_handling = 0 then format('%s workers are alive, but none handles this type.', v_workers)
-            when v_workers = 1 then 'The one live worker handles this type.'
-            else format('%s of %s live workers handle this type.', v_handling, v_workers) end),
+            when v_workers = 0 then 'no-worker'
+            when v_handling = 0 then 'no-worker-for-type'
+            when v_workers = 1 then 'one-worker'
+            else 'some-workers' end, jsonb_build_object('workers', v_workers, 'handling', v_handling)),
         (5, 'due', job_clause_due(v_job.run_at, v_now), case
-            when job_clause_due(v_job.run_at, v_now)
-                then format('It has been due since %s.',
-                    to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"'))
-            else format('It is due at %s.', to_char(v_job.run_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
+            when job_clause_due(v_job.run_at, v_now) then 'due-since' else 'due-later' end,
+            jsonb_build_object('run_at', v_job.run_at)),
         (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
-            when v_job.expires_at is null then 'Never expires.'
-            else format('%s at %s.', case when v_job.expires_at > v_now then 'Expires' else 'Expired' end,
-                to_char(v_job.expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end),
+            when v_job.expires_at is null then 'never-expires'
+            when v_job.expires_at > v_now then 'expires-later'
+            else 'has-expired' end, jsonb_build_object('expires_at', v_job.expires_at)),
         (7, 'dependencies', job_clause_unblocked(v_job.blocked_by), case
-            when v_job.blocked_by is null then 'Depends on no other job.'
-            else format('Waits for job %s to succeed; its status is %s.', v_job.blocked_by,
-                coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone')) end),
+            when v_job.blocked_by is null then 'no-blocker' else 'waits-for-blocker' end,
+            jsonb_build_object('blocker', v_job.blocked_by,
+                'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
         (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
-            when v_job.concurrency_key is null then 'No concurrency limit.'
-            when v_holder is not null then format('Job %s with the same concurrency key is running.', v_holder)
-            when v_job.in_line then 'Another job with the same concurrency key goes first.'
-            else 'No job with the same concurrency key is running.' end);
+            when v_job.concurrency_key is null then 'no-concurrency-key'
+            when v_holder is not null then 'concurrency-key-busy'
+            when v_job.in_line then 'behind-in-line'
+            else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder));
 end
 $$;
 
@@ -3102,7 +3124,7 @@ declare
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
-        'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refuse',
+        'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_run_again', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_use_roles_prefix'];

@@ -323,13 +323,14 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """The answer for one id of an action: whether it was done, a message, and the job's new status."""
+    """The answer for one id of an action: whether it was done, a sentence and its code, and the job's new status."""
 
     job_id: UUID
     ok: bool
     message: str
     status: Status | None = None
     version: int | None = None
+    code: str = ""
 
 
 class Ticket(NamedTuple):

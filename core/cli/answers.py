@@ -33,8 +33,8 @@ def answer_results(
     """Prints the result for each job and returns the exit code: 1 when a job was refused."""
     data = {
         "results": [
-            {"id": result.job_id, "ok": result.ok, "message": result.message, "status": result.status,
-             "version": result.version}
+            {"id": result.job_id, "ok": result.ok, "code": result.code, "message": result.message,
+             "status": result.status, "version": result.version}
             for result in results
         ],
         "dry_run": dry_run,
@@ -159,8 +159,8 @@ def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int
 def answer_json(answer: BulkAnswer) -> Json:
     """The result for one job, with the same keys as those of `answer_results`."""
     return {
-        "id": answer.job_id, "ok": answer.ok, "message": answer.message, "status": answer.status,
-        "version": answer.version,
+        "id": answer.job_id, "ok": answer.ok, "code": answer.code, "message": answer.message,
+        "status": answer.status, "version": answer.version,
     }  # fmt: skip
 
 

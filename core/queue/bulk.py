@@ -18,6 +18,7 @@ from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.read.filters import format_filter, parameters
 from jobdeck.core.read.rows import job_from
+from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,10 +149,15 @@ def answers(
     conn: Connection, bulk_id: UUID, *, refused: bool = False, after: UUID | None = None, limit: int = 200
 ) -> list[BulkAnswer]:
     """The answers in the order of the ids, starting behind the id `after`; with `refused` only the refusals."""
-    with conn.cursor(row_factory=class_row(BulkAnswer)) as cursor:
-        return cursor.execute(
-            "SELECT * FROM job_bulk_result(%s, %s, %s, %s)", (bulk_id, refused, after, limit)
-        ).fetchall()
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute("SELECT * FROM job_bulk_result(%s, %s, %s, %s)", (bulk_id, refused, after, limit))
+        return [_answer(row) for row in rows]
+
+
+def _answer(row: Mapping[str, Any]) -> BulkAnswer:
+    code = row["code"]
+    message = None if code is None else sentence(code, row["facts"])
+    return BulkAnswer(row["job_id"], row["task_type"], row["ok"], message, row["status"], row["version"], code)
 
 
 def _bulk(row: Mapping[str, Any]) -> Bulk:

@@ -78,3 +78,4 @@ class BulkAnswer:
     message: str | None
     status: str | None
     version: int | None
+    code: str | None = None

@@ -14,6 +14,7 @@ from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, new_job, new_jobs, new_payload
 from jobdeck.core.read import jobs
+from jobdeck.core.read.sentences import result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ def edit(  # noqa: PLR0913 -- one keyword per choice of the caller
     expected = job.version if version is None else version
     made = changes(registry, job, wanted, jobs.clock().run(conn))
     if not made and expected == job.version and not job.removed:
-        return ActionResult(job.id, True, "Nothing to change.", job.status, job.version)
+        return result(job.id, "nothing-to-change", ok=True, status=job.status, version=job.version)
     admit_change(conn, registry, job, made, settings=settings)
     return operator.edit(conn, job.id, changes=made, actor=actor, version=expected, reason=reason, dry_run=dry_run)
 
@@ -167,7 +168,7 @@ def _run_again(
             admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
             copied = operator.copy(conn, job.id, new, actor=actor, reason=reason)
     except Refused as refusal:
-        return ActionResult(job.id, ok=False, message=str(refusal))
+        return result(job.id, "not-admitted", ok=False, sentence=str(refusal))
     return ActionResult(job.id, ok=True, message=f"Enqueued again as {copied}.", status=Status.PENDING)
 
 
@@ -179,6 +180,6 @@ def rehearse(
         return edit(conn, registry, job, wanted, settings=settings, actor=actor, dry_run=True)
     made = create(conn, registry, wanted, settings=settings, actor=actor, dry_run=True)
     if not made.created:
-        there = f"Job {made.job.id} with the same dedupe key is already {made.job.status.value}."
-        return ActionResult(made.job.id, ok=False, message=f"{there} Nothing would be enqueued.")
-    return ActionResult(made.job.id, ok=True, message="The job would be enqueued.", status=made.job.status)
+        there = made.job
+        return result(there.id, "key-held-create", ok=False, holder=there.id, state=there.status.value)
+    return result(made.job.id, "would-enqueue", ok=True, status=made.job.status)

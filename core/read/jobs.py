@@ -23,6 +23,7 @@ from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
 from jobdeck.core.read.report_types import Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
+from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,9 +220,11 @@ def detail(job_id: UUID) -> Query[JobDetail | None]:
 def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
     """The clauses of the claim for one job, with evidence; empty if the job is not in the queue."""
     return select(
-        "SELECT clause AS name, holds, evidence FROM job_queue_why(%(id)s) ORDER BY place",
+        "SELECT clause, holds, code, facts FROM job_queue_why(%(id)s) ORDER BY place",
         {"id": job_id},
-        read=lambda rows: tuple(Clause(**row) for row in rows),
+        read=lambda rows: tuple(
+            Clause(row["clause"], row["holds"], sentence(row["code"], row["facts"]), row["code"]) for row in rows
+        ),
     )
 
 

@@ -84,11 +84,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition for claiming a job: whether it holds, and the evidence as a sentence."""
+    """One condition for claiming a job: whether it holds, and the evidence as a sentence and its code."""
 
     name: str
     holds: bool
     evidence: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
+from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +38,10 @@ def run_from(row: Mapping[str, Any]) -> Run:
 
 def result_from(row: Mapping[str, Any]) -> ActionResult:
     status = row["status"]
-    return ActionResult(row["job_id"], row["ok"], row["message"], Status(status) if status else None, row["version"])
+    message = sentence(row["code"], row["facts"])
+    return ActionResult(
+        row["job_id"], row["ok"], message, Status(status) if status else None, row["version"], row["code"]
+    )
 
 
 def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row]) -> Processing:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from jobdeck.core.queue import operator
+from jobdeck.core.queue import bulk, operator
 from jobdeck.core.schema import check_schema, examine, install_schema
 from tests.support import queue
 from tests.upgrade.earlier import VERSIONS, RunningWorker, all_rows, create, fill, finish, lost_rows, schema
@@ -59,6 +60,28 @@ def test_jobs_of_before_go_on_in_every_state(earlier: Connection) -> None:
     assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(jobs["pending"])]
     assert all(answer.ok for answer in operator.retry(earlier, [jobs["failed"]], actor="mara@local"))
     assert all(answer.ok for answer in operator.restore(earlier, [jobs["deleted"]], actor="mara@local"))
+
+
+def test_the_answers_of_a_bulk_action_of_before_can_still_be_read(earlier: Connection) -> None:
+    if not queue.value(earlier, "SELECT to_regclass('job_bulk') IS NOT NULL"):
+        install_schema(earlier)  # this version had no bulk actions
+    made = queue.value(
+        earlier,
+        "INSERT INTO job_bulk (state, action, actor, total, done, refused) "
+        "VALUES ('running', 'cancel', 'mara@local', 2, 1, 1) RETURNING id",
+    )
+    told = "Job 7 with the same dedupe key was {faster}."
+    waiting = create(earlier, "flow")
+    earlier.execute(
+        "INSERT INTO job_bulk_items (bulk_id, job_id, ok, message) VALUES (%s, %s, false, %s), (%s, %s, null, null)",
+        (made, UUID(int=1), told, made, waiting),
+    )
+    install_schema(earlier)
+    bulk.step(earlier, made, driver="mara@local")
+    assert [(one.job_id, one.ok, one.code, one.message) for one in bulk.answers(earlier, made)] == [
+        (UUID(int=1), False, "earlier-answer", told),
+        (waiting, True, "was-cancelled", "Cancelled."),
+    ]
 
 
 def test_a_worker_of_before_goes_on_through_the_upgrade_and_loses_no_job(

@@ -79,8 +79,8 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 
     A job is stuck when it started long ago and its lease has expired. With ids, only these jobs are checked.
     """
-    from jobdeck.core.model import ActionResult  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.sentences import result  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
@@ -89,9 +89,8 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
         results = operator.cleanup(conn, actor=session.actor, older_than=age, dry_run=looking, ids=asked or None)
     if results and looking and not dry_run:
         output.note(f"Nothing was changed. Run it again with --yes to mark {len(results)} of them failed.")
-    stuck = {result.job_id for result in results}
-    well = f"Not stuck: a stuck job has run for more than {older_than} and has an expired lease."
-    results += [ActionResult(job_id, False, well) for job_id in asked if job_id not in stuck]
+    stuck = {one.job_id for one in results}
+    results += [result(job_id, "not-stuck", ok=False, older_than=older_than) for job_id in asked if job_id not in stuck]
     return answer_results(session, results, dry_run=looking, nothing="No stuck jobs.")
 
 

@@ -54,7 +54,9 @@ def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: ps
     for verb in ("retry", "delete"):
         ran = jobdeck(verb, str(job), "--yes", "--json")
         assert ran.code == 1
-        assert "running" in ran.data["results"][0]["message"]
+        [answer] = ran.data["results"]
+        assert answer["code"] == f"{verb}-running"
+        assert "running" in answer["message"]
     assert jobdeck("edit", str(job), "--priority", "3").code == 1
     assert everything(conn) == before
     assert jobdeck("cancel", str(job)).code == 0

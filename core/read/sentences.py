@@ -1,0 +1,153 @@
+"""The sentences for the codes and facts that the database answers with; commands and the dashboard show no others.
+
+A code has a hyphen. Errors with SQLSTATE JD001 are sentences already (docs/decisions/answers.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from jobdeck.core.model import ActionResult, Status
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+Facts = Mapping[str, Any]
+Sentence = str | Callable[[Facts], str]
+
+MINUTES: Final = "%Y-%m-%d %H:%MZ"
+SECONDS: Final = "%Y-%m-%d %H:%M:%SZ"
+
+
+def _moment(value: object, form: str = SECONDS) -> str:
+    """A time of the facts; what Python cannot read, such as a year after 9999, as the database wrote it."""
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC).strftime(form)
+    except (ValueError, OverflowError):
+        return str(value or "")
+
+
+def _paused(what: str, facts: Facts) -> str:
+    who = f", by {facts['paused_by']}" if facts.get("paused_by") is not None else ""
+    why = f": {facts['reason']}" if facts.get("reason") is not None else ""
+    return f"{what} since {_moment(facts.get('paused_at'), MINUTES)}{who}{why}."
+
+
+def _blocker(facts: Facts) -> str:
+    state = f"is {facts['status']}" if facts.get("status") is not None else "does not exist"
+    way_out = "Retry the blocker first, or enqueue this job without a blocker."
+    return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
+
+
+ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
+    {
+        # refusals
+        "retry-running": "It is running. Cancel it first, or wait until it ends.",
+        "delete-running": "It is running. Cancel it first, then delete it.",
+        "edit-running": "It is running. Cancel it first, then edit it.",
+        "cancel-requested": "It has already been asked to cancel.",
+        "cancel-succeeded": "It has succeeded; there is nothing to cancel.",
+        "already-cancelled": "It is already cancelled.",
+        "edit-succeeded": "It has succeeded. Enqueue a new job instead.",
+        "not-in-queue": "This job is no longer in the queue.",
+        "not-in-trash": "It is not in the trash: not deleted, restored, or older than 7 days.",
+        "is-deleted": "It has been deleted. Restore it first.",
+        "has-changed": "It has changed and is now {status}. Refresh, then decide.",
+        "key-held": "Job {holder} with the same dedupe key is already pending or running.",
+        "key-taken": "Another job with the same dedupe key was faster.",
+        "hopeless-blocker": _blocker,
+        "no-interval": "It is recurring but has no interval. Edit it to set one, then retry it.",
+        "not-editable": "{names} cannot be edited.",
+        "no-changes": "No changes were given.",
+        "bad-interval": "The interval of a recurring job must be 1 minute or more.",
+        "bad-payload": "A payload must be a JSON object.",
+        "bad-due-time": "A job needs a due time.",
+        "bad-priority": "A priority must be between -100 and 100.",
+        "bad-attempts": "A job needs at least one attempt.",
+        "stuck-no-more": "Its worker or the reaper was faster; nothing was changed.",
+        "not-stuck": "Not stuck: a stuck job has run for more than {older_than} and has an expired lease.",
+        "key-held-create": "Job {holder} with the same dedupe key is already {state}. Nothing would be enqueued.",
+        "not-admitted": "{sentence}",
+        # what would be done
+        "would-retry": "It would be due now.",
+        "would-cancel": "It would be cancelled.",
+        "would-ask-to-cancel": "It would be asked to cancel.",
+        "would-delete": "It would be deleted.",
+        "would-restore": "It would be restored as {status}.",
+        "would-edit": "It would be changed.",
+        "would-enqueue": "The job would be enqueued.",
+        "is-stuck": lambda facts: (
+            f"Stuck since {_moment(facts.get('expired_at'))}: worker {facts.get('worker')} stopped renewing its lease."
+        ),
+        # what was done
+        "due-now": "Due now.",
+        "due-in-line": "Due now, behind another job with its concurrency key.",
+        "due-blocked": "Due now, but waits for job {blocker}.",
+        "was-cancelled": "Cancelled.",
+        "asked-to-cancel": "Asked to cancel; the job ends when its handler stops.",
+        "was-deleted": "Deleted; it can be restored for 7 days.",
+        "was-restored": "Restored as {status}.",
+        "was-edited": "Changed.",
+        "nothing-to-change": "Nothing to change.",
+        "marked-failed": "Marked failed.",
+        "cycle-marked-failed": "The cycle was marked failed; the series continues at its next slot.",
+        "cancelled-as-requested": "Cancelled, as requested before.",
+        # Version 1 stored the sentences of bulk actions.
+        "earlier-answer": "{sentence}",
+    }
+)
+"""What an action on a job answers."""
+
+CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
+    {
+        "has-status": "The job is {status}.",
+        "no-settings": 'The settings row is missing, so no job is claimed. Run "jobdeck resume".',
+        "processing-on": "Automatic processing is on.",
+        "processing-off": lambda facts: _paused("Automatic processing has been off", facts),
+        "type-open": "The type {task_type} is not paused.",
+        "type-paused": lambda facts: _paused(f"The type {facts.get('task_type')} has been paused", facts),
+        "no-worker": 'No worker was seen in the last 2 minutes. Start one: "jobdeck worker".',
+        "no-worker-for-type": "{workers} workers are alive, but none handles this type.",
+        "one-worker": "The one live worker handles this type.",
+        "some-workers": "{handling} of {workers} live workers handle this type.",
+        "due-since": lambda facts: f"It has been due since {_moment(facts.get('run_at'))}.",
+        "due-later": lambda facts: f"It is due at {_moment(facts.get('run_at'))}.",
+        "never-expires": "Never expires.",
+        "expires-later": lambda facts: f"Expires at {_moment(facts.get('expires_at'))}.",
+        "has-expired": lambda facts: f"Expired at {_moment(facts.get('expires_at'))}.",
+        "no-blocker": "Depends on no other job.",
+        "waits-for-blocker": "Waits for job {blocker} to succeed; its status is {status}.",
+        "no-concurrency-key": "No concurrency limit.",
+        "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",
+        "behind-in-line": "Another job with the same concurrency key goes first.",
+        "concurrency-key-free": "No job with the same concurrency key is running.",
+    }
+)
+"""The evidence for the clauses of the claim."""
+
+SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType({**ACTIONS, **CLAUSES})
+
+
+class _Named(dict[str, Any]):
+    """Facts for a template; a newer database may leave some out."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def sentence(code: str, facts: Facts | None = None) -> str:
+    """The sentence for a code; for one that only a newer database knows, the code in words."""
+    made = SENTENCES.get(code)
+    if made is None:
+        return f"{code.replace('-', ' ').capitalize()}."
+    return made.format_map(_Named(facts or {})) if isinstance(made, str) else made(facts or {})
+
+
+def result(
+    job_id: UUID, code: str, *, ok: bool, status: Status | None = None, version: int | None = None, **facts: object
+) -> ActionResult:
+    """The answer for one id of an action, with the sentence for its code."""
+    return ActionResult(job_id, ok, sentence(code, facts), status, version, code)

@@ -1,0 +1,78 @@
+"""The sentences for codes: each code of the database has one, and none is for a code that nothing answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobdeck.core.read.sentences import ACTIONS, CLAUSES, SENTENCES, sentence
+
+ROOT = Path(__file__).resolve().parents[3]
+CODE = re.compile(r"'([a-z]+(?:-[a-z]+)+)'")
+PYTHON_CODE = re.compile(r'result\(\s*[\w.]+,\s*"([a-z-]+)"')
+FACTS: dict[str, Any] = {
+    "status": "failed", "state": "pending", "holder": "h1", "blocker": "b1", "copy": "c1", "job": "j1", "names": "a, b",
+    "older_than": "20m", "sentence": "It is refused.", "worker": "w1", "workers": 3, "handling": 2,
+    "task_type": "alpha", "paused_by": "mara@local", "reason": "a drill", "actor": "mara@local",
+    **dict.fromkeys(("paused_at", "expired_at", "expires_at", "run_at", "at"), "2026-08-01T14:03:07.5+02:00"),
+}  # fmt: skip
+
+
+def codes_of_the_database() -> set[str]:
+    return set(CODE.findall((ROOT / "schema.sql").read_text(encoding="utf-8")))
+
+
+def codes_of_programs() -> set[str]:
+    sources = [*ROOT.glob("core/queue/*.py"), *ROOT.glob("core/cli/**/*.py")]
+    return {code for path in sources for code in PYTHON_CODE.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_every_code_of_the_database_has_a_sentence() -> None:
+    found = codes_of_the_database()
+    assert len(found) > 50
+    assert found - SENTENCES.keys() == set()
+
+
+def test_every_sentence_is_for_a_code_that_something_answers() -> None:
+    assert SENTENCES.keys() - codes_of_the_database() - codes_of_programs() == set()
+    assert codes_of_programs() - SENTENCES.keys() == set()
+    assert ACTIONS.keys() & CLAUSES.keys() == set()
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_sentence_names_its_facts(code: str) -> None:
+    made = sentence(code, FACTS)
+    assert made.endswith(".")
+    assert not {"{", "}", "?", "None"} & set(made.split())
+    assert "?" not in made
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_a_database_that_leaves_facts_out_breaks_no_sentence(code: str) -> None:
+    assert sentence(code)
+    assert sentence(code, dict.fromkeys(FACTS))
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "expected"),
+    [
+        ("has-changed", {"status": "running"}, "It has changed and is now running. Refresh, then decide."),
+        ("key-held", {"holder": "h1"}, "Job h1 with the same dedupe key is already pending or running."),
+        ("hopeless-blocker", {"blocker": "b1", "status": None},
+         "The blocker, job b1, does not exist. Retry the blocker first, or enqueue this job without a blocker."),
+        ("is-stuck", {"expired_at": "2026-08-01T14:03:07.5+02:00", "worker": "w1"},
+         "Stuck since 2026-08-01 12:03:07Z: worker w1 stopped renewing its lease."),
+        ("processing-off", {"paused_at": "2026-08-01T14:03:07+02:00", "paused_by": "mara", "reason": "a drill"},
+         "Automatic processing has been off since 2026-08-01 12:03Z, by mara: a drill."),
+        ("processing-off", {"paused_at": "2026-08-01T14:03:07+02:00"},
+         "Automatic processing has been off since 2026-08-01 12:03Z."),
+        ("due-later", {"run_at": "20000-01-01T00:00:00+00:00"}, "It is due at 20000-01-01T00:00:00+00:00."),
+        ("not-admitted", {"sentence": "It costs {5}."}, "It costs {5}."),
+        ("a-newer-code", {"holder": "h1"}, "A newer code."),
+    ],
+)  # fmt: skip
+def test_a_sentence_says(code: str, facts: dict[str, Any], expected: str) -> None:
+    assert sentence(code, facts) == expected
