@@ -189,6 +189,10 @@ create table if not exists job_runs (
         'cancelled', 'released', 'lost', 'abandoned')),
     constraint job_runs_late_check check (late = (outcome = 'abandoned'))
 );
+-- The keys of a job that left the queue with this run, so that a copy of it keeps them.
+alter table job_runs
+    add column if not exists concurrency_key text,
+    add column if not exists dedupe_key text;
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
 -- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
@@ -373,6 +377,7 @@ create table if not exists job_audit (
 );
 create index if not exists job_audit_job on job_audit (job_id) where job_id is not null;
 create index if not exists job_audit_at on job_audit (at);
+create index if not exists job_audit_copies on job_audit ((after ->> 'copy_of'), id) where action = 'run again';
 
 -- Whether a program can read this time: neither infinite nor beyond the years 1 to 9999. Null is.
 create or replace function job_is_a_time(p_time timestamptz) returns boolean
@@ -1418,12 +1423,14 @@ begin
     end if;
 
     insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at, finished_at,
-        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress)
+        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress, concurrency_key, dedupe_key)
     select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
         m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
         case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
         m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
-        coalesce(nullif(m.details -> 'progress', 'null'), q.progress)
+        coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
+        case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
+        case when m.move = 'success' and not m.is_recurring then q.dedupe_key end
     from unnest(v_moves) m
     join job_queue q on q.id = m.id
     cross join lateral (
@@ -1560,13 +1567,13 @@ begin
         where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
             and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            q.concurrency_key, r.outcome, r.started_at, r.finished_at, r.details
+            q.concurrency_key, q.dedupe_key, r.outcome, r.started_at, r.finished_at, r.details
     ), history as (
         insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, output, log, progress)
+            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key)
         select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
             g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
-            coalesce(nullif(g.details -> 'progress', 'null'), g.progress)
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key
         from gone g
     )
     select array_agg(g.run_token), array_agg(g.id), count(*) filter (where g.outcome = 'partial'),
@@ -2048,46 +2055,65 @@ begin
 end
 $$;
 
--- Enqueues a copy of a job that succeeded and left the queue, with values that the history does not store, and records
--- it in the audit. Null if there is no such job. Without a payload, the copy has that of the run.
-create or replace function job_queue_copy(
-    p_job_id uuid, p_payload jsonb, p_max_attempts integer, p_priority integer, p_concurrency_key text, p_actor text,
-    p_reason text
-) returns uuid
-language plpgsql volatile security definer
-set search_path from current
-as $$
-declare
-    v_run record;
-    v_new uuid;
-begin
-    select r.task_type, r.payload into v_run from job_runs r where r.job_id = p_job_id and r.removed
-    order by r.run_token desc limit 1;
-    if found then
-        v_new := (job_queue_create(v_run.task_type, coalesce(p_payload, v_run.payload), null, p_max_attempts, p_priority,
-            null, p_concurrency_key, null, null, null, p_actor)).job_id;
-        perform job_queue_write_audit(p_actor, 'run again', v_new, null, jsonb_build_object('copy_of', p_job_id),
-            p_reason);
-    end if;
-    return v_new;
-end
-$$;
-
+drop function if exists job_queue_copy(uuid, jsonb, integer, integer, text, text, text);
 drop function if exists job_queue_run_again(uuid, text, boolean);
--- Enqueues a job that succeeded and left the queue again, with the same type and payload. Returns a message; null if
--- there is no such job.
-create or replace function job_queue_run_again(p_job_id uuid, p_actor text, p_reason text, p_dry_run boolean)
-returns text
-language plpgsql volatile
-set search_path from current
+drop function if exists job_queue_run_again(uuid, text, text, boolean);
+-- Enqueues a copy of a job that succeeded and left the queue, and records it in the audit. Without a payload, the copy
+-- has that of the run; the caller has validated and admitted it. Keys of the job go before p_concurrency_key, which is
+-- for runs from before the keys were stored, unless p_payload replaces the payload from which a key follows.
+--
+-- At most one copy is pending or running: the dedupe key of a job without one is made from its id.
+create or replace function job_queue_run_again(
+    p_job_id uuid, p_payload jsonb, p_max_attempts integer, p_concurrency_key text, p_actor text, p_reason text,
+    p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
 as $$
+#variable_conflict use_column
+declare
+    v_run job_runs;
+    v_dedupe_key text;
+    v_earlier record;
+    v_facts jsonb;
+    v_copy uuid;
+    v_created boolean;
 begin
-    if p_dry_run then
-        return (select 'It succeeded and left the queue; a copy would be enqueued.'
-            where exists (select from job_runs r where r.job_id = p_job_id and r.removed));
+    select * into v_run from job_runs r where r.job_id = p_job_id and r.removed order by r.run_token desc limit 1;
+    if not found then
+        return query select p_job_id, false, case
+            when exists (select from job_trash t where t.job_id = p_job_id) then 'is-deleted' else 'no-success' end,
+            null::jsonb, null::text, null::bigint;
+        return;
     end if;
-    return 'It succeeded and left the queue; enqueued a copy as '
-        || job_queue_copy(p_job_id, null, 5, 0, null, p_actor, p_reason) || '.';
+    v_dedupe_key := coalesce(v_run.dedupe_key, 'copy of ' || p_job_id);
+    if p_dry_run then
+        v_copy := job_queue_holder(v_dedupe_key);
+        v_created := v_copy is null;
+    else
+        select c.job_id, c.created into v_copy, v_created from job_queue_create(v_run.task_type,
+            coalesce(p_payload, v_run.payload), null, p_max_attempts, 0, v_dedupe_key,
+            case when p_payload is null then coalesce(v_run.concurrency_key, p_concurrency_key)
+                else coalesce(p_concurrency_key, v_run.concurrency_key) end, null, null, null, p_actor) c;
+    end if;
+    if not v_created then
+        return query select p_job_id, false, case when v_run.dedupe_key is null then 'copy-open' else 'key-held' end,
+            jsonb_build_object('holder', v_copy), null::text, null::bigint;
+        return;
+    end if;
+    select a.job_id as copy, a.at, a.actor into v_earlier from job_audit a
+    where a.action = 'run again' and a.after ->> 'copy_of' = p_job_id::text order by a.id desc limit 1;
+    v_facts := jsonb_build_object('copy', v_copy, 'earlier', v_earlier.copy, 'at', v_earlier.at,
+        'actor', v_earlier.actor);
+    if p_dry_run then
+        return query select p_job_id, true, case when v_earlier.copy is null then 'would-run-again'
+            else 'would-run-once-more' end, v_facts, null::text, null::bigint;
+        return;
+    end if;
+    perform job_queue_write_audit(p_actor, 'run again', v_copy, null,
+        jsonb_strip_nulls(jsonb_build_object('copy_of', p_job_id, 'earlier_copy', v_earlier.copy)), p_reason);
+    return query select p_job_id, true, case when v_earlier.copy is null then 'enqueued-again'
+        else 'enqueued-once-more' end, v_facts, 'pending'::text, null::bigint;
 end
 $$;
 
@@ -2103,8 +2129,9 @@ declare
     v_holder uuid;
 begin
     if p_version <> p_job.version then
-        code := 'has-changed';
-        facts := jsonb_build_object('status', p_job.status);
+        code := case when p_action = 'retry' and p_job.status = 'succeeded' then 'has-succeeded-since'
+            else 'has-changed' end;
+        facts := jsonb_build_object('status', p_job.status, 'job', p_job.id);
         return;
     end if;
     code := job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null);
@@ -2127,6 +2154,19 @@ begin
 end
 $$;
 
+-- The code for a job that is not in the queue.
+create or replace function job_queue_absence(p_action text, p_id uuid) returns text
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    select case
+        when exists (select from job_trash t where t.job_id = p_id) then 'is-deleted'
+        when p_action in ('retry', 'edit') and exists (select from job_runs r where r.job_id = p_id and r.removed)
+            then 'has-succeeded'
+        else 'not-in-queue'
+    end
+$$;
+
 -- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
 -- one element per id; null matches any version.
 create or replace function job_queue_act(
@@ -2140,7 +2180,6 @@ declare
     v_asked record;
     v_job job_queue;
     v_after job_queue;
-    v_copied text;
     v_refusal text;
     v_facts jsonb;
     v_keys text[];
@@ -2154,17 +2193,8 @@ begin
     loop
         select * into v_job from job_queue q where q.id = v_asked.id for update;
         if not found then
-            if p_action = 'retry' then
-                v_copied := job_queue_run_again(v_asked.id, p_actor, p_reason, p_dry_run);
-                if v_copied is not null then
-                    return query select v_asked.id, true, 'earlier-answer', jsonb_build_object('sentence', v_copied),
-                        'pending'::text, null::bigint;
-                    continue;
-                end if;
-            end if;
-            return query select v_asked.id, false, case
-                when exists (select from job_trash t where t.job_id = v_asked.id) then 'is-deleted'
-                else 'not-in-queue' end, null::jsonb, null::text, null::bigint;
+            return query select v_asked.id, false, job_queue_absence(p_action, v_asked.id),
+                jsonb_build_object('job', v_asked.id), null::text, null::bigint;
             continue;
         end if;
         select * into v_refusal, v_facts from job_queue_refusal(p_action, v_job, v_asked.version);
@@ -2287,7 +2317,8 @@ declare
 begin
     select * into v_job from job_queue q where q.id = p_id for update;
     if not found then
-        return query select p_id, false, 'not-in-queue', null::jsonb, null::text, null::bigint;
+        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
         return;
     end if;
     select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
@@ -2382,7 +2413,9 @@ begin
 end
 $$;
 
--- Chooses jobs of an earlier bulk action again: all, those that it changed, or those that were refused.
+-- Chooses jobs of an earlier bulk action again: all, those that it changed, or those that were refused. Each is frozen
+-- at its version, except that one that has succeeded since the earlier choice gets a version that no job has: an action
+-- refuses it.
 create or replace function job_bulk_choose_again(p_bulk uuid, p_which text, p_actor text) returns uuid
 language plpgsql volatile security definer
 set search_path from current set jit = off
@@ -2396,9 +2429,10 @@ begin
     if v_bulk is null then
         perform job_queue_refuse('There is no such bulk action. Bulk actions are kept for 30 days.');
     end if;
-    insert into job_bulk_items (bulk_id, job_id, task_type)
-    select v_bulk, i.job_id, i.task_type from job_bulk_items i
-    where i.bulk_id = p_bulk and (p_which = 'all' or (p_which = 'done' and i.ok) or (p_which = 'refused' and not i.ok));
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, i.job_id, i.task_type, case when q.last_success_at > b.chosen_at then -1 else q.version end
+    from job_bulk b join job_bulk_items i on i.bulk_id = b.id left join job_queue q on q.id = i.job_id
+    where b.id = p_bulk and (p_which = 'all' or (p_which = 'done' and i.ok) or (p_which = 'refused' and not i.ok));
     get diagnostics v_total = row_count;
     if v_total = 0 then
         delete from job_bulk where id = v_bulk;
@@ -2828,7 +2862,7 @@ select r.job_id as id, r.task_type,
     r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
     case when job_sees_payloads() then r.output end as output,
     r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
-    r.finished_at as last_success_at, r.run_token as left_with, true as removed
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key
 from job_runs r
 cross join lateral (
     select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
@@ -3100,7 +3134,7 @@ declare
     -- Roles that get rights on all new objects by the default privileges of some hosts.
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
-    v_actions constant text[] := array['job_queue_act', 'job_queue_copy', 'job_queue_restore', 'job_queue_edit',
+    v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
         'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_worker_run_open',
         'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
@@ -3117,15 +3151,15 @@ declare
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_old', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_grant_roles', 'job_key_is_busy', 'job_is_a_time', 'job_key_is_busy_now',
-        'job_left_with_success', 'job_slot', 'job_refused_key', 'job_queue_ask_recheck', 'job_queue_try_locks',
-        'job_queue_retry_lines', 'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_check_again',
-        'job_make_roles', 'job_next_slot', 'job_queue_advance_lines', 'job_queue_count_finished',
+        'job_error_fingerprint', 'job_grant_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
+        'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_waiting',
+        'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
         'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',
-        'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_run_again', 'job_queue_settle',
+        'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_use_roles_prefix'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];

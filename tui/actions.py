@@ -114,7 +114,7 @@ def _page(name: Scope, key: str, label: str, meaning: str, *, footer: bool = Fal
 
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("job.retry", ("R",), "retry", "run jobs again now; one that left the queue runs as a copy",
+    Action("job.retry", ("R",), "retry", "make jobs due now; run jobs again that have succeeded",
            "Act", scopes=BOTH, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.cancel", ("C",), "cancel", "cancel jobs; a running one is asked to stop", "Act", scopes=BOTH,
            states=frozenset({Status.PENDING, Status.RUNNING, Status.FAILED}), changes=True, footer=True),
@@ -286,9 +286,20 @@ def _binding(action: Action) -> Binding:
 
 
 def applicable(action: Action, jobs: Iterable[Job]) -> list[Job]:
-    """The jobs whose status allows the action; a job that left the queue can only run again."""
+    """The jobs whose status allows the action; a job that left the queue can only run again.
+
+    Jobs that have succeeded are run again, not retried, so not together with others.
+    """
     states = action.states or frozenset()
-    return [job for job in jobs if job.status in states and (not job.removed or action.id in OF_REMOVED)]
+    found = [job for job in jobs if job.status in states and (not job.removed or action.id in OF_REMOVED)]
+    unfinished = [job for job in found if job.status is not Status.SUCCEEDED]
+    return unfinished if action.id == "job.retry" and unfinished else found
+
+
+def runs_again(now: Situation) -> bool:
+    """Whether the key for a retry runs the jobs again: all that it applies to have succeeded."""
+    jobs = applicable(BY_ID["job.retry"], now.jobs)
+    return now.chosen is None and bool(jobs) and all(job.status is Status.SUCCEEDED for job in jobs)
 
 
 def unavailable(action: Action, now: Situation) -> str | None:
@@ -330,7 +341,7 @@ def _unfit(action: Action, now: Situation) -> str | None:
 def _refusal(action: Action, jobs: Sequence[Job], now: Situation) -> str:
     if any(job.removed for job in jobs):
         runs = now.key(BY_ID["job.retry"])
-        return f"Cannot {action.label}: the job succeeded and has left the queue. {runs} runs a copy."
+        return f"Cannot {action.label}: the job succeeded and has left the queue. {runs} runs it again."
     statuses = " or ".join(sorted({job.status.value for job in jobs}))
     hint = {"job.retry": " Cancel it first.", "job.delete": " Cancel it first."}.get(action.id, "")
     if Status.RUNNING not in {job.status for job in jobs}:

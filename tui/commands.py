@@ -44,7 +44,9 @@ def cleanup_twin(ids: Sequence[UUID]) -> str:
 def twin_with_payload(job: Job, payload: Json) -> str:
     """The commands that retry a job with another payload. The payload is not masked: its access is in the audit log."""
     words = shlex.quote(harmless_json(payload))
-    if job.removed or job.status is Status.SUCCEEDED:
+    if job.removed:
+        return f"jobdeck run-again {job.id} --payload {words}"
+    if job.status is Status.SUCCEEDED:
         return f"jobdeck enqueue {shlex.quote(one_line(job.task_type))} --payload {words}"
     return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
 

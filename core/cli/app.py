@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "runs": "jobs",
     "why": "jobs",
     "retry": "actions",
+    "run-again": "actions",
     "cancel": "actions",
     "delete": "actions",
     "restore": "actions",

@@ -10,7 +10,6 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobdeck.core.errors import Refused
 from jobdeck.core.queue.calls import Connection, rows
 from jobdeck.core.read.jobs import processing
 from jobdeck.core.read.rows import result_from
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, Json, NewJob, Processing
+    from jobdeck.core.model import ActionResult, Json, Processing
 
 
 def _act(
@@ -44,28 +43,36 @@ def _act(
 
 
 retry = partial(_act, "retry")
-"""Makes jobs due now: a retry, or "run now" for a pending job. A success that left the queue is copied."""
+"""Makes jobs due now: a retry, or "run now" for a pending job. One that succeeded and left the queue is refused."""
 cancel = partial(_act, "cancel")
 """Cancels pending jobs at once, asks running jobs to stop, dismisses failed jobs."""
 delete = partial(_act, "delete")
 """Moves jobs that are not running to the trash, for 7 days."""
 
 
-def copy(conn: Connection, job_id: UUID, new: NewJob, *, actor: str, reason: str | None = None) -> UUID:
-    """Enqueues `new` as a copy of a job that succeeded and left the queue, and records that in the audit.
+def run_again(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    payload: Json | None = None,
+    max_attempts: int = 1,
+    concurrency_key: str | None = None,
+    actor: str,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> ActionResult:
+    """Enqueues a copy of a job that succeeded and left the queue, unless one is pending or running already.
 
-    Raises:
-        Refused: the job has not succeeded and left the queue, or the database rejects the copy.
+    The copy has the payload and the keys of the job, or with `payload` that, which the caller has validated, and the
+    `concurrency_key` that follows from it. Otherwise `concurrency_key` is for a job whose keys the history lacks.
     """
-    row = rows(
+    given = None if payload is None else json.dumps(payload)
+    found = rows(
         conn,
-        "SELECT job_queue_copy(%s, %s::jsonb, %s, %s, %s, %s, %s) AS id",
-        (job_id, json.dumps(new.payload), new.max_attempts, new.priority, new.concurrency_key, actor, reason),
-    )[0]
-    if row["id"] is None:
-        raise Refused(f"Job {job_id} did not succeed and leave the queue, so it cannot be copied. Refresh and retry.")
-    copied: UUID = row["id"]
-    return copied
+        "SELECT * FROM job_queue_run_again(%s, %s::jsonb, %s, %s, %s, %s, %s)",
+        (job_id, given, max_attempts, concurrency_key, actor, reason, dry_run),
+    )
+    return result_from(found[0])
 
 
 def restore(

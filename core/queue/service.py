@@ -1,4 +1,4 @@
-"""Creates, edits and retries jobs, for commands and the dashboard alike.
+"""Creates and edits jobs and runs them again, for commands and the dashboard alike.
 
 The job's type validates every payload and, if it has an `admit` function, admits the job. Every function works in the
 caller's transaction if one is open.
@@ -6,13 +6,12 @@ caller's transaction if one is open.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import Refused
-from jobdeck.core.model import ActionResult, Enqueued, NewJob, Status
+from jobdeck.core.model import Enqueued, NewJob, Status
 from jobdeck.core.queue import operator, producer
-from jobdeck.core.queue.requests import admit, admit_change, changes, new_job, new_jobs, new_payload
+from jobdeck.core.queue.requests import admit, admit_change, changes, draft, new_job, new_jobs, new_payload
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import result
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import Job, Json
+    from jobdeck.core.model import ActionResult, Job, Json
     from jobdeck.core.postgres.database import Connection
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.registry import Registry
@@ -105,7 +104,7 @@ def edit(  # noqa: PLR0913 -- one keyword per choice of the caller
     return operator.edit(conn, job.id, changes=made, actor=actor, version=expected, reason=reason, dry_run=dry_run)
 
 
-def retry(
+def run_again(  # noqa: PLR0913 -- one keyword per choice of the caller
     conn: Connection,
     registry: Registry,
     ids: Sequence[UUID],
@@ -113,36 +112,49 @@ def retry(
     settings: Settings,
     actor: str,
     versions: Mapping[UUID, int] | None = None,
+    payload: Json | None = None,
     reason: str | None = None,
     dry_run: bool = False,
 ) -> list[ActionResult]:
-    """Makes these jobs due now and returns one answer per id; a job with an entry in `versions` must still have it.
+    """Runs jobs again that have succeeded, and returns one answer per id.
 
-    For a job that succeeded and left the queue it enqueues a copy, which the type must admit like any new job.
+    For a job that left the queue it enqueues a copy, with `payload` if given; the type must admit it like any new job.
+    An ended series is still in the queue and becomes due itself; one with an entry in `versions` must still have that
+    version.
     """
-    answers = {}
-    for job in jobs.removed(ids).run(conn):
-        with conn.transaction(force_rollback=dry_run):
-            answer = _run_again(conn, registry, job, settings=settings, actor=actor, reason=reason)
-        message = "A copy would be enqueued." if answer.ok and dry_run else answer.message
-        answers[job.id] = replace(answer, message=message)
-    left = [job_id for job_id in ids if job_id not in answers]
-    retried = operator.retry(conn, left, actor=actor, versions=versions, reason=reason, dry_run=dry_run) if left else []
-    answers |= {answer.job_id: answer for answer in retried}
-    return [answers[job_id] for job_id in dict.fromkeys(ids)]
+    left = {job.id: job for job in jobs.removed(ids).run(conn)}
+    here = {job.id: job for job in jobs.queued(ids).run(conn)}
+
+    def answer(job_id: UUID) -> ActionResult:
+        if job_id in left:
+            return _copy(
+                conn, registry, left[job_id], payload, settings=settings, actor=actor, reason=reason, dry_run=dry_run
+            )
+        job = here.get(job_id)
+        if job is None:
+            return operator.run_again(conn, job_id, actor=actor, reason=reason, dry_run=dry_run)
+        if job.status is not Status.SUCCEEDED:
+            state = job.status.value
+            return result(job_id, "not-succeeded", ok=False, status=job.status, version=job.version, state=state)
+        if payload is not None:
+            return result(job_id, "edit-succeeded", ok=False, status=job.status, version=job.version)
+        seen = {job_id: (versions or {}).get(job_id, job.version)}
+        return operator.retry(conn, [job_id], actor=actor, versions=seen, reason=reason, dry_run=dry_run)[0]
+
+    return [answer(job_id) for job_id in dict.fromkeys(ids)]
 
 
 def retry_with(
     conn: Connection, registry: Registry, job: Job, payload: Json, *, settings: Settings, actor: str
 ) -> ActionResult:
-    """Retries a job with another payload if it still has this version; enqueues a copy of one that has succeeded.
+    """Retries a job with another payload if it still has this version; enqueues a copy of one that had left the queue.
 
     Raises:
         Refused: the type is unknown, the payload does not fit, or the type refuses it; nothing was changed.
     """
     made = new_payload(registry, job.task_type, payload)
-    if job.removed or job.status is Status.SUCCEEDED:
-        return _run_again(conn, registry, replace(job, payload=made["payload"]), settings=settings, actor=actor)
+    if job.removed:
+        return _copy(conn, registry, job, payload, settings=settings, actor=actor)
     if payload == job.payload:
         return operator.retry(conn, [job.id], actor=actor, versions={job.id: job.version})[0]
     with conn.transaction():
@@ -151,25 +163,31 @@ def retry_with(
         return operator.retry(conn, [job.id], actor=actor)[0] if edited.ok else edited
 
 
-def _run_again(
-    conn: Connection, registry: Registry, job: Job, *, settings: Settings, actor: str, reason: str | None = None
+def _copy(
+    conn: Connection,
+    registry: Registry,
+    job: Job,
+    payload: Json | None,
+    *,
+    settings: Settings,
+    actor: str,
+    reason: str | None = None,
+    dry_run: bool = False,
 ) -> ActionResult:
-    """Enqueues a copy of a job that succeeded and left the queue.
-
-    The history stores neither its concurrency key nor its maximum attempts, so the copy has those of its type.
-    """
-    known = registry.get(job.task_type)
+    """Enqueues a copy of a job that left the queue, with its own payload or another and its type's maximum attempts."""
+    same = payload is None or payload == job.payload
     try:
-        new = NewJob(job.task_type, job.payload, priority=job.priority or 0)
-        if known is not None:
-            key = known.concurrency_key(known.parse(job.payload))
-            new = new._replace(max_attempts=known.max_attempts, concurrency_key=key)
+        new = NewJob(job.task_type, job.payload)
+        if not same or registry.get(job.task_type) is not None:
+            new = draft(registry, job.task_type, job.payload if payload is None else payload)
         with conn.transaction():
-            admit(conn, registry, job.task_type, [job.payload], recurring=False, settings=settings)
-            copied = operator.copy(conn, job.id, new, actor=actor, reason=reason)
+            admit(conn, registry, job.task_type, [new.payload], recurring=False, settings=settings)
+            return operator.run_again(
+                conn, job.id, payload=None if same else new.payload, max_attempts=new.max_attempts,
+                concurrency_key=new.concurrency_key, actor=actor, reason=reason, dry_run=dry_run,
+            )  # fmt: skip
     except Refused as refusal:
         return result(job.id, "not-admitted", ok=False, sentence=str(refusal))
-    return ActionResult(job.id, ok=True, message=f"Enqueued again as {copied}.", status=Status.PENDING)
 
 
 def rehearse(

@@ -194,6 +194,11 @@ def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
     )
 
 
+def queued(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:
+    """Those of the jobs that are in the queue."""
+    return select("SELECT * FROM job_list WHERE id = ANY (%(ids)s)", {"ids": list(ids)}, read=jobs_from)
+
+
 def _first_job(rows: list[Row]) -> Job | None:
     return job_from(rows[0]) if rows else None
 

@@ -42,6 +42,11 @@ def _blocker(facts: Facts) -> str:
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
 
 
+def _earlier(facts: Facts) -> str:
+    who = f"at {_moment(facts.get('at'))} by {facts.get('actor')}"
+    return f"It was already run again {who}, as {facts.get('earlier')}."
+
+
 ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         # refusals
@@ -53,6 +58,11 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "already-cancelled": "It is already cancelled.",
         "edit-succeeded": "It has succeeded. Enqueue a new job instead.",
         "not-in-queue": "This job is no longer in the queue.",
+        "has-succeeded": 'It has succeeded and left the queue. "jobdeck run-again {job}" runs it again.',
+        "has-succeeded-since": 'It has changed and is now succeeded. "jobdeck run-again {job}" runs it again.',
+        "not-succeeded": "It is {state}. Only a job that has succeeded is run again; retry this one.",
+        "no-success": "It did not succeed and leave the queue in the last 30 days, so it cannot be run again.",
+        "copy-open": "Job {holder}, a copy of it, is already pending or running.",
         "not-in-trash": "It is not in the trash: not deleted, restored, or older than 7 days.",
         "is-deleted": "It has been deleted. Restore it first.",
         "has-changed": "It has changed and is now {status}. Refresh, then decide.",
@@ -73,6 +83,8 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "not-admitted": "{sentence}",
         # what would be done
         "would-retry": "It would be due now.",
+        "would-run-again": "A copy would be enqueued.",
+        "would-run-once-more": lambda facts: f"A copy would be enqueued. {_earlier(facts)}",
         "would-cancel": "It would be cancelled.",
         "would-ask-to-cancel": "It would be asked to cancel.",
         "would-delete": "It would be deleted.",
@@ -86,6 +98,8 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "due-now": "Due now.",
         "due-in-line": "Due now, behind another job with its concurrency key.",
         "due-blocked": "Due now, but waits for job {blocker}.",
+        "enqueued-again": "Enqueued again as {copy}.",
+        "enqueued-once-more": lambda facts: f"Enqueued again as {facts.get('copy')}. {_earlier(facts)}",
         "was-cancelled": "Cancelled.",
         "asked-to-cancel": "Asked to cancel; the job ends when its handler stops.",
         "was-deleted": "Deleted; it can be restored for 7 days.",

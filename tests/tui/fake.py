@@ -316,17 +316,18 @@ class FakeBackend:
             self.trash = [job for job in self.trash if job.id != seen.id]
             return ActionResult(seen.id, ok=True, message="restored")
         held = next((job for job in self.jobs if job.id == seen.id), None)
-        if held is None:
-            return ActionResult(seen.id, ok=False, message="no such job")
+        if held is None or (verb == "retry" and held.removed):
+            message = "no such job" if held is None else "It has succeeded and left the queue."
+            return ActionResult(seen.id, ok=False, message=message)
         if held.version != seen.version:
             return ActionResult(seen.id, ok=False, message="changed meanwhile")
-        if not applicable(BY_ID[f"job.{verb}"], [held]):
+        if not applicable(BY_ID["job.retry" if verb == "run-again" else f"job.{verb}"], [held]):
             return ActionResult(seen.id, ok=False, message=f"It is {held.status.value}.", status=held.status)
         self.jobs.remove(held)
         if verb == "delete":
             self.trash.append(held)
             return ActionResult(seen.id, ok=True, message="deleted")
-        status = Status.PENDING if verb == "retry" else Status.CANCELLED
+        status = Status.PENDING if verb in {"retry", "run-again"} else Status.CANCELLED
         self.jobs.append(replace(held, status=status, version=held.version + 1))
         return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
 
 BulkCommand = Literal["resume", "stop", "undo"]
-PAST: Final = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored"}
+PAST: Final = {
+    "retry": "retried", "run-again": "run again", "cancel": "cancelled", "delete": "deleted", "restore": "restored",
+}  # fmt: skip
 ONGOING: Final = {"retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring"}
 
 
@@ -50,6 +52,11 @@ class Bulks(Protocol):
 
     def answers(self, bulk_id: UUID, *, refused: bool, after: UUID | None) -> Sequence[BulkAnswer]:
         """A page of the results per job, ordered by id, starting after the id `after`."""
+
+
+def words(verb: str) -> str:
+    """A verb of commands in words: `run again`."""
+    return verb.replace("-", " ")
 
 
 def number(value: int) -> str:

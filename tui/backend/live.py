@@ -21,6 +21,7 @@ from jobdeck.core.read import reports
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
+from jobdeck.tui.backend.bulk_words import words
 from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
 from jobdeck.tui.backend.live_creating import LiveCreating
@@ -153,13 +154,13 @@ class LiveBackend:
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         versions, actor = {job.id: job.version for job in jobs}, self._actor
         ids = list(versions)
-        with self._connection(f"to {verb} {len(jobs)} jobs") as conn:
-            if verb == "retry":
+        with self._connection(f"to {words(verb)} {len(jobs)} jobs") as conn:
+            if verb == "run-again":
                 types = self._types()
-                return service.retry(conn, types, ids, settings=self._settings, actor=actor, versions=versions)
+                return service.run_again(conn, types, ids, settings=self._settings, actor=actor, versions=versions)
             if verb == "restore":
                 return operator.restore(conn, ids, actor=actor)
-            change = operator.cancel if verb == "cancel" else operator.delete
+            change = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[verb]
             return change(conn, ids, actor=actor, versions=versions)
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:

@@ -9,7 +9,7 @@ from jobdeck.core.cli.wording import cycle_words
 from jobdeck.core.queue.bulk_model import Bulk
 from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
-from jobdeck.tui.backend.bulk_words import PAST
+from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.commands import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
 from jobdeck.tui.format import one_line, plural, short_id
@@ -99,12 +99,12 @@ class Operations:
         self.bulk = BulkDriver(host, deleted=self.deletions.add)
 
     def act(self, verb: Verb, jobs: Sequence[Job], then: Callable[[set[UUID]], None] | None = None) -> None:
-        """Applies an action to these jobs; more than `FEW` become a bulk action.
+        """Applies an action to these jobs; more than `FEW` become a bulk action, unless they run again.
 
         `then` is called with the ids of changed jobs, but not for a bulk action, and not after an error.
         """
         frozen = tuple(jobs)
-        if len(frozen) > FEW and not any(job.removed for job in frozen):
+        if len(frozen) > FEW and verb != "run-again":
             self.bulk.act(verb, frozen)
             return
 
@@ -126,7 +126,7 @@ class Operations:
             if awaited is not None and awaited.back is not None and good:
                 self.undo(awaited.back)
 
-        self._run(f"{verb} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen), done, ended)
+        self._run(f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen), done, ended)
 
     @property
     def can_undo(self) -> bool:

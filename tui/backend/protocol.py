@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 200
 LONGEST_PAGE: Final = 5_000
-Verb = Literal["retry", "cancel", "delete", "restore"]
+Verb = Literal["retry", "run-again", "cancel", "delete", "restore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Backend(Protocol):
         """
 
     def retry_with(self, job: Job, payload: Json) -> ActionResult:
-        """Retries a job with another payload. If the job has succeeded, enqueues a copy.
+        """Retries a job with another payload. If it is displayed as having left the queue, enqueues a copy.
 
         Raises:
             UnknownTaskType: the type has no handler here.
@@ -153,7 +153,10 @@ class Backend(Protocol):
         """Removes old succeeded and cancelled jobs and returns their number; with `dry_run`, only counts them."""
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
-        """Applies an action to these jobs. A job whose version differs from the displayed one is refused."""
+        """Applies an action to these jobs. A job whose version differs from the displayed one is refused.
+
+        Only `run-again` makes copies of jobs that have left the queue.
+        """
 
     def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
         """Pauses processing for a period, until a time, or until someone resumes it."""

@@ -18,16 +18,16 @@ from jobdeck.tui.actions import (
     Scope,
     Situation,
     applicable,
-    breakdown,
     find,
     offered,
     page_bindings,
+    runs_again,
     table_pages,
     unavailable,
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question, skipped
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
@@ -68,7 +68,7 @@ class Acting(Screen[None]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """The function of each action, by the action's id. Called once for a screen, at the first key press."""
         return {
-            "job.retry": lambda: self.ask("retry"),
+            "job.retry": lambda: self.ask("run-again" if runs_again(self.situation()) else "retry"),
             "job.cancel": lambda: self.ask("cancel"),
             "job.delete": lambda: self.ask("delete"),
             "processing": self.switch_processing,
@@ -152,8 +152,8 @@ class Acting(Screen[None]):
     def ask(self, verb: Verb) -> None:
         """Asks before an action on the current targets; the answer applies to exactly these jobs."""
         chosen = self.targets()
-        jobs = tuple(applicable(BY_ID[f"job.{verb}"], chosen))
-        left_out = breakdown(job for job in chosen if job not in jobs)
+        jobs = tuple(applicable(BY_ID["job.retry" if verb == "run-again" else f"job.{verb}"], chosen))
+        left_out = skipped([job for job in chosen if job not in jobs], retried=verb == "retry")
 
         def answered(yes: bool | None) -> None:
             if yes:

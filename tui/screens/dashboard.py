@@ -254,7 +254,7 @@ class Dashboard(Listing):
         """Asks about the jobs chosen with A, otherwise about the selected jobs."""
         driver = self.deck.operations.bulk
         choice = driver.choice
-        if choice is None:
+        if choice is None or verb == "run-again":
             super().ask(verb)
             return
 

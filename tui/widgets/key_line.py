@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import BY_ID, ON_MANY, Action, Scope, Situation, applicable, offered, unavailable
+from jobdeck.tui.actions import BY_ID, ON_MANY, Action, Scope, Situation, applicable, offered, runs_again, unavailable
 from jobdeck.tui.backend.bulk_words import number
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEPT = ("help", "quit", "palette")
 """Keys that stay on the line where there is a mouse."""
-NARROW_LABELS = {" run now": " run  "}
+NARROW_LABELS = {" run now": " run  ", " run again": " again"}
 """As wide as the same key's label on another job, so that the keys beside it do not move."""
 
 
@@ -63,7 +63,8 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "all actions"
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
         return "run now"
-    return f"{action.label}{_how_many(action, situation)}"
+    label = "run again" if action.id == "job.retry" and runs_again(situation) else action.label
+    return f"{label}{_how_many(action, situation)}"
 
 
 def _how_many(action: Action, situation: Situation) -> str:

@@ -1,4 +1,4 @@
-"""Commands that act on jobs and print a result per job: `retry`, `cancel`, `delete`, `restore`, `edit`.
+"""Commands that act on jobs and print a result per job: `retry`, `run-again`, `cancel`, `delete`, `restore`, `edit`.
 
 More than 10,000 jobs, and the jobs of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
 """
@@ -19,7 +19,7 @@ from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
@@ -53,13 +53,35 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 @command("retry")
 @_action_options
 def retry(session: Session, **given: Any) -> int | None:
-    """Make jobs due now. A finished job runs again."""
+    """Make jobs due now. A job that succeeded and left the queue is refused: see `run-again`."""
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+
+    return _act(session, "retry", operator.retry, **given)
+
+
+@command("run-again")
+@click.argument("ids", nargs=-1, required=True, metavar=IDS)
+@click.option("--payload", metavar="JSON", help="Another complete payload, for one job.")
+@reason_option
+@dry_run_option
+@yes_option
+def run_again(
+    session: Session, ids: tuple[str, ...], payload: str | None, reason: str | None, dry_run: bool, yes: bool
+) -> int | None:
+    """Run jobs again that have succeeded. A job that left the queue runs as a copy."""
     from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
 
-    def again(conn: psycopg.Connection[Any], ids: Sequence[UUID], **asked: Any) -> list[ActionResult]:
-        return service.retry(conn, session.registry, ids, settings=session.settings, **asked)
-
-    return _act(session, "retry", again, **given)
+    other = None if payload is None else parse_object(payload)
+    with session.connection() as conn:
+        found = resolved(conn, ids)
+        if other is not None and len(found) != 1:
+            raise UsageError("--payload needs exactly one job.")
+        confirm("run again", len(found), needed=len(found) > 1, given=yes or dry_run)
+        results = service.run_again(
+            conn, session.registry, found, settings=session.settings, actor=session.actor, payload=other,
+            reason=reason, dry_run=dry_run,
+        )  # fmt: skip
+    return answer_results(session, results, dry_run=dry_run)
 
 
 @command("cancel")

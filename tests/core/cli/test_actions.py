@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobdeck.core.model import NewJob
+from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, producer
 from tests.core.cli.support import Jobdeck, everything
 
@@ -95,6 +95,27 @@ def test_a_filter_acts_on_what_matches_and_nothing_else(jobdeck: Jobdeck, conn: 
     assert jobdeck("cancel", "--filter", "status:pending red", "--yes").code == 0
     assert statuses(conn) == {one: "cancelled", two: "cancelled", other: "pending"}
     assert jobdeck("cancel", "--filter", "status:failed", "--json").data["results"] == []
+
+
+def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    ids = [str(add(conn)), str(add(conn))]
+    for job in leases.claim(conn, "a worker", ["cli_echo"], 2, 60):
+        run = FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, 0, 0)
+        leases.finish(conn, "a worker", [run], retry_base=1, retry_cap=1)
+    before = everything(conn)
+    jobdeck("run-again", *ids).refused(1, "run again 2 jobs", "--yes", "--dry-run")
+    jobdeck("run-again", *ids, "--yes", "--payload", "{}").refused(2, "--payload")
+    jobdeck("run-again").refused(2, "ID")
+    assert jobdeck("run-again", ids[0], "--payload", '{"times": 99}').code == 1
+    assert everything(conn) == before
+    assert jobdeck("run-again", *ids, "--yes").code == 0
+    assert jobdeck("run-again", *ids, "--yes").code == 1
+    assert len(statuses(conn)) == 2
+    conn.execute("DELETE FROM job_queue")
+    assert jobdeck("run-again", ids[0], "--payload", '{"message": "other"}').code == 0
+    assert conn.execute("SELECT payload FROM job_queue").fetchall() == [({"message": "other"},)]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +264,7 @@ def test_the_payload_of_a_type_without_handler_cannot_be_edited(
     assert jobdeck("edit", str(job), "--priority", "2").code == 0
 
 
-def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
+def test_run_again_enqueues_a_copy_with_the_key_and_the_attempts_of_the_job_and_retry_names_it(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:
     jobdeck("enqueue", "game_platform_sync")
@@ -259,10 +280,13 @@ def test_a_copy_of_what_left_the_queue_has_the_key_and_the_attempts_of_its_type(
         (job.id, job.run_token),
     )
     before = everything(conn)
-    [told] = jobdeck("retry", str(job.id), "--dry-run", "--json").data["results"]
-    assert (told["ok"], told["message"]) == (True, "A copy would be enqueued.")
+    refused = jobdeck("retry", str(job.id), "--json")
+    assert refused.code == 1
+    assert f"jobdeck run-again {job.id}" in refused.data["results"][0]["message"]
+    [told] = jobdeck("run-again", str(job.id), "--dry-run", "--json").data["results"]
+    assert (told["ok"], told["code"], told["message"]) == (True, "would-run-again", "A copy would be enqueued.")
     assert everything(conn) == before
-    assert jobdeck("retry", str(job.id), "--reason", "once more").code == 0
+    assert jobdeck("run-again", str(job.id), "--reason", "once more").code == 0
     assert conn.execute(kept).fetchall() == [usual]
     assert conn.execute("SELECT after, reason FROM job_audit WHERE action = 'run again'").fetchall() == [
         ({"copy_of": str(job.id)}, "once more")

@@ -393,12 +393,12 @@ def test_a_job_that_would_run_again_is_refused_where_its_campaign_is_a_draft_by_
     told = create(jobdeck, text, "--yes").data
     work(jobdeck)
     world.conn.execute("update competitor_announcement_campaigns set status = 'draft'")
-    ran = jobdeck("retry", told["job"], "--json")
+    ran = jobdeck("run-again", told["job"], "--json")
     assert ran.code == 1
     assert "campaignId: the campaign is a draft" in ran.data["results"][0]["message"]
     assert world.rows("select id from job_queue") == []
     world.conn.execute("update competitor_announcement_campaigns set status = 'sent'")
-    assert jobdeck("retry", told["job"]).code == 0
+    assert jobdeck("run-again", told["job"]).code == 0
     assert len(world.rows("select id from job_queue")) == 1
 
 

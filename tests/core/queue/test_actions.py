@@ -229,21 +229,6 @@ class TestRetry:
         operator.retry(conn, [job.id], actor=ACTOR)
         assert claim_one(conn).checkpoint == {"at": 9}
 
-    def test_a_success_that_left_the_queue_is_enqueued_as_a_copy(self, conn: Connection) -> None:
-        job = add(conn, payload={"coachId": None, "n": 3})
-        run_once(conn)
-        with changes_nothing(conn):
-            (told,) = operator.retry(conn, [job.id], actor=ACTOR, dry_run=True)
-        assert told.ok
-        (result,) = operator.retry(conn, [job.id], actor=ACTOR, reason="again")
-        assert result.ok
-        copy = claim_one(conn)
-        assert copy.id != job.id
-        assert str(copy.id) in result.message
-        assert (copy.task_type, copy.payload) == ("alpha", {"coachId": None, "n": 3})
-        (entry,) = audit_rows(conn)
-        assert (entry["job_id"], entry["after"], entry["reason"]) == (copy.id, {"copy_of": str(job.id)}, "again")
-
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
     def test_a_retry_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection, status: str) -> None:
         job = add(conn, dedupe_key="sync")

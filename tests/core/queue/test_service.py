@@ -186,7 +186,7 @@ def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
     assert everything(conn) == before
 
 
-def test_a_retry_answers_in_the_order_asked_and_copies_what_left_the_queue(conn: Connection) -> None:
+def test_run_again_answers_in_the_order_asked(conn: Connection) -> None:
     left = service.enqueue(conn, NewJob("cli_echo", {}), actor="test").job
     (claimed,) = leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
     run = FinishedRun(claimed.id, claimed.run_token, RunOutcome.SUCCEEDED, 0, 0)
@@ -194,11 +194,11 @@ def test_a_retry_answers_in_the_order_asked_and_copies_what_left_the_queue(conn:
     waiting = service.enqueue(conn, NewJob("cli_echo", {"message": "x"}), actor="test").job
     ids, before = [left.id, UUID(int=7), waiting.id, left.id], everything(conn)
     for dry_run in (True, False):
-        answers = service.retry(conn, TYPES, ids, settings=SETTINGS, actor="test", dry_run=dry_run)
+        answers = service.run_again(conn, TYPES, ids, settings=SETTINGS, actor="test", dry_run=dry_run)
         assert [(answer.job_id, answer.ok) for answer in answers] == [
             (left.id, True),
             (ids[1], False),
-            (waiting.id, True),
+            (waiting.id, False),
         ]
         assert (everything(conn) == before) is dry_run
     copies = [job for job in jobs.page(Filter()).run(conn).jobs if job.id != waiting.id]

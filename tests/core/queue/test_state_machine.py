@@ -636,15 +636,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Draws what one action does to one job, and compares whether it was done with whether it should be."""
         row = draft.row(job_id)
         if row is None:
-            copied = action == "retry" and any(
-                run["job_id"] == job_id and run["removed"] for run in self.now.runs.values()
-            )
-            assert (job_id in done) == copied, "an action on a job that is not there"
-            if copied and not dry:
-                copies = set(after.jobs) - set(self.now.jobs) - draft.created
-                assert copies
-                draft.created.add(min(copies))
-                draft.audit.append(("run again", min(copies)))
+            assert job_id not in done, "an action on a job that is not there"
             return
         fresh = allowed is None or allowed == row["version"] + draft.versions.get(job_id, 0)
         possible = fresh and self.may(action, row, draft)
@@ -698,6 +690,28 @@ class QueueMachine(RuleBasedStateMachine):
         }
         draft.gone.add(row["id"])
         draft.condemn([row["id"]])
+
+    @rule(place=st.integers(0, 30), dry_run=st.sampled_from((False, False, True)))
+    def run_again(self, place: int, *, dry_run: bool) -> None:
+        left = [run for run in self.now.runs.values() if run["removed"]]
+        if not left:
+            return
+        run = left[place % len(left)]
+        key = run["dedupe_key"] or f"copy of {run['job_id']}"
+        held = any(row["dedupe_key"] == key and row["status"] in ACTIVE for row in self.now.jobs.values())
+        answer = operator.run_again(self.conn, run["job_id"], actor=ACTOR, dry_run=dry_run)
+        assert answer.ok != held, answer
+        after = read(self.conn)
+        draft = Draft(self.now)
+        if answer.ok and not dry_run:
+            (copied,) = set(after.jobs) - set(self.now.jobs)
+            new = NewJob(
+                run["task_type"], run["payload"], max_attempts=1, dedupe_key=key, concurrency_key=run["concurrency_key"]
+            )
+            self.check_new(new, after.jobs[copied], after)
+            draft.created.add(copied)
+            draft.audit.append(("run again", copied))
+        self.step(draft, after=after)
 
     @rule(places=picks, dry_run=st.sampled_from((False, False, True)))
     def restore(self, places: list[int], *, dry_run: bool) -> None:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[3]
 CODE = re.compile(r"'([a-z]+(?:-[a-z]+)+)'")
 PYTHON_CODE = re.compile(r'result\(\s*[\w.]+,\s*"([a-z-]+)"')
 FACTS: dict[str, Any] = {
-    "status": "failed", "state": "pending", "holder": "h1", "blocker": "b1", "copy": "c1", "job": "j1", "names": "a, b",
+    "status": "failed", "state": "pending", "holder": "h1", "blocker": "b1", "copy": "c1",
+    "earlier": "e1", "job": "j1", "names": "a, b",
     "older_than": "20m", "sentence": "It is refused.", "worker": "w1", "workers": 3, "handling": 2,
     "task_type": "alpha", "paused_by": "mara@local", "reason": "a drill", "actor": "mara@local",
     **dict.fromkeys(("paused_at", "expired_at", "expires_at", "run_at", "at"), "2026-08-01T14:03:07.5+02:00"),

@@ -215,7 +215,9 @@ def test_what_succeeded_and_left_the_queue_can_run_again_as_a_copy(
         backend.run_cycle(lambda _text: None)
         (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
         assert removed.removed
-        (result,) = backend.act("retry", [removed])
+        (refused,) = backend.act("retry", [removed])
+        assert (refused.ok, refused.code) == (False, "has-succeeded")
+        (result,) = backend.act("run-again", [removed])
         assert result.ok
         (copy,) = backend.view(ALL).snapshot.page.jobs
         assert copy.id != removed.id
@@ -232,7 +234,7 @@ def test_what_runs_again_is_asked_of_its_type_like_any_new_job(
         backend.view(ALL)
         backend.run_cycle(lambda _text: None)
         (removed,) = backend.view(Request(Filter(status=Status.SUCCEEDED))).snapshot.page.jobs
-        (result,) = backend.act("retry", [removed])
+        (result,) = backend.act("run-again", [removed])
         assert result.ok is taken
         assert ("name: it is not welcome" in result.message) is not taken
         assert len(backend.view(ALL).snapshot.page.jobs) == taken

@@ -127,15 +127,58 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
     async with dashboard(FakeBackend([removed])) as deck:
         await deck.press("4", "D")
         assert "has left the queue" in deck.toasts[-1]
+        assert "R again" in deck.line("keys")
         await deck.press("R")
         text = " ".join(deck.screen_text().split())
+        assert "Run again: 1 job" in text
         assert "It has left the queue: a copy is enqueued." in text
         assert "as soon as a worker is free" not in text
+        assert "etry" not in text
+        await deck.press("y")
+        assert deck.backend.calls == [("run-again", (job_id(1),))]
+        assert f"jobdeck run-again {job_id(1)}" in deck.toasts[-1]
 
 
-def test_only_of_jobs_that_are_in_the_queue_a_retry_says_that_they_become_due() -> None:
+@pytest.mark.parametrize("number", [1, 5])
+async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) -> None:
+    ended = [make_job(at, Status.SUCCEEDED) for at in range(1, number + 1)]
+    async with dashboard(FakeBackend(ended)) as deck:
+        await deck.press("4", "a", "R")
+        text = " ".join(deck.screen_text().split())
+        assert f"Run again: {number} job" in text
+        assert "will run as soon as a worker is free." in text
+        await deck.press("y")
+        assert [call[0] for call in deck.backend.calls] == ["run-again"]
+
+
+async def test_a_job_that_succeeded_after_it_was_shown_is_retried_by_name_and_refused() -> None:
+    async with dashboard(failed(1)) as deck:
+        seen = deck.backend.jobs[0]
+        deck.backend.jobs[0] = replace(seen, status=Status.SUCCEEDED, removed=True)
+        await deck.press("R")
+        assert "Retry 1 job" in deck.screen_text()
+        await deck.press("y")
+        assert deck.backend.calls == [("retry", (seen.id,))]
+        assert "refused: It has succeeded and left the queue." in deck.toasts[-1]
+
+
+async def test_among_marked_jobs_those_that_have_succeeded_are_left_out_of_a_retry_and_the_dialog_says_so() -> None:
+    backend = FakeBackend([make_job(1, Status.SUCCEEDED), make_job(2, Status.FAILED), make_job(3, Status.RUNNING)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("a")
+        assert "R retry 1" in deck.line("keys")
+        await deck.press("R")
+        text = " ".join(deck.screen_text().replace("│", " ").split())
+        assert "Retry 1 job" in text
+        assert "Skipped, since their status does not allow it: 1 running." in text
+        assert "Skipped: 1 succeeded. Mark only those to run them again." in text
+        await deck.press("y")
+        assert backend.calls == [("retry", (job_id(2),))]
+
+
+def test_only_of_jobs_that_are_in_the_queue_the_question_says_that_they_become_due() -> None:
     left = [make_job(number, Status.SUCCEEDED, removed=True) for number in (1, 2)]
-    here = [make_job(number, Status.FAILED) for number in (3, 4)]
+    here = [make_job(number, Status.SUCCEEDED) for number in (3, 4)]
     assert consequence(*left) == "They have left the queue: copies are enqueued."
     soon = "will run as soon as a worker is free"
     assert consequence(*here) == f"They {soon}."
@@ -144,8 +187,8 @@ def test_only_of_jobs_that_are_in_the_queue_a_retry_says_that_they_become_due() 
 
 
 def consequence(*jobs: Job) -> str:
-    """What the question before a retry says last."""
-    return job_question("retry", jobs, left_out="", production=False).body.plain.splitlines()[-1]
+    """What the question before jobs run again says last."""
+    return job_question("run-again", jobs, left_out="", production=False).body.plain.splitlines()[-1]
 
 
 async def test_undo_takes_the_last_delete_back() -> None:
@@ -453,7 +496,7 @@ async def test_a_dialog_about_many_that_left_the_queue_is_seen_whole_with_a_comm
     async with dashboard(FakeBackend(jobs), production=True) as deck:
         await deck.press("4", "a", "R")
         text = deck.screen_text()
-        for words in ("jobdeck retry - --yes", "The command reads the ids", "Type retry to confirm:", "Cancel"):
+        for words in ("jobdeck run-again - --yes", "The command reads", "Type run again to confirm:", "Cancel"):
             assert words in text, words
         assert deck.app.screen.query_one("#box").max_scroll_y == 0
 

@@ -33,6 +33,7 @@ SCREENS = {
     "cleanup": ("K",),
     "purge": ("colon", *"purge", "enter"),
     "resume": ("P",),
+    "run_again": ("4", "R"),
 }  # fmt: skip
 
 

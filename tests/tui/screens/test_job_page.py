@@ -270,7 +270,7 @@ async def test_a_job_that_succeeded_is_enqueued_anew_with_the_other_payload() ->
         assert "enqueues a copy with this payload" in deck.screen_text()
         await deck.press("ctrl+s")
         assert backend.calls[-1] == ("retry with", job_id(1), {"n": 2})
-        assert "jobdeck enqueue game_platform_sync --payload '{\"n\": 2}'" in deck.toasts[-1]
+        assert f"jobdeck run-again {job_id(1)} --payload '{{\"n\": 2}}'" in deck.toasts[-1]
 
 
 @pytest.mark.parametrize("key", ["g", "X"])

@@ -11,7 +11,8 @@ from textual.widgets import Button, Input, Static
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import BY_ID, breakdown
-from jobdeck.tui.backend.bulk_words import again, plural_of
+from jobdeck.tui.backend.bulk_words import again as bulk_twin
+from jobdeck.tui.backend.bulk_words import plural_of, words
 from jobdeck.tui.commands import NAMED, RESUME, twin
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FIRST: Final = 6
 MANY: Final = 25
 TYPES: Final = 4
+DANGEROUS: Final = frozenset({"cancel", "delete"})
 CONTINUES: Final = "It continues if you disconnect."
 
 
@@ -75,17 +77,29 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
         lines.append(Content.styled(f"and {number - FIRST} more", "$ink-muted"))
     lines += [Content(""), Content(_consequence(verb, jobs))]
     if left_out:
-        lines.append(Content.styled(f"Skipped, since their status does not allow it: {left_out}.", "$warning"))
-    word = needed_word(verb, number, production=production)
-    title = f"{verb.capitalize()} {plural(number, 'job')}"
+        lines.append(Content.styled(left_out, "$warning"))
+    again = verb == "run-again"
+    word = needed_word(words(verb), number, production=production)
+    title = f"Run again: {plural(number, 'job')}" if again else f"{verb.capitalize()} {plural(number, 'job')}"
     no = "Keep" if verb == "cancel" else "Cancel"
-    freezes = number > NAMED and not any(job.removed for job in jobs)
+    freezes = number > NAMED and not again
     same = f"jobdeck {verb} --bulk … --yes" if freezes else twin(verb, jobs)
     if number > NAMED and not freezes:
         reads = "The command reads the ids from its input, one per line, as the list copies them."
         lines.append(Content.styled(reads, "$ink-muted"))
     body = Content("\n").join(lines)
-    return Question(title, body, title, no, word, danger=verb != "retry", twin=same, freezes=freezes)
+    yes = "Run again" if again else title
+    return Question(title, body, yes, no, word, danger=verb in DANGEROUS, twin=same, freezes=freezes)
+
+
+def skipped(jobs: Sequence[Job], *, retried: bool) -> str:
+    """Why these of the marked jobs are left out; empty where there are none."""
+    succeeded = [job for job in jobs if retried and job.status is Status.SUCCEEDED]
+    others = breakdown(job for job in jobs if job not in succeeded)
+    parts = [f"Skipped, since their status does not allow it: {others}."] if others else []
+    if succeeded:
+        parts.append(f"Skipped: {breakdown(succeeded)}. Mark only those to run them again.")
+    return " ".join(parts)
 
 
 def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question:
@@ -94,8 +108,8 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     number = sum(choice.of(status) for status in allowed)
     statuses = {share.status: choice.of(share.status) for share in choice.shares}
     listed = ", ".join(f"{jobs:,} {status}" for status, jobs in statuses.items() if status in allowed)
-    words = one_line(choice.bulk.words or "everything in the queue")
-    lines = [Content.styled(listed, "bold"), Content.styled(f"filter: {words}", "$ink-muted")]
+    matching = one_line(choice.bulk.words or "everything in the queue")
+    lines = [Content.styled(listed, "bold"), Content.styled(f"filter: {matching}", "$ink-muted")]
     types = _types(choice, allowed)
     lines += [Content(f"{jobs:>8,}  {fit(one_line(name or '?'), 44)}") for name, jobs in types[:TYPES]]
     if len(types) > TYPES:
@@ -110,8 +124,8 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     title = f"{verb.capitalize()} {plural_of(number)}"
     word = needed_word(verb, number, production=production)
     no = "Keep" if verb == "cancel" else "Cancel"
-    same = again(verb, choice.bulk)
-    return Question(title, Content("\n").join(lines), title, no, word, danger=verb != "retry", twin=same)
+    same = bulk_twin(verb, choice.bulk)
+    return Question(title, Content("\n").join(lines), title, no, word, danger=verb in DANGEROUS, twin=same)
 
 
 def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
@@ -206,7 +220,7 @@ class Confirm(Dialog[bool]):
 
     def name_twin(self, chosen: Bulk, verb: Verb) -> None:
         """Shows the command once the jobs are frozen."""
-        self._twin = again(verb, chosen)
+        self._twin = bulk_twin(verb, chosen)
         for line in self.query("#twin").results(Static):  # none before the first paint
             line.update(Content.styled(self._twin, "$accent"), layout=False)
 

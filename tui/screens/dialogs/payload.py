@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Button, Static, TextArea
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.model import Json, Status
+from jobdeck.core.model import Json
 from jobdeck.core.redact import harmless_json
 from jobdeck.tui.commands import twin_with_payload
 from jobdeck.tui.dialog_keys import bindings
@@ -36,10 +36,11 @@ class PayloadEditor(Dialog[Json | None]):
         self.job = job
 
     def compose(self) -> ComposeResult:
-        copied = self.job.removed or self.job.status is Status.SUCCEEDED
-        what = "enqueues a copy with this payload" if copied else "runs again with this payload"
+        copied = self.job.removed
+        what = "enqueues a copy with this payload" if copied else "becomes due with this payload"
+        verb = "Run again" if copied else "Retry"
         with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
-            box.border_title = Content(f"Retry {short_id(self.job.id)} with another payload")
+            box.border_title = Content(f"{verb} {short_id(self.job.id)} with another payload")
             yield Static(Content(f"{one_line(self.job.task_type)}: {what}. Viewing this is recorded in the audit log."))
             area = Editor(harmless_json(self.job.payload, indent=2), id="json", compact=True)
             area.cursor_blink = False
@@ -48,8 +49,8 @@ class PayloadEditor(Dialog[Json | None]):
             yield Twin()
             with Horizontal(id="buttons"):
                 yield Button(Content("Cancel"), id="no")
-                yield Button(Content("Retry"), id="yes")
-                yield self.hint(("retry", "retries"), ("close", "cancels"))
+                yield Button(Content(verb), id="yes")
+                yield self.hint(("retry", "runs it again" if copied else "retries"), ("close", "cancels"))
 
     def on_mount(self) -> None:
         self.query_one("#json", TextArea).focus()
