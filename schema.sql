@@ -2167,6 +2167,23 @@ as $$
     end
 $$;
 
+-- Locks these jobs and returns the ids that an action can use: after 0.9 seconds (less than the second after which
+-- Postgres looks for deadlocks) it leaves out the jobs that another transaction has locked.
+create or replace function job_queue_lock_jobs(p_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+declare
+    v_free uuid[];
+begin
+    perform from job_queue q where q.id = any (p_ids) order by q.id for update;
+    return p_ids;
+exception when lock_not_available then
+    v_free := array(select q.id from job_queue q where q.id = any (p_ids) order by q.id for update skip locked);
+    return v_free || array(select i from unnest(p_ids) i where not exists (select from job_queue q where q.id = i));
+end
+$$;
+
 -- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
 -- one element per id; null matches any version.
 create or replace function job_queue_act(
@@ -2178,6 +2195,7 @@ as $$
 #variable_conflict use_column
 declare
     v_asked record;
+    v_free uuid[];
     v_job job_queue;
     v_after job_queue;
     v_refusal text;
@@ -2187,10 +2205,15 @@ begin
     if p_action not in ('retry', 'cancel', 'delete') then
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
-    perform from job_queue q where q.id = any (p_ids) order by q.id for update;
+    v_free := job_queue_lock_jobs(p_ids);
     for v_asked in
         select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
     loop
+        if v_asked.id <> all (v_free) then
+            return query select v_asked.id, false, 'is-locked', null::jsonb, q.status, q.version
+            from job_queue q where q.id = v_asked.id;
+            continue;
+        end if;
         select * into v_job from job_queue q where q.id = v_asked.id for update;
         if not found then
             return query select v_asked.id, false, job_queue_absence(p_action, v_asked.id),
@@ -2306,7 +2329,7 @@ create or replace function job_queue_edit(
     p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -2333,6 +2356,8 @@ begin
         when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
         when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
         when v_new.run_at is null then 'bad-due-time'
+        when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
+        when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
         when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
         when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
         else job_action_refusal('edit', v_job.status, false)
@@ -2351,6 +2376,7 @@ begin
             when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
             else v_job.anchor_at
         end,
+        slot_at = case when v_new.run_at = v_job.run_at and v_new.recurrence_interval_minutes is not null then q.slot_at end,
         in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;
@@ -3153,7 +3179,7 @@ declare
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_grant_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
         'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
-        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_waiting',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs', 'job_queue_lock_waiting',
         'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',

@@ -18,12 +18,14 @@ REFUSED: Final = "JD001"
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raises `Refused` for refusals of the schema's functions, and for values that the database cannot store."""
+    """Raises `Refused` for refusals of the schema's functions, locked rows, and values that cannot be stored."""
     try:
         yield
     except (psycopg.DataError, UnicodeEncodeError) as error:
         reason = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         raise Refused(f"The database cannot store this value: {reason or error}. Nothing was changed.") from None
+    except psycopg.errors.LockNotAvailable:
+        raise Refused("Another session has locked this job. Nothing was changed; try again.") from None
     except psycopg.Error as error:
         if error.sqlstate == REFUSED:
             raise Refused(error.diag.message_primary or "The database refused the action.") from None

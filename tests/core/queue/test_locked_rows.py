@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable
+from psycopg.types.json import Jsonb
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, RunOutcome
-from jobdeck.core.queue import leases, producer
+from jobdeck.core.queue import leases, operator, producer
 from tests.support.queue import (
     ACTOR,
     LEASE,
@@ -34,8 +35,10 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from uuid import UUID
+
+    from jobdeck.core.model import ActionResult
 
 Connection = psycopg.Connection[Any]
 
@@ -245,3 +248,32 @@ def test_each_part_of_upkeep_is_done_by_one_worker_at_a_time(patient: Connection
     with locked(database_url, "SELECT FROM job_upkeep WHERE part = 'lost' FOR UPDATE"):
         assert reap(patient).lost == 0
     assert reap(patient).lost == 1
+
+
+class TestActions:
+    """What an operator gets while another session has locked a job."""
+
+    @pytest.mark.parametrize("action", [operator.retry, operator.cancel, operator.delete])
+    def test_an_action_leaves_out_the_locked_job_and_does_the_others(
+        self, patient: Connection, database_url: str, action: Callable[..., list[ActionResult]]
+    ) -> None:
+        jobs = [add(patient).id for _ in range(3)]
+        with held_row(database_url, jobs[1]):
+            answers = action(patient, jobs, actor=ACTOR)
+        assert {answer.job_id: answer.ok for answer in answers} == {jobs[0]: True, jobs[1]: False, jobs[2]: True}
+        assert [answer.message for answer in answers if not answer.ok] == [
+            "Another session has locked it. Nothing was changed; try again."
+        ]
+
+    def test_an_edit_is_refused_with_a_sentence(self, patient: Connection, database_url: str) -> None:
+        job = add(patient)
+        with held_row(database_url, job.id), pytest.raises(Refused, match="Another session has locked this job"):
+            operator.edit(patient, job.id, changes={"priority": 3}, actor=ACTOR)
+        assert job_row(patient, job.id)["priority"] == 0
+
+    @pytest.mark.parametrize("time", ["infinity", "-infinity"])
+    def test_an_edit_to_a_time_that_no_program_can_read_is_refused(self, conn: Connection, time: str) -> None:
+        job = add(conn)
+        call = "SELECT ok, code FROM job_queue_edit(%s, NULL, %s, 'x', NULL, false)"
+        found = rows(conn, call, job.id, Jsonb({"run_at": time}))
+        assert found == [{"ok": False, "code": "bad-time"}]
