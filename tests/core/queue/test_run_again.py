@@ -225,8 +225,8 @@ class TestRunAgain:
         job = add(conn, dedupe_key="nightly", concurrency_key="c")
         claimed = claim_one(conn)
         conn.execute(
-            "SELECT * FROM job_queue_settle('worker-1', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], ARRAY[now()], "
-            "ARRAY[now()], ARRAY[null::jsonb], 1, 1, '{}')",
+            "SELECT * FROM job_queue_settle('worker-1', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], "
+            "ARRAY[now()], ARRAY[now()], ARRAY[null::jsonb], 1, 1, '{}')",
             (claimed.id, claimed.run_token),
         )
         kept = rows(conn, "SELECT dedupe_key, concurrency_key FROM job_runs WHERE job_id = %s", job.id)
