@@ -15,7 +15,7 @@ _SQL: Final = resources.files("jobdeck.core.programme") / "sql"
 
 plugin: Final = Plugin(
     name="competition",
-    version=1,
+    version=2,
     requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
     sql_before=tuple(_SQL / f"{name}.sql" for name in ("adoption", "predecessor")),
     sql=tuple(

@@ -54,7 +54,7 @@ class Left:
 
 def lock(conn: psycopg.Connection[Any]) -> None:
     """Takes the lock under which one transaction at a time decides about rows, until the end of the transaction."""
-    conn.execute("select pg_advisory_xact_lock(hashtextextended('admin_alert_queue', 0))")
+    conn.execute("select job_queue_lock_name('admin_alert_queue')")
 
 
 def outdated(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> dict[str, int]:

@@ -48,7 +48,7 @@ class Due:
 
 def lock(conn: psycopg.Connection[Any]) -> None:
     """Takes the lock under which one transaction at a time decides about forms, until the end of the transaction."""
-    conn.execute("select pg_advisory_xact_lock(hashtextextended('release_parent_email_verification', 0))")
+    conn.execute("select job_queue_lock_name('release_parent_email_verification')")
 
 
 def time_out(conn: psycopg.Connection[Any]) -> int:

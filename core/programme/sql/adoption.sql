@@ -1,4 +1,4 @@
--- jobdeck competition version 1
+-- jobdeck competition version 2
 --
 -- Reads the catalog and changes nothing. The competition uses existing tables and enums of the original application.
 -- It refuses those of another application, and names the first difference.

@@ -403,7 +403,7 @@ declare
     v_fresh bigint[];
     v_again bigint[];
 begin
-    perform pg_advisory_xact_lock(hashtextextended('outbox_apply_events', 0));
+    perform job_queue_lock_name('outbox_apply_events');
     select array_agg(w.id order by w.occurred_at, w.id) filter (where w.failures = 0),
         array_agg(w.id) filter (where w.failures > 0)
     into v_fresh, v_again

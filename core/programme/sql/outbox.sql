@@ -316,7 +316,7 @@ declare
 begin
     if not p_dry then
         -- Windows and caps count messages of other runs, so runs queue one at a time. No lock spans a provider call.
-        perform pg_advisory_xact_lock(hashtextextended('outbox_put', 0));
+        perform job_queue_lock_name('outbox_put');
     end if;
     for e in
         select t.* from rows from (jsonb_to_recordset(p_entries) as (kind text, channel text, recipient uuid,

@@ -25,7 +25,7 @@ def open_run(conn: psycopg.Connection[Any], *, job_id: UUID, coach_id: UUID | No
         RetryLater: a live run has competitors in common with this one.
     """
     with conn.transaction():
-        conn.execute("select pg_advisory_xact_lock(hashtextextended('game_platform_sync_runs', 0))")
+        conn.execute("select job_queue_lock_name('game_platform_sync_runs')")
         conn.execute(
             """
             update public.game_platform_sync_runs
