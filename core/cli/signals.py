@@ -36,6 +36,11 @@ class Stop:
         if self._signals > 1 and not self._started:
             raise KeyboardInterrupt
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._signals > 0
+
     def end(self) -> None:
         """Ends the wait, as a signal does."""
         self._events.put(None)

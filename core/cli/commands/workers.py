@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,8 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.cli.signals import Stop, interrupting_signals, stop_signals
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import DatabaseUnreachable, UsageError
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECTIONS_BESIDE_HANDLERS = 3
+WAIT_SECONDS = 1.0
 
 
 @command("worker")
@@ -34,15 +37,18 @@ CONNECTIONS_BESIDE_HANDLERS = 3
 def worker(session: Session, concurrency: int | None, types: str | None, drain: bool) -> int | None:
     """Run jobs until stopped.
 
-    After SIGTERM the worker takes no new jobs, gives running jobs JOBDECK_DRAIN_SECONDS, then returns them to the
-    queue. A second SIGTERM returns them now.
+    While the database does not answer, the worker waits for it. After SIGTERM it takes no new jobs, gives running jobs
+    JOBDECK_DRAIN_SECONDS, then returns them to the queue. A second SIGTERM returns them now.
     """
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
     wanted = _task_types(session, types)
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
-    with stop_signals() as stop, session.database(max_size=slots + CONNECTIONS_BESIDE_HANDLERS) as database:
+    with stop_signals() as stop, ExitStack() as stack:
+        database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, wait=not drain)
+        if database is None:
+            return 130 if stop.interrupted else None
         running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
         _note_missing_plugins(database)
         run_until_stopped(running, stop, until_idle=drain)
@@ -94,6 +100,22 @@ def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, s
     stop.wait(seconds)
     logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
     stop.in_order(worker.drain, worker.stop)
+
+
+def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, *, wait: bool) -> Database | None:
+    """The database; with `wait` as soon as it answers. None if a signal arrived first."""
+    noted = False
+    while not stop.asked:
+        try:
+            return stack.enter_context(session.database(max_size=connections))
+        except DatabaseUnreachable as error:
+            if not wait:
+                raise
+            if not noted:
+                logs.event(log, logging.WARNING, "the worker waits for its database", error=safe_error(str(error)))
+            noted = True
+            stop.wait(WAIT_SECONDS)
+    return None
 
 
 def _note_missing_plugins(database: Database) -> None:

@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
+from tests.support.waiting import PATIENCE, until
+from tests.support.worker_process import worker_process
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
     from uuid import UUID
+
+    from tests.support.postgres import PostgresServer
 
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
@@ -36,6 +42,30 @@ def test_run_worker_runs_up_to_the_limit_and_counts_what_became_of_them(
     assert rows == [(left, "pending")]
     [trigger] = conn.execute("SELECT source, processed, succeeded, failed FROM job_worker_runs").fetchall()
     assert trigger == ("cli", 3, 2, 1)
+
+
+def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
+    database_url: str, conn: psycopg.Connection[Any], postgres: PostgresServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "socket"
+    folder.mkdir()
+    job = add(conn)
+    log = tmp_path / "worker.log"
+    url = make_conninfo(database_url, host=str(folder))
+    with worker_process(url, tmp_path, JOBDECK_HANDLERS="tests.core.cli.handlers") as process:
+        until(lambda: b"waits for its database" in log.read_bytes(), log.read_text)
+        (folder / ".s.PGSQL.5432").symlink_to(postgres.folder / ".s.PGSQL.5432")
+        until(lambda: conn.execute("SELECT FROM job_runs WHERE job_id = %s", (job,)).rowcount, "the run")
+        process.terminate()
+        assert process.wait(timeout=PATIENCE) == 0
+
+
+def test_a_worker_that_waits_for_its_database_ends_at_a_signal(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with worker_process(f"host={tmp_path} dbname=x", tmp_path) as process:
+        until(lambda: b"waits for its database" in log.read_bytes(), log.read_text)
+        process.terminate()
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_run_worker_runs_nothing_while_paused_and_says_why(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
