@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.plugins import load_plugins
-from jobdeck.core.redact import clean, redact, scrub
+from jobdeck.core.redact import clean, harmless_json, redact, redact_part, safe_text, scrub
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -142,11 +142,12 @@ def _facts(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return redact(clean(message_of(record)[:LONGEST_MESSAGE], multiline=True))
+    return safe_text(message_of(record), LONGEST_MESSAGE)
 
 
 def _trace(record: logging.LogRecord) -> str:
-    return redact(clean(traceback_of(record)[-LONGEST_MESSAGE:], multiline=True))
+    trace = traceback_of(record)
+    return clean(redact_part(trace, max(len(trace) - LONGEST_MESSAGE, 0), len(trace)), multiline=True)
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -158,18 +159,18 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record as one harmless line."""
-        parts = [_time(record), record.levelname, record.name, clean(_message(record))]
-        parts += [f"{key}={self._value(value)}" for key, value in _facts(record).items() if value is not None]
+        parts = [_time(record), record.levelname, record.name, _message(record)]
+        parts += [f"{key}={self._value(value)}" for key, value in scrub(_facts(record)).items() if value is not None]
         trace = _trace(record)
         if trace:
             parts.append(f"traceback={self._value(trace)}")
-        return " ".join(parts)
+        return clean(" ".join(parts))
 
     @staticmethod
     def _value(value: Any) -> str:
         if isinstance(value, float):
             return f"{value:.6g}"
-        text = clean(redact(clean(str(value), multiline=True)))
+        text = clean(value if isinstance(value, str) else redact(str(value)))
         return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' ="') else text
 
 
@@ -184,8 +185,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        line.update((key, scrub(value)) for key, value in _facts(record).items() if value is not None)
+        line.update((key, value) for key, value in scrub(_facts(record)).items() if value is not None)
         trace = _trace(record)
         if trace:
             line["traceback"] = trace
-        return json.dumps(line, ensure_ascii=False, default=lambda value: redact(clean(str(value))))
+        return harmless_json(line, default=lambda value: safe_text(str(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -15,7 +16,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from jobdeck.core import times
 from jobdeck.core.model import RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
-from jobdeck.core.redact import PRIVATE, clean, is_private, redact, scrub
+from jobdeck.core.redact import clean, redact, safe_text, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ OVERDUE_AFTER = timedelta(minutes=1)
 LATE_AFTER = timedelta(minutes=15)
 SPARKS = "▁▂▃▄▅▆▇█"
 age = times.age
+UUID_SHAPE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 STATUS_GLYPH: Mapping[Status, str] = {
     Status.PENDING: "○",
@@ -91,7 +93,7 @@ def shown(text: str, *, multiline: bool = False) -> str:
 @lru_cache(4096)
 def one_line(text: str) -> str:
     """The first 600 characters of a text as one line: `shown`, with every run of white space as one blank."""
-    return " ".join(shown(text[:LONGEST_LINE], multiline=True).split())
+    return " ".join(safe_text(text, LONGEST_LINE).translate(JOINERS).split())
 
 
 def fit(text: str, width: int) -> str:
@@ -219,11 +221,10 @@ def badge(job: Job) -> str:
 def payload_summary(payload: Mapping[str, Any]) -> str:
     """The arguments of a payload as `key=value` words; a true flag is its key. Skips empty values and `dryRun`."""
     words = []
-    for key, value in payload.items():
+    for key, value in scrub(payload).items():
         if value is None or value is False or value in ("", [], {}) or key == "dryRun":
             continue
-        text = PRIVATE if isinstance(value, str) and is_private(key) else _brief(value)
-        words.append(key if value is True else f"{key}={text}")
+        words.append(key if value is True else f"{key}={_brief(value)}")
     return one_line(" ".join(words))
 
 
@@ -233,7 +234,7 @@ def _brief(value: object) -> str:
     if isinstance(value, dict):
         return "{…}"
     text = str(value)
-    return f"{text[:8]}…" if len(text) == 36 and text.count("-") == 4 else text
+    return f"{text[:8]}…" if UUID_SHAPE.fullmatch(text) else text
 
 
 def fraction(progress: Mapping[str, Any] | None) -> float | None:

@@ -17,7 +17,7 @@ from jobdeck.core.logs import event, message_of, running, traceback_of
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.jsonb import storable
 from jobdeck.core.queue import leases
-from jobdeck.core.redact import clean, redact, safe_error
+from jobdeck.core.redact import safe_error, safe_text, scrub
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -46,7 +46,7 @@ class LogBuffer:
 
     def add(self, at: datetime, level: str, message: str) -> None:
         """Stores one message, cleaned and redacted, with its time and level; drops the oldest beyond the limits."""
-        text = redact(clean(message[: 4 * LONGEST_LINE], multiline=True)).rstrip()
+        text = safe_text(message, 4 * LONGEST_LINE).rstrip()
         if len(text) > LONGEST_LINE:
             text = f"{text[: LONGEST_LINE - 1]}…"
         line = f"{at.isoformat(timespec='milliseconds')[11:23]} {level:<7} {text}"
@@ -111,7 +111,7 @@ class RunLogHandler(logging.Handler):
 
 
 def _text(record: logging.LogRecord) -> str:
-    fields = getattr(record, "fields", {})
+    fields = scrub(getattr(record, "fields", {}))
     text = " ".join([message_of(record), *(f"{key}={value}" for key, value in fields.items())])
     trace = traceback_of(record)
     return f"{text}\n{trace}" if trace else text

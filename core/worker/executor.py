@@ -15,7 +15,7 @@ from jobdeck.core.errors import Cancelled, JobdeckError, JobFailure, LeaseLost, 
 from jobdeck.core.logs import running
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.jsonb import NotStorableError, fitted, storable
-from jobdeck.core.redact import clean, redact, safe_error
+from jobdeck.core.redact import clean, redact_part, safe_error, safe_text
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.worker.context import CHECKPOINT_BYTES, RunContext, RunResources, Stop, install
 
@@ -213,8 +213,9 @@ def _trace(error: BaseException) -> tuple[str, tuple[tuple[str, int, str], ...]]
 
 def _presentable(text: str) -> str:
     if len(text) > TRACEBACK_HEAD + TRACEBACK_TAIL:
-        text = f"{text[:TRACEBACK_HEAD]}\n…\n{text[-TRACEBACK_TAIL:]}"
-    return redact(clean(text, multiline=True))
+        end = redact_part(text, len(text) - TRACEBACK_TAIL, len(text))
+        return clean(f"{redact_part(text, 0, TRACEBACK_HEAD)}\n…\n{end}", multiline=True)
+    return safe_text(text)
 
 
 class Slots:

@@ -84,6 +84,51 @@ def test_hostile_text_is_one_harmless_line_without_private_data(
     assert "jane" not in text
 
 
+class Key:
+    def __str__(self) -> str:
+        return "hunter2"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("value", ["hunter2", "hunter2 and more", ["hunter2"], {"a": "hunter2"}, Key()])
+def test_a_field_is_masked_by_its_name(tmp_path: Path, form: Literal["text", "json"], value: Any) -> None:
+    def handler(_params: Any, ctx: Any) -> None:
+        logs.event(ctx.log, logging.INFO, "signed in", password=value, full_name=value, page=3)
+
+    runner = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
+    reports = []
+    text = written(tmp_path / "log", form, lambda: reports.append(runner.run(claimed())))
+    for shown in (text, reports[0].log or ""):
+        assert "hunter2" not in shown
+        assert "more" not in shown
+        assert shown.count("<private>") >= 2
+        assert "3" in shown
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_text_is_masked_before_it_is_cut(tmp_path: Path, form: Literal["text", "json"]) -> None:
+    def write(before: int, after: int) -> None:
+        log.warning("%s jane.doe@example.org", "x" * (logs.LONGEST_MESSAGE - before))
+        log.error("caught", exc_info=ValueError(f"jane.doe@example.org {'x' * (logs.LONGEST_MESSAGE - after)}"))
+
+    for at in range(1, 24, 4):
+        text = written(tmp_path / f"log{at}", form, lambda at=at: write(at, at))  # type: ignore[misc]
+        assert "jane" not in text
+        assert "xx doe@" not in text
+        assert "ample.org" not in text
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_part_of_a_line_can_hold_a_control_character(tmp_path: Path, form: Literal["text", "json"]) -> None:
+    def write() -> None:
+        hostile = logging.getLogger(f"jobdeck.{HOSTILE}")
+        hostile.warning("x", extra={"fields": {HOSTILE: {HOSTILE: [HOSTILE]}}})
+
+    text = written(tmp_path / "log", form, write)
+    assert text.count("\n") == 1
+    assert text.rstrip("\n").isprintable()
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_line_written_during_a_run_carries_its_token(tmp_path: Path, form: Literal["text", "json"]) -> None:
     def handler(_params: Any, ctx: Any) -> None:

@@ -13,6 +13,7 @@ from textual.color import Color
 
 from jobdeck.core.model import RunOutcome, Status
 from jobdeck.tui.format import (
+    LONGEST_LINE,
     age,
     due,
     duration,
@@ -109,6 +110,19 @@ def test_a_payload_summary_leaves_out_what_says_nothing() -> None:
         "o": {"x": 1},
     }
     assert payload_summary(payload) == "all size=50 ids=[2] o={…}"
+
+
+def test_a_payload_summary_is_masked_before_it_is_cut() -> None:
+    payload = {"a": "jane-d-o-e@example-of-an-address.org", "password": ["hunter2"], "list": ["kim@example.org"]}
+    assert payload_summary(payload) == "a=<email> password=<private> list=<email>"
+    assert payload_summary({"id": "01234567-1234-4234-8234-0123456789ab"}) == "id=01234567…"
+
+
+@pytest.mark.parametrize("length", range(LONGEST_LINE - 24, LONGEST_LINE + 1))
+def test_a_line_is_masked_before_it_is_cut(length: int) -> None:
+    line = one_line(f"{'x' * length} jane.doe@example.org and more")
+    assert "jane" not in line
+    assert len(line) <= LONGEST_LINE + len("<email>")
 
 
 def test_a_sparkline_is_as_long_as_its_values() -> None:
