@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from jobdeck.core.plugins import use_plugins
 from tests.support.examples import examples
+from tests.support.hostile_rows import hostile_database
 from tests.support.postgres import PostgresServer
 from tests.support.schema import install_everything, install_queue
 
@@ -114,6 +115,21 @@ def database_url(postgres: PostgresServer, template_database: str) -> Iterator[s
 def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
     """The address of a fresh database that holds nothing."""
     yield from _database(postgres, None)
+
+
+@pytest.fixture(scope="session")
+def hostile_template(postgres: PostgresServer, templates: Callable[[bool], str]) -> str:
+    """A database to be copied in which every text is hostile."""
+    name = postgres.create_database(template=templates(True))
+    with postgres.connect(name) as connection:
+        hostile_database(connection)
+    return name
+
+
+@pytest.fixture
+def hostile_url(postgres: PostgresServer, hostile_template: str) -> Iterator[str]:
+    """The address of a fresh database in which every text is hostile."""
+    yield from _database(postgres, hostile_template)
 
 
 @pytest.fixture

@@ -132,10 +132,10 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _explained(error: Exception) -> int:
-    from jobdeck.core.cli import failures  # noqa: PLC0415 -- needed only after an error
+    from jobdeck.core.cli import failures, output  # noqa: PLC0415 -- needed only after an error
 
     code, sentence = failures.explain(error)
-    sys.stderr.write(f"jobdeck: {sentence}\n")
+    output.note(f"jobdeck: {sentence}")
     return code
 
 

@@ -1,4 +1,8 @@
-"""Output of the commands: JSON for scripts, aligned text for people, both safe for a terminal."""
+"""Output of the commands: JSON for scripts, aligned text for people, both masked, and harmless for a terminal.
+
+`_put` writes every line of a command, so that no sentence can forget to clean a value. `plain` masks every value of an
+answer in JSON, `table`, `facts` and `_put` mask those in text.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
-from jobdeck.core.redact import clean, redact, scrub
+from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -21,49 +25,77 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, Json, Run
 
 NONE = "-"
-_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress"})
-"""Fields of jobs and runs that producers and handlers write."""
+_FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects"})
+"""Fields whose keys producers and handlers choose."""
+
+
+class Verbatim(str):
+    """Text that is written without being masked: it is masked or revealed already, or made by this program alone."""
+
+    __slots__ = ()
 
 
 def write(lines: Iterable[str]) -> None:
+    """Writes the lines of an answer to stdout."""
     for line in lines:
-        sys.stdout.write(f"{line}\n")
+        _put(sys.stdout, line)
 
 
 def note(text: str) -> None:
-    """Writes a remark, cleaned, to stderr, because stdout is for data."""
-    sys.stderr.write(f"{clean(text)}\n")
+    """Writes a remark to stderr, because stdout is for data."""
+    _put(sys.stderr, text)
 
 
-def as_json(data: Json) -> str:
+def _put(stream: TextIO, line: str) -> None:
+    stream.write(f"{clean(masked(line))}\n")
+
+
+def masked(text: str) -> str:
+    """The text, harmless but for line feeds and with personal data masked; `Verbatim` text as it is."""
+    return text if isinstance(text, Verbatim) else safe_text(text)
+
+
+def write_json(data: Json, *, revealed: bool = False) -> None:
+    """Writes one JSON object to stdout, as `as_json` makes it."""
+    write(map(Verbatim, as_json(data, revealed=revealed).split("\n")))
+
+
+def as_json(data: Json, *, revealed: bool = False) -> str:
     """One JSON object. All but printable ASCII is escaped, so that no control sequence reaches a terminal."""
-    return json.dumps(plain(data), ensure_ascii=True, indent=2).replace("\x7f", "\\u007f")
+    written = json.dumps(plain(data, revealed=revealed), ensure_ascii=True, indent=2)
+    return written.replace("\x7f", "\\u007f")
 
 
 def plain(value: Any, *, revealed: bool = False) -> Any:
     """Converts a value of `jobdeck.core.model` to JSON types: times to ISO 8601 UTC, durations to seconds.
 
-    Masks personal data in fields that producers and handlers write, unless `revealed`.
+    Masks personal data in all but ids, times, numbers and enumerations, unless it is `revealed`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        masked = {} if revealed else {name: scrub(named[name]) for name in _FOREIGN & named.keys()}
-        return {name: plain(inner, revealed=revealed) for name, inner in (named | masked).items()}
+        value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(inner, revealed=revealed) for key, inner in value.items()}
+        if revealed:
+            return {str(key): plain(inner, revealed=True) for key, inner in value.items()}
+        return {clean(redact(str(key))): _masked_field(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner, revealed=revealed) for inner in value]
-    return _scalar(value)
+    return _scalar(value, revealed=revealed)
 
 
-def _scalar(value: Any) -> Any:
+def _masked_field(name: Any, value: Any) -> Any:
+    return plain(scrub(value), revealed=True) if name in _FOREIGN else plain(value)
+
+
+def _scalar(value: Any, *, revealed: bool) -> Any:
     match value:
+        case Enum():
+            return value.value
+        case str():
+            return str(value) if revealed or isinstance(value, Verbatim) else safe_text(value)
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case timedelta():
             return value.total_seconds()
-        case Enum():
-            return value.value
         case UUID() | PurePath():
             return str(value)
         case _:
@@ -71,27 +103,28 @@ def _scalar(value: Any) -> Any:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Columns aligned by their width on a terminal. Cells are cleaned and put on one line."""
+    """Columns aligned by their width on a terminal. Cells are masked, cleaned and put on one line."""
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
-    return ["  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = ("  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return [Verbatim(line) for line in lines]
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> list[str]:
     """Names and values, one pair per line, without those whose value is None. Further lines of a value are indented."""
-    known = [(name, value) for name, value in pairs if value is not None]
+    known = [(clean(masked(name)), _text(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     lines: list[str] = []
     for name, value in known:
-        first, *more = clean(str(value), multiline=True).split("\n")
-        lines.append(f"{name.ljust(width)}  {first}".rstrip())
-        lines += [f"{'':{width}}  {line}".rstrip() for line in more]
+        first, *more = clean(value, multiline=True).split("\n")
+        lines.append(Verbatim(f"{name.ljust(width)}  {first}".rstrip()))
+        lines += [Verbatim(f"{'':{width}}  {line}".rstrip()) for line in more]
     return lines
 
 
 def section(title: str, lines: Sequence[str]) -> list[str]:
     """A titled part of a longer answer, or nothing where it has no lines."""
-    return ["", title, *(f"  {line}" for line in lines)] if lines else []
+    return ["", title, *(Verbatim(f"  {masked(line)}") for line in lines)] if lines else []
 
 
 def when(moment: datetime | None) -> str:
@@ -105,20 +138,19 @@ def seconds(duration: timedelta) -> str:
     return f"{length:.2f}s" if length < 60 else format_duration(duration)
 
 
-def cut(text: str | None, length: int) -> str:
-    """A text on one line, redacted, cut to `length` characters."""
+def cut(text: str | None, length: int, *, revealed: bool = False) -> str:
+    """A text on one line, masked unless `revealed`, cut to `length` characters."""
     if not text:
         return NONE
-    line = clean(redact(text)).strip()
-    return line if len(line) <= length else f"{line[: length - 1]}…"
+    line = clean(clean(text, multiline=True) if revealed else masked(text)).strip()
+    return Verbatim(line if len(line) <= length else f"{line[: length - 1]}…")
 
 
 def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False) -> str:
     """A payload or an output on one line, with personal data masked unless `revealed`."""
     if not value:
         return NONE
-    text = json.dumps(value if revealed else scrub(value), ensure_ascii=False)
-    return clean(text)[:length] if revealed else cut(text, length)
+    return cut(json.dumps(value if revealed else scrub(value), ensure_ascii=False), length, revealed=True)
 
 
 def next_run(job: Job) -> str:
@@ -133,9 +165,9 @@ def job_table(jobs: Iterable[Job]) -> list[str]:
     return table(header, (_job_row(job) for job in jobs))
 
 
-def run_table(runs: Iterable[Run]) -> list[str]:
+def run_table(runs: Iterable[Run], *, revealed: bool = False) -> list[str]:
     header = ("RUN", "JOB", "TASK", "ATTEMPT", "OUTCOME", "STARTED", "TOOK", "ERROR")
-    return table(header, (_run_row(run) for run in runs))
+    return table(header, (_run_row(run, revealed=revealed) for run in runs))
 
 
 def _job_row(job: Job) -> tuple[object, ...]:
@@ -155,7 +187,7 @@ def _job_row(job: Job) -> tuple[object, ...]:
     )
 
 
-def _run_row(run: Run) -> tuple[object, ...]:
+def _run_row(run: Run, *, revealed: bool) -> tuple[object, ...]:
     return (
         run.run_token,
         run.job_id,
@@ -164,12 +196,18 @@ def _run_row(run: Run) -> tuple[object, ...]:
         run.outcome.value,
         when(run.started_at),
         seconds(run.duration),
-        cut(run.error, 60),
+        cut(run.error, 60, revealed=revealed),
     )
 
 
 def _cell(value: object) -> str:
-    return NONE if value is None or value == "" else clean(str(value))
+    return NONE if value is None or value == "" else clean(_text(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return masked(value)
+    return str(scrub(value) if isinstance(value, dict | list | tuple) else value)
 
 
 def _width(text: str) -> int:

@@ -94,12 +94,12 @@ class Session:
         with self.database() as database, database.connection() as conn:
             yield conn
 
-    def answer(self, data: Json, text: Iterable[str]) -> None:
-        """Prints `data` as JSON with `--json`, else the lines of `text`."""
+    def answer(self, data: Json, text: Iterable[str], *, revealed: bool = False) -> None:
+        """Prints `data` as JSON with `--json`, else the lines of `text`; both masked, unless they are `revealed`."""
         if self.json:
-            output.write([output.as_json(data)])
+            output.write_json(data, revealed=revealed)
         else:
-            output.write(text)
+            output.write(map(output.Verbatim, text) if revealed else text)
 
 
 def _denied(database: Database, said: str) -> str:

@@ -13,6 +13,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
 from jobdeck.core.errors import JobFailure, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.redact import scrub
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
         effects = _effects(session, database, wanted) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
-    session.answer(data, [*lines, *output.section("A run would", output.facts(effects.items()) if effects else [])])
+    session.answer(data, lines + output.section("A run would", output.facts(scrub(effects or {}).items())))
 
 
 @command("enqueue-many")

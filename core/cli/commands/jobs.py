@@ -52,8 +52,7 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
             wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
         ).run(conn)
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
-    session.answer({"jobs": page.jobs, "next": page.next}, lines)
-    _remark_next(session, page.next)
+    _answer_page(session, {"jobs": page.jobs}, lines, page.next)
 
 
 @command("job")
@@ -75,16 +74,19 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
         **output.plain(found.job, revealed=reveal),
         "in_trash": found.in_trash,
         "runs": output.plain(found.runs, revealed=reveal),
-        "why": found.why,
-        "audit": found.audit,
+        "why": output.plain(found.why),
+        "audit": output.plain(found.audit),
     }
+    facts = _job_facts(found.job, in_trash=found.in_trash, revealed=reveal)
+    if reveal:
+        facts = [(name, output.Verbatim(fact) if isinstance(fact, str) else fact) for name, fact in facts]
     lines = [
-        *output.facts(_job_facts(found.job, in_trash=found.in_trash, revealed=reveal)),
+        *output.facts(facts),
         *output.section("Why", clause_lines(found.why)),
-        *output.section("Runs", output.run_table(found.runs) if found.runs else []),
+        *output.section("Runs", output.run_table(found.runs, revealed=reveal) if found.runs else []),
         *output.section("Audit", audit_table(found.audit) if found.audit else []),
     ]
-    session.answer(data, lines)
+    session.answer(data, lines, revealed=reveal)
 
 
 @command("runs")
@@ -109,8 +111,7 @@ def runs(
             after=after,
         ).run(conn)
     lines = output.run_table(found) if found else ["No runs."]
-    session.answer({"runs": found, "next": following}, lines)
-    _remark_next(session, following)
+    _answer_page(session, {"runs": found}, lines, following)
 
 
 @command("why")
@@ -174,9 +175,11 @@ def _narrowed(wanted: Filter, given: dict[str, Any]) -> Filter:
     return replace(wanted, **changes)
 
 
-def _remark_next(session: Session, cursor: str | None) -> None:
-    if cursor and not session.json:
-        output.note(f"next page: --after {cursor}")
+def _answer_page(session: Session, data: Json, lines: list[str], cursor: str | None) -> None:
+    following = output.Verbatim(cursor) if cursor else None
+    session.answer({**data, "next": following}, lines)
+    if following and not session.json:
+        output.note(output.Verbatim(f"next page: --after {following}"))
 
 
 def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, object]]:
@@ -203,7 +206,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("progress", output.payload(job.progress, revealed=revealed) if job.progress else None),
         ("checkpoint", output.payload(job.checkpoint, revealed=revealed) if job.checkpoint else None),
         ("output", output.payload(job.output, revealed=revealed) if job.output else None),
-        ("error", output.cut(job.last_error, 2000) if job.last_error else None),
+        ("error", output.cut(job.last_error, 2000, revealed=revealed) if job.last_error else None),
         ("version", None if job.removed else job.version),
     ]
 

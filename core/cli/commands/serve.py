@@ -26,7 +26,7 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
     if openapi:
         from jobdeck.core.http.openapi import describe  # noqa: PLC0415 -- imported on first use
 
-        output.write([output.as_json(describe())])
+        output.write_json(describe(), revealed=True)
         return None
     from jobdeck.core.http.server import CONNECTIONS, Door  # noqa: PLC0415 -- imported on first use
 

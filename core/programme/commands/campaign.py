@@ -14,7 +14,6 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.programme.commands import receipts
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue.requests import draft
-from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
     import psycopg
@@ -230,6 +229,12 @@ def _reasons(excluded: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(excluded.items()))
 
 
+def _preview(body: Body) -> Json:
+    """The mail as its author wrote it, so that it can be judged."""
+    parts = {"subject": body.subject, "text": body.text, "html": body.html}
+    return {name: part if part is None else output.Verbatim(part) for name, part in parts.items()}
+
+
 def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | None) -> Json:
     return {
         "created": made is not None,
@@ -238,10 +243,7 @@ def _created_json(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | None
         "recipients": outlook.recipients,
         "minors": outlook.minors,
         "excluded": outlook.excluded,
-        "samples": [
-            {"competitor": person, "to": masked, "subject": body.subject, "text": body.text, "html": body.html}
-            for person, masked in outlook.sample
-        ],
+        "samples": [{"competitor": person, "to": masked, **_preview(body)} for person, masked in outlook.sample],
     }
 
 
@@ -254,8 +256,8 @@ def _created_lines(outlook: Outlook, body: Body, made: tuple[UUID, Ticket] | Non
         ]
     )
     for person, masked in outlook.sample:
-        words = (clean(line) for line in body.text.splitlines())
-        lines += ["", f"To {clean(masked)} (competitor {person})", f"Subject: {body.subject}", "", *words]
+        words = map(output.Verbatim, body.text.splitlines())
+        lines += ["", f"To {masked} (competitor {person})", output.Verbatim(f"Subject: {body.subject}"), "", *words]
     if made is None:
         return [*lines, "", "Nothing was created. Add --yes to create the campaign and its job."]
     return [*lines, "", f"Campaign {made[0]} created; job {made[1].job_id} sends it."]

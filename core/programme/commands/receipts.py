@@ -92,7 +92,9 @@ def revealed(
     from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
     whole = outbox.reveal(conn, job_id=job_id, campaign_id=campaign_id, actor=actor, reason=reason)
-    return [replace(one, address=whole.get(one.outbox_id, one.address)) if one.outbox_id else one for one in found]
+    return [
+        replace(one, address=output.Verbatim(whole[one.outbox_id])) if one.outbox_id in whole else one for one in found
+    ]
 
 
 def table(found: list[Receipt]) -> list[str]:

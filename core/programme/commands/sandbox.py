@@ -30,6 +30,7 @@ def sandbox(session: Session, port: int, rules: tuple[str, ...]) -> int | None:
         session.answer(
             {"port": server.port, "environment": variables},
             [f"export {name}={value}" for name, value in variables.items()],
+            revealed=True,
         )
         sys.stdout.flush()
         output.note("The sandbox runs until Ctrl-C or SIGTERM.")

@@ -12,6 +12,7 @@ import pytest
 from jobdeck.core.model import SORTS, Job, NewJob, Run
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs
+from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, everything
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def test_hostile_text_from_the_database_is_harmless(jobdeck: Jobdeck, conn: psyc
         assert not [control for control in CONTROLS if control in printed]
     rows = jobdeck("jobs").out.splitlines()
     assert len(rows) == 2
-    assert jobdeck("jobs", "--json").data["jobs"][0]["last_error"] == HOSTILE
+    assert jobdeck("jobs", "--json").data["jobs"][0]["last_error"] == clean(HOSTILE, multiline=True)
 
 
 def test_personal_data_is_masked_where_people_read(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:

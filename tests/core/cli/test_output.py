@@ -38,7 +38,7 @@ def test_json_has_times_in_utc_words_for_enums_and_only_printable_ascii() -> Non
     assert printed.replace("\n", "").isprintable()
     assert json.loads(printed) == {
         "found": {
-            "signal": "s\x7f\x1b\x9b\u202eé",
+            "signal": "s\\x7f\\x1b\\x9b\\u202eé",
             "verdict": "ok",
             "evidence": "fine",
             "since": "2026-08-01T12:00:00Z",
