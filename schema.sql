@@ -2952,7 +2952,8 @@ select r.run_token, r.late, r.job_id, r.task_type,
     case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
     r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
     r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
-    case when job_sees_payloads() then r.log end as log, r.progress
+    case when job_sees_payloads() then r.log end as log,
+    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress
 from job_runs r;
 
 create or replace view job_audit_list as

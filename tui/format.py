@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
 from string import ascii_uppercase
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from jobdeck.core import times
+from jobdeck.core.cli.output import plain
 from jobdeck.core.model import RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
     from jobdeck.core.model import Job
 
@@ -261,12 +261,4 @@ def sparkline(values: Sequence[int]) -> str:
 
 def job_json(job: Job) -> dict[str, Any]:
     """A job as the object that `jobdeck job --json` prints, with personal data masked."""
-    shown_job: dict[str, Any] = {}
-    for field in fields(job):
-        value = getattr(job, field.name)
-        if isinstance(value, datetime):
-            value = value.isoformat()
-        elif isinstance(value, UUID):
-            value = str(value)
-        shown_job[field.name] = value
-    return dict(scrub(shown_job))
+    return dict(plain(job))

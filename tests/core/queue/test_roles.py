@@ -32,6 +32,7 @@ from tests.support.queue import (
     digest,
     finish_one,
     job_row,
+    lose,
     reap,
     report,
     rows,
@@ -221,6 +222,17 @@ class TestViewer:
             assert_names_nobody(read_jobs.page(Filter(status=tab)).run(viewer))
         assert read_jobs.page(Filter(search="ada@example.org")).run(viewer).jobs == ()
         assert len(read_jobs.page(Filter(search="ada@example.org")).run(owner).jobs) == 3
+
+    def test_the_log_of_a_lost_run_is_hidden_from_it(self, owner: Connection, viewer: Connection) -> None:
+        told = add(owner)
+        running = claim_one(owner)
+        progress = {"done": 3, "log": ["wrote to ada@example.org"]}
+        leases.heartbeat(owner, "worker-1", [(told.id, running.run_token, progress)], 60)
+        lose(owner)
+        (kept,), _ = history.runs(job_id=told.id).run(owner)
+        assert (kept.outcome, kept.progress) == (RunOutcome.LOST, progress)
+        (seen,), _ = history.runs(job_id=told.id).run(viewer)
+        assert seen.progress == {"done": 3}
 
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
