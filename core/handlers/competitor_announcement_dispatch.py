@@ -109,6 +109,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         return Done({"dryRun": True, **preview(params, ctx)})
     client = ctx.resources.clients.email
     _require_unsubscribe_group(params, ctx.resources.settings)
+    words = campaigns.words(ctx.db, params.campaign_id)
+    if words is not None:
+        _body(ctx.resources.settings, words)  # before the campaign is taken, so that a refused text leaves it free
     outbox.sweep(ctx.db)
     start = campaigns.start(
         ctx.db,
@@ -159,12 +162,9 @@ def _not_found(campaign: UUID) -> str:
     return f"There is no campaign {campaign}. Check campaignId, or create one with `jobdeck campaign create`."
 
 
-def _body(settings: CompetitionSettings, words: tuple[str, str, str]) -> templates.Body:
-    subject, markdown, html = words
-    # Rendered again from the admin's Markdown, so that HTML in it is escaped however the campaign was stored.
-    made = templates.markdown(markdown) if markdown.strip() else html
+def _body(settings: CompetitionSettings, words: tuple[str, str]) -> templates.Body:
     unsubscribe = settings.sendgrid_unsubscribe_group_id is not None
-    return templates.announcement(templates.of(settings), subject, markdown, made, unsubscribe=unsubscribe)
+    return templates.announcement(templates.of(settings), *words, unsubscribe=unsubscribe)
 
 
 def _lease(settings: CompetitionSettings) -> float:
@@ -191,7 +191,7 @@ class _Dispatch:
         self._params = params
         self._ctx = ctx
         self._resumed = start.verdict == "resumed"
-        body = _body(ctx.resources.settings, (start.subject or "", start.body_markdown or "", start.body_html or ""))
+        body = _body(ctx.resources.settings, (start.subject or "", start.body_markdown or ""))
         mail = Email(
             to="",
             subject=body.subject,

@@ -171,9 +171,7 @@ def _body(session: Session, subject: str, text: str) -> Body:
 
     settings = session.settings.of(CompetitionSettings)
     group = settings.sendgrid_unsubscribe_group_id
-    return templates.announcement(
-        templates.of(settings), subject, text, templates.markdown(text), unsubscribe=group is not None
-    )
+    return templates.announcement(templates.of(settings), subject, text, unsubscribe=group is not None)
 
 
 def _facts(found: Campaign, stats: Stats) -> list[str]:

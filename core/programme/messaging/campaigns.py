@@ -29,7 +29,6 @@ class Start:
     status: str | None
     subject: str | None = field(repr=False)
     body_markdown: str | None = field(repr=False)
-    body_html: str | None = field(repr=False)
 
     @property
     def taken(self) -> bool:
@@ -96,7 +95,7 @@ def start(conn: psycopg.Connection[Any], campaign: UUID, *, job_id: UUID, token:
     """Acquires a campaign for this run; messages that an earlier run left in flight become uncertain."""
     with conn.cursor(row_factory=class_row(Start)) as cursor:
         return cursor.execute(
-            "select verdict, status, subject, body_markdown, body_html from outbox_campaign_start(%s, %s, %s, %s)",
+            "select verdict, status, subject, body_markdown from outbox_campaign_start(%s, %s, %s, %s)",
             (campaign, job_id, token, lease_seconds),
         ).fetchall()[0]
 
@@ -212,12 +211,12 @@ def find(conn: psycopg.Connection[Any], campaign: UUID) -> Campaign | None:
         ).fetchone()
 
 
-def words(conn: psycopg.Connection[Any], campaign: UUID) -> tuple[str, str, str] | None:
-    """Subject, markdown and HTML of a campaign, or None."""
+def words(conn: psycopg.Connection[Any], campaign: UUID) -> tuple[str, str] | None:
+    """Subject and Markdown of a campaign, or None."""
     row = conn.execute(
-        "select subject, body_markdown, body_html from competitor_announcement_campaigns where id = %s", (campaign,)
+        "select subject, body_markdown from competitor_announcement_campaigns where id = %s", (campaign,)
     ).fetchone()
-    return (row[0], row[1], row[2]) if row else None
+    return (row[0], row[1]) if row else None
 
 
 def outlook(conn: psycopg.Connection[Any], campaign: UUID, coach: UUID | None) -> Json:

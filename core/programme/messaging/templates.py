@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.errors import ConfigurationError, PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from jinja2 import Environment
+    from markdown_it.token import Token
 
     from jobdeck.core.programme.settings import CompetitionSettings
 
@@ -150,27 +151,41 @@ def gsm(text: str, most: int = 160) -> str:
 def markdown(text: str) -> str:
     """Converts Markdown to HTML, with GitHub's tables and strike-through and with line breaks kept.
 
-    HTML in the text is escaped, and links that would run a script stay plain text.
+    HTML in the text is escaped, and links that would run a script stay plain text. An image becomes its description,
+    because an image that a mail loads tells its server who reads the mail, and when.
     """
     from markdown_it import MarkdownIt  # noqa: PLC0415 -- imported on first use
 
     reader = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    reader.add_render_rule("image", _described)
     rendered: str = reader.render(text)
     return rendered
 
 
-def announcement(templates: Templates, subject: str, body_markdown: str, body_html: str, *, unsubscribe: bool) -> Body:
-    """Renders a campaign's mail: its own text inside the template `announcement`.
+def _described(_renderer: object, tokens: Sequence[Token], place: int, *_: object) -> str:
+    from markdown_it.common.utils import escapeHtml  # noqa: PLC0415 -- imported on first use
+
+    return escapeHtml(tokens[place].content)
+
+
+def announcement(templates: Templates, subject: str, body_markdown: str, *, unsubscribe: bool) -> Body:
+    """Renders a campaign's mail: its own text, in Markdown, inside the template `announcement`.
 
     Raises:
+        PermanentError: the campaign has no text.
         TemplateError: a template is missing or cannot be rendered.
     """
+    if not body_markdown.strip():
+        raise PermanentError(
+            "The campaign has no Markdown text, and stored HTML is not sent. Write its text into body_markdown, or "
+            "create it again with `jobdeck campaign create`."
+        )
     from markupsafe import Markup  # noqa: PLC0415 -- imported on first use
 
     values = {
         "subject": subject,
         "text": body_markdown.strip(),
-        "html": Markup(body_html),  # noqa: S704 -- made by markdown() above, or stored by an admin as the page to send
+        "html": Markup(markdown(body_markdown)),  # noqa: S704 -- HTML in the text was escaped
         "unsubscribe_url": Markup(UNSUBSCRIBE_URL) if unsubscribe else "",  # noqa: S704 -- a constant
     }
     words = " ".join(subject.split())[:LONGEST_SUBJECT]

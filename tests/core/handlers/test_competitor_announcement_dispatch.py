@@ -543,6 +543,22 @@ def test_html_in_an_announcement_is_shown_and_not_carried_out(mail: MailWorld) -
     assert "javascript:" not in html.replace("[x](javascript:", "")
 
 
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_stored_html_is_never_sent_where_there_is_no_markdown(mail: MailWorld, text: str) -> None:
+    campaign = mail.campaign(1)
+    mail.conn.execute(
+        "update competitor_announcement_campaigns set body_markdown = %s, body_html = '<img src=https://x.example.org>'",
+        (text,),
+    )
+    for how in ({}, {"dryRun": True}):
+        with pytest.raises(PermanentError, match="no Markdown text"):
+            mail.dispatch(campaign, **how)
+    assert mail.sandbox.requests == []
+    row = mail.campaign_row(campaign)
+    assert (row["status"], row["lease_until"]) == ("pending", None)
+    assert set(mail.recipients(campaign).values()) == {"queued"}
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(mail: MailWorld) -> None:
     campaign = mail.campaign(["a@example.org", "b@example.org", "bad", "gone@example.org"])
     mail.conn.execute("insert into email_suppressions values ('gone@example.org', 'spam', 'all', 'test')")

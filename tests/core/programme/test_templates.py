@@ -66,7 +66,7 @@ def test_a_site_puts_its_own_words_before_ours_and_keeps_the_others(tmp_path: Pa
     (tmp_path / "announcement.txt").write_text("Our own: {{ text }}", encoding="utf-8")
     own = messaging_templates.of(CompetitionSettings(JOBDECK_TEMPLATES=tmp_path))
     made, ours = (
-        messaging_templates.announcement(templates, "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+        messaging_templates.announcement(templates, "News", "*Hi*", unsubscribe=False)
         for templates in (own, Templates())
     )
     assert made.text == "Our own: *Hi*\n"
@@ -111,14 +111,24 @@ def test_markdown_has_tables_and_line_breaks_and_no_html_or_scripts() -> None:
     assert 'href="javascript' not in html
 
 
-def test_an_announcement_has_its_words_in_both_parts_and_the_unsubscribe_link() -> None:
-    body = messaging_templates.announcement(
-        Templates(), " News\n today ", "*Hi*", "<p><em>Hi</em></p>", unsubscribe=True
+def test_an_image_is_its_description_and_loads_nothing() -> None:
+    html = markdown(
+        "![the <venue>](https://track.example.org/1.gif) [![x](https://track.example.org/2.gif)](https://example.org)\n\n"
+        "![again][ref] ![](data:image/png;base64,AA)\n\n[ref]: https://track.example.org/3.gif"
     )
+    assert "<img" not in html
+    assert "track.example.org" not in html
+    assert "the &lt;venue&gt;" in html
+    assert '<a href="https://example.org">x</a>' in html
+    assert "again" in html
+
+
+def test_an_announcement_has_its_words_in_both_parts_and_the_unsubscribe_link() -> None:
+    body = messaging_templates.announcement(Templates(), " News\n today ", "*Hi*", unsubscribe=True)
     assert body.subject == "News today"
     assert body.text.startswith("*Hi*")
     assert "<em>Hi</em>" in (body.html or "")
     for part in (body.text, body.html or ""):
         assert messaging_templates.UNSUBSCRIBE_URL in part
-    bare = messaging_templates.announcement(Templates(), "News", "*Hi*", "<p>Hi</p>", unsubscribe=False)
+    bare = messaging_templates.announcement(Templates(), "News", "*Hi*", unsubscribe=False)
     assert "nsubscribe" not in bare.text
