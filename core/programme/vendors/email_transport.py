@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from python_http_client.client import Client
 
 from jobdeck.core.programme.settings import LOOPBACK
+from jobdeck.core.programme.vendors.http import TimedResponse
 
 CONNECT_SECONDS: Final = 5.0
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
@@ -23,7 +24,7 @@ class NotConnectedError(Exception):
         self.reason = reason
 
 
-class _Response(http.client.HTTPResponse):
+class _Response(TimedResponse):
     def read(self, amt: int | None = None) -> bytes:
         if amt is not None:
             return super().read(amt)
