@@ -101,7 +101,7 @@ def hostile_database(conn: psycopg.Connection[Any]) -> None:
         doomed = [add(conn, f"bulk_{wanted}", payload={"message": "many"}) for _ in range(3)]
         choice = bulk.choose(conn, Filter(task_type=doomed[0].task_type), actor=ACTOR)
         assert choice is not None
-        started = bulk.start(conn, choice.bulk.id, wanted, actor=ACTOR, reason="many")  # type: ignore[arg-type]
+        started = bulk.start(conn, choice.bulk.id, wanted, actor=ACTOR, reason="many")
         if wanted == "delete":
             bulk.step(conn, started.id, driver=ACTOR)
     operator.pause(conn, reason="why", actor=ACTOR, resume_at=None, task_type="cli_wait")
@@ -152,7 +152,7 @@ def _insert(
         sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             table,
             sql.SQL(", ").join(sql.Identifier(column) for column, *_ in columns),
-            sql.SQL(", ").join(sql.SQL(value) for value in values),  # type: ignore[arg-type]
+            sql.SQL(", ").join(sql.SQL(value) for value in values),
         )
     )
 

@@ -151,8 +151,7 @@ def test_nothing_but_words_of_a_hostile_row_reaches_the_terminal(
 ) -> None:
     with psycopg.connect(hostile_url, autocommit=True) as conn:
         ids, bulks = (
-            [one for (one,) in conn.execute(listed).fetchall()]  # type: ignore[arg-type]
-            for listed in (IDS.get(path[0], IDS[""]), IDS["bulk"])
+            [one for (one,) in conn.execute(listed).fetchall()] for listed in (IDS.get(path[0], IDS[""]), IDS["bulk"])
         )
     for way in Asked(path, ids, bulks[0], tmp_path).ways():
         for form in ([], ["--json"]):

@@ -550,9 +550,9 @@ def test_stored_html_is_never_sent_where_there_is_no_markdown(mail: MailWorld, t
         "update competitor_announcement_campaigns set body_markdown = %s, body_html = '<img src=https://x.example.org>'",
         (text,),
     )
-    for how in ({}, {"dryRun": True}):
+    for dry in (False, True):
         with pytest.raises(PermanentError, match="no Markdown text"):
-            mail.dispatch(campaign, **how)
+            mail.dispatch(campaign, dryRun=dry)
     assert mail.sandbox.requests == []
     row = mail.campaign_row(campaign)
     assert (row["status"], row["lease_until"]) == ("pending", None)
