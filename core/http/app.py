@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobdeck.core.http.bodies import CutOff, Intake, throw_away
+from jobdeck.core.http.connections import CONNECTION
 from jobdeck.core.http.endpoints import Answer, Call, Declined
 from jobdeck.core.logs import event
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from jobdeck.core.http.counters import Counters
-    from jobdeck.core.http.endpoints import Endpoint
+    from jobdeck.core.http.endpoints import Endpoint, Lane
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,15 @@ def make_app(
     *,
     refused: Callable[[int, str], None],
     counters: Counters,
+    checks: Lane,
     intake: Intake | None = None,
 ) -> Starlette:
-    """The application that serves `endpoints`. `refused` is called with status and path of each refused request."""
-    entry = Entry(refused, counters, intake or Intake())
+    """The application that serves `endpoints`.
+
+    `refused` is called with status and path of each refused request. Signatures are checked in a thread of `checks`, so
+    that requests with a wrong one take no thread of an endpoint.
+    """
+    entry = Entry(refused, counters, checks, intake or Intake())
     routes = []
     for one in endpoints:
         route = Route(one.path, entry.serving(one), methods=list(one.methods))
@@ -52,9 +58,10 @@ def make_app(
 
 
 class Entry:
-    def __init__(self, refused: Callable[[int, str], None], counters: Counters, intake: Intake) -> None:
+    def __init__(self, refused: Callable[[int, str], None], counters: Counters, checks: Lane, intake: Intake) -> None:
         self._refused = refused
         self._counters = counters
+        self._checks = checks
         self._intake = intake
 
     def serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
@@ -82,11 +89,16 @@ class Entry:
         try:
             call = _call(request)
             endpoint.admit(call)
-            body = await self._intake.read(request, endpoint.limit, account)
+            proven = endpoint.prove is None and not endpoint.public
+            if proven:
+                _proved(request)
+            body = await self._intake.read(request, endpoint.limit, account, proven=proven)
             whole = True
-            answer = await endpoint.lane.run(
-                endpoint.handle, Call(call.method, call.target, call.headers, call.query, body)
-            )
+            call = Call(call.method, call.target, call.headers, call.query, body)
+            if endpoint.prove is not None:
+                await self._checks.run(endpoint.prove, call)
+                _proved(request)
+            answer = await endpoint.lane.run(endpoint.handle, call)
         except Declined as declined:
             return self._refuse(declined, request, whole=whole)
         except CutOff:
@@ -126,6 +138,13 @@ class Reply(Response):
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         await throw_away(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _proved(request: Request) -> None:
+    """Tells the connection, if there is one, that this request has shown a secret."""
+    connection = request.scope.get(CONNECTION)
+    if connection is not None:
+        connection.proved()
 
 
 def _call(request: Request) -> Call:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BODY_SECONDS: Final = 10.0
 HELD_BYTES: Final = 64 * 1024 * 1024
-"""Maximum memory for the bodies of all requests together."""
+"""Maximum memory for the bodies of all requests together that have not shown a secret in their heads."""
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and discarded. A client that is disconnected while it sends would not
 read the response."""
@@ -43,8 +43,8 @@ class Intake:
         finally:
             self._held -= account[0]
 
-    async def read(self, request: Request, limit: int, account: list[int]) -> bytes:
-        """Reads the whole body.
+    async def read(self, request: Request, limit: int, account: list[int], *, proven: bool = False) -> bytes:
+        """Reads the whole body. That of a proven request does not count against the bytes of all.
 
         Raises:
             Declined: the body is longer than `limit` bytes or too slow, or the server holds too many bytes.
@@ -55,22 +55,25 @@ class Intake:
             raise _too_long(limit)
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._collect(request.receive, limit, account)
+                return await self._collect(request.receive, limit, account, proven)
         except TimeoutError:
             raise Declined(408, f"The request was not complete after {self._seconds:g} seconds.") from None
 
-    async def _collect(self, receive: Receive, limit: int, account: list[int]) -> bytes:
+    async def _collect(self, receive: Receive, limit: int, account: list[int], proven: bool) -> bytes:
         parts: list[bytes] = []
+        length = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 raise CutOff
             part: bytes = message.get("body", b"")
-            account[0] += len(part)
-            self._held += len(part)
-            if account[0] > limit:
+            length += len(part)
+            if not proven:
+                account[0] += len(part)
+                self._held += len(part)
+            if length > limit:
                 raise _too_long(limit)
-            if self._held > self._most:
+            if not proven and self._held > self._most:
                 raise Declined(503, "The server is busy. Try again later.", Retry_After="5")
             parts.append(part)
             if not message.get("more_body", False):

@@ -6,14 +6,13 @@ and the record of the cycle is closed when the job has ended.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from jobdeck.core.http import proof
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
@@ -50,7 +49,7 @@ class Cron:
         self._running: set[_Cycle] = set()
         self._lock = threading.Lock()
         self._closed = False
-        self._secret = _digest(settings.cron_secret.get_secret_value().strip()) if settings.cron_secret else None
+        self._secret = proof.digest(settings.cron_secret.get_secret_value().strip()) if settings.cron_secret else None
 
     def admit(self, call: Call) -> None:
         """Checks the secret, the only proof of authorisation.
@@ -60,8 +59,7 @@ class Cron:
         """
         given = call.headers.get("authorization", "")
         token = given[len(BEARER) :].strip() if given[: len(BEARER)].lower() == BEARER else ""
-        # Digests have the same length, so the comparison time shows nothing about the secret.
-        if self._secret is None or not token or not hmac.compare_digest(_digest(token), self._secret):
+        if not proof.same(token, self._secret):
             raise Declined(
                 401, "This call needs the header Authorization: Bearer CRON_SECRET.", WWW_Authenticate="Bearer"
             )
@@ -147,10 +145,6 @@ class _Cycle:
         """Returns running jobs to the queue."""
         if not self.done.is_set() and self._worker.cycle is not None:
             self._worker.cycle.hand_back()
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def _limit(call: Call) -> int:

@@ -96,6 +96,9 @@ class Endpoint:
         admit: checks the request without its body, and raises `Declined` when it is not authorised.
         handle: does the work, in a thread of `lane`.
         lane: the threads for `handle`.
+        prove: checks the signature of the whole request, in a thread, and raises `Declined` when it is wrong. None
+            when `admit` is the whole proof.
+        public: whether `admit` lets requests pass without a secret.
     """
 
     path: str
@@ -104,6 +107,8 @@ class Endpoint:
     admit: Callable[[Call], None]
     handle: Callable[[Call], Answer]
     lane: Lane
+    prove: Callable[[Call], None] | None = None
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import cron, metrics
 from jobdeck.core.http.app import make_app
 from jobdeck.core.http.bodies import BODY_SECONDS, HELD_BYTES, Intake
-from jobdeck.core.http.connections import HEADER_SECONDS, MOST_CONNECTIONS, Gate
+from jobdeck.core.http.connections import limited
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
+from jobdeck.core.http.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
+from jobdeck.core.http.proof import Bearers
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
 from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher
@@ -30,8 +32,9 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue.operator import expect_trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from jobdeck.core.http.endpoints import Call
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 128
 HEAD_BYTES: Final = 16 * 1024
+SEND_BYTES: Final = 64 * 1024
+"""How much of a response the system keeps for a client that does not read."""
 KEEP_ALIVE_SECONDS: Final = 5
 CLOSING_SECONDS: Final = 5
 WEBHOOK_THREADS: Final = 6
@@ -49,12 +54,14 @@ CONNECTIONS: Final = WEBHOOK_THREADS + 2 * cron.CYCLES + 2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits for clients, in seconds, bytes and connections."""
+    """Limits for clients, in seconds, bytes, connections, and requests of one connection."""
 
     body_seconds: float = BODY_SECONDS
     header_seconds: float = HEADER_SECONDS
+    send_seconds: float = SEND_SECONDS
     held_bytes: int = HELD_BYTES
     connections: int = MOST_CONNECTIONS
+    requests: int = MOST_REQUESTS
 
 
 class Door:
@@ -160,25 +167,35 @@ class Door:
         host = Host(self._database, self._settings, self._counters, events, lambda name: self._upkeep[name].wake())
         cycles = self._lane("calls", threads=2 * cron.CYCLES, waiting=50)
         self._inside = self._lane("metrics", threads=2, waiting=50)
+        self._open = self._lane("health", threads=1, waiting=50)
+        self._checks = self._lane("signatures", threads=2, waiting=100)
         return [
             Endpoint(cron.PATH, cron.METHODS, cron.BODY_BYTES, self.cron.admit, self.cron.handle, cycles),
             *(one for plugin in load_plugins() if plugin.endpoints for one in plugin.endpoints(host)),
-            self._asked(metrics.HEALTHZ_PATH, self._healthz.admit, self._healthz.handle),
-            self._asked(metrics.METRICS_PATH, self._metrics.admit, self._metrics.handle),
+            self._health(),
+            self._figures(self._metrics.admit),
         ]
 
-    def _asked(self, path: str, admit: Any, handle: Any) -> Endpoint:
-        return Endpoint(path, metrics.METHODS, 0, admit, handle, self._inside)
+    def _health(self) -> Endpoint:
+        return Endpoint(
+            metrics.HEALTHZ_PATH,
+            metrics.METHODS,
+            0,
+            self._healthz.admit,
+            self._healthz.handle,
+            self._open,
+            public=True,
+        )
+
+    def _figures(self, admit: Callable[[Call], None]) -> Endpoint:
+        return Endpoint(metrics.METRICS_PATH, metrics.METHODS, 0, admit, self._metrics.handle, self._inside)
 
     def _make_sites(self, outside: Sequence[Endpoint]) -> list[_Site]:
         apart = self._settings.metrics_address
         if not apart:
             return [self._site(self._host, self._port, outside)]
         host, _, port = apart.rpartition(":")
-        inside = [
-            self._asked(metrics.METRICS_PATH, self._metrics.admit_nearby, self._metrics.handle),
-            self._asked(metrics.HEALTHZ_PATH, self._healthz.admit, self._healthz.handle),
-        ]
+        inside = [self._figures(self._metrics.admit_nearby), self._health()]
         public = [one for one in outside if one.path != metrics.METRICS_PATH]
         return [self._site(self._host, self._port, public), self._site(host.strip("[]"), int(port), inside)]
 
@@ -188,12 +205,16 @@ class Door:
             endpoints,
             refused=self._refusals.note,
             counters=self._counters,
+            checks=self._checks,
             intake=Intake(seconds=limits.body_seconds, held=limits.held_bytes),
         )
         gate = Gate(
             lambda status: self._refusals.note(status, ELSEWHERE),
+            Bearers((self._settings.cron_secret, self._settings.metrics_token)).shown,
             header_seconds=limits.header_seconds,
+            send_seconds=limits.send_seconds,
             most=limits.connections,
+            requests=limits.requests,
         )
         return _Site(host, port, app, gate)
 
@@ -207,7 +228,7 @@ class _Site:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=gate.protocol(),
+                http=limited(gate),
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
@@ -242,6 +263,8 @@ class _Site:
                 f"The address {host}:{port} cannot be opened ({reason}). Choose another with --host and --port, or "
                 "JOBDECK_METRICS_ADDRESS."
             ) from None
+        # Without a limit the system keeps megabytes for each client that does not read.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self.address = self._socket.getsockname()[:2]
         self._thread.start()
         started = threading.Event()

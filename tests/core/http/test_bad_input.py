@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import http.client
 import resource
+import select
 import socket
 import threading
 import time
@@ -155,17 +156,15 @@ class TestTooMuch:
             flood(connection, 50, chunked=True)
             assert status_line(answer_of(connection)) == 413
 
-    def test_bodies_that_together_are_too_much_are_told_to_come_again(self, database_url: str) -> None:
+    def test_one_of_two_bodies_that_together_are_too_much_is_told_to_come_again(self, database_url: str) -> None:
         with opened(database_url, limits=Limits(held_bytes=100_000)) as door:
             first = post(door, webhooks.SENDGRID_PATH, length=150_000, **signed_headers(door))
             first.sendall(b"x" * 90_000)
             second = post(door, webhooks.SENDGRID_PATH, length=50_000, **signed_headers(door))
             with first, second:
                 second.sendall(b"x" * 49_000)
-                second.settimeout(20)
-                first.settimeout(0.01)
-                told = second.recv(100)
-                assert status_line(told) == 503
+                answered, _, _ = select.select([first, second], [], [], 20)
+                assert status_line(answered[0].recv(100)) == 503
             until(lambda: door.report([]).status == 200, "room for a next body")
 
 
