@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
@@ -176,6 +176,18 @@ def key_bindings() -> dict[str, str]:
             f'[keys] in {config_file.path()} must be a table of strings. Write a line like "job.retry" = "R".'
         )
     return table
+
+
+def secret_names() -> frozenset[str]:
+    """The names of all settings whose values are secrets, also those of the plugins."""
+    kinds: list[type[BaseSettings]] = [Settings, *(one.settings for one in load_plugins() if one.settings is not None)]
+    return frozenset(
+        str(name)
+        for kind in kinds
+        for field in kind.model_fields.values()
+        if SecretStr in get_args(field.annotation) and isinstance(field.validation_alias, AliasChoices)
+        for name in field.validation_alias.choices
+    )
 
 
 def _read(kind: type[S], **given: Any) -> S:

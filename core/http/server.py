@@ -23,7 +23,7 @@ from jobdeck.core.http.connections import limited
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
 from jobdeck.core.http.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
-from jobdeck.core.http.proof import Bearers
+from jobdeck.core.http.proof import Bearers, bad_secrets
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
 from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher
@@ -77,7 +77,14 @@ class Door:
         port: int = 8080,
         limits: Limits | None = None,
     ) -> None:
-        """Does not open the address yet. `port` 0 picks a free port."""
+        """Does not open the address yet. `port` 0 picks a free port.
+
+        Raises:
+            ConfigurationError: a secret is a placeholder or can be guessed.
+        """
+        bad = bad_secrets(settings)
+        if bad:
+            raise ConfigurationError(f"The server does not start with a secret that can be guessed: {bad}")
         self._database = database
         self._settings = settings
         self._host, self._port = host, port

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import stat
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from jobdeck.core import config_file
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.status import UNHEALTHY, finding_table
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.settings import secret_names
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.postgres.inspection import Diagnosis
     from jobdeck.core.schema import Examined
+    from jobdeck.core.settings import Settings
 
 SKEW_SECONDS: Final = (5.0, 60.0)
 TRANSACTION_SECONDS: Final = (300.0, 3600.0)
@@ -36,7 +42,8 @@ _WORST: Final = [Verdict.CRITICAL, Verdict.WARNING, Verdict.PAUSED, Verdict.OK]
 def doctor(session: Session) -> int | None:
     """Check the database, the schema and the plugins.
 
-    The checks cover schema, indexes, roles, LISTEN, pooler, clock, dead rows, open transactions and plugins.
+    The checks cover schema, indexes, roles, LISTEN, pooler, clock, dead rows, open transactions, secrets, the
+    configuration file and plugins.
     """
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
 
@@ -47,6 +54,8 @@ def doctor(session: Session) -> int | None:
         findings = [
             *_server(database, conn),
             *_schema(conn),
+            _secrets(session.settings),
+            _file(),
             *(one for plugin in load_plugins() if plugin.findings for one in plugin.findings(session.settings)),
         ]
     worst = min((finding.verdict for finding in findings), key=_WORST.index)
@@ -189,6 +198,32 @@ def _transactions(found: Diagnosis) -> Finding:
         f"role {oldest.role}, {oldest.state}."
     )
     return Finding("transactions", _graded(oldest.seconds, TRANSACTION_SECONDS), evidence)
+
+
+def _secrets(settings: Settings) -> Finding:
+    from jobdeck.core.http.proof import bad_secrets  # noqa: PLC0415 -- imported on first use
+
+    bad = bad_secrets(settings)
+    if bad:
+        return Finding("secrets", Verdict.CRITICAL, f"`jobdeck serve` does not start: {bad}")
+    return Finding("secrets", Verdict.OK, "No secret of the HTTP server is a placeholder or short.")
+
+
+def _file() -> Finding:
+    """Judges who else can read or change the configuration file."""
+    file = config_file.path()
+    try:
+        mode = file.stat().st_mode if os.name == "posix" else 0
+    except OSError:
+        return Finding("configuration file", Verdict.OK, f"There is no file {file}.")
+    remedy = f"Run: chmod o-rwx {shlex.quote(str(file))}"
+    if mode & stat.S_IWOTH:
+        return Finding("configuration file", Verdict.CRITICAL, f"Every account can change {file}. {remedy}")
+    held = sorted(secret_names() & config_file.content().keys())
+    if held and mode & stat.S_IROTH:
+        evidence = f"Every account can read {file}, which holds {', '.join(held)}. {remedy}"
+        return Finding("configuration file", Verdict.CRITICAL, evidence)
+    return Finding("configuration file", Verdict.OK, f"No other account can read a secret in {file}.")
 
 
 def _graded(figure: float, limits: tuple[float, float]) -> Verdict:
