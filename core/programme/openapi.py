@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobdeck.core.http.openapi import COUNT, REFUSED, Json, responses
 from jobdeck.core.programme import webhooks
-from jobdeck.core.programme.vendors import email_wire
+from jobdeck.core.programme.vendors import email_wire, sms_fields
 
 
 def describe() -> Json:
@@ -49,9 +49,9 @@ def _sendgrid() -> Json:
 def _twilio() -> Json:
     form = {
         "type": "object",
-        "properties": {
-            name: {"type": "string"} for name in ("MessageSid", "MessageStatus", "ErrorCode", "From", "To", "Body")
-        },
+        "required": list(sms_fields.REQUIRED),
+        "properties": {name: {"type": "string", "pattern": f"^({form})$"} for name, form in sms_fields.FORMS.items()},
+        "additionalProperties": False,
     }
     return {
         "summary": "Status callbacks and answers from Twilio",

@@ -16,11 +16,12 @@ import psycopg
 
 from jobdeck.core.errors import ConfigurationError, JobdeckError
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
+from jobdeck.core.http.proof import is_placeholder
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import email_wire, sms_wire
+from jobdeck.core.programme.vendors import email_wire, sms_fields, sms_wire
 from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def endpoints(host: Host) -> list[Endpoint]:
     sendgrid = SendGrid(settings, inbox)
     twilio = Twilio(settings, host.settings.door_url, inbox)
     return [
-        Endpoint(SENDGRID_PATH, ("POST",), SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, host.lane),
-        Endpoint(TWILIO_PATH, ("POST",), TWILIO_BYTES, twilio.admit, twilio.handle, host.lane),
+        Endpoint(SENDGRID_PATH, ("POST",), SENDGRID_BYTES, sendgrid.admit, sendgrid.handle, host.lane, sendgrid.prove),
+        Endpoint(TWILIO_PATH, ("POST",), TWILIO_BYTES, twilio.admit, twilio.handle, host.lane, twilio.prove),
     ]
 
 
@@ -137,14 +138,21 @@ class SendGrid:
         if age > self._age or age < -FUTURE_SECONDS or len(stamp) > 12:
             raise Declined(401, "The signature is too old or in the future. Nothing was kept.")
 
-    def handle(self, call: Call) -> Answer:
-        """Stores the events of one request; the status is the same for new, known and ignored ones."""
+    def prove(self, call: Call) -> None:
+        """Checks the signature.
+
+        Raises:
+            Declined: 401, or 503 if the key is not a key.
+        """
         try:
             if not email_wire.verified(self._key, call.headers, call.body):
                 raise _unsigned()
         except ConfigurationError as error:
             event(log, logging.ERROR, "delivery events cannot be checked", error=str(error))
             raise Declined(503, "Delivery events are not set up here.") from None
+
+    def handle(self, call: Call) -> Answer:
+        """Stores the events of one proven request; the status is the same for new, known and ignored ones."""
         events, ignored = _read_mail(call.body)
         fit = [one for made in events if (one := _fit(made, self._clock())) is not None]
         ignored += len(events) - len(fit)
@@ -158,10 +166,18 @@ class Twilio:
     def __init__(
         self, settings: CompetitionSettings, address: str, inbox: Inbox, *, clock: Callable[[], float] = time.time
     ) -> None:
-        """`address` is the server's own, as the public sees it; empty where each request says it."""
+        """Without `address`, the server's own as the public sees it, nothing is taken.
+
+        It is part of what Twilio signs, and the address in a request is whatever its sender wrote.
+        """
         token = settings.twilio_auth_token
         self._token = token.get_secret_value().strip() if token is not None else ""
+        self._account = (settings.twilio_account_sid or "").strip() or None
         self._base = address
+        self._ready = bool(self._token and address) and not is_placeholder(self._token)
+        if self._token and not self._ready:
+            lacking = "TWILIO_AUTH_TOKEN is a placeholder" if address else "JOBDECK_DOOR_URL is not set"
+            event(log, logging.WARNING, f"every request of Twilio is refused: {lacking}")
         self._inbox = inbox
         self._clock = clock
 
@@ -169,33 +185,42 @@ class Twilio:
         """Refuses a request without a signature.
 
         Raises:
-            Declined: 401, or 503 if no token is set.
+            Declined: 401, or 503 if the token or the public address is not set.
         """
-        if not self._token:
+        if not self._ready:
             raise Declined(503, "Text messages are not set up here.")
         if not call.headers.get(sms_wire.SIGNATURE):
             raise _unsigned()
 
-    def handle(self, call: Call) -> Answer:
-        """Stores the events of one request, and answers with an empty TwiML document, so that nothing is sent."""
-        try:
-            fields = dict(parse_qsl(call.body.decode(), keep_blank_values=True, max_num_fields=FIELDS))
-        except ValueError:
-            raise Declined(400, "The body is not a form. Nothing was kept.") from None
+    def prove(self, call: Call) -> None:
+        """Checks the signature.
+
+        Raises:
+            Declined: 401, or 400 if the body is not a form.
+        """
         signature = call.headers[sms_wire.SIGNATURE]
-        if not sms_wire.verified(self._token, self._addresses(call), fields, signature):
+        if not sms_wire.verified(self._token, f"{self._base}{call.target}", dict(_form(call.body)), signature):
             raise _unsigned()
+
+    def handle(self, call: Call) -> Answer:
+        """Stores the events of one proven request; answers with an empty TwiML document, so that nothing is sent."""
+        given = _form(call.body)
+        problems = sms_fields.problems(given, self._account)
+        if problems:
+            event(log, logging.WARNING, "a request of Twilio has fields that are not expected", fields=problems)
+            raise Declined(400, "The fields are not those of a text message of this account. Nothing was kept.")
+        fields = dict(given)
         made = sms_wire.read(fields, self._clock())
         events = [one for each in made if (one := _fit(each, self._clock())) is not None]
         self._inbox.keep("twilio", events, ignored=int(not events))
         return Answer(200, EMPTY_TWIML, "text/xml")
 
-    def _addresses(self, call: Call) -> list[str]:
-        """The URLs that Twilio may have called; the signature shows which one it was."""
-        if self._base:
-            return [f"{self._base}{call.target}"]
-        host = call.headers.get("host", "")
-        return [f"{scheme}://{host}{call.target}" for scheme in ("https", "http")]
+
+def _form(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS)
+    except ValueError:
+        raise Declined(400, "The body is not a form. Nothing was kept.") from None
 
 
 def _unsigned() -> Declined:

@@ -24,6 +24,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield _mail(own, clients)
         yield _unsubscribe(own)
         yield _texts(own, clients)
+        yield _answers(own, settings)
     finally:
         clients.close()
 
@@ -69,3 +70,13 @@ def _texts(settings: CompetitionSettings, clients: Clients) -> Finding:
     except MessagingError as error:
         return Finding("text messages", Verdict.WARNING, f"The Twilio account could not be checked. {error}")
     return Finding("text messages", Verdict.OK, "Twilio accepts TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN.")
+
+
+def _answers(own: CompetitionSettings, settings: Settings) -> Finding:
+    if own.sms_enabled and not settings.door_url:
+        evidence = (
+            "JOBDECK_DOOR_URL is not set, so `jobdeck serve` refuses Twilio's requests. Set it to the public URL, "
+            "or run `jobdeck events pull` regularly."
+        )
+        return Finding("answers to texts", Verdict.WARNING, evidence)
+    return Finding("answers to texts", Verdict.OK, "The address that Twilio signs is known, or no texts are sent.")

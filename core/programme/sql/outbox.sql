@@ -517,7 +517,8 @@ begin
 end
 $$;
 
--- Marks attempts of dead senders as uncertain, fails alerts that were not sent within a day, and deletes old rows.
+-- Marks attempts of dead senders as uncertain, fails alerts that were not sent within a day, and deletes old rows. What
+-- blocks a number or unblocks it is kept as long as the blocks are, so that a repeated report of it is still known.
 create or replace function public.outbox_sweep() returns table (uncertain bigint, expired bigint)
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -543,8 +544,9 @@ begin
     delete from outbox_left_out where outbox_left_out.id in (
         select l.id from outbox_left_out l where l.at < now() - interval '30 days' order by l.at limit 5000);
     delete from provider_events where provider_events.id in (
-        select v.id from provider_events v where v.received_at < now() - interval '90 days' order by v.received_at
-        limit 5000);
+        select v.id from provider_events v where v.received_at < now() - interval '90 days'
+            and not (v.provider = 'twilio' and v.event in ('stop', 'start', 'unusable'))
+        order by v.received_at limit 5000);
     return next;
 end
 $$;

@@ -15,9 +15,10 @@ from jobdeck.core.programme.vendors.errors import (
     RecipientRefused,
 )
 from jobdeck.core.programme.vendors.http import RETRYABLE_STATUSES, parse_retry_after
+from jobdeck.core.programme.vendors.sms_fields import RECEIVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 
 DEFAULT_PAUSE: Final = 30.0
@@ -109,24 +110,20 @@ SIGNATURE: Final = "x-twilio-signature"
 STOP: Final = frozenset({"stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"})
 START: Final = frozenset({"start", "yes", "unstop"})
 _OUTCOMES: Final = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}
-_LONGEST: Final = 64
 
 
-def verified(token: str, addresses: Iterable[str], fields: Mapping[str, str], signature: str) -> bool:
-    """Whether a request has Twilio's signature for one of these URLs of ours."""
+def verified(token: str, address: str, fields: Mapping[str, str], signature: str) -> bool:
+    """Whether a request has Twilio's signature for this URL of ours."""
     from twilio.request_validator import RequestValidator  # noqa: PLC0415 -- imported on first use
 
-    validator = RequestValidator(token)
-    return any(validator.validate(address, dict(fields), signature) for address in addresses)
+    return bool(RequestValidator(token).validate(address, dict(fields), signature))
 
 
 def read(fields: Mapping[str, str], at: float) -> list[Json]:
-    """The events in one request; empty if there are none that matter. `at` is unix seconds."""
-    sid = (fields.get("MessageSid") or fields.get("SmsSid") or "")[:_LONGEST]
-    if not sid:
-        return []
-    status = (fields.get("MessageStatus") or fields.get("SmsStatus") or "").strip().lower()
-    made = _answered(fields) if status in {"received", ""} else _delivered(fields, status)
+    """The events in one request, whose fields have their forms; empty if none matters. `at` is unix seconds."""
+    sid = fields["MessageSid"]
+    status = fields.get("MessageStatus") or fields.get("SmsStatus") or ""
+    made = _answered(fields) if status in RECEIVED else _delivered(fields, status)
     return [
         {"provider": "twilio", "event_key": f"{sid}{suffix}", "event": event, "occurred_at": at, **facts}
         for event, suffix, facts in made
@@ -137,8 +134,7 @@ def _answered(fields: Mapping[str, str]) -> list[tuple[str, str, Json]]:
     """The event of a message to us. Its key is the message id, as in `pull`, so that it is not counted twice."""
     word = (fields.get("OptOutType") or fields.get("Body") or "").strip().lower()
     event = "stop" if word in STOP else "start" if word in START else None
-    sender = (fields.get("From") or "")[:_LONGEST]
-    return [(event, "", {"address": sender})] if event and sender else []
+    return [(event, "", {"address": fields["From"]})] if event else []
 
 
 def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, Json]]:
@@ -146,12 +142,12 @@ def _delivered(fields: Mapping[str, str], status: str) -> list[tuple[str, str, J
     event = _OUTCOMES.get(status)
     if event is None:
         return []
-    code = (fields.get("ErrorCode") or "")[:_LONGEST]
+    code = fields.get("ErrorCode") or ""
     reason = f"Twilio {status} {code}".strip() if event == "bounced" else None
-    shared: Json = {"message_key": fields.get("MessageSid") or fields.get("SmsSid"), "reason": reason}
+    shared: Json = {"message_key": fields["MessageSid"], "reason": reason}
     made = [(event, f":callback:{status}", {**shared, "payload": {"code": code} if code else {}})]
     if code in UNUSABLE_LATER:
         made.append(("unusable", ":callback:unusable", shared))
     if code == str(OPTED_OUT):
-        made.append(("stop", ":callback:stop", {**shared, "address": (fields.get("To") or "")[:_LONGEST]}))
+        made.append(("stop", ":callback:stop", {**shared, "address": fields["To"]}))
     return made

@@ -32,6 +32,7 @@ Json = dict[str, Any]
 SECRET = "a-secret-for-the-tests"
 METRICS = "a-token-for-the-tests"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
+PUBLIC = "https://jobs.example.org"
 FINE = job_type("fine", lambda _params, _context: Done())
 
 
@@ -101,6 +102,7 @@ def opened(url: str, *types: JobType, limits: Limits | None = None, **settings: 
         "cron_secret": SECRET,
         "metrics_token": METRICS,
         "drain_seconds": 10.0,
+        "door_url": PUBLIC,
         "sendgrid_event_webhook_public_key": vendor.public_key,
         "twilio_auth_token": TOKEN,
         **settings,

@@ -10,6 +10,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -26,7 +27,7 @@ from jobdeck.core.http.openapi import describe
 from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
-from tests.core.http.support import METRICS, SECRET, opened
+from tests.core.http.support import METRICS, PUBLIC, SECRET, opened
 from tests.support.queue import value
 from tests.support.waiting import PATIENCE, until
 
@@ -61,6 +62,8 @@ def of_schema(schema: Json) -> st.SearchStrategy[Any]:
         made = st.lists(of_schema(schema.get("items", {})), max_size=4)
     elif schema.get("type") == "integer":
         made = st.integers(schema.get("minimum"), schema.get("maximum")) | st.integers(T0, T0 + 60)
+    elif "pattern" in schema:
+        made = st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
     elif schema.get("type") == "boolean":
         made = st.booleans()
     else:
@@ -119,14 +122,11 @@ def signed(door: Open, path: str, target: str, body: bytes) -> dict[str, str]:
         made = door.vendor._signer.sign(stamp.encode() + body, ec.ECDSA(hashes.SHA256()))
         return {SIGNATURE: base64.b64encode(made).decode(), TIMESTAMP: stamp}
     if path == webhooks.TWILIO_PATH:
-        host, port = door.address
         try:
             fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=webhooks.FIELDS))
         except ValueError:
             fields = {}
-        return {
-            "X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"https://{host}:{port}{target}", fields)
-        }
+        return {"X-Twilio-Signature": RequestValidator(TOKEN).compute_signature(f"{PUBLIC}{target}", fields)}
     return {}
 
 

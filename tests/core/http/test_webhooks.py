@@ -9,15 +9,17 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.messaging import outbox, pull
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
-from jobdeck.core.programme.sandbox.twilio import TOKEN
-from jobdeck.core.programme.vendors import email_wire
+from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
+from jobdeck.core.programme.vendors import email_wire, sms_fields, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
-from tests.core.http.support import opened, waiting
+from tests.core.http.support import PUBLIC, opened, waiting
 from tests.support.queue import rows, value
 from tests.support.waiting import until
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "kim@example.org"
 NUMBER = "+15005550123"
+OURS = "+15005550006"
+SID, INBOUND, LATER = (f"SM{digit * 32}" for digit in "abc")
 
 
 def event(name: str = "delivered", **more: Any) -> Json:
@@ -61,8 +65,7 @@ def state(conn: Connection, message: str) -> str:
 def texted(door: Open, fields: dict[str, str], *, base: str | None = None, signature: str | None = None) -> Got:
     """One request of Twilio's, signed for the address under which it knows the door."""
     path = "/api/twilio/status"
-    host, port = door.address
-    made = RequestValidator(TOKEN).compute_signature(f"{base or f'https://{host}:{port}'}{path}", fields)
+    made = RequestValidator(TOKEN).compute_signature(f"{base or PUBLIC}{path}", fields)
     headers = {
         "X-Twilio-Signature": made if signature is None else signature,
         "Content-Type": "application/x-www-form-urlencoded",
@@ -194,6 +197,29 @@ class TestSendGrid:
             assert door.report(sent).data["new"] == 1
 
 
+def sms(status: str, **more: str) -> dict[str, str]:
+    """The fields of a callback about a message that we sent."""
+    return {
+        "AccountSid": ACCOUNT, "ApiVersion": "2010-04-01", "MessageSid": SID, "SmsSid": SID, "MessageStatus": status,
+        "SmsStatus": status, "From": OURS, "To": NUMBER, **more,
+    }  # fmt: skip
+
+
+def answer(body: str, **more: str) -> dict[str, str]:
+    """The fields of a person's message to us."""
+    return {
+        "AccountSid": ACCOUNT, "ApiVersion": "2010-04-01", "Body": body, "From": NUMBER, "FromCity": "NEW YORK",
+        "FromCountry": "US", "FromState": "NY", "FromZip": "10001", "MessageSid": INBOUND, "NumMedia": "0",
+        "NumSegments": "1", "SmsMessageSid": INBOUND, "SmsSid": INBOUND, "SmsStatus": "received", "To": OURS,
+        "ToCity": "", "ToCountry": "US", "ToState": "", "ToZip": "", **more,
+    }  # fmt: skip
+
+
+def opted_out(conn: Connection) -> int:
+    """How many numbers get no texts."""
+    return int(value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL"))
+
+
 class TestTwilio:
     @pytest.mark.parametrize(
         ("status", "ends"),
@@ -202,8 +228,8 @@ class TestTwilio:
     def test_a_status_moves_the_message_it_is_about(
         self, database_url: str, conn: Connection, status: str, ends: str
     ) -> None:
-        message = accepted(conn, channel="sms", address=NUMBER, key="SM1")
-        fields = {"MessageSid": "SM1", "MessageStatus": status, "To": NUMBER, "ErrorCode": ""}
+        message = accepted(conn, channel="sms", address=NUMBER, key=SID)
+        fields = sms(status, ErrorCode="")
         with opened(database_url) as door:
             got = texted(door, fields)
             assert (got.status, got.headers["content-type"]) == (200, "text/xml; charset=utf-8")
@@ -212,6 +238,13 @@ class TestTwilio:
             until(lambda: waiting(conn) == 0, "applying")
         assert state(conn, message) == ends
         assert value(conn, "SELECT count(*) FROM provider_events") == int(status != "sent")
+
+    def test_two_statuses_of_one_message_are_two_events(self, database_url: str, conn: Connection) -> None:
+        with opened(database_url) as door:
+            texted(door, sms("undelivered", ErrorCode="30003"))
+            texted(door, sms("delivered"))
+            until(lambda: waiting(conn) == 0, "applying")
+        assert {row["event"] for row in rows(conn, "SELECT event FROM provider_events")} == {"bounced", "delivered"}
 
     @pytest.mark.parametrize(
         ("said", "off"),
@@ -227,21 +260,20 @@ class TestTwilio:
             (person,),
         )
         with opened(database_url) as door:
-            fields = {"MessageSid": "SM9", "SmsStatus": "received", "From": NUMBER, "To": "+15005550006", **said}
-            assert texted(door, fields).status == 200
+            assert texted(door, answer("") | said).status == 200
             until(lambda: waiting(conn) == 0, "applying")
             assert value(conn, "SELECT sms_notifications_enabled FROM profiles WHERE id = %s", person) is not off
-            assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == int(off)
-            texted(door, fields | {"MessageSid": "SM10", "Body": "START", "OptOutType": "START"})
+            assert opted_out(conn) == int(off)
+            texted(door, answer("START", OptOutType="START", MessageSid=LATER))
             until(lambda: waiting(conn) == 0, "applying")
-        assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 0
+        assert opted_out(conn) == 0
 
     def test_a_message_refused_because_of_an_earlier_stop_switches_it_off_too(
         self, database_url: str, conn: Connection
     ) -> None:
-        accepted(conn, channel="sms", address=NUMBER, key="SM1")
+        accepted(conn, channel="sms", address=NUMBER, key=SID)
         with opened(database_url) as door:
-            texted(door, {"MessageSid": "SM1", "MessageStatus": "failed", "To": NUMBER, "ErrorCode": "21610"})
+            texted(door, sms("failed", ErrorCode="21610"))
             until(lambda: waiting(conn) == 0, "applying")
         assert value(conn, "SELECT source FROM sms_opt_outs") == "stop"
 
@@ -249,19 +281,19 @@ class TestTwilio:
         self, database_url: str, conn: Connection
     ) -> None:
         with opened(database_url) as door:
-            texted(door, {"MessageSid": "SM1", "MessageStatus": "delivered", "To": NUMBER})
+            texted(door, sms("delivered"))
             until(lambda: waiting(conn) == 0, "applying")
-        message = accepted(conn, channel="sms", address=NUMBER, key="SM1")
-        pulled = {"provider": "twilio", "event_key": "SM1:delivered", "event": "delivered", "occurred_at": time.time()}
+        message = accepted(conn, channel="sms", address=NUMBER, key=SID)
+        key = f"{SID}:delivered"
+        pulled = {"provider": "twilio", "event_key": key, "event": "delivered", "occurred_at": time.time()}
         assert outbox.record_events(conn, [{**pulled, "outbox_id": message}]) == 1
 
     def test_what_twilio_has_not_signed_is_refused_and_nothing_is_kept(
         self, database_url: str, conn: Connection
     ) -> None:
-        fields = {"MessageSid": "SM9", "SmsStatus": "received", "From": NUMBER, "Body": "STOP"}
+        fields = answer("STOP")
         with opened(database_url) as door:
-            host, port = door.address
-            good = RequestValidator(TOKEN).compute_signature(f"https://{host}:{port}/api/twilio/status", fields)
+            good = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}/api/twilio/status", fields)
             assert texted(door, fields, signature="").status == 401
             assert texted(door, fields, signature="AAAA").status == 401
             assert texted(door, fields, signature="\xe9").status == 401
@@ -273,15 +305,157 @@ class TestTwilio:
             assert door.call("POST", "/api/twilio/status", "a=1&" * 500, headers).status == 400
         assert value(conn, "SELECT count(*) FROM provider_events") == 0
 
-    def test_behind_a_proxy_the_address_that_twilio_knows_is_the_one_that_is_set(self, database_url: str) -> None:
-        fields = {"MessageSid": "SM1", "MessageStatus": "sent"}
-        with opened(database_url, door_url="https://jobs.example.org") as door:
-            assert texted(door, fields, base="https://jobs.example.org").status == 200
-            assert texted(door, fields).status == 401
+    def test_without_its_public_address_nothing_is_taken_whatever_host_a_request_names(
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with opened(database_url, door_url="") as door:
+            host, port = door.address
+            for base in (f"https://{host}:{port}", f"http://{host}:{port}", PUBLIC):
+                assert texted(door, answer("STOP"), base=base).status == 503
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert "JOBDECK_DOOR_URL is not set" in caplog.text
 
-    def test_without_a_token_nothing_is_taken(self, database_url: str) -> None:
-        with opened(database_url, twilio_auth_token=None) as door:
-            assert texted(door, {"MessageSid": "SM1"}).status == 503
+    @pytest.mark.parametrize("token", [None, "CHANGE-ME", "your_auth_token"])
+    def test_without_a_token_or_with_a_placeholder_nothing_is_taken(self, database_url: str, token: str | None) -> None:
+        with opened(database_url, twilio_auth_token=token) as door:
+            made = RequestValidator(token or "").compute_signature(f"{PUBLIC}/api/twilio/status", answer("STOP"))
+            assert texted(door, answer("STOP"), signature=made).status == 503
+
+
+MOVED = [
+    ("the id is cut", {"MessageSid": SID[:-1], f"{SID[-1]}MessageStatus": "delivered"}),
+    ("the status is part of the id", {"MessageSid": f"{SID}MessageStatusdelivered"}),
+    ("the id is empty", {"MessageSid": ""}),
+    ("there is no id", {}),
+    ("the id is in the names", {f"MessageSid{SID}": ""}),
+    ("another kind of id", {"MessageSid": f"CA{SID[2:]}"}),
+]
+
+
+class TestMovedBoundaries:
+    """Twilio signs names and values without separators."""
+
+    @pytest.mark.parametrize("moved", [fields for _, fields in MOVED], ids=[why for why, _ in MOVED])
+    def test_a_signature_that_also_fits_other_fields_makes_no_event(
+        self, database_url: str, conn: Connection, moved: dict[str, str]
+    ) -> None:
+        rest = {name: text for name, text in sms("delivered").items() if name not in ("MessageSid", "MessageStatus")}
+        with opened(database_url, twilio_account_sid=ACCOUNT) as door:
+            assert texted(door, rest | moved).status == 400
+            assert texted(door, sms("delivered")).status == 200
+        assert value(conn, "SELECT count(*) FROM provider_events") == 1
+
+    def test_the_text_of_a_message_cannot_name_another_sender(self, database_url: str, conn: Connection) -> None:
+        """A person who knows the signature of an own message tells the text apart in another place."""
+        sent = answer(f"STOPFrom+15005550999MessageSid{LATER}ZZ")
+        signature = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}/api/twilio/status", sent)
+        tail = "".join(f"{name}{sent[name]}" for name in sorted(sent) if name > "Body")
+        forged = {
+            "AccountSid": ACCOUNT, "ApiVersion": "2010-04-01", "Body": "STOP", "From": "+15005550999",
+            "MessageSid": LATER, "ZZFrom": tail.removeprefix("From"),
+        }  # fmt: skip
+        with opened(database_url) as door:
+            assert texted(door, forged, signature=signature).status == 400
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"AccountSid": f"AC{'1' * 32}"}, {"AccountSid": "AC1"}, {"From": "5005550123"}, {"From": "+1500CALLNOW"},
+            {"From": ""}, {"To": "+0"}, {"Extra": "1"}, {"MessageSid": SID.upper()}, {"OptOutType": "MAYBE"},
+            {"SmsStatus": "received\n"},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_field_that_is_not_one_of_ours_or_not_in_its_form_is_refused(
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, wrong: dict[str, str]
+    ) -> None:
+        with opened(database_url, twilio_account_sid=ACCOUNT) as door:
+            assert texted(door, answer("STOP", **wrong)).status == 400
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert NUMBER not in caplog.text
+        assert "fields that are not expected" in caplog.text
+
+    def test_a_field_sent_twice_is_refused(self, database_url: str, conn: Connection) -> None:
+        fields = answer("STOP")
+        made = RequestValidator(TOKEN).compute_signature(f"{PUBLIC}/api/twilio/status", fields)
+        with opened(database_url) as door:
+            got = door.call(
+                "POST", webhooks.TWILIO_PATH, f"From=%2B15005550999&{urlencode(fields)}", {"X-Twilio-Signature": made}
+            )
+        assert got.status == 400
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+
+    @given(st.data())
+    def test_no_other_split_of_a_signed_text_is_accepted(self, data: st.DataObject) -> None:
+        """Names and values of a good request, cut at other places, with their order kept as Twilio's signature does."""
+        body = data.draw(
+            st.sampled_from(["STOP", "START", "From+15005550999", f"STOPFrom+15005550999MessageSid{LATER}"])
+        )
+        sent = data.draw(st.sampled_from([answer(body), sms("delivered"), sms("undelivered", ErrorCode="30005")]))
+        text = "".join(f"{name}{sent[name]}" for name in sorted(sent))
+        names = sorted(sms_fields.FORMS, key=len, reverse=True)
+        fields: dict[str, str] = {}
+        place, last = 0, ""
+        while place < len(text):
+            fitting = [name for name in names if text.startswith(name, place) and name > last]
+            if not fitting:
+                return
+            last = data.draw(st.sampled_from(fitting))
+            place += len(last)
+            starts = [
+                at for at in range(place, len(text) + 1)
+                if at == len(text) or any(text.startswith(name, at) and name > last for name in names)
+            ]  # fmt: skip
+            end = data.draw(st.sampled_from(starts))
+            fields[last] = text[place:end]
+            place = end
+        if not sms_fields.problems(list(fields.items()), ACCOUNT):
+            assert sms_wire.read(fields, 0.0) == sms_wire.read(sent, 0.0)
+
+
+class TestReplays:
+    def test_a_repeated_start_does_not_clear_a_later_stop_even_after_years(
+        self, database_url: str, conn: Connection
+    ) -> None:
+        start = answer("START", MessageSid=INBOUND)
+        with opened(database_url) as door:
+            texted(door, start)
+            texted(door, answer("STOP", MessageSid=LATER))
+            until(lambda: waiting(conn) == 0, "applying")
+            assert opted_out(conn) == 1
+            for _ in range(2):
+                texted(door, start)
+                until(lambda: waiting(conn) == 0, "applying")
+                assert opted_out(conn) == 1
+                conn.execute("UPDATE provider_events SET received_at = received_at - interval '3 years'")
+                outbox.sweep(conn)
+        assert value(conn, "SELECT count(*) FROM provider_events") == 2
+
+    @pytest.mark.parametrize("code", ["21610", "30005"])
+    def test_a_repeated_callback_does_not_block_a_number_again(
+        self, database_url: str, conn: Connection, code: str
+    ) -> None:
+        accepted(conn, channel="sms", address=NUMBER, key=SID)
+        fields = sms("undelivered", ErrorCode=code)
+        with opened(database_url) as door:
+            texted(door, fields)
+            until(lambda: waiting(conn) == 0, "applying")
+            conn.execute("UPDATE provider_events SET received_at = received_at - interval '91 days'")
+            conn.execute("UPDATE sms_opt_outs SET cleared_at = now(), created_at = created_at - interval '91 days'")
+            outbox.sweep(conn)
+            texted(door, fields)
+            until(lambda: waiting(conn) == 0, "applying")
+        assert opted_out(conn) == 0
+
+    def test_other_events_are_deleted_after_90_days(self, database_url: str, conn: Connection) -> None:
+        with opened(database_url) as door:
+            door.report([event(), event("group_resubscribe")])
+            texted(door, sms("delivered"))
+            until(lambda: waiting(conn) == 0, "applying")
+        conn.execute("UPDATE provider_events SET received_at = received_at - interval '91 days'")
+        outbox.sweep(conn)
+        assert value(conn, "SELECT count(*) FROM provider_events") == 0
 
 
 def sign(door: Open, body: bytes) -> tuple[bytes, dict[str, str]]:
