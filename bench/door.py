@@ -1,10 +1,12 @@
 """Load on the HTTP door: SendGrid's events at a fixed rate for a minute, and a worker's drain beside it.
 
     python bench/door.py [--quick] [--rate 200] [--events 100] [--seconds 60]
+    python bench/door.py --attack pipeline|chunks [--minutes 5]
 
 The door, its database, the worker and the senders all run on this machine and share its processors. Requests are
 scheduled ahead (an open loop): one that waits because the door is busy has its wait counted. Prints one JSON object.
-Says what was measured: nothing is asserted about speed, everything about loss.
+Says what was measured: nothing is asserted about speed, everything about loss. With `--attack`, it calls with a secret
+alone and beside an attack (`door_attack.py`), and the exit code is 1 if a call is cut or a median is more than doubled.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import http.client
 import json
 import multiprocessing
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
@@ -28,9 +32,14 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- after the path is set
+import door_attack  # noqa: E402 -- after the path is set
+
+from jobdeck.core.postgres.embedded import EmbeddedPostgres  # noqa: E402 -- the same
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid  # noqa: E402 -- the same
 from jobdeck.core.schema import install_schema  # noqa: E402 -- the same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SENDERS = 2
 PEOPLE = 500
@@ -122,11 +131,23 @@ def measure(url: str, given: argparse.Namespace) -> dict[str, Any]:
     """The whole measurement on one database."""
     people = prepare(url)
     vendor = SendGrid()
+    if given.attack:
+        secret = secrets.token_hex(32)
+        with serving(url, vendor, CRON_SECRET=secret) as (process, port):
+            caller = door_attack.Caller(port, secret, vendor)
+            return door_attack.attacked(given.attack, given.minutes, process, port, caller)
     total = int(given.rate * given.seconds)
     requests = [(number / given.rate, *made(vendor, people, given.events, number)) for number in range(total)]
     alone = drain_rate(url, given.jobs)
+    with serving(url, vendor) as (_, port):
+        return loaded(url, given, requests, port) | {"drain_per_second_alone": round(alone)}
+
+
+@contextmanager
+def serving(url: str, vendor: SendGrid, **more: str) -> Iterator[tuple[int, int]]:
+    """A server as a process of its own; its process id and its port."""
     environment = {
-        **os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), "CRON_SECRET": "bench",
+        **os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), **more,
         "SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY": vendor.public_key, "SENDGRID_EVENT_MAX_AGE_SECONDS": "7200",
     }  # fmt: skip
     with subprocess.Popen(
@@ -135,8 +156,7 @@ def measure(url: str, given: argparse.Namespace) -> dict[str, Any]:
     ) as door:  # fmt: skip
         try:
             assert door.stdout is not None
-            port = int(door.stdout.readline().rpartition(":")[2])
-            return loaded(url, given, requests, port) | {"drain_per_second_alone": round(alone)}
+            yield door.pid, int(door.stdout.readline().rpartition(":")[2])
         finally:
             door.terminate()
 
@@ -192,6 +212,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs that the worker drains beside the load")
+    parser.add_argument("--attack", choices=sorted(door_attack.ATTACKS), help="call beside an attack")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long the attack lasts")
     given = parser.parse_args()
     if given.quick:
         given.rate, given.seconds, given.jobs = 20.0, 5.0, 2_000
@@ -200,6 +222,8 @@ def main() -> int:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres.open(Path(folder)) as server:
             told = measure(server.url, given)
+    if given.attack:
+        return door_attack.report(told)
     print(json.dumps(told, indent=2))
     return 0 if told["lost"] == 0 and told["events_kept"] == told["events_applied_once"] else 1
 
