@@ -323,6 +323,11 @@ class Walk:
     async def ask(self, step: Ask) -> None:
         deck, calls, verb = self.deck, list(self.queue.calls), VERBS[step.key]
         frozen = [job for job in self.expected.targets if job.status in ALLOWED[step.key]]
+        unfinished = [job for job in frozen if job.status is not Status.SUCCEEDED]
+        if verb == "retry" and unfinished:
+            frozen = unfinished
+        elif verb == "retry":
+            verb = "run-again"
         await self.type(step.key)
         if not frozen:
             assert deck.here == "Dashboard"
@@ -342,7 +347,8 @@ class Walk:
             assert self.queue.standing == before
             self.read()
             return
-        await self.type(*([*verb, "enter"] if len(frozen) > WITHOUT_A_WORD else ["y"]))
+        word = ["space" if letter == "-" else letter for letter in verb]
+        await self.type(*([*word, "enter"] if len(frozen) > WITHOUT_A_WORD else ["y"]))
         assert self.queue.calls == [*calls, (verb, tuple(job.id for job in frozen))]
         self.check_deed(verb, frozen, before)
         self.expected.unmark()
@@ -358,7 +364,8 @@ class Walk:
     def check_dialog(self, verb: str, frozen: Sequence[Job]) -> None:
         text = self.deck.screen_text()
         assert self.deck.here == "Confirm"
-        assert f"{verb.capitalize()} {plural(len(frozen), 'job')}" in text
+        title = "Run again:" if verb == "run-again" else verb.capitalize()
+        assert f"{title} {plural(len(frozen), 'job')}" in text
         for job in frozen[:SHOWN_IDS]:
             assert f"{short_id(job.id)}  {job.task_type}" in text
         assert (f"and {len(frozen) - SHOWN_IDS} more" in text) == (len(frozen) > SHOWN_IDS)
@@ -372,10 +379,12 @@ class Walk:
             if job.id in done and verb == "delete":
                 del wanted[job.id]
             elif job.id in done:
-                wanted[job.id] = (Status.PENDING if verb == "retry" else Status.CANCELLED, job.version + 1)
+                wanted[job.id] = (Status.CANCELLED if verb == "cancel" else Status.PENDING, job.version + 1)
         assert self.queue.standing == wanted
         toast = self.deck.toasts[-1]
-        if len(frozen) <= NAMED_ONE_BY_ONE:
+        if verb == "run-again" and len(frozen) > NAMED_ONE_BY_ONE:
+            assert not done or f"{plural(len(done), 'job')} run again." in toast
+        elif len(frozen) <= NAMED_ONE_BY_ONE:
             assert [one for one in changed if f"{short_id(one)} refused" in toast] == changed
         else:
             assert f"{len(done)} of {len(frozen)} jobs" in toast
