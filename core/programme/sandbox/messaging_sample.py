@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
 from jobdeck.core.programme.messaging.templates import markdown
-from jobdeck.core.programme.sandbox import messaging_seed
+from jobdeck.core.programme.sandbox import seed
 
 if TYPE_CHECKING:
     import psycopg
 
-    from jobdeck.core.programme.sandbox.messaging_seed import Row
     from jobdeck.core.programme.sandbox.sendgrid import SendGrid
     from jobdeck.core.programme.sandbox.twilio import Twilio
+
+Row = dict[str, Any]
 
 _SPACE: Final = UUID("b6f8e0a4-52c1-4d0f-8f57-7f6f9a1f3c11")
 
@@ -56,25 +57,22 @@ def admin(number: int) -> UUID:
     return uuid5(_SPACE, f"admin {number}")
 
 
-def load(conn: psycopg.Connection[Any], coaches: list[UUID], competitors: list[UUID]) -> None:
+def load(cursor: psycopg.Cursor[Any], coaches: list[UUID], competitors: list[UUID]) -> None:
     """Fills the messaging tables for these people. A second call adds nothing."""
-    messaging_seed.add_admins(conn, [_admin_row(number) for number in range(len(ADMINS))])
+    cursor.executemany(seed.ADMINS, [_admin_row(number) for number in range(len(ADMINS))])
     numbers = [f"+1500555{1000 + number}" for number in range(len(coaches))]
     numbers[1:2] = [OPTED_OUT_NUMBER]
-    messaging_seed.set_numbers(
-        conn,
-        [
-            {"id": coach, "number": number, "sms": place != 2}
-            for place, (coach, number) in enumerate(zip(coaches, numbers, strict=True))
-        ],
+    people = enumerate(zip(coaches, numbers, strict=True))
+    cursor.executemany(
+        seed.NUMBERS, [{"id": coach, "number": number, "sms": place != 2} for place, (coach, number) in people]
     )
-    messaging_seed.add_conversations(conn, [_conversation_row(number, coach) for number, coach in enumerate(coaches)])
+    cursor.executemany(seed.CONVERSATIONS, [_conversation_row(number, coach) for number, coach in enumerate(coaches)])
     rows = [_message_row(number, nth, coach) for number, coach in enumerate(coaches) for nth in range(2 + number)]
-    messaging_seed.add_messages(conn, rows)
-    messaging_seed.archive(conn, [{"user_id": coaches[-1], "message_id": rows[-1]["id"]}])
-    messaging_seed.add_agreements(conn, [_form_row(number, competitors[number]) for number in range(FORMS)])
-    messaging_seed.add_campaign(
-        conn,
+    cursor.executemany(seed.MESSAGES, rows)
+    cursor.execute(seed.ARCHIVED, {"user_id": coaches[-1], "message_id": rows[-1]["id"]})
+    cursor.executemany(seed.FORMS, [_form_row(number, competitors[number]) for number in range(FORMS)])
+    cursor.execute(
+        seed.CAMPAIGN,
         {
             "id": CAMPAIGN,
             "subject": "The finals begin on Saturday",

@@ -16,6 +16,8 @@ from jobdeck.core.programme.sandbox.metactf import CATEGORIES, MetaCtf, flash_ev
 if TYPE_CHECKING:
     import psycopg
 
+Row = dict[str, Any]
+
 _SPACE: Final = UUID("6f0c1d52-8a53-4f0e-9b0e-3a1d7c5e2b90")
 _ANCHOR: Final = 1_750_000_000
 """Unix seconds (June 2025); all solves are later."""
@@ -79,20 +81,22 @@ def load(conn: psycopg.Connection[Any]) -> None:
 
     People without an account in the sample lose one that they got since, because a new sandbox does not know it.
     """
-    with conn.transaction():
-        seed.add_coaches(conn, [_coach_row(number) for number in range(COACHES)])
-        people = range(ON_PLATFORM + NOT_ON_PLATFORM)
-        seed.add_competitors(conn, [_competitor_row(number) for number in people])
-        seed.add_teams(conn, [_team_row(number) for number in range(TEAMS)])
-        seed.add_members(conn, [_member_row(number) for number in range(ON_PLATFORM)])
-        seed.add_mappings(conn, [_mapping_row(number) for number in range(ON_PLATFORM)])
-        seed.add_logins(conn, [_mapping_row(number) for number in range(ON_PLATFORM) if number != NEVER_LOGGED_IN])
-        newcomers = [competitor(number).id for number in range(ON_PLATFORM, ON_PLATFORM + NOT_ON_PLATFORM)]
-        seed.forget_accounts(conn, [*newcomers, coach(COACHES - 1).id])
-        seed.mark_totals(conn, [_mapping_row(number) for number in range(ON_PLATFORM)])
-        messaging_sample.load(
-            conn, [coach(number).id for number in range(COACHES)], [competitor(number).id for number in people]
-        )
+    coaches = [_coach_row(number) for number in range(COACHES)]
+    competitors = [_competitor_row(number) for number in range(ON_PLATFORM + NOT_ON_PLATFORM)]
+    mappings = [_mapping_row(number) for number in range(ON_PLATFORM)]
+    with conn.transaction(), conn.cursor() as cursor:
+        cursor.executemany(seed.COACHES, coaches)
+        cursor.executemany(seed.COACH_ACCOUNTS, coaches)
+        cursor.executemany(seed.COMPETITORS, competitors)
+        cursor.executemany(seed.TEAMS, [_team_row(number) for number in range(TEAMS)])
+        cursor.executemany(seed.MEMBERS, [_member_row(number) for number in range(ON_PLATFORM)])
+        cursor.executemany(seed.MAPPINGS, mappings)
+        cursor.executemany(seed.LOGINS, [row for number, row in enumerate(mappings) if number != NEVER_LOGGED_IN])
+        newcomers = [row["id"] for row in [*competitors[ON_PLATFORM:], coaches[-1]]]
+        for statement in seed.FORGOTTEN_ACCOUNTS:
+            cursor.execute(statement, {"ids": newcomers})
+        cursor.executemany(seed.STALE_TOTALS, mappings)
+        messaging_sample.load(cursor, [row["id"] for row in coaches], [row["id"] for row in competitors])
 
 
 def populate(vendor: MetaCtf) -> None:
@@ -130,7 +134,7 @@ def _open_account(vendor: MetaCtf, number: int) -> None:
         account.flash.append(flash_event(name, start, solves, rank=number + 1))
 
 
-def _coach_row(number: int) -> seed.Row:
+def _coach_row(number: int) -> Row:
     person = coach(number)
     return {
         "id": person.id,
@@ -143,7 +147,7 @@ def _coach_row(number: int) -> seed.Row:
     }
 
 
-def _competitor_row(number: int) -> seed.Row:
+def _competitor_row(number: int) -> Row:
     person = competitor(number)
     on_platform = number < ON_PLATFORM
     return {
@@ -160,7 +164,7 @@ def _competitor_row(number: int) -> seed.Row:
     }
 
 
-def _team_row(number: int) -> seed.Row:
+def _team_row(number: int) -> Row:
     on_platform = number < TEAMS - 1
     return {
         "id": team_id(number),
@@ -171,7 +175,7 @@ def _team_row(number: int) -> seed.Row:
     }
 
 
-def _member_row(number: int) -> seed.Row:
+def _member_row(number: int) -> Row:
     return {
         "id": uuid5(_SPACE, f"member {number}"),
         "team_id": team_id(number % TEAMS),
@@ -180,7 +184,7 @@ def _member_row(number: int) -> seed.Row:
     }
 
 
-def _mapping_row(number: int) -> seed.Row:
+def _mapping_row(number: int) -> Row:
     status = "user_created" if number == NEVER_LOGGED_IN else "approved"
     return {"competitor_id": competitor(number).id, "synced_user_id": str(competitor(number).id), "status": status}
 
