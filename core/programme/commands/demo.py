@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import SecretStr
-
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.programme.plugin import SYNC, TOTALS
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -47,7 +45,16 @@ ROUNDS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11)
 BETWEEN_COACHES: Final = timedelta(seconds=8)
 MISSPELT: Final = "demo:misspelt"
 MISSPELT_AFTER: Final = timedelta(seconds=5)
-RATE_PER_SECOND: Final = 50.0
+COMPETITION: Final[dict[str, Any]] = {
+    "GAME_PLATFORM_RATE_PER_SECOND": 50.0,
+    "SENDGRID_FROM_NAME": "Coach Dashboard",
+    "SENDGRID_TEMPLATE_ID": None,
+    "SENDGRID_SANDBOX_MODE": False,
+    "TWILIO_MESSAGING_SERVICE_SID": None,
+    "APP_BASE_URL": "https://dashboard.example.org",
+    "QUIET_HOURS": "off",
+}
+"""Settings that the demo does not take from the environment, so that every message goes to the sandbox at once."""
 
 
 @contextmanager
@@ -61,25 +68,16 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
     """
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.programme.sandbox.messaging import demo_settings as demo_settings_of_messaging  # noqa: PLC0415 -- the same
     from jobdeck.core.programme.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
 
     with Sandbox() as sandbox:
-        vendors = sandbox.settings_env()
         changes: dict[str, Any] = {
             "database_url": None,
             "state_dir": state_folder(settings.state_dir) / "demo",
             "environment": "demo",
         }
-        own: dict[str, Any] = {
-            "game_platform_api_token": SecretStr(vendors["GAME_PLATFORM_API_TOKEN"]),
-            "game_platform_api_base_url": vendors["GAME_PLATFORM_API_BASE_URL"],
-            "game_platform_integration_enabled": True,
-            "game_platform_rate_per_second": RATE_PER_SECOND,
-            **demo_settings_of_messaging(sandbox),
-        }
-        competition = settings.of(CompetitionSettings).model_copy(update=own)
+        competition = CompetitionSettings(**{**sandbox.settings_env(), **COMPETITION})
         demo_settings = settings.model_copy(update=changes).having(competition)
         with open_database(demo_settings, application_name="jobdeck demo") as database:
             with database.connection() as conn:

@@ -11,8 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import SecretStr
-
 from jobdeck.core.programme.sandbox import sendgrid, twilio
 from jobdeck.core.programme.sandbox.rules import Seen
 
@@ -84,29 +82,6 @@ def settings_env(sandbox: Vendors) -> dict[str, str]:
         "TWILIO_AUTH_TOKEN": twilio.TOKEN,
         "TWILIO_FROM_NUMBER": twilio.SENDER,
         "TWILIO_API_BASE_URL": base,
-    }
-
-
-def demo_settings(sandbox: Vendors) -> dict[str, Any]:
-    """Settings that send all messages to this sandbox, so that no message reaches a person."""
-    variables = settings_env(sandbox)
-    return {
-        "sendgrid_api_key": SecretStr(variables["SENDGRID_API_KEY"]),
-        "sendgrid_api_base_url": variables["SENDGRID_API_BASE_URL"],
-        "sendgrid_from_email": FROM_EMAIL,
-        "sendgrid_from_name": "Coach Dashboard",
-        "sendgrid_template_id": None,
-        "sendgrid_unsubscribe_group_id": UNSUBSCRIBE_GROUP,
-        "sendgrid_sandbox_mode": False,
-        "sendgrid_event_webhook_public_key": variables["SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY"],
-        "sms_provider": "twilio",
-        "twilio_account_sid": twilio.ACCOUNT,
-        "twilio_auth_token": SecretStr(twilio.TOKEN),
-        "twilio_messaging_service_sid": None,
-        "twilio_from_number": twilio.SENDER,
-        "twilio_api_base_url": variables["TWILIO_API_BASE_URL"],
-        "app_base_url": "https://dashboard.example.org",
-        "quiet_hours": "",
     }
 
 
