@@ -13,20 +13,19 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.messaging import admin_alerts as alerts
 from jobdeck.core.programme.messaging import outbox
-from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
-    SAMPLE,
     Minutes,
+    Outlook,
     Role,
     Roles,
     Sending,
-    notice,
     one_line,
+    put,
     require_providers,
 )
-from jobdeck.core.programme.messaging.sending import sample as notice_sample
 from jobdeck.core.registry import Done, Payload, job
 
 if TYPE_CHECKING:
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
-    from jobdeck.core.programme.vendors.email import Email
-    from jobdeck.core.programme.vendors.email_wire import Sent
-    from jobdeck.core.programme.vendors.sms import Sms
 
 Json = dict[str, Any]
 
@@ -69,35 +65,21 @@ class Params(Payload):
 
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the alerts a run would send, and the people left out by reason. Reads only the database."""
-    would = dict.fromkeys(("email", "sms"), 0)
-    left_out: dict[str, int] = {}
-    first: list[str] = []
+    outlook = Outlook(ctx)
     messages = count = 0
-    sample: Json | None = None
     for people in _pages(params, ctx):
         for one in alerts.look(ctx.db, people, roles=params.roles):
             count += 1
-            intents, excluded = _intents(one, params, ctx.resources.settings)
-            decisions = _put(ctx, intents, dry_run=True)
-            due = [decision.intent for decision in decisions if decision.sendable]
-            reasons = [each.reason for each in excluded] + [each.verdict for each in decisions if not each.sendable]
-            for reason in reasons:
-                left_out[reason] = left_out.get(reason, 0) + 1
-            if not due:
-                continue
-            messages += one.messages
-            first += [str(one.id)] if len(first) < SAMPLE else []
-            for intent in due:
-                would[intent.channel] += 1
-            sample = sample or notice_sample(ctx, due[0], "Admin")
+            if outlook.add(*_intents(one, params, ctx.resources.settings)):
+                messages += one.messages
     return {
         "candidates": count,
-        "wouldSend": would,
+        "wouldSend": outlook.would,
         "messages": messages,
-        "leftOut": left_out,
+        "leftOut": dict(outlook.left_out),
         "wouldDrop": alerts.outdated(ctx.db, roles=params.roles, person=params.coach_id),
-        "first": first,
-        "sample": sample,
+        "first": outlook.first,
+        "sample": outlook.sample,
     }
 
 
@@ -142,17 +124,6 @@ def _pages(params: Params, ctx: CompetitionContext) -> Iterator[list[UUID]]:
         after = people[-1]
 
 
-def _put(ctx: CompetitionContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
-    return outbox.put(
-        ctx.db,
-        intents,
-        Policy.of(ctx.resources.settings),
-        job_id=ctx.job.id,
-        run_token=ctx.job.run_token,
-        dry_run=dry_run,
-    )
-
-
 def _intents(one: Recipient, params: Params, settings: CompetitionSettings) -> tuple[list[Intent], list[LeftOut]]:
     """The messages to send to a person, and the reasons for channels left out."""
     channels: list[tuple[Channel, str]] = []
@@ -182,7 +153,7 @@ class _Dispatch:
     def __init__(self, params: Params, ctx: CompetitionContext, dropped: dict[str, int]) -> None:
         self._params = params
         self._ctx = ctx
-        self._sending = Sending(ctx, self._make, self._after, what="alerts")
+        self._sending = Sending(ctx, self._after, what="alerts")
         self._dropped = dropped
         self._processed = 0
         self._sent = 0
@@ -210,7 +181,7 @@ class _Dispatch:
         for each in excluded:
             self._sending.skip(each.reason)
         outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=token)
-        decisions = _put(ctx, intents)
+        decisions = put(ctx, intents)
         verdicts = [decision.verdict for decision in decisions]
         bound = next((each.id for each in decisions if each.verdict in WAITING and each.id is not None), None)
         if bound is not None:
@@ -222,10 +193,7 @@ class _Dispatch:
         return decisions
 
     def _send(self, decisions: Sequence[Decision], counts: Mapping[UUID, int]) -> None:
-        tried: dict[UUID, dict[str, str]] = {}
-        for (person, channel), state in self._sending.send(decisions).items():
-            tried.setdefault(person, {})[channel] = state
-        for person, states in tried.items():
+        for person, states in self._sending.send(decisions).items():
             sent = any(state not in NOT_TAKEN for state in states.values())
             self._sent += sent
             if len(self._results) < RESULTS:
@@ -238,14 +206,10 @@ class _Dispatch:
         with self._ctx.db.transaction():
             left = alerts.left_texts(self._ctx.db, roles=self._params.roles, person=self._params.coach_id)
             intents = [Intent(KIND, "sms", one.recipient, one.address, one.key, one.data) for one in left]
-            decisions = _put(self._ctx, intents)
+            decisions = put(self._ctx, intents)
         self._send(decisions, {one.recipient: one.data["messages"] for one in left})
 
-    def _make(self, claimed: Claimed) -> Email | Sms:
-        return notice(self._ctx.resources.settings, KIND, claimed.channel, claimed.address, claimed.data)
-
-    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
-        del receipt
+    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
         if state != "queued":
             error = state if state in NOT_TAKEN else None
             alerts.noted(conn, claimed, job_id=self._ctx.job.id, error=error)

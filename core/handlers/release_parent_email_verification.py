@@ -11,8 +11,16 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.messaging import outbox, templates
 from jobdeck.core.programme.messaging import parent_probe as probes
-from jobdeck.core.programme.messaging.outbox import Intent, LeftOut, Policy
-from jobdeck.core.programme.messaging.sending import NOT_TAKEN, RESULTS, SAMPLE, Sending, mail_sample, require_providers
+from jobdeck.core.programme.messaging.outbox import Intent, LeftOut
+from jobdeck.core.programme.messaging.sending import (
+    NOT_TAKEN,
+    RESULTS,
+    SAMPLE,
+    Sending,
+    mail_sample,
+    put,
+    require_providers,
+)
 from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.registry import Done, Payload, job
 
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.messaging.parent_probe import Due
     from jobdeck.core.programme.resources import CompetitionContext
-    from jobdeck.core.programme.vendors.email_wire import Sent
 
 Json = dict[str, Any]
 
@@ -110,7 +117,7 @@ class _Probing:
     def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
-        self._sending = Sending(ctx, self._make, self._after, what="probes")
+        self._sending = Sending(ctx, self._after, what="probes", render=self._make)
         self._skipped: dict[str, int] = {}
         self._results: list[Json] = []
 
@@ -127,7 +134,7 @@ class _Probing:
             decisions = self._decide(due)
         states = self._sending.send(decisions)
         for one, decision in zip(due, decisions, strict=True):
-            self._list(one, states.get((one.competitor_id, "email")), decision.verdict)
+            self._list(one, states.get(one.competitor_id, {}).get("email"), decision.verdict)
         self._sending.raise_if_unfinished()
         output = {
             "dryRun": False,
@@ -146,13 +153,7 @@ class _Probing:
     def _decide(self, due: Sequence[Due]) -> list[Decision]:
         """Puts the probes into the outbox and binds their forms to them, before the first one is sent."""
         ctx = self._ctx
-        decisions = outbox.put(
-            ctx.db,
-            [self._intent(one) for one in due],
-            Policy.of(ctx.resources.settings),
-            job_id=ctx.job.id,
-            run_token=ctx.job.run_token,
-        )
+        decisions = put(ctx, [self._intent(one) for one in due])
         for one, decision in zip(due, decisions, strict=True):
             if decision.id is not None and decision.verdict in WAITING | KNOWN:
                 probes.bind(ctx.db, one, decision.id, again=one.key is not None)
@@ -189,6 +190,5 @@ class _Probing:
         return Email(claimed.address, body.subject, body.text, body.html, custom_args=ids)
 
     @staticmethod
-    def _after(conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
-        del receipt
+    def _after(conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
         probes.noted(conn, claimed, state)

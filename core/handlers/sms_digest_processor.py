@@ -14,20 +14,19 @@ from pydantic import Field, StrictBool
 
 from jobdeck.core.errors import PermanentError
 from jobdeck.core.programme.messaging import digest, outbox
-from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut, Policy
+from jobdeck.core.programme.messaging.outbox import Channel, Intent, LeftOut
 from jobdeck.core.programme.messaging.sending import (
     NOT_TAKEN,
     RESULTS,
-    SAMPLE,
     Minutes,
+    Outlook,
     Role,
     Roles,
     Sending,
-    notice,
     one_line,
+    put,
     require_providers,
 )
-from jobdeck.core.programme.messaging.sending import sample as notice_sample
 from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.messaging.outbox import Claimed, Decision
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
-    from jobdeck.core.programme.vendors.email import Email
-    from jobdeck.core.programme.vendors.email_wire import Sent
-    from jobdeck.core.programme.vendors.sms import Sms
     from jobdeck.core.registry import Admission
 
 Json = dict[str, Any]
@@ -72,31 +68,18 @@ class Params(Payload):
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the notices a run would send, and the people left out by reason. Reads only the database."""
     _refuse_forcing_everyone(params, ctx)
-    would = dict.fromkeys(("email", "sms"), 0)
-    left_out: dict[str, int] = {}
-    first: list[str] = []
+    outlook = Outlook(ctx)
     count = 0
-    sample: Json | None = None
     for people in _pages(params, ctx, None, ahead=True):
         count += len(people)
-        intents, excluded = _intents(people, params, ctx)
-        decisions = outbox.put(
-            ctx.db,
-            intents,
-            Policy.of(ctx.resources.settings),
-            job_id=ctx.job.id,
-            run_token=ctx.job.run_token,
-            dry_run=True,
-        )
-        for reason in [one.reason for one in excluded] + [one.verdict for one in decisions if not one.sendable]:
-            left_out[reason] = left_out.get(reason, 0) + 1
-        due = [one.intent for one in decisions if one.sendable]
-        for intent in due:
-            would[intent.channel] += 1
-        first = list(dict.fromkeys(first + [str(intent.recipient) for intent in due]))[:SAMPLE]
-        if sample is None and due:
-            sample = notice_sample(ctx, due[0], str(due[0].data["role"]).capitalize())
-    return {"candidates": count, "wouldSend": would, "leftOut": left_out, "first": first, "sample": sample}
+        outlook.add(*_intents(people, params, ctx))
+    return {
+        "candidates": count,
+        "wouldSend": outlook.would,
+        "leftOut": dict(outlook.left_out),
+        "first": outlook.first,
+        "sample": outlook.sample,
+    }
 
 
 def admit(params: Params, admission: Admission) -> dict[str, str]:
@@ -243,7 +226,7 @@ class _Digest:
     def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         self._params = params
         self._ctx = ctx
-        self._sending = Sending(ctx, self._make, self._after, what="notices")
+        self._sending = Sending(ctx, self._after, what="notices")
         self._candidates = 0
         self._attempted = 0
         self._successes = 0
@@ -267,10 +250,7 @@ class _Digest:
 
     def _notify(self, people: Sequence[Candidate]) -> None:
         self._candidates += len(people)
-        states = self._sending.send(self._put(people))
-        tried: dict[UUID, dict[str, str]] = {}
-        for (person, channel), state in states.items():
-            tried.setdefault(person, {})[channel] = state
+        tried = self._sending.send(self._put(people))
         self._attempted += len(tried)
         self._successes += sum(any(state not in NOT_TAKEN for state in by.values()) for by in tried.values())
         for one in people:
@@ -285,17 +265,11 @@ class _Digest:
             self._sending.skip(one.reason)
         with ctx.db.transaction():
             digest.keep_numbers(ctx.db, {one.recipient: one.address for one in intents if one.channel == "sms"})
-            decisions = outbox.put(
-                ctx.db, intents, Policy.of(ctx.resources.settings), job_id=ctx.job.id, run_token=ctx.job.run_token
-            )
+            decisions = put(ctx, intents)
             outbox.leave_out(ctx.db, excluded, job_id=ctx.job.id, run_token=ctx.job.run_token)
         return decisions
 
-    def _make(self, claimed: Claimed) -> Email | Sms:
-        return notice(self._ctx.resources.settings, KIND, claimed.channel, claimed.address, claimed.data)
-
-    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
-        del receipt
+    def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
         if state != "queued":
             digest.noted(
                 conn,

@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
-    from jobdeck.core.programme.vendors.email_wire import Sent
     from jobdeck.core.programme.vendors.sms import Sms
 
     Render = Callable[[Claimed], Email | Sms]
-    After = Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None]
+    After = Callable[[psycopg.Connection[Any], Claimed, str], None]
 
 LONGEST_WAIT: Final = 30.0
 """Seconds a run waits for a provider's rate limit; if the wait is longer, the job is retried later."""
@@ -132,8 +131,8 @@ def deliver(
 ) -> Delivery:
     """Sends the messages that `put` allowed, in order.
 
-    `render` makes the message. `after` runs in the transaction that settles it, with the new state (`accepted`,
-    `queued` for a retry, `failed`, `uncertain`) and the provider's answer.
+    `render` makes the message. `after` runs in the transaction that settles it, with the new state: `accepted`,
+    `queued` for a retry, `failed` or `uncertain`.
 
     Raises:
         ProviderConfigError: a setting is missing or not accepted; unsent messages stay queued.
@@ -181,12 +180,12 @@ class _Sender:
             )
         except Exception:
             # The template or a setting is wrong, so the message was certainly not sent.
-            self._settle(message, Result(message.id, message.attempt, "retry", error_class="not_made"), None, None)
+            self._settle(message, Result(message.id, message.attempt, "retry", error_class="not_made"), None)
             raise
         try:
             sent = client.send(self._marked(message, made))
         except MessagingError as error:
-            self._settle(message, failure(message, error), None, error)
+            self._settle(message, failure(message, error), error)
             self._stop_if_it_is_no_use(PROVIDERS[message.channel], error)
             return
         self._outages = 0
@@ -197,7 +196,7 @@ class _Sender:
             provider_message_id=sent.provider_message_id,
             segments=sent.segments,
         )
-        self._settle(message, result, sent, None)
+        self._settle(message, result, None)
 
     @staticmethod
     def _marked(message: Claimed, made: Email | Sms) -> Any:
@@ -205,12 +204,12 @@ class _Sender:
             return made.marked(message.kind, {"email_type": message.kind, "outbox_id": str(message.id)})
         return made
 
-    def _settle(self, message: Claimed, result: Result, sent: Sent | None, error: MessagingError | None) -> None:
+    def _settle(self, message: Claimed, result: Result, error: MessagingError | None) -> None:
         with self._ctx.db.transaction():
             states = outbox.settle(self._ctx.db, [result])
             state = states.get(message.id)
             if state is not None and self._after is not None:
-                self._after(self._ctx.db, message, state, sent)
+                self._after(self._ctx.db, message, state)
         if state is not None:
             self.delivery.count(state, error)
         else:

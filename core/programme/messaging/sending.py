@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from jobdeck.core.errors import PermanentError, RetryLater
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging import templates as messaging_templates
 from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, Delivery, deliver
 from jobdeck.core.programme.vendors.email import Email
@@ -15,16 +18,16 @@ from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimit
 from jobdeck.core.programme.vendors.sms import Sms, segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, Kind
+    from jobdeck.core.programme.messaging.delivery import After, Render
+    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, LeftOut
     from jobdeck.core.programme.messaging.templates import Body
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
-    from jobdeck.core.programme.vendors.email_wire import Sent
 
 Json = dict[str, Any]
 Role = Literal["coach", "admin"]
@@ -54,8 +57,10 @@ def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
         ctx.resources.clients.sms.check()
 
 
-def masked(conn: psycopg.Connection[Any], channel: Channel, address: str) -> str:
-    return str(conn.execute("select outbox_mask(%s, %s)", (channel, address)).fetchall()[0][0])
+def put(ctx: CompetitionContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
+    """Records what this run is to send, as in `outbox.put`, within the limits of the settings."""
+    policy = outbox.Policy.of(ctx.resources.settings)
+    return outbox.put(ctx.db, intents, policy, job_id=ctx.job.id, run_token=ctx.job.run_token, dry_run=dry_run)
 
 
 def mail_sample(to: str, body: Body) -> Json:
@@ -71,27 +76,28 @@ def one_line(*names: str | None, otherwise: str) -> str:
 class Sending:
     """Sends the messages of one run. A channel that fails is closed for the rest of the run; the other continues.
 
-    `after` gets the state of each message in the transaction that settles it, as in `delivery.deliver`.
+    `after` gets the state of each message in the transaction that settles it, as in `delivery.deliver`. The messages
+    are notices, unless `render` makes others.
     """
 
     def __init__(
         self,
         ctx: CompetitionContext,
-        render: Callable[[Claimed], Email | Sms],
-        after: Callable[[psycopg.Connection[Any], Claimed, str, Sent | None], None],
+        after: After,
         *,
         what: str,
+        render: Render | None = None,
     ) -> None:
         self.total = Delivery()
         self.left_out: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
         self._ctx = ctx
-        self._render = render
+        self._render = render or partial(notice, ctx.resources.settings)
         self._after = after
         self._what = what
         self._stopped: dict[str, RetryLater | ProviderConfigError] = {}
         self._waiting = 0
-        self._states: dict[tuple[UUID, str], str] = {}
+        self._states: dict[UUID, dict[str, str]] = {}
 
     def is_open(self, channel: Channel) -> bool:
         """Whether this run can still send messages of this channel."""
@@ -106,8 +112,8 @@ class Sending:
         """Counts a person whom the handler itself leaves out."""
         self.left_out[reason] += 1
 
-    def send(self, decisions: Iterable[Decision]) -> Mapping[tuple[UUID, str], str]:
-        """Sends what may be sent now; returns the state of each tried message by person and channel.
+    def send(self, decisions: Iterable[Decision]) -> Mapping[UUID, dict[str, str]]:
+        """Sends what may be sent now; returns the states of the tried messages: by person, then by channel.
 
         Raises:
             Cancelled: the run was asked to stop.
@@ -135,10 +141,10 @@ class Sending:
         else:
             self.total.by_class.update(done.by_class)
 
-    def _settled(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str, receipt: Sent | None) -> None:
-        self._after(conn, claimed, state, receipt)
+    def _settled(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:
+        self._after(conn, claimed, state)
         self.total.count(state, None)
-        self._states[claimed.recipient_ref, claimed.channel] = state
+        self._states.setdefault(claimed.recipient_ref, {})[claimed.channel] = state
         if state not in NOT_TAKEN:
             self.accepted[claimed.channel] += 1
 
@@ -203,32 +209,55 @@ EXPENDABLE = ("name", "dashboard_url")
 """Values that are left out, one after the other, if a text does not fit one segment."""
 
 
-def notice(
-    settings: CompetitionSettings, kind: Kind, channel: Channel, address: str, data: Mapping[str, Any]
-) -> Email | Sms:
-    """Renders a notice; uses `name` and `messages` (their number) of `data`."""
+def notice(settings: CompetitionSettings, message: Claimed | Intent) -> Email | Sms:
+    """Renders a notice; uses `name` and `messages` (their number) of the message's data."""
     values = {
-        "name": data["name"],
-        "messages": data["messages"],
+        "name": message.data["name"],
+        "messages": message.data["messages"],
         "dashboard_url": f"{settings.app_base_url}/dashboard/messages",
         "organisation": settings.sendgrid_from_name,
     }
     templates = messaging_templates.of(settings)
-    if channel == "email":
-        body = templates.email(kind, values)
-        return Email(address, body.subject, body.text, body.html, template_data=values)
-    text = templates.sms(kind, values)
+    if message.channel == "email":
+        body = templates.email(message.kind, values)
+        return Email(message.address, body.subject, body.text, body.html, template_data=values)
+    text = templates.sms(message.kind, values)
     for left_away in EXPENDABLE:
         if segments(text) > 1:
             values[left_away] = ""
-            text = templates.sms(kind, values)
-    return Sms(address, text)
+            text = templates.sms(message.kind, values)
+    return Sms(message.address, text)
 
 
-def sample(ctx: CompetitionContext, intent: Intent, name: str) -> Json:
-    """A notice for a preview: masked address, and `name` instead of the person's name."""
-    to = masked(ctx.db, intent.channel, intent.address)
-    made = notice(ctx.resources.settings, intent.kind, intent.channel, intent.address, intent.data | {"name": name})
-    if isinstance(made, Sms):
-        return {"channel": "sms", "to": to, "text": made.body}
-    return mail_sample(to, messaging_templates.Body(made.subject, made.text, made.html))
+class Outlook:
+    """The preview of a notice job: what a run would send, and the people it would leave out by reason."""
+
+    def __init__(self, ctx: CompetitionContext) -> None:
+        self.would = dict.fromkeys(CHANNELS, 0)
+        self.left_out: Counter[str] = Counter()
+        self.first: list[str] = []
+        self.sample: Json | None = None
+        self._ctx = ctx
+
+    def add(self, intents: Sequence[Intent], excluded: Sequence[LeftOut]) -> bool:
+        """Adds people; returns whether a run would send any of these messages now."""
+        decisions = put(self._ctx, intents, dry_run=True)
+        self.left_out.update(one.reason for one in excluded)
+        self.left_out.update(one.verdict for one in decisions if not one.sendable)
+        due = [one.intent for one in decisions if one.sendable]
+        for intent in due:
+            self.would[intent.channel] += 1
+        self.first = list(dict.fromkeys(self.first + [str(intent.recipient) for intent in due]))[:SAMPLE]
+        if self.sample is None and due:
+            self.sample = self._sample(due[0])
+        return bool(due)
+
+    def _sample(self, intent: Intent) -> Json:
+        """The rendered notice: masked address, and the role instead of the person's name."""
+        role = str(intent.data.get("role", "admin")).capitalize()
+        made = notice(self._ctx.resources.settings, replace(intent, data=intent.data | {"name": role}))
+        values = (intent.channel, intent.address)
+        to = str(self._ctx.db.execute("select outbox_mask(%s, %s)", values).fetchall()[0][0])
+        if isinstance(made, Sms):
+            return {"channel": "sms", "to": to, "text": made.body}
+        return mail_sample(to, messaging_templates.Body(made.subject, made.text, made.html))

@@ -76,7 +76,7 @@ def test_what_depends_on_a_message_changes_with_it_or_not_at_all(world: MailWorl
     decisions = put(world, context)
     seen: list[str] = []
 
-    def after(conn: psycopg.Connection[Any], message: Claimed, found: str, sent: Any) -> None:
+    def after(conn: psycopg.Connection[Any], message: Claimed, found: str) -> None:
         seen.append(found)
         conn.execute("update profiles set last_unread_alert_at = now()")
         raise RuntimeError("the database went away")
