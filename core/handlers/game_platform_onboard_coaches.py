@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, StrictBool
 from jobdeck.core.programme.onboarding import candidates
 from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_coach
 from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, judged, outlook
 from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE
-from jobdeck.core.programme.sync.rules import PAGE, SAMPLE, as_id, dry_run_output, dry_run_reason, named_ids
+from jobdeck.core.programme.sync.rules import PAGE, as_id, dry_run, named_ids
 from jobdeck.core.registry import Continue, Done, Payload, job
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 NOT_APPROVED = "not_approved"
-UNKNOWN = "unknown"
 
 
 class Params(Payload):
@@ -90,45 +89,21 @@ class _Coaches:
         )
         return skipped
 
+    def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
+        return [self._would(coach) for coach in candidates.coaches(self._ctx.db, ids, "", ahead=True)]
+
+    def _would(self, coach: candidates.Coach) -> Newcomer | str:
+        if self._all and not coach.approved:
+            return NOT_APPROVED
+        if coach.usable and not coach.taken:
+            return ALREADY
+        made = coach.refusal or new_coach(coach)
+        return made.outcome if isinstance(made, Refusal) else made
+
 
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
-    walk = _Coaches(params, ctx)
-    counts: Counter[str] = Counter()
-    fields: set[str] = set()
-    first: list[str] = []
-    cursor: Json | None = None
-    while True:
-        ids, cursor = walk.page(cursor)
-        found = candidates.coaches(ctx.db, ids, "", ahead=True)
-        counts[UNKNOWN] += len(ids) - len(found)
-        for coach in found:
-            made = _would(coach, everybody=params.named is None)
-            if isinstance(made, str):
-                counts[made] += 1
-                continue
-            counts["onboard"] += 1
-            fields |= made.new.model_dump(exclude_none=True).keys()
-            first += [str(coach.id)] if len(first) < SAMPLE else []
-        if cursor is None:
-            break
-    counts["invalid_id"] += _unreadable(params)
-    return {
-        "total": counts.total(),
-        "toOnboard": counts.pop("onboard", 0),
-        "others": dict(sorted((+counts).items())),
-        "dataFields": sorted(fields),
-        "sample": first,
-    }
-
-
-def _would(coach: candidates.Coach, *, everybody: bool) -> Newcomer | str:
-    if everybody and not coach.approved:
-        return NOT_APPROVED
-    if coach.usable and not coach.taken:
-        return ALREADY
-    made = coach.refusal or new_coach(coach)
-    return made.outcome if isinstance(made, Refusal) else made
+    return outlook(_Coaches(params, ctx), unreadable=_unreadable(params))
 
 
 @job(
@@ -148,9 +123,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         PermanentError: the token is missing or not accepted, or nobody can be onboarded without a correction.
         RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
-    reason = dry_run_reason(params.dry_run, ctx)
-    if reason:
-        return Done(dry_run_output(reason, preview(params, ctx)))
+    previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
+    if previewed is not None:
+        return previewed
     lap, handed_over = LapRun(ctx, _Coaches(params, ctx)).run()
     totals = Totals.of(ctx, lap, "coach")
     output, failures = _output(params, totals)

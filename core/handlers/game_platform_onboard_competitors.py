@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, StrictBool, model_validator
 from jobdeck.core.programme.onboarding import candidates, store
 from jobdeck.core.programme.onboarding.candidates import Refusal, Role, new_competitor
 from jobdeck.core.programme.onboarding.coach_accounts import ALREADY, settle_coaches
-from jobdeck.core.programme.onboarding.laps import LapRun, Totals, judged
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, judged, outlook
 from jobdeck.core.programme.onboarding.onboarding import ELSEWHERE, GONE, LEFT
-from jobdeck.core.programme.sync.rules import SAMPLE, as_id, batch_size, dry_run_output, dry_run_reason, named_ids
+from jobdeck.core.programme.sync.rules import as_id, batch_size, dry_run, named_ids
 from jobdeck.core.programme.sync.walk import read_cursor, write_cursor
 from jobdeck.core.registry import Continue, Done, Payload, job
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 DEFAULT_BATCH = 50
-UNKNOWN = "unknown"
 OUT_OF_SCOPE = "out_of_scope"
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=200), BeforeValidator(batch_size(DEFAULT_BATCH))]
 
@@ -73,6 +72,8 @@ class _Competitors:
         self._params = params
         self._ctx = ctx
         self._ids = [one for one in map(as_id, params.competitor_ids or ()) if one is not None]
+        self.coaches_ahead: set[UUID] = set()
+        """The coaches without a usable account among those that `ahead` has seen."""
 
     def count(self) -> int:
         if self._params.competitor_ids is not None:
@@ -142,6 +143,20 @@ class _Competitors:
         skipped.update(one.outcome for one in verdicts.values() if one.outcome in {ELSEWHERE, GONE})
         return skipped
 
+    def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
+        return [self._would(one) for one in self.load(ids, "", ahead=True)]
+
+    def _would(self, one: Competitor) -> Newcomer | str:
+        reason = one.skip_reason(force=self._params.force_reonboard)
+        if reason:
+            return reason
+        made = one.refusal or new_competitor(one, one.coach_synced_id or str(one.coach_id))
+        if isinstance(made, Refusal):
+            return made.outcome
+        if one.coach_synced_id is None:
+            self.coaches_ahead.add(one.coach_id)
+        return made
+
     def _skip(self, onboarding: Onboarding, one: Competitor, reason: str) -> None:
         if one.state is not None:
             onboarding.drop(one.person)
@@ -171,46 +186,8 @@ def _requests(
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the people whom a run would onboard. Reads only the database."""
     walk = _Competitors(params, ctx)
-    counts: Counter[str] = Counter()
-    fields: set[str] = set()
-    first: list[str] = []
-    cursor: Json | None = None
-    coaches = 0
-    seen: set[UUID] = set()
-    while True:
-        ids, cursor = walk.page(cursor)
-        found = walk.load(ids, "", ahead=True)
-        counts[UNKNOWN] += len(ids) - len(found)
-        for one in found:
-            made = _would(one, force=params.force_reonboard)
-            if isinstance(made, str):
-                counts[made] += 1
-                continue
-            counts["onboard"] += 1
-            fields |= made.new.model_dump(exclude_none=True).keys()
-            first += [str(one.id)] if len(first) < SAMPLE else []
-            if one.coach_synced_id is None and one.coach_id not in seen:
-                seen.add(one.coach_id)
-                coaches += 1
-        if cursor is None:
-            break
-    counts["invalid_id"] += params.unreadable
-    return {
-        "total": counts.total(),
-        "toOnboard": counts.pop("onboard", 0),
-        "others": dict(sorted((+counts).items())),
-        "coachesToOnboard": coaches,
-        "dataFields": sorted(fields),
-        "sample": first,
-    }
-
-
-def _would(one: Competitor, *, force: bool) -> Newcomer | str:
-    reason = one.skip_reason(force=force)
-    if reason:
-        return reason
-    made = one.refusal or new_competitor(one, one.coach_synced_id or str(one.coach_id))
-    return made.outcome if isinstance(made, Refusal) else made
+    found = outlook(walk, unreadable=params.unreadable)
+    return found | {"coachesToOnboard": len(walk.coaches_ahead)}
 
 
 @job(
@@ -230,9 +207,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         PermanentError: the token is missing or not accepted, or nobody can be onboarded without a correction.
         RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
-    reason = dry_run_reason(params.dry_run, ctx)
-    if reason:
-        return Done(dry_run_output(reason, preview(params, ctx)))
+    previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
+    if previewed is not None:
+        return previewed
     lap, handed_over = LapRun(ctx, _Competitors(params, ctx)).run()
     output, failures = _output(params, Totals.of(ctx, lap, "user"), Totals.of(ctx, lap, "coach"))
     if handed_over is not None:

@@ -20,8 +20,7 @@ from jobdeck.core.programme.sync.rules import (
     RUN_SECONDS,
     SAMPLE,
     all_failed,
-    dry_run_output,
-    dry_run_reason,
+    dry_run,
     outage,
 )
 from jobdeck.core.programme.vendors.metactf_errors import AuthError, GamePlatformError
@@ -104,9 +103,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         PermanentError: the token is missing or not accepted.
         RetryLater: the platform does not answer, or everyone failed.
     """
-    reason = dry_run_reason(params.dry_run, ctx)
-    if reason:
-        return Done(dry_run_output(reason, preview(params, ctx)))
+    previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
+    if previewed is not None:
+        return previewed
     return _Refresh(params, ctx, ctx.resources.clients.metactf).run()
 
 

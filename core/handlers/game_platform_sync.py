@@ -25,8 +25,7 @@ from jobdeck.core.programme.sync.rules import (
     SAMPLE,
     all_failed,
     batch_size,
-    dry_run_output,
-    dry_run_reason,
+    dry_run,
     outage,
 )
 from jobdeck.core.programme.sync.summary import Tally
@@ -138,9 +137,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         PermanentError: the token is missing or not accepted.
         RetryLater: another sync is running, the platform does not answer, or everyone failed.
     """
-    reason = dry_run_reason(params.dry_run, ctx)
-    if reason:
-        return Done(dry_run_output(reason, preview(params, ctx)))
+    previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
+    if previewed is not None:
+        return previewed
     client = ctx.resources.clients.metactf
     tally = Tally()
     with _ledger_entry(params, ctx, tally) as run_id:

@@ -17,8 +17,7 @@ from jobdeck.core.programme.sync.rules import (
     SAMPLE,
     all_failed,
     batch_size,
-    dry_run_output,
-    dry_run_reason,
+    dry_run,
     id_cursor,
 )
 from jobdeck.core.read import jobs
@@ -111,9 +110,9 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
     Raises:
         RetryLater: every competitor failed.
     """
-    reason = dry_run_reason(params.dry_run, ctx)
-    if reason:
-        return Done(dry_run_output(reason, preview(params, ctx)))
+    previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
+    if previewed is not None:
+        return previewed
     return _Sweep(params, ctx).run()
 
 

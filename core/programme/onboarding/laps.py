@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from uuid import UUID
 
 from jobdeck.core.errors import PermanentError
@@ -23,10 +23,12 @@ from jobdeck.core.registry import Continue, Done
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.programme.onboarding.candidates import Role
+    from jobdeck.core.programme.onboarding.candidates import Newcomer, Role
     from jobdeck.core.programme.resources import CompetitionContext
 
 Json = dict[str, Any]
+
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,38 @@ class Walk(Protocol):
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
         """Onboards the people of a page; counts those without a row in the ledger, by reason."""
+
+    def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
+        """Previews `take`: the request for each person of a page, or the reason why there would be none."""
+
+
+def outlook(walk: Walk, *, unreadable: int) -> Json:
+    """Counts the people whom a run would onboard, and the others by reason; `unreadable` ids were named as well."""
+    counts: Counter[str] = Counter()
+    fields: set[str] = set()
+    first: list[str] = []
+    cursor: Json | None = None
+    while True:
+        ids, cursor = walk.page(cursor)
+        found = walk.ahead(ids)
+        counts[UNKNOWN] += len(ids) - len(found)
+        for made in found:
+            if isinstance(made, str):
+                counts[made] += 1
+                continue
+            counts["onboard"] += 1
+            fields |= made.new.model_dump(exclude_none=True).keys()
+            first += [str(made.person_id)] if len(first) < SAMPLE else []
+        if cursor is None:
+            break
+    counts["invalid_id"] += unreadable
+    return {
+        "total": counts.total(),
+        "toOnboard": counts.pop("onboard", 0),
+        "others": dict(sorted((+counts).items())),
+        "dataFields": sorted(fields),
+        "sample": first,
+    }
 
 
 class LapRun:

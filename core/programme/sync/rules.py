@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
 from jobdeck.core.errors import RetryLater
+from jobdeck.core.registry import Done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,18 +145,15 @@ def as_id(text: str) -> UUID | None:
 Json = dict[str, Any]
 
 
-def dry_run_reason(asked: bool, ctx: CompetitionContext) -> str | None:
-    """Why a run only previews its work; None if it is to do the work."""
+def dry_run(asked: bool, ctx: CompetitionContext, preview: Callable[[], Json]) -> Done | None:
+    """The result of a run that only previews its work, and why; None if the run is to do the work."""
     if asked or ctx.dry_run:
-        return "The payload requests a dry run (dryRun)."
-    if not ctx.resources.settings.game_platform_integration_enabled:
-        return "The integration is switched off (GAME_PLATFORM_INTEGRATION_ENABLED)."
-    return None
-
-
-def dry_run_output(reason: str, preview: Json) -> Json:
-    """The output of a dry run: `dryRun`, `dryRunReason`, and the preview."""
-    return {"dryRun": True, "dryRunReason": reason} | preview
+        reason = "The payload requests a dry run (dryRun)."
+    elif not ctx.resources.settings.game_platform_integration_enabled:
+        reason = "The integration is switched off (GAME_PLATFORM_INTEGRATION_ENABLED)."
+    else:
+        return None
+    return Done({"dryRun": True, "dryRunReason": reason} | preview())
 
 
 def outage(job: str, outages: int, pause: float, place: str, *, attempt: int = 1) -> RetryLater | None:
