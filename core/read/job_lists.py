@@ -14,141 +14,31 @@ from jobdeck.core.model import Status
 WINDOW: Final = 10_000
 NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
-_ALL: Final = """
-SELECT * FROM (
-    SELECT j.*, j.id::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
-            j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.id DESC) AS place
-    FROM job_list AS j
-    WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid)
-        AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-            %(outcome)s)
-    ORDER BY j.id DESC LIMIT %(window)s
-) AS found
+# The history knows when a job was created only if its id contains the time.
+_MATCHES: Final = """
+job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
+    j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
+    %(outcome)s)
 """
 
-_PENDING: Final = """
-WITH RECURSIVE lane (task_type, priority) AS (
-    (SELECT j.task_type, j.priority FROM job_list AS j
-    WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line
-    ORDER BY j.task_type, j.priority DESC LIMIT 1)
-    UNION ALL
-    (SELECT next.task_type, next.priority FROM lane AS l CROSS JOIN LATERAL (
-        (SELECT j.task_type, j.priority FROM job_list AS j
-        WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line
-            AND j.task_type = l.task_type AND j.priority < l.priority
-        ORDER BY j.priority DESC LIMIT 1)
-        UNION ALL
-        (SELECT j.task_type, j.priority FROM job_list AS j
-        WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line AND j.task_type > l.task_type
-        ORDER BY j.task_type, j.priority DESC LIMIT 1)
-    ) AS next LIMIT 1)
-)
-SELECT * FROM (
-    SELECT j.*, j.run_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
-            j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.run_at, j.id) AS place
-    FROM (
-        (SELECT h.* FROM lane AS l CROSS JOIN LATERAL (
-            SELECT j.* FROM job_list AS j
-            WHERE j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line
-                AND j.task_type = l.task_type AND j.priority = l.priority
-                AND (%(after_key)s::timestamptz IS NULL
-                    OR (j.run_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
-                AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                    %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-                    %(outcome)s)
-            ORDER BY j.run_at, j.id LIMIT %(window)s
-        ) AS h)
-        UNION ALL
-        (SELECT j.* FROM job_list AS j
-        WHERE j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)
-            AND (%(after_key)s::timestamptz IS NULL
-                OR (j.run_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
-            AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-                %(outcome)s)
-        ORDER BY j.run_at, j.id LIMIT %(window)s)
-    ) AS j
-    ORDER BY j.run_at, j.id LIMIT %(window)s
-) AS found
+_PAGE: Final = """
+SELECT {columns} FROM {view} AS j
+WHERE {condition}
+    AND (%(after_key)s::timestamptz IS NULL
+        OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
+    AND {matches}
+ORDER BY {key} {way}, j.id {way} LIMIT %(window)s
 """
 
-_RUNNING: Final = """
+_LIST: Final = """
 SELECT * FROM (
-    SELECT j.*, j.started_at::text AS place_key,
+    SELECT j.*, {key}::text AS place_key,
         job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
             j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.started_at, j.id) AS place
-    FROM job_list AS j
-    WHERE j.status = 'running'
-        AND (%(after_key)s::timestamptz IS NULL
-            OR (j.started_at, j.id) > (%(after_key)s::timestamptz, %(after_id)s::uuid))
-        AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-            %(outcome)s)
-    ORDER BY j.started_at, j.id LIMIT %(window)s
+        row_number() OVER (ORDER BY {order}) AS place
+    FROM ({rows}) AS j
+    ORDER BY {order} LIMIT %(window)s
 ) AS found
-"""
-
-_SUCCEEDED: Final = """
-SELECT * FROM (
-    SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
-            j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
-    FROM (
-        (SELECT j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at,
-            j.updated_at, j.version, j.priority, j.last_error, j.output, j.completed_at, j.is_recurring,
-            j.last_run_at, j.last_outcome, j.last_success_at,
-            j.recurrence_interval_minutes, j.removed, j.ended_at
-        FROM job_list AS j
-        WHERE j.status = 'succeeded'
-            AND (%(after_key)s::timestamptz IS NULL
-                OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
-            AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-                %(outcome)s)
-        ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s)
-        UNION ALL
-        (SELECT j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at,
-            j.updated_at, j.version, j.priority, j.last_error, j.output, j.completed_at, j.is_recurring,
-            j.last_run_at, j.last_outcome, j.last_success_at,
-            NULL::integer, j.removed, j.completed_at
-        FROM job_removed_list AS j
-        WHERE (%(after_key)s::timestamptz IS NULL
-                OR (j.completed_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
-            AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts,
-                coalesce(j.created_at, j.completed_at), j.last_outcome,
-                %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-                %(outcome)s)
-        ORDER BY j.completed_at DESC, j.id DESC LIMIT %(window)s)
-    ) AS j
-    ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
-) AS found
-"""
-
-_ENDED: Final = """
-SELECT * FROM (
-    SELECT j.*, j.ended_at::text AS place_key,
-        job_order_key(%(sort)s, j.id, j.created_at, j.task_type, j.status, j.attempts, j.run_at, j.updated_at,
-            j.last_run_at, j.last_error) AS sort_key,
-        row_number() OVER (ORDER BY j.ended_at DESC, j.id DESC) AS place
-    FROM job_list AS j
-    WHERE j.status = %(status)s
-        AND (%(after_key)s::timestamptz IS NULL
-            OR (j.ended_at, j.id) < (%(after_key)s::timestamptz, %(after_id)s::uuid))
-        AND job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, j.created_at, j.last_outcome,
-            %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-            %(outcome)s)
-    ORDER BY j.ended_at DESC, j.id DESC LIMIT %(window)s
-) AS found
-"""
-
-_IN_ORDER: Final = """
 ORDER BY
     CASE WHEN %(descending)s THEN sort_key END DESC,
     CASE WHEN NOT %(descending)s THEN sort_key END,
@@ -156,11 +46,73 @@ ORDER BY
 OFFSET %(skip)s LIMIT %(limit)s
 """
 
+_IN_LANE: Final = "j.status = 'pending' AND j.blocked_by IS NULL AND NOT j.in_line"
+
+_LANES: Final = """
+WITH RECURSIVE lane (task_type, priority) AS (
+    (SELECT j.task_type, j.priority FROM job_list AS j WHERE {in_lane} ORDER BY j.task_type, j.priority DESC LIMIT 1)
+    UNION ALL
+    (SELECT next.task_type, next.priority FROM lane AS l CROSS JOIN LATERAL (
+        (SELECT j.task_type, j.priority FROM job_list AS j
+        WHERE {in_lane} AND j.task_type = l.task_type AND j.priority < l.priority
+        ORDER BY j.priority DESC LIMIT 1)
+        UNION ALL
+        (SELECT j.task_type, j.priority FROM job_list AS j
+        WHERE {in_lane} AND j.task_type > l.task_type
+        ORDER BY j.task_type, j.priority DESC LIMIT 1)
+    ) AS next LIMIT 1)
+)
+"""
+
+_IN_BOTH: Final = """
+j.id, j.task_type, j.payload, j.status, j.run_at, j.attempts, j.max_attempts, j.created_at, j.updated_at, j.version,
+j.priority, j.last_error, j.output, j.completed_at, j.is_recurring, j.last_run_at, j.last_outcome, j.last_success_at,
+j.removed,
+"""
+_HERE: Final = _IN_BOTH + "j.recurrence_interval_minutes, j.ended_at"
+_LEFT: Final = _IN_BOTH + "NULL::integer, j.completed_at"
+"""The columns of succeeded jobs in the queue, and of those that have left it."""
+
+
+def _page(
+    condition: LiteralString, key: LiteralString, *, newest: bool = False, view: LiteralString = "job_list",
+    columns: LiteralString = "j.*",
+) -> LiteralString:  # fmt: skip
+    """The first rows of a view behind the cursor that match the filter, by `key` and id."""
+    behind, way = ("<", "DESC") if newest else (">", "ASC")
+    return _PAGE.format(
+        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=_MATCHES
+    )
+
+
+def _list(rows: LiteralString, key: LiteralString, *, newest: bool = False) -> LiteralString:
+    order = key + " DESC, j.id DESC" if newest else key + ", j.id"
+    return _LIST.format(rows=rows, key=key, order=order)
+
+
+_ALL: Final = """
+SELECT j.* FROM job_list AS j WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid) AND {matches}
+ORDER BY j.id DESC LIMIT %(window)s
+"""
+_PENDING: Final = "(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h) UNION ALL ({beside_them})"
+_WAITING: Final = _PENDING.format(
+    in_lanes=_page(_IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority", "j.run_at"),
+    beside_them=_page("j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)", "j.run_at"),
+)
+_SUCCEEDED: Final = (
+    "("
+    + _page("j.status = 'succeeded'", "j.ended_at", newest=True, columns=_HERE)
+    + ") UNION ALL ("
+    + _page("true", "j.completed_at", newest=True, view="job_removed_list", columns=_LEFT)
+    + ")"
+)
+_ENDED: Final = _list(_page("j.status = %(status)s", "j.ended_at", newest=True), "j.ended_at", newest=True)
+
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
-    None: _ALL + _IN_ORDER,
-    Status.PENDING: _PENDING + _IN_ORDER,
-    Status.RUNNING: _RUNNING + _IN_ORDER,
-    Status.SUCCEEDED: _SUCCEEDED + _IN_ORDER,
-    Status.FAILED: _ENDED + _IN_ORDER,
-    Status.CANCELLED: _ENDED + _IN_ORDER,
+    None: _list(_ALL.format(matches=_MATCHES), "j.id", newest=True),
+    Status.PENDING: _LANES.format(in_lane=_IN_LANE) + _list(_WAITING, "j.run_at"),
+    Status.RUNNING: _list(_page("j.status = 'running'", "j.started_at"), "j.started_at"),
+    Status.SUCCEEDED: _list(_SUCCEEDED, "j.ended_at", newest=True),
+    Status.FAILED: _ENDED,
+    Status.CANCELLED: _ENDED,
 }
