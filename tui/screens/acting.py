@@ -18,6 +18,7 @@ from jobdeck.tui.actions import (
     Scope,
     Situation,
     applicable,
+    bindings,
     find,
     offered,
     page_bindings,
@@ -47,6 +48,12 @@ class Acting(Screen[None]):
     """A screen whose keys come from the table of actions. Subclasses add to `handlers`."""
 
     SCOPE: ClassVar[Scope] = "list"
+
+    def __init_subclass__(cls, **options: bool) -> None:
+        """Binds the keys of the scope."""
+        if "SCOPE" in vars(cls):
+            cls.BINDINGS = [*bindings(cls.SCOPE)]
+        super().__init_subclass__(**options)
 
     def __init__(self) -> None:
         super().__init__()

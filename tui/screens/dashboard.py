@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.core.model import Filter
-from jobdeck.tui.actions import ON_MANY, bindings
+from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
     from jobdeck.core.model import Job
@@ -45,7 +44,6 @@ class Dashboard(Listing):
     """The list of jobs and the state of the queue."""
 
     SCOPE: ClassVar[Scope] = "list"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list")]
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from rich.cells import cell_len
 
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.page import Page
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
     from jobdeck.core.model import Job, Json
@@ -50,7 +48,6 @@ class JobDetailScreen(Page[Reading]):
     """One job, read as often as the list would be."""
 
     SCOPE: ClassVar[Scope] = "detail"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("detail")]
 
     def __init__(self, job: Job | UUID) -> None:
         super().__init__()

@@ -14,7 +14,6 @@ from jobdeck.tui.actions import BY_ID, breakdown
 from jobdeck.tui.backend.bulk_words import again as bulk_twin
 from jobdeck.tui.backend.bulk_words import plural_of, words
 from jobdeck.tui.commands import NAMED, RESUME, twin
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Key
 
     from jobdeck.core.model import Job, Processing
@@ -189,7 +187,6 @@ class Confirm(Dialog[bool]):
     """Asks a question, with the harmless answer in focus. `y` says yes, unless a word must be typed."""
 
     DIALOG: ClassVar[str] = "confirm"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("confirm")]
 
     def __init__(self, question: Question) -> None:
         super().__init__()

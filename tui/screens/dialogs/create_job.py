@@ -14,7 +14,6 @@ from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Enqueued
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.form import wording
 from jobdeck.tui.form.body import JSON, FormBody
 from jobdeck.tui.form.form import Form
@@ -28,7 +27,6 @@ from jobdeck.tui.widgets.ink import Line
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import DescendantFocus, Resize
 
     from jobdeck.core.model import ActionResult, Job, Json
@@ -42,7 +40,6 @@ class CreateJob(Dialog[None]):
     """A form: empty, filled in as a copy of a job, or to edit a job."""
 
     DIALOG: ClassVar[str] = "create"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("create")]
 
     def __init__(
         self, creating: Creating, *, job: Job | None = None, editing: bool = False, task_type: str | None = None

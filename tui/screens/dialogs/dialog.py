@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from jobdeck.tui.deck import deck_of
-from jobdeck.tui.dialog_keys import BY_ID
+from jobdeck.tui.dialog_keys import BY_ID, bindings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,11 @@ class Dialog(ModalScreen[T]):
     """A box over another screen. `DIALOG` is its name in the table of dialog keys."""
 
     DIALOG: ClassVar[str]
+
+    def __init_subclass__(cls, **options: bool) -> None:
+        """Binds the keys of the dialog."""
+        cls.BINDINGS = [*bindings(cls.DIALOG)]
+        super().__init_subclass__(**options)
 
     @property
     def deck(self) -> Deck:

@@ -10,14 +10,12 @@ from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.tui.actions import ACTIONS, BY_ID, GROUPS, Scope, Situation, general, offered, unavailable
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
 BOX_WIDTH: Final = 160
@@ -38,7 +36,6 @@ LEGEND: Final = (
 
 class Help(Dialog[None]):
     DIALOG: ClassVar[str] = "help"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("help")]
 
     def __init__(self, scope: Scope, situation: Situation) -> None:
         super().__init__()

@@ -8,20 +8,17 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Static
 
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import plural
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import BindingType
 
 
 class Leave(Dialog[str | None]):
     """Asks what to do with the jobs that run here: `finish`, `hand back`, or None to stay."""
 
     DIALOG: ClassVar[str] = "leave"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("leave")]
 
     def __init__(self, running: int, *, cycle: bool, patience: float) -> None:
         super().__init__()

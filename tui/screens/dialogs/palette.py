@@ -10,7 +10,6 @@ from textual.content import Content
 from textual.widgets import Input
 
 from jobdeck.tui.actions import BY_ID, Action, Scope, Situation, offered, unavailable
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import fit
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 from jobdeck.tui.widgets.ink import Line
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
     from jobdeck.core.registry import JobType
@@ -37,7 +35,6 @@ class Palette(Dialog[str | None]):
     """Returns the id of the chosen action, or None."""
 
     DIALOG: ClassVar[str] = "palette"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("palette")]
 
     def __init__(self, scope: Scope, situation: Situation, types: Sequence[JobType] = ()) -> None:
         super().__init__()

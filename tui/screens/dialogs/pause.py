@@ -13,14 +13,12 @@ from textual.widgets import Button, Input, Static
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import pause_twin
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import age, count
 from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint
 from jobdeck.tui.widgets.fields import Twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import BindingType
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,6 @@ class Pause(Dialog[PauseAnswer | None]):
     """Asks for a reason and a time. Nothing is paused until the button Pause is pressed."""
 
     DIALOG: ClassVar[str] = "pause"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("pause")]
 
     def __init__(self, waiting: int) -> None:
         super().__init__()

@@ -13,14 +13,12 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Json
 from jobdeck.core.redact import harmless_json
 from jobdeck.tui.commands import twin_with_payload
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 from jobdeck.tui.widgets.fields import Editor, Twin
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import BindingType
 
     from jobdeck.core.model import Job
 
@@ -29,7 +27,6 @@ class PayloadEditor(Dialog[Json | None]):
     """Returns a payload that is valid for the job's type, or None. It shows the stored payload unmasked."""
 
     DIALOG: ClassVar[str] = "payload"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("payload")]
 
     def __init__(self, job: Job) -> None:
         super().__init__()

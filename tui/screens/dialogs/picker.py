@@ -9,7 +9,6 @@ from textual.containers import Vertical
 from textual.content import Content
 
 from jobdeck.core.plugins import Found
-from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import fit, one_line
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 from jobdeck.tui.widgets.fields import OneLine
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
     from jobdeck.tui.form.lookup import Offer
@@ -30,7 +28,6 @@ class Picker(Dialog[Found | None]):
     """Returns the chosen item, or None."""
 
     DIALOG: ClassVar[str] = "picker"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("picker")]
 
     def __init__(self, offer: Offer) -> None:
         super().__init__()

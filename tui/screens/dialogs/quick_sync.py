@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.dialog_keys import bindings, preset_bindings
+from jobdeck.tui.dialog_keys import preset_bindings
 from jobdeck.tui.format import fit, one_line, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Resize
 
     from jobdeck.core.model import Enqueued
@@ -34,7 +33,6 @@ class QuickSyncDialog(Dialog[None]):
     """Stays open after a sync was queued, so that its result can be read."""
 
     DIALOG: ClassVar[str] = "sync"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("sync")]
 
     def __init__(self, creating: Creating) -> None:
         super().__init__()

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.protocol import Backend
@@ -28,7 +25,6 @@ class Audit(ListPage[AuditReport]):
     """The last 8 hours, or another period."""
 
     SCOPE: ClassVar[Scope] = "audit"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("audit")]
     EVERY: ClassVar[float] = 15.0
 
     def __init__(self) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.content import Content
 
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, needed_word
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
-
-    from textual.binding import BindingType
 
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer
     from jobdeck.tui.actions import Scope, Situation
@@ -60,7 +57,6 @@ class BulkPage(ListPage[BulkReport]):
 
     SCOPE: ClassVar[Scope] = "bulk"
     HEADING: ClassVar[str] = "Bulk actions"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("bulk")]
 
     def __init__(self) -> None:
         super().__init__()

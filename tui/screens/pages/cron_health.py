@@ -9,7 +9,6 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from jobdeck.core.read.report_types import CronReport
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
 from jobdeck.tui.screens.page import ListPage
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
     from textual.events import Click
 
     from jobdeck.tui.actions import Scope
@@ -33,7 +31,6 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     """Whether the queue works, and the evidence for it."""
 
     SCOPE: ClassVar[Scope] = "health"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("health")]
     HEADING: ClassVar[str] = "Cron Health"
     EVERY: ClassVar[float] = 5.0
 

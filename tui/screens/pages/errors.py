@@ -9,7 +9,6 @@ from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
 
     from jobdeck.core.model import Job
     from jobdeck.core.read.report_types import ErrorGroup
@@ -41,7 +39,6 @@ class Errors(ListPage[ErrorReport]):
     """The groups above, the details of the group under the cursor below."""
 
     SCOPE: ClassVar[Scope] = "errors"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("errors")]
     HEADING: ClassVar[str] = "Errors"
     EVERY: ClassVar[float] = 10.0
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.format import JOINERS, plural, wrapped
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.widgets.pane import Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.protocol import Backend
@@ -27,7 +24,6 @@ class Log(ListPage[int]):
     """The lines that this process has logged; `data` is the number of all messages so far."""
 
     SCOPE: ClassVar[Scope] = "log"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("log")]
     HEADING: ClassVar[str] = "Log"
 
     def make_pane(self) -> Pane:

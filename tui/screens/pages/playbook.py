@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import playbook
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.protocol import Backend
@@ -24,7 +21,6 @@ class Playbook(ListPage[bool]):
     """Shows docs/operations.md. It needs no database."""
 
     SCOPE: ClassVar[Scope] = "playbook"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("playbook")]
     HEADING: ClassVar[str] = "Playbook"
 
     def __init__(self) -> None:

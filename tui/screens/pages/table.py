@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.plugins import Found
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.format import one_line, plural
@@ -15,8 +14,6 @@ from jobdeck.tui.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.binding import BindingType
 
     from jobdeck.core.plugins import Page
     from jobdeck.tui.actions import Scope, Situation
@@ -31,7 +28,6 @@ class TablePage(ListPage[Rows]):
     """The rows of a plugin's query, read again every few seconds."""
 
     SCOPE: ClassVar[Scope] = "table"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("table")]
     EVERY: ClassVar[float] = 5.0
 
     def __init__(self, page: Page) -> None:

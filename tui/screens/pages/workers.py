@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.read.report_types import Fleet
-from jobdeck.tui.actions import bindings
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.binding import BindingType
 
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.backend.protocol import Backend
@@ -24,7 +21,6 @@ class Workers(ListPage[Fleet]):
     """The workers, read at every refresh."""
 
     SCOPE: ClassVar[Scope] = "workers"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("workers")]
     HEADING: ClassVar[str] = "Workers"
 
     def read(self, backend: Backend) -> Fleet:
