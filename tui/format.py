@@ -31,42 +31,26 @@ SPARKS = "▁▂▃▄▅▆▇█"
 age = times.age
 UUID_SHAPE = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-STATUS_GLYPH: Mapping[Status, str] = {
-    Status.PENDING: "○",
-    Status.RUNNING: "●",
-    Status.SUCCEEDED: "✓",
-    Status.FAILED: "✗",
-    Status.CANCELLED: "⊘",
+STATUS_LOOK: Mapping[Status, tuple[str, str]] = {
+    Status.PENDING: ("○", "text"),
+    Status.RUNNING: ("●", "run"),
+    Status.SUCCEEDED: ("✓", "good"),
+    Status.FAILED: ("✗", "bad"),
+    Status.CANCELLED: ("⊘", "muted"),
 }
-STATUS_INK: Mapping[Status, str] = {
-    Status.PENDING: "text",
-    Status.RUNNING: "run",
-    Status.SUCCEEDED: "good",
-    Status.FAILED: "bad",
-    Status.CANCELLED: "muted",
+"""The glyph and the ink of each status."""
+OUTCOME_LOOK: Mapping[RunOutcome, tuple[str, str]] = {
+    RunOutcome.SUCCEEDED: ("✓", "good"),
+    RunOutcome.PARTIAL: ("⚠", "warn"),
+    RunOutcome.CONTINUED: ("»", "run"),
+    RunOutcome.RETRIED: ("✗", "warn"),
+    RunOutcome.FAILED: ("✗", "bad"),
+    RunOutcome.CANCELLED: ("⊘", "muted"),
+    RunOutcome.RELEASED: ("↩", "muted"),
+    RunOutcome.LOST: ("✗", "bad"),
+    RunOutcome.ABANDONED: ("✗", "bad"),
 }
-OUTCOME_GLYPH: Mapping[RunOutcome, str] = {
-    RunOutcome.SUCCEEDED: "✓",
-    RunOutcome.PARTIAL: "⚠",
-    RunOutcome.CONTINUED: "»",
-    RunOutcome.RETRIED: "✗",
-    RunOutcome.FAILED: "✗",
-    RunOutcome.CANCELLED: "⊘",
-    RunOutcome.RELEASED: "↩",
-    RunOutcome.LOST: "✗",
-    RunOutcome.ABANDONED: "✗",
-}
-OUTCOME_INK: Mapping[RunOutcome, str] = {
-    RunOutcome.SUCCEEDED: "good",
-    RunOutcome.PARTIAL: "warn",
-    RunOutcome.CONTINUED: "run",
-    RunOutcome.RETRIED: "warn",
-    RunOutcome.FAILED: "bad",
-    RunOutcome.CANCELLED: "muted",
-    RunOutcome.RELEASED: "muted",
-    RunOutcome.LOST: "bad",
-    RunOutcome.ABANDONED: "bad",
-}
+"""The glyph and the ink of each outcome of a run."""
 VERDICT_INK: Mapping[Verdict, str] = {
     Verdict.OK: "good",
     Verdict.WARNING: "warn",

@@ -28,7 +28,7 @@ from jobdeck.tui.actions import (
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, job_question, resume_question, skipped
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, job_question, resume_question, skipped
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
@@ -162,20 +162,16 @@ class Acting(Screen[None]):
         jobs = tuple(applicable(BY_ID["job.retry" if verb == "run-again" else f"job.{verb}"], chosen))
         left_out = skipped([job for job in chosen if job not in jobs], retried=verb == "retry")
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.deck.operations.act(verb, jobs)
-                self.acted()
+        def sure() -> None:
+            self.deck.operations.act(verb, jobs)
+            self.acted()
 
         question = job_question(verb, jobs, left_out=left_out, production=self.deck.options.production)
-        self.ask_about(verb, jobs, question, answered)
+        self.ask_about(verb, jobs, question, sure)
 
-    def ask_about(
-        self, verb: Verb, jobs: Sequence[Job], question: Question, answered: Callable[[bool | None], None]
-    ) -> None:
+    def ask_about(self, verb: Verb, jobs: Sequence[Job], question: Question, then: Callable[[], object]) -> None:
         """Asks, and freezes the jobs meanwhile where the equivalent command cannot name them all."""
-        dialog = Confirm(question)
-        self.app.push_screen(dialog, answered)
+        dialog = ask(self, question, then)
         if question.freezes:
             self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
 
@@ -196,14 +192,9 @@ class Acting(Screen[None]):
 
             self.app.push_screen(Pause(waiting), paused)
         else:
-
-            def resumed(yes: bool | None) -> None:
-                if yes:
-                    self.deck.operations.resume()
-
             production = self.deck.options.production
             question = resume_question(view.snapshot.processing, waiting, self.deck.now(), production=production)
-            self.app.push_screen(Confirm(question), resumed)
+            ask(self, question, self.deck.operations.resume)
 
     def copy_ids(self) -> None:
         """Copies the full ids, one per line."""

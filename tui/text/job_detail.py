@@ -15,9 +15,8 @@ from jobdeck.tui.actions import key_of
 from jobdeck.tui.format import (
     DASH,
     JOINERS,
-    OUTCOME_GLYPH,
-    STATUS_GLYPH,
-    STATUS_INK,
+    OUTCOME_LOOK,
+    STATUS_LOOK,
     ago,
     badge,
     bar,
@@ -52,16 +51,6 @@ COLOURS = {
     "muted": "$ink-muted",
     "text": "",
 }
-OUTCOME_COLOURS = {
-    "succeeded": "$success",
-    "partial": "$warning",
-    "continued": "$primary",
-    "retried": "$warning",
-    "failed": "$error",
-    "lost": "$error",
-    "abandoned": "$error",
-}
-
 
 MOST_LINES = 1000
 """The lines shown of one JSON value. Laying out more would make every key press slow."""
@@ -111,7 +100,8 @@ class Page:
 def title(job: Job, now: datetime) -> tuple[list[Span], list[Span]]:
     """The heading: task type, badge, status and attempts; on the right when a pending job runs."""
     cancelling = job.status is Status.RUNNING and job.cancel_requested_at is not None
-    status: Span = (f"{STATUS_GLYPH[job.status]} {job.status.value}", STATUS_INK[job.status])
+    glyph, ink = STATUS_LOOK[job.status]
+    status: Span = (f"{glyph} {job.status.value}", ink)
     left: list[Span] = [
         (f" {one_line(job.task_type)}", "strong"),
         (f"  {badge(job)}" if job.is_recurring else "", "accent"),
@@ -311,11 +301,11 @@ def _runs(page: Page, runs: Sequence[Run]) -> list[Content]:
     lines = []
     now, chosen = page.now, chosen_run(page, runs) if page.run is not None else None
     for run in runs:
-        word = f"{OUTCOME_GLYPH[run.outcome]} {run.outcome.value}"
+        glyph, ink = OUTCOME_LOOK[run.outcome]
         lines.append(
             Content.assemble(
                 ("▸ " if run is chosen else "", "$accent"),
-                (fit(word, 12), OUTCOME_COLOURS.get(run.outcome.value, "$ink-muted")),
+                (fit(f"{glyph} {run.outcome.value}", 12), COLOURS[ink]),
                 fit(ago(run.finished_at, now), 9),
                 fit(duration(run.duration), 9),
                 (f"attempt {run.attempt}  {one_line(run.worker_id or '')}", "$ink-muted"),

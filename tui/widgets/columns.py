@@ -10,10 +10,8 @@ from rich.cells import cell_len
 from jobdeck.core.model import Status
 from jobdeck.tui.format import (
     DASH,
-    OUTCOME_GLYPH,
-    OUTCOME_INK,
-    STATUS_GLYPH,
-    STATUS_INK,
+    OUTCOME_LOOK,
+    STATUS_LOOK,
     age,
     ago,
     badge,
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 LEASE_STEP = 10
+LAST_WIDE = 16
+"""The width of the column of the last run from which on it names the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ WIDE = (
     STATUS,
     Column("attempts", "attempts", 8, "attempts"),
     Column("created", "created", 8, "created"),
-    Column("last_wide", "last run", 16, "last_run"),
-    Column("next_wide", "next scheduled", 26, "run_at"),
+    Column("last", "last run", LAST_WIDE, "last_run"),
+    Column("next", "next scheduled", 26, "run_at"),
     Column("error", "error", 20, "error", grow=2),
 )
 TINY = (
@@ -144,7 +144,8 @@ def _task(job: Job, width: int, _moment: Moment) -> Cell:
 def _status(job: Job, width: int, _moment: Moment) -> Cell:
     if job.status is Status.RUNNING and job.cancel_requested_at is not None:
         return ((fit("⊘ cancelling", width), "warn"),)
-    return ((fit(f"{STATUS_GLYPH[job.status]} {job.status.value}", width), STATUS_INK[job.status]),)
+    glyph, ink = STATUS_LOOK[job.status]
+    return ((fit(f"{glyph} {job.status.value}", width), ink),)
 
 
 def _attempts(job: Job, width: int, _moment: Moment) -> Cell:
@@ -162,18 +163,13 @@ def _created(job: Job, width: int, moment: Moment) -> Cell:
 
 
 def _last(job: Job, width: int, moment: Moment) -> Cell:
+    """The outcome of the last run, with its word where there is room, and its age."""
     at = job.last_run_at
     if at is None or job.last_outcome is None:
         return ((fit(DASH, width), "muted"),)
-    return ((OUTCOME_GLYPH[job.last_outcome], OUTCOME_INK[job.last_outcome]), (f" {age(moment.now - at)}", "text"))
-
-
-def _last_wide(job: Job, width: int, moment: Moment) -> Cell:
-    at = job.last_run_at
-    if at is None or job.last_outcome is None:
-        return ((fit(DASH, width), "muted"),)
-    word = f"{OUTCOME_GLYPH[job.last_outcome]} {job.last_outcome.value}"
-    return ((word, OUTCOME_INK[job.last_outcome]), (f" {age(moment.now - at)}", "text"))
+    glyph, ink = OUTCOME_LOOK[job.last_outcome]
+    word = f"{glyph} {job.last_outcome.value}" if width >= LAST_WIDE else glyph
+    return ((word, ink), (f" {age(moment.now - at)}", "text"))
 
 
 def lease_left(job: Job, now: datetime) -> str:
@@ -226,8 +222,6 @@ CELLS: Mapping[str, Callable[[Job, int, Moment], Cell]] = {
     "attempts": _attempts,
     "created": _created,
     "last": _last,
-    "last_wide": _last_wide,
     "next": _next,
-    "next_wide": _next,
     "error": _error,
 }

@@ -8,7 +8,7 @@ from textual.content import Content
 
 from jobdeck.tui.commands import PURGE, cleanup_twin
 from jobdeck.tui.format import one_line, plural, short_id
-from jobdeck.tui.screens.dialogs.confirm import FIRST, Confirm, Question, needed_word
+from jobdeck.tui.screens.dialogs.confirm import FIRST, Question, ask, needed_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,14 +36,10 @@ def ask_to_clean_up(here: Screen[Any], deck: Deck) -> None:
             )
             return
         ids = [result.job_id for result in results]
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                deck.operations.cleanup(ids)
-
         seen = deck.view.snapshot.page.jobs if deck.view else ()
         types = {job.id: job.task_type for job in seen}
-        here.app.push_screen(Confirm(stuck_question(results, types, production=deck.options.production)), answered)
+        question = stuck_question(results, types, production=deck.options.production)
+        ask(here, question, lambda: deck.operations.cleanup(ids))
 
     deck.operations.find_stuck(found)
 
@@ -82,12 +78,7 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
         if not deck.shows(here):
             deck.say(f"{plural(number, 'old job')} can be removed.\njobdeck purge")
             return
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                deck.operations.purge()
-
-        here.app.push_screen(Confirm(purge_question(number, production=deck.options.production)), answered)
+        ask(here, purge_question(number, production=deck.options.production), deck.operations.purge)
 
     deck.operations.count_old(counted)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
@@ -18,11 +18,12 @@ from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_i
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from textual.app import ComposeResult
     from textual.events import Key
+    from textual.screen import Screen
 
     from jobdeck.core.model import Job, Processing
     from jobdeck.core.queue.bulk_model import Bulk, Choice
@@ -251,3 +252,15 @@ class Confirm(Dialog[bool]):
     def action_yes(self) -> None:
         if self.question.word is None:
             self.dismiss(result=True)
+
+
+def ask(here: Screen[Any], question: Question, then: Callable[[], object]) -> Confirm:
+    """Asks a question over a screen, and calls `then` if the answer is yes."""
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            then()
+
+    dialog = Confirm(question)
+    here.app.push_screen(dialog, answered)
+    return dialog

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
-from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, needed_word
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.widgets.pane import entry
@@ -197,12 +197,11 @@ class BulkPage(ListPage[BulkReport]):
         return needed_word(word, number, production=self.deck.options.production)
 
     def _ask(self, question: Question, then: Callable[[], object]) -> None:
-        def answered(yes: bool | None) -> None:
-            if yes:
-                then()
-                self.redraw()
+        def sure() -> None:
+            then()
+            self.redraw()
 
-        self.app.push_screen(Confirm(question), answered)
+        ask(self, question, sure)
 
     def _copy_twin(self) -> None:
         if self.data and self.data.shown:

@@ -195,11 +195,10 @@ class Errors(ListPage[ErrorReport]):
                 self.deck.canaries[trend.key] = Canary(job)
                 self.redraw()
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.deck.operations.act("retry", [job], tried)
+        def sure() -> None:
+            self.deck.operations.act("retry", [job], tried)
 
-        self._ask(trend, (job,), note, "Retry 1 job as a canary", answered)
+        self._ask(trend, (job,), note, "Retry 1 job as a canary", sure)
 
     def _ask_for_rest(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
         canary = self.deck.canaries.get(trend.key)
@@ -213,23 +212,15 @@ class Errors(ListPage[ErrorReport]):
         if len(jobs) >= MOST:
             note += f" These are the first {MOST}; press {self.deck.key('errors.rest')} again for the others."
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.deck.canaries.pop(trend.key, None)
-                self.deck.operations.act("retry", jobs)
-                self._read_at = None
+        def sure() -> None:
+            self.deck.canaries.pop(trend.key, None)
+            self.deck.operations.act("retry", jobs)
+            self._read_at = None
 
-        self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", answered)
+        self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", sure)
 
-    def _ask(
-        self,
-        trend: ErrorGroup,
-        jobs: tuple[Job, ...],
-        note: str,
-        title: str,
-        answered: Callable[[bool | None], None],
-    ) -> None:
+    def _ask(self, trend: ErrorGroup, jobs: tuple[Job, ...], note: str, title: str, then: Callable[[], object]) -> None:
         question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
         sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
         body = Content("\n").join([sample, question.body, Content(note)])
-        self.ask_about("retry", jobs, replace(question, title=title, body=body), answered)
+        self.ask_about("retry", jobs, replace(question, title=title, body=body), then)
