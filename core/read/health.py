@@ -11,13 +11,14 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.model import Finding, Health, Verdict, WorkerRun
-from jobdeck.core.read import scheduler_health, upkeep_health
+from jobdeck.core.model import Finding, Health, Verdict
+from jobdeck.core.read import history, scheduler_health, upkeep_health
 from jobdeck.core.read.batch import Query, combine, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobdeck.core.model import WorkerRun
     from jobdeck.core.read.rows import Row
 
 TICK: Final = timedelta(minutes=5)
@@ -89,13 +90,6 @@ LEFT JOIN job_throughput AS t ON t.minute = m.minute
 GROUP BY m.minute ORDER BY m.minute
 """
 
-_LAST_TRIGGER: Final = """
-SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
-    coalesce(succeeded, 0) AS succeeded, coalesce(failed, 0) AS failed, released, claimed, due_before, worker_id,
-    message, error_message
-FROM job_worker_runs WHERE source <> 'door' ORDER BY started_at DESC LIMIT 1
-"""
-
 
 def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
     """The verdict, with the worst finding first, and the figures of the dashboard's health line.
@@ -106,7 +100,7 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
     """
 
     def read(
-        facts: Row, rates: tuple[int, ...], trigger: WorkerRun | None, late: Row, calls: Row, parts: list[Row],
+        facts: Row, rates: tuple[int, ...], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
         *running: list[Row],
     ) -> Health:  # fmt: skip
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
@@ -118,13 +112,13 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
             oldest_due=facts["oldest_due"],
             finished_per_minute=rates,
             failed_last_hour=int(facts["failed_last_hour"]),
-            last_trigger=trigger,
+            last_trigger=next(iter(triggers), None),
         )
 
     return combine(
         select(_FACTS, read=_only),
         select(_RATES, read=lambda rows: tuple(row["finished"] for row in rows)),
-        select(_LAST_TRIGGER, read=lambda rows: WorkerRun(**rows[0]) if rows else None),
+        history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),

@@ -61,15 +61,16 @@ def runs(
     )
 
 
-def worker_runs(*, limit: int = 50) -> Query[tuple[WorkerRun, ...]]:
+def worker_runs(*, limit: int = 50, but: str = "") -> Query[tuple[WorkerRun, ...]]:
+    """Cycles and windows of workers, newest first, without those of the source `but`."""
     return select(
         """
         SELECT id, started_at, completed_at, source, http_method, http_status, status, processed,
             coalesce(succeeded, 0) AS succeeded, coalesce(failed, 0) AS failed, released, claimed, due_before,
             worker_id, message, error_message
-        FROM job_worker_runs ORDER BY started_at DESC LIMIT %(limit)s
+        FROM job_worker_runs WHERE source <> %(but)s ORDER BY started_at DESC LIMIT %(limit)s
         """,
-        {"limit": limit},
+        {"limit": limit, "but": but},
         read=lambda rows: tuple(WorkerRun(**row) for row in rows),
     )
 
