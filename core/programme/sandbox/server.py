@@ -20,7 +20,6 @@ from jobdeck.core.programme.sandbox.twilio import Twilio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
 
 TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
 LARGEST_REQUEST: Final = 64 * 1024
@@ -62,9 +61,7 @@ class Sandbox:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def start(self) -> None:

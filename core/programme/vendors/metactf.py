@@ -10,7 +10,7 @@ import logging
 import math
 import time as real_time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 
@@ -40,8 +40,6 @@ from jobdeck.core.programme.vendors.metactf_models import (
 from jobdeck.core.programme.vendors.metactf_wire import check, decode, refusal
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from jobdeck.core.programme.settings import CompetitionSettings
 
 logger = logging.getLogger(__name__)
@@ -95,14 +93,6 @@ class MetaCtfClient:
             transport=transport,
         )
         _hold_to_deadlines(self._http)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._http.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -56,7 +57,7 @@ def sandbox(clock: FakeClock) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def client(sandbox: Sandbox, clock: FakeClock) -> Iterator[MetaCtfClient]:
-    with MetaCtfClient(sandbox_settings(sandbox), time=clock.time()) as opened:
+    with closing(MetaCtfClient(sandbox_settings(sandbox), time=clock.time())) as opened:
         yield opened
 
 
@@ -174,7 +175,7 @@ def test_an_absurd_retry_after_is_capped_at_an_hour(sandbox: Sandbox, client: Me
 
 def test_requests_are_paced_after_a_short_burst(sandbox: Sandbox, clock: FakeClock) -> None:
     sandbox.metactf.add_account("c-1")
-    with _client(sandbox, clock, GAME_PLATFORM_RATE_PER_SECOND=2) as client:
+    with closing(_client(sandbox, clock, GAME_PLATFORM_RATE_PER_SECOND=2)) as client:
         for _ in range(9):
             client.get_user("c-1")
     assert clock.seconds == pytest.approx(2.0)
@@ -184,7 +185,7 @@ def test_requests_are_paced_after_a_short_burst(sandbox: Sandbox, clock: FakeClo
 def test_a_slow_answer_ends_at_the_timeout(sandbox: Sandbox, clock: FakeClock) -> None:
     sandbox.rules.add("slow:scores,seconds=30")
     with (
-        _client(sandbox, clock, GAME_PLATFORM_TIMEOUT_SECONDS=2) as client,
+        closing(_client(sandbox, clock, GAME_PLATFORM_TIMEOUT_SECONDS=2)) as client,
         pytest.raises(TransportError) as failure,
     ):
         client.get_scores("c-1")
@@ -195,7 +196,7 @@ def test_a_slow_answer_ends_at_the_timeout(sandbox: Sandbox, clock: FakeClock) -
 def test_a_closed_port_is_not_ambiguous_and_names_the_setting(clock: FakeClock) -> None:
     sandbox = Sandbox(people=False)
     sandbox.close()
-    with _client(sandbox, clock) as client, pytest.raises(TransportError) as failure:
+    with closing(_client(sandbox, clock)) as client, pytest.raises(TransportError) as failure:
         client.get_user("c-1")
     assert not failure.value.ambiguous
     assert "GAME_PLATFORM_API_BASE_URL" in str(failure.value)
@@ -212,7 +213,7 @@ def test_an_answer_that_drips_for_ever_ends_with_the_budget(sandbox: Sandbox, cl
             yield b" "
 
     with (
-        _mocked(sandbox, clock, lambda _: httpx.Response(200, content=drip())) as client,
+        closing(_mocked(sandbox, clock, lambda _: httpx.Response(200, content=drip()))) as client,
         pytest.raises(TransportError, match="GAME_PLATFORM_TIMEOUT_SECONDS"),
     ):
         client.get_user("c-1")
@@ -224,7 +225,7 @@ def test_an_answer_without_end_is_cut_at_the_size_cap(sandbox: Sandbox, clock: F
             yield b" " * 1024 * 1024
 
     with (
-        _mocked(sandbox, clock, lambda _: httpx.Response(200, content=flood())) as client,
+        closing(_mocked(sandbox, clock, lambda _: httpx.Response(200, content=flood()))) as client,
         pytest.raises(ContractError, match="larger than"),
     ):
         client.get_user("c-1")
@@ -342,7 +343,7 @@ def test_threads_share_one_client(sandbox: Sandbox, clock: FakeClock) -> None:
     for number in range(12):
         sandbox.metactf.add_account(f"c-{number}")
     seen: list[str] = []
-    with _client(sandbox, clock, GAME_PLATFORM_RATE_PER_SECOND=10_000) as client:
+    with closing(_client(sandbox, clock, GAME_PLATFORM_RATE_PER_SECOND=10_000)) as client:
 
         def look(number: int) -> None:
             seen.append(client.get_user(f"c-{number}").syned_user_id)
