@@ -115,15 +115,8 @@ F = TypeVar("F", bound="Callable[..., Outcome]")
 
 
 @dataclass(frozen=True, slots=True)
-class RecurringDefault:
-    """How often a task type is usually run, in minutes."""
-
-    every_minutes: int
-
-
-@dataclass(frozen=True, slots=True)
 class JobType:
-    """One task type. Times are in seconds.
+    """One task type. Times are in seconds, but the usual interval `recurring` in minutes.
 
     `concurrency` limits runs: with "type" one run of the type at a time, with "payload:KEY" one run per value of this
     payload key (a missing value counts as a value). `plugin` is the name of the type's plugin, if any.
@@ -137,7 +130,7 @@ class JobType:
     label: str
     purpose: str
     payload: type[Payload]
-    recurring: RecurringDefault | None = None
+    recurring: int | None = None
     timeout: float = 900.0
     max_attempts: int = 5
     retry_base: float | None = None
@@ -241,7 +234,7 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
             label=label or task_type.replace("_", " ").capitalize(),
             purpose=purpose,
             payload=payload,
-            recurring=RecurringDefault(recurring) if recurring else None,
+            recurring=recurring or None,
             timeout=timeout,
             max_attempts=max_attempts,
             retry_base=retry_base,

@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool
 from jobdeck.core.model import ActionResult, Enqueued, Job, NewJob, Status
 from jobdeck.core.plugins import Found, presets
 from jobdeck.core.queue.requests import changes, new_job
-from jobdeck.core.registry import Done, JobContext, JobType, Payload, RecurringDefault, Registry
+from jobdeck.core.registry import Done, JobContext, JobType, Payload, Registry
 from jobdeck.tui.backend.protocol import QuickSync, Rehearsal
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def job_type(name: str, label: str, purpose: str, payload: type[Payload], **fact
 
 REGISTRY = Registry([
     job_type("game_platform_sync", "Game Platform Sync", "Sync competitors and teams with MetaCTF", SyncParams,
-             recurring=RecurringDefault(15), concurrency="type", preview=preview),
+             recurring=15, concurrency="type", preview=preview),
     job_type("game_platform_onboard_competitors", "Onboard Competitors", "Bulk add competitors to game platform",
              OnboardParams),
     job_type("sms_digest_processor", "SMS Digest", "Batch SMS/email notifications to coaches", DigestParams,
-             recurring=RecurringDefault(60)),
+             recurring=60),
     job_type("competitor_announcement_dispatch", "Announcement Dispatch", "Send bulk email campaign via SendGrid",
              DispatchParams, max_attempts=25),
 ])  # fmt: skip

@@ -59,7 +59,7 @@ class Form:
         form = cls(job_type, job, editing)
         form.fields = form_fields.fields_of(job_type) if job_type else ()
         form.payload = dict(job.payload) if job else {}
-        usual = job_type.recurring.every_minutes if job_type and job_type.recurring else USUAL_MINUTES
+        usual = (job_type and job_type.recurring) or USUAL_MINUTES
         form.texts = dict.fromkeys(SCHEDULE, "")
         form.texts[EVERY] = write_duration(timedelta(minutes=usual))
         if job is not None:

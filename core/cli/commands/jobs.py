@@ -221,7 +221,7 @@ def _type_json(job_type: JobType) -> Json:
         "retry_base_seconds": job_type.retry_base,
         "retry_cap_seconds": job_type.retry_cap,
         "timeout_seconds": job_type.timeout,
-        "recurring_every_minutes": job_type.recurring.every_minutes if job_type.recurring else None,
+        "recurring_every_minutes": job_type.recurring,
         "concurrency": job_type.concurrency,
         "filters": [name for name, key in plugins.filters().items() if job_type.field(key) is not None],
         "quick": job_type.quick,
@@ -230,7 +230,6 @@ def _type_json(job_type: JobType) -> Json:
 
 def _type_facts(job_type: JobType) -> list[tuple[str, object]]:
     fields = job_type.payload.model_json_schema(by_alias=True).get("properties", {})
-    recurring = job_type.recurring
     return [
         ("type", job_type.task_type),
         ("label", job_type.label),
@@ -238,6 +237,6 @@ def _type_facts(job_type: JobType) -> list[tuple[str, object]]:
         ("payload", ", ".join(fields) or "none"),
         ("retries", f"{job_type.max_attempts} attempts"),
         ("timeout", f"{job_type.timeout:g}s"),
-        ("recurring", f"every {recurring.every_minutes}m by default" if recurring else None),
+        ("recurring", f"every {job_type.recurring}m by default" if job_type.recurring else None),
         ("concurrency", f"one at a time per {job_type.concurrency}" if job_type.concurrency else None),
     ]

@@ -407,4 +407,4 @@ def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert (found.label, found.purpose) == ("Admin Instant Alerts", "Batch admin email notifications")
     assert found.recurring is not None
-    assert found.recurring.every_minutes == 5
+    assert found.recurring == 5

@@ -157,7 +157,7 @@ def test_the_task_types_are_what_the_playbook_says() -> None:
         for name in registry.names
         if name.startswith("game_platform_")
     }
-    minutes = {name: default.every_minutes if default else None for name, (_, _, default) in told.items()}
+    minutes = {name: default for name, (_, _, default) in told.items()}
     assert {name: words[:2] for name, words in told.items()} == {
         "game_platform_sync": ("Game Platform Sync", "Sync competitors and teams with MetaCTF"),
         "game_platform_totals_sweep": ("Totals Sweep", "Batch compute cumulative scores"),

@@ -509,5 +509,5 @@ def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert found.purpose == "Verify parent emails for release forms"
     assert found.recurring is not None
-    assert found.recurring.every_minutes == 60
+    assert found.recurring == 60
     assert found.field("coachId") is None

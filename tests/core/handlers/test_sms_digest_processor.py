@@ -451,7 +451,7 @@ def test_the_type_is_known_by_its_words() -> None:
     found = registry.load().require(TYPE)
     assert (found.label, found.purpose) == ("Coach Alert Digest", "Batch SMS/email notifications to coaches")
     assert found.recurring is not None
-    assert found.recurring.every_minutes == 60
+    assert found.recurring == 60
     assert found.field("coachId") == "coach_id"
 
 
