@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasGenerator, Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from jobdeck.core.settings import FileSettings, names
 
@@ -18,60 +19,57 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class CompetitionSettings(FileSettings):
-    """Every setting of the competition, with its default. Times are in seconds and may be fractions."""
+    """Every setting of the competition, with its default. Times are in seconds and may be fractions.
 
-    game_platform_api_token: SecretStr | None = Field(None, validation_alias=names("GAME_PLATFORM_API_TOKEN"))
+    The variable of a setting is its name in capitals, unless it says otherwise.
+    """
+
+    model_config = SettingsConfigDict(alias_generator=AliasGenerator(validation_alias=lambda name: names(name.upper())))
+
+    game_platform_api_token: SecretStr | None = None
     game_platform_api_base_url: str = Field(
         METACTF_URL, validation_alias=names("GAME_PLATFORM_API_BASE_URL", "META_CTF_BASE_URL")
     )
-    game_platform_integration_enabled: bool = Field(False, validation_alias=names("GAME_PLATFORM_INTEGRATION_ENABLED"))
-    game_platform_concurrency: int = Field(4, ge=1, le=32, validation_alias=names("GAME_PLATFORM_CONCURRENCY"))
-    game_platform_rate_per_second: float = Field(10.0, gt=0, validation_alias=names("GAME_PLATFORM_RATE_PER_SECOND"))
-    game_platform_timeout_seconds: float = Field(20.0, gt=0, validation_alias=names("GAME_PLATFORM_TIMEOUT_SECONDS"))
-    game_platform_overlap_seconds: int = Field(
-        600, ge=0, le=604_800, validation_alias=names("GAME_PLATFORM_OVERLAP_SECONDS")
-    )
-    game_platform_full_hours: float = Field(24.0, gt=0, le=8760, validation_alias=names("GAME_PLATFORM_FULL_HOURS"))
-    game_platform_flash_hours: float = Field(6.0, gt=0, le=8760, validation_alias=names("GAME_PLATFORM_FLASH_HOURS"))
+    game_platform_integration_enabled: bool = False
+    game_platform_concurrency: int = Field(4, ge=1, le=32)
+    game_platform_rate_per_second: float = Field(10.0, gt=0)
+    game_platform_timeout_seconds: float = Field(20.0, gt=0)
+    game_platform_overlap_seconds: int = Field(600, ge=0, le=604_800)
+    game_platform_full_hours: float = Field(24.0, gt=0, le=8760)
+    game_platform_flash_hours: float = Field(6.0, gt=0, le=8760)
 
-    sendgrid_api_key: SecretStr | None = Field(None, validation_alias=names("SENDGRID_API_KEY"))
-    sendgrid_from_email: str | None = Field(None, validation_alias=names("SENDGRID_FROM_EMAIL"))
-    sendgrid_from_name: str = Field("Coach Dashboard", validation_alias=names("SENDGRID_FROM_NAME"))
-    sendgrid_template_id: str | None = Field(None, validation_alias=names("SENDGRID_TEMPLATE_ID"))
-    sendgrid_unsubscribe_group_id: int | None = Field(
-        None, gt=0, validation_alias=names("SENDGRID_UNSUBSCRIBE_GROUP_ID")
-    )
-    sendgrid_sandbox_mode: bool = Field(False, validation_alias=names("SENDGRID_SANDBOX_MODE"))
-    sendgrid_event_webhook_public_key: str | None = Field(
-        None, validation_alias=names("SENDGRID_EVENT_WEBHOOK_PUBLIC_KEY")
-    )
-    sendgrid_event_max_age_seconds: float = Field(
-        600.0, gt=0, le=172_800, validation_alias=names("SENDGRID_EVENT_MAX_AGE_SECONDS")
-    )
-    sendgrid_api_base_url: str = Field(SENDGRID_URL, validation_alias=names("SENDGRID_API_BASE_URL"))
-    sms_provider: Literal["twilio", "disabled"] = Field("disabled", validation_alias=names("SMS_PROVIDER"))
-    twilio_account_sid: str | None = Field(None, validation_alias=names("TWILIO_ACCOUNT_SID"))
-    twilio_auth_token: SecretStr | None = Field(None, validation_alias=names("TWILIO_AUTH_TOKEN"))
-    twilio_messaging_service_sid: str | None = Field(None, validation_alias=names("TWILIO_MESSAGING_SERVICE_SID"))
-    twilio_from_number: str | None = Field(None, validation_alias=names("TWILIO_FROM_NUMBER"))
-    twilio_api_base_url: str = Field(TWILIO_URL, validation_alias=names("TWILIO_API_BASE_URL"))
-    app_base_url: str = Field("http://localhost:3000", validation_alias=names("APP_BASE_URL"))
+    sendgrid_api_key: SecretStr | None = None
+    sendgrid_from_email: str | None = None
+    sendgrid_from_name: str = "Coach Dashboard"
+    sendgrid_template_id: str | None = None
+    sendgrid_unsubscribe_group_id: int | None = Field(None, gt=0)
+    sendgrid_sandbox_mode: bool = False
+    sendgrid_event_webhook_public_key: str | None = None
+    sendgrid_event_max_age_seconds: float = Field(600.0, gt=0, le=172_800)
+    sendgrid_api_base_url: str = SENDGRID_URL
+    sms_provider: Literal["twilio", "disabled"] = "disabled"
+    twilio_account_sid: str | None = None
+    twilio_auth_token: SecretStr | None = None
+    twilio_messaging_service_sid: str | None = None
+    twilio_from_number: str | None = None
+    twilio_api_base_url: str = TWILIO_URL
+    app_base_url: str = "http://localhost:3000"
     templates: Path | None = Field(None, validation_alias=names("JOBDECK_TEMPLATES"))
 
-    alert_window_minutes: int = Field(1440, ge=1, le=43_200, validation_alias=names("ALERT_WINDOW_MINUTES"))
-    alert_grace_minutes: int = Field(10, ge=0, le=43_200, validation_alias=names("ALERT_GRACE_MINUTES"))
-    alert_daily_cap_email: int = Field(3, ge=0, validation_alias=names("ALERT_DAILY_CAP_EMAIL"))
-    alert_daily_cap_sms: int = Field(1, ge=0, validation_alias=names("ALERT_DAILY_CAP_SMS"))
-    quiet_hours: str = Field("21:00-08:00", validation_alias=names("QUIET_HOURS"))
-    quiet_tz: str = Field("America/New_York", validation_alias=names("QUIET_TZ"))
-    email_rate_per_sec: float = Field(10.0, gt=0, validation_alias=names("EMAIL_RATE_PER_SEC"))
-    sms_rate_per_sec: float = Field(1.0, gt=0, validation_alias=names("SMS_RATE_PER_SEC"))
-    campaign_batch_size: int = Field(500, ge=1, le=1000, validation_alias=names("CAMPAIGN_BATCH_SIZE"))
-    campaign_batch_pause_seconds: float = Field(1.0, ge=0, validation_alias=names("CAMPAIGN_BATCH_PAUSE_SECONDS"))
-    probe_stale_hours: float = Field(4.0, ge=0, validation_alias=names("PROBE_STALE_HOURS"))
-    probe_limit: int = Field(50, ge=1, le=1000, validation_alias=names("PROBE_LIMIT"))
-    probe_max_attempts: int = Field(3, ge=1, validation_alias=names("PROBE_MAX_ATTEMPTS"))
-    provider_timeout_seconds: float = Field(20.0, gt=0, validation_alias=names("PROVIDER_TIMEOUT_SECONDS"))
+    alert_window_minutes: int = Field(1440, ge=1, le=43_200)
+    alert_grace_minutes: int = Field(10, ge=0, le=43_200)
+    alert_daily_cap_email: int = Field(3, ge=0)
+    alert_daily_cap_sms: int = Field(1, ge=0)
+    quiet_hours: str = "21:00-08:00"
+    quiet_tz: str = "America/New_York"
+    email_rate_per_sec: float = Field(10.0, gt=0)
+    sms_rate_per_sec: float = Field(1.0, gt=0)
+    campaign_batch_size: int = Field(500, ge=1, le=1000)
+    campaign_batch_pause_seconds: float = Field(1.0, ge=0)
+    probe_stale_hours: float = Field(4.0, ge=0)
+    probe_limit: int = Field(50, ge=1, le=1000)
+    probe_max_attempts: int = Field(3, ge=1)
+    provider_timeout_seconds: float = Field(20.0, gt=0)
 
     @field_validator("game_platform_api_base_url", "sendgrid_api_base_url", "twilio_api_base_url", "app_base_url")
     @classmethod
