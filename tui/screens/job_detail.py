@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 RECIPIENTS_EVERY = 10.0
-LAST = 1_000_000
 LEAST_NAME = 12
 """The cells of the task type that are always kept in the heading."""
 OF_A_JOB = ("job.retry", "job.retry_with", "job.cancel", "job.delete")
@@ -58,7 +57,7 @@ class JobDetailScreen(Page[Reading]):
         self.run_shown: int | None = None
 
     @property
-    def sheet(self) -> Sheet:
+    def pane(self) -> Sheet:
         return self.query_one("#page", Sheet)
 
     @property
@@ -79,7 +78,7 @@ class JobDetailScreen(Page[Reading]):
         yield Line(id="keys")
 
     def on_mount(self) -> None:
-        self.sheet.focus()
+        self.pane.focus()
         super().on_mount()
 
     def targets(self) -> tuple[Job, ...]:
@@ -100,29 +99,13 @@ class JobDetailScreen(Page[Reading]):
         return replace(super().situation(), refused=refused)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        page = self.sheet
         return super().handlers() | {
             "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
             "job.reveal": self._reveal,
             "job.retry_with": self._retry_with,
             "run.older": lambda: self._choose_run(1),
             "run.newer": lambda: self._choose_run(-1),
-            "move.down": self._moving(lambda: page.move(1)),
-            "move.up": self._moving(lambda: page.move(-1)),
-            "move.half_down": self._moving(lambda: page.move(page.half)),
-            "move.half_up": self._moving(lambda: page.move(-page.half)),
-            "move.top": self._moving(lambda: page.move_to(0)),
-            "move.bottom": self._moving(lambda: page.move_to(LAST)),
         }
-
-    def _moving(self, step: Callable[[], None]) -> Callable[[], None]:
-        """A step after which the heading shows the new place."""
-
-        def move() -> None:
-            step()
-            self.draw_title()
-
-        return move
 
     def read(self, backend: Backend) -> Reading:
         """Reads the job, and its recipients every 10 seconds."""
@@ -169,7 +152,7 @@ class JobDetailScreen(Page[Reading]):
             left, right = job_detail.title(self.job, self.deck.now())
         if self.size.width >= ROOMY:
             left.append((f"  jobdeck job {short_id(self.job_id)}", "muted"))
-        place = self.sheet.place
+        place = self.pane.place
         right = [*right, *self.lateness(), *([(f"{place} ", "muted")] if place else [])]
         right += status_bar.environment(self.deck.options)
         self.query_one("#title", Line).show(_shortened(left, self.size.width - _cells(right) - 1), right)
@@ -191,11 +174,11 @@ class JobDetailScreen(Page[Reading]):
             advice=playbook.advice(self.job.task_type, latest),
             key=self.deck.key,
         )
-        self.sheet.show((job_detail.left(page), job_detail.right(page)))
+        self.pane.show((job_detail.left(page), job_detail.right(page)))
 
     @property
     def _column_width(self) -> int:
-        width = self.sheet.size.width
+        width = self.pane.size.width
         return (width - GAP) // 2 if width >= ROOMY else width
 
     def _choose_run(self, by: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from rich.cells import cell_len
 
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
+    from jobdeck.tui.widgets.sheet import Sheet
 
 T = TypeVar("T")
+LAST: Final = 1_000_000
+"""A line behind the last one of every page."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +62,34 @@ class Page(Acting, Generic[T]):
         """Draws everything from the current data; only what differs is repainted."""
         raise NotImplementedError
 
+    @property
+    def pane(self) -> Pane | Sheet:
+        """The lines that the movement keys apply to."""
+        raise NotImplementedError
+
     def targets(self) -> tuple[Job, ...]:
         """None; only the page of a job acts on jobs."""
         return ()
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """On a page, `esc` and `q` leave it and `r` reads again; actions of other scopes are dropped."""
-        everywhere = super().handlers() | {"refresh": self.reread, "back": self.dismiss, "quit": self.dismiss}
+        everywhere = super().handlers() | {
+            "refresh": self.reread,
+            "back": self.dismiss,
+            "quit": self.dismiss,
+            "move.down": lambda: self._scroll(lambda pane: pane.move(1)),
+            "move.up": lambda: self._scroll(lambda pane: pane.move(-1)),
+            "move.half_down": lambda: self._scroll(lambda pane: pane.move(pane.half)),
+            "move.half_up": lambda: self._scroll(lambda pane: pane.move(-pane.half)),
+            "move.top": lambda: self._scroll(lambda pane: pane.move_to(0)),
+            "move.bottom": lambda: self._scroll(lambda pane: pane.move_to(LAST)),
+        }
         here = {action.id for action in offered(self.SCOPE)}
         return {name: do for name, do in everywhere.items() if name in here}
+
+    def _scroll(self, step: Callable[[Pane | Sheet], None]) -> None:
+        step(self.pane)
+        self.draw_title()
 
     def on_mount(self) -> None:
         """Draws what is known, then reads the rest."""
@@ -185,18 +207,7 @@ class ListPage(Page[T]):
 
     @property
     def pane(self) -> Pane:
-        """The pane that the movement keys apply to."""
         return self.query_one("#pane", Pane)
-
-    def handlers(self) -> dict[str, Callable[[], object]]:
-        return super().handlers() | {
-            "move.down": lambda: self.pane.move(1),
-            "move.up": lambda: self.pane.move(-1),
-            "move.half_down": lambda: self.pane.move(self.pane.half),
-            "move.half_up": lambda: self.pane.move(-self.pane.half),
-            "move.top": lambda: self.pane.move_to(0),
-            "move.bottom": lambda: self.pane.move_to(len(self.pane.entries)),
-        }
 
     def on_mount(self) -> None:
         self.pane.focus()

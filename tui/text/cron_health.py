@@ -110,6 +110,10 @@ def _job(job: Job, width: int) -> Span:
     return (fit(f"{middle(one_line(job.task_type), width - len(mark))}{mark}", width), "text")
 
 
+def _line(job: Job, name_width: int, *facts: Span) -> Entry:
+    return entry((f"   {short_id(job.id)}  ", "muted"), _job(job, name_width), *facts, key=("job", job.id))
+
+
 def _name_width(width: int) -> int:
     return 40 if width >= ROOMY else 26
 
@@ -117,13 +121,8 @@ def _name_width(width: int) -> int:
 def _stuck(job: Job, at: datetime, width: int) -> Entry:
     over = f"  lease expired {age(at - (job.lease_expires_at or at))} ago"
     room = max(width - 13 - _name_width(width) - cell_len(over), 0)
-    return entry(
-        (f"   {short_id(job.id)}  ", "muted"),
-        _job(job, _name_width(width)),
-        (over, "bad"),
-        (fit(f"  held by {one_line(job.locked_by or '?')}", room).rstrip(), "muted"),
-        key=("job", job.id),
-    )
+    held = fit(f"  held by {one_line(job.locked_by or '?')}", room).rstrip()
+    return _line(job, _name_width(width), (over, "bad"), (held, "muted"))
 
 
 def _used(job: Job, timeouts: Mapping[str, float], at: datetime) -> float:
@@ -135,13 +134,8 @@ def _used(job: Job, timeouts: Mapping[str, float], at: datetime) -> float:
 
 def _slow(job: Job, timeouts: Mapping[str, float], at: datetime) -> Entry:
     allowed = timedelta(seconds=timeouts[job.task_type])
-    return entry(
-        (f"   {short_id(job.id)}  ", "muted"),
-        _job(job, 30),
-        (f"  runs for {duration(at - (job.started_at or at))} of {duration(allowed)}", "warn"),
-        (f"  {lease_left(job, at)}", "muted"),
-        key=("job", job.id),
-    )
+    runs = f"  runs for {duration(at - (job.started_at or at))} of {duration(allowed)}"
+    return _line(job, 30, (runs, "warn"), (f"  {lease_left(job, at)}", "muted"))
 
 
 def _paused(job: Job, report: CronReport) -> bool:
@@ -151,13 +145,8 @@ def _paused(job: Job, report: CronReport) -> bool:
 
 def _overdue(job: Job, report: CronReport, width: int) -> Entry:
     text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
-    return entry(
-        (f"   {short_id(job.id)}  ", "muted"),
-        _job(job, _name_width(width)),
-        (f"  {text}", ink),
-        ("  paused" if _paused(job, report) else "", "muted"),
-        key=("job", job.id),
-    )
+    paused = "  paused" if _paused(job, report) else ""
+    return _line(job, _name_width(width), (f"  {text}", ink), (paused, "muted"))
 
 
 def _is_troubled(job: Job, report: CronReport) -> bool:
@@ -171,13 +160,12 @@ def _series(job: Job, report: CronReport, width: int) -> Entry:
     text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
     if job.status.value == "running":
         text, ink = "running", "run"
-    return entry(
-        (f"   {short_id(job.id)}  ", "muted"),
-        _job(job, _name_width(width)),
+    return _line(
+        job,
+        _name_width(width),
         (f"  {fit(text, 12)}", ink),
         (streak, "bad" if failures >= STREAK else "warn"),
         (f"  last success {ago(job.last_success_at, report.at)}" if width >= ROOMY else "", "muted"),
-        key=("job", job.id),
     )
 
 
