@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from pydantic import SecretStr
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @dataclass
@@ -150,6 +152,10 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
         return made
 
     return decorate
+
+
+def limit_option(default: int, most: int, what: str = "Maximum number listed.") -> Callable[[F], F]:
+    return click.option("--limit", type=click.IntRange(1, most), default=default, show_default=True, help=what)
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")

@@ -9,7 +9,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.filters import parse_filter
@@ -27,9 +27,6 @@ def words(values: type[StrEnum]) -> click.Choice[str]:
     return click.Choice([value.value for value in values], case_sensitive=False)
 
 
-_limit_option = click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Maximum number listed."
-)
 _after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
 
 
@@ -40,7 +37,7 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 @click.option("--filter", "expression", metavar="FILTER", help='Filter as in the dashboard: "error:timeout older:2h".')
 @click.option("--sort", type=click.Choice(SORTS), default="natural", show_default=True)
 @click.option("--ascending", is_flag=True, help="Sort in ascending order.")
-@_limit_option
+@limit_option(50, 10_000)
 @_after_option
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
@@ -93,7 +90,7 @@ def job(session: Session, wanted: str, reveal: bool) -> None:
 @click.option("--job", "wanted", metavar="ID", help="Only runs of this job.")
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--outcome", type=words(RunOutcome))
-@_limit_option
+@limit_option(50, 10_000)
 @_after_option
 def runs(
     session: Session, wanted: str | None, task_type: str | None, outcome: str | None, limit: int, after: str | None

@@ -9,7 +9,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.jobs import audit_table
-from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.times import format_duration, parse_duration
 
@@ -55,7 +55,7 @@ def health(session: Session) -> int | None:
 
 @command("errors")
 @click.option("--since", metavar="DURATION", default="7d", show_default=True, help="Period to show.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Maximum number listed.")
+@limit_option(100, 1000)
 def errors(session: Session, since: str, limit: int) -> None:
     """List failed runs, grouped by task type and similar error."""
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
@@ -81,7 +81,7 @@ def errors(session: Session, since: str, limit: int) -> None:
 @command("audit")
 @click.option("--job", "wanted", metavar="ID", help="Only actions on this job.")
 @click.option("--since", metavar="DURATION", help="Period to show. Default: the whole log.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Maximum number listed.")
+@limit_option(200, 10_000)
 def audit(session: Session, wanted: str | None, since: str | None, limit: int) -> None:
     """List operator actions, newest first."""
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use

@@ -11,7 +11,7 @@ import click
 
 from jobdeck.core import logs
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option
+from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
 from jobdeck.core.cli.signals import Stop, interrupting_signals, stop_signals
 from jobdeck.core.cli.wording import cycle_words
 from jobdeck.core.errors import DatabaseUnreachable, UsageError
@@ -62,7 +62,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
 
 
 @command("run-worker")
-@click.option("--limit", type=click.IntRange(1, 10), default=5, show_default=True, help="Maximum number of jobs.")
+@limit_option(5, 10, "Maximum number of jobs.")
 @click.option("--scheduled", is_flag=True, help="Mark this as a scheduled run; Cron Health then expects the next one.")
 @dry_run_option
 def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> int | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option, shared_options, yes_option
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.programme.commands import receipts
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue.requests import draft
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import psycopg
 
     from jobdeck.core.model import Json, Ticket
@@ -48,7 +49,7 @@ def create(
     from jobdeck.core.programme.messaging import audience  # noqa: PLC0415 -- imported on first use
 
     subject, text = _subject(subject), _text(source)
-    coach_id = _id(coach, "--coach") if coach else None
+    coach_id = receipts.parse_id(coach, "--coach") if coach else None
     allowed = given["allow_without_unsubscribe"]
     _require_unsubscribe_group(session, allowed=allowed)
     body = _body(session, subject, text)
@@ -66,19 +67,13 @@ def create(
 @command("show")
 @click.argument("campaign", metavar="ID")
 @click.option("--recipients", is_flag=True, help="List all recipients, with masked addresses and the last event.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 100_000),
-    default=200,
-    show_default=True,
-    help="Maximum number of recipients listed.",
-)
+@limit_option(200, 100_000, "Maximum number of recipients listed.")
 @click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def show(session: Session, campaign: str, recipients: bool, limit: int, reveal: str | None) -> None:
     """Show a campaign's status and its recipients by status."""
     from jobdeck.core.programme.messaging import campaigns, outbox  # noqa: PLC0415 -- imported on first use
 
-    wanted = _id(campaign, "id")
+    wanted = receipts.parse_id(campaign, "id")
     with session.connection() as conn:
         found = campaigns.find(conn, wanted)
         if found is None:
@@ -108,7 +103,7 @@ def resume(
     """Mail the remaining recipients of a campaign in a new job."""
     from jobdeck.core.programme.messaging import campaigns  # noqa: PLC0415 -- imported on first use
 
-    wanted = _id(campaign, "id")
+    wanted = receipts.parse_id(campaign, "id")
     if include_uncertain and not (yes or dry_run):
         raise Refused("Uncertain recipients may get the mail twice. Add --yes to send anyway, or --dry-run.")
     _require_unsubscribe_group(session, allowed=allow_without_unsubscribe)
@@ -214,13 +209,6 @@ def _text(source: str) -> str:
     if len(text) > LONGEST_BODY:
         raise UsageError(f"The file {source} is longer than {LONGEST_BODY // 1024} KiB. Shorten the text.")
     return text
-
-
-def _id(text: str, what: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise UsageError(f"The {what} {text!r} is not a UUID.") from None
 
 
 def _reasons(excluded: dict[str, int]) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command
+from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import Recipient, Recipients
 from jobdeck.core.read.batch import select
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 @command("receipts")
 @click.argument("job", metavar="ID")
 @click.option("--run", "run_token", type=click.IntRange(1), metavar="TOKEN", help="Only this run of the job.")
-@click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Maximum number of rows."
-)
+@limit_option(200, 100_000, "Maximum number of rows.")
 @click.option("--reveal", metavar="REASON", help="Show full addresses; access and reason are logged.")
 def receipts(session: Session, job: str, run_token: int | None, limit: int, reveal: str | None) -> None:
     """List the messages of a job, with masked addresses. Also lists the people that the job left out.
@@ -34,16 +32,20 @@ def receipts(session: Session, job: str, run_token: int | None, limit: int, reve
     """
     from jobdeck.core.programme.messaging import outbox  # noqa: PLC0415 -- imported on first use
 
-    try:
-        job_id = UUID(job)
-    except ValueError:
-        raise UsageError(f"The id {job!r} is not a UUID.") from None
+    job_id = parse_id(job, "id")
     with session.connection() as conn:
         found = outbox.receipts(conn, job_id=job_id, run_token=run_token, limit=limit)
         if reveal is not None:
             found = revealed(conn, found, actor=session.actor, reason=reveal, job_id=job_id)
     lines = table(found) if found else ["This job has sent no messages and left nobody out."]
     session.answer({"job": job_id, "receipts": found}, lines)
+
+
+def parse_id(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UsageError(f"The {what} {text!r} is not a UUID.") from None
 
 
 def recipients(conn: psycopg.Connection[Any], job_id: UUID, *, limit: int = 100) -> Recipients | None:
