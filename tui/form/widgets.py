@@ -38,10 +38,6 @@ class Segments(Inked, can_focus=True):
             super().__init__()
             self.segments = segments
 
-        @property
-        def control(self) -> Segments:
-            return self.segments
-
     def __init__(
         self, choices: Sequence[tuple[str, str]], value: str, *, several: bool = False, id: str | None = None  # noqa: A002 -- Textual's name
     ) -> None:  # fmt: skip
@@ -139,20 +135,12 @@ class PickField(Inked, can_focus=True):
             self.field = field
             self.typed = typed
 
-        @property
-        def control(self) -> PickField:
-            return self.field
-
     class Cleared(Message):
         """The user has cleared the choice."""
 
         def __init__(self, field: PickField) -> None:
             super().__init__()
             self.field = field
-
-        @property
-        def control(self) -> PickField:
-            return self.field
 
     def __init__(self, label: str, *, empty: str = "", id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)

@@ -125,10 +125,6 @@ class Line(PlainLine, can_focus=False):
             self.line = line
             self.x = x
 
-        @property
-        def control(self) -> Line:
-            return self.line
-
     def fit(self, spans: Sequence[Span]) -> None:
         """Replaces the line and makes the widget as wide as its text."""
         width = sum(cell_len(text) for text, _ in spans)
