@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from pydantic import SecretStr
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.cli import output
@@ -43,12 +42,7 @@ class Session:
         Raises:
             ConfigurationError: a setting is invalid.
         """
-        given: dict[str, Any] = {}
-        if self.database_url:
-            given["database_url"] = SecretStr(self.database_url)
-        if self.handlers:
-            given["handlers"] = self.handlers
-        return configuration.load().model_copy(update=given)
+        return configuration.load(database_url=self.database_url or None, handlers=self.handlers or None)
 
     @cached_property
     def registry(self) -> Registry:

@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from pydantic import SecretStr
-
 from jobdeck.core import settings as configuration
 from jobdeck.core.errors import UsageError
 
@@ -46,12 +44,7 @@ class Arguments:
         Raises:
             ConfigurationError: a setting is invalid.
         """
-        given: dict[str, object] = {}
-        if self.database_url:
-            given["database_url"] = SecretStr(self.database_url)
-        if self.handlers:
-            given["handlers"] = self.handlers
-        return configuration.load().model_copy(update=given)
+        return configuration.load(database_url=self.database_url or None, handlers=self.handlers or None)
 
     def shared(self) -> list[str]:
         """The arguments that commands have too."""
