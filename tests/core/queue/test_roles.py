@@ -305,8 +305,8 @@ class TestOperator:
             VALUES (gen_random_uuid(), 'ada@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
             """
         )
-        found = search.coaches(operator, "lane")
-        assert [(one.name, one.school) for one in found] == [("Ada Lane", "North")]
+        found = search.find_coaches(operator, "lane")
+        assert [one.label for one in found] == ["Ada Lane"]
         assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
         with pytest.raises(DENIED):
             operator.execute("SELECT email FROM profiles")

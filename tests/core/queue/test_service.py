@@ -308,8 +308,8 @@ def test_an_operator_who_does_no_work_creates_edits_rehearses_and_looks_people_u
     ).ok
     assert service.rehearse(operator, known, Wanted("game_platform_sync", {}), None, settings=SETTINGS, actor="test").ok
     assert len(presets.enqueue(operator, known, presets_of_plugins()["full"], actor="test")) == 2
-    assert [one.name for one in search.coaches(operator)] == ["Amara Kim", "Bo Lind"]
-    assert search.campaigns(operator) == []
+    assert [one.label for one in search.find_coaches(operator, "")] == ["Amara Kim", "Bo Lind"]
+    assert search.find_campaigns(operator, "") == []
 
 
 def test_times_of_commands_need_no_right_to_work(
@@ -352,12 +352,13 @@ def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(
     conn: Connection, text: str, names: list[str]
 ) -> None:
     people(conn)
-    found = search.coaches(conn, text)
-    assert [one.name for one in found] == names
+    found = search.find_coaches(conn, text)
+    assert [one.label for one in found] == names
     if text == "":
-        assert [(one.school, one.competitors, one.on_platform) for one in found] == [
-            ("North High", 2, True), ("East", 0, False)
-        ]  # fmt: skip
+        assert [one.detail for one in found] == [
+            "North High, 2 competitors",
+            "East, 0 competitors, not on the platform",
+        ]
         assert "example.org" not in repr(found)
 
 
@@ -369,6 +370,6 @@ def test_campaigns_are_found_by_their_subject_newest_first(conn: Connection) -> 
         VALUES ('Finals', 'x', 'x', now() - interval '1 hour'), ('Qualifiers', 'x', 'x', now())
         """
     )
-    assert [one.subject for one in search.campaigns(conn)] == ["Qualifiers", "Finals"]
-    (found,) = search.campaigns(conn, "final")
-    assert (found.status, found.recipients, found.left) == ("pending", 0, 0)
+    assert [one.label for one in search.find_campaigns(conn, "")] == ["Qualifiers", "Finals"]
+    (found,) = search.find_campaigns(conn, "final")
+    assert found.detail == "pending, 60m ago, 0 of 0 left to mail"
