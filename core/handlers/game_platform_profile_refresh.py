@@ -12,7 +12,7 @@ import psycopg
 from pydantic import Field, StrictBool
 
 from jobdeck.core.programme.sync import account_refresh
-from jobdeck.core.programme.sync.account_refresh import Place, explained
+from jobdeck.core.programme.sync.account_refresh import explained
 from jobdeck.core.programme.sync.parallel import Parallel
 from jobdeck.core.programme.sync.rules import (
     ERRORS_TOLD,
@@ -122,13 +122,11 @@ class _Refresh:
     def run(self) -> Done | Continue:
         hand_over_at = time.monotonic() + RUN_SECONDS
         while True:
-            found = account_refresh.page(
-                self._ctx.db, self._params.coach_id, after=Place.load(self._round.after), limit=PAGE
-            )
+            found = account_refresh.page(self._ctx.db, self._params.coach_id, after=self._round.after, limit=PAGE)
             if not found:
                 return self._end()
             self._page(found)
-            self._round = replace(self._round, after=found[-1].place.save())
+            self._round = replace(self._round, after=found[-1].place)
             self._ctx.save_checkpoint(self._round.save())
             if time.monotonic() >= hand_over_at:
                 return Continue(self._round.save(), output=self._output())

@@ -75,7 +75,6 @@ class _Place:
 
 def preview(params: Params, ctx: CompetitionContext) -> Json:
     """Counts the competitors whose totals a run would compute."""
-    orphans = totals.orphans(ctx.db, SAMPLE)
     flagged = totals.count_flagged(ctx.db, params.coach_id)
     if params.force_all:
         after = id_cursor(params.cursor)
@@ -88,7 +87,7 @@ def preview(params: Params, ctx: CompetitionContext) -> Json:
     return {
         "total": total,
         "flagged": flagged,
-        "orphans": _summary(orphans),
+        "orphans": totals.orphans(ctx.db, SAMPLE),
         "sample": [str(one) for one in first],
     }
 
@@ -192,9 +191,5 @@ class _Sweep:
             "failed": place.failed,
             "errors": place.errors,
             "sample": place.sample,
-            "orphans": _summary(totals.orphans(self._ctx.db, SAMPLE)),
+            "orphans": totals.orphans(self._ctx.db, SAMPLE),
         }
-
-
-def _summary(orphans: totals.Orphans) -> Json:
-    return {"total": orphans.count, "sample": [safe_error(one, 64) for one in orphans.first]}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
@@ -23,24 +23,6 @@ Outcome = Literal["refreshed", "missing", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A position in the order of accounts: competitors before coaches, each by id."""
-
-    coaches: bool
-    id: UUID
-
-    @classmethod
-    def load(cls, value: Any) -> Self | None:
-        """Reads what `save` wrote; None if there is nothing."""
-        if not isinstance(value, dict):
-            return None
-        return cls(value["coaches"] is True, UUID(value["id"]))
-
-    def save(self) -> Json:
-        return {"coaches": self.coaches, "id": str(self.id)}
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
     """One account: its owner, its id on the platform, and whether a login is known."""
 
@@ -50,8 +32,9 @@ class Known:
     logged_in: bool
 
     @property
-    def place(self) -> Place:
-        return Place(self.coaches, self.id)
+    def place(self) -> Json:
+        """The position in the order of accounts: competitors before coaches, each by id."""
+        return {"coaches": self.coaches, "id": str(self.id)}
 
 
 def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> dict[str, int]:
@@ -72,8 +55,8 @@ def count(conn: psycopg.Connection[Any], coach_id: UUID | None) -> dict[str, int
     return {"competitors": found[0][0], "coaches": found[0][1]}
 
 
-def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Place | None, limit: int) -> list[Known]:
-    """The next accounts of a coach and their competitors, or of everyone."""
+def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Json | None, limit: int) -> list[Known]:
+    """The accounts of a coach and their competitors, or of everyone, that follow the place `after`."""
     with conn.cursor(row_factory=class_row(Known)) as cursor:
         return cursor.execute(
             """
@@ -102,8 +85,8 @@ def page(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: Place |
             """,
             {
                 "coach": coach_id,
-                "coaches": after is not None and after.coaches,
-                "after": after.id if after else None,
+                "coaches": after is not None and after["coaches"],
+                "after": after["id"] if after else None,
                 "limit": limit,
             },
         ).fetchall()

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobdeck.core.redact import safe_error
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
     import psycopg
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +24,6 @@ class Flagged:
     competitor_id: UUID
     synced_user_id: str
     dirty_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Orphans:
-    """Flags of platform ids without a competitor: their number and the first ids."""
-
-    count: int
-    first: list[str]
 
 
 def count_flagged(conn: psycopg.Connection[Any], coach_id: UUID | None) -> int:
@@ -74,8 +70,11 @@ def flagged(
     return [Flagged(*row) for row in found]
 
 
-def orphans(conn: psycopg.Connection[Any], limit: int) -> Orphans:
-    """Flags that no sweep can clear, because the competitor was deleted or has another account now."""
+def orphans(conn: psycopg.Connection[Any], limit: int) -> Json:
+    """Flags that no sweep can clear, because the competitor was deleted or has another account now.
+
+    Their number as `total`, and the first platform ids as `sample`.
+    """
     found = conn.execute(
         """
         select count(*), (array_agg(s.synced_user_id order by s.synced_user_id))[:%(limit)s]
@@ -85,7 +84,7 @@ def orphans(conn: psycopg.Connection[Any], limit: int) -> Orphans:
         """,
         {"limit": limit},
     ).fetchall()
-    return Orphans(found[0][0], found[0][1] or [])
+    return {"total": found[0][0], "sample": [safe_error(one, 64) for one in found[0][1] or []]}
 
 
 def everyone(conn: psycopg.Connection[Any], coach_id: UUID | None, *, after: UUID | None, limit: int) -> list[UUID]:
