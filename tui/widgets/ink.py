@@ -72,7 +72,7 @@ class PlainLine(Inked, can_focus=False):
     @property
     def text(self) -> str:
         """The text of the line, without colours."""
-        return "".join(text for text, _ in self._spans()).rstrip()
+        return "".join(text for text, _ in self.spans).rstrip()
 
     def show(self, left: Sequence[Span], right: Sequence[Span] = ()) -> None:
         """Replaces the line; an equal one is not repainted."""
@@ -80,17 +80,14 @@ class PlainLine(Inked, can_focus=False):
         self._repaint()
 
     def render_line(self, y: int) -> Strip:
-        return self.strip(self._spans() if y == 0 else (), self.size.width)
+        return self.strip(self.spans if y == 0 else (), self.size.width)
+
+    def on_resize(self, _event: Resize) -> None:
+        self._painted = _cells(self.spans)
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The spans of the whole width, from the first cell to the last."""
-        return self._spans()
-
-    def on_resize(self, _event: Resize) -> None:
-        self._painted = _cells(self._spans())
-
-    def _spans(self) -> tuple[Span, ...]:
         width = self.size.width
         reserved = sum(cell_len(text) for text, _ in self._right)
         room = width - reserved - (1 if reserved else 0)
@@ -101,7 +98,7 @@ class PlainLine(Inked, can_focus=False):
         return (*self._left, (" " * (width - reserved - used), last if last in FILLING else "text"), *self._right)
 
     def _repaint(self) -> None:
-        fresh = _cells(self._spans())
+        fresh = _cells(self.spans)
         width = self.size.width
         blank = [(" ", "text")]
         old = self._painted + blank * max(0, width - len(self._painted))
