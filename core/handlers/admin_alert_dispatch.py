@@ -205,8 +205,7 @@ class _Dispatch:
             return
         with self._ctx.db.transaction():
             left = alerts.left_texts(self._ctx.db, roles=self._params.roles, person=self._params.coach_id)
-            intents = [Intent(KIND, "sms", one.recipient, one.address, one.key, one.data) for one in left]
-            decisions = put(self._ctx, intents)
+            decisions = put(self._ctx, left)
         self._send(decisions, {one.recipient: one.data["messages"] for one in left})
 
     def _after(self, conn: psycopg.Connection[Any], claimed: Claimed, state: str) -> None:

@@ -13,6 +13,8 @@ from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
 
 from psycopg.rows import class_row
 
+from jobdeck.core.programme.messaging.outbox import Intent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,16 +42,6 @@ class Recipient:
     sms_on: bool
     mobile: str = field(repr=False)
     number: str | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A text message still to send after the mail about the same rows."""
-
-    recipient: UUID
-    address: str = field(repr=False)
-    key: str
-    data: Json = field(repr=False)
 
 
 def lock(conn: psycopg.Connection[Any]) -> None:
@@ -213,12 +205,12 @@ def settle(conn: psycopg.Connection[Any], message: UUID | None = None) -> int:
     ).rowcount
 
 
-def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> list[Left]:
+def left_texts(conn: psycopg.Connection[Any], *, roles: Sequence[str], person: UUID | None) -> list[Intent]:
     """Text messages still to send whose mail about the same rows is already settled."""
-    with conn.cursor(row_factory=class_row(Left)) as cursor:
+    with conn.cursor(row_factory=class_row(Intent)) as cursor:
         return cursor.execute(
             """
-            select m.recipient_ref as recipient, m.address, m.dedupe_key as key, m.data
+            select m.kind, m.channel, m.recipient_ref as recipient, m.address, m.dedupe_key, m.data
             from outbox_messages m join profiles p on p.id = m.recipient_ref
             where m.kind = 'admin_alert' and m.channel = 'sms' and m.state = 'queued'
                 and p.role::text = any (%(roles)s) and (%(person)s::uuid is null or p.id = %(person)s)

@@ -10,9 +10,6 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID  # noqa: TC003 -- dataclasses keep it as a value's type
-
-from psycopg.rows import class_row
 
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
@@ -22,6 +19,7 @@ from jobdeck.core.read import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
 
     import psycopg
 
@@ -31,57 +29,38 @@ if TYPE_CHECKING:
     from jobdeck.core.programme.vendors.sms import SmsClient
 
 
-@dataclass(frozen=True, slots=True)
-class OpenMail:
-    """Mails of one category with an open outcome, and the time when the first was sent."""
-
-    category: str
-    since: datetime
-    messages: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenText:
-    """One text message with an open outcome."""
-
-    outbox_id: UUID
-    sid: str
-
-
 def cursor_of(conn: psycopg.Connection[Any], name: str) -> str | None:
     """The stored position in a source, or None."""
     row = conn.execute("select position from provider_cursors where name = %s", (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[OpenMail]:
-    """Categories with accepted or uncertain mails younger than this."""
-    with conn.cursor(row_factory=class_row(OpenMail)) as cursor:
-        return cursor.execute(
-            """
-            select case kind when 'announcement' then 'campaign-' || campaign_id else kind end as category,
-                min(coalesce(accepted_at, updated_at)) as since, count(*) as messages
-            from outbox_messages
-            where channel = 'email' and state in ('accepted', 'uncertain')
-                and coalesce(accepted_at, updated_at) > now() - %s::interval
-            group by 1 order by 1
-            """,
-            (younger_than,),
-        ).fetchall()
+def open_mail(conn: psycopg.Connection[Any], younger_than: timedelta) -> list[tuple[str, datetime]]:
+    """Categories with accepted or uncertain mails younger than this, and when the first of each was sent."""
+    return conn.execute(
+        """
+        select case kind when 'announcement' then 'campaign-' || campaign_id else kind end,
+            min(coalesce(accepted_at, updated_at))
+        from outbox_messages
+        where channel = 'email' and state in ('accepted', 'uncertain')
+            and coalesce(accepted_at, updated_at) > now() - %s::interval
+        group by 1 order by 1
+        """,
+        (younger_than,),
+    ).fetchall()
 
 
-def open_texts(conn: psycopg.Connection[Any], younger_than: timedelta, limit: int) -> list[OpenText]:
-    """Accepted text messages younger than this, oldest first."""
-    with conn.cursor(row_factory=class_row(OpenText)) as cursor:
-        return cursor.execute(
-            """
-            select id as outbox_id, provider_message_id as sid from outbox_messages
-            where channel = 'sms' and state = 'accepted' and provider_message_id is not null
-                and accepted_at > now() - %s::interval
-            order by accepted_at limit %s
-            """,
-            (younger_than, limit),
-        ).fetchall()
+def open_texts(conn: psycopg.Connection[Any], younger_than: timedelta, limit: int) -> list[tuple[UUID, str]]:
+    """The id and the provider's id of accepted text messages younger than this, oldest first."""
+    return conn.execute(
+        """
+        select id, provider_message_id from outbox_messages
+        where channel = 'sms' and state = 'accepted' and provider_message_id is not null
+            and accepted_at > now() - %s::interval
+        order by accepted_at limit %s
+        """,
+        (younger_than, limit),
+    ).fetchall()
 
 
 Json = dict[str, Any]
@@ -185,8 +164,8 @@ class _Mail:
         if group is not None:
             self._group(group)
         try:
-            for category in open_mail(self._conn, OPEN_FOR):
-                self._log(category)
+            for category, since in open_mail(self._conn, OPEN_FOR):
+                self._log(category, since)
         except MessagingError as error:
             # Not every account has the log; the suppression lists still report the failures.
             self._found.warnings.append(f"The e-mail log could not be read, so deliveries stay unconfirmed. {error}")
@@ -218,9 +197,9 @@ class _Mail:
                 },
             )
 
-    def _log(self, category: OpenMail) -> None:
-        start = category.since - timedelta(minutes=1)
-        for entry in self._search(category.category, start, self._now + timedelta(minutes=1)):
+    def _log(self, category: str, since: datetime) -> None:
+        start = since - timedelta(minutes=1)
+        for entry in self._search(category, start, self._now + timedelta(minutes=1)):
             if entry.get("status") in _LOGGED and entry.get("sg_message_id") and entry.get("to_email"):
                 self._add("log", _logged(entry, self._now))
 
@@ -260,28 +239,28 @@ class _Texts:
         self._found = found
 
     def fetch(self) -> None:
-        for text in open_texts(self._conn, OPEN_FOR, TEXTS):
-            self._status(text)
+        for outbox_id, sid in open_texts(self._conn, OPEN_FOR, TEXTS):
+            self._status(outbox_id, sid)
         self._answers()
 
-    def _status(self, text: OpenText) -> None:
-        known = self._client.status(text.sid)
+    def _status(self, outbox_id: UUID, sid: str) -> None:
+        known = self._client.status(sid)
         event = {"delivered": "delivered", "undelivered": "bounced", "failed": "bounced"}.get(known.status)
         if event is None:
             return
         at = (known.at or self._now).timestamp()
         code = known.error_code
-        shared = {"occurred_at": at, "outbox_id": str(text.outbox_id), "message_key": text.sid}
+        shared = {"occurred_at": at, "outbox_id": str(outbox_id), "message_key": sid}
         reason = f"Twilio {known.status} {code or ''}".strip() if event == "bounced" else None
         self._add(
             "texts",
             {
-                "event_key": f"{text.sid}:{known.status}", "event": event, "reason": reason,
+                "event_key": f"{sid}:{known.status}", "event": event, "reason": reason,
                 "payload": {"code": code} if code else {}, **shared,
             },
         )  # fmt: skip
         if code in UNUSABLE_LATER:
-            self._add("texts", {"event_key": f"{text.sid}:unusable", "event": "unusable", "reason": reason, **shared})
+            self._add("texts", {"event_key": f"{sid}:unusable", "event": "unusable", "reason": reason, **shared})
         if code == NOT_REGISTERED:
             self._found.warnings.append(
                 "Carriers refuse our text messages (30034): register the sender with Twilio (A2P 10DLC)."
