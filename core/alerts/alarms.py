@@ -9,6 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from jobdeck.core.alerts import sentry_events
 from jobdeck.core.logs import event
 from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.reconnecting import LOST
@@ -73,7 +74,7 @@ class Sentinel:
             self._known.add(finding.signal)
             event(log, logging.ERROR, "alarm", signal=finding.signal, evidence=finding.evidence)
         if self._alerts.on and raise_alarm(conn, finding.signal):
-            self._alerts.alarm(finding, self._who)
+            self._alerts.send(sentry_events.alarm, finding, self._who)
 
     def _clear(self, conn: psycopg.Connection[Any], name: str, finding: Finding | None) -> None:
         evidence = finding.evidence if finding is not None else "The signal is no longer critical."
@@ -83,7 +84,7 @@ class Sentinel:
         if self._alerts.on:
             since = clear_alarm(conn, name)
             if since is not None:
-                self._alerts.recovered(name, evidence, since, self._who)
+                self._alerts.send(sentry_events.recovered, name, evidence, since, self._who)
 
 
 class Outage:
@@ -105,10 +106,12 @@ class Outage:
             self._since = now
         if not self._reported and now - self._since >= OUTAGE_SECONDS:
             self._reported = True
-            self._alerts.unreachable(self._who, self._database, now - self._since, safe_error(str(error)))
+            reason = safe_error(str(error))
+            self._alerts.send(sentry_events.unreachable, self._who, self._database, now - self._since, reason)
 
     def over(self) -> None:
         """Records that the database has answered."""
         if self._reported and self._since is not None:
-            self._alerts.reachable(self._who, self._database, time.monotonic() - self._since)
+            lasted = time.monotonic() - self._since
+            self._alerts.send(sentry_events.reachable, self._who, self._database, lasted)
         self._since, self._reported = None, False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 from uuid import UUID
 
 from jobdeck.core.alerts import sentry_events
@@ -22,15 +22,16 @@ from jobdeck.core.schema.components import program_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     import psycopg
     from sentry_sdk import Client
     from sentry_sdk.types import Event, Hint
 
     from jobdeck.core.alerts.sentry_events import EndedRun
-    from jobdeck.core.model import Finding, Finished, FinishedRun
+    from jobdeck.core.model import Finished, FinishedRun
     from jobdeck.core.settings import Settings
+
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
@@ -81,21 +82,9 @@ class Alerts:
         """Reports runs recorded as lost because their workers stopped sending heartbeats."""
         self._send(lambda: self._lost(conn, jobs, worker))
 
-    def alarm(self, finding: Finding, who: str) -> None:
-        """Reports a health signal that has become critical."""
-        self._send(lambda: [sentry_events.alarm(finding, who, self._environment)])
-
-    def recovered(self, signal: str, evidence: str, since: datetime, who: str) -> None:
-        """Reports a health signal that is no longer critical."""
-        self._send(lambda: [sentry_events.recovered(signal, evidence, since, who, self._environment)])
-
-    def unreachable(self, who: str, database: str, seconds: float, error: str) -> None:
-        """Reports a process that has not reached its database for `seconds`."""
-        self._send(lambda: [sentry_events.unreachable(who, database, seconds, error, self._environment)])
-
-    def reachable(self, who: str, database: str, seconds: float) -> None:
-        """Reports a process that reaches its database again, after `seconds`."""
-        self._send(lambda: [sentry_events.reachable(who, database, seconds, self._environment)])
+    def send(self, make: Callable[Concatenate[str, P], dict[str, Any]], *facts: P.args, **more: P.kwargs) -> None:
+        """Sends the event that a function of `sentry_events` makes of the environment and these facts."""
+        self._send(lambda: [make(self._environment, *facts, **more)])
 
     def note_check_in(self, context: EndedRun, answer: Finished) -> None:
         """Queues the end of a recurring job's cycle for `send_check_ins`, if check-ins are enabled."""

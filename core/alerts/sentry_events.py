@@ -120,7 +120,7 @@ def more_lost(runs: int, who: str, environment: str) -> Event:
     return _of_whole("error", "lost: many runs", words, who, environment)
 
 
-def alarm(finding: Finding, who: str, environment: str) -> Event:
+def alarm(environment: str, finding: Finding, who: str) -> Event:
     """A health signal that became critical."""
     event = _of_whole("error", f"alarm: {finding.signal}", finding.evidence, who, environment)
     event["tags"]["signal"] = finding.signal
@@ -129,7 +129,7 @@ def alarm(finding: Finding, who: str, environment: str) -> Event:
     return event
 
 
-def recovered(signal: str, evidence: str, since: datetime, who: str, environment: str) -> Event:
+def recovered(environment: str, signal: str, evidence: str, since: datetime, who: str) -> Event:
     """A health signal that is no longer critical."""
     words = f"Recovered: {signal}. {evidence} The alarm was raised at {since:%Y-%m-%d %H:%M:%S}Z."
     event = _of_whole("info", f"recovered: {signal}", words, who, environment)
@@ -137,13 +137,13 @@ def recovered(signal: str, evidence: str, since: datetime, who: str, environment
     return event
 
 
-def unreachable(who: str, database: str, seconds: float, error: str, environment: str) -> Event:
+def unreachable(environment: str, who: str, database: str, seconds: float, error: str) -> Event:
     """A process that cannot reach its database."""
     words = f"{who} has not reached the database at {database} for {seconds:.0f} s: {error}"
     return _of_whole("error", "alarm: database", words, who, environment)
 
 
-def reachable(who: str, database: str, seconds: float, environment: str) -> Event:
+def reachable(environment: str, who: str, database: str, seconds: float) -> Event:
     """A process that reaches its database again."""
     words = f"Recovered: {who} reaches the database at {database} again, after {seconds:.0f} s."
     return _of_whole("info", "recovered: database", words, who, environment)

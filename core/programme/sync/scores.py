@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
@@ -32,13 +32,7 @@ class Written:
     events_without_start: int = 0
 
     def __add__(self, other: Written) -> Written:
-        return Written(
-            self.new_solves + other.new_solves,
-            self.new_events + other.new_events,
-            self.changed + other.changed,
-            self.collisions + other.collisions,
-            self.events_without_start + other.events_without_start,
-        )
+        return Written(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def store_odl(conn: psycopg.Connection[Any], answers: Answers) -> Written:
