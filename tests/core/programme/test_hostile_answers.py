@@ -9,7 +9,7 @@ import threading
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,7 +138,7 @@ def ask_sendgrid(sandbox: Sandbox, url: str) -> None:
 
 def ask_metactf(sandbox: Sandbox, url: str) -> None:
     settings = sandbox_settings(sandbox, GAME_PLATFORM_API_BASE_URL=url, GAME_PLATFORM_TIMEOUT_SECONDS=1)
-    with MetaCtfClient(settings) as client:
+    with closing(MetaCtfClient(settings)) as client:
         client.get_user("c-1")
 
 
