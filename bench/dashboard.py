@@ -15,6 +15,7 @@ import random
 import select
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -202,6 +203,18 @@ def first_paint(figures: Figures, folder: Path, times: int) -> None:
     figures.add("first paint, before the database answers", "< 0.5 s", text, held=statistics.median(taken) < 0.5)
 
 
+def commands(figures: Figures, times: int) -> None:
+    """From the start of Python to the loaded command line, in a process of its own, without any command."""
+    taken = []
+    for _ in range(times + 1):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import jobdeck.core.cli.app"], check=True)
+        taken.append(time.monotonic() - began)
+    taken = sorted(taken[1:])
+    text = f"median {statistics.median(taken):.2f} s, worst {taken[-1]:.2f} s of {times}"
+    figures.add("import of the command line", "< 0.25 s", text, held=statistics.median(taken) < 0.25)
+
+
 def keys(figures: Figures, probe: Probe, name: str, limit: float, presses: int) -> None:
     """Times keys, each while a reading that `r` has just begun is under way: down beyond the first screen, and up."""
     chance, taken = random.Random(3), []
@@ -319,7 +332,9 @@ def measure(url: str, folder: Path, only: list[str], *, quick: bool) -> Figures:
     times, seconds, presses = (3, 10.0, 60) if quick else (9, 60.0, 300)
     if "paint" in only:
         first_paint(figures, folder, times)
-    if not set(only) - {"paint"}:
+    if "import" in only:
+        commands(figures, times)
+    if not set(only) - {"paint", "import"}:
         return figures
     with filled(url, SMALL) as small, filled(url, LARGE // 10 if quick else LARGE) as large:
         if "refresh" in only:
@@ -339,7 +354,7 @@ def measure(url: str, folder: Path, only: list[str], *, quick: bool) -> Figures:
     return figures
 
 
-PARTS = ("paint", "refresh", "keys", "quiet", "memory", "worker")
+PARTS = ("paint", "import", "refresh", "keys", "quiet", "memory", "worker")
 
 
 def main() -> int:
