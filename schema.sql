@@ -258,9 +258,9 @@ alter table job_throughput
     add column if not exists partial integer not null default 0,
     add column if not exists continued integer not null default 0;
 
--- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks need
--- no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot only
--- delay each other.
+-- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
+-- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot
+-- only delay each other.
 create table if not exists job_locks (
     slot integer primary key
 );
@@ -706,7 +706,8 @@ begin
         perform job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.');
     end if;
     if p_dedupe_keys is not null or p_concurrency_keys is not null then
-        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.') from unnest(p_dedupe_keys || p_concurrency_keys) k
+        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.')
+        from unnest(p_dedupe_keys || p_concurrency_keys) k
         where job_refused_key(k) is not null;
     end if;
     if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
@@ -1186,9 +1187,9 @@ end
 $$;
 
 -- Puts the next job of each line into the claim's index, unless a job of the key runs or is already there. No lock is
--- waited for: a key whose lock is not free is written to job_lines_due, and a locked job gives way to the next that is
--- due.
-create or replace function job_queue_advance_lines(p_keys text[]) returns void
+-- waited for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay, and a locked job
+-- gives way to the next that is due. Returns the number of keys whose lock was not free.
+create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
@@ -1225,8 +1226,19 @@ begin
         );
         update job_queue set in_line = false where id = v_next;
     end loop;
-    if cardinality(v_later) > 0 then
-        insert into job_lines_due select k, v_now from unnest(v_later) k;
+    insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
+    return cardinality(v_later);
+end
+$$;
+
+-- The same for the end of a run or an action. The lock of a key is held for milliseconds, so idle workers are woken to try
+-- again at once.
+create or replace function job_queue_advance_lines(p_keys text[]) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if job_queue_try_lines(p_keys, interval '0') > 0 then
         perform pg_notify(current_schema() || '.job_queue', '');
     end if;
 end
@@ -1247,7 +1259,7 @@ begin
     )
     select array_agg(concurrency_key) into v_keys from taken;
     if v_keys is not null then
-        perform job_queue_advance_lines(v_keys);
+        perform job_queue_try_lines(v_keys, interval '0.2 seconds');
     end if;
 end
 $$;
@@ -1275,7 +1287,8 @@ begin
         return v_found;
     end if;
     v_locked := array(
-        select q.id from job_queue q where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
+        select q.id from job_queue q
+        where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
         order by q.id for update skip locked);
     if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
         perform job_queue_ask_recheck(null, array(
@@ -1565,7 +1578,8 @@ begin
         using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
             as r (id, token, outcome, started_at, finished_at, details)
         where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
-            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring and q.cancel_requested_at is null
+            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
+            and q.cancel_requested_at is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
             q.concurrency_key, q.dedupe_key, r.outcome, r.started_at, r.finished_at, r.details
     ), history as (
@@ -1710,7 +1724,8 @@ begin
     end;
     foreach v_id in array v_ids loop
         begin
-            v_lost := v_lost || array(select job_queue_take_back('upkeep', array[v_id], '{}', p_retry_base, p_retry_cap));
+            v_lost := v_lost || array(
+                select job_queue_take_back('upkeep', array[v_id], '{}', p_retry_base, p_retry_cap));
         exception when others then
             insert into job_poison (job_id, run_token, error, retry_at)
             select q.id, q.run_token, sqlstate || ' ' || sqlerrm, v_now + interval '10 minutes'
@@ -1773,7 +1788,8 @@ declare
     v_hopeless uuid[];
 begin
     with taken as (
-        delete from job_recheck where ctid = any (array(select ctid from job_recheck limit p_limit for update skip locked))
+        delete from job_recheck where ctid = any (array(
+            select ctid from job_recheck limit p_limit for update skip locked))
         returning concurrency_key, blocker
     )
     select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
@@ -2376,7 +2392,8 @@ begin
             when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
             else v_job.anchor_at
         end,
-        slot_at = case when v_new.run_at = v_job.run_at and v_new.recurrence_interval_minutes is not null then q.slot_at end,
+        slot_at = case when v_new.run_at = v_job.run_at and v_new.recurrence_interval_minutes is not null
+            then q.slot_at end,
         in_line = q.status = 'pending' and v_new.concurrency_key is not null,
         updated_at = clock_timestamp(), version = q.version + 1
     where q.id = p_id returning * into v_new;
@@ -3180,8 +3197,9 @@ declare
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_grant_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
         'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
-        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs', 'job_queue_lock_waiting',
-        'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_locks', 'job_refused_key', 'job_slot',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
+        'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
+        'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',

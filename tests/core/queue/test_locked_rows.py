@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from psycopg.types.json import Jsonb
 
@@ -33,6 +34,7 @@ from tests.support.queue import (
     rows,
     value,
 )
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,8 +107,13 @@ def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Co
     with locked(database_url, "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"):
         finish_one(patient, running)
         assert not is_queued(patient, first.id)
+        patient.execute(sql.SQL("LISTEN {}").format(sql.Identifier("public.job_queue")))
         assert claim(patient) == []
-    assert claim_one(patient).id == second.id
+        assert claim(patient) == []
+        assert list(patient.notifies(timeout=0.0)) == [], "a claim that cannot take the lock would wake all workers"
+    taken: list[UUID] = []
+    until(lambda: taken.extend(job.id for job in claim(patient)) or taken, "the next of the line")
+    assert taken == [second.id]
 
 
 def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Connection, database_url: str) -> None:
