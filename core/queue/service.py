@@ -180,7 +180,7 @@ def _copy(
         new = NewJob(job.task_type, job.payload)
         if not same or registry.get(job.task_type) is not None:
             new = draft(registry, job.task_type, job.payload if payload is None else payload)
-        with conn.transaction():
+        with conn.transaction(force_rollback=dry_run):
             admit(conn, registry, job.task_type, [new.payload], recurring=False, settings=settings)
             return operator.run_again(
                 conn, job.id, payload=None if same else new.payload, max_attempts=new.max_attempts,
