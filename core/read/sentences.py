@@ -37,7 +37,8 @@ def _paused(what: str, facts: Facts) -> str:
 
 
 def _blocker(facts: Facts) -> str:
-    state = f"is {facts['status']}" if facts.get("status") is not None else "does not exist"
+    states = {None: "does not exist", "succeeded": "expired before it ran"}
+    state = states.get(facts.get("status")) or f"is {facts['status']}"
     way_out = "Retry the blocker first, or enqueue this job without a blocker."
     return f"The blocker, job {facts.get('blocker')}, {state}. {way_out}"
 

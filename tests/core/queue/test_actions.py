@@ -331,6 +331,19 @@ class TestRetryOfAJobThatWaits:
         assert str(first) in result.message
 
 
+    def test_it_is_refused_where_the_other_is_a_series_that_ended_without_a_run(self, conn: Connection) -> None:
+        first = add(conn, "first", recurrence_interval_minutes=60, expires_at=now(conn) + timedelta(minutes=1)).id
+        second = add(conn, blocked_by=first).id
+        operator.cancel(conn, [second], actor=ACTOR)
+        advance(conn, timedelta(minutes=2))
+        reap(conn)
+        assert job_row(conn, first)["status"] == "succeeded"
+        with changes_nothing(conn):
+            (result,) = operator.retry(conn, [second], actor=ACTOR)
+        assert (result.ok, result.code) == (False, "hopeless-blocker")
+        assert f"The blocker, job {first}, expired before it ran." in result.message
+
+
 class Waiting:
     """A retry in a thread of its own that waits for a lock."""
 

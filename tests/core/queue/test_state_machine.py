@@ -212,7 +212,9 @@ class QueueMachine(RuleBasedStateMachine):
         except Refused:
             assert new.blocked_by is not None, "a job was refused that waits for none"
             blocker = self.now.jobs.get(new.blocked_by)
-            assert blocker is None or blocker["status"] in {"failed", "cancelled"}, "its blocker can still succeed"
+            expired = blocker is not None and blocker["status"] == "succeeded" and blocker["last_success_at"] is None
+            hopeless = blocker is None or expired or blocker["status"] in {"failed", "cancelled"}
+            assert hopeless, "its blocker can still succeed"
             self.step(draft)
             return
         after = read(self.conn)
