@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jobdeck.core.http.bodies import CutOff, Intake, throw_away
-from jobdeck.core.http.connections import CONNECTION
+from jobdeck.core.http.clients.bodies import CutOff, Intake, throw_away
+from jobdeck.core.http.clients.connections import CONNECTION
 from jobdeck.core.http.endpoints import Answer, Call, Declined
 from jobdeck.core.logs import event
 

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.http import proof
+from jobdeck.core.http.clients import proof
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult

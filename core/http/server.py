@@ -18,12 +18,12 @@ from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.errors import ConfigurationError
 from jobdeck.core.http import cron, metrics
 from jobdeck.core.http.app import make_app
-from jobdeck.core.http.bodies import BODY_SECONDS, HELD_BYTES, Intake
-from jobdeck.core.http.connections import limited
+from jobdeck.core.http.clients.bodies import BODY_SECONDS, HELD_BYTES, Intake
+from jobdeck.core.http.clients.connections import limited
+from jobdeck.core.http.clients.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
+from jobdeck.core.http.clients.proof import Bearers, bad_secrets
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.endpoints import Endpoint, Host, Lane
-from jobdeck.core.http.gate import HEADER_SECONDS, MOST_CONNECTIONS, MOST_REQUESTS, SEND_SECONDS, Gate
-from jobdeck.core.http.proof import Bearers, bad_secrets
 from jobdeck.core.http.refusals import ELSEWHERE, Refusals
 from jobdeck.core.http.upkeep import UpkeepThread
 from jobdeck.core.http.watcher import Watcher

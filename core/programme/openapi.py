@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobdeck.core.http.openapi import COUNT, REFUSED, Json, responses
 from jobdeck.core.programme import webhooks
-from jobdeck.core.programme.vendors import email_wire, sms_fields
+from jobdeck.core.programme.vendors import email_wire, sms_wire
 
 
 def describe() -> Json:
@@ -49,8 +49,8 @@ def _sendgrid() -> Json:
 def _twilio() -> Json:
     form = {
         "type": "object",
-        "required": list(sms_fields.REQUIRED),
-        "properties": {name: {"type": "string", "pattern": f"^({form})$"} for name, form in sms_fields.FORMS.items()},
+        "required": list(sms_wire.REQUIRED),
+        "properties": {name: {"type": "string", "pattern": f"^({form})$"} for name, form in sms_wire.FORMS.items()},
         "additionalProperties": False,
     }
     return {

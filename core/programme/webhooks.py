@@ -15,13 +15,13 @@ from urllib.parse import parse_qsl
 import psycopg
 
 from jobdeck.core.errors import ConfigurationError, JobdeckError
+from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
-from jobdeck.core.http.proof import is_placeholder
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.programme.vendors import email_wire, sms_fields, sms_wire
+from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Twilio:
     def handle(self, call: Call) -> Answer:
         """Stores the events of one proven request; answers with an empty TwiML document, so that nothing is sent."""
         given = _form(call.body)
-        problems = sms_fields.problems(given, self._account)
+        problems = sms_wire.problems(given, self._account)
         if problems:
             event(log, logging.WARNING, "a request of Twilio has fields that are not expected", fields=problems)
             raise Declined(400, "The fields are not those of a text message of this account. Nothing was kept.")

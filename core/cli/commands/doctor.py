@@ -201,7 +201,7 @@ def _transactions(found: Diagnosis) -> Finding:
 
 
 def _secrets(settings: Settings) -> Finding:
-    from jobdeck.core.http.proof import bad_secrets  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.http.clients.proof import bad_secrets  # noqa: PLC0415 -- imported on first use
 
     bad = bad_secrets(settings)
     if bad:

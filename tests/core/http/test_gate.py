@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import SecretStr
 
-from jobdeck.core.http.connections import CHUNK_BYTES, FREE_BYTES, FREE_CHUNKS, READ_BYTES, FrugalConnection
-from jobdeck.core.http.gate import Gate, Rank, Turns
-from jobdeck.core.http.proof import Bearers
+from jobdeck.core.http.clients.connections import CHUNK_BYTES, FREE_BYTES, FREE_CHUNKS, READ_BYTES, FrugalConnection
+from jobdeck.core.http.clients.gate import Gate, Rank, Turns
+from jobdeck.core.http.clients.proof import Bearers
 from tests.support.waiting import becomes
 
 MOST = 4

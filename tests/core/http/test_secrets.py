@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobdeck.core.http import cron, proof
+from jobdeck.core.http import cron
+from jobdeck.core.http.clients import proof
 from jobdeck.core.http.endpoints import Call, Declined
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import Registry

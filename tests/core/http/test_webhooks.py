@@ -17,7 +17,7 @@ from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.messaging import outbox, pull
 from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
-from jobdeck.core.programme.vendors import email_wire, sms_fields, sms_wire
+from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.core.http.support import PUBLIC, opened, waiting
 from tests.support.queue import rows, value
@@ -394,7 +394,7 @@ class TestMovedBoundaries:
         )
         sent = data.draw(st.sampled_from([answer(body), sms("delivered"), sms("undelivered", ErrorCode="30005")]))
         text = "".join(f"{name}{sent[name]}" for name in sorted(sent))
-        names = sorted(sms_fields.FORMS, key=len, reverse=True)
+        names = sorted(sms_wire.FORMS, key=len, reverse=True)
         fields: dict[str, str] = {}
         place, last = 0, ""
         while place < len(text):
@@ -410,7 +410,7 @@ class TestMovedBoundaries:
             end = data.draw(st.sampled_from(starts))
             fields[last] = text[place:end]
             place = end
-        if not sms_fields.problems(list(fields.items()), ACCOUNT):
+        if not sms_wire.problems(list(fields.items()), ACCOUNT):
             assert sms_wire.read(fields, 0.0) == sms_wire.read(sent, 0.0)
 
 

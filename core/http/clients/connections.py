@@ -14,10 +14,10 @@ import h11
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from jobdeck.core.http.gate import Rank
+from jobdeck.core.http.clients.gate import Rank
 
 if TYPE_CHECKING:
-    from jobdeck.core.http.gate import Gate
+    from jobdeck.core.http.clients.gate import Gate
 
 CONNECTION: Final = "jobdeck.connection"
 """The key of a request's scope under which its connection is."""
