@@ -10,6 +10,7 @@ import json
 import logging
 import logging.handlers
 import os
+import stat
 import sys
 import traceback
 from contextvars import ContextVar
@@ -110,10 +111,21 @@ class OwnersFile(logging.handlers.RotatingFileHandler):
     """A rotating file that only its owner can read, also after it was rotated."""
 
     def _open(self) -> TextIOWrapper:
-        def opener(path: str, flags: int) -> int:
-            return os.open(path, flags, 0o600)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=open_private)
 
-        return open(self.baseFilename, "a", encoding="utf-8", opener=opener)
+
+def open_private(path: str | Path, flags: int) -> int:
+    """Opens a file, which it makes if it is missing, so that only its owner can read it, also if everybody could.
+
+    A link is followed only in a folder in which nobody but this account and root can put one.
+    """
+    folder = os.stat(os.path.dirname(path) or ".")  # noqa: PTH116, PTH120 -- `open` gives a text
+    ours = folder.st_uid in {0, os.geteuid()} and not folder.st_mode & 0o022
+    handle = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | (0 if ours else os.O_NOFOLLOW), 0o600)
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        os.fchmod(handle, 0o600)
+    return handle
 
 
 def message_of(record: logging.LogRecord) -> str:

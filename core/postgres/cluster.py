@@ -13,11 +13,13 @@ import time
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 import psycopg
 
 from jobdeck.core.errors import EmbeddedPostgresError
+from jobdeck.core.logs import open_private
 from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
 from jobdeck.core.redact import clean
 
@@ -31,6 +33,9 @@ PAUSE_SECONDS = 0.02
 LARGEST_LOG = 1_000_000
 OF_A_DEAD_SERVER = "unexpected postmaster exit"
 """Log message of a killed server's children when they end, perhaps while the next server starts."""
+_TRUSTED_HOSTS = re.compile(
+    r"^host[ \t]+(?:all|replication)[ \t]+all[ \t]+(?:127\.0\.0\.1/32|::1/128)[ \t]+trust[ \t]*\n", re.MULTILINE
+)
 SETTINGS = """\
 # Written by Jobdeck at every start. Put your own settings at the end of postgresql.conf.
 listen_addresses = ''
@@ -119,8 +124,9 @@ class Cluster:
         self._write_settings()
         if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
-        self.log.touch(mode=0o600)
-        before = self.log.stat().st_size
+        with self._open_log() as log:
+            before = log.tell()
+        self._close_to_the_network()
         try:
             ended = self._control("start", "-t", f"{START_SECONDS:.0f}")
         except BaseException:
@@ -141,13 +147,30 @@ class Cluster:
         The data folder is passed in the environment: pg_ctl would put an argument unquoted into a shell command.
         """
         program = self._binaries.folder / "pg_ctl"
-        with self.log.open("ab") as output:
+        with self._open_log() as output:
             return run_tool(
                 [program, *arguments, "-w"],
                 self.account,
                 output=output,
                 environment={"PGDATA": str(self.data)},
             ).returncode
+
+    def _open_log(self) -> BinaryIO:
+        return os.fdopen(open_private(self.log, os.O_WRONLY | os.O_APPEND), "ab")
+
+    def _close_to_the_network(self) -> None:
+        """Takes from pg_hba.conf the lines by which initdb lets everybody on this machine in, without a password.
+
+        Nothing uses them, but with them a changed `listen_addresses` would open the database. Others are kept.
+        """
+        # The account owns this folder, so root must not follow a link in it.
+        with os.fdopen(os.open(self.data / "pg_hba.conf", os.O_RDWR | os.O_NOFOLLOW), "r+") as rules:
+            text = rules.read()
+            kept = _TRUSTED_HOSTS.sub("", text)
+            if kept != text:
+                rules.seek(0)
+                rules.write(kept)
+                rules.truncate()
 
     def _initialise(self) -> None:
         binaries = find_binaries(self.account, self.state / "binaries")
@@ -170,9 +193,10 @@ class Cluster:
         unfinished.rename(self.data)
 
     def _write_settings(self) -> None:
-        settings = self.state / "jobdeck.conf"
-        settings.write_text(SETTINGS.format(folder=self.socket_folder), encoding="utf-8")
-        settings.chmod(0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.state / "jobdeck.conf", flags, 0o644), "w", encoding="utf-8") as settings:
+            os.fchmod(settings.fileno(), 0o644)
+            settings.write(SETTINGS.format(folder=self.socket_folder))
 
     @cached_property
     def _binaries(self) -> Binaries:

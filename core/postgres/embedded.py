@@ -143,7 +143,7 @@ class EmbeddedPostgres:
     def _file_lock(self) -> Iterator[None]:
         """Keeps other processes from starting, stopping, joining or leaving; the kernel frees it when we end."""
         path = self._state / "lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             deadline = time.monotonic() + LOCK_SECONDS
             while True:
@@ -222,3 +222,9 @@ def _make_state_folder(state: Path) -> None:
         with suppress(FileExistsError):
             folder.mkdir()
             folder.chmod(mode)
+    found = state.stat()
+    if found.st_uid not in {0, os.geteuid()} or (os.geteuid() == 0 and found.st_mode & 0o022):
+        raise EmbeddedPostgresError(
+            f"Another account can change {state}, so the embedded Postgres does not keep its data there. Set "
+            f"JOBDECK_STATE_DIR to a folder that only this account can write, or DATABASE_URL to another Postgres."
+        )

@@ -165,6 +165,26 @@ def test_a_log_file_is_its_owners_only_and_rotates(tmp_path: Path, monkeypatch: 
     assert {stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()} == {0o600}
 
 
+def test_a_log_file_that_everybody_could_read_becomes_its_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.touch(0o644)
+    path.chmod(0o644)
+    written(path, "text", lambda: log.info("a line"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_link_is_followed_only_where_nobody_else_can_put_one(tmp_path: Path) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    folder.mkdir()
+    target.write_text("")
+    (folder / "log").symlink_to(target)
+    assert "a line" in written(folder / "log", "text", lambda: log.info("a line"))
+    folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="JOBDECK_LOG_FILE names"):
+        logs.configure(console=False, file=folder / "log")
+    assert target.read_text().count("\n") == 1
+
+
 def test_without_a_console_nothing_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure(console=False)
     log.error("an error")

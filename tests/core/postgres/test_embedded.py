@@ -297,6 +297,43 @@ def test_a_socket_folder_that_somebody_else_made_is_refused(scratch: Path) -> No
         sockets.rmdir()
 
 
+@needs_root
+@pytest.mark.parametrize("name", ["jobdeck.conf", "lock", "server.log", "jobdeck.log"])
+def test_root_keeps_nothing_in_a_folder_that_another_account_can_change(scratch: Path, name: str) -> None:
+    """As root, links in it would be followed to any file."""
+    state, target = scratch / "state", scratch / "target"
+    state.mkdir(mode=0o755)
+    target.write_text("precious")
+    (state / name).symlink_to(target)
+    for owner, mode in ((65534, 0o755), (0, 0o777)):
+        os.chown(state, owner, -1)
+        state.chmod(mode)
+        with pytest.raises(EmbeddedPostgresError, match="Another account can change"):
+            EmbeddedPostgres.open(state)
+        assert {found.name for found in state.iterdir()} == {name}
+    assert target.read_text() == "precious"
+
+
+def test_the_server_lets_nobody_in_but_through_its_socket(state: Path) -> None:
+    """Also a server whose data an earlier release made; lines that somebody added are kept."""
+    rules = state / "data" / "pg_hba.conf"
+    added = "host all all 192.0.2.0/24 scram-sha-256\n"
+    host = "host    all             all             127.0.0.1/32            trust\n"
+    with rules.open("a") as file:
+        file.write(f"{host}{host.replace('127.0.0.1/32', '::1/128     ')}{added}")
+    (state / "server.log").touch()
+    (state / "server.log").chmod(0o644)
+    with EmbeddedPostgres.open(state) as server, server.connect() as connection:
+        found = connection.execute("SELECT type, auth_method FROM pg_hba_file_rules WHERE error IS NULL").fetchall()
+    assert set(found) == {("local", "trust"), ("host", "scram-sha-256")}
+    assert (state / "server.log").stat().st_mode & 0o077 == 0
+
+
+def test_a_new_server_lets_nobody_in_but_through_its_socket(finished_state: Path) -> None:
+    rules = (finished_state / "data" / "pg_hba.conf").read_text().splitlines()
+    assert {line.split()[0] for line in rules if line.strip() and not line.startswith("#")} == {"local"}
+
+
 def test_a_strange_environment_changes_nothing(scratch: Path) -> None:
     strange = {"LANG": "xx_YY.bogus", "LC_ALL": "nonsense", "PGDATA": "/nowhere", "PGPORT": "1", "PGHOST": "nowhere"}
     with clients(1, lambda: Client(scratch / "state", env=strange)) as (client,):
