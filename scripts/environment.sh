@@ -142,9 +142,9 @@ find_uv() {
     fi
     export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
     if "$base" -m pip --version >/dev/null 2>&1; then
-        "$base" -m pip install --quiet --no-compile --target "$venv/.uv" 'uv>=0.9'
+        "$base" -m pip install --quiet --no-compile --require-hashes --target "$venv/.uv" -r "$root/scripts/uv.txt"
     elif "$base" -m venv "$venv/.uv"; then
-        "$venv/.uv/bin/python" -m pip install --quiet 'uv>=0.9'
+        "$venv/.uv/bin/python" -m pip install --quiet --require-hashes -r "$root/scripts/uv.txt"
     else
         say "$base has neither pip nor venv. Install them (on Debian: apt install python3-venv) or uv, then try again."
         exit 1

@@ -85,6 +85,31 @@ def test_the_container_copies_what_the_package_is_built_from() -> None:
     assert packed | links | {"pyproject.toml", "hatch_build.py", "uv.lock", "README.md", "LICENSE"} <= copied
 
 
+def test_what_builds_the_package_is_pinned() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    with (ROOT / "uv.lock").open("rb") as file:
+        locked = {package["name"]: package.get("version") for package in tomllib.load(file)["package"]}
+    pins = [*project["build-system"]["requires"], *project["tool"]["uv"]["build-constraint-dependencies"]]
+    assert {name: version for name, _, version in (pin.partition("==") for pin in pins)} == {
+        name: locked[name] for name in ("hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers")
+    }
+
+
+def test_no_program_is_fetched_in_whatever_version_there_is() -> None:
+    pinned = (ROOT / "scripts" / "uv.txt").read_text(encoding="utf-8")
+    assert re.search(r"^uv==[0-9.]+ \\(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+\n*\Z", pinned, re.MULTILINE)
+    script = (ROOT / "scripts" / "environment.sh").read_text(encoding="utf-8")
+    container = (DEPLOY / "container" / "Containerfile").read_text(encoding="utf-8")
+    for text in (script, container):
+        installs = [line for line in text.splitlines() if re.search(r"\bpip install\b", line)]
+        assert installs
+        assert [line for line in installs if "--require-hashes" not in line or "scripts/uv.txt" not in line] == []
+    images = re.findall(r"^FROM (\S+)", container, re.MULTILINE)
+    assert images
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+-|@sha256:", image)] == []
+
+
 class Advisories(BaseHTTPRequestHandler):
     """Answers as the public database of advisories does; `bad` names what is vulnerable."""
 
