@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 -- users get a sentence, and the log file the traceback
-        from jobdeck.core.cli import failures  # noqa: PLC0415 -- needed only after an error
+        from jobdeck.core.cli import failures, output  # noqa: PLC0415 -- needed only after an error
 
         code, sentence = failures.explain(error)
-        sys.stderr.write(f"jobdeck: {sentence}\n")
+        output.note(f"jobdeck: {sentence}")
         return code
     code = _command(arguments)
     if command in {"--help", "-h"}:

@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.redact import clean
+from jobdeck.core.redact import safe_error
 from jobdeck.tui import keymap, themes
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
@@ -71,7 +71,7 @@ def run(app: JobdeckApp) -> int:
         if app.backend is not None:
             app.backend.close()
     if app.failure is not None:
-        _tell(f"jobdeck: {clean(str(app.failure))}")
+        _tell(f"jobdeck: {app.failure}")
     return app.return_code or 0
 
 
@@ -86,4 +86,4 @@ def sentence(text: str, width: int) -> str:
 def _tell(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
-        sys.stderr.write(f"{sentence(text, width)}\n")
+        sys.stderr.write(f"{sentence(safe_error(text), width)}\n")

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jobdeck.core.cli import app
+from jobdeck.tui import run
 from jobdeck.tui.__main__ import main
 
 if TYPE_CHECKING:
@@ -21,3 +22,23 @@ def test_a_reader_of_the_help_who_has_left_is_no_error(monkeypatch: pytest.Monke
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main(["--help"]) == 0
         monkeypatch.undo()
+
+
+HOSTILE = "\x1b]52;c;UFdORUQ=\x07\u202e\njane.doe@example.org"
+
+
+def test_an_error_before_the_dashboard_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--refresh", HOSTILE]) == 2
+    judge(capsys.readouterr().err)
+
+
+def test_a_failure_of_the_dashboard_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run._tell(f"jobdeck: {HOSTILE}")
+    judge(capsys.readouterr().err)
+
+
+def judge(written: str) -> None:
+    assert written.startswith("jobdeck: ")
+    assert written.endswith("\n")
+    assert written[:-1].isprintable()
+    assert "jane" not in written
