@@ -330,7 +330,6 @@ class TestRetryOfAJobThatWaits:
         assert (result.ok, told.ok) == (False, False)
         assert str(first) in result.message
 
-
     def test_it_is_refused_where_the_other_is_a_series_that_ended_without_a_run(self, conn: Connection) -> None:
         first = add(conn, "first", recurrence_interval_minutes=60, expires_at=now(conn) + timedelta(minutes=1)).id
         second = add(conn, blocked_by=first).id

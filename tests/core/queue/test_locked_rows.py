@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult
+    from jobdeck.core.model import ActionResult, ClaimedJob
 
 Connection = psycopg.Connection[Any]
 
@@ -111,9 +111,14 @@ def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Co
         assert claim(patient) == []
         assert claim(patient) == []
         assert list(patient.notifies(timeout=0.0)) == [], "a claim that cannot take the lock would wake all workers"
-    taken: list[UUID] = []
-    until(lambda: taken.extend(job.id for job in claim(patient)) or taken, "the next of the line")
-    assert taken == [second.id]
+    taken: list[ClaimedJob] = []
+
+    def claims() -> bool:
+        taken[:] = claim(patient)
+        return bool(taken)
+
+    until(claims, "the next of the line")
+    assert [job.id for job in taken] == [second.id]
 
 
 def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Connection, database_url: str) -> None:
