@@ -70,8 +70,7 @@ class Turns:
         self._first: dict[Guest, None] = {}
         self._again: dict[Guest, None] = {}
         self._timer: asyncio.Handle | None = None
-        self._ended = -math.inf
-        self._used = 0.0
+        self._first_at = self._again_at = -math.inf
 
     def ask(self, guest: Guest, *, again: bool) -> None:
         """Calls `guest.serve` once, when it is its turn. Must be called in the thread of the event loop."""
@@ -90,21 +89,24 @@ class Turns:
 
     def _turn(self) -> None:
         self._timer = None
-        rest = REST if self._first else REST_AGAIN
-        left = self._ended + rest * self._used - time.monotonic()
+        new = bool(self._first)
+        left = (self._first_at if new else self._again_at) - time.monotonic()
         if left > 0:
             self._timer = asyncio.get_running_loop().call_later(left, self._turn)
             return
-        began, self._used = time.thread_time(), 0.0
-        while (self._first or self._again) and self._used < SLICE_SECONDS:
-            self._next().serve()
-            self._used = time.thread_time() - began
-        self._ended = time.monotonic()
+        began, used = time.thread_time(), 0.0
+        while (self._first if new else self._again) and used < SLICE_SECONDS:
+            self._next(new=new).serve()
+            used = time.thread_time() - began
+        now = time.monotonic()
+        if new:
+            self._first_at = now + REST * used
+        self._again_at = max(self._again_at, now + REST_AGAIN * used)
         if (self._first or self._again) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_soon(self._turn)
 
-    def _next(self) -> Guest:
-        if self._first:
+    def _next(self, *, new: bool) -> Guest:
+        if new:
             return self._first.popitem()[0]
         guest = next(iter(self._again))
         del self._again[guest]
