@@ -258,9 +258,9 @@ def redact(text: str) -> str:
     return f"{masked}… ({left_out} characters were left out here)" if left_out > 0 else masked
 
 
-def safe_text(text: str, limit: int = LONGEST) -> str:
-    """The first `limit` characters of a text, masked, and harmless but for line feeds and tabs."""
-    return clean(redact_part(text, 0, limit), multiline=True)
+def safe_text(text: str, limit: int | None = None) -> str:
+    """A text, or its first `limit` characters, masked, and harmless but for line feeds and tabs."""
+    return clean(redact(text) if limit is None else redact_part(text, 0, limit), multiline=True)
 
 
 def safe_error(text: str, limit: int = 2000) -> str:

@@ -63,6 +63,16 @@ def test_personal_data_is_masked_before_it_is_cut() -> None:
     assert output.payload({}) == "-"
 
 
+def test_no_form_cuts_a_long_text_in_silence() -> None:
+    text = "word " * 20_000
+    for shown in (
+        output.as_json({"error": text}),
+        *output.table(("A",), [(text,)])[1:],
+        output.payload({"a": text}, 10**6),
+    ):
+        assert "characters were left out here" in shown
+
+
 def test_times_and_lengths_are_written_for_people() -> None:
     assert output.when(datetime(2026, 8, 1, 12, 0, 5, 900, tzinfo=UTC)) == "2026-08-01 12:00:05Z"
     assert output.when(None) == "-"
