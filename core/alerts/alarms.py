@@ -60,10 +60,11 @@ class Sentinel:
         signals = {finding.signal: finding for finding in found.findings}
         for name in WATCHED:
             finding = signals.get(name)
-            if name == "workers" and "trigger" in signals:
+            stopped = _is_critical(signals.get("trigger"))
+            if (name == "workers" and "trigger" in signals) or (name == "upkeep" and stopped):
                 # One cause, one alarm: where a scheduler runs the jobs, only "trigger" raises it.
                 finding = None
-            if finding is not None and finding.verdict is Verdict.CRITICAL:
+            if finding is not None and _is_critical(finding):
                 self._raise(conn, finding)
             else:
                 self._clear(conn, name, finding)
@@ -85,6 +86,10 @@ class Sentinel:
             since = clear_alarm(conn, name)
             if since is not None:
                 self._alerts.send(sentry_events.recovered, name, evidence, since, self._who)
+
+
+def _is_critical(finding: Finding | None) -> bool:
+    return finding is not None and finding.verdict is Verdict.CRITICAL
 
 
 class Outage:

@@ -15,11 +15,12 @@ PERIODS: Final = 3
 
 PARTS: Final = """
 WITH upkeep AS (
-    -- Without a worker that runs all the time, upkeep is done by the calls of a scheduler.
+    -- Without a worker that runs all the time, upkeep is done by the calls of a scheduler. A minute more, because a
+    -- scheduler that has stopped is a finding of its own.
     SELECT CASE WHEN EXISTS (SELECT FROM job_workers WHERE mode <> 'cycle' AND started_at < now() - interval '1 minute'
             AND heartbeat_at > now() - interval '2 minutes') THEN interval '0'
-        ELSE coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
-            interval '5 minutes') END AS least
+        ELSE coalesce((SELECT make_interval(mins => trigger_minutes + 1) FROM job_queue_settings WHERE id = 1),
+            interval '6 minutes') END AS least
 )
 SELECT part, succeeded_at, coalesce(trouble, '') AS trouble, set_aside,
     succeeded_at < now() - %(periods)s * greatest(every, (SELECT least FROM upkeep)) AS late

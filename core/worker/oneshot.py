@@ -13,7 +13,7 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import event
 from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
-from jobdeck.core.queue import leases, presence
+from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
@@ -133,6 +133,7 @@ class Cycle:
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
         report(conn, self._state, "cycle")
         reap(conn, self._state)
+        bulk.resume_stalled(conn, self._state.worker_id)
         return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)
 
     def _guarded(self) -> CycleResult:

@@ -55,11 +55,11 @@ class TestUpkeep:
         assert part in found.evidence
         assert "53200 out of memory" in found.evidence
 
-    def test_where_a_scheduler_runs_the_jobs_its_interval_is_the_period(self, conn: Connection) -> None:
+    def test_where_a_scheduler_runs_the_jobs_its_interval_and_a_minute_are_the_period(self, conn: Connection) -> None:
         conn.execute("UPDATE job_workers SET mode = 'cycle'")
-        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '14 minutes' WHERE part = 'lost'")
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '17 minutes' WHERE part = 'lost'")
         assert verdict(conn, "upkeep") is None
-        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '16 minutes' WHERE part = 'lost'")
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '19 minutes' WHERE part = 'lost'")
         assert verdict(conn, "upkeep") is Verdict.CRITICAL
 
     def test_a_lost_run_that_was_set_aside_is_critical(self, conn: Connection) -> None:
