@@ -487,6 +487,20 @@ $$;
 create or replace trigger job_queue_notify after insert on job_queue
     for each statement execute function job_queue_notify();
 
+-- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
+-- blocker that ends does not see the job.
+create or replace function job_queue_note_blocker() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    insert into job_recheck (blocker) values (new.blocked_by);
+    return null;
+end
+$$;
+create or replace trigger job_queue_note_blocker after insert on job_queue
+    for each row when (new.blocked_by is not null) execute function job_queue_note_blocker();
+
 -- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
 -- false: then both are in the claim's index, and the claim takes one of them.
 create or replace function job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
@@ -625,8 +639,8 @@ begin
         on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
         returning q.id, q.in_line into job_id, v_in_line;
         created := found;
-        if created and (v_in_line or v_blocked_by is not null) then
-            perform job_queue_ask_recheck(array[p_concurrency_key], array[v_blocked_by]);
+        if created and v_in_line then
+            perform job_queue_ask_recheck(array[p_concurrency_key], null);
         end if;
         if not created then
             job_id := job_queue_holder(p_dedupe_key);
@@ -928,7 +942,8 @@ declare
     v_run_at timestamptz[];
     v_ids uuid[];
     v_quotas integer[];
-    v_wanted bigint := p_limit;
+    v_room integer;
+    v_wanted bigint;
     v_series tid[] := '{}';
     v_places tid[];
     v_more tid[];
@@ -942,12 +957,12 @@ begin
     end if;
     if p_lane_types is null then
         select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
-            array_agg('00000000-0000-0000-0000-000000000000'::uuid), array_agg(p_limit)
-        into v_types, v_priorities, v_run_at, v_ids, v_quotas
+            array_agg('00000000-0000-0000-0000-000000000000'::uuid)
+        into v_types, v_priorities, v_run_at, v_ids
         from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
     else
-        select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id), array_agg(p_limit)
-        into v_types, v_priorities, v_run_at, v_ids, v_quotas
+        select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id)
+        into v_types, v_priorities, v_run_at, v_ids
         from unnest(p_lane_types, p_lane_priorities, p_lane_run_at, p_lane_ids) as l (task_type, priority, run_at, id)
         where l.task_type = any (p_types) and job_clause_type_open(l.task_type, v_now);
     end if;
@@ -955,38 +970,39 @@ begin
         return;
     end if;
 
-    if array_length(v_types, 1) > 1 then
-        v_quotas := array(
-            select coalesce(h.jobs, 0)::integer from generate_subscripts(v_types, 1) as s (place)
-            left join (
-                select best.place, count(*) as jobs
-                from (
-                    select l.place
-                    from unnest(v_types, v_priorities, v_run_at, v_ids) with ordinality
-                        as l (task_type, priority, run_at, id, place)
-                    cross join lateral (
-                        select q.run_at, q.id from job_queue q
-                        where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
-                            and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
-                            and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
-                            and job_clause_due(q.run_at, v_now)
-                            and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
-                        order by q.run_at, q.id limit p_limit
-                    ) c
-                    order by l.priority desc, c.run_at, c.id limit p_limit
-                ) best
-                group by best.place
-            ) h on h.place = s.place
-            order by s.place);
-        v_wanted := (select sum(u) from unnest(v_quotas) u);
-        if v_wanted = 0 then
-            return;
-        end if;
-    end if;
-
     -- Behind more due jobs than this claim takes, up to half of it are series, which would come too late otherwise. A
-    -- claim of one job takes a series every second time.
-    if v_wanted = p_limit then
+    -- claim of one job takes a series every second time. The second round ranks for the places that the series leave.
+    loop
+        v_room := p_limit - cardinality(v_series);
+        v_wanted := v_room;
+        v_quotas := array[v_room];
+        if array_length(v_types, 1) > 1 then
+            v_quotas := array(
+                select coalesce(h.jobs, 0)::integer from generate_subscripts(v_types, 1) as s (place)
+                left join (
+                    select best.place, count(*) as jobs
+                    from (
+                        select l.place
+                        from unnest(v_types, v_priorities, v_run_at, v_ids) with ordinality
+                            as l (task_type, priority, run_at, id, place)
+                        cross join lateral (
+                            select q.run_at, q.id from job_queue q
+                            where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                                and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
+                                and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                                and job_clause_due(q.run_at, v_now)
+                                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                                and q.ctid <> all (v_series)
+                            order by q.run_at, q.id limit v_room
+                        ) c
+                        order by l.priority desc, c.run_at, c.id limit v_room
+                    ) best
+                    group by best.place
+                ) h on h.place = s.place
+                order by s.place);
+            v_wanted := (select sum(u) from unnest(v_quotas) u);
+        end if;
+        exit when v_wanted < p_limit;
         v_series := array(
             select q.ctid from job_queue q
             where q.is_recurring and job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
@@ -995,8 +1011,12 @@ begin
                     where l.quota > 0)
                 and q.task_type = any (v_types)
                 and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
-            order by q.run_at limit greatest(p_limit / 2, round(random())::integer)
+            order by q.priority desc, q.run_at, q.id limit greatest(p_limit / 2, round(random())::integer)
             for update of q skip locked);
+        exit when cardinality(v_series) = 0;
+    end loop;
+    if v_wanted = 0 and cardinality(v_series) = 0 then
+        return;
     end if;
 
     select v_series || array_agg(c.ctid), bool_or(c.keyed) or cardinality(v_series) > 0 into v_places, v_keyed
@@ -1013,10 +1033,9 @@ begin
             order by q.run_at, q.id limit l.quota
             for update of q skip locked
         ) c
-        limit p_limit - cardinality(v_series)
     ) c;
     -- The ranking of several lanes also counted jobs that are locked. Others take their places, best lane first.
-    if cardinality(v_places) < v_wanted and array_length(v_types, 1) > 1 then
+    if cardinality(v_places) < v_wanted + cardinality(v_series) and array_length(v_types, 1) > 1 then
         v_more := array(
             select c.ctid
             from (
@@ -2026,6 +2045,7 @@ begin
             else job_queue_live_blocker(q.blocked_by) end,
         in_line = q.concurrency_key is not null
     where q.id = p_job.id returning * into v_job;
+    perform job_queue_ask_recheck(null, array[v_job.blocked_by]);
     perform job_queue_advance_lines(array[v_job.concurrency_key]);
     select * into v_job from job_queue where id = p_job.id;
     return v_job;
@@ -2183,8 +2203,8 @@ as $$
     end
 $$;
 
--- Locks these jobs and returns the ids that an action can use: after 0.9 seconds (less than the second after which
--- Postgres looks for deadlocks) it leaves out the jobs that another transaction has locked.
+-- Locks these jobs and returns the ids that an action can use. It waits twice for 0.9 seconds (less than the second after
+-- which Postgres looks for deadlocks), then leaves out the jobs that another transaction has locked.
 create or replace function job_queue_lock_jobs(p_ids uuid[]) returns uuid[]
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
@@ -2192,9 +2212,14 @@ as $$
 declare
     v_free uuid[];
 begin
-    perform from job_queue q where q.id = any (p_ids) order by q.id for update;
-    return p_ids;
-exception when lock_not_available then
+    for attempt in 1..2 loop
+        begin
+            perform from job_queue q where q.id = any (p_ids) order by q.id for update;
+            return p_ids;
+        exception when lock_not_available then
+            null;
+        end;
+    end loop;
     v_free := array(select q.id from job_queue q where q.id = any (p_ids) order by q.id for update skip locked);
     return v_free || array(select i from unnest(p_ids) i where not exists (select from job_queue q where q.id = i));
 end
@@ -3203,7 +3228,7 @@ declare
         'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
-        'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',
+        'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_use_roles_prefix'];

@@ -240,6 +240,11 @@ def _refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
             "The schema was not installed: another session has held the queue's tables for ten seconds. "
             "`jobdeck doctor` names the oldest transaction; try again once it has ended."
         ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise Refused(
+            "The schema was not installed, because the server is read-only, as a standby is. Connect to the primary "
+            "server, or try again later."
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise Refused(
             f"The schema was not installed, because the role {conn.info.user} may not do it "

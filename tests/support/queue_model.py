@@ -372,25 +372,29 @@ class Draft:
         ends = {job_id: expired(row) for job_id, row in past.items()}
         for job_id, change in ends.items():
             self.alter(job_id, change)
-        self.release(job_id for job_id, change in ends.items() if change["status"] == "succeeded")
-        self.condemn(job_id for job_id, change in ends.items() if change["status"] != "succeeded")
+        self.condemn(ends)
         return len(past)
 
-    def verdict_on(self, blocker: UUID) -> str:
-        """Whether who waits for this job waits on (`live`), may go ahead (`done`), or waits in vain (`vain`)."""
+    def verdict_on(self, blocker: UUID, *, waiting: bool = False) -> str:
+        """Whether a job behind this one waits on (`live`), may run (`done`), or waits in vain (`vain`).
+
+        A job that is `waiting` was not released by the earlier successes of a series, which counts for a new one.
+        """
         row = self.row(blocker)
         if row is not None:
-            return "live" if row["status"] in ACTIVE else "done" if row["status"] == "succeeded" else "vain"
-        runs = {token: run["outcome"] for (token, late), run in self.before.runs.items()
-                if run["job_id"] == blocker and not late}  # fmt: skip
-        runs |= {token: outcome for (token, late), (job_id, outcome) in self.runs.items()
-                 if job_id == blocker and not late}  # fmt: skip
-        return "done" if runs and runs[max(runs)] in SUCCESS else "vain"
+            success, end = row["last_success_at"], row["completed_at"]
+            if row["status"] in ACTIVE:
+                return "live"
+            expired = waiting and isinstance(end, datetime) and isinstance(success, datetime) and success < end
+            return "done" if row["status"] == "succeeded" and success is not None and not expired else "vain"
+        left = any(run["job_id"] == blocker and run["removed"] for run in self.before.runs.values())
+        leaves = any(job_id == blocker and outcome in SUCCESS for job_id, outcome in self.runs.values())
+        return "done" if left or leaves else "vain"
 
     def mend(self) -> None:
         """Judges jobs that wait for one that is over or gone, as the reaper does."""
         blockers = {row["blocked_by"] for row in self.rows().values() if row["status"] == "pending"} - {None}
-        verdicts = {blocker: self.verdict_on(blocker) for blocker in blockers}
+        verdicts = {blocker: self.verdict_on(blocker, waiting=True) for blocker in blockers}
         self.release(blocker for blocker, verdict in verdicts.items() if verdict == "done")
         self.condemn(blocker for blocker, verdict in verdicts.items() if verdict == "vain")
 
