@@ -2217,7 +2217,8 @@ begin
             perform from job_queue q where q.id = any (p_ids) order by q.id for update;
             return p_ids;
         exception when lock_not_available then
-            null;
+            -- A session that waits for one of these jobs goes first, or neither would get all of its own.
+            perform pg_sleep(0.05);
         end;
     end loop;
     v_free := array(select q.id from job_queue q where q.id = any (p_ids) order by q.id for update skip locked);
