@@ -60,4 +60,5 @@ def test_it_cuts_within_a_message(proxy: Proxy) -> None:
         assert client.recv(10) == b"one"
         proxy.cut(in_a_message=True)
         client.sendall(b"four")
-        assert client.recv(10) == b""
+        # The server gets half of it. Half of its reply may come back before both sides end.
+        assert b"".join(iter(lambda: client.recv(10), b"")) in {b"", b"f"}

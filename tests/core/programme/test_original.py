@@ -133,9 +133,10 @@ class TestInstallation:
         )
         assert left == 0
         triggers = rows(
-            installed, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal"
+            installed,
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal ORDER BY 1",
         )
-        assert [row["tgname"] for row in triggers] == ["job_queue_notify"]
+        assert [row["tgname"] for row in triggers] == ["job_queue_note_blocker", "job_queue_notify"]
 
     def test_the_missing_settings_row_is_put_there(self, old: Connection) -> None:
         install_schema(old)
