@@ -1003,6 +1003,7 @@ begin
             v_wanted := (select sum(u) from unnest(v_quotas) u);
         end if;
         exit when v_wanted < p_limit;
+        -- The index holds series by their due time; those of the best priority are chosen among the first thousand.
         v_series := array(
             select q.ctid from job_queue q
             where q.is_recurring and job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
@@ -1011,6 +1012,11 @@ begin
                     where l.quota > 0)
                 and q.task_type = any (v_types)
                 and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+            order by q.run_at limit 1000);
+        exit when cardinality(v_series) = 0;
+        v_series := array(
+            select q.ctid from job_queue q
+            where q.ctid = any (v_series) and job_clause_pending(q.status) and job_clause_first_in_line(q.in_line)
             order by q.priority desc, q.run_at, q.id limit greatest(p_limit / 2, round(random())::integer)
             for update of q skip locked);
         exit when cardinality(v_series) = 0;
@@ -1114,7 +1120,8 @@ as $$
         select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
     ), own as materialized (
         select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
-        where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
+        -- Only running jobs have a token. With their status as well, the index of all running jobs would be read.
+        where q.id = any (p_ids) and q.locked_by = p_worker
     ), mine as (
         select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
         where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
