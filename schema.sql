@@ -619,8 +619,9 @@ begin
     elsif jsonb_typeof(p_payload) is distinct from 'object' then
         perform job_queue_refuse('A payload must be a JSON object.');
     end if;
-    perform job_queue_refuse(job_refused_key(k)) from unnest(array[p_dedupe_key, p_concurrency_key]) k
-    where job_refused_key(k) is not null;
+    if octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000 then
+        perform job_queue_refuse(coalesce(job_refused_key(p_dedupe_key), job_refused_key(p_concurrency_key)));
+    end if;
     if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
         perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
     end if;
