@@ -1933,15 +1933,6 @@ begin
 end
 $$;
 
--- Records a part of upkeep that a program does by itself, such as the bulk actions or those of a plugin.
-create or replace function job_upkeep_done(p_part text, p_every_seconds double precision) returns void
-language sql volatile security definer
-set search_path from current
-as $$
-    insert into job_upkeep as u (part, every) values (p_part, make_interval(secs => p_every_seconds))
-    on conflict (part) do update set succeeded_at = clock_timestamp(), trouble = null, every = excluded.every
-$$;
-
 -- All parts of upkeep in one transaction, for workers of 0.1.0.
 create or replace function job_queue_reap(
     p_worker text, p_retry_base double precision, p_retry_cap double precision,
@@ -3219,7 +3210,7 @@ declare
         'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
-        'job_upkeep_done', 'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
+        'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
         'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];

@@ -69,7 +69,7 @@ class Proxy:
         self._open.clear()
 
     def slow(self, seconds: float) -> None:
-        """Delays each piece of data by so many seconds until `restore`."""
+        """Delays each piece of data by this number of seconds until `restore`."""
         self._delay = seconds
 
     def restore(self) -> None:

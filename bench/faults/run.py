@@ -75,7 +75,7 @@ class Sweep:
                 return
 
     def mixed(self, order: Sequence[Fault], every: float) -> None:
-        """Begins a fault every so many seconds, whether the one before has ended or not."""
+        """Begins a fault at each interval, whether the one before has ended or not."""
         for fault in order:
             thread = threading.Thread(target=self.carry_out, args=(fault,), name=fault.name)
             thread.start()

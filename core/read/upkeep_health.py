@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.rows import Row
 
 PERIODS: Final = 3
-"""A part is late when it has not succeeded for so many of its periods."""
+"""The number of its periods after which a part that has not succeeded is late."""
 
 PARTS: Final = """
 WITH upkeep AS (

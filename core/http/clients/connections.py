@@ -27,7 +27,7 @@ CLOSE: Final = (b"connection", b"close")
 
 FREE_CHUNKS: Final = 64
 CHUNK_BYTES: Final = 256
-"""Every further chunk of a body must bring so many bytes on average. A chunk costs the time of 16 KiB of body."""
+"""The bytes that every further chunk of a body must bring on average. A chunk costs the time of 16 KiB of body."""
 FREE_BYTES: Final = 64 * 1024
 """Bytes around the body of one request, such as extensions of chunks; beyond them, at most as many as the body has."""
 
