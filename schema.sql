@@ -301,6 +301,8 @@ create table if not exists job_upkeep (
     -- Jobs that this part has set aside, because each attempt fails.
     set_aside integer not null default 0
 );
+-- Of the part 'recheck': the task types that could run when it was last done.
+alter table job_upkeep add column if not exists open_types text[];
 insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
     ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s')
 on conflict (part) do nothing;
@@ -436,8 +438,16 @@ $$;
 -- The index that claims read: only jobs that can run once they are due, not paused, and a worker is free.
 create index if not exists job_queue_claimable on job_queue (task_type, priority desc, run_at, id)
     where status = 'pending' and blocked_by is null and not in_line;
-create index if not exists job_queue_in_line on job_queue (concurrency_key, priority desc, run_at, id)
+create index if not exists job_queue_lines on job_queue (concurrency_key, task_type, priority desc, run_at, id)
     where status = 'pending' and blocked_by is null and in_line;
+-- On a large table, the index is built after this transaction; lines need the earlier one until then.
+do $$
+begin
+    if exists (select from pg_index where indexrelid = to_regclass('job_queue_lines') and indisvalid) then
+        drop index if exists job_queue_in_line;
+    end if;
+end
+$$;
 create index if not exists job_queue_blocked on job_queue (blocked_by, id)
     where status = 'pending' and blocked_by is not null;
 create index if not exists job_queue_waiting on job_queue (run_at, id)
@@ -831,6 +841,29 @@ begin
 end
 $$;
 
+-- Whether a job of this type can run: the type is not paused, and a live worker handles it.
+create or replace function job_type_can_run(p_task_type text, p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return job_clause_type_open(p_task_type, p_at) and exists (
+        select from job_workers where heartbeat_at > p_at - interval '2 minutes' and p_task_type = any (task_types));
+end
+$$;
+
+-- All types of which a job can run, in order.
+create or replace function job_types_that_can_run(p_at timestamptz) returns text[]
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return array(
+        select distinct t from job_workers w cross join unnest(w.task_types) t
+        where w.heartbeat_at > p_at - interval '2 minutes' and job_clause_type_open(t, p_at) order by t);
+end
+$$;
+
 -------------------------------------------------------------------------------------------------------
 -- 5. Claim, heartbeat, checkpoint
 -------------------------------------------------------------------------------------------------------
@@ -1186,36 +1219,108 @@ return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
     regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
     '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
 
--- The next job in a line: the best of those that are due, else the one due first. One index probe for each priority in
--- the line, however long it is.
-create or replace function job_queue_first_in_line(
-    p_key text, p_at timestamptz, out id uuid, out run_at timestamptz
-)
+drop function if exists job_queue_first_in_line(text, timestamptz);
+-- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
+-- A few index probes for each lane, however long the line is.
+create or replace function job_queue_line_lanes(p_key text, p_types text[])
+returns table (task_type text, priority integer, run_at timestamptz, id uuid)
 language plpgsql stable
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 #variable_conflict use_column
 begin
-    with recursive lane (id, priority, run_at) as (
-        (select q.id, q.priority, q.run_at from job_queue q
+    return query
+    with recursive type (name) as (
+        (select q.task_type from job_queue q
         where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-        order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1)
+        order by q.concurrency_key, q.task_type limit 1)
         union all
-        select next.id, next.priority, next.run_at from lane l cross join lateral (
-            select q.id, q.priority, q.run_at from job_queue q
+        select (select q.task_type from job_queue q
             where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                and q.priority < l.priority
-            order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1
+                and q.task_type > t.name
+            order by q.concurrency_key, q.task_type limit 1)
+        from type t where t.name is not null
+    ), lane (task_type, priority, run_at, id) as (
+        select first.* from type t cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = t.name
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) first
+        where p_types is null or t.name = any (p_types)
+        union all
+        select next.* from lane l cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority < l.priority
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
         ) next
     )
-    select l.id, l.run_at into job_queue_first_in_line.id, job_queue_first_in_line.run_at from lane l
-    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc limit 1;
+    select lane.task_type, lane.priority, lane.run_at, lane.id from lane;
 end
 $$;
 
--- Puts the next job of each line into the claim's index, unless a job of the key runs or is already there. No lock is
--- waited for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay, and a locked job
--- gives way to the next that is due. Returns the number of keys whose lock was not free.
+-- The next job in a line, of these types (null: of any), locked: the best of those that are due, else the one due first.
+-- A locked job gives way to the next that is due. Null if there is none.
+create or replace function job_queue_lock_next_in_line(p_key text, p_at timestamptz, p_types text[])
+returns job_queue
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job job_queue;
+    v_next uuid;
+begin
+    select l.id into v_next from job_queue_line_lanes(p_key, p_types) l
+    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc, l.id
+    limit 1;
+    if v_next is null then
+        return null;
+    end if;
+    select * into v_job from job_queue q
+    where q.id = v_next and q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+    for update skip locked;
+    if v_job.id is null then
+        insert into job_lines_due values (p_key, p_at + interval '1 second');
+        select c.* into v_job from job_queue_line_lanes(p_key, p_types) l
+        cross join lateral (
+            select * from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority = l.priority and q.run_at <= p_at
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1 for update skip locked
+        ) c
+        order by c.priority desc, c.run_at, c.id limit 1;
+    end if;
+    return v_job;
+end
+$$;
+
+-- Puts the next job of a line, of these types (null: of any), into the claim's index, and returns its type. Another job
+-- of the key that is there and due keeps it out, unless this job can run and the other cannot. The caller has the lock
+-- of the key.
+create or replace function job_queue_put_first(p_key text, p_now timestamptz, p_types text[]) returns text
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
+begin
+    if v_job.id is not null and not exists (
+        select from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.run_at <= greatest(v_job.run_at, p_now)
+            and (job_type_can_run(q.task_type, p_now) or not job_type_can_run(v_job.task_type, p_now))
+    ) then
+        update job_queue set in_line = false where id = v_job.id;
+    end if;
+    return v_job.task_type;
+end
+$$;
+
+-- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
+-- no live worker handles it), it stays there, and the next of a type that can run is put beside it. No lock is waited
+-- for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay. Returns the number of
+-- keys whose lock was not free.
 create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -1225,8 +1330,8 @@ declare
     v_slots constant integer[] := job_queue_try_locks(p_keys);
     v_later text[] := '{}';
     v_key text;
-    v_next uuid;
-    v_run_at timestamptz;
+    v_type text;
+    v_open_types text[];
 begin
     for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
         if job_slot(v_key) <> all (v_slots) then
@@ -1234,24 +1339,11 @@ begin
             continue;
         end if;
         continue when job_key_is_busy_now(v_key);
-        v_next := (job_queue_first_in_line(v_key, v_now)).id;
-        continue when v_next is null;
-        select q.id, q.run_at into v_next, v_run_at from job_queue q
-        where q.id = v_next and q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-        for update skip locked;
-        if v_next is null then
-            insert into job_lines_due values (v_key, v_now + interval '1 second');
-            select q.id, q.run_at into v_next, v_run_at from job_queue q
-            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and q.in_line
-                and q.run_at <= v_now
-            order by q.concurrency_key, q.priority desc, q.run_at, q.id limit 1 for update skip locked;
+        v_type := job_queue_put_first(v_key, v_now, null);
+        if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
+            v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
+            perform job_queue_put_first(v_key, v_now, v_open_types);
         end if;
-        continue when v_next is null or exists (
-            select from job_queue q
-            where q.concurrency_key = v_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                and q.run_at <= greatest(v_run_at, v_now)
-        );
-        update job_queue set in_line = false where id = v_next;
     end loop;
     insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
     return cardinality(v_later);
@@ -1801,6 +1893,28 @@ begin
 end
 $$;
 
+-- Asks to check the lines whose first job cannot run, each time the types that can run have changed.
+create or replace function job_queue_note_open_types() returns void
+language plpgsql volatile
+set search_path from current set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_open_types constant text[] := job_types_that_can_run(clock_timestamp());
+begin
+    update job_upkeep set open_types = v_open_types
+    where part = 'recheck' and open_types is distinct from v_open_types;
+    if found and cardinality(v_open_types) > 0 then
+        insert into job_recheck (concurrency_key)
+        select distinct q.concurrency_key from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.concurrency_key is not null
+            and q.task_type <> all (v_open_types) and exists (
+                select from job_queue w
+                where w.concurrency_key = q.concurrency_key and w.status = 'pending' and w.blocked_by is null
+                    and w.in_line);
+    end if;
+end
+$$;
+
 -- Checks what job_recheck names, up to p_limit entries: advances lines, and releases or cancels jobs whose blocker has
 -- ended. Returns the number of entries.
 create or replace function job_queue_check_again(p_limit integer) returns bigint
@@ -1814,6 +1928,7 @@ declare
     v_succeeded uuid[];
     v_hopeless uuid[];
 begin
+    perform job_queue_note_open_types();
     with taken as (
         delete from job_recheck where ctid = any (array(
             select ctid from job_recheck limit p_limit for update skip locked))
@@ -3065,6 +3180,7 @@ begin
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
             when v_job.concurrency_key is null then 'no-concurrency-key'
             when v_holder is not null then 'concurrency-key-busy'
+            when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
             when v_job.in_line then 'behind-in-line'
             else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder));
 end
@@ -3225,7 +3341,8 @@ declare
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
-        'job_queue_end_expired', 'job_queue_first_in_line', 'job_queue_holder', 'job_queue_join_lines',
+        'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder', 'job_queue_note_open_types',
+        'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
         'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',

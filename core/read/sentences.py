@@ -140,6 +140,10 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "waits-for-blocker": "Waits for job {blocker} to succeed; its status is {status}.",
         "no-concurrency-key": "No concurrency limit.",
         "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",
+        "lets-others-pass": (
+            "While no job of this type can run, the next job with the same concurrency key goes first; this one keeps "
+            "the place that its priority and due time give it."
+        ),
         "behind-in-line": "Another job with the same concurrency key goes first.",
         "concurrency-key-free": "No job with the same concurrency key is running.",
     }
