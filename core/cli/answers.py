@@ -11,7 +11,7 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import psycopg
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice
 
 MOST: Final = 10_000
-"""Maximum number of jobs for one statement. More jobs become a bulk action, which survives the command."""
+"""Maximum number of ids in standard input, and of jobs that a dry run answers one by one."""
+AT_ONCE: Final = 500
+"""Maximum number of jobs that one transaction locks. More jobs become a bulk action, which survives the command."""
 INPUT: Final = "-"
 IDS: Final = "[ID]…|-"
 ANSWERS: Final = 1000
@@ -95,17 +97,32 @@ def confirm(verb: str, count: int, *, needed: bool, given: bool) -> None:
         )
 
 
-def act_in_bulk(
-    session: Session, conn: psycopg.Connection[Any], verb: str, *, expression: str | None, again: str | None,
-    reason: str | None, dry_run: bool, yes: bool,
-) -> int | None:  # fmt: skip
-    """Freezes the list of jobs, requires `--yes`, and changes them in batches. Workers finish an interrupted action."""
+def in_parts(action: Callable[[Sequence[UUID]], list[ActionResult]], ids: Sequence[UUID]) -> list[ActionResult]:
+    """The results of an action that is called with at most `AT_ONCE` ids at a time."""
+    return [result for part in range(0, len(ids), AT_ONCE) for result in action(ids[part : part + AT_ONCE])]
+
+
+def chosen(
+    session: Session, conn: psycopg.Connection[Any], *, ids: Sequence[UUID] = (), again: str | None = None,
+    expression: str | None = None,
+) -> Choice | None:  # fmt: skip
+    """Freezes the list of jobs: these ids, those of the bulk action `again`, or those that match `expression`."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
+    if ids:
+        return bulk.choose_ids(conn, dict.fromkeys(ids), actor=session.actor)
     if again:
-        choice = bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
-    else:
-        choice = bulk.choose(conn, parse_filter(expression or ""), actor=session.actor)
+        return bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
+    return bulk.choose(conn, parse_filter(expression or ""), actor=session.actor)
+
+
+def act_in_bulk(
+    session: Session, conn: psycopg.Connection[Any], verb: str, choice: Choice | None, *, reason: str | None,
+    dry_run: bool, yes: bool,
+) -> int | None:  # fmt: skip
+    """Requires `--yes`, and changes the jobs of the choice in batches. Workers finish an interrupted action."""
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+
     if choice is None:
         session.answer({"bulk": None, "results": [], "dry_run": dry_run}, ["No job matches."])
         return None

@@ -1,10 +1,11 @@
 """Commands that act on jobs and print a result per job: `retry`, `run-again`, `cancel`, `delete`, `restore`, `edit`.
 
-More than 10,000 jobs, and the jobs of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
+More than 500 jobs, and the jobs of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -118,12 +119,15 @@ def restore(
         raise UsageError("Name the jobs to restore, with ids or --bulk.")
     with session.connection() as conn:
         if again:
-            return act_in_bulk(
-                session, conn, "restore", expression=None, again=again, reason=reason, dry_run=dry_run, yes=yes
-            )
+            choice = answers.chosen(session, conn, again=again)
+            return act_in_bulk(session, conn, "restore", choice, reason=reason, dry_run=dry_run, yes=yes)
         found = resolved(conn, ids)
+        if len(found) > answers.AT_ONCE and not dry_run:
+            choice = answers.chosen(session, conn, ids=found)
+            return act_in_bulk(session, conn, "restore", choice, reason=reason, dry_run=dry_run, yes=yes)
         confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
-        results = operator.restore(conn, found, actor=session.actor, reason=reason, dry_run=dry_run)
+        action = partial(operator.restore, conn, actor=session.actor, reason=reason, dry_run=dry_run)
+        results = answers.in_parts(action, found)
     return answer_results(session, results, dry_run=dry_run)
 
 
@@ -175,15 +179,15 @@ def _act(  # noqa: PLR0913 -- one keyword per option
         raise UsageError(f"Name the jobs to {verb}, with ids, --filter or --bulk.")
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
-        if again or len(found) > answers.MOST:
-            return act_in_bulk(
-                session, conn, verb, expression=expression, again=again, reason=reason, dry_run=dry_run, yes=yes
-            )
+        if again or len(found) > (answers.MOST if dry_run else answers.AT_ONCE):
+            choice = answers.chosen(session, conn, ids=found if ids else (), again=again, expression=expression)
+            return act_in_bulk(session, conn, verb, choice, reason=reason, dry_run=dry_run, yes=yes)
         if if_version is not None and len(found) != 1:
             raise UsageError("--if-version needs exactly one job.")
         confirm(verb, len(found), needed=verb == "delete" or len(found) > 1, given=yes or dry_run)
         versions = {found[0]: if_version} if if_version is not None else None
-        results = action(conn, found, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)
+        act = partial(action, conn, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)
+        results = answers.in_parts(act, found)
     return answer_results(session, results, dry_run=dry_run)
 
 

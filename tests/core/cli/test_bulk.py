@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from jobdeck.core.cli import answers
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import bulk, leases, producer
+from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.read.filters import parse_filter
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.queue import audit_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     import psycopg
+
+    from jobdeck.core.model import ActionResult
 
     Connection = psycopg.Connection[Any]
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "MOST", 3)
+    monkeypatch.setattr(answers, "AT_ONCE", 3)
 
 
 def fill(conn: Connection, number: int = 5) -> list[UUID]:
@@ -52,6 +57,42 @@ def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdec
     shown = jobdeck("bulk", "show", ran.data["bulk"][-8:], "--json").data
     assert [answer["id"] for answer in shown["results"]] == sorted(str(job) for job in ids)
     assert all(answer["ok"] for answer in shown["results"])
+
+
+@pytest.mark.parametrize("verb", ["retry", "cancel", "delete"])
+def test_more_ids_than_one_transaction_takes_become_a_bulk_action(
+    jobdeck: Jobdeck, conn: Connection, verb: str
+) -> None:
+    ids = [str(job) for job in fill(conn)]
+    unknown = str(uuid4())
+    ran = jobdeck(verb, *ids, unknown, "--yes", "--json")
+    assert ran.code == 1
+    assert (ran.data["done"], ran.data["refused"]) == (6, 1)
+    assert [answer["id"] for answer in ran.data["results"]] == [unknown]
+    if verb == "delete":
+        assert jobdeck("restore", *ids, "--yes", "--json").data["action"] == "restore"
+    assert statuses(conn) == ["cancelled" if verb == "cancel" else "pending"] * 5
+
+
+def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST", 10)
+    sizes: list[int] = []
+    act = operator.cancel
+
+    def counted(conn: Connection, ids: Sequence[UUID], **given: Any) -> list[ActionResult]:
+        sizes.append(len(ids))
+        return act(conn, ids, **given)
+
+    monkeypatch.setattr(operator, "cancel", counted)
+    ids = sorted(str(job) for job in fill(conn))
+    before = everything(conn)
+    told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
+    assert sorted(answer["id"] for answer in told["results"]) == ids
+    assert {answer["message"] for answer in told["results"]} == {"It would be cancelled."}
+    assert sizes == [3, 2]
+    assert everything(conn) == before
 
 
 def test_a_refused_job_is_exit_code_1_and_is_listed(jobdeck: Jobdeck, conn: Connection) -> None:
