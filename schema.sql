@@ -2146,14 +2146,17 @@ set search_path from current
 as $$
 declare
     v_now timestamptz := clock_timestamp();
+    -- A job that has expired loses its expiry. A series must not go on for ever for that, so it becomes a one-time job.
+    v_series constant boolean := p_job.is_recurring and coalesce(p_job.expires_at > v_now, true);
     v_job job_queue;
 begin
     update job_queue q set
         status = 'pending', run_at = v_now, completed_at = null, last_error = null, updated_at = v_now,
-        version = q.version + 1,
+        version = q.version + 1, is_recurring = v_series,
         attempts = case when q.status = 'pending' then q.attempts else 0 end,
-        anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end,
-        -- An expired job that an operator retries loses its expiry.
+        recurrence_interval_minutes = case when v_series then q.recurrence_interval_minutes end,
+        anchor_at = case when v_series then coalesce(q.anchor_at, q.run_at) end,
+        slot_at = case when v_series then q.slot_at end,
         expires_at = case when q.expires_at > v_now then q.expires_at end,
         blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
             else job_queue_live_blocker(q.blocked_by) end,
@@ -2414,6 +2417,7 @@ begin
         return query select v_job.id, true, case
             when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
+            when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'
             when p_action = 'retry' then 'due-now'
             when p_action = 'delete' then 'was-deleted'
             when v_after.status = 'running' then 'asked-to-cancel'

@@ -100,6 +100,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         ),
         # what was done
         "due-now": "Due now.",
+        "due-once": "Due now, for one run: the recurring job had expired.",
         "due-in-line": "Due now, behind another job with its concurrency key.",
         "due-blocked": "Due now, but waits for job {blocker}.",
         "enqueued-again": "Enqueued again as {copy}.",

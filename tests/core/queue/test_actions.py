@@ -288,6 +288,20 @@ class TestRetry:
         operator.retry(conn, [job.id], actor=ACTOR)
         assert claim_one(conn).id == job.id
 
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_a_series_that_had_expired_runs_once_more_and_not_for_ever(self, conn: Connection, ended: bool) -> None:
+        at = now(conn)
+        job = add(conn, recurrence_interval_minutes=60, run_at=at, expires_at=at + timedelta(minutes=150))
+        run_once(conn, outcome="failed", permanent=True)
+        advance(conn, timedelta(hours=3))
+        if ended:
+            reap(conn)
+            assert job_row(conn, job.id)["status"] == "failed"
+        (result,) = operator.retry(conn, [job.id], actor=ACTOR)
+        assert result.message == "Due now, for one run: the recurring job had expired."
+        run_once(conn)
+        assert not is_queued(conn, job.id)
+
 
 class TestRetryOfAJobThatWaits:
     @staticmethod

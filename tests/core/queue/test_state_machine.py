@@ -666,14 +666,19 @@ class QueueMachine(RuleBasedStateMachine):
 
     def draw_retry(self, row: Row, draft: Draft, done: Span) -> None:
         waiting = row["status"] == "pending" or (row["blocked_by"] and draft.verdict_on(row["blocked_by"]) == "live")
+        expires_at = row["expires_at"] if row["expires_at"] and row["expires_at"] > done.low else None
+        series = row["is_recurring"] and expires_at == row["expires_at"]
         draft.alter(
             row["id"],
             {
                 "status": "pending", "run_at": done, "completed_at": None, "last_error": None,
                 "blocked_by": row["blocked_by"] if waiting else None,
                 "attempts": row["attempts"] if row["status"] == "pending" else 0,
-                "anchor_at": (row["anchor_at"] or row["run_at"]) if row["is_recurring"] else None,
-                "expires_at": row["expires_at"] if row["expires_at"] and row["expires_at"] > done.low else None,
+                "is_recurring": series,
+                "recurrence_interval_minutes": row["recurrence_interval_minutes"] if series else None,
+                "anchor_at": (row["anchor_at"] or row["run_at"]) if series else None,
+                "slot_at": row["slot_at"] if series else None,
+                "expires_at": expires_at,
             },
         )  # fmt: skip
 
