@@ -45,6 +45,11 @@ def _of_database(error: psycopg.Error) -> tuple[int, str]:
             )
         case psycopg.DataError():
             return USAGE, f"The database rejected one of the given values ({said})."
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return FAILED, (
+                "Nothing was changed, because the server is read-only, as a standby is. Connect to the primary "
+                "server; during a failover, try again in a minute."
+            )
         case psycopg.errors.InsufficientPrivilege():
             return FAILED, f"The database role may not do this ({said}). `jobdeck doctor` shows its rights."
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from psycopg.rows import class_row
 
@@ -60,6 +60,17 @@ def group_roles(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
     ).fetchone()
     prefix = row[0] if row and row[0] is not None else "job_"
     return tuple(prefix + group for group in GROUPS)
+
+
+def read_only_state(conn: psycopg.Connection[Any]) -> Literal["standby", "read-only"] | None:
+    """Why this connection cannot change anything: a server in recovery, or its own setting; None if it can."""
+    row = conn.execute(
+        """
+        SELECT CASE WHEN pg_is_in_recovery() THEN 'standby'
+            WHEN current_setting('transaction_read_only')::boolean THEN 'read-only' END
+        """
+    ).fetchone()
+    return row[0] if row else None
 
 
 def notify(conn: psycopg.Connection[Any], channel: str) -> None:

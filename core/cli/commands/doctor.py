@@ -67,11 +67,19 @@ def doctor(session: Session) -> int | None:
 
 
 def _server(database: Database, conn: psycopg.Connection[Any]) -> Iterator[Finding]:
+    from jobdeck.core.postgres import inspection  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     found = database.probe()
-    yield Finding("server", Verdict.OK, f"Postgres {found.server_version // 10_000}, role {found.role}.")
-    if found.listens:
+    said = f"Postgres {found.server_version // 10_000}, role {found.role}."
+    state = inspection.read_only_state(conn)
+    if state is not None:
+        what = "a standby, which is read-only" if state == "standby" else "read-only for this role"
+        said += f" It is {what}: no job runs or changes here. Connect to the primary server."
+    yield Finding("server", Verdict.OK if state is None else Verdict.CRITICAL, said)
+    if found.listens and state == "standby":
+        yield Finding("LISTEN", Verdict.WARNING, "A standby sends no notifications.")
+    elif found.listens:
         yield _heard(database, conn)
         yield Finding("pooler", Verdict.OK, "Direct connection, with prepared statements.")
     else:
