@@ -27,6 +27,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import examples
+from tests.support.queue import now
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,
@@ -144,12 +145,20 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = after
         assert not problems, "\n".join(problems)
 
+    def probe(self, reading: Reading) -> tuple[set[UUID], set[UUID], dict[UUID, Row]]:
+        """What `why` promises, what a claim takes, and what can be claimed while none of these changes with time."""
+        busy = reading.busy_keys()
+        while True:
+            rows = reading.claimable(at=now(self.conn), busy=busy)
+            with self.conn.transaction(force_rollback=True):
+                promised = {row[0] for row in self.conn.execute(WHY)}
+                taken = {job.id for job in leases.claim(self.conn, "probe", TYPES, 1000, LEASE)}
+            if rows.keys() == reading.claimable(at=now(self.conn), busy=busy).keys():
+                return promised, taken, rows
+
     def claim_problems(self, reading: Reading, *, lines_move: bool = False) -> list[str]:
         """Whether a claim of everything takes what can be claimed, and what `why` says can be."""
-        with self.conn.transaction(force_rollback=True):
-            promised = {row[0] for row in self.conn.execute(WHY)}
-            taken = {job.id for job in leases.claim(self.conn, "probe", TYPES, 1000, LEASE)}
-        rows = reading.claimable(at=reading.at, busy=reading.busy_keys())
+        promised, taken, rows = self.probe(reading)
         free = {job_id for job_id, row in rows.items() if row["concurrency_key"] is None}
         keyed = {job_id: row for job_id, row in rows.items() if row["concurrency_key"] is not None}
         lines: dict[str, list[Row]] = {}
