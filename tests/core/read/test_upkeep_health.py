@@ -34,8 +34,12 @@ class TestUpkeep:
             VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
             """
         )
+        # The schema of a test's database may have been installed minutes ago.
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now()")
 
     def test_upkeep_that_succeeds_is_no_finding(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour' WHERE part <> 'bulk'")
+        assert verdict(conn, "upkeep") is Verdict.CRITICAL
         reap(conn)
         assert verdict(conn, "upkeep") is None
 
