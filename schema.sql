@@ -400,11 +400,13 @@ do $$
 begin
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
         and conname = 'job_queue_times_check') then
-        -- Times that no clock reaches, and that programs cannot read.
+        -- Times that no clock reaches, and that programs cannot read. An upgrade has mended them before this
+        -- transaction, because this reads the whole table.
         update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
             expires_at = case when job_is_a_time(expires_at) then expires_at end,
             anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
-        where not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
+        where coalesce(current_setting('jobdeck.times_mended', true), '') <> 'on'
+            and not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
         -- Schemas before version 3 did not record what has to be checked again.
         insert into job_recheck (concurrency_key) select distinct concurrency_key from job_queue
         where status = 'pending' and blocked_by is null and in_line;

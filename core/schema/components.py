@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 QUEUE: Final = "queue"
 _FIRST_LINE: Final = re.compile(r"-- jobdeck schema version (\d+)\s*\n")
 _SERVES: Final = re.compile(r"^-- serves programs from (\d+(?:\.\d+)*)\s*$", re.MULTILINE)
-_MIGRATION: Final = re.compile(r"(\d{3})_(before|after)_(\w+)\.sql")
+_MIGRATION: Final = re.compile(r"(\d{3})_(before|after|online)_(\w+)\.sql")
 
 
 class Component(Protocol):
@@ -54,11 +54,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Migration:
-    """A step that runs once, on a database that has an earlier version; `after` waits for the last old worker."""
+    """A step that runs once, on a database that has an earlier version.
+
+    Its phase: `before` the SQL of the component, in its transaction; `after` it, once the last old worker has ended; or
+    `online`, in transactions of its own before and after that, while the queue goes on: for what reads a whole table.
+    """
 
     number: int
     name: str
-    after: bool
+    phase: str
     text: str
 
 
@@ -136,5 +140,5 @@ def migrations(component: Component) -> tuple[Migration, ...]:
         match = _MIGRATION.fullmatch(file.name)
         if match is not None:
             number, phase, name = match.groups()
-            found.append(Migration(int(number), name, phase == "after", file.read_text(encoding="utf-8")))
+            found.append(Migration(int(number), name, phase, file.read_text(encoding="utf-8")))
     return tuple(sorted(found))

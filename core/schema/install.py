@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from jobdeck.core.schema.catalog import Index
-    from jobdeck.core.schema.components import Component
+    from jobdeck.core.schema.components import Component, Migration
 
 LOCK: Final = 6_221_017_304
 """The advisory lock that keeps two installations apart; any number that nothing else uses."""
 
 LOCK_SECONDS: Final = 10
+ATTEMPT_SECONDS: Final = 0.25
+PAUSE_SECONDS: Final = 0.3
+AUTOVACUUM_SECONDS: Final = 1.2
 INDEX_LOCK_SECONDS: Final = 60
 
 
@@ -67,8 +70,11 @@ def install_schema(
     """
     wanted = known_components() if components is None else tuple(components)
     with _refusals(conn):
+        online = _online_steps(conn, wanted, schema, repair=repair)
+        _run_online(conn, schema, online)
         with conn.transaction():
             conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if online else "off"])
             _use_schema(conn, schema)
             conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
             _refuse_while_an_index_is_built(conn, schema)
@@ -79,6 +85,8 @@ def install_schema(
             if roles:
                 conn.execute("SELECT job_make_roles()")
             conn.execute("SELECT job_grant_roles()")
+        # What was written since the first time.
+        _run_online(conn, schema, online)
         if later:
             _build(conn, schema, later)
             with conn.transaction():
@@ -110,27 +118,74 @@ def _use_schema(conn: psycopg.Connection[Any], schema: str) -> None:
 def _lock_tables(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> None:
     """Locks tables and views all at once, and lets go of them when that takes longer than a moment.
 
-    A worker locks them in another order. Whoever waits for longer than `deadlock_timeout` (1 s) may be ended by the
-    server, and that must not be a worker.
+    A worker locks them in another order. Who waits for longer than `deadlock_timeout` (1 s) may be ended by the server,
+    and that must not be a worker.
     """
     names = sorted({relation for component in components for relation in declared(component).relations})
     rows = conn.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relname = ANY (%s) "
-        "AND relkind IN ('r', 'p', 'v') AND pg_has_role(relowner, 'usage') ORDER BY relname",
+        "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) "
+        "AND relname = ANY (%s) AND relkind IN ('r', 'p', 'v') AND pg_has_role(relowner, 'usage') ORDER BY relname",
         [schema, names],
     ).fetchall()
-    tables = sql.SQL(", ").join(sql.Identifier(schema, name) for (name,) in rows)
-    until = time.monotonic() + LOCK_SECONDS
+    relations = [sql.Identifier(schema, name) for name, _ in rows]
+    tables = [sql.Identifier(schema, name) for name, kind in rows if kind != "v"]
+    began = time.monotonic()
     while rows:
+        waited = time.monotonic() - began
         try:
             with conn.transaction():
-                conn.execute("SET LOCAL lock_timeout = '500ms'")
-                conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
+                conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{ATTEMPT_SECONDS}s"])
+                conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(relations)))
             break
         except psycopg.errors.LockNotAvailable:
-            if time.monotonic() > until:
+            if waited > LOCK_SECONDS:
                 raise
+        _interrupt_autovacuum(conn, tables, patient=waited < LOCK_SECONDS / 2)
+        # Workers waited as well. They claim and finish before the next attempt.
+        conn.execute("SELECT pg_sleep(%s)", [PAUSE_SECONDS])
     conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
+
+
+def _interrupt_autovacuum(conn: psycopg.Connection[Any], tables: Sequence[sql.Identifier], *, patient: bool) -> None:
+    """Has the server end an autovacuum of these tables, which it does for a session that waits for `deadlock_timeout`.
+
+    One table at a time, so that this session holds nothing that another waits for. A role that may not shorten
+    `deadlock_timeout` waits for longer than its 1 s, and only when not `patient`.
+    """
+    row = conn.execute("SELECT has_parameter_privilege('deadlock_timeout', 'set')").fetchone()
+    quick = row == (True,)
+    if patient and not quick:
+        return
+    for table in tables:
+        try:
+            with conn.transaction(force_rollback=True):
+                if quick:
+                    conn.execute("SET LOCAL deadlock_timeout = '50ms'")
+                wait = ATTEMPT_SECONDS if quick else AUTOVACUUM_SECONDS
+                conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait}s"])
+                conn.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table))
+        except psycopg.errors.LockNotAvailable:
+            continue
+
+
+def _online_steps(
+    conn: psycopg.Connection[Any], components: Sequence[Component], schema: str, *, repair: bool
+) -> tuple[Migration, ...]:
+    """The migrations that run while the queue goes on, once it is certain that the installation is not refused."""
+    if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
+        return ()
+    with conn.transaction():
+        _use_schema(conn, schema)
+        plan = plan_installation(conn, components, schema=schema, repair=repair)
+    return tuple(step for step in plan.steps if step.phase == "online")
+
+
+def _run_online(conn: psycopg.Connection[Any], schema: str, steps: Sequence[Migration]) -> None:
+    for step in steps:
+        with conn.transaction():
+            _use_schema(conn, schema)
+            conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
+            conn.execute(step.text)
 
 
 def _run(
@@ -138,7 +193,7 @@ def _run(
 ) -> tuple[Index, ...]:
     """Runs all SQL but for the indexes of large tables, which it returns."""
     for step in plan.steps:
-        if not step.after:
+        if step.phase == "before":
             conn.execute(step.text)
     altered = [key.removeprefix("index ") for key in plan.overwritten if key.startswith("index ")]
     for name in (*(index.name for index in plan.unusable), *altered):
@@ -153,7 +208,7 @@ def _run(
         conn.execute(text)
     if not outdated_workers(conn):
         for step in plan.steps:
-            if step.after:
+            if step.phase == "after":
                 conn.execute(step.text)
     return later
 
@@ -168,7 +223,7 @@ def outdated_workers(conn: psycopg.Connection[Any]) -> tuple[str, ...]:
 
 
 def _record(conn: psycopg.Connection[Any], components: Sequence[Component], plan: Plan, schema: str) -> None:
-    waiting = {step.number for step in plan.steps if step.after} if outdated_workers(conn) else set()
+    waiting = {step.number for step in plan.steps if step.phase == "after"} if outdated_workers(conn) else set()
     for component in components:
         record = take(conn, schema, component, plan.adopted[component.name])
         conn.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,7 +13,8 @@ import pytest
 from jobdeck.core.queue import bulk, operator
 from jobdeck.core.schema import check_schema, examine, install_schema
 from tests.support import queue
-from tests.upgrade.earlier import VERSIONS, RunningWorker, all_rows, create, fill, finish, lost_rows, schema
+from tests.support.waiting import PATIENCE
+from tests.upgrade.earlier import VERSIONS, RunningWorker, all_rows, claim, create, fill, finish, lost_rows, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +62,31 @@ def test_jobs_of_before_go_on_in_every_state(earlier: Connection) -> None:
     assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(jobs["pending"])]
     assert all(answer.ok for answer in operator.retry(earlier, [jobs["failed"]], actor="mara@local"))
     assert all(answer.ok for answer in operator.restore(earlier, [jobs["deleted"]], actor="mara@local"))
+
+
+def test_times_that_no_clock_reaches_are_mended(earlier: Connection) -> None:
+    at_once, never = create(earlier, "flow", run_at="-infinity"), create(earlier, "flow", run_at="infinity")
+    endless = create(earlier, "flow", minutes=60, run_at="2999-01-01", expires_at="infinity")
+    install_schema(earlier)
+    assert {claimed.id for claimed in queue.claim(earlier, ["flow"])} == {at_once, never}
+    assert queue.job_row(earlier, endless)["expires_at"] is None
+
+
+def test_the_queue_goes_on_while_the_whole_table_is_read(earlier: Connection, empty_database_url: str) -> None:
+    held, free = create(earlier, "held", run_at="infinity"), create(earlier, "free")
+    with (
+        psycopg.connect(empty_database_url) as editor,
+        psycopg.connect(empty_database_url, autocommit=True) as installer,
+    ):
+        editor.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", [held])
+        installation = threading.Thread(target=install_schema, args=(installer,))
+        installation.start()
+        queue.waits_for_a_lock(earlier, installer.info.backend_pid)
+        earlier.execute("SET lock_timeout = '5s'")
+        assert [job for job, _ in claim(earlier, "free")] == [free]
+        editor.rollback()
+        installation.join(PATIENCE)
+    assert examine(earlier).altered == ()
 
 
 def test_the_answers_of_a_bulk_action_of_before_can_still_be_read(earlier: Connection) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobdeck.core.errors import Refused
 from jobdeck.core.schema import components, examine, install_schema
 from jobdeck.core.schema.components import Migration
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from jobdeck.core.schema.components import Component
     from tests.support.queue import Connection
 
-BEFORE = Migration(901, "count", False, "insert into steps values ('before')")
-AFTER = Migration(902, "tidy", True, "insert into steps values ('after')")
+BEFORE = Migration(901, "count", "before", "insert into steps values ('before')")
+AFTER = Migration(902, "tidy", "after", "insert into steps values ('after')")
 
 
 @pytest.fixture
@@ -50,6 +51,31 @@ def test_one_of_the_phase_after_waits_for_the_last_worker_of_before(stepped: Con
     install_schema(stepped)
     assert steps(stepped) == ["before", "after"]
     assert examine(stepped).waiting == ()
+
+
+def test_one_of_the_phase_online_runs_before_and_after_the_rest_in_transactions_of_its_own(
+    stepped: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = Migration(903, "read", "online", "insert into steps values (pg_current_xact_id()::text)")
+    for module in ("plan", "install"):
+        monkeypatch.setattr(
+            f"jobdeck.core.schema.{module}.migrations",
+            lambda component: (BEFORE, online) if component.name == "queue" else (),
+        )
+    for _ in range(2):
+        install_schema(stepped)
+    first, between, last = steps(stepped)
+    assert between == "before"
+    assert first != last
+
+
+def test_a_refused_installation_runs_none(stepped: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    online = Migration(903, "read", "online", "insert into steps values ('online')")
+    monkeypatch.setattr("jobdeck.core.schema.plan.migrations", lambda _component: (online, BEFORE))
+    stepped.execute("ALTER TABLE job_queue DROP CONSTRAINT job_queue_lease_check")
+    with pytest.raises(Refused):
+        install_schema(stepped)
+    assert steps(stepped) == []
 
 
 def test_a_fresh_installation_needs_none(stepped: Connection, empty_database_url: str) -> None:
