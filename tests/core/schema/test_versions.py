@@ -235,6 +235,31 @@ def test_a_session_that_holds_the_tables_ends_the_installation_and_no_worker(
         other.execute("SELECT FROM job_runs")
 
 
+def test_what_others_were_granted_and_built_on_it_is_kept(conn: Connection) -> None:
+    role = f"stranger_{conn.info.backend_pid}"
+    conn.execute(f"CREATE ROLE {role}".encode())
+    try:
+        for grant in ("SELECT ON job_list", "EXECUTE ON FUNCTION job_queue_enqueue", "SELECT ON job_queue"):
+            conn.execute(f"GRANT {grant} TO {role}".encode())
+        conn.execute("CREATE VIEW waiting AS SELECT id, task_type FROM job_list WHERE status = 'pending'")
+        conn.execute(f"GRANT SELECT ON waiting TO {role}".encode())
+        install_schema(conn)
+        held = conn.execute(
+            """
+            SELECT has_table_privilege(%(role)s, 'job_list', 'select'),
+                has_table_privilege(%(role)s, 'waiting', 'select'),
+                has_table_privilege(%(role)s, 'job_queue', 'select'), (
+                    SELECT bool_and(has_function_privilege(%(role)s, oid, 'execute')) FROM pg_proc
+                    WHERE proname = 'job_queue_enqueue')
+            """,
+            {"role": role},
+        ).fetchone()
+        assert held == (True, True, True, True)
+    finally:
+        conn.execute(f"DROP OWNED BY {role}".encode())
+        conn.execute(f"DROP ROLE {role}".encode())
+
+
 class TestChecksums:
     def test_the_sql_of_each_component_is_the_one_recorded_for_its_version(self) -> None:
         """Where this fails: raise the version, then run `python -m jobdeck.core.schema.checksums`."""
