@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TYPE = "admin_alert_dispatch"
+COACH = UUID(int=7)
 
 
 @pytest.fixture
@@ -386,14 +387,25 @@ def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any],
     assert list(caught.value.problems) == [where]
 
 
-def test_payloads_of_the_original_are_taken() -> None:
-    found = registry.load()
-    for payload in (
-        {},
-        {"dryRun": False, "coachId": None, "force": False, "roles": ["admin"], "allowSms": False, "windowMinutes": 60},
-        {"dryRun": True, "coachId": str(uuid4())},
-    ):
-        found.validate(TYPE, payload)
+@pytest.mark.parametrize(
+    ("payload", "read"),
+    [
+        ({}, {}),
+        (
+            {"dryRun": False, "coachId": None, "force": False, "roles": ["admin"], "allowSms": False,
+             "windowMinutes": 90},
+            {"window_minutes": 90},
+        ),
+        (
+            {"dryRun": True, "coachId": str(COACH), "roles": ["coach", "admin"], "allowSms": True, "force": True},
+            {"dry_run": True, "coach_id": COACH, "roles": ["coach", "admin"], "allow_sms": True, "force": True},
+        ),
+    ],
+)  # fmt: skip
+def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: dict[str, Any]) -> None:
+    unset = {"dry_run": False, "coach_id": None, "window_minutes": None, "force": False, "roles": ["admin"],
+             "allow_sms": False}  # fmt: skip
+    assert registry.load().validate(TYPE, payload)[1].model_dump() == unset | read
 
 
 def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:

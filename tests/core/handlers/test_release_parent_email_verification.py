@@ -492,10 +492,17 @@ def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any],
     assert list(caught.value.problems) == [where]
 
 
-def test_payloads_of_the_original_are_taken() -> None:
-    found = registry.load()
-    for payload in ({}, {"dryRun": False, "staleHours": 24, "limit": 50}, {"stale_hours": 0.5}):
-        found.validate(TYPE, payload)
+@pytest.mark.parametrize(
+    ("payload", "read"),
+    [
+        ({}, (False, None, None)),
+        ({"dryRun": False, "staleHours": 24, "limit": 50}, (False, 50, 24)),
+        ({"dryRun": True, "stale_hours": 0.5}, (True, None, 0.5)),
+    ],
+)
+def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: tuple[Any, ...]) -> None:
+    found = registry.load().validate(TYPE, payload)[1].model_dump()
+    assert found == dict(zip(("dry_run", "limit", "stale_hours"), read, strict=True))
 
 
 def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TYPE = "sms_digest_processor"
+COACH = UUID(int=7)
 SENT = {"emailSent": 1, "smsSent": 0}
 
 
@@ -430,14 +431,25 @@ def test_a_payload_that_does_not_fit_is_refused_by_name(payload: dict[str, Any],
     assert list(caught.value.problems) == [where]
 
 
-def test_payloads_of_the_original_are_taken() -> None:
-    found = registry.load()
-    for payload in (
-        {},
-        {"dryRun": False, "coachId": None, "force": False, "roles": ["coach"], "allowSms": True},
-        {"dry_run": True, "coach_id": str(uuid4()), "window_minutes": 5},
-    ):
-        found.validate(TYPE, payload)
+@pytest.mark.parametrize(
+    ("payload", "read"),
+    [
+        ({}, {}),
+        ({"dryRun": False, "coachId": None, "force": False, "roles": ["coach"], "allowSms": True}, {}),
+        (
+            {"dryRun": True, "force": True, "roles": ["admin", "coach"], "allowSms": False},
+            {"dry_run": True, "force": True, "roles": ["admin", "coach"], "allow_sms": False},
+        ),
+        (
+            {"dry_run": True, "coach_id": str(COACH), "window_minutes": 5},
+            {"dry_run": True, "coach_id": COACH, "window_minutes": 5},
+        ),
+    ],
+)
+def test_payloads_of_the_original_are_read(payload: dict[str, Any], read: dict[str, Any]) -> None:
+    unset = {"dry_run": False, "coach_id": None, "window_minutes": None, "force": False, "roles": ["coach"],
+             "allow_sms": True}  # fmt: skip
+    assert registry.load().validate(TYPE, payload)[1].model_dump() == unset | read
 
 
 def test_the_rights_of_a_worker_are_enough(world: NoticeWorld) -> None:

@@ -60,6 +60,7 @@ def test_what_came_after_the_queue_was_installed_alone_is_refused_too(stranger: 
 def test_an_enum_of_the_original_may_have_more_labels(stranger: psycopg.Connection[Any]) -> None:
     stranger.execute("CREATE TYPE user_role AS ENUM ('owner', 'admin', 'coach')")
     install_everything(stranger)
+    assert stranger.execute("SELECT enum_range(null::user_role)::text[]").fetchone() == (["owner", "admin", "coach"],)
 
 
 def test_the_competition_is_installed_into_public_alone(stranger: psycopg.Connection[Any]) -> None:

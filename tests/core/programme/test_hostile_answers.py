@@ -29,6 +29,9 @@ from tests.support.waiting import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from jobdeck.core.programme.vendors.email_wire import Sent
+    from jobdeck.core.programme.vendors.metactf_models import User
+
 MIB: Final = 1024 * 1024
 DRIPS: Final = 400
 EVERY: Final = 0.05
@@ -123,10 +126,10 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def ask_twilio(sandbox: Sandbox, url: str) -> None:
+def ask_twilio(sandbox: Sandbox, url: str) -> Sent:
     client = SmsClient(mail_settings(sandbox, TWILIO_API_BASE_URL=url, PROVIDER_TIMEOUT_SECONDS=2))
     try:
-        client.send(Sms("+15005550006", "text"))
+        return client.send(Sms("+15005550006", "text"))
     finally:
         client.close()
 
@@ -136,13 +139,13 @@ def ask_sendgrid(sandbox: Sandbox, url: str) -> None:
     client.send(Email("a@example.org", "s", "t"))
 
 
-def ask_metactf(sandbox: Sandbox, url: str) -> None:
+def ask_metactf(sandbox: Sandbox, url: str) -> User:
     settings = sandbox_settings(sandbox, GAME_PLATFORM_API_BASE_URL=url, GAME_PLATFORM_TIMEOUT_SECONDS=1)
     with closing(MetaCtfClient(settings)) as client:
-        client.get_user("c-1")
+        return client.get_user("c-1")
 
 
-CLIENTS: Final[dict[str, Callable[[Sandbox, str], None]]] = {
+CLIENTS: Final[dict[str, Callable[[Sandbox, str], object]]] = {
     "twilio": ask_twilio,
     "sendgrid": ask_sendgrid,
     "metactf": ask_metactf,
@@ -212,9 +215,9 @@ def test_an_answer_within_the_limit_is_read_however_it_is_compressed(sandbox: Sa
         return whole(pack.get(encoding, bytes)(body), *headers, **more)
 
     with serving(answer(SENT, status="201 Created")) as server:
-        ask_twilio(sandbox, server.url)
+        assert ask_twilio(sandbox, server.url).provider_message_id == SENT["sid"]
     with serving(answer(USER)) as server:
-        ask_metactf(sandbox, server.url)
+        assert ask_metactf(sandbox, server.url).raw() == USER | {"filler": "é" * 1000}
 
 
 def test_what_is_opened_is_limited_and_whole() -> None:

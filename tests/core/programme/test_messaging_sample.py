@@ -26,7 +26,7 @@ def test_nothing_in_it_can_reach_anybody(conn: psycopg.Connection[Any]) -> None:
     sample.load(conn)
     text = str(everything(conn))
     assert set(re.findall(r"@([\w.-]+)", text)) == {"example.org"}
-    assert all(number.startswith("1500555") for number in re.findall(r"\+(\d{8,})", text))
+    assert {number[:7] for number in re.findall(r"\+(\d{8,})", text)} == {"1500555"}
 
 
 def test_some_of_it_fails_as_in_life() -> None:

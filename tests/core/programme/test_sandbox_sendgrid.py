@@ -270,8 +270,14 @@ def test_events_are_read_in_the_outboxes_words() -> None:
 
 
 def test_one_event_without_an_id_of_its_own_is_the_same_when_it_comes_again() -> None:
-    body = json.dumps({"event": "delivered", "timestamp": 7, "email": "a@example.org"}).encode()
-    assert email_wire.read(body)[0][0]["event_key"] == email_wire.read(body)[0][0]["event_key"]
+    event = {"event": "delivered", "timestamp": 7, "email": "a@example.org"}
+    again = dict(reversed(event.items()))
+    others = [event | {"event": "open"}, event | {"timestamp": 8}, event | {"email": "b@example.org"}]
+    first = email_wire.read(json.dumps(event).encode())[0]
+    found = email_wire.read(json.dumps([again, *others]).encode())[0]
+    keys = [one["event_key"] for one in [*first, *found]]
+    assert keys[0] == keys[1]
+    assert len(set(keys[1:])) == 4
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"'])

@@ -345,7 +345,9 @@ class TestWorker:
 
     @pytest.mark.competition
     def test_it_writes_the_programmes_tables(self, owner: Connection, worker: Connection) -> None:
-        for (table,) in owner.execute("SELECT job_programme_tables()").fetchall():
+        tables = owner.execute("SELECT job_programme_tables()").fetchall()
+        assert tables
+        for (table,) in tables:
             for right in ("select", "insert", "update", "delete"):
                 assert value(worker, "SELECT has_table_privilege(%s, %s)", f"public.{table}", right), table
 

@@ -20,7 +20,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
-from jobdeck.core.worker import heartbeat
+from jobdeck.core.worker import heartbeat, watchdog
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.executor import Slots
 from jobdeck.core.worker.stats import Pace
@@ -533,11 +533,15 @@ def test_jobs_claimed_ahead_go_back_when_the_slots_do_not_come_to_them(
 # Draining
 
 
-def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
+    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)  # only draining hands jobs back
     for number in range(4):
         enqueue(conn, "gate", payload={"number": number})
     with working(database_url, job_type("gate", gate), concurrency=1) as worker:
         gate.wait_for()
+        assert counts(conn)["running"] > 1  # one waits for the slot
 
         def open_gate() -> None:
             until(lambda: counts(conn) == {"pending": 3, "running": 1} and worker.status.state == "draining")
