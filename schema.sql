@@ -1942,7 +1942,7 @@ begin
         select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
         into v_succeeded, v_hopeless from (
             select b.id, case
-                when q.status = 'succeeded' then q.last_success_at >= q.completed_at
+                when q.status = 'succeeded' then coalesce(q.last_success_at >= q.completed_at, false)
                 when q.status is not null then false
                 else job_left_with_success(b.id) end as gone_well
             from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id

@@ -128,6 +128,28 @@ class TestBlockers:
         with pytest.raises(Exception, match="expired before it ran"):
             add(conn, blocked_by=series.id)
 
+    @pytest.mark.parametrize(
+        ("runs", "expires", "status"), [(0, True, "cancelled"), (1, True, "cancelled"), (2, False, "pending")]
+    )
+    def test_a_job_that_an_open_transaction_hid_from_the_end_of_a_series_is_released_by_its_last_success_alone(
+        self, conn: Connection, database_url: str, runs: int, status: str, *, expires: bool
+    ) -> None:
+        at = now(conn) - timedelta(minutes=5)
+        series = add(conn, "beta", run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(hours=2))
+        with psycopg.connect(database_url) as slow:
+            slow.execute("SELECT 1")
+            waiting = add(slow, blocked_by=series.id)
+            for _ in range(runs):
+                finish_one(conn, claim_one(conn, ["beta"]))
+                advance(conn, timedelta(hours=1))
+            if expires:
+                advance(conn, timedelta(hours=2))
+                reap(conn)
+            assert job_row(conn, series.id)["status"] == "succeeded"
+        reap(conn)
+        row = job_row(conn, waiting.id)
+        assert (row["status"], row["blocked_by"]) == (status, None if status == "pending" else series.id)
+
 
 def test_what_an_open_transaction_hid_from_the_end_of_a_run_is_found_by_upkeep(
     conn: Connection, database_url: str
