@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from jobdeck.core.alerts.sentry import Alerts
 from jobdeck.core.model import ClaimedJob, Job, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import service
 from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
+from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.worker import Worker
 from tests.support.waiting import PATIENCE
 
@@ -86,6 +88,19 @@ def working(url: str, *types: JobType, settings: Settings | None = None, **facts
     with a_worker(url, *types, settings=settings, **facts) as worker:
         worker.start()
         yield worker
+
+
+@contextmanager
+def a_state(database: Database, **changes: Any) -> Iterator[WorkerState]:
+    """What the threads of a worker share, without the threads."""
+    settings = quick_settings(**changes)
+    state = WorkerState(
+        database, Registry(()), settings, worker_id="w", task_types=(), concurrency=1, alerts=Alerts(settings)
+    )
+    try:
+        yield state
+    finally:
+        state.close()
 
 
 def enqueue(conn: psycopg.Connection[Any], task_type: str, **facts: Any) -> Job:

@@ -93,6 +93,19 @@ def test_the_same_id_twice_in_one_answer_is_counted_and_stops_nothing(world: Wor
     assert world.stored(person) == [("", 7), ("", 8)]
 
 
+def test_a_second_sync_with_changes_renews_the_time_of_the_totals_flag(world: World) -> None:
+    person = world.competitor(world.coach())
+    world.solves(person, 1)
+    world.sync()
+    first = world.state(person)
+    world.solves(person, 2, at=T0 + DAY)
+    world.sync()
+    second = world.state(person)
+    assert first["needs_totals_refresh"]
+    assert second["needs_totals_refresh"]
+    assert second["totals_dirty_at"] > first["totals_dirty_at"]
+
+
 def test_one_poisoned_competitor_stops_nobody_else(world: World) -> None:
     coach = world.coach()
     people = [world.competitor(coach) for _ in range(5)]

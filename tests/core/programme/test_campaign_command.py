@@ -129,6 +129,14 @@ def test_who_is_suppressed_or_shares_an_address_is_left_out(jobdeck: Jobdeck, wo
     }  # fmt: skip
 
 
+def test_of_two_people_with_one_address_the_active_one_is_mailed(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
+    coach = world.profile()
+    world.competitor(email_personal="ours@example.org", coach_id=coach, is_active=False)
+    world.competitor(email_personal="ours@example.org", coach_id=coach)
+    told = create(jobdeck, text, "--coach", str(coach)).data
+    assert (told["recipients"], told["excluded"]) == (1, {"inactive": 1})
+
+
 @pytest.mark.parametrize(
     ("onboarding", "personal", "school", "mailed"),
     [

@@ -307,6 +307,23 @@ def test_the_daily_cap_counts_one_persons_messages_of_one_channel_in_one_day(con
     assert verdicts(conn, intent(person, "c"), policy=policy) == ["queued"]
 
 
+def _zone_in_which_it_is(conn: Connection, hour: float) -> str:
+    """A time zone whose clocks show this hour now, as Postgres writes it: hours, minutes and seconds west of UTC."""
+    since_midnight = conn.execute("select extract(epoch from now()) % 86400").fetchall()[0][0]
+    west = (int(since_midnight) - round(hour * 3600) + 43200) % 86400 - 43200
+    return f"<there>{'-' if west < 0 else '+'}{abs(west) // 3600}:{abs(west) // 60 % 60}:{abs(west) % 60}"
+
+
+# In one of these two cases, midnight of UTC gives another answer, whatever the time is.
+@pytest.mark.parametrize(("hour", "ago", "verdict"), [(0.5, "1 hour", "queued"), (12, "11 hours", "daily_cap")])
+def test_the_day_of_the_daily_cap_is_the_one_of_its_zone(conn: Connection, hour: float, ago: str, verdict: str) -> None:
+    person = add_profile(conn)
+    policy = Policy(cap_email=1, zone=_zone_in_which_it_is(conn, hour))
+    send_one(conn, intent(person, "a"), policy)
+    let_time_pass(conn, ago)
+    assert verdicts(conn, intent(person, "b"), policy=policy) == [verdict]
+
+
 def test_admin_alerts_are_not_capped(conn: Connection) -> None:
     person = add_profile(conn)
     policy = Policy(cap_email=0)

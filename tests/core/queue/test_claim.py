@@ -129,6 +129,16 @@ def test_a_job_past_its_end_is_not_claimed(conn: Connection) -> None:
     assert claim(conn) == []
 
 
+@pytest.mark.parametrize("types", [("alpha", "beta", "gamma"), ("alpha", "gamma", "beta")])
+def test_an_expired_job_takes_no_place_from_due_ones_of_other_types(conn: Connection, types: tuple[str, ...]) -> None:
+    at = now(conn)
+    add(conn, "alpha", priority=5, expires_at=at + timedelta(minutes=1))
+    add(conn, "beta", run_at=at - timedelta(minutes=1))
+    first = add(conn, "gamma", run_at=at - timedelta(minutes=2))
+    advance(conn, timedelta(minutes=2))
+    assert [job.id for job in claim(conn, types, limit=1)] == [first.id]
+
+
 def test_an_attempt_beyond_the_limit_is_run_when_an_operator_asks_for_it(conn: Connection) -> None:
     job = add(conn, max_attempts=1)
     finish_one(conn, claim_one(conn), "released")

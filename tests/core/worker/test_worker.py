@@ -29,6 +29,7 @@ from tests.support.examples import examples
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
+    a_state,
     a_worker,
     claimed,
     enqueue,
@@ -445,6 +446,35 @@ def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
         gate.opened.set()
 
 
+def test_leases_are_renewed_once_per_heartbeat_interval(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, beats = 0.0, []
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now
+
+    def renewed(*_arguments: Any) -> list[Any]:
+        beats.append(now)
+        return []
+
+    monkeypatch.setattr(heartbeat, "time", Clock)
+    monkeypatch.setattr(leases, "heartbeat", renewed)
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
+    ):
+        job = claimed()
+        state.held[job.run_token] = RunContext(job, state.resources, 0.0, 60.0)
+        beating = heartbeat.Heartbeat(state)
+        while now < 70.0:
+            now += heartbeat.NEWS_SECONDS
+            beating._step()
+            beating._missed.clear()
+        beating._link.close()
+    assert beats == [20.0, 40.0, 60.0]
+
+
 def test_a_worker_that_cannot_renew_stops_its_handlers(
     database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -587,6 +617,21 @@ def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn
         worker.drain(0)
         first.join(30)
         assert not first.is_alive()
+    assert outcomes(conn) == ["released"]
+
+
+def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: str, conn: Conn, gate: Gate) -> None:
+    enqueue(conn, "gate")
+    with working(database_url, job_type("gate", gate)) as worker:
+        gate.wait_for()
+        first = threading.Thread(target=worker.drain, args=(0.5,))
+        first.start()
+        until(lambda: worker.status.state == "draining")
+        second = threading.Thread(target=worker.drain, args=(3600,))
+        second.start()
+        assert gate.told_to_stop.wait(PATIENCE)
+        first.join(PATIENCE)
+        second.join(PATIENCE)
     assert outcomes(conn) == ["released"]
 
 

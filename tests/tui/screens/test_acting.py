@@ -278,6 +278,22 @@ async def test_a_deletion_still_under_way_is_taken_back_when_it_is_done_and_no_e
         assert backend.trash == [first]
 
 
+async def test_two_undos_before_the_answer_are_one_restore() -> None:
+    backend = failed(2)
+    slow = Slow(backend)
+    job = backend.jobs[0]
+    operations = slow.app.operations
+    back: list[UUID] = []
+    async with slow.app.run_test():
+        operations.act("delete", [job])
+        answer_all(slow)
+        operations.undo(back.append)
+        operations.undo(back.append)
+        answer_all(slow)
+        assert backend.calls == [("delete", (job.id,)), ("restore", (job.id,))]
+        assert back == [job.id]
+
+
 async def test_of_a_deletion_that_failed_nothing_is_taken_back_and_no_earlier_one_in_its_stead() -> None:
     backend = failed(3)
     slow = Slow(backend)

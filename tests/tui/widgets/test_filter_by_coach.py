@@ -133,6 +133,18 @@ async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
         assert asked(deck) == BO
 
 
+async def test_an_enter_counts_no_more_once_something_else_is_typed() -> None:
+    held = Held(holding=True)
+    async with dashboard(with_jobs_of_coaches()) as deck:
+        deck.app.background = held
+        await deck.press("slash", *"coach:bo", "enter", "space")
+        while held.kept:
+            held.let_one_go()
+            await deck.pilot.pause()
+        assert asked(deck) is None
+        assert deck.app.dashboard.filter_text == ""
+
+
 async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
     held = Held(holding=True)
     async with dashboard(with_jobs_of_coaches()) as deck:
