@@ -34,7 +34,7 @@ from tests.support.queue import (
     rows,
     value,
 )
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +119,21 @@ def test_the_lock_of_a_key_delays_the_next_of_its_line_and_no_finish(patient: Co
 
     until(claims, "the next of the line")
     assert [job.id for job in taken] == [second.id]
+
+
+def test_a_finish_that_cannot_take_the_lock_of_a_key_wakes_idle_workers_and_lets_none_sleep_over_it(
+    patient: Connection, database_url: str
+) -> None:
+    add(patient, concurrency_key="k")
+    add(patient, concurrency_key="k")
+    (running,) = claim(patient)
+    patient.execute(sql.SQL("LISTEN {}").format(sql.Identifier("public.job_queue")))
+    with locked(database_url, "SELECT FROM job_locks WHERE slot = job_slot('k') FOR UPDATE"):
+        finish_one(patient, running)
+        assert len(list(patient.notifies(timeout=PATIENCE, stop_after=1))) == 1
+        at, due = leases.next_due(patient, ["alpha"])
+        assert due is not None
+        assert due <= at
 
 
 def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Connection, database_url: str) -> None:

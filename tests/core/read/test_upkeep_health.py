@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import sql
 
 from jobdeck.core.model import Verdict
 from jobdeck.core.read.health import health
-from tests.support.queue import Connection, reap
+from tests.support.queue import Connection, advance, reap, value
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Finding
@@ -42,6 +44,31 @@ class TestUpkeep:
         assert verdict(conn, "upkeep") is Verdict.CRITICAL
         reap(conn)
         assert verdict(conn, "upkeep") is None
+
+    @pytest.mark.parametrize(
+        ("part", "function"),
+        [
+            ("lost", "job_queue_reap_lost"),
+            ("expired", "job_queue_end_expired"),
+            ("recheck", "job_queue_check_again"),
+            ("pauses", "job_queue_resume_due"),
+            ("prune", "job_queue_prune"),
+        ],
+    )
+    def test_a_part_that_fails_has_not_succeeded_and_the_others_have(
+        self, conn: Connection, part: str, function: str
+    ) -> None:
+        advance(conn, timedelta(hours=1))
+        conn.execute(sql.SQL("ALTER FUNCTION {} RENAME TO not_there").format(sql.Identifier(function)))
+        conn.execute("UPDATE job_workers SET heartbeat_at = now()")
+        assert list(reap(conn).troubles) == [part]
+        late = "SELECT part FROM job_upkeep WHERE succeeded_at < now() - interval '1 minute' AND part <> 'bulk'"
+        assert value(conn, late) == part
+        found = finding(conn, "upkeep")
+        assert found is not None
+        assert found.verdict is Verdict.CRITICAL
+        assert part in found.evidence
+        assert f"42883 function {function}" in found.evidence
 
     @pytest.mark.parametrize("part", ["lost", "expired", "recheck", "pauses", "prune", "bulk"])
     def test_a_part_that_has_not_succeeded_for_three_of_its_periods_is_critical(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,15 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.reconnecting import Link
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Done
+from jobdeck.core.worker import maintenance
+from jobdeck.core.worker.context import RunContext
+from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+from tests.support.working import a_state, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Connection = psycopg.Connection[Any]
 
@@ -82,6 +86,33 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
         until(lambda: status_of(conn, first) is None, "the end of the held job")
 
 
+def test_a_lease_and_progress_that_a_locked_row_did_not_take_are_sent_again_before_the_next_heartbeat(
+    conn: Connection, database_url: str
+) -> None:
+    enqueue(conn, "alpha")
+    (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
+    stored = "SELECT lease_expires_at, progress ->> 'done' FROM job_queue"
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
+        psycopg.connect(database_url) as holder,
+    ):
+        state.held[job.run_token] = context = RunContext(job, state.resources, 0.0, math.inf)
+        context.progress(1, 2)
+        beating = Heartbeat(state)
+        holder.execute("SELECT FROM job_queue FOR UPDATE")
+        beating.beat_soon()
+        beating._step()
+        claimed_until, progress = conn.execute(stored).fetchall()[0]
+        assert progress is None
+        holder.rollback()
+        beating._step()
+        beating._link.close()
+    renewed_until, progress = conn.execute(stored).fetchall()[0]
+    assert renewed_until > claimed_until
+    assert progress == "1"
+
+
 def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
     conn: Connection, database_url: str, held: Held
 ) -> None:
@@ -137,6 +168,26 @@ def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
         until(lambda: len(ended(conn, "quick")) == len(jobs), "the end of all jobs")
     assert sorted(ended(conn, "quick")) == ["failed"] + ["succeeded"] * 39
     assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
+
+
+def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = leases.finish
+    stale: list[Connection] = []
+
+    def finish_with_stale_plans(connection: Connection, *arguments: Any, **options: Any) -> Any:
+        stale[:] = stale or [connection]
+        if connection is stale[0]:
+            raise psycopg.errors.FeatureNotSupported("cached plan must not change result type")
+        return finish(connection, *arguments, **options)
+
+    monkeypatch.setattr(leases, "finish", finish_with_stale_plans)
+    job = enqueue(conn, "quick", max_attempts=1).id
+    with working(database_url, job_type("quick", lambda _params, _ctx: Done())):
+        until(lambda: ended(conn, "quick"), "the end of the job")
+    assert outcomes(conn, job) == ["succeeded"]
+    assert len(stale) == 1
 
 
 def test_reports_are_kept_while_the_server_is_read_only(
@@ -219,6 +270,55 @@ class TestClock:
         watch.read(1000.0, 0.0)
         watch.read(500.0, 5.0)
         assert watch.trusted(5.0)
+
+
+class TestReaper:
+    """Whether it takes back a run whose lease has expired, by what the clock of the database showed before."""
+
+    @pytest.fixture
+    def taken_back(
+        self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[..., bool]]:
+        """One pass of the reaper. `ahead` is the lead of the database's clock, `takes` the time of its answer."""
+        now = 0.0
+
+        class Clock:
+            @staticmethod
+            def monotonic() -> float:
+                return now
+
+        with (
+            Database(database_url, application_name="test") as database,
+            a_state(database, lease_seconds=60.0) as state,
+        ):
+            reaper = maintenance.Maintenance(state, mode="headless", source="worker", on_work=lambda: None)
+
+            def pass_once(*, ahead: float, takes: float = 0.0) -> bool:
+                nonlocal now
+                now += 5.0
+
+                def database_time(_conn: Connection) -> float:
+                    nonlocal now
+                    now += takes
+                    return now + ahead
+
+                monkeypatch.setattr(leases, "database_time", database_time)
+                job = enqueue(conn, "alpha", max_attempts=1).id
+                assert leases.claim(conn, "w", ["alpha"], 1, 0.0)
+                reaper._reap(conn)
+                return outcomes(conn, job) == ["lost"]
+
+            monkeypatch.setattr(maintenance, "time", Clock)
+            yield pass_once
+
+    def test_it_leaves_runs_alone_after_a_step_forward_for_one_lease(self, taken_back: Callable[..., bool]) -> None:
+        assert taken_back(ahead=1000.0)
+        assert [taken_back(ahead=4600.0) for _ in range(13)] == [False] * 12 + [True]
+
+    def test_it_does_not_take_a_slow_answer_for_a_step(self, taken_back: Callable[..., bool]) -> None:
+        assert taken_back(ahead=1000.0)
+        assert taken_back(ahead=1000.0, takes=3.0)
+        assert taken_back(ahead=1000.0)
 
 
 def test_runs_whose_leases_look_expired_are_left_alone_on_request(conn: Connection) -> None:
