@@ -11,11 +11,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.reconnecting import Link
 from jobdeck.core.queue import leases
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import maintenance
+from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.heartbeat import Heartbeat
 from jobdeck.core.worker.maintenance import ClockWatch
@@ -149,10 +151,8 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
     assert outcomes(conn, first) == ["succeeded"]
 
 
-@pytest.mark.parametrize("sqlstate", ["53200", "57014", "54000", "XX000"])
-def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
-    conn: Connection, database_url: str, sqlstate: str
-) -> None:
+def refuse_poison(conn: Connection, sqlstate: str) -> None:
+    """Makes the database refuse the success of jobs with the number 13."""
     conn.execute(
         sql.SQL(
             """
@@ -163,11 +163,40 @@ def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
             """
         ).format(sqlstate)
     )
+
+
+@pytest.mark.parametrize("sqlstate", ["53200", "57014", "54000", "XX000"])
+def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
+    conn: Connection, database_url: str, sqlstate: str
+) -> None:
+    refuse_poison(conn, sqlstate)
     jobs = [enqueue(conn, "quick", payload={"number": place}, max_attempts=1).id for place in range(40)]
     with working(database_url, job_type("quick", lambda _params, _ctx: Done())):
         until(lambda: len(ended(conn, "quick")) == len(jobs), "the end of all jobs")
     assert sorted(ended(conn, "quick")) == ["failed"] + ["succeeded"] * 39
     assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
+
+
+@pytest.mark.parametrize("numbers", [(1, 13, 2), (13, 1, 2), (2, 1, 13)])
+def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_other(
+    conn: Connection, database_url: str, numbers: tuple[int, ...]
+) -> None:
+    refuse_poison(conn, "XX000")
+    jobs = {number: enqueue(conn, "quick", payload={"number": number}, max_attempts=1).id for number in numbers}
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0) as state,
+        psycopg.connect(database_url) as holder,
+    ):
+        runs = [RunContext(job, state.resources, 0.0, math.inf) for job in leases.claim(conn, "w", ["quick"], 3, 60.0)]
+        for run in runs:
+            run.result = FinishedRun(run.job.id, run.job.run_token, RunOutcome.SUCCEEDED, 1.0, 2.0)
+        holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (jobs[1],))
+        completer = Completer(state, patience=PATIENCE)
+        _, later = completer._report(runs)
+        completer.close()
+        assert [run.job.id for run in later] == [jobs[1]]
+    assert {number: outcomes(conn, job) for number, job in jobs.items()} == {1: [], 2: ["succeeded"], 13: ["failed"]}
 
 
 def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
