@@ -174,6 +174,23 @@ def test_a_text_that_is_passed_over_as_plain_means_what_is_written(text: str) ->
         assert _read(text)[0] == text
 
 
+@pytest.mark.parametrize(
+    ("before", "private", "mask"),
+    [
+        ("to ", "jane.doe@mail.example.org", "<email>"),
+        ("call ", "+1 202 555 0143", "<phone>"),
+        ("Bearer ", "c2VjcmV0LXNlY3JldA", "<secret>"),
+        ("password=", "hunter2hunter2", "<secret>"),
+    ],
+)
+def test_a_text_that_is_cut_inside_a_private_value_shows_no_part_of_it(before: str, private: str, mask: str) -> None:
+    text = f"{before}{private} and more"
+    for place in range(1, len(private)):
+        cut = len(before) + place
+        assert redact_part(text, 0, cut) == safe_text(text, cut) == f"{before}{mask}"
+        assert redact_part(text, cut, len(text)) == f"{mask} and more"
+
+
 ADDRESS = "jane.doe@mail.example.org"
 UNSEEN = st.text(
     st.characters(categories=["Cc", "Cf", "Cs", "Mn"], exclude_characters="\n\t") | st.sampled_from("\u3164\u2800"),

@@ -27,6 +27,8 @@ from tests.support.working import a_state, enqueue, job_type, last_run, outcomes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from jobdeck.core.worker.state import WorkerState
+
 Connection = psycopg.Connection[Any]
 
 
@@ -151,6 +153,43 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
     assert outcomes(conn, first) == ["succeeded"]
 
 
+def test_a_completer_that_is_told_to_stop_tries_the_report_of_a_locked_row_until_it_is_stored(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, tries = leases.locked, threading.Semaphore(0)
+
+    def tried(*arguments: Any) -> set[int]:
+        tries.release()
+        return locked(*arguments)
+
+    monkeypatch.setattr(leases, "locked", tried)
+    job = enqueue(conn, "quick").id
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0) as state,
+        psycopg.connect(database_url) as holder,
+    ):
+        (run,) = finished_runs(conn, state)
+        holder.execute("SELECT FROM job_queue FOR UPDATE")
+        completer = Completer(state)
+        state.done.put(run)
+        completer.stop()
+        completer.thread.start()
+        for _ in range(3):
+            until(lambda: tries.acquire(blocking=False) or not completer.thread.is_alive())
+        holder.rollback()
+        completer.thread.join(PATIENCE)
+    assert outcomes(conn, job) == ["succeeded"]
+
+
+def finished_runs(conn: Connection, state: WorkerState) -> list[RunContext]:
+    """The runs of all jobs, each with the report of a success."""
+    runs = [RunContext(job, state.resources, 0.0, math.inf) for job in leases.claim(conn, "w", ["quick"], 10, 60.0)]
+    for run in runs:
+        run.result = FinishedRun(run.job.id, run.job.run_token, RunOutcome.SUCCEEDED, 1.0, 2.0)
+    return runs
+
+
 def refuse_poison(conn: Connection, sqlstate: str) -> None:
     """Makes the database refuse the success of jobs with the number 13."""
     conn.execute(
@@ -188,9 +227,7 @@ def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_o
         a_state(database, lease_seconds=60.0) as state,
         psycopg.connect(database_url) as holder,
     ):
-        runs = [RunContext(job, state.resources, 0.0, math.inf) for job in leases.claim(conn, "w", ["quick"], 3, 60.0)]
-        for run in runs:
-            run.result = FinishedRun(run.job.id, run.job.run_token, RunOutcome.SUCCEEDED, 1.0, 2.0)
+        runs = finished_runs(conn, state)
         holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (jobs[1],))
         completer = Completer(state, patience=PATIENCE)
         _, later = completer._report(runs)
