@@ -29,6 +29,7 @@ from tests.support.queue import (
     is_queued,
     job_row,
     lose,
+    now,
     reap,
     report,
     rows,
@@ -144,6 +145,29 @@ def test_a_locked_job_at_the_head_of_a_line_gives_way_to_the_next(patient: Conne
     with held_row(database_url, second.id):
         finish_one(patient, running)
         assert claim_one(patient).id == third.id
+
+
+def test_a_job_that_is_not_due_does_not_take_the_place_of_a_locked_one(patient: Connection, database_url: str) -> None:
+    add(patient, concurrency_key="k")
+    second = add(patient, concurrency_key="k")
+    later = add(patient, concurrency_key="k", run_at=now(patient) + timedelta(hours=1))
+    (running,) = claim(patient)
+    with held_row(database_url, second.id):
+        finish_one(patient, running)
+        assert job_row(patient, later.id)["in_line"]
+
+
+def test_a_locked_job_that_waits_for_a_run_delays_no_finish_and_is_released_by_upkeep(
+    patient: Connection, database_url: str
+) -> None:
+    blocker = add(patient, "beta")
+    waiting, locked_one = add(patient, blocked_by=blocker.id), add(patient, blocked_by=blocker.id)
+    running = claim_one(patient, ["beta"])
+    with held_row(database_url, locked_one.id):
+        finish_one(patient, running)
+        assert claim_one(patient).id == waiting.id
+    reap(patient)
+    assert claim_one(patient).id == locked_one.id
 
 
 def test_a_viewer_cannot_read_or_lock_the_rows_that_are_locks(conn: Connection) -> None:
