@@ -98,6 +98,7 @@ class Completer:
                 batch, last = self._take()
                 if batch:
                     self._on_done()
+                    self._note_pace(batch)
                     self._finish_guarded(batch)
                     self._on_finished()
                 if self._later and (last or time.monotonic() >= self._next_try):
@@ -149,6 +150,7 @@ class Completer:
     def finish(self, batch: Sequence[RunContext]) -> list[Finished]:
         """Reports runs and waits until their reports are stored; counts, logs and alerts; returns the answers."""
         deadline = time.monotonic() + self._patience
+        self._note_pace(batch)
         answers, later = self._report(batch)
         while later and time.monotonic() < deadline and not self._abandon.wait(LATER_SECONDS):
             more, later = self._report(later)
@@ -159,9 +161,6 @@ class Completer:
     def _report(self, batch: Sequence[RunContext]) -> tuple[list[Finished], list[RunContext]]:
         """Reports runs once. Returns the answers, and the runs whose rows another transaction has locked."""
         state = self._state
-        times = [context.elapsed for context in batch if context.started is not None]
-        if times:
-            state.pace.observe(len(times), sum(times))
         answers, set_aside = self._store([context.result for context in batch if context.result is not None])
         counts = state.tally.recorded
         singly = len(answers) <= ONE_BY_ONE
@@ -180,6 +179,12 @@ class Completer:
         with state.settled:
             state.settled.notify_all()
         return answers, later
+
+    def _note_pace(self, batch: Sequence[RunContext]) -> None:
+        """Counts the times of runs, each once: a slow run makes claims small, and its report may wait for minutes."""
+        times = [context.elapsed for context in batch if context.started is not None]
+        if times:
+            self._state.pace.observe(len(times), sum(times))
 
     def _let_go(self, batch: Sequence[RunContext]) -> None:
         for context in batch:

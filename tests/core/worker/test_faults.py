@@ -153,33 +153,68 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
     assert outcomes(conn, first) == ["succeeded"]
 
 
-def test_a_completer_that_is_told_to_stop_tries_the_report_of_a_locked_row_until_it_is_stored(
-    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    locked, tries = leases.locked, threading.Semaphore(0)
+class TestLastReports:
+    """Reports of a locked row in a completer that is told to stop."""
 
-    def tried(*arguments: Any) -> set[int]:
-        tries.release()
-        return locked(*arguments)
+    @pytest.fixture
+    def tries(self, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+        """Is released each time the completer finds the row locked."""
+        locked, tries = leases.locked, threading.Semaphore(0)
 
-    monkeypatch.setattr(leases, "locked", tried)
-    job = enqueue(conn, "quick").id
-    with (
-        Database(database_url, application_name="test") as database,
-        a_state(database, lease_seconds=60.0) as state,
-        psycopg.connect(database_url) as holder,
-    ):
+        def tried(*arguments: Any) -> set[int]:
+            tries.release()
+            return locked(*arguments)
+
+        monkeypatch.setattr(leases, "locked", tried)
+        return tries
+
+    @pytest.fixture
+    def state(self, conn: Connection, database_url: str) -> Iterator[WorkerState]:
+        enqueue(conn, "quick")
+        with (
+            Database(database_url, application_name="test") as database,
+            a_state(database, lease_seconds=60.0) as state,
+        ):
+            yield state
+
+    def test_they_are_tried_until_they_are_stored(
+        self,
+        conn: Connection,
+        database_url: str,
+        state: WorkerState,
+        tries: threading.Semaphore,
+    ) -> None:
         (run,) = finished_runs(conn, state)
-        holder.execute("SELECT FROM job_queue FOR UPDATE")
         completer = Completer(state)
-        state.done.put(run)
-        completer.stop()
-        completer.thread.start()
-        for _ in range(3):
-            until(lambda: tries.acquire(blocking=False) or not completer.thread.is_alive())
-        holder.rollback()
+        with psycopg.connect(database_url) as holder:
+            holder.execute("SELECT FROM job_queue FOR UPDATE")
+            state.done.put(run)
+            completer.stop()
+            completer.thread.start()
+            for _ in range(3):
+                until(lambda: tries.acquire(blocking=False) or not completer.thread.is_alive())
         completer.thread.join(PATIENCE)
-    assert outcomes(conn, job) == ["succeeded"]
+        assert outcomes(conn, run.job.id) == ["succeeded"]
+
+    def test_a_slow_run_among_them_makes_claims_small_only_once(
+        self, conn: Connection, database_url: str, state: WorkerState, tries: threading.Semaphore
+    ) -> None:
+        (run,) = finished_runs(conn, state)
+        run.started, run.elapsed = 0.0, 60.0
+        completer = Completer(state)
+        with psycopg.connect(database_url) as holder:
+            holder.execute("SELECT FROM job_queue FOR UPDATE")
+            state.done.put(run)
+            completer.stop()
+            completer.thread.start()
+            assert tries.acquire(timeout=PATIENCE)
+            assert state.pace.ahead(0) == 0
+            state.pace.observe(1000, 0.001)
+            for _ in range(2):
+                assert tries.acquire(timeout=PATIENCE)
+            ahead = state.pace.ahead(0)
+        completer.thread.join(PATIENCE)
+        assert ahead == state.pace.MOST_AHEAD
 
 
 def finished_runs(conn: Connection, state: WorkerState) -> list[RunContext]:
