@@ -200,7 +200,7 @@ class Completer:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return self._send_those_free(runs)
+                return self._link.run(lambda conn: self._send_those_free(conn, runs))
             except Exception as error:  # noqa: BLE001 -- one bad report must not block the others
                 if not self._link.repeatable(error):
                     # A schema upgrade may break an old connection. Only an error on a new one is due to the reports.
@@ -217,11 +217,12 @@ class Completer:
                 event(log, logging.ERROR, "runs could not be reported before the end", runs=len(runs))
                 return [], set()
 
-    def _send_those_free(self, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
+    def _send_those_free(self, conn: Connection, runs: Sequence[FinishedRun]) -> tuple[list[Finished], set[int]]:
+        """Sends reports, without those whose rows are locked."""
         try:
-            return self._link.run(lambda conn: (self._send(conn, runs), set[int]()))
+            return self._send(conn, runs), set()
         except LockNotAvailable:
-            return self._link.run(lambda conn: self._send_unlocked(conn, runs))
+            return self._send_unlocked(conn, runs)
 
     def _send(self, conn: Connection, runs: Sequence[FinishedRun]) -> list[Finished]:
         settings = self._state.settings

@@ -177,12 +177,13 @@ class TestLastReports:
         ):
             yield state
 
-    def test_they_are_tried_until_they_are_stored(
+    def test_they_are_tried_until_they_are_stored_and_the_log_blames_no_database(
         self,
         conn: Connection,
         database_url: str,
         state: WorkerState,
         tries: threading.Semaphore,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         (run,) = finished_runs(conn, state)
         completer = Completer(state)
@@ -195,6 +196,7 @@ class TestLastReports:
                 until(lambda: tries.acquire(blocking=False) or not completer.thread.is_alive())
         completer.thread.join(PATIENCE)
         assert outcomes(conn, run.job.id) == ["succeeded"]
+        assert "the database failed" not in caplog.text
 
     def test_a_slow_run_among_them_makes_claims_small_only_once(
         self, conn: Connection, database_url: str, state: WorkerState, tries: threading.Semaphore
