@@ -75,6 +75,7 @@ class Heartbeat:
         urgent, self._urgent = self._urgent, False
         try:
             if urgent or now - self._last >= self._interval * 0.95:
+                self._missed = []
                 for start in range(0, len(held), BATCH):
                     self._beat(held[start : start + BATCH])
                 self._last = now

@@ -25,8 +25,9 @@ from tests.support.waiting import PATIENCE, until
 from tests.support.working import a_state, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from jobdeck.core.model import Renewed
     from jobdeck.core.worker.state import WorkerState
 
 Connection = psycopg.Connection[Any]
@@ -115,6 +116,32 @@ def test_a_lease_and_progress_that_a_locked_row_did_not_take_are_sent_again_befo
     renewed_until, progress = conn.execute(stored).fetchall()[0]
     assert renewed_until > claimed_until
     assert progress == "1"
+
+
+def test_a_lease_that_several_heartbeats_could_not_renew_is_sent_once_in_each_statement(
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(conn, "alpha")
+    (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
+    sent = []
+
+    def beat(_conn: Connection, _worker: str, held: Sequence[object], *_: object) -> list[Renewed]:
+        sent.append(len(held))
+        return []
+
+    monkeypatch.setattr(leases, "heartbeat", beat)
+    with (
+        Database(database_url, application_name="test") as database,
+        a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
+    ):
+        state.held[job.run_token] = RunContext(job, state.resources, 0.0, math.inf)
+        beating = Heartbeat(state)
+        for _ in range(3):
+            beating.beat_soon()
+            beating._step()
+        beating._step()
+        beating._link.close()
+    assert sent == [1, 1, 1, 1]
 
 
 def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
