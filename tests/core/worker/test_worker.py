@@ -626,7 +626,7 @@ def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: 
         gate.wait_for()
         first = threading.Thread(target=worker.drain, args=(0.5,))
         first.start()
-        until(lambda: worker.status.state == "draining")
+        until(lambda: worker.status.state != "running")
         second = threading.Thread(target=worker.drain, args=(3600,))
         second.start()
         assert gate.told_to_stop.wait(PATIENCE)
