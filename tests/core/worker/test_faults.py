@@ -367,6 +367,23 @@ def test_the_sqlstate_decides_whether_a_statement_is_sent_again_unchanged(
         link.close()
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_error_without_sqlstate_is_repeated_only_where_its_connection_is_lost(
+    database_url: str, *, lost: bool
+) -> None:
+    def fail(connection: Connection) -> None:
+        if lost:
+            connection.close()
+        raise psycopg.OperationalError("out of memory")
+
+    with Database(database_url, application_name="test") as database:
+        link = Link(database, "failing")
+        with pytest.raises(psycopg.OperationalError) as failed:
+            link.run(fail)
+        assert link.repeatable(failed.value) is lost
+        link.close()
+
+
 def test_after_an_outage_of_any_length_a_worker_tries_again_within_a_second(database_url: str) -> None:
     def fail(_conn: Connection) -> None:
         raise psycopg.OperationalError("gone")
