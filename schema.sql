@@ -8,8 +8,8 @@
 -- message; every other error is a defect.
 --
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
---   2 old rows      5 claim, heartbeat        8 operators' actions   11 roles
---   3 enqueue       6 finish                  9 processing switch
+--   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
+--   3 enqueue       6 finish                  9 processing switch    12 roles
 
 set local client_min_messages = warning;
 
@@ -1956,59 +1956,19 @@ begin
 end
 $$;
 
--- A bulk action is kept for 30 days from its choice, a choice without an action for an hour.
-create or replace function job_bulk_is_old(p_bulk job_bulk, p_now timestamptz) returns boolean
-language sql immutable
-return (p_bulk).chosen_at < p_now - case (p_bulk).state when 'chosen' then interval '1 hour' else interval '30 days' end
+drop function if exists job_bulk_is_old(job_bulk, timestamptz);
+-- Whether a bulk action was chosen before p_before. A choice without an action is old after an hour.
+create or replace function job_bulk_is_old(p_bulk job_bulk, p_before timestamptz) returns boolean
+language sql stable
+return (p_bulk).chosen_at < case (p_bulk).state when 'chosen' then now() - interval '1 hour' else p_before end
     and (p_bulk).state <> 'running';
 
--- Deletes old rows in batches of 5,000 per table: runs after 30 days, worker runs after 14, trash after 7, audit after
--- 365, bulk actions after 30. Returns how many.
-create or replace function job_queue_prune() returns bigint
-language plpgsql volatile
-set search_path from current set jit = off
-as $$
-declare
-    v_now timestamptz := clock_timestamp();
-    v_rows bigint;
-    v_pruned bigint := 0;
-begin
-    -- Tokens rise with time, so the oldest runs are found at the low end of the key.
-    delete from job_runs r using (
-        select o.run_token, o.late from (select run_token, late, finished_at from job_runs order by run_token limit 5000) o
-        where o.finished_at < v_now - interval '30 days'
-    ) old where r.run_token = old.run_token and r.late = old.late;
-    get diagnostics v_rows = row_count;
-    v_pruned := v_pruned + v_rows;
-    delete from job_worker_runs where id in (select w.id from job_worker_runs w
-        where w.started_at < v_now - interval '14 days' order by w.started_at limit 5000);
-    get diagnostics v_rows = row_count;
-    v_pruned := v_pruned + v_rows;
-    delete from job_trash where job_id in (select t.job_id from job_trash t
-        where t.deleted_at < v_now - interval '7 days' order by t.deleted_at limit 5000);
-    get diagnostics v_rows = row_count;
-    v_pruned := v_pruned + v_rows;
-    delete from job_audit where id in (select a.id from job_audit a
-        where a.at < v_now - interval '365 days' order by a.at limit 5000);
-    get diagnostics v_rows = row_count;
-    v_pruned := v_pruned + v_rows;
-    delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
-        join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_old(b, v_now) limit 5000);
-    get diagnostics v_rows = row_count;
-    v_pruned := v_pruned + v_rows;
-    delete from job_bulk b where job_bulk_is_old(b, v_now)
-        and not exists (select from job_bulk_items i where i.bulk_id = b.id);
-    delete from job_throughput where minute < v_now - interval '1 day';
-    delete from job_workers where heartbeat_at < v_now - interval '1 day';
-    return v_pruned;
-end
-$$;
-
+drop function if exists job_queue_prune();
 drop function if exists job_queue_mend();
 -- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
--- 'expired', 'recheck', 'pauses' or 'prune', the last once a minute or while there is more to prune. `done` is the
--- number of rows, `trouble` the error of a part that failed; the parts do not depend on each other, and each should be
--- called in a transaction of its own.
+-- 'expired', 'recheck', 'pauses', 'prune' (once a minute, or while there is more to prune) or 'retention' (once an
+-- hour, likewise). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
+-- each other, and each should be called in a transaction of its own.
 create or replace function job_queue_upkeep(
     p_part text, p_retry_base double precision, p_retry_cap double precision,
     out done bigint, out lost_jobs uuid[], out trouble text
@@ -2018,11 +1978,16 @@ set search_path from current set enable_seqscan = off set jit = off set lock_tim
 as $$
 declare
     v_part job_upkeep;
+    -- Deleting a job costs more than deleting a line of the history.
+    v_limit constant integer := case p_part when 'prune' then 5000 else 1000 end;
+    v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour' end;
+    -- Whether there may be more to remove, or it failed.
+    v_more boolean := false;
 begin
     done := 0;
     lost_jobs := '{}';
     select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
-    if not found or p_part = 'prune' and v_part.succeeded_at > clock_timestamp() - interval '1 minute' then
+    if not found or v_part.succeeded_at > clock_timestamp() - v_pause then
         return;
     end if;
     begin
@@ -2035,11 +2000,14 @@ begin
             when 'expired' then done := job_queue_end_expired(5000);
             when 'recheck' then done := job_queue_check_again(5000);
             when 'pauses' then done := job_queue_resume_due();
-            when 'prune' then done := job_queue_prune();
+            when 'prune', 'retention' then
+                select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
+                v_more := trouble is not null or done >= v_limit;
         end case;
-        -- After a full batch, there may be more to prune.
         update job_upkeep u set trouble = job_queue_upkeep.trouble,
-            succeeded_at = case when p_part = 'prune' and done >= 5000 then u.succeeded_at else clock_timestamp() end
+            failed_at = case when v_more and job_queue_upkeep.trouble is not null then clock_timestamp()
+                else u.failed_at end,
+            succeeded_at = case when v_more then u.succeeded_at else clock_timestamp() end
         where u.part = p_part;
     exception when others then
         trouble := sqlstate || ' ' || sqlerrm;
@@ -2064,6 +2032,7 @@ begin
     resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
     pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
+    perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
 end
 $$;
 
@@ -3260,7 +3229,364 @@ as $$
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- 11. Who may do what
+-- 11. Retention and erasure
+-------------------------------------------------------------------------------------------------------
+
+-- What is removed after some days, by which part of upkeep. `name` is a table, or a table and which of its values. The
+-- installer writes the periods of a plugin, whose function NAME_retain removes its rows. `days` is the owner's choice.
+create table if not exists job_retention (
+    name text primary key,
+    component text not null default 'queue',
+    part text not null default 'retention',
+    default_days integer not null,
+    days integer,
+    constraint job_retention_days_check check (days between 1 and 36500)
+);
+insert into job_retention (name, part, default_days) values
+    ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
+    ('job_bulk', 'prune', 30), ('job_throughput', 'prune', 1), ('job_workers', 'prune', 1),
+    ('job_queue', 'retention', 90), ('job_audit payloads', 'retention', 90)
+on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
+
+insert into job_upkeep (part, every) values ('retention', '8 hours') on conflict (part) do nothing;
+
+create index if not exists job_audit_payloads on job_audit (at) where before ? 'payload' or after ? 'payload';
+
+-- When rows of this line are old: before the returned time.
+create or replace function job_retention_limit(p_name text) returns timestamptz
+language sql volatile
+set search_path from current
+as $$
+    select clock_timestamp() - make_interval(days => coalesce(days, default_days)) from job_retention where name = p_name
+$$;
+
+-- Removes up to p_limit rows of the queue that are from before p_before, those that nobody has locked. Returns how many.
+create or replace function job_retain_line(p_name text, p_before timestamptz, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_rows bigint;
+begin
+    case p_name
+        when 'job_runs' then
+            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+            delete from job_runs r using (
+                select n.run_token, n.late from (
+                    select o.run_token, o.late from (
+                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+                    where o.finished_at < p_before) low
+                join job_runs n using (run_token, late) for update of n skip locked
+            ) old where r.run_token = old.run_token and r.late = old.late;
+        when 'job_worker_runs' then
+            delete from job_worker_runs where id in (select w.id from job_worker_runs w
+                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
+        when 'job_trash' then
+            delete from job_trash where job_id in (select t.job_id from job_trash t
+                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
+        when 'job_audit' then
+            delete from job_audit where id in (select a.id from job_audit a
+                where a.at < p_before order by a.at limit p_limit for update skip locked);
+        when 'job_audit payloads' then
+            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
+                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
+                order by a.at limit p_limit for update skip locked);
+        when 'job_bulk' then
+            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_old(b, p_before) limit p_limit
+                for update of i skip locked);
+            get diagnostics v_rows = row_count;
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_old(b, p_before)
+                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
+            return v_rows;
+        when 'job_throughput' then
+            delete from job_throughput where (minute, worker_id) in (select t.minute, t.worker_id from job_throughput t
+                where t.minute < p_before limit p_limit for update skip locked);
+        when 'job_workers' then
+            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
+                for update skip locked);
+        when 'job_queue' then
+            -- A job that waits for this one can still be told what it waits for.
+            delete from job_queue where id in (select q.id from job_queue q
+                where q.status in ('succeeded', 'failed', 'cancelled') and coalesce(q.completed_at, q.updated_at) < p_before
+                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                limit p_limit for update of q skip locked);
+    end case;
+    get diagnostics v_rows = row_count;
+    return v_rows;
+end
+$$;
+
+-- Keeps the periods of one part of upkeep: removes up to p_limit rows of each line. A line that fails does not keep the
+-- others from their turn; `trouble` is the first error.
+create or replace function job_retain(p_part text, p_limit integer, out done bigint, out trouble text)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_line job_retention;
+    v_rows bigint;
+begin
+    done := 0;
+    for v_line in select * from job_retention r where r.part = p_part order by r.name loop
+        begin
+            if v_line.component = 'queue' then
+                v_rows := job_retain_line(v_line.name, job_retention_limit(v_line.name), p_limit);
+            else
+                execute format('select %I($1, $2, $3)', v_line.component || '_retain')
+                into v_rows using v_line.name, job_retention_limit(v_line.name), p_limit;
+            end if;
+            done := done + v_rows;
+        exception when others then
+            trouble := coalesce(trouble, v_line.name || ': ' || sqlstate || ' ' || sqlerrm);
+        end;
+    end loop;
+end
+$$;
+
+-- Sets the period of a line, or resets it with a null. Only the owner may.
+create or replace function job_retention_set(p_name text, p_days integer, p_actor text) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_before integer;
+begin
+    if p_days not between 1 and 36500 then
+        perform job_queue_refuse('A period is between 1 and 36500 days. Nothing was changed.');
+    end if;
+    select coalesce(days, default_days) into v_before from job_retention where name = p_name for update;
+    if not found then
+        perform job_queue_refuse(format('There is no period %s. `jobdeck retention` lists them.', p_name));
+    end if;
+    update job_retention set days = p_days where name = p_name;
+    perform job_queue_write_audit(p_actor, 'set retention', null, jsonb_build_object('name', p_name, 'days', v_before),
+        jsonb_build_object('name', p_name, 'days', p_days), null);
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
+-------------------------------------------------------------------------------------------------------
+
+-- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
+-- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
+create or replace function job_scrub_text(p_text text, p_marks jsonb) returns text
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_mark record;
+begin
+    for v_mark in select m.key, m.value from jsonb_each_text(p_marks) m order by length(m.key) desc, m.key loop
+        p_text := regexp_replace(p_text, '(?:(?<![[:alnum:]._%+-])|(?<=\\[nrt])|(?<=%[0-9a-f]{2}))'
+            || regexp_replace(v_mark.key, '([].*+?^${}()|\\[-])', '\\\1', 'g') || '(?![.]?[[:alnum:]_-])', v_mark.value, 'gi');
+    end loop;
+    return p_text;
+end
+$$;
+
+-- The same for every text, number and key in a JSON value.
+create or replace function job_scrub_json(p_value jsonb, p_marks jsonb) returns jsonb
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_text text := p_value #>> '{}';
+begin
+    return case jsonb_typeof(p_value)
+        when 'string' then to_jsonb(job_scrub_text(v_text, p_marks))
+        when 'number' then case when job_scrub_text(v_text, p_marks) = v_text then p_value
+            else to_jsonb(job_scrub_text(v_text, p_marks)) end
+        when 'array' then (select coalesce(jsonb_agg(job_scrub_json(e.value, p_marks) order by e.nth), '[]')
+            from jsonb_array_elements(p_value) with ordinality as e (value, nth))
+        when 'object' then (select coalesce(jsonb_object_agg(job_scrub_text(e.key, p_marks),
+            job_scrub_json(e.value, p_marks)), '{}') from jsonb_each(p_value) e)
+        else p_value end;
+end
+$$;
+
+create or replace function job_scrub_array(p_texts text[], p_marks jsonb) returns text[]
+language sql immutable
+set search_path from current
+as $$
+    select array_agg(job_scrub_text(t.text, p_marks) order by t.nth) from unnest(p_texts) with ordinality as t (text, nth)
+$$;
+
+-- Whether a text, which may be JSON, has one of the marks' keys in it, perhaps within a longer word.
+create or replace function job_scrub_finds(p_text text, p_marks jsonb) returns boolean
+language sql immutable
+set search_path from current
+as $$
+    select exists (select from jsonb_object_keys(p_marks) k where position(lower(k) in lower(p_text)) > 0
+        or position(lower(btrim(to_jsonb(k)::text, '"')) in lower(p_text)) > 0)
+$$;
+
+-- Replaces the marks' keys by their values in all texts of these tables, and returns each table with its changed rows.
+create or replace function job_scrub(p_tables text[], p_marks jsonb) returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_changes text;
+    v_differs text;
+    v_found text;
+begin
+    foreach place in array p_tables loop
+        select string_agg(format('%1$I = %2$s(t.%1$I, $1)', a.attname, f.name), ', '),
+            string_agg(format('%2$s(t.%1$I, $1) is distinct from t.%1$I', a.attname, f.name), ' or '),
+            string_agg(format('t.%I::text', a.attname), ', ')
+        into v_changes, v_differs, v_found
+        from pg_attribute a join (values ('text'::regtype, 'job_scrub_text'), ('jsonb', 'job_scrub_json'),
+            ('text[]', 'job_scrub_array')) as f (type, name) on f.type = a.atttypid
+        where a.attrelid = to_regclass(quote_ident(place)) and a.attnum > 0 and not a.attisdropped
+            and a.attgenerated = '';
+        continue when v_changes is null;
+        execute format('update %I t set %s where job_scrub_finds(concat_ws('' '', %s), $1) and (%s)', place, v_changes,
+            v_found, v_differs) using p_marks;
+        get diagnostics rows = row_count;
+        if rows > 0 then
+            return next;
+        end if;
+    end loop;
+end
+$$;
+
+-- The tables of the queue that can have texts about people.
+create or replace function job_tables_with_texts() returns text[]
+language sql immutable
+set search_path from current
+as $$
+    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_paused_types', 'job_queue_settings', 'job_lines_due',
+        'job_recheck']
+$$;
+
+-- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
+create or replace function job_erase_stop(p_jobs uuid[], p_actor text) returns bigint
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_job job_queue;
+    v_cancelled bigint := 0;
+    v_keys text[];
+begin
+    for v_job in select * from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running')
+        order by q.id for update
+    loop
+        if v_job.status = 'running' then
+            perform job_queue_refuse(format('Job %s, whose texts would be erased, is running. Nothing was erased. Wait '
+                'for its end, or cancel it with "jobdeck cancel %s".', v_job.id, v_job.id));
+        end if;
+        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job),
+            job_audit_facts(job_queue_make_cancelled(v_job, p_actor)), 'erasure');
+        v_cancelled := v_cancelled + 1;
+        v_keys := v_keys || v_job.concurrency_key;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+    return v_cancelled;
+end
+$$;
+
+-- Replaces the marks' keys by their values in the texts of the queue, for a plugin that erases a person. Jobs that
+-- have one of them in their payload, checkpoint or keys are cancelled, since they could not run any more.
+create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current set lock_timeout = '2s'
+as $$
+begin
+    place := 'job_queue (cancelled)';
+    rows := job_erase_stop(array(
+        select q.id from job_queue q where q.status in ('pending', 'running') and job_scrub_finds(concat_ws(' ',
+            q.payload::text, q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key), p_marks)), p_actor);
+    if rows > 0 then
+        return next;
+    end if;
+    -- The hash of an error would confirm a guess of the text that it was made from.
+    update job_runs r set fingerprint = job_error_fingerprint(r.error_kind, job_scrub_text(r.error, p_marks))
+    where r.fingerprint is not null and job_scrub_finds(r.error, p_marks);
+    return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
+end
+$$;
+
+-- Removes what the queue has of the jobs with this key and value in their payload: payload, keys, output, error, log and
+-- progress, also of their runs, and the texts about them in the audit. Those that wait are cancelled, those in the trash
+-- removed. The rows stay, with type, times and outcome. Returns each place with its rows. Refuses when no job has the
+-- value, or one of them is running.
+create or replace function job_erase_payload(p_key text, p_value text, p_actor text)
+returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current set lock_timeout = '2s'
+as $$
+#variable_conflict use_column
+declare
+    v_jobs uuid[] := array(
+        select q.id from job_queue q where q.payload ->> p_key = p_value
+        union select r.job_id from job_runs r where r.payload ->> p_key = p_value
+        union select t.job_id from job_trash t where t.job -> 'payload' ->> p_key = p_value
+        union select a.job_id from job_audit a where a.job_id is not null and p_value in (
+            a.before -> 'payload' ->> p_key, a.after -> 'payload' ->> p_key));
+begin
+    if cardinality(v_jobs) = 0 then
+        perform job_queue_refuse('No job has this key and value in its payload. Nothing was erased.');
+    end if;
+    return query
+        with cancelled as (select job_erase_stop(v_jobs, p_actor) as rows)
+        select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
+    return query
+        select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
+    update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
+    -- A short value, such as 5, is also a part of other texts.
+    if length(p_value) >= 8 then
+        return query select s.place || ' (elsewhere)', s.rows
+        from job_scrub(job_tables_with_texts(), jsonb_build_object(p_value, '[erased]')) s;
+    end if;
+    perform job_queue_write_audit(p_actor, 'erase', null, null, jsonb_build_object('payload_key', p_key, 'jobs',
+        cardinality(v_jobs)), null);
+end
+$$;
+
+-- The facts of a job in an audit row without what its producer or its handler wrote.
+create or replace function job_erased_facts(p_facts jsonb) returns jsonb
+language sql immutable
+return p_facts - array['payload', 'output', 'last_error', 'checkpoint', 'progress', 'dedupe_key', 'concurrency_key'];
+
+create or replace function job_erase_jobs(p_jobs uuid[]) returns table (place text, rows bigint)
+language sql volatile
+set search_path from current
+as $$
+    with queued as (
+        update job_queue set payload = '{}', output = null, checkpoint = null, progress = null,
+            last_error = case when last_error is not null then '[erased]' end, dedupe_key = null,
+            concurrency_key = null, in_line = false, version = version + 1
+        where id = any (p_jobs) returning 1),
+    runs as (
+        update job_runs set payload = '{}', output = null, traceback = null, log = null, progress = null,
+            dedupe_key = null, concurrency_key = null, error = case when error is not null then '[erased]' end,
+            fingerprint = case when fingerprint is not null then job_error_fingerprint(error_kind, '[erased]') end
+        where job_id = any (p_jobs) returning 1),
+    trash as (delete from job_trash where job_id = any (p_jobs) returning 1),
+    poison as (delete from job_poison where job_id = any (p_jobs) returning 1),
+    audit as (
+        update job_audit set reason = null, before = job_erased_facts(before), after = job_erased_facts(after)
+        where job_id = any (p_jobs) returning 1),
+    items as (
+        update job_bulk_items set facts = null, message = null where job_id = any (p_jobs) returning 1),
+    worker_runs as (
+        update job_worker_runs set results = (
+            select jsonb_agg(e.value order by e.nth) from jsonb_array_elements(results) with ordinality as e (value, nth)
+            where (e.value ->> 'id') <> all (p_jobs::text[]))
+        where jsonb_typeof(results) = 'array' and exists (select from jsonb_array_elements(results) e
+            where (e.value ->> 'id') = any (p_jobs::text[])) returning 1)
+    select 'job_queue', count(*) from queued union all select 'job_runs', count(*) from runs
+    union all select 'job_trash', count(*) from trash union all select 'job_poison', count(*) from poison
+    union all select 'job_audit', count(*) from audit union all select 'job_bulk_items', count(*) from items
+    union all select 'job_worker_runs', count(*) from worker_runs
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 12. Who may do what
 --
 -- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
 -- owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the whole server, so their names begin
@@ -3351,13 +3677,15 @@ declare
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
-        'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_prune', 'job_queue_refusal', 'job_queue_refuse',
+        'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
         'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
-        'job_use_roles_prefix'];
+        'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
+        'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_finds',
+        'job_scrub_json', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
-        'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep'];
+        'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck'];
     -- Tables that only the owner's functions read.

@@ -121,17 +121,21 @@ class Upkeep:
     Args:
         name: its name in the log; an endpoint wakes it by this name.
         every_seconds: its interval while no endpoint wakes it.
-        run: carries out one batch and returns whether more is left.
+        run: `(connection, settings)`; carries out one batch and returns whether more is left.
     """
 
     name: str
     every_seconds: float
-    run: Callable[[Connection], bool]
+    run: Callable[[Connection, Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The retention of a table's rows, in days, and the reason."""
+    """The retention of a table's rows, in days, and the reason.
+
+    The plugin's SQL has the function that keeps it, `NAME_retain(table, before, limit)`. It removes up to `limit` rows
+    that are from before a time, and returns their number.
+    """
 
     table: str
     days: int
@@ -140,10 +144,24 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """A table, and the number of its rows that an erasure removed or masked."""
+    """A place of a person's data, and the number of its rows that an erasure removed or changed."""
 
-    table: str
+    place: str
     rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """How a plugin erases a person.
+
+    Args:
+        people: what can identify a person, such as "customer", with a description of its value.
+        run: `(connection, settings, kind, value, keep_shared, actor)` to the places in which it erased. It refuses with
+            one sentence, and is called in a transaction that a dry run rolls back.
+    """
+
+    people: Mapping[str, str]
+    run: Callable[..., Sequence[Erased]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +190,7 @@ class Plugin:
         wording: audited action to its word in a digest, such as "retried".
         quiet_loggers: loggers of its libraries whose lines below WARNING are dropped.
         retention: the retention of its rows.
-        erase: `(connection, subject)` to the erased rows of a person.
+        erase: the erasure of a person.
         playbook: its part of the operators' playbook, in Markdown.
         demo: `(settings, registry)` to a context manager with the settings of `jobdeck demo`.
     """
@@ -198,7 +216,7 @@ class Plugin:
     wording: Mapping[str, str] = field(default_factory=dict)
     quiet_loggers: tuple[str, ...] = ()
     retention: tuple[Period, ...] = ()
-    erase: Callable[..., Iterable[Erased]] | None = None
+    erase: Erasure | None = None
     playbook: Traversable | None = None
     demo: Callable[..., AbstractContextManager[Any]] | None = None
 

@@ -48,6 +48,8 @@ COMMANDS: Final = {
     "errors": "status",
     "cleanup": "processing",
     "purge": "processing",
+    "retention": "privacy",
+    "erase": "privacy",
     "types": "jobs",
     "serve": "serve",
     "audit": "status",

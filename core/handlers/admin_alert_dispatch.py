@@ -108,7 +108,6 @@ def run(params: Params, ctx: CompetitionContext) -> Done:
         alerts.lock(ctx.db)
         alerts.settle(ctx.db)
         dropped = alerts.drop_outdated(ctx.db, roles=params.roles, person=params.coach_id)
-        alerts.prune(ctx.db)
     return _Dispatch(params, ctx, dropped).run()
 
 

@@ -94,7 +94,7 @@ class Door:
         self._lanes: list[Lane] = []
         events = self._lane("webhooks", threads=WEBHOOK_THREADS, waiting=200)
         self._upkeep = {
-            upkeep.name: UpkeepThread(database, upkeep, lambda: events.full)
+            upkeep.name: UpkeepThread(database, upkeep, settings, lambda: events.full)
             for plugin in load_plugins()
             for upkeep in plugin.upkeep
         }

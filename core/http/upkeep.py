@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.plugins import Upkeep
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ STEP_SECONDS: Final = 0.02
 class UpkeepThread:
     """Runs one `Upkeep` until it is stopped. `pressed` returns whether requests wait for a thread."""
 
-    def __init__(self, database: Database, upkeep: Upkeep, pressed: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, upkeep: Upkeep, settings: Settings, pressed: Callable[[], bool]) -> None:
         self._upkeep = upkeep
+        self._settings = settings
         self._pressed = pressed
         self._link = Link(database, upkeep.name)
         self._wake = threading.Event()
@@ -57,7 +59,7 @@ class UpkeepThread:
             while not self._ending.is_set():
                 self._wake.clear()
                 began = time.monotonic()
-                more = self._link.run(self._upkeep.run)
+                more = self._link.run(lambda conn: self._upkeep.run(conn, self._settings))
                 took = time.monotonic() - began
                 self._give_way(until=time.monotonic() + REST * took)
                 if not more:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Final
 
-from jobdeck.core.plugins import Plugin, Preset, Search, Upkeep, lazy
+from jobdeck.core.plugins import Erasure, Period, Plugin, Preset, Search, Upkeep, lazy
 from jobdeck.core.programme.settings import CompetitionSettings
 
 SYNC: Final = "game_platform_sync"
@@ -19,7 +19,8 @@ plugin: Final = Plugin(
     requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
     sql_before=tuple(_SQL / f"{name}.sql" for name in ("adoption", "predecessor")),
     sql=tuple(
-        _SQL / f"{name}.sql" for name in ("original", "tables", "outbox", "campaigns", "alerts", "events", "roles")
+        _SQL / f"{name}.sql"
+        for name in ("original", "tables", "outbox", "campaigns", "alerts", "events", "retention", "erasure", "roles")
     ),
     handlers=("jobdeck.core.handlers",),
     settings=CompetitionSettings,
@@ -38,6 +39,20 @@ plugin: Final = Plugin(
             every_seconds=60.0,
             run=lazy("jobdeck.core.programme.webhooks:apply_batch"),
         ),
+    ),
+    retention=(
+        Period("provider_events", 90, "Providers repeat their reports for days."),
+        Period("outbox_left_out", 30, "As long as the runs that left people out."),
+        Period("admin_alert_queue", 90, "So that no admin is alerted twice about a message."),
+    ),
+    erase=Erasure(
+        people={
+            "competitor": "the id of a competitor",
+            "profile": "the id of a coach or an admin",
+            "email": "an address of one of them or of a parent",
+            "phone": "a number of a coach or an admin",
+        },
+        run=lazy("jobdeck.core.programme.erasure:erase"),
     ),
     findings=lazy("jobdeck.core.programme.commands.doctor:findings"),
     wording={

@@ -38,6 +38,8 @@ class CompetitionSettings(FileSettings):
     game_platform_full_hours: float = Field(24.0, gt=0, le=8760)
     game_platform_flash_hours: float = Field(6.0, gt=0, le=8760)
 
+    erasure_key: SecretStr | None = Field(None, validation_alias=names("JOBDECK_ERASURE_KEY"))
+
     sendgrid_api_key: SecretStr | None = None
     sendgrid_from_email: str | None = None
     sendgrid_from_name: str = "Coach Dashboard"

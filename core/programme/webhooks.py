@@ -19,7 +19,7 @@ from jobdeck.core.http.clients.proof import is_placeholder
 from jobdeck.core.http.endpoints import Answer, Declined, Endpoint
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import LOST
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.redact import clean, safe_error
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobdeck.core.http.counters import Counters
     from jobdeck.core.http.endpoints import Call, Host
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.settings import Settings
 
 Json = dict[str, Any]
 
@@ -48,12 +49,13 @@ EARLIEST: Final = 946_684_800.0
 EMPTY_TWIML: Final = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
 APPLYING: Final = "applying delivery events"
 BATCH: Final = 5000
+APPLY_SECONDS: Final = 60.0
 
 
 def endpoints(host: Host) -> list[Endpoint]:
     """The webhooks of both providers."""
     settings = host.settings.of(CompetitionSettings)
-    inbox = Inbox(host.database, host.counters, lambda: host.wake(APPLYING))
+    inbox = Inbox(host.database, host.counters, settings, lambda: host.wake(APPLYING))
     sendgrid = SendGrid(settings, inbox)
     twilio = Twilio(settings, host.settings.door_url, inbox)
     return [
@@ -62,9 +64,10 @@ def endpoints(host: Host) -> list[Endpoint]:
     ]
 
 
-def apply_batch(conn: psycopg.Connection[Any]) -> bool:
+def apply_batch(conn: psycopg.Connection[Any], settings: Settings) -> bool:
     """Applies events that were kept, in the order in which they happened; answers whether more are left."""
     counts = outbox.apply_events(conn, limit=BATCH)
+    outbox.note_applied(conn, settings.of(CompetitionSettings), every_seconds=APPLY_SECONDS)
     if counts["failed"]:
         event(log, logging.ERROR, "delivery events could not be applied", events=counts["failed"])
     return bool(counts["seen"] == BATCH and counts["seen"] > counts["failed"])
@@ -73,9 +76,12 @@ def apply_batch(conn: psycopg.Connection[Any]) -> bool:
 class Inbox:
     """Stores events in the database. `on_new` is called when new ones can be applied."""
 
-    def __init__(self, database: Database, counters: Counters, on_new: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, counters: Counters, settings: CompetitionSettings, on_new: Callable[[], None]
+    ) -> None:
         self._database = database
         self._counters = counters
+        self._settings = settings
         self._on_new = on_new
 
     def keep(self, provider: str, events: list[Json], *, ignored: int) -> int:
@@ -96,6 +102,7 @@ class Inbox:
 
     def _record(self, events: list[Json]) -> tuple[int, int]:
         with self._database.connection() as conn:
+            events = erased.hidden(conn, self._settings, events)
             try:
                 return outbox.record_events(conn, events), 0
             except psycopg.DataError:

@@ -28,7 +28,7 @@ Lane = tuple[str, int]
 Front = tuple["datetime", "UUID"]
 """How far a lane has been claimed: due time and id of the last claimed job."""
 _HEX = attrgetter("hex")
-UPKEEP = ("lost", "expired", "recheck", "pauses", "prune")
+UPKEEP = ("lost", "expired", "recheck", "pauses", "prune", "retention")
 """The parts of upkeep, in their order; the names are those of `job_upkeep`."""
 
 
@@ -199,5 +199,6 @@ def reap(conn: Connection, *, retry_base: float, retry_cap: float, take_back: bo
         lost_jobs += row[1]
         if row[2] is not None:
             troubles[part] = row[2]
-    lost, expired, pruned, resumed = (done.get(part, 0) for part in ("lost", "expired", "prune", "pauses"))
+    lost, expired, resumed = (done.get(part, 0) for part in ("lost", "expired", "pauses"))
+    pruned = done.get("prune", 0) + done.get("retention", 0)
     return Reaped(lost, expired, pruned, resumed, lost_jobs, troubles)

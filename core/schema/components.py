@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
+    from jobdeck.core.plugins import Period
+
 QUEUE: Final = "queue"
 _FIRST_LINE: Final = re.compile(r"-- jobdeck schema version (\d+)\s*\n")
 _SERVES: Final = re.compile(r"^-- serves programs from (\d+(?:\.\d+)*)\s*$", re.MULTILINE)
@@ -41,6 +43,10 @@ class Component(Protocol):
     def sql(self) -> Sequence[Traversable]:
         """Files that run after those of the components before it."""
 
+    @property
+    def retention(self) -> Sequence[Period]:
+        """The periods of its tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -50,6 +56,7 @@ class Part:
     version: int
     sql_before: tuple[Traversable, ...] = ()
     sql: tuple[Traversable, ...] = ()
+    retention: tuple[Period, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -81,6 +81,7 @@ def install_schema(
             plan = plan_installation(conn, wanted, schema=schema, repair=repair, large_bytes=large_bytes)
             _lock_tables(conn, schema, wanted)
             later = _run(conn, wanted, plan, schema, large_bytes)
+            _write_periods(conn, wanted)
             _record(conn, wanted, plan, schema)
             if roles:
                 conn.execute("SELECT job_make_roles()")
@@ -240,6 +241,37 @@ def _record(conn: psycopg.Connection[Any], components: Sequence[Component], plan
                 Jsonb(record.stored()),
                 serves_from(component),
                 [step.number for step in migrations(component) if step.number not in waiting],
+            ],
+        )
+
+
+def _write_periods(conn: psycopg.Connection[Any], components: Sequence[Component]) -> None:
+    """Stores the retention periods of the plugins, whose functions NAME_retain keep them. The owner's choice stays.
+
+    Raises:
+        Refused: when a plugin has periods and not the function.
+    """
+    for component in components:
+        if not component.retention:
+            continue
+        function = f"{component.name}_retain"
+        if conn.execute(
+            "SELECT to_regprocedure(quote_ident(%s) || '(text, timestamptz, integer)') IS NULL", [function]
+        ).fetchone() == (True,):
+            raise Refused(
+                f"Nothing was installed. The plugin {component.name} has retention periods, but its SQL has no "
+                f"function {function}(text, timestamptz, integer). Add it, then run `jobdeck init` again."
+            )
+        conn.execute(
+            """
+            INSERT INTO job_retention (name, component, default_days)
+            SELECT p.name, %s, p.days FROM unnest(%s::text[], %s::integer[]) AS p (name, days)
+            ON CONFLICT (name) DO UPDATE SET component = excluded.component, default_days = excluded.default_days
+            """,
+            [
+                component.name,
+                [period.table for period in component.retention],
+                [period.days for period in component.retention],
             ],
         )
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-KEPT = "90 days"
-
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
@@ -240,15 +238,3 @@ def noted(conn: psycopg.Connection[Any], claimed: Claimed, *, job_id: UUID, erro
         """,
         (claimed.id,),
     )
-
-
-def prune(conn: psycopg.Connection[Any]) -> int:
-    """Deletes a batch of rows that were sent or dropped longer than `KEPT` ago; returns their number."""
-    return conn.execute(
-        """
-        delete from admin_alert_queue where id in (
-            select id from admin_alert_queue
-            where coalesce(sent_at, dropped_at) < now() - %s::interval order by created_at limit 5000)
-        """,
-        (KEPT,),
-    ).rowcount

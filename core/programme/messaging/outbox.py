@@ -300,6 +300,15 @@ def apply_events(conn: Connection, *, limit: int = 1000) -> Json:
         ).fetchall()[0]
 
 
+def note_applied(conn: Connection, settings: CompetitionSettings, *, every_seconds: float) -> None:
+    """Records that events were applied, and how often they are.
+
+    Health raises an alarm when they have not been for three times that long, unless no messages are sent at all.
+    """
+    sending = settings.sendgrid_api_key is not None or settings.sms_enabled
+    conn.execute("select outbox_note_applied(%s, %s)", (every_seconds, sending))
+
+
 def receipts(
     conn: Connection,
     *,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
 from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER
@@ -81,6 +81,8 @@ MOST_PAGES: Final = 200
 LATEST: Final = 253_402_300_800
 """The year 10000 in unix seconds; later times are invalid."""
 APPLY: Final = 1000
+PULL_SECONDS: Final = 3600.0
+"""Without an HTTP server that applies events, a pull is expected at least this often."""
 
 _LISTS: Final = {
     "bounces": "bounced",
@@ -123,14 +125,15 @@ def pull(
     if settings.sendgrid_api_key is None and not settings.sms_enabled:
         found.warnings.append("Neither SENDGRID_API_KEY nor SMS_PROVIDER is set, so there is no provider to ask.")
     with conn.transaction(force_rollback=dry_run):
-        _keep(conn, found, actor)
+        _keep(conn, settings, found, actor)
     return found
 
 
-def _keep(conn: psycopg.Connection[Any], found: Pulled, actor: str) -> None:
+def _keep(conn: psycopg.Connection[Any], settings: CompetitionSettings, found: Pulled, actor: str) -> None:
     for start in range(0, max(len(found.events), 1), APPLY):
         cursors = found.cursors if start == 0 else {}
-        found.new += outbox.record_pulled(conn, found.events[start : start + APPLY], cursors, actor=actor)
+        events = erased.hidden(conn, settings, found.events[start : start + APPLY])
+        found.new += outbox.record_pulled(conn, events, cursors, actor=actor)
     while True:
         counts = outbox.apply_events(conn, limit=APPLY)
         found.applied += counts["applied"]
@@ -138,6 +141,7 @@ def _keep(conn: psycopg.Connection[Any], found: Pulled, actor: str) -> None:
         found.failed += counts["failed"]
         if counts["seen"] < APPLY:
             break
+    outbox.note_applied(conn, settings, every_seconds=PULL_SECONDS)
 
 
 class _Mail:

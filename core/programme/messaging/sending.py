@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Field
 
 from jobdeck.core.errors import PermanentError, RetryLater
-from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.programme.messaging import erased, outbox
 from jobdeck.core.programme.messaging import templates as messaging_templates
 from jobdeck.core.programme.messaging.delivery import RETRY_SECONDS, Delivery, deliver
+from jobdeck.core.programme.messaging.outbox import Decision, LeftOut
 from jobdeck.core.programme.vendors.email import Email
 from jobdeck.core.programme.vendors.errors import ProviderConfigError, RateLimited
 from jobdeck.core.programme.vendors.sms import Sms, segments
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.programme.messaging.delivery import After, Render
-    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Decision, Intent, LeftOut
+    from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Intent
     from jobdeck.core.programme.messaging.templates import Body
     from jobdeck.core.programme.resources import CompetitionContext
     from jobdeck.core.programme.settings import CompetitionSettings
@@ -58,9 +59,23 @@ def require_providers(ctx: CompetitionContext, *, sms: bool) -> None:
 
 
 def put(ctx: CompetitionContext, intents: Sequence[Intent], *, dry_run: bool = False) -> list[Decision]:
-    """Records what this run is to send, as in `outbox.put`, within the limits of the settings."""
+    """Records what this run is to send, as in `outbox.put`, within the limits of the settings.
+
+    Addresses that were blocked or written to before they were erased are left out, but not in a preview.
+
+    Raises:
+        SettingMissing: people were erased, and this process does not have the key.
+    """
     policy = outbox.Policy.of(ctx.resources.settings)
-    return outbox.put(ctx.db, intents, policy, job_id=ctx.job.id, run_token=ctx.job.run_token, dry_run=dry_run)
+    run: Json = {"job_id": ctx.job.id, "run_token": ctx.job.run_token}
+    barred = {} if dry_run else erased.verdicts(ctx.db, ctx.resources.settings, intents)
+    free = [one for at, one in enumerate(intents) if at not in barred]
+    decisions = iter(outbox.put(ctx.db, free, policy, dry_run=dry_run, **run))
+    left_out = [
+        LeftOut(intents[at].kind, intents[at].recipient, why, intents[at].channel) for at, why in barred.items()
+    ]
+    outbox.leave_out(ctx.db, left_out, **run)
+    return [Decision(one, None, barred[at]) if at in barred else next(decisions) for at, one in enumerate(intents)]
 
 
 def mail_sample(to: str, body: Body) -> Json:

@@ -175,7 +175,9 @@ begin
         ('provider_cursors', 'text', 'name, position'),
         ('provider_cursors', 'timestamptz', 'updated_at'),
         ('provider_rates', 'text', 'provider'),
-        ('provider_rates', 'timestamptz', 'due_at, closed_until')
+        ('provider_rates', 'timestamptz', 'due_at, closed_until'),
+        ('outbox_erasure_key', 'text', 'check_value'),
+        ('outbox_erasure_key', 'timestamptz', 'since')
     ) as t (name, type, columns), string_to_table(t.columns, ', ') as c
     where v_trouble is not null or to_regclass('public.' || t.name) is not null and not exists (
         select from pg_attribute a where a.attrelid = to_regclass('public.' || t.name) and a.attname = c

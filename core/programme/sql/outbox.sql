@@ -517,8 +517,7 @@ begin
 end
 $$;
 
--- Marks attempts of dead senders as uncertain, fails alerts that were not sent within a day, and deletes old rows. What
--- blocks a number or unblocks it is kept as long as the blocks are, so that a repeated report of it is still known.
+-- Marks attempts of dead senders as uncertain, and fails alerts that were not sent within a day.
 create or replace function public.outbox_sweep() returns table (uncertain bigint, expired bigint)
 language plpgsql volatile security definer
 set search_path = public, pg_temp
@@ -541,12 +540,6 @@ begin
             order by o.id for update skip locked)
         returning 1)
     select count(*) into expired from old;
-    delete from outbox_left_out where outbox_left_out.id in (
-        select l.id from outbox_left_out l where l.at < now() - interval '30 days' order by l.at limit 5000);
-    delete from provider_events where provider_events.id in (
-        select v.id from provider_events v where v.received_at < now() - interval '90 days'
-            and not (v.provider = 'twilio' and v.event in ('stop', 'start', 'unusable'))
-        order by v.received_at limit 5000);
     return next;
 end
 $$;

@@ -72,12 +72,13 @@ declare
     v_tables constant text[] := array(select t from job_programme_tables() t union all
         select t from outbox_programme_tables() t);
     v_ledger constant text[] := array['outbox_messages', 'send_batches', 'outbox_left_out', 'email_suppressions',
-        'sms_opt_outs', 'provider_events', 'provider_rates'];
+        'sms_opt_outs', 'provider_events', 'provider_rates', 'outbox_erasure_key'];
     v_work constant text[] := array['outbox_put', 'outbox_leave_out', 'outbox_claim', 'outbox_settle', 'outbox_sweep',
         'outbox_reserve', 'outbox_close_provider', 'outbox_closed_for', 'outbox_campaign_hold', 'outbox_campaign_start',
         'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
+        'outbox_campaign_skip', 'outbox_erased', 'outbox_erased_known', 'outbox_erasure_check', 'outbox_note_applied',
         'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes'];
-    v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
+    v_operate constant text[] := array['outbox_erased_known', 'outbox_erasure_check', 'outbox_note_applied', 'outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
         'outbox_reveal', 'outbox_record_pulled', 'outbox_apply_events'];
     v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
         'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
@@ -94,7 +95,10 @@ declare
         'outbox_event_suppression', 'outbox_match_events', 'outbox_mirror', 'outbox_outcome_order', 'outbox_outranks',
         'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one', 'outbox_taken_back', 'outbox_unmask',
         'programme_forget_parent_check', 'programme_limit_team', 'programme_queue_admin_alerts', 'programme_shape',
-        'programme_touch', 'competition_grant_roles'];
+        'programme_touch', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
+        'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',
+        'competition_erase_profile', 'competition_find_person', 'competition_grant_roles', 'competition_identifiers',
+        'competition_names', 'competition_refuse_erasure', 'competition_retain', 'competition_tables'];
     v_of_original constant text[] := array['job_queue_enqueue(text,jsonb,timestamp with time zone,integer)',
         'job_queue_cleanup(interval)', 'job_queue_claim(integer)', 'job_queue_mark_succeeded(uuid,jsonb)',
         'job_queue_mark_failed(uuid,text,integer)', 'job_queue_mark_failed(uuid,text,interval)',

@@ -56,11 +56,11 @@ def test_a_dry_run_waits_for_no_worker_and_holds_none_up(
 
 
 def test_a_dry_run_refuses_what_init_refuses(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    conn.execute("ALTER FUNCTION job_queue_prune() COST 7")
+    conn.execute("ALTER FUNCTION job_queue_resume_due() COST 7")
     for arguments in ((), ("--dry-run",)):
-        jobdeck("init", *arguments).refused(1, "function job_queue_prune()", "Nothing was changed", "--repair")
+        jobdeck("init", *arguments).refused(1, "function job_queue_resume_due()", "Nothing was changed", "--repair")
     said = jobdeck("init", "--dry-run", "--repair").out
-    assert "Changed objects to overwrite: function job_queue_prune()" in said
+    assert "Changed objects to overwrite: function job_queue_resume_due()" in said
     assert jobdeck("init", "--repair").code == 0
     assert finding(jobdeck, "objects")[0] == "ok"
 

@@ -291,15 +291,6 @@ def test_a_number_that_is_none_is_counted_and_the_mail_goes_out(world: NoticeWor
     assert (output["emailSent"], output["leftOut"]) == (1, {"invalid_phone": 1})
 
 
-def test_old_rows_that_were_dealt_with_are_pruned(world: NoticeWorld) -> None:
-    admin(world, 2)
-    world.output(alerts)
-    world.conn.execute("update admin_alert_queue set sent_at = now() - interval '91 days'")
-    admin(world)
-    world.output(alerts)
-    assert rows(world) == [(True, None)]
-
-
 # Overlap, dry run, payload
 
 

@@ -19,6 +19,7 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.programme import webhooks
 from jobdeck.core.programme.messaging import outbox
+from jobdeck.core.settings import Settings
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
 from tests.support.examples import examples
@@ -214,7 +215,7 @@ class TestApplier:
     def applied(self, database_url: str, pressed: Callable[[], bool]) -> None:
         """Runs the thread until nothing waits."""
         with Database(database_url, application_name="test applier") as database:
-            found = upkeep.UpkeepThread(database, load_plugins()[0].upkeep[0], pressed)
+            found = upkeep.UpkeepThread(database, load_plugins()[0].upkeep[0], Settings(), pressed)
             found.thread.start()
             try:
                 with psycopg.connect(database_url, autocommit=True) as other:

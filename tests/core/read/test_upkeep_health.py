@@ -70,7 +70,7 @@ class TestUpkeep:
         assert part in found.evidence
         assert f"42883 function {function}" in found.evidence
 
-    @pytest.mark.parametrize("part", ["lost", "expired", "recheck", "pauses", "prune", "bulk"])
+    @pytest.mark.parametrize("part", ["lost", "expired", "recheck", "pauses", "prune", "retention", "bulk"])
     def test_a_part_that_has_not_succeeded_for_three_of_its_periods_is_critical(
         self, conn: Connection, part: str
     ) -> None:

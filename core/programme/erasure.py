@@ -1,0 +1,109 @@
+"""Erases a person: the competition's part of `jobdeck erase`. What stays is in docs/security.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+from uuid import UUID
+
+from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.plugins import Erased
+from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.programme.messaging.erased import SETTING, Marker
+from jobdeck.core.programme.settings import CompetitionSettings
+from jobdeck.core.programme.vendors.email_wire import address_key
+from jobdeck.core.queue.privacy import erasing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from jobdeck.core.settings import Settings
+
+ERASED: Final = "[erased]"
+_NATIONAL: Final = re.compile(r"\+1(\d{3})(\d{3})(\d{4})")
+
+
+def erase(
+    conn: psycopg.Connection[Any], settings: Settings, kind: str, value: str, keep_shared: bool, actor: str
+) -> list[Erased]:
+    """Erases one person in the caller's transaction, and returns the places with their rows. Audited without them.
+
+    Addresses become keyed hashes, so that blocks and sent messages still prevent a second message.
+
+    Raises:
+        ConfigurationError: the key is missing or bad.
+        Refused: nobody or several people were found, others have an address of theirs too, or something about them is
+            under way. Nothing was changed.
+        UsageError: the value is not an id.
+    """
+    made = Marker(settings.of(CompetitionSettings))
+    if kind in {"competitor", "profile"}:
+        value = str(_id(kind, value))
+    with refusals(), erasing():
+        who, person, address = conn.execute(
+            "select kind, id, address from competition_find_person(%s, %s)", (kind, value)
+        ).fetchall()[0]
+        named = conn.execute(
+            "select what, value from competition_identifiers(%s, %s, %s, %s)", (who, person, address, keep_shared)
+        ).fetchall()
+        marks = {form: mark for what, text in named for form, mark in _forms(made, what, text)}
+        _keep_check(conn, made)
+        found = conn.execute(
+            "select place, rows from competition_erase(%s, %s, %s, %s::jsonb, %s)",
+            (who, person, address, json.dumps(marks), actor),
+        ).fetchall()
+    return [Erased(place, rows) for place, rows in found]
+
+
+def _id(kind: str, value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError:
+        raise UsageError(f"The id of the {kind} is not a UUID.") from None
+
+
+def _forms(made: Marker, what: str, text: str) -> Iterator[tuple[str, str]]:
+    """The forms in which a text can be in the database, each with its replacement.
+
+    Delivery events have the SHA-256 of an address, which everyone who knows the address can make.
+    """
+    if what not in {"email", "phone"}:
+        yield text, ERASED
+        return
+    mark = made.mark(text)
+    yield text, mark
+    yield hashlib.sha256(text.lower().encode()).hexdigest(), mark
+    yield address_key(text), mark
+    if what == "email":
+        yield quote(text, safe=""), mark
+        return
+    yield text.lstrip("+"), mark
+    if (national := _NATIONAL.fullmatch(text)) is not None:
+        area, office, line = national.groups()
+        for form in (
+            f"{area}{office}{line}",
+            f"{area}-{office}-{line}",
+            f"({area}) {office}-{line}",
+            f"{area}.{office}.{line}",
+        ):
+            yield form, mark
+
+
+def _keep_check(conn: psycopg.Connection[Any], made: Marker) -> None:
+    """Records the key's check at the first erasure, and compares it at the others.
+
+    Raises:
+        Refused: people were erased with another key.
+    """
+    conn.execute("insert into outbox_erasure_key (check_value) values (%s) on conflict (id) do nothing", (made.check,))
+    known = conn.execute("select outbox_erasure_check()").fetchall()[0][0]
+    if known != made.check:
+        raise Refused(
+            f"{SETTING} is not the key with which people were erased before, so their addresses would no longer "
+            "be known. Nothing was erased."
+        )

@@ -1,0 +1,155 @@
+"""Erasing the contents of the jobs that carry a value in their payload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.queue import bulk, operator, presence, privacy
+from jobdeck.core.read import reports
+from tests.support.dump import dumped, places
+from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, job_row, rows, value
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from jobdeck.core.plugins import Erased
+
+SECRET = "Quokka Zzyx"  # noqa: S105 -- the text to look for
+SECRETS = [SECRET, "quokka-77"]
+PAYLOAD = {"customerId": 5, "name": SECRET}
+EVERYWHERE = {"job_queue", "job_runs", "job_trash", "job_audit", "job_bulk_items", "job_worker_runs"}
+
+
+def erased(conn: Connection, key: str = "customerId", wanted: str = "5") -> list[Erased]:
+    with conn.transaction():
+        return privacy.erase_payload(conn, key, wanted, actor=ACTOR)
+
+
+def fail(conn: Connection, **fields: Any) -> UUID:
+    """A job that failed, with texts about the customer in all that it leaves."""
+    job = add(conn, payload=PAYLOAD, **fields)
+    texts: Any = {
+        "log": f"for {SECRET}",
+        "output": {"n": SECRET},
+        "progress": {"at": SECRET},
+        "traceback": f"{SECRET}!",
+    }
+    finish_one(conn, claim_one(conn), "failed", permanent=True, error=f"no {SECRET}", error_kind="Zz", **texts)
+    return job.id
+
+
+def everywhere(conn: Connection) -> UUID:
+    """Puts the customer into each table that has texts of jobs; returns the failed job."""
+    job = fail(conn, dedupe_key="quokka-77", concurrency_key="quokka-77")
+    operator.edit(conn, job, changes={"payload": PAYLOAD | {"n": 1}}, actor=ACTOR, reason=f"as {SECRET} asked")
+    operator.delete(conn, [add(conn, "beta", payload=PAYLOAD).id], actor=ACTOR)
+    finished = add(conn, "gamma", payload=PAYLOAD)
+    finish_one(conn, claim_one(conn, ["gamma"]), output={"n": SECRET}, log=SECRET)
+    run = presence.open_worker_run(conn, source="manual", worker_id="w")
+    presence.close_worker_run(
+        conn, run, status="ok", claimed=1, succeeded=0, failed=1, released=0,
+        results=[{"id": str(job), "lastError": SECRET}, {"id": str(uuid4()), "lastError": "another"}],
+    )  # fmt: skip
+    chosen = bulk.choose_ids(conn, {job: None}, actor=ACTOR)
+    conn.execute("UPDATE job_bulk_items SET facts = %s WHERE bulk_id = %s", (f'{{"n": "{SECRET}"}}', chosen.bulk.id))
+    assert finished.id != job
+    return job
+
+
+def test_nothing_of_the_customer_is_left_in_a_dump(conn: Connection) -> None:
+    everywhere(conn)
+    before = places(dumped(conn), SECRETS)
+    assert set(before) == EVERYWHERE
+    told = erased(conn)
+    assert places(dumped(conn), SECRETS) == {}
+    assert {one.place for one in told} == EVERYWHERE
+
+
+def test_the_rows_stay_with_their_types_times_and_outcomes(conn: Connection) -> None:
+    job = everywhere(conn)
+    before = job_row(conn, job)
+    erased(conn)
+    after = job_row(conn, job)
+    kept = ("id", "task_type", "status", "created_at", "completed_at", "attempts", "last_outcome")
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert (after["payload"], after["last_error"]) == ({}, "[erased]")
+    assert {(row["outcome"], row["error_kind"]) for row in rows(conn, "SELECT * FROM job_runs")} == {
+        ("failed", "Zz"),
+        ("succeeded", None),
+    }
+    (group,) = reports.error_groups().run(conn)
+    assert group.sample == "[erased]"
+    assert value(conn, "SELECT results FROM job_worker_runs")[0]["lastError"] == "another"
+
+
+def test_other_jobs_stay_as_they_are(conn: Connection) -> None:
+    fail(conn)
+    others = [add(conn, "beta", payload={"customerId": number, "name": SECRET}).id for number in (55, "50", 6)]
+    before = [job_row(conn, other) for other in others]
+    erased(conn)
+    assert [job_row(conn, other) for other in others] == before
+
+
+def test_a_longer_value_is_removed_from_every_text_of_the_queue(conn: Connection) -> None:
+    add(conn, payload={"mail": "zzann@example.org"})
+    other = add(conn, "beta", payload={"cc": "ZZANN@example.org", "bcc": "xzzann@example.org"})
+    operator.pause(conn, reason="zzann@example.org asked", actor=ACTOR, task_type="beta")
+    erased(conn, "mail", "zzann@example.org")
+    assert job_row(conn, other.id)["payload"] == {"cc": "[erased]", "bcc": "xzzann@example.org"}
+    assert value(conn, "SELECT reason FROM job_paused_types") == "[erased] asked"
+
+
+def test_jobs_that_wait_are_cancelled_and_those_that_wait_for_them_too(conn: Connection) -> None:
+    job = add(conn, payload=PAYLOAD)
+    waiter = add(conn, "beta", blocked_by=job.id)
+    erased(conn)
+    assert [job_row(conn, one)["status"] for one in (job.id, waiter.id)] == ["cancelled", "cancelled"]
+
+
+def test_the_next_job_with_the_key_runs(conn: Connection) -> None:
+    add(conn, payload=PAYLOAD, concurrency_key="k")
+    follower = add(conn, concurrency_key="k")
+    erased(conn)
+    assert claim_one(conn).id == follower.id
+
+
+def test_the_audit_says_what_was_erased_and_not_the_value(conn: Connection) -> None:
+    fail(conn)
+    erased(conn)
+    (row,) = rows(conn, "SELECT * FROM job_audit WHERE action = 'erase'")
+    assert row["after"] == {"payload_key": "customerId", "jobs": 1}
+    assert row["actor"].startswith(ACTOR)
+
+
+@pytest.mark.parametrize("wanted", ["6", "", "5 "])
+def test_a_value_that_no_job_has_is_refused(conn: Connection, wanted: str) -> None:
+    fail(conn)
+    before = dumped(conn)
+    with pytest.raises(Refused, match="No job has this key and value in its payload"):
+        erased(conn, wanted=wanted)
+    assert dumped(conn) == before
+
+
+def test_a_running_job_is_refused_by_name_and_nothing_is_half_done(conn: Connection) -> None:
+    fail(conn)
+    add(conn, "beta", payload=PAYLOAD)
+    running = claim_one(conn, ["beta"])
+    before = dumped(conn)
+    with pytest.raises(Refused, match=f"Job {running.id}, whose texts would be erased, is running."):
+        erased(conn)
+    assert dumped(conn) == before
+
+
+def test_a_job_that_another_session_has_locked_is_refused(conn: Connection, database_url: str) -> None:
+    fail(conn)
+    before = dumped(conn)
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM job_queue FOR UPDATE")
+        with pytest.raises(Refused, match="Another session has locked a row of theirs"):
+            erased(conn)
+    assert dumped(conn) == before

@@ -1,0 +1,176 @@
+"""Retention of the queue's rows: each line of the table in docs/security.md, and the upkeep that keeps it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import Verdict
+from jobdeck.core.queue import bulk, operator, presence, privacy
+from jobdeck.core.read.health import health
+from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, reap, rows, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DAY = timedelta(days=1)
+MOMENT = timedelta(minutes=5)
+
+
+def ended(conn: Connection, outcome: str = "failed") -> None:
+    """A job that has ended and is still in the queue."""
+    add(conn)
+    finish_one(conn, claim_one(conn), outcome, **({"permanent": True} if outcome == "failed" else {}))
+
+
+def run(conn: Connection) -> None:
+    add(conn)
+    finish_one(conn, claim_one(conn))
+
+
+def worker_run(conn: Connection) -> None:
+    run_id = presence.open_worker_run(conn, source="manual", worker_id="w")
+    presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
+
+
+def worker(conn: Connection) -> None:
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="worker", version="1", concurrency=1, task_types=["alpha"], running=0
+    )
+
+
+def deleted(conn: Connection) -> None:
+    operator.delete(conn, [add(conn, "beta").id], actor=ACTOR)
+
+
+def edited(conn: Connection) -> None:
+    operator.edit(conn, add(conn, "beta").id, changes={"payload": {"n": 1}}, actor=ACTOR)
+
+
+def chosen(conn: Connection) -> None:
+    found = bulk.choose_ids(conn, {add(conn, "beta").id: None}, actor=ACTOR)
+    bulk.start(conn, found.bulk.id, "cancel", actor=ACTOR)
+    bulk.step(conn, found.bulk.id, driver="test")
+
+
+LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
+    "job_runs": (run, "SELECT count(*) FROM job_runs", 30),
+    "job_worker_runs": (worker_run, "SELECT count(*) FROM job_worker_runs", 14),
+    "job_trash": (deleted, "SELECT count(*) FROM job_trash", 7),
+    "job_audit": (deleted, "SELECT count(*) FROM job_audit WHERE action = 'delete'", 365),
+    "job_audit payloads": (edited, "SELECT count(*) FROM job_audit WHERE after ? 'payload'", 90),
+    "job_bulk": (chosen, "SELECT (SELECT count(*) FROM job_bulk) * (SELECT count(*) FROM job_bulk_items)", 30),
+    "job_throughput": (run, "SELECT count(*) FROM job_throughput", 1),
+    "job_workers": (worker, "SELECT count(*) FROM job_workers", 1),
+    "job_queue": (ended, "SELECT count(*) FROM job_queue", 90),
+}
+
+
+def test_each_line_of_the_queue_is_tested_here_with_its_default(conn: Connection) -> None:
+    assert {line.name: line.days for line in privacy.periods().run(conn)} == {
+        name: days for name, (_, _, days) in LINES.items()
+    }
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_rows_are_kept_for_their_period_and_no_longer(conn: Connection, name: str) -> None:
+    make, count, days = LINES[name]
+    make(conn)
+    advance(conn, days * DAY - MOMENT)
+    reap(conn)
+    assert value(conn, count) == 1
+    advance(conn, 2 * MOMENT + timedelta(hours=1))
+    assert reap(conn).pruned >= 1
+    assert value(conn, count) == 0
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_owner_can_set_a_period_and_reset_it(conn: Connection, name: str) -> None:
+    make, count, days = LINES[name]
+    privacy.set_period(conn, name, days + 2, actor=ACTOR)
+    make(conn)
+    advance(conn, (days + 1) * DAY)
+    reap(conn)
+    assert value(conn, count) == 1
+    privacy.set_period(conn, name, None, actor=ACTOR)
+    advance(conn, timedelta(hours=2))
+    reap(conn)
+    assert value(conn, count) == 0
+    assert value(conn, "SELECT count(*) FROM job_audit WHERE action = 'set retention'") >= 1
+
+
+@pytest.mark.parametrize(("name", "days"), [("job_runs", 0), ("job_runs", 36_501), ("nothing", 5)])
+def test_a_period_that_makes_no_sense_is_refused(conn: Connection, name: str, days: int) -> None:
+    before = privacy.periods().run(conn)
+    with pytest.raises(Refused):
+        privacy.set_period(conn, name, days, actor=ACTOR)
+    assert privacy.periods().run(conn) == before
+    assert rows(conn, "SELECT * FROM job_audit") == []
+
+
+def test_the_audit_keeps_its_row_without_the_payload(conn: Connection) -> None:
+    edited(conn)
+    advance(conn, 91 * DAY)
+    reap(conn)
+    (kept,) = rows(conn, "SELECT action, before, after FROM job_audit")
+    assert kept["action"] == "edit"
+    assert {"payload"} & {*kept["before"], *kept["after"]} == set()
+    assert {"task_type", "status"} <= {*kept["before"]}
+
+
+def test_an_ended_job_for_which_another_waits_is_kept(conn: Connection) -> None:
+    ended(conn)
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, status, blocked_by, run_at)
+        SELECT 'beta', 'pending', id, now() + interval '400 days' FROM job_queue
+        """
+    )
+    advance(conn, 91 * DAY)
+    conn.execute("SELECT job_retain('retention', 10)")
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'failed'") == 1
+
+
+def test_locked_rows_are_left_for_the_next_time(conn: Connection, database_url: str) -> None:
+    for _ in range(2):
+        ended(conn)
+    advance(conn, 91 * DAY)
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM job_queue ORDER BY id LIMIT 1 FOR UPDATE")
+        reap(conn)
+        assert value(conn, "SELECT count(*) FROM job_queue") == 1
+    advance(conn, timedelta(hours=2))
+    reap(conn)
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+
+
+def test_a_line_that_fails_is_told_and_does_not_keep_the_others_from_their_turn(conn: Connection) -> None:
+    edited(conn)
+    ended(conn)
+    advance(conn, 91 * DAY)
+    conn.execute(
+        """
+        CREATE FUNCTION break() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$;
+        CREATE TRIGGER break BEFORE UPDATE ON job_audit FOR EACH ROW EXECUTE FUNCTION break();
+        """
+    )
+    assert "job_audit payloads: P0001 broken" in reap(conn).troubles["retention"]
+    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'failed'") == 0
+    assert value(conn, "SELECT succeeded_at < now() - interval '1 day' FROM job_upkeep WHERE part = 'retention'")
+
+
+def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> None:
+    worker(conn)
+    conn.execute("UPDATE job_workers SET started_at = now() - interval '1 hour'")
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '23 hours' WHERE part = 'retention'")
+    assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '25 hours' WHERE part = 'retention'")
+    (found,) = [found for found in health().run(conn).findings if found.signal == "upkeep"]
+    assert found.verdict is Verdict.CRITICAL
+    assert "retention" in found.evidence
+    reap(conn)
+    assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
