@@ -3645,6 +3645,7 @@ declare
     v_name text;
     v_object text;
     v_guarded boolean;
+    v_table boolean;
     v_viewer text;
     v_operator text;
     v_worker text;
@@ -3717,14 +3718,19 @@ begin
             execute format('grant execute on function %s to %s', v_object, v_worker);
         end if;
     end loop;
-    for v_object, v_name, v_guarded in
-        select c.oid::regclass, c.relname, c.relrowsecurity from pg_class c
+    for v_object, v_name, v_guarded, v_table in
+        select c.oid::regclass, c.relname, c.relrowsecurity, c.relkind in ('r', 'p') from pg_class c
         where c.relnamespace = v_schema and c.relkind in ('r', 'v', 'p', 'S')
             and c.relname = any (v_views || v_open_tables || v_queue_tables || v_closed || v_sequences)
     loop
         -- If an owner has enabled row security on a table, its grants and policies are left as they are.
         if v_outsiders is not null and not v_guarded then
             execute format('revoke all on %s from %s', v_object, v_outsiders);
+        end if;
+        -- A right that such a role gets later, as these hosts grant it on everything, then shows it no row.
+        if v_outsiders is not null and not v_guarded and v_table then
+            execute format('alter table %s enable row level security', v_object);
+            v_guarded := true;
         end if;
         if v_guarded and v_viewer is not null and v_operator is not null and v_worker is not null and not exists (
             select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_read')

@@ -147,6 +147,18 @@ begin
         if v_public_key is not null and not v_guarded then
             execute format('revoke all on %s from %s', v_object, v_public_key);
         end if;
+        -- Tables of the application keep the row security that it gave them.
+        if v_outsiders is not null and not v_guarded and v_name = any (v_ledger) then
+            execute format('revoke all on %s from %s', v_object, v_outsiders);
+            execute format('alter table %s enable row level security', v_object);
+            v_guarded := true;
+        end if;
+        if v_guarded and v_worker is not null and v_operator is not null and v_name = any (v_ledger) and not exists (
+            select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_read')
+        then
+            execute format('create policy jobdeck_read on %s for select to %s, %s using (true)', v_object, v_worker,
+                v_operator);
+        end if;
         if v_guarded and v_worker is not null and v_name = any (v_tables) and not exists (
             select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_work')
         then

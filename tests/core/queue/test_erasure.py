@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.plugins import Erased
 
-SECRET = "Quokka Zzyx"  # noqa: S105 -- the text to look for
+SECRET = "Quokka Zzyx"
 SECRETS = [SECRET, "quokka-77"]
 PAYLOAD = {"customerId": 5, "name": SECRET}
 EVERYWHERE = {"job_queue", "job_runs", "job_trash", "job_audit", "job_bulk_items", "job_worker_runs"}
