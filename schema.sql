@@ -1958,7 +1958,7 @@ $$;
 
 drop function if exists job_bulk_is_old(job_bulk, timestamptz);
 -- Whether a bulk action was chosen before p_before. A choice without an action is old after an hour.
-create or replace function job_bulk_is_old(p_bulk job_bulk, p_before timestamptz) returns boolean
+create or replace function job_bulk_is_over(p_bulk job_bulk, p_before timestamptz) returns boolean
 language sql stable
 return (p_bulk).chosen_at < case (p_bulk).state when 'chosen' then now() - interval '1 hour' else p_before end
     and (p_bulk).state <> 'running';
@@ -3293,10 +3293,10 @@ begin
                 order by a.at limit p_limit for update skip locked);
         when 'job_bulk' then
             delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
-                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_old(b, p_before) limit p_limit
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
                 for update of i skip locked);
             get diagnostics v_rows = row_count;
-            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_old(b, p_before)
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
                 and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
             return v_rows;
         when 'job_throughput' then
@@ -3633,6 +3633,21 @@ begin
 end
 $$;
 
+-- Whether the host's own roles have rights in this schema, or get them on what is created in it.
+create or replace function job_has_foreign_roles() returns boolean
+language sql stable
+set search_path from current
+as $$
+    select exists (
+        select from pg_roles r join (
+            select (aclexplode(d.defaclacl)).grantee from pg_default_acl d
+            where d.defaclnamespace in (0, quote_ident(current_schema())::regnamespace)
+            union all
+            select (aclexplode(n.nspacl)).grantee from pg_namespace n where n.nspname = current_schema()) g
+            on g.grantee = r.oid
+        where r.rolname in ('anon', 'authenticated', 'service_role'))
+$$;
+
 drop function if exists job_grant_roles();
 -- Grants the queue's groups their rights, then calls NAME_grant_roles() of each plugin, where NAME is its component in
 -- jobdeck_schema.
@@ -3646,6 +3661,7 @@ declare
     v_object text;
     v_guarded boolean;
     v_table boolean;
+    v_foreign boolean;
     v_viewer text;
     v_operator text;
     v_worker text;
@@ -3667,9 +3683,9 @@ declare
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_matches', 'job_order_key',
         'job_is_scheduled', 'job_roles_prefix'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
-        'job_bulk_is_old', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
+        'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_grant_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
+        'job_error_fingerprint', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
         'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
@@ -3694,6 +3710,7 @@ declare
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];
 begin
     perform job_use_roles_prefix(p_prefix);
+    v_foreign := job_has_foreign_roles();
     select quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'viewer')),
         quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'operator')),
         quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'worker'))
@@ -3728,7 +3745,7 @@ begin
             execute format('revoke all on %s from %s', v_object, v_outsiders);
         end if;
         -- A right that such a role gets later, as these hosts grant it on everything, then shows it no row.
-        if v_outsiders is not null and not v_guarded and v_table then
+        if v_foreign and not v_guarded and v_table then
             execute format('alter table %s enable row level security', v_object);
             v_guarded := true;
         end if;

@@ -63,10 +63,14 @@ def erase_payload(conn: Connection, key: str, value: str, *, actor: str) -> list
 
 @contextmanager
 def erasing() -> Iterator[None]:
-    """Converts what the server says of locked rows and of keys that are in use into a refusal."""
+    """Converts what the server says of locked rows and of keys that are in use.
+
+    Raises:
+        Refused: says so in a sentence.
+    """
     try:
         yield
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         raise Refused("Another session has locked a row of theirs. Nothing was erased; try again.") from None
     except psycopg.errors.UniqueViolation as error:
         raise Refused(

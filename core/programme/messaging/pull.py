@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.programme.messaging import erased, outbox
+from jobdeck.core.programme import erased
+from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.vendors.email_wire import address_key, reason_text
 from jobdeck.core.programme.vendors.errors import MessagingError
 from jobdeck.core.programme.vendors.sms_wire import NOT_REGISTERED, START, STOP, UNUSABLE_LATER

@@ -148,7 +148,7 @@ begin
             execute format('revoke all on %s from %s', v_object, v_public_key);
         end if;
         -- Tables of the application keep the row security that it gave them.
-        if v_outsiders is not null and not v_guarded and v_name = any (v_ledger) then
+        if job_has_foreign_roles() and not v_guarded and v_name = any (v_ledger) then
             execute format('revoke all on %s from %s', v_object, v_outsiders);
             execute format('alter table %s enable row level security', v_object);
             v_guarded := true;
