@@ -3369,6 +3369,11 @@ $$;
 -- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
 -------------------------------------------------------------------------------------------------------
 
+-- A text as a regular expression that matches this text alone.
+create or replace function job_scrub_literal(p_text text) returns text
+language sql immutable parallel safe
+return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
+
 -- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
 -- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
 create or replace function job_scrub_text(p_text text, p_marks jsonb) returns text
@@ -3380,7 +3385,7 @@ declare
 begin
     for v_mark in select m.key, m.value from jsonb_each_text(p_marks) m order by length(m.key) desc, m.key loop
         p_text := regexp_replace(p_text, '(?:(?<![[:alnum:]._%+-])|(?<=\\[nrt])|(?<=%[0-9a-f]{2}))'
-            || regexp_replace(v_mark.key, '([].*+?^${}()|\\[-])', '\\\1', 'g') || '(?![.]?[[:alnum:]_-])', v_mark.value, 'gi');
+            || job_scrub_literal(v_mark.key) || '(?![.]?[[:alnum:]_-])', v_mark.value, 'gi');
     end loop;
     return p_text;
 end
@@ -3413,13 +3418,14 @@ as $$
     select array_agg(job_scrub_text(t.text, p_marks) order by t.nth) from unnest(p_texts) with ordinality as t (text, nth)
 $$;
 
--- Whether a text, which may be JSON, has one of the marks' keys in it, perhaps within a longer word.
-create or replace function job_scrub_finds(p_text text, p_marks jsonb) returns boolean
+-- A regular expression that finds texts, also in JSON, that have one of the marks' keys in them, perhaps within a longer
+-- word. Null without marks.
+create or replace function job_scrub_pattern(p_marks jsonb) returns text
 language sql immutable
 set search_path from current
 as $$
-    select exists (select from jsonb_object_keys(p_marks) k where position(lower(k) in lower(p_text)) > 0
-        or position(lower(btrim(to_jsonb(k)::text, '"')) in lower(p_text)) > 0)
+    select string_agg(distinct job_scrub_literal(f.form), '|') from jsonb_object_keys(p_marks) k
+    cross join lateral (values (k), (btrim(to_jsonb(k)::text, '"'))) as f (form)
 $$;
 
 -- Replaces the marks' keys by their values in all texts of these tables, and returns each table with its changed rows.
@@ -3431,6 +3437,7 @@ declare
     v_changes text;
     v_differs text;
     v_found text;
+    v_pattern constant text := job_scrub_pattern(p_marks);
 begin
     foreach place in array p_tables loop
         select string_agg(format('%1$I = %2$s(t.%1$I, $1)', a.attname, f.name), ', '),
@@ -3442,8 +3449,8 @@ begin
         where a.attrelid = to_regclass(quote_ident(place)) and a.attnum > 0 and not a.attisdropped
             and a.attgenerated = '';
         continue when v_changes is null;
-        execute format('update %I t set %s where job_scrub_finds(concat_ws('' '', %s), $1) and (%s)', place, v_changes,
-            v_found, v_differs) using p_marks;
+        execute format('update %I t set %s where concat_ws('' '', %s) ~* $2 and (%s)', place, v_changes, v_found, v_differs)
+        using p_marks, v_pattern;
         get diagnostics rows = row_count;
         if rows > 0 then
             return next;
@@ -3495,17 +3502,19 @@ create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns 
 language plpgsql volatile
 set search_path from current set lock_timeout = '2s'
 as $$
+declare
+    v_pattern constant text := job_scrub_pattern(p_marks);
 begin
     place := 'job_queue (cancelled)';
     rows := job_erase_stop(array(
-        select q.id from job_queue q where q.status in ('pending', 'running') and job_scrub_finds(concat_ws(' ',
-            q.payload::text, q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key), p_marks)), p_actor);
+        select q.id from job_queue q where q.status in ('pending', 'running') and concat_ws(' ', q.payload::text,
+            q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key) ~* v_pattern), p_actor);
     if rows > 0 then
         return next;
     end if;
     -- The hash of an error would confirm a guess of the text that it was made from.
     update job_runs r set fingerprint = job_error_fingerprint(r.error_kind, job_scrub_text(r.error, p_marks))
-    where r.fingerprint is not null and job_scrub_finds(r.error, p_marks);
+    where r.fingerprint is not null and r.error ~* v_pattern;
     return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
 end
 $$;
@@ -3698,8 +3707,8 @@ declare
         'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
-        'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_finds',
-        'job_scrub_json', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
+        'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
+        'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
         'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
