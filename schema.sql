@@ -3257,10 +3257,11 @@ create or replace function job_retention_limit(p_name text) returns timestamptz
 language sql volatile
 set search_path from current
 as $$
-    select clock_timestamp() - make_interval(days => coalesce(days, default_days)) from job_retention where name = p_name
+    select clock_timestamp() - make_interval(days => coalesce(days, default_days))
+    from job_retention where name = p_name
 $$;
 
--- Removes up to p_limit rows of the queue that are from before p_before, those that nobody has locked. Returns how many.
+-- Removes up to p_limit rows of the queue that are from before p_before and not locked. Returns how many.
 create or replace function job_retain_line(p_name text, p_before timestamptz, p_limit integer) returns bigint
 language plpgsql volatile
 set search_path from current set enable_seqscan = off set jit = off
@@ -3308,7 +3309,8 @@ begin
         when 'job_queue' then
             -- A job that waits for this one can still be told what it waits for.
             delete from job_queue where id in (select q.id from job_queue q
-                where q.status in ('succeeded', 'failed', 'cancelled') and coalesce(q.completed_at, q.updated_at) < p_before
+                where q.status in ('succeeded', 'failed', 'cancelled')
+                    and coalesce(q.completed_at, q.updated_at) < p_before
                     and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
                 limit p_limit for update of q skip locked);
     end case;
@@ -3415,7 +3417,8 @@ create or replace function job_scrub_array(p_texts text[], p_marks jsonb) return
 language sql immutable
 set search_path from current
 as $$
-    select array_agg(job_scrub_text(t.text, p_marks) order by t.nth) from unnest(p_texts) with ordinality as t (text, nth)
+    select array_agg(job_scrub_text(t.text, p_marks) order by t.nth)
+    from unnest(p_texts) with ordinality as t (text, nth)
 $$;
 
 -- A regular expression that finds texts, also in JSON, that have one of the marks' keys in them, perhaps within a longer
@@ -3449,8 +3452,8 @@ begin
         where a.attrelid = to_regclass(quote_ident(place)) and a.attnum > 0 and not a.attisdropped
             and a.attgenerated = '';
         continue when v_changes is null;
-        execute format('update %I t set %s where concat_ws('' '', %s) ~* $2 and (%s)', place, v_changes, v_found, v_differs)
-        using p_marks, v_pattern;
+        execute format('update %I t set %s where concat_ws('' '', %s) ~* $2 and (%s)', place, v_changes, v_found,
+            v_differs) using p_marks, v_pattern;
         get diagnostics rows = row_count;
         if rows > 0 then
             return next;

@@ -1,1 +1,3795 @@
-../schema.sql
+-- jobdeck schema version 3
+-- serves programs from 0.2.0
+--
+-- The queue. Safe to run again: rows and columns are kept. Runs in one transaction (psql --single-transaction) on
+-- Postgres 15 and later, and needs no extension.
+--
+-- Only the functions of this file change the status of a job. Errors for people have SQLSTATE JD001 and a sentence as
+-- message; every other error is a defect.
+--
+--   1 tables        4 clauses of the claim    7 reaper               10 reading
+--   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
+--   3 enqueue       6 finish                  9 processing switch    12 roles
+
+set local client_min_messages = warning;
+
+-- All objects are created in the first schema of the search path, which the installer sets, and each function uses that
+-- schema only ("set search_path from current"). No statement names it, so that one database can have several queues.
+select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
+-------------------------------------------------------------------------------------------------------
+-- 1. Tables
+-------------------------------------------------------------------------------------------------------
+
+-- An application's own tables of these names are not touched. Three of them may be a predecessor's.
+do $$
+declare
+    v_trouble text;
+begin
+    if to_regclass('jobdeck_schema') is not null then
+        return;
+    end if;
+    select format('%s, which is not Jobdeck''s', t) into v_trouble
+    from unnest(array['job_paused_types', 'job_runs', 'job_workers', 'job_throughput', 'job_alarms', 'job_trash',
+        'job_bulk', 'job_bulk_items', 'job_audit']) t where to_regclass(t) is not null limit 1;
+    select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
+        split_part(c, ' ', 1), split_part(c, ' ', 2)))
+    into v_trouble
+    from (values
+        ('job_queue', 'id uuid, task_type text, payload jsonb, status text, run_at timestamptz, attempts integer, '
+            'max_attempts integer, last_error text, output jsonb, created_at timestamptz, updated_at timestamptz, '
+            'completed_at timestamptz, is_recurring boolean, recurrence_interval_minutes integer, '
+            'expires_at timestamptz, last_run_at timestamptz'),
+        ('job_queue_settings', 'id integer, processing_enabled boolean, paused_reason text, updated_at timestamptz'),
+        ('job_worker_runs', 'id uuid, started_at timestamptz, completed_at timestamptz, source text, http_method text, '
+            'user_agent text, status text, processed integer, succeeded integer, failed integer, message text, '
+            'error_message text, results jsonb')
+    ) as t (name, columns), string_to_table(t.columns, ', ') as c
+    where v_trouble is not null or to_regclass(t.name) is not null and not exists (
+        select from pg_attribute a where a.attrelid = to_regclass(t.name) and a.attname = split_part(c, ' ', 1)
+            and a.atttypid = to_regtype(split_part(c, ' ', 2)) and a.attnum > 0 and not a.attisdropped)
+    limit 1;
+    if v_trouble is not null then
+        raise exception using errcode = 'JD001', message = format(
+            'The schema %s has a table %s. Install the queue into a schema of its own: "jobdeck init --schema NAME".',
+            current_schema(), v_trouble);
+    end if;
+end
+$$;
+
+-- One row per version of each component (the queue, and each plugin). Programs before 0.2.0 read only `version`.
+-- `jobdeck init` writes the other columns: the checksum of the SQL, the objects that it created, the oldest program
+-- that works with them, and the migrations that were run.
+create table if not exists jobdeck_schema (
+    version integer not null,
+    installed_at timestamptz not null default now()
+);
+alter table jobdeck_schema
+    add column if not exists component text not null default 'queue',
+    add column if not exists checksum text,
+    add column if not exists catalog jsonb,
+    add column if not exists serves_from text,
+    add column if not exists migrations integer[];
+create unique index if not exists jobdeck_schema_component on jobdeck_schema (component, version);
+
+create table if not exists job_queue (
+    id uuid primary key default gen_random_uuid(),
+    task_type text not null,
+    payload jsonb not null default '{}',
+    status text not null default 'pending',
+    run_at timestamptz not null default now(),
+    attempts integer not null default 0,
+    max_attempts integer not null default 5,
+    last_error text,
+    output jsonb,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    completed_at timestamptz,
+    is_recurring boolean not null default false,
+    recurrence_interval_minutes integer,
+    expires_at timestamptz,
+    last_run_at timestamptz,
+    constraint job_queue_status_check check (status in ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
+    constraint job_queue_attempts_check check (attempts >= 0 and max_attempts >= 1)
+);
+
+alter table job_queue
+    add column if not exists priority integer not null default 0,
+    add column if not exists dedupe_key text,
+    add column if not exists concurrency_key text,
+    -- Waits behind another job with its concurrency key, and so is not in the index that claims read.
+    add column if not exists in_line boolean not null default false,
+    add column if not exists blocked_by uuid,
+    add column if not exists checkpoint jsonb,
+    add column if not exists progress jsonb,
+    add column if not exists locked_by text,
+    add column if not exists run_token bigint,
+    add column if not exists lease_expires_at timestamptz,
+    add column if not exists started_at timestamptz,
+    add column if not exists cancel_requested_at timestamptz,
+    add column if not exists cancel_requested_by text,
+    add column if not exists anchor_at timestamptz,
+    add column if not exists cycle integer not null default 0,
+    add column if not exists consecutive_failures integer not null default 0,
+    add column if not exists last_outcome text,
+    add column if not exists last_success_at timestamptz,
+    add column if not exists created_by text,
+    add column if not exists version bigint not null default 1,
+    -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
+    add column if not exists slot_at timestamptz;
+
+-- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
+-- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
+-- so that a role that may insert needs no other right. Bytes instead of text, because text functions check the length
+-- of each character, which doubles the time. The clock is read once: two readings may be in different milliseconds.
+alter table job_queue alter column id set default encode(
+    overlay(uuid_send(gen_random_uuid()) placing decode(
+        overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint) placing '7' from 13 for 0),
+        'hex') from 1 for 8),
+    'hex')::uuid;
+
+-- Every change of status writes a new index entry, so vacuum early and often.
+alter table job_queue set (
+    fillfactor = 85,
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+    autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 20000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+create sequence if not exists job_run_token_seq as bigint;
+
+create table if not exists job_queue_settings (
+    id integer primary key default 1 constraint job_queue_settings_singleton check (id = 1),
+    processing_enabled boolean not null default true,
+    paused_reason text,
+    updated_at timestamptz not null default now()
+);
+alter table job_queue_settings
+    add column if not exists paused_by text,
+    add column if not exists paused_at timestamptz,
+    add column if not exists resume_at timestamptz,
+    add column if not exists trigger_minutes integer not null default 5
+        constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440);
+alter table job_queue_settings drop column if exists pruned_at;
+insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
+
+create table if not exists job_paused_types (
+    task_type text primary key,
+    reason text,
+    paused_by text,
+    paused_at timestamptz not null default now(),
+    resume_at timestamptz
+);
+
+-- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
+-- been recorded as `lost` in a row of its own.
+create table if not exists job_runs (
+    run_token bigint not null,
+    late boolean not null default false,
+    job_id uuid not null,
+    task_type text not null,
+    payload jsonb not null,
+    attempt integer not null,
+    worker_id text,
+    due_at timestamptz not null,
+    started_at timestamptz not null,
+    finished_at timestamptz not null,
+    outcome text not null,
+    -- The job left the queue with this run: a one-time job that succeeded.
+    removed boolean not null default false,
+    error_kind text,
+    error text,
+    fingerprint text,
+    traceback text,
+    output jsonb,
+    log text,
+    progress jsonb,
+    primary key (run_token, late),
+    constraint job_runs_outcome_check check (outcome in ('succeeded', 'partial', 'continued', 'retried', 'failed',
+        'cancelled', 'released', 'lost', 'abandoned')),
+    constraint job_runs_late_check check (late = (outcome = 'abandoned'))
+);
+-- The keys of a job that left the queue with this run, so that a copy of it keeps them.
+alter table job_runs
+    add column if not exists concurrency_key text,
+    add column if not exists dedupe_key text;
+create index if not exists job_runs_job on job_runs (job_id, run_token);
+create index if not exists job_runs_removed on job_runs (finished_at) where removed;
+-- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
+create index if not exists job_runs_sample on job_runs (finished_at)
+    where removed and hashint8(run_token) & 63 = 0;
+create index if not exists job_runs_troubled on job_runs (finished_at)
+    where outcome in ('failed', 'retried', 'lost');
+alter table job_runs set (autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1);
+
+create table if not exists job_worker_runs (
+    id uuid primary key default gen_random_uuid(),
+    started_at timestamptz not null default now(),
+    completed_at timestamptz,
+    source text not null,
+    http_method text,
+    user_agent text,
+    status text,
+    processed integer not null default 0,
+    succeeded integer,
+    failed integer,
+    message text,
+    error_message text,
+    results jsonb
+);
+alter table job_worker_runs
+    add column if not exists worker_id text,
+    add column if not exists http_status integer,
+    add column if not exists claimed integer not null default 0,
+    add column if not exists released integer not null default 0,
+    add column if not exists due_before integer,
+    add column if not exists duration_ms double precision;
+create index if not exists idx_job_worker_runs_started_at_desc on job_worker_runs (started_at desc);
+drop index if exists job_worker_runs_scheduled;
+-- The condition is the one of job_is_scheduled.
+create index if not exists job_worker_runs_by_scheduler on job_worker_runs (started_at)
+    where source = 'timer' or source like '%cron%';
+
+create table if not exists job_workers (
+    id text primary key,
+    host text not null,
+    pid integer not null,
+    mode text not null,
+    version text not null,
+    concurrency integer not null,
+    task_types text[] not null,
+    running integer not null default 0,
+    started_at timestamptz not null default now(),
+    heartbeat_at timestamptz not null default now()
+);
+
+-- Finished runs per minute, so that the cost of a dashboard's rates does not depend on the length of the history. One
+-- row per worker, so that workers do not wait for each other.
+create table if not exists job_throughput (
+    minute timestamptz not null,
+    worker_id text not null,
+    succeeded integer not null default 0,
+    troubled integer not null default 0,
+    failed integer not null default 0,
+    primary key (minute, worker_id)
+);
+-- Of those in `succeeded`: runs that succeeded in part, and runs that continue with another run.
+alter table job_throughput
+    add column if not exists partial integer not null default 0,
+    add column if not exists continued integer not null default 0;
+
+-- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
+-- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot
+-- only delay each other.
+create table if not exists job_locks (
+    slot integer primary key
+);
+insert into job_locks select generate_series(-64, 4095) on conflict (slot) do nothing;
+
+-- Concurrency keys whose line could not be advanced, because another transaction had the lock of the key or of the next
+-- job. Claims try them again.
+create table if not exists job_lines_due (
+    concurrency_key text not null,
+    retry_at timestamptz not null
+);
+-- What an open transaction may have hidden from the run that ended before it: lines that a new job joined, and blockers
+-- of waiting jobs. Written in the transaction that makes the check necessary; upkeep checks each entry once.
+create table if not exists job_recheck (
+    concurrency_key text,
+    blocker uuid
+);
+alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- Running jobs that the reaper could not take back, each with the error. They are tried again after 10 minutes.
+create table if not exists job_poison (
+    job_id uuid primary key,
+    run_token bigint not null,
+    error text not null,
+    since timestamptz not null default clock_timestamp(),
+    retry_at timestamptz not null
+);
+
+-- The parts of upkeep: how often each has to succeed, when it last did, and why it did not since. A worker locks the row
+-- of the part that it does, so that each part is done by one worker at a time.
+create table if not exists job_upkeep (
+    part text primary key,
+    every interval not null,
+    succeeded_at timestamptz not null default clock_timestamp(),
+    failed_at timestamptz,
+    trouble text,
+    -- Jobs that this part has set aside, because each attempt fails.
+    set_aside integer not null default 0
+);
+-- Of the part 'recheck': the task types that could run when it was last done.
+alter table job_upkeep add column if not exists open_types text[];
+insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
+    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s')
+on conflict (part) do nothing;
+
+-- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.
+create table if not exists job_alarms (
+    name text primary key,
+    since timestamptz not null default clock_timestamp()
+);
+
+create table if not exists job_trash (
+    job_id uuid primary key,
+    job jsonb not null,
+    deleted_at timestamptz not null default now(),
+    deleted_by text not null,
+    reason text
+);
+create index if not exists job_trash_deleted_at on job_trash (deleted_at);
+
+-- Bulk actions: the jobs, frozen with their versions when they were chosen, and the answer for each. The client that
+-- started the action carries out its batches, or any worker.
+create table if not exists job_bulk (
+    id uuid primary key default gen_random_uuid(),
+    state text not null default 'chosen',
+    action text,
+    words text,
+    actor text not null,
+    role text not null default session_user,
+    reason text,
+    total integer not null default 0,
+    done integer not null default 0,
+    refused integer not null default 0,
+    chosen_at timestamptz not null default clock_timestamp(),
+    started_at timestamptz,
+    stepped_at timestamptz,
+    finished_at timestamptz,
+    driver text,
+    stopped_by text,
+    trouble text,
+    constraint job_bulk_state_check check (state in ('chosen', 'running', 'finished', 'stopped')),
+    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore')),
+    constraint job_bulk_started_check check (state = 'chosen' or action is not null)
+);
+create index if not exists job_bulk_running on job_bulk (stepped_at) where state = 'running';
+create index if not exists job_bulk_chosen_at on job_bulk (chosen_at);
+
+create table if not exists job_bulk_items (
+    bulk_id uuid not null references job_bulk (id) on delete cascade,
+    job_id uuid not null,
+    task_type text,
+    seen bigint,
+    ok boolean,
+    message text,
+    status text,
+    version bigint,
+    primary key (bulk_id, job_id)
+);
+-- `message` has the answers of version 1, which were sentences.
+alter table job_bulk_items
+    add column if not exists code text,
+    add column if not exists facts jsonb;
+create index if not exists job_bulk_items_open on job_bulk_items (bulk_id, job_id) where ok is null;
+create index if not exists job_bulk_items_refused on job_bulk_items (bulk_id, job_id) where not ok;
+
+create table if not exists job_audit (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    actor text not null,
+    action text not null,
+    job_id uuid,
+    before jsonb,
+    after jsonb,
+    reason text
+);
+create index if not exists job_audit_job on job_audit (job_id) where job_id is not null;
+create index if not exists job_audit_at on job_audit (at);
+create index if not exists job_audit_copies on job_audit ((after ->> 'copy_of'), id) where action = 'run again';
+
+-- Whether a program can read this time: neither infinite nor beyond the years 1 to 9999. Null is.
+create or replace function job_is_a_time(p_time timestamptz) returns boolean
+language sql immutable parallel safe
+return p_time is null or p_time >= '0001-01-02 00:00+00'::timestamptz and p_time < '9999-12-31 00:00+00'::timestamptz;
+
+-------------------------------------------------------------------------------------------------------
+-- 2. Rows from before the queue had leases, and constraints over them
+-------------------------------------------------------------------------------------------------------
+
+update job_queue
+set run_token = nextval('job_run_token_seq'), locked_by = coalesce(locked_by, 'an earlier runner'),
+    lease_expires_at = updated_at + interval '20 minutes', started_at = coalesce(started_at, updated_at),
+    anchor_at = case when is_recurring then coalesce(anchor_at, run_at) end
+where status = 'running' and run_token is null;
+
+do $$
+begin
+    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+        and conname = 'job_queue_times_check') then
+        -- Times that no clock reaches, and that programs cannot read.
+        update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
+            expires_at = case when job_is_a_time(expires_at) then expires_at end,
+            anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
+        where not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
+        -- Schemas before version 3 did not record what has to be checked again.
+        insert into job_recheck (concurrency_key) select distinct concurrency_key from job_queue
+        where status = 'pending' and blocked_by is null and in_line;
+        insert into job_recheck (blocker) select distinct blocked_by from job_queue
+        where status = 'pending' and blocked_by is not null;
+        alter table job_queue add constraint job_queue_times_check check (
+            run_at >= '0001-01-02 00:00+00' and run_at < '9999-12-31 00:00+00'
+            and (expires_at is null or expires_at >= '0001-01-02 00:00+00' and expires_at < '9999-12-31 00:00+00')
+        ) not valid;
+    end if;
+    if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
+        and conname = 'job_queue_recurrence_check') then
+        alter table job_queue
+            add constraint job_queue_recurrence_check check (
+                status not in ('pending', 'running')
+                or is_recurring and recurrence_interval_minutes is not null and recurrence_interval_minutes > 0
+                or not is_recurring and recurrence_interval_minutes is null
+            ) not valid,
+            add constraint job_queue_lease_check check (
+                case when status = 'running'
+                    then run_token is not null and lease_expires_at is not null and locked_by is not null
+                    else run_token is null and lease_expires_at is null
+                end
+            ) not valid,
+            -- Few priorities, because the claim visits each one in use.
+            add constraint job_queue_priority_check check (priority between -100 and 100) not valid;
+    end if;
+end
+$$;
+
+-- The index that claims read: only jobs that can run once they are due, not paused, and a worker is free.
+create index if not exists job_queue_claimable on job_queue (task_type, priority desc, run_at, id)
+    where status = 'pending' and blocked_by is null and not in_line;
+create index if not exists job_queue_lines on job_queue (concurrency_key, task_type, priority desc, run_at, id)
+    where status = 'pending' and blocked_by is null and in_line;
+-- On a large table, the index is built after this transaction; lines need the earlier one until then.
+do $$
+begin
+    if exists (select from pg_index where indexrelid = to_regclass('job_queue_lines') and indisvalid) then
+        drop index if exists job_queue_in_line;
+    end if;
+end
+$$;
+create index if not exists job_queue_blocked on job_queue (blocked_by, id)
+    where status = 'pending' and blocked_by is not null;
+create index if not exists job_queue_waiting on job_queue (run_at, id)
+    where status = 'pending' and (blocked_by is not null or in_line);
+create index if not exists job_queue_held on job_queue (run_token) where status = 'running';
+drop index if exists job_queue_running;
+create unique index if not exists job_queue_running_key on job_queue (concurrency_key)
+    where status = 'running' and concurrency_key is not null;
+create unique index if not exists job_queue_dedupe on job_queue (dedupe_key)
+    where dedupe_key is not null and status in ('pending', 'running');
+create index if not exists job_queue_keyed on job_queue (concurrency_key, priority desc, run_at)
+    where status = 'pending' and blocked_by is null and not in_line and concurrency_key is not null;
+create index if not exists job_queue_finished on job_queue (status, coalesce(completed_at, updated_at), id)
+    where status in ('succeeded', 'failed', 'cancelled');
+create index if not exists job_queue_series on job_queue (run_at)
+    where is_recurring and status in ('pending', 'running');
+create index if not exists job_queue_expiring on job_queue (expires_at)
+    where status = 'pending' and expires_at is not null;
+-- One job in 64, chosen by its id alone: `job_queue_counts` uses it to find the counts that are beyond its limit.
+create index if not exists job_queue_sample on job_queue (status) where uuid_hash(id) & 63 = 0;
+
+-------------------------------------------------------------------------------------------------------
+-- 3. Enqueue
+-------------------------------------------------------------------------------------------------------
+
+create or replace function job_queue_refuse(p_sentence text) returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+    raise exception using errcode = 'JD001', message = p_sentence;
+end
+$$;
+
+-- A hint for idle workers, once per statement; they also poll. The channel is named after the schema, so that the
+-- queues of a database do not wake each other's workers. A worker of 0.1.0 listens to `job_queue`: until it is
+-- replaced, it finds new jobs only by polling. This function qualifies the functions that it calls, which makes an
+-- enqueue faster than a search path of its own would.
+create or replace function job_queue_notify() returns trigger
+language plpgsql
+as $$
+begin
+    perform pg_catalog.pg_notify(pg_catalog.concat(tg_table_schema, '.job_queue'), '');
+    return null;
+end
+$$;
+create or replace trigger job_queue_notify after insert on job_queue
+    for each statement execute function job_queue_notify();
+
+-- Records that upkeep has to judge the blocker of a new job, once the transaction that enqueues has ended: until then, a
+-- blocker that ends does not see the job.
+create or replace function job_queue_note_blocker() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+begin
+    insert into job_recheck (blocker) values (new.blocked_by);
+    return null;
+end
+$$;
+create or replace trigger job_queue_note_blocker after insert on job_queue
+    for each row when (new.blocked_by is not null) execute function job_queue_note_blocker();
+
+-- Whether a new job with this key waits behind one that will run before it. Two concurrent enqueues may both get
+-- false: then both are in the claim's index, and the claim takes one of them.
+create or replace function job_queue_joins_line(p_key text, p_priority integer, p_run_at timestamptz)
+returns boolean
+language plpgsql stable
+set search_path from current set enable_seqscan = off
+as $$
+begin
+    return p_key is not null and (
+        exists (select from job_queue where concurrency_key = p_key and status = 'running')
+        or exists (
+            select from job_queue
+            where concurrency_key = p_key and status = 'pending' and blocked_by is null and not in_line
+                and priority >= p_priority and run_at <= p_run_at
+        )
+    );
+end
+$$;
+
+-- Whether a one-time job succeeded and left the queue. A series that was deleted may have succeeded too, but no cycle of
+-- it will again.
+create or replace function job_left_with_success(p_id uuid) returns boolean
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$ select exists (select from job_runs where job_id = p_id and removed) $$;
+
+-- Whether a job must wait for this blocker (`live`). If the blocker can never succeed, `refusal` says why.
+create or replace function job_queue_judge_blocker(
+    p_blocked_by uuid, out live boolean, out refusal text
+)
+language plpgsql stable
+set search_path from current set enable_seqscan = off
+as $$
+declare
+    v_status text;
+    v_last_success_at timestamptz;
+begin
+    select status, last_success_at into v_status, v_last_success_at from job_queue where id = p_blocked_by;
+    live := coalesce(v_status in ('pending', 'running'), false);
+    if live or v_status = 'succeeded' and v_last_success_at is not null then
+        return;
+    end if;
+    if v_status is not null or not job_left_with_success(p_blocked_by) then
+        refusal := format(
+            'The blocker, job %s, %s. Retry the blocker first, or enqueue this job without a blocker.',
+            p_blocked_by, case when v_status = 'succeeded' then 'expired before it ran'
+                when v_status is not null then 'is ' || v_status else 'does not exist' end);
+    end if;
+end
+$$;
+
+-- The blocker that a job has to wait for: null if the blocker has already succeeded.
+create or replace function job_queue_live_blocker(p_blocked_by uuid) returns uuid
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_blocker record;
+begin
+    select * into v_blocker from job_queue_judge_blocker(p_blocked_by);
+    if v_blocker.refusal is not null then
+        perform job_queue_refuse(v_blocker.refusal);
+    end if;
+    return case when v_blocker.live then p_blocked_by end;
+end
+$$;
+
+-- The live job that has a dedupe key. Called after an insert conflicted with it, so it must see rows that were
+-- committed since the insert began: therefore volatile.
+create or replace function job_queue_holder(p_dedupe_key text) returns uuid
+language plpgsql volatile
+set search_path from current set enable_seqscan = off
+as $$
+begin
+    return (select id from job_queue where dedupe_key = p_dedupe_key and status in ('pending', 'running'));
+end
+$$;
+
+-- Why a dedupe or concurrency key cannot be used; null if it can. Keys are in indexes, which take no long values.
+create or replace function job_refused_key(p_key text) returns text
+language sql immutable
+return case when octet_length(p_key) > 1000
+    then format('A key may have 1,000 bytes; this one has %s. Use a hash of it.', octet_length(p_key)) end;
+
+-- Records what upkeep has to check once the transaction that enqueues has ended: until then, a run that ends does not
+-- see the new jobs.
+create or replace function job_queue_ask_recheck(p_keys text[], p_blockers uuid[]) returns void
+language sql volatile
+set search_path from current
+as $$
+    insert into job_recheck (concurrency_key, blocker)
+    select distinct k, null::uuid from unnest(p_keys) k where k is not null
+    union all select distinct null, b from unnest(p_blockers) b where b is not null
+$$;
+
+-- Enqueues one job, or returns the job that already has the dedupe key (`created` false).
+create or replace function job_queue_create(
+    p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
+    p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
+    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
+)
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_run_at timestamptz := coalesce(p_run_at, now());
+    v_blocked_by uuid;
+    v_in_line boolean;
+begin
+    if coalesce(trim(p_task_type), '') = '' then
+        perform job_queue_refuse('A job needs a task type.');
+    elsif p_interval_minutes <= 0 then
+        perform job_queue_refuse('The interval of a recurring job must be 1 minute or more.');
+    elsif p_priority not between -100 and 100 then
+        perform job_queue_refuse('A priority must be between -100 and 100.');
+    elsif jsonb_typeof(p_payload) is distinct from 'object' then
+        perform job_queue_refuse('A payload must be a JSON object.');
+    end if;
+    if octet_length(p_dedupe_key) > 1000 or octet_length(p_concurrency_key) > 1000 then
+        perform job_queue_refuse(coalesce(job_refused_key(p_dedupe_key), job_refused_key(p_concurrency_key)));
+    end if;
+    if not (job_is_a_time(v_run_at) and job_is_a_time(p_expires_at)) then
+        perform job_queue_refuse('A due time and an expiry must be between the years 1 and 9999.');
+    end if;
+    if p_blocked_by is not null then
+        v_blocked_by := job_queue_live_blocker(p_blocked_by);
+    end if;
+    for attempt in 1..5 loop
+        insert into job_queue as q (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+            in_line, blocked_by, is_recurring, recurrence_interval_minutes, anchor_at, expires_at, created_by)
+        values (p_task_type, p_payload, v_run_at, greatest(coalesce(p_max_attempts, 1), 1), p_priority, p_dedupe_key,
+            p_concurrency_key, p_concurrency_key is not null
+                and job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
+            p_interval_minutes is not null, p_interval_minutes,
+            case when p_interval_minutes is not null then v_run_at end, p_expires_at,
+            coalesce(p_actor, session_user))
+        on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+        returning q.id, q.in_line into job_id, v_in_line;
+        created := found;
+        if created and v_in_line then
+            perform job_queue_ask_recheck(array[p_concurrency_key], null);
+        end if;
+        if not created then
+            job_id := job_queue_holder(p_dedupe_key);
+        end if;
+        if job_id is not null then
+            return;
+        end if;
+    end loop;
+    perform job_queue_refuse(format(
+        'Jobs with the dedupe key %s came and left while this one was enqueued. Try again.', p_dedupe_key));
+end
+$$;
+
+-- The short call for producers in SQL: a null payload means {}, a null time means now; at least one attempt.
+create or replace function job_queue_enqueue(
+    p_task_type text, p_payload jsonb default '{}', p_run_at timestamptz default now(),
+    p_max_attempts integer default 5
+) returns job_queue
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_id uuid;
+    v_job job_queue;
+begin
+    v_id := (job_queue_create(p_task_type, coalesce(p_payload, '{}'), p_run_at, p_max_attempts, 0, null, null, null,
+        null, null, null)).job_id;
+    select * into v_job from job_queue where id = v_id;
+    return v_job;
+end
+$$;
+
+-- Which jobs of a batch wait behind another job with their concurrency key, in the batch or in the queue; one value per
+-- key, in the same order.
+create or replace function job_queue_join_lines(
+    p_keys text[], p_priorities integer[], p_run_at timestamptz[]
+) returns boolean[]
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    with batch as (
+        select n.key, coalesce(n.priority, 0) as priority, coalesce(n.run_at, now()) as run_at, n.place
+        from unnest(p_keys, p_priorities, p_run_at) with ordinality as n (key, priority, run_at, place)
+    ), lined as (
+        select b.place, b.key is not null and (
+            coalesce(min(b.run_at) over (partition by b.key order by b.priority desc, b.run_at, b.place
+                rows between unbounded preceding and 1 preceding) <= b.run_at, false)
+            or job_queue_joins_line(b.key, b.priority, b.run_at)) as in_line
+        from batch b
+    )
+    select array_agg(in_line order by place) from lined
+$$;
+
+-- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
+-- null for the default. The result does not contain jobs whose dedupe key is taken.
+create or replace function job_queue_create_many(
+    p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
+) returns setof uuid
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_in_line boolean[];
+    -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
+    -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
+    v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
+        placing '7' from 13 for 0);
+    v_first_place constant bigint := x'8000000'::bigint;
+    v_least_chance constant bigint := x'100000000'::bigint;
+    v_chances constant bigint := x'effffffff'::bigint;
+begin
+    if exists (
+        select from unnest(p_task_types, p_priorities) as n (task_type, priority)
+        where coalesce(trim(n.task_type), '') = '' or n.priority not between -100 and 100
+    ) then
+        perform job_queue_refuse('Each job needs a task type and a priority between -100 and 100. None was enqueued.');
+    end if;
+    if p_dedupe_keys is not null or p_concurrency_keys is not null then
+        perform job_queue_refuse(job_refused_key(k) || ' None was enqueued.')
+        from unnest(p_dedupe_keys || p_concurrency_keys) k
+        where job_refused_key(k) is not null;
+    end if;
+    if exists (select from unnest(p_run_at) t where not job_is_a_time(t)) then
+        perform job_queue_refuse('A due time must be between the years 1 and 9999. None was enqueued.');
+    end if;
+    if p_concurrency_keys is not null then
+        v_in_line := job_queue_join_lines(p_concurrency_keys, p_priorities, p_run_at);
+        if true = any (v_in_line) then
+            perform job_queue_ask_recheck(array(
+                select l.key from unnest(p_concurrency_keys, v_in_line) as l (key, in_line) where l.in_line), null);
+        end if;
+    end if;
+    return query
+    insert into job_queue (id, task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key,
+        in_line, created_by)
+    select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
+        n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
+        greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
+        coalesce(n.in_line, false), coalesce(p_actor, session_user)
+    from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys,
+        v_in_line) with ordinality
+        as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
+    -- One order, because two batches with the same keys wait for each other's rows.
+    order by n.dedupe_key, n.place
+    on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
+    returning id;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 4. The clauses of the claim
+--
+-- Each is one expression that the planner inlines, or a query with a cached plan. The claim uses all of them, and
+-- job_queue_why one after the other, so that the explanation cannot differ from the claim.
+-------------------------------------------------------------------------------------------------------
+
+create or replace function job_clause_pending(p_status text) returns boolean
+language sql immutable parallel safe
+return p_status = 'pending';
+
+create or replace function job_clause_due(p_run_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_run_at <= p_at;
+
+create or replace function job_clause_unexpired(p_expires_at timestamptz, p_at timestamptz) returns boolean
+language sql immutable parallel safe
+return p_expires_at is null or p_expires_at > p_at;
+
+create or replace function job_clause_unblocked(p_blocked_by uuid) returns boolean
+language sql immutable parallel safe
+return p_blocked_by is null;
+
+create or replace function job_clause_first_in_line(p_in_line boolean) returns boolean
+language sql immutable parallel safe
+return not p_in_line;
+
+-- The row of job_locks that is the lock of a concurrency key.
+create or replace function job_slot(p_key text) returns integer
+language sql immutable parallel safe
+return hashtext(p_key) & 4095;
+
+-- Takes the locks of these keys until the end of the transaction, those that are free, and returns their slots.
+create or replace function job_queue_try_locks(p_keys text[]) returns integer[]
+language sql volatile
+set search_path from current set enable_seqscan = off
+as $$
+    select coalesce(array_agg(l.slot), '{}') from (
+        select slot from job_locks where slot = any (array(
+            select distinct job_slot(k) from unnest(p_keys) k where k is not null))
+        for update skip locked) l
+$$;
+
+-- Waits for the lock of a name and holds it until the end of the transaction.
+create or replace function job_queue_lock_name(p_name text) returns void
+language sql volatile security definer
+set search_path from current
+as $$ select from job_locks where slot = -1 - (hashtext(p_name) & 63) for update $$;
+
+create or replace function job_key_is_busy(p_key text) returns boolean
+language sql stable parallel safe
+set search_path from current
+as $$ select exists (select from job_queue where concurrency_key = p_key and status = 'running') $$;
+
+create or replace function job_clause_key_free(p_key text) returns boolean
+language sql stable parallel safe
+return p_key is null or not job_key_is_busy(p_key);
+
+-- Whether processing is on; false if the settings row is missing.
+create or replace function job_clause_processing(p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return coalesce((select processing_enabled or resume_at <= p_at from job_queue_settings where id = 1), false);
+end
+$$;
+
+create or replace function job_clause_type_open(p_task_type text, p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return not exists (
+        select from job_paused_types where task_type = p_task_type and (resume_at is null or resume_at > p_at)
+    );
+end
+$$;
+
+-- Whether a job of this type can run: the type is not paused, and a live worker handles it.
+create or replace function job_type_can_run(p_task_type text, p_at timestamptz) returns boolean
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return job_clause_type_open(p_task_type, p_at) and exists (
+        select from job_workers where heartbeat_at > p_at - interval '2 minutes' and p_task_type = any (task_types));
+end
+$$;
+
+-- All types of which a job can run, in order.
+create or replace function job_types_that_can_run(p_at timestamptz) returns text[]
+language plpgsql stable
+set search_path from current
+as $$
+begin
+    return array(
+        select distinct t from job_workers w cross join unnest(w.task_types) t
+        where w.heartbeat_at > p_at - interval '2 minutes' and job_clause_type_open(t, p_at) order by t);
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 5. Claim, heartbeat, checkpoint
+-------------------------------------------------------------------------------------------------------
+
+-- The lanes of some task types: each priority with claimable jobs, found by one index probe each.
+create or replace function job_queue_lanes(p_types text[])
+returns table (task_type text, priority integer)
+language plpgsql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with recursive lane (task_type, priority) as (
+        select t.task_type, (
+            select q.priority from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = t.task_type
+            order by q.task_type, q.priority desc limit 1)
+        from unnest(p_types) as t (task_type)
+        union all
+        select l.task_type, (
+            select q.priority from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority < l.priority
+            order by q.task_type, q.priority desc limit 1)
+        from lane l where l.priority is not null
+    )
+    select lane.task_type, lane.priority from lane where lane.priority is not null;
+end
+$$;
+
+drop function if exists job_queue_take_keys(uuid[]);
+-- Of the candidates, which the caller has locked, those that may run: the first in claim order of each concurrency key,
+-- if no job with the key is running. The key's lock is tried and not waited for; it decides between two claims that do
+-- not see each other.
+create or replace function job_queue_take_keys(p_places tid[]) returns tid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_job record;
+    v_refused tid[] := '{}';
+    v_taken text[] := '{}';
+    v_takers uuid[] := '{}';
+    v_slots constant integer[] := job_queue_try_locks(array(
+        select q.concurrency_key from job_queue q where q.ctid = any (p_places) and q.concurrency_key is not null));
+begin
+    for v_job in
+        select q.ctid as place, q.id, q.concurrency_key as key from job_queue q
+        where q.ctid = any (p_places) and q.concurrency_key is not null
+        order by q.priority desc, q.run_at, q.id
+    loop
+        if v_job.key = any (v_taken) or job_slot(v_job.key) <> all (v_slots) or job_key_is_busy_now(v_job.key)
+        then
+            v_refused := v_refused || v_job.place;
+        else
+            v_taken := v_taken || v_job.key;
+            v_takers := v_takers || v_job.id;
+        end if;
+    end loop;
+    -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down
+    -- every claim while the key is busy.
+    update job_queue set in_line = true where id in (
+        select q.id from job_queue q
+        where q.concurrency_key = any (v_taken) and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.id <> all (v_takers)
+        for update skip locked);
+    return array(select c.place from unnest(p_places) as c (place) where c.place <> all (v_refused));
+end
+$$;
+
+-- Called with a lock held, so it must see rows that were committed since the claim began: therefore volatile.
+create or replace function job_key_is_busy_now(p_key text) returns boolean
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+begin
+    return exists (select from job_queue where concurrency_key = p_key and status = 'running');
+end
+$$;
+
+drop function if exists job_queue_claim(text, text[], integer, double precision);
+-- Claims up to p_limit jobs of the given types for a worker, best first.
+--
+-- Constant conditions (switch, paused types) are read first. Then each lane is one range of one index, so that jobs
+-- that are not due, of other types, blocked or behind a busy key cost nothing. The planner's settings force that plan
+-- whatever the statistics say.
+--
+-- Under load, the dead index entries of jobs claimed since the last vacuum come before the next jobs, and every claim
+-- has to skip all of them. So a worker may pass the lanes and the last claimed job of each (p_lane_...). Then only jobs
+-- behind those are read; jobs that came before them meanwhile are left to the next claim without lanes.
+create or replace function job_queue_claim(
+    p_worker text, p_types text[], p_limit integer, p_lease_seconds double precision,
+    p_lane_types text[] default null, p_lane_priorities integer[] default null,
+    p_lane_run_at timestamptz[] default null, p_lane_ids uuid[] default null
+) returns table (
+    id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
+    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
+)
+language plpgsql volatile security definer
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
+set enable_mergejoin = off set jit = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_types text[];
+    v_priorities integer[];
+    v_run_at timestamptz[];
+    v_ids uuid[];
+    v_quotas integer[];
+    v_room integer;
+    v_wanted bigint;
+    v_series tid[] := '{}';
+    v_places tid[];
+    v_more tid[];
+    v_keyed boolean;
+begin
+    if p_limit < 1 or not job_clause_processing(v_now) then
+        return;
+    end if;
+    if exists (select from job_lines_due where retry_at <= v_now) then
+        perform job_queue_retry_lines(v_now);
+    end if;
+    if p_lane_types is null then
+        select array_agg(l.task_type), array_agg(l.priority), array_agg('-infinity'::timestamptz),
+            array_agg('00000000-0000-0000-0000-000000000000'::uuid)
+        into v_types, v_priorities, v_run_at, v_ids
+        from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, v_now))) l;
+    else
+        select array_agg(l.task_type), array_agg(l.priority), array_agg(l.run_at), array_agg(l.id)
+        into v_types, v_priorities, v_run_at, v_ids
+        from unnest(p_lane_types, p_lane_priorities, p_lane_run_at, p_lane_ids) as l (task_type, priority, run_at, id)
+        where l.task_type = any (p_types) and job_clause_type_open(l.task_type, v_now);
+    end if;
+    if v_types is null then
+        return;
+    end if;
+
+    -- Behind more due jobs than this claim takes, up to half of it are series, which would come too late otherwise. A
+    -- claim of one job takes a series every second time. The second round ranks for the places that the series leave.
+    loop
+        v_room := p_limit - cardinality(v_series);
+        v_wanted := v_room;
+        v_quotas := array[v_room];
+        if array_length(v_types, 1) > 1 then
+            v_quotas := array(
+                select coalesce(h.jobs, 0)::integer from generate_subscripts(v_types, 1) as s (place)
+                left join (
+                    select best.place, count(*) as jobs
+                    from (
+                        select l.place
+                        from unnest(v_types, v_priorities, v_run_at, v_ids) with ordinality
+                            as l (task_type, priority, run_at, id, place)
+                        cross join lateral (
+                            select q.run_at, q.id from job_queue q
+                            where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                                and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type
+                                and q.priority = l.priority and (q.run_at, q.id) > (l.run_at, l.id)
+                                and job_clause_due(q.run_at, v_now)
+                                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                                and q.ctid <> all (v_series)
+                            order by q.run_at, q.id limit v_room
+                        ) c
+                        order by l.priority desc, c.run_at, c.id limit v_room
+                    ) best
+                    group by best.place
+                ) h on h.place = s.place
+                order by s.place);
+            v_wanted := (select sum(u) from unnest(v_quotas) u);
+        end if;
+        exit when v_wanted < p_limit;
+        -- The index holds series by their due time; those of the best priority are chosen among the first thousand.
+        v_series := array(
+            select q.ctid from job_queue q
+            where q.is_recurring and job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                and job_clause_first_in_line(q.in_line) and job_clause_due(q.run_at, v_now)
+                and q.priority >= (select max(l.priority) from unnest(v_priorities, v_quotas) as l (priority, quota)
+                    where l.quota > 0)
+                and q.task_type = any (v_types)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+            order by q.run_at limit 1000);
+        exit when cardinality(v_series) = 0;
+        v_series := array(
+            select q.ctid from job_queue q
+            where q.ctid = any (v_series) and job_clause_pending(q.status) and job_clause_first_in_line(q.in_line)
+            order by q.priority desc, q.run_at, q.id limit greatest(p_limit / 2, round(random())::integer)
+            for update of q skip locked);
+        exit when cardinality(v_series) = 0;
+    end loop;
+    if v_wanted = 0 and cardinality(v_series) = 0 then
+        return;
+    end if;
+
+    select v_series || array_agg(c.ctid), bool_or(c.keyed) or cardinality(v_series) > 0 into v_places, v_keyed
+    from (
+        select c.ctid, c.keyed
+        from unnest(v_types, v_priorities, v_run_at, v_ids, v_quotas) as l (task_type, priority, run_at, id, quota)
+        cross join lateral (
+            select q.ctid, q.concurrency_key is not null as keyed from job_queue q
+            where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
+                and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
+                and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                and q.ctid <> all (v_series)
+            order by q.run_at, q.id limit l.quota
+            for update of q skip locked
+        ) c
+    ) c;
+    -- The ranking of several lanes also counted jobs that are locked. Others take their places, best lane first.
+    if cardinality(v_places) < v_wanted + cardinality(v_series) and array_length(v_types, 1) > 1 then
+        v_more := array(
+            select c.ctid
+            from (
+                select * from unnest(v_types, v_priorities, v_run_at, v_ids) as u (task_type, priority, run_at, id)
+                order by u.priority desc
+            ) l
+            cross join lateral (
+                select q.ctid from job_queue q
+                where job_clause_pending(q.status) and job_clause_unblocked(q.blocked_by)
+                    and job_clause_first_in_line(q.in_line) and q.task_type = l.task_type and q.priority = l.priority
+                    and (q.run_at, q.id) > (l.run_at, l.id) and job_clause_due(q.run_at, v_now)
+                    and job_clause_unexpired(q.expires_at, v_now) and job_clause_key_free(q.concurrency_key)
+                    and q.ctid <> all (v_places)
+                order by q.run_at, q.id limit p_limit - cardinality(v_places)
+                for update of q skip locked
+            ) c
+            limit p_limit - cardinality(v_places));
+        v_places := v_places || v_more;
+        v_keyed := true;
+    end if;
+    if v_keyed then
+        v_places := job_queue_take_keys(v_places);
+    end if;
+
+    return query
+    with taken as (
+        update job_queue q
+        set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
+            locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
+            lease_expires_at = v_now + make_interval(secs => p_lease_seconds),
+            anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
+        -- The rows are locked, so their ctid has not changed.
+        where q.ctid = any (v_places)
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.max_attempts, q.run_at, q.slot_at,
+            q.is_recurring, q.checkpoint, q.cycle, q.priority
+    )
+    select t.id, t.run_token, t.task_type, t.payload, t.attempts, t.max_attempts, coalesce(t.slot_at, t.run_at), v_now,
+        t.is_recurring, t.checkpoint, t.cycle, t.priority
+    from taken t order by t.priority desc, t.run_at, t.id;
+end
+$$;
+
+-- The due time, past or future, of the next job of these types; null if none is in the claim's index.
+create or replace function job_queue_next_due(p_types text[], out at timestamptz, out next_due timestamptz)
+language plpgsql stable security definer
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+begin
+    at := clock_timestamp();
+    if not job_clause_processing(at) then
+        return;
+    end if;
+    select min(h.run_at) into next_due
+    from job_queue_lanes(array(select t from unnest(p_types) t where job_clause_type_open(t, at))) l
+    cross join lateral (
+        select q.run_at from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+            and q.priority = l.priority and job_clause_key_free(q.concurrency_key)
+        order by q.run_at, q.id limit 1
+    ) h;
+    next_due := least(next_due, (select min(l.retry_at) from job_lines_due l));
+end
+$$;
+
+-- Renews the leases of all jobs that a worker holds, stores their progress, and returns which of them are still its own
+-- and which an operator asked to cancel. A job whose row another transaction has locked is not waited for: its lease is
+-- not renewed, and there is no answer for it.
+create or replace function job_queue_heartbeat(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_progress jsonb[], p_lease_seconds double precision
+) returns table (job_id uuid, run_token bigint, alive boolean, cancel_requested boolean)
+language sql volatile security definer
+set search_path from current set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+    with held as (
+        select h.id, h.token, h.progress from unnest(p_ids, p_tokens, p_progress) as h (id, token, progress)
+    ), own as materialized (
+        select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
+        -- Only running jobs have a token. With their status as well, the index of all running jobs would be read.
+        where q.id = any (p_ids) and q.locked_by = p_worker
+    ), mine as (
+        select q.id, q.run_token from job_queue q join held h on h.id = q.id and h.token = q.run_token
+        where q.id = any (p_ids) and q.status = 'running' and q.locked_by = p_worker
+        order by q.id for update of q skip locked
+    ), renewed as (
+        update job_queue q
+        set lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
+            progress = coalesce(h.progress, q.progress)
+        from mine m, held h
+        where q.id = any (p_ids) and q.id = m.id and q.run_token = m.run_token and q.status = 'running'
+            and h.id = q.id and h.token = q.run_token
+        returning q.id, q.run_token, q.cancel_requested_at is not null as cancel_requested
+    )
+    select h.id, h.token, r.id is not null, coalesce(r.cancel_requested, false)
+    from held h left join renewed r on r.id = h.id and r.run_token = h.token
+    left join own o on o.id = h.id and o.run_token = h.token
+    where r.id is not null or o.id is null
+$$;
+
+-- Saves a checkpoint of a running job; false if the token no longer holds the job.
+create or replace function job_queue_checkpoint(p_id uuid, p_token bigint, p_checkpoint jsonb)
+returns boolean
+language sql volatile security definer
+set search_path from current
+as $$
+    with kept as (
+        update job_queue set checkpoint = p_checkpoint, updated_at = clock_timestamp()
+        where id = p_id and run_token = p_token and status = 'running' returning id
+    )
+    select exists (select from kept)
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 6. Finish
+-------------------------------------------------------------------------------------------------------
+
+-- The first slot of a series after a time: anchor + k x interval, never before the anchor.
+create or replace function job_next_slot(p_anchor timestamptz, p_minutes integer, p_after timestamptz)
+returns timestamptz
+language sql immutable parallel safe
+return case
+    when p_anchor > p_after then p_anchor
+    else date_bin(make_interval(mins => p_minutes), p_after, p_anchor) + make_interval(mins => p_minutes)
+end;
+
+-- Seconds to wait before the next attempt: doubling from the base up to the cap, 50 to 100 % of it.
+create or replace function job_backoff(p_attempt integer, p_base double precision, p_cap double precision)
+returns double precision
+language sql volatile parallel safe
+return least(p_cap, p_base * power(2::double precision, least(greatest(p_attempt, 1) - 1, 60))) * (0.5 + random() / 2);
+
+-- The delay that a handler asked for, limited to 0 to 1 year.
+create or replace function job_delay(p_seconds double precision) returns interval
+language sql immutable parallel safe
+return make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0), 31536000));
+
+-- Groups errors that differ only in ids, numbers, times and quoted text.
+create or replace function job_error_fingerprint(p_kind text, p_error text) returns text
+language sql immutable parallel safe
+return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
+    regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
+    '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
+
+drop function if exists job_queue_first_in_line(text, timestamptz);
+-- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
+-- A few index probes for each lane, however long the line is.
+create or replace function job_queue_line_lanes(p_key text, p_types text[])
+returns table (task_type text, priority integer, run_at timestamptz, id uuid)
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with recursive type (name) as (
+        (select q.task_type from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+        order by q.concurrency_key, q.task_type limit 1)
+        union all
+        select (select q.task_type from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type > t.name
+            order by q.concurrency_key, q.task_type limit 1)
+        from type t where t.name is not null
+    ), lane (task_type, priority, run_at, id) as (
+        select first.* from type t cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = t.name
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) first
+        where p_types is null or t.name = any (p_types)
+        union all
+        select next.* from lane l cross join lateral (
+            select q.task_type, q.priority, q.run_at, q.id from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority < l.priority
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1
+        ) next
+    )
+    select lane.task_type, lane.priority, lane.run_at, lane.id from lane;
+end
+$$;
+
+-- The next job in a line, of these types (null: of any), locked: the best of those that are due, else the one due first.
+-- A locked job gives way to the next that is due. Null if there is none.
+create or replace function job_queue_lock_next_in_line(p_key text, p_at timestamptz, p_types text[])
+returns job_queue
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job job_queue;
+    v_next uuid;
+begin
+    select l.id into v_next from job_queue_line_lanes(p_key, p_types) l
+    order by l.run_at > p_at, case when l.run_at <= p_at then l.priority end desc, l.run_at, l.priority desc, l.id
+    limit 1;
+    if v_next is null then
+        return null;
+    end if;
+    select * into v_job from job_queue q
+    where q.id = v_next and q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+    for update skip locked;
+    if v_job.id is null then
+        insert into job_lines_due values (p_key, p_at + interval '1 second');
+        select c.* into v_job from job_queue_line_lanes(p_key, p_types) l
+        cross join lateral (
+            select * from job_queue q
+            where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and q.in_line
+                and q.task_type = l.task_type and q.priority = l.priority and q.run_at <= p_at
+            order by q.concurrency_key, q.task_type, q.priority desc, q.run_at, q.id limit 1 for update skip locked
+        ) c
+        order by c.priority desc, c.run_at, c.id limit 1;
+    end if;
+    return v_job;
+end
+$$;
+
+-- Puts the next job of a line, of these types (null: of any), into the claim's index, and returns its type. Another job
+-- of the key that is there and due keeps it out, unless this job can run and the other cannot. The caller has the lock
+-- of the key.
+create or replace function job_queue_put_first(p_key text, p_now timestamptz, p_types text[]) returns text
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_job constant job_queue := job_queue_lock_next_in_line(p_key, p_now, p_types);
+begin
+    if v_job.id is not null and not exists (
+        select from job_queue q
+        where q.concurrency_key = p_key and q.status = 'pending' and q.blocked_by is null and not q.in_line
+            and q.run_at <= greatest(v_job.run_at, p_now)
+            and (job_type_can_run(q.task_type, p_now) or not job_type_can_run(v_job.task_type, p_now))
+    ) then
+        update job_queue set in_line = false where id = v_job.id;
+    end if;
+    return v_job.task_type;
+end
+$$;
+
+-- Puts the next job of each line into the claim's index, unless a job of the key runs. If its type cannot run (paused, or
+-- no live worker handles it), it stays there, and the next of a type that can run is put beside it. No lock is waited
+-- for: a key whose lock is not free is written to job_lines_due, to be tried again after p_delay. Returns the number of
+-- keys whose lock was not free.
+create or replace function job_queue_try_lines(p_keys text[], p_delay interval) returns integer
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_slots constant integer[] := job_queue_try_locks(p_keys);
+    v_later text[] := '{}';
+    v_key text;
+    v_type text;
+    v_open_types text[];
+begin
+    for v_key in select distinct k from unnest(p_keys) k where k is not null order by k loop
+        if job_slot(v_key) <> all (v_slots) then
+            v_later := v_later || v_key;
+            continue;
+        end if;
+        continue when job_key_is_busy_now(v_key);
+        v_type := job_queue_put_first(v_key, v_now, null);
+        if v_type <> all (v_open_types) or v_open_types is null and not job_type_can_run(v_type, v_now) then
+            v_open_types := coalesce(v_open_types, job_types_that_can_run(v_now));
+            perform job_queue_put_first(v_key, v_now, v_open_types);
+        end if;
+    end loop;
+    insert into job_lines_due select k, v_now + p_delay from unnest(v_later) k;
+    return cardinality(v_later);
+end
+$$;
+
+-- The same for the end of a run or an action. The lock of a key is held for milliseconds, so idle workers are woken to try
+-- again at once.
+create or replace function job_queue_advance_lines(p_keys text[]) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if job_queue_try_lines(p_keys, interval '0') > 0 then
+        perform pg_notify(current_schema() || '.job_queue', '');
+    end if;
+end
+$$;
+
+-- Tries again to advance lines whose lock was not free.
+create or replace function job_queue_retry_lines(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_keys text[];
+begin
+    with taken as (
+        delete from job_lines_due where ctid = any (array(
+            select ctid from job_lines_due where retry_at <= p_now limit 500 for update skip locked))
+        returning concurrency_key
+    )
+    select array_agg(concurrency_key) into v_keys from taken;
+    if v_keys is not null then
+        perform job_queue_try_lines(v_keys, interval '0.2 seconds');
+    end if;
+end
+$$;
+
+-- The jobs that wait for these blockers, locked, up to 1,000. Blockers with more of them, or with waiting jobs that another
+-- transaction has locked, are written to job_recheck.
+create or replace function job_queue_lock_waiting(p_blockers uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path from current
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_nestloop = on
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+    v_most constant integer := 1000;
+    v_found uuid[];
+    v_locked uuid[];
+begin
+    -- With an equality the planner might use another index than the one that begins with blocked_by.
+    v_found := array(
+        select w.id from unnest(p_blockers) as b (id) cross join lateral (
+            select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+            order by q.blocked_by, q.id) w
+        limit v_most);
+    if cardinality(v_found) = 0 then
+        return v_found;
+    end if;
+    v_locked := array(
+        select q.id from job_queue q
+        where q.id = any (v_found) and q.status = 'pending' and q.blocked_by = any (p_blockers)
+        order by q.id for update skip locked);
+    if cardinality(v_locked) < cardinality(v_found) or cardinality(v_found) = v_most then
+        perform job_queue_ask_recheck(null, array(
+            select b from unnest(p_blockers) b where exists (
+                select from job_queue q where q.status = 'pending' and q.blocked_by between b and b
+                    and q.id <> all (v_locked))));
+    end if;
+    return v_locked;
+end
+$$;
+
+-- Releases jobs whose blocker succeeded, and cancels jobs (and the jobs that wait for them) whose blocker can no longer
+-- succeed. Returns the keys whose lines the caller has to advance.
+create or replace function job_queue_release_waiting(p_succeeded uuid[], p_hopeless uuid[], p_reason text)
+returns text[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_waiting uuid[] := job_queue_lock_waiting(p_succeeded);
+    v_keys text[];
+begin
+    with released as (
+        update job_queue set blocked_by = null, updated_at = v_now, version = version + 1,
+            in_line = concurrency_key is not null
+        where id = any (v_waiting)
+        returning concurrency_key
+    )
+    select array_agg(concurrency_key) into v_keys from released;
+    v_waiting := job_queue_lock_waiting(p_hopeless);
+    while cardinality(v_waiting) > 0 loop
+        update job_queue set status = 'cancelled', completed_at = v_now, updated_at = v_now,
+            version = version + 1, last_outcome = 'cancelled',
+            last_error = format('Cancelled because its blocker, job %s, %s.', blocked_by, p_reason)
+        where id = any (v_waiting);
+        v_waiting := job_queue_lock_waiting(v_waiting);
+    end loop;
+    return v_keys;
+end
+$$;
+
+drop function if exists job_queue_count_finished(text, bigint, bigint, bigint);
+-- Adds to a worker's counts of this minute; partial and continued runs are also counted as succeeded.
+create or replace function job_queue_count_finished(
+    p_worker text, p_succeeded bigint, p_partial bigint, p_continued bigint, p_troubled bigint, p_failed bigint
+) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    insert into job_throughput as t (minute, worker_id, succeeded, partial, continued, troubled, failed)
+    values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_partial, p_continued, p_troubled,
+        p_failed)
+    on conflict (minute, worker_id) do update set succeeded = t.succeeded + excluded.succeeded,
+        partial = t.partial + excluded.partial, continued = t.continued + excluded.continued,
+        troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed;
+end
+$$;
+
+drop function if exists job_queue_settle(
+    text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
+do $$
+begin
+    if to_regtype('job_queue_move') is null then
+        create type job_queue_move as (
+            id uuid, token bigint, move text, is_recurring boolean, is_over boolean, slot timestamptz,
+            retry_at timestamptz, outcome text, started_at timestamptz, finished_at timestamptz, details jsonb,
+            key text, cancelled_by text, recorded text
+        );
+    end if;
+end
+$$;
+
+-- Applies the table of outcomes to runs whose token still holds the job: appends each run to the history and gives its
+-- job the next status. `p_details` has for each run, all optional: output, checkpoint, delay, retry_after, retry_base,
+-- retry_cap (seconds), permanent, error_kind, error, traceback, log, progress. `p_keys` are the keys of runs that the
+-- caller has already finished. A worker reports only runs that it claimed: after a crash without synchronous commit, a
+-- token may have been given to another worker again.
+create or replace function job_queue_settle(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision,
+    p_keys text[]
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language plpgsql volatile security definer
+set search_path from current
+set enable_seqscan = off set enable_nestloop = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_moves job_queue_move[];
+    v_keys text[];
+begin
+    with report as (
+        -- A run that is twice in a batch counts once.
+        select distinct on (r.token) * from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+            as r (id, token, outcome, started_at, finished_at, details)
+    ), held as (
+        select q.*, r.outcome, r.started_at as began_at, r.finished_at, r.details
+        from job_queue q join report r on r.id = q.id and r.token = q.run_token
+        where q.run_token = any (p_tokens) and q.status = 'running' and (r.outcome = 'lost' or q.locked_by = p_worker)
+        order by q.id for update of q
+    ), judged as (
+        select h.*,
+            h.cancel_requested_at is not null or h.outcome = 'cancelled' as cancels,
+            case when h.is_recurring
+                then job_next_slot(coalesce(h.anchor_at, h.run_at), h.recurrence_interval_minutes, v_now)
+            end as slot,
+            h.outcome in ('failed', 'lost') and not coalesce((h.details ->> 'permanent')::boolean, false)
+                and h.attempts < h.max_attempts as may_retry,
+            v_now + job_delay(coalesce(
+                (h.details ->> 'retry_after')::double precision,
+                job_backoff(h.attempts, coalesce((h.details ->> 'retry_base')::double precision, p_retry_base),
+                    coalesce((h.details ->> 'retry_cap')::double precision, p_retry_cap)))) as retry_at
+        from held h
+    ), decided as (
+        select j.*,
+            case
+                when j.cancels then 'cancel'
+                when j.outcome in ('succeeded', 'partial') then 'success'
+                when j.outcome = 'continued' then 'continue'
+                when j.outcome = 'released' then 'release'
+                when j.may_retry and (j.slot is null or j.retry_at < j.slot)
+                    and (not j.is_recurring or j.expires_at is null or j.retry_at < j.expires_at) then 'retry'
+                else 'failure'
+            end as move,
+            -- The series is over when its next slot is at or past its end.
+            j.is_recurring and j.expires_at is not null and j.slot >= j.expires_at as is_over
+        from judged j
+    )
+    select array_agg(row(
+        d.id, d.run_token, d.move, d.is_recurring, d.is_over, d.slot, d.retry_at, d.outcome, d.began_at,
+        d.finished_at, d.details, d.concurrency_key, d.cancel_requested_by,
+        case
+            when d.outcome = 'lost' then 'lost'
+            when d.move = 'cancel' then 'cancelled'
+            when d.move = 'retry' then 'retried'
+            when d.move = 'failure' then 'failed'
+            else d.outcome
+        end)::job_queue_move)
+    into v_moves from decided d;
+    if v_moves is null then
+        return;
+    end if;
+
+    insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at, finished_at,
+        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress, concurrency_key, dedupe_key)
+    select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
+        m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
+        case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
+        m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
+        coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
+        case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
+        case when m.move = 'success' and not m.is_recurring then q.dedupe_key end
+    from unnest(v_moves) m
+    join job_queue q on q.id = m.id
+    cross join lateral (
+        select
+            case when m.move = 'cancel' then 'cancelled' else m.details ->> 'error_kind' end as kind,
+            case
+                when m.move = 'cancel' and m.outcome <> 'lost' then format(
+                    'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
+                    case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
+                        when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
+                        else m.outcome end)
+                else m.details ->> 'error'
+            end as error
+    ) e
+    where q.id = any (p_ids);
+
+    delete from job_queue q using unnest(v_moves) m
+    where q.id = any (p_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
+
+    update job_queue q set
+        status = case
+            when m.move = 'cancel' then 'cancelled'
+            when m.move = 'success' and m.is_over then 'succeeded'
+            when m.move = 'failure' and (not m.is_recurring or m.is_over) then 'failed'
+            else 'pending'
+        end,
+        run_at = case
+            when m.move = 'cancel' then q.run_at
+            when m.move in ('success', 'failure') and m.is_recurring and not m.is_over then m.slot
+            when m.move = 'continue'
+                then v_now + job_delay((m.details ->> 'delay')::double precision)
+            when m.move = 'retry' then m.retry_at
+            else q.run_at
+        end,
+        attempts = case
+            when m.move = 'release' then greatest(q.attempts - 1, 0)
+            when m.move = 'continue' or m.is_recurring and m.move in ('success', 'failure') and not m.is_over then 0
+            else q.attempts
+        end,
+        checkpoint = case
+            when m.move = 'continue' then m.details -> 'checkpoint'
+            when m.is_recurring and m.move in ('success', 'failure') then null
+            else q.checkpoint
+        end,
+        slot_at = case when m.move in ('retry', 'continue') and m.is_recurring then coalesce(q.slot_at, q.run_at)
+            when m.move = 'release' then q.slot_at end,
+        cycle = q.cycle + (m.is_recurring and m.move in ('success', 'failure'))::integer,
+        output = case when m.move = 'success' then nullif(m.details -> 'output', 'null') else q.output end,
+        last_error = case
+            when m.move in ('success', 'continue') then null
+            when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed without a reason.')
+            else q.last_error
+        end,
+        last_outcome = m.recorded,
+        last_run_at = case when m.move = 'release' then q.last_run_at else v_now end,
+        last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
+        consecutive_failures = case m.move when 'success' then 0 when 'failure' then q.consecutive_failures + 1
+            else q.consecutive_failures end,
+        completed_at = case
+            when m.move = 'cancel' or m.move = 'failure' and (not m.is_recurring or m.is_over)
+                or m.move = 'success' and m.is_over then v_now
+        end,
+        in_line = q.concurrency_key is not null,
+        progress = null, locked_by = null, run_token = null, lease_expires_at = null, started_at = null,
+        cancel_requested_at = null, cancel_requested_by = null,
+        updated_at = v_now, version = q.version + 1
+    from unnest(v_moves) m
+    where q.id = any (p_ids) and q.id = m.id and not (m.move = 'success' and not m.is_recurring);
+
+    select array_agg(m.key) into v_keys from unnest(v_moves) m where m.key is not null;
+    v_keys := v_keys || p_keys || job_queue_release_waiting(
+        array(select m.id from unnest(v_moves) m where m.move = 'success'), '{}', '');
+    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m
+        where m.move = 'failure' and (not m.is_recurring or m.is_over)), 'failed permanently');
+    perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
+        'was cancelled');
+    perform job_queue_advance_lines(v_keys);
+    perform job_queue_count_finished(p_worker, count(*) filter (where m.recorded in ('succeeded', 'partial', 'continued')),
+        count(*) filter (where m.recorded = 'partial'), count(*) filter (where m.recorded = 'continued'),
+        count(*) filter (where m.recorded in ('retried', 'lost') and m.move <> 'failure'),
+        count(*) filter (where m.move = 'failure'))
+    from unnest(v_moves) m;
+
+    return query
+    select m.id, m.token, m.recorded, q.status, q.run_at
+    from unnest(v_moves) m left join job_queue q on q.id = m.id and q.id = any (p_ids);
+end
+$$;
+
+-- Of these runs, those whose row another transaction has locked. The rows of the others are locked until the end of the
+-- caller's transaction.
+create or replace function job_queue_locked(p_worker text, p_tokens bigint[]) returns bigint[]
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_running constant bigint[] := array(select q.run_token from job_queue q
+        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker);
+    v_free constant bigint[] := array(select q.run_token from job_queue q
+        where q.run_token = any (p_tokens) and q.status = 'running' and q.locked_by = p_worker
+        order by q.id for update skip locked);
+begin
+    return array(select t from unnest(v_running) t where t <> all (v_free));
+end
+$$;
+
+-- Finishes a batch of runs for a worker. Returns one row per run, except for one-time jobs that succeeded and left the
+-- queue. A report that is sent again is not applied again: for a token that no longer holds its job, the recorded
+-- outcome is returned, and the run is recorded as `abandoned` if the reaper had recorded it as lost. A row that another
+-- transaction has locked is waited for half a second (SQLSTATE 55P03): the worker then leaves out the runs that
+-- job_queue_locked names, and reports them later.
+create or replace function job_queue_finish(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_outcomes text[], p_started timestamptz[],
+    p_finished timestamptz[], p_details jsonb[], p_retry_base double precision, p_retry_cap double precision
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language plpgsql volatile security definer
+set search_path from current
+set enable_seqscan = off set enable_nestloop = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan set lock_timeout = '500ms'
+as $$
+#variable_conflict use_column
+declare
+    v_done bigint[];
+    v_removed uuid[];
+    v_partial bigint;
+    v_keys text[];
+    v_settled record;
+begin
+    -- Most runs are one-time jobs that succeeded: one statement for all of them.
+    with gone as (
+        delete from job_queue q
+        using unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+            as r (id, token, outcome, started_at, finished_at, details)
+        where q.run_token = any (p_tokens) and q.run_token = r.token and q.id = r.id and q.status = 'running'
+            and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
+            and q.cancel_requested_at is null
+        returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
+            q.concurrency_key, q.dedupe_key, r.outcome, r.started_at, r.finished_at, r.details
+    ), history as (
+        insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key)
+        select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
+            g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key
+        from gone g
+    )
+    select array_agg(g.run_token), array_agg(g.id), count(*) filter (where g.outcome = 'partial'),
+        array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
+    into v_done, v_removed, v_partial, v_keys from gone g;
+    if v_removed is not null then
+        if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
+            v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
+        end if;
+        if cardinality(v_done) = cardinality(p_tokens) then
+            if v_keys is not null then
+                perform job_queue_advance_lines(v_keys);
+            end if;
+            perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
+            return;
+        end if;
+    end if;
+
+    for v_settled in
+        select s.* from (
+            select array_agg(r.id order by r.id) as ids, array_agg(r.token order by r.id) as tokens,
+                array_agg(r.outcome order by r.id) as outcomes, array_agg(r.started_at order by r.id) as started,
+                array_agg(r.finished_at order by r.id) as finished, array_agg(r.details order by r.id) as details
+            from unnest(p_ids, p_tokens, p_outcomes, p_started, p_finished, p_details)
+                as r (id, token, outcome, started_at, finished_at, details)
+            where v_done is null or r.token <> all (v_done)
+        ) rest
+        cross join lateral job_queue_settle(p_worker, rest.ids, rest.tokens, rest.outcomes, rest.started,
+            rest.finished, rest.details, p_retry_base, p_retry_cap, v_keys) s
+    loop
+        v_done := v_done || v_settled.run_token;
+        job_id := v_settled.job_id;
+        run_token := v_settled.run_token;
+        recorded := v_settled.recorded;
+        status := v_settled.status;
+        run_at := v_settled.run_at;
+        return next;
+    end loop;
+    if v_keys is not null then
+        perform job_queue_advance_lines(v_keys);
+    end if;
+    if v_removed is not null then
+        -- Last, because all connections of a worker wait for each other at this row.
+        perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
+    end if;
+    if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
+        return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
+        where v_done is null or l.run_token <> all (v_done);
+    end if;
+end
+$$;
+
+-- The recorded outcomes of runs whose token no longer holds a job. If that is `lost`, the worker reports late: that is
+-- recorded once, and its result is discarded.
+create or replace function job_queue_note_late(
+    p_worker text, p_ids uuid[], p_tokens bigint[], p_started timestamptz[], p_finished timestamptz[],
+    p_details jsonb[]
+) returns table (job_id uuid, run_token bigint, recorded text, status text, run_at timestamptz)
+language sql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    with report as (
+        select r.*, l.task_type, l.payload, l.attempt, l.due_at, l.outcome
+        from unnest(p_ids, p_tokens, p_started, p_finished, p_details)
+            as r (id, token, started_at, finished_at, details)
+        left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
+    ), noted as (
+        insert into job_runs (run_token, late, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, error_kind, error, log)
+        select r.token, true, r.id, r.task_type, r.payload, r.attempt, p_worker, r.due_at, r.started_at,
+            r.finished_at, 'abandoned', 'lease_lost',
+            'The worker reported after its lease had expired; its result was discarded.',
+            r.details ->> 'log'
+        from report r where r.outcome = 'lost'
+        on conflict (run_token, late) do nothing
+    )
+    select r.id, r.token, case when r.outcome = 'lost' or r.outcome is null then 'abandoned' else r.outcome end,
+        q.status, q.run_at
+    from report r left join job_queue q on q.id = r.id
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 7. Reaper
+-------------------------------------------------------------------------------------------------------
+
+-- Ends runs whose lease has expired; all locks are held while their tokens are checked again.
+create or replace function job_queue_take_back(
+    p_worker text, p_ids uuid[], p_details jsonb, p_retry_base double precision, p_retry_cap double precision
+) returns setof uuid
+language sql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    with expired as materialized (
+        select q.id, q.run_token, q.started_at, q.locked_by from job_queue q
+        where q.id = any (p_ids) and q.status = 'running' and q.lease_expires_at <= clock_timestamp()
+        order by q.id for update of q skip locked
+    ), together as (
+        select array_agg(e.id) as ids, array_agg(e.run_token) as tokens, array_agg('lost'::text) as outcomes,
+            array_agg(coalesce(e.started_at, clock_timestamp())) as started,
+            array_agg(clock_timestamp()) as finished,
+            array_agg(jsonb_build_object('error_kind', 'lease_expired', 'error', format(
+                'Worker %s stopped renewing its lease; it crashed, lost its connection or was stopped.', e.locked_by))
+                || p_details) as details
+        from expired e
+    )
+    select s.job_id from together t
+    cross join lateral job_queue_settle(p_worker, t.ids, t.tokens, t.outcomes, t.started, t.finished, t.details,
+        p_retry_base, p_retry_cap, null) s
+    where t.ids is not null
+$$;
+
+-- Takes back up to 500 lost runs. If the batch fails, each is tried alone, and those that fail are set aside.
+create or replace function job_queue_reap_lost(p_retry_base double precision, p_retry_cap double precision)
+returns uuid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_ids uuid[];
+    v_id uuid;
+    v_lost uuid[] := '{}';
+begin
+    delete from job_poison p where not exists (
+        select from job_queue q where q.id = p.job_id and q.run_token = p.run_token);
+    v_ids := array(
+        select q.id from job_queue q where q.status = 'running' and q.lease_expires_at <= v_now
+            and not exists (select from job_poison p where p.job_id = q.id and p.retry_at > v_now)
+        limit 500);
+    begin
+        return array(select job_queue_take_back('upkeep', v_ids, '{}', p_retry_base, p_retry_cap));
+    exception when others then
+        null;
+    end;
+    foreach v_id in array v_ids loop
+        begin
+            v_lost := v_lost || array(
+                select job_queue_take_back('upkeep', array[v_id], '{}', p_retry_base, p_retry_cap));
+        exception when others then
+            insert into job_poison (job_id, run_token, error, retry_at)
+            select q.id, q.run_token, sqlstate || ' ' || sqlerrm, v_now + interval '10 minutes'
+            from job_queue q where q.id = v_id and q.run_token is not null
+            on conflict (job_id) do update set run_token = excluded.run_token, error = excluded.error,
+                retry_at = excluded.retry_at;
+        end;
+    end loop;
+    return v_lost;
+end
+$$;
+
+-- Ends jobs that wait past their expiry: a series as succeeded, or failed if its last cycle failed; a one-time job as
+-- cancelled. No job that waits for one of them is released: each success before has released those that waited then.
+create or replace function job_queue_end_expired(p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off set jit = off
+as $$
+declare
+    -- Read once, because an index cannot be used for a condition with the volatile clock.
+    v_now timestamptz := clock_timestamp();
+    v_ended uuid[];
+    v_keys text[];
+begin
+    with expired as (
+        select q.id from job_queue q
+        where q.status = 'pending' and q.expires_at is not null and q.expires_at <= v_now
+        order by q.expires_at limit p_limit for update skip locked
+    ), ended as (
+        update job_queue q set
+            status = case when not q.is_recurring then 'cancelled' when q.consecutive_failures > 0 then 'failed'
+                else 'succeeded' end,
+            last_error = case when not q.is_recurring then 'The job expired before a worker could run it.'
+                else q.last_error end,
+            completed_at = v_now, updated_at = v_now, version = q.version + 1
+        from expired e where q.id = e.id
+        returning q.id, q.concurrency_key
+    )
+    select array_agg(id), array_agg(concurrency_key) into v_ended, v_keys from ended;
+    if v_ended is null then
+        return 0;
+    end if;
+    perform job_queue_release_waiting('{}', v_ended, 'expired');
+    perform job_queue_advance_lines(v_keys);
+    return cardinality(v_ended);
+end
+$$;
+
+-- Asks to check the lines whose first job cannot run, each time the types that can run have changed.
+create or replace function job_queue_note_open_types() returns void
+language plpgsql volatile
+set search_path from current set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_open_types constant text[] := job_types_that_can_run(clock_timestamp());
+begin
+    update job_upkeep set open_types = v_open_types
+    where part = 'recheck' and open_types is distinct from v_open_types;
+    if found and cardinality(v_open_types) > 0 then
+        insert into job_recheck (concurrency_key)
+        select distinct q.concurrency_key from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.concurrency_key is not null
+            and q.task_type <> all (v_open_types) and exists (
+                select from job_queue w
+                where w.concurrency_key = q.concurrency_key and w.status = 'pending' and w.blocked_by is null
+                    and w.in_line);
+    end if;
+end
+$$;
+
+-- Checks what job_recheck names, up to p_limit entries: advances lines, and releases or cancels jobs whose blocker has
+-- ended. Returns the number of entries.
+create or replace function job_queue_check_again(p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_checked bigint;
+    v_keys text[];
+    v_blockers uuid[];
+    v_succeeded uuid[];
+    v_hopeless uuid[];
+begin
+    perform job_queue_note_open_types();
+    with taken as (
+        delete from job_recheck where ctid = any (array(
+            select ctid from job_recheck limit p_limit for update skip locked))
+        returning concurrency_key, blocker
+    )
+    select count(*), array_agg(distinct concurrency_key), array_agg(distinct blocker) filter (where blocker is not null)
+    into v_checked, v_keys, v_blockers from taken;
+    if v_blockers is not null then
+        select array_agg(j.id) filter (where j.gone_well), array_agg(j.id) filter (where not j.gone_well)
+        into v_succeeded, v_hopeless from (
+            select b.id, case
+                when q.status = 'succeeded' then q.last_success_at >= q.completed_at
+                when q.status is not null then false
+                else job_left_with_success(b.id) end as gone_well
+            from unnest(v_blockers) as b (id) left join job_queue q on q.id = b.id
+            where q.status is null or q.status not in ('pending', 'running')
+        ) j;
+        v_keys := v_keys || job_queue_release_waiting(coalesce(v_succeeded, '{}'), '{}', '');
+        perform job_queue_release_waiting('{}', coalesce(v_hopeless, '{}'), 'failed, was cancelled or was deleted');
+    end if;
+    perform job_queue_advance_lines(v_keys);
+    return v_checked;
+end
+$$;
+
+drop function if exists job_bulk_is_old(job_bulk, timestamptz);
+-- Whether a bulk action was chosen before p_before. A choice without an action is old after an hour.
+create or replace function job_bulk_is_over(p_bulk job_bulk, p_before timestamptz) returns boolean
+language sql stable
+return (p_bulk).chosen_at < case (p_bulk).state when 'chosen' then now() - interval '1 hour' else p_before end
+    and (p_bulk).state <> 'running';
+
+drop function if exists job_queue_prune();
+drop function if exists job_queue_mend();
+-- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
+-- 'expired', 'recheck', 'pauses', 'prune' (once a minute, or while there is more to prune) or 'retention' (once an
+-- hour, likewise). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
+-- each other, and each should be called in a transaction of its own.
+create or replace function job_queue_upkeep(
+    p_part text, p_retry_base double precision, p_retry_cap double precision,
+    out done bigint, out lost_jobs uuid[], out trouble text
+)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '2s'
+as $$
+declare
+    v_part job_upkeep;
+    -- Deleting a job costs more than deleting a line of the history.
+    v_limit constant integer := case p_part when 'prune' then 5000 else 1000 end;
+    v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour' end;
+    -- Whether there may be more to remove, or it failed.
+    v_more boolean := false;
+begin
+    done := 0;
+    lost_jobs := '{}';
+    select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
+    if not found or v_part.succeeded_at > clock_timestamp() - v_pause then
+        return;
+    end if;
+    begin
+        case p_part
+            when 'lost' then
+                lost_jobs := job_queue_reap_lost(p_retry_base, p_retry_cap);
+                done := cardinality(lost_jobs);
+                update job_upkeep u set set_aside = (select count(*) from job_poison) where u.part = p_part;
+                trouble := (select p.error from job_poison p order by p.since limit 1);
+            when 'expired' then done := job_queue_end_expired(5000);
+            when 'recheck' then done := job_queue_check_again(5000);
+            when 'pauses' then done := job_queue_resume_due();
+            when 'prune', 'retention' then
+                select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
+                v_more := trouble is not null or done >= v_limit;
+        end case;
+        update job_upkeep u set trouble = job_queue_upkeep.trouble,
+            failed_at = case when v_more and job_queue_upkeep.trouble is not null then clock_timestamp()
+                else u.failed_at end,
+            succeeded_at = case when v_more then u.succeeded_at else clock_timestamp() end
+        where u.part = p_part;
+    exception when others then
+        trouble := sqlstate || ' ' || sqlerrm;
+        done := 0;
+        lost_jobs := '{}';
+        update job_upkeep u set failed_at = clock_timestamp(), trouble = job_queue_upkeep.trouble where u.part = p_part;
+    end;
+end
+$$;
+
+-- All parts of upkeep in one transaction, for workers of 0.1.0.
+create or replace function job_queue_reap(
+    p_worker text, p_retry_base double precision, p_retry_cap double precision,
+    out lost bigint, out expired bigint, out pruned bigint, out resumed bigint, out lost_jobs uuid[]
+)
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    select u.done, u.lost_jobs into lost, lost_jobs from job_queue_upkeep('lost', p_retry_base, p_retry_cap) u;
+    expired := (job_queue_upkeep('expired', p_retry_base, p_retry_cap)).done;
+    resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
+    perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
+    pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
+    perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
+end
+$$;
+
+-- Removes succeeded and cancelled jobs older than p_max_age and returns how many.
+create or replace function job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_cutoff timestamptz := now() - p_max_age;
+    v_batch integer;
+    v_total integer := 0;
+begin
+    loop
+        delete from job_queue where id in (
+            select q.id from job_queue q
+            where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at, q.run_at) < v_cutoff
+            limit 5000 for update skip locked);
+        get diagnostics v_batch = row_count;
+        v_total := v_total + v_batch;
+        exit when v_batch = 0;
+    end loop;
+    return v_total;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 8. Operators' actions
+--
+-- The functions answer with a code, which has a hyphen, and the facts of its sentence; core/read/sentences.py has the
+-- sentences.
+-------------------------------------------------------------------------------------------------------
+
+create or replace function job_actor(p_actor text) returns text
+language sql stable
+return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
+
+-- The facts of a job for the audit. The payload only if it was changed, because it may name people.
+create or replace function job_audit_facts(p_job job_queue) returns jsonb
+language sql immutable
+return jsonb_build_object('task_type', (p_job).task_type, 'status', (p_job).status, 'run_at', (p_job).run_at,
+    'attempts', (p_job).attempts, 'version', (p_job).version, 'last_outcome', (p_job).last_outcome);
+
+create or replace function job_queue_write_audit(
+    p_actor text, p_action text, p_job_id uuid, p_before jsonb, p_after jsonb, p_reason text
+) returns void
+language sql volatile
+set search_path from current
+as $$
+    insert into job_audit (actor, action, job_id, before, after, reason)
+    values (job_actor(p_actor), p_action, p_job_id, p_before, p_after, p_reason)
+$$;
+
+-- Records in the audit that a user viewed a job's personal data unmasked.
+create or replace function job_queue_reveal(p_id uuid, p_actor text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    select job_queue_write_audit(p_actor, 'reveal', p_id, null, null, null)
+$$;
+
+-- The code of the reason why a job's status does not allow an action; null if it is allowed.
+create or replace function job_action_refusal(p_action text, p_status text, p_cancelling boolean)
+returns text
+language sql immutable
+return case
+    when p_action = 'retry' and p_status = 'running' then 'retry-running'
+    when p_action = 'cancel' and p_status = 'running' and p_cancelling then 'cancel-requested'
+    when p_action = 'cancel' and p_status = 'succeeded' then 'cancel-succeeded'
+    when p_action = 'cancel' and p_status = 'cancelled' then 'already-cancelled'
+    when p_action = 'delete' and p_status = 'running' then 'delete-running'
+    when p_action = 'edit' and p_status = 'running' then 'edit-running'
+    when p_action = 'edit' and p_status = 'succeeded' then 'edit-succeeded'
+end;
+
+drop function if exists job_queue_holder(job_queue);
+
+-- Makes a job pending and due now, for a retry: attempts start from 0, unless the job was already pending.
+create or replace function job_queue_make_due(p_job job_queue) returns job_queue
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    -- A job that has expired loses its expiry. A series must not go on for ever for that, so it becomes a one-time job.
+    v_series constant boolean := p_job.is_recurring and coalesce(p_job.expires_at > v_now, true);
+    v_job job_queue;
+begin
+    update job_queue q set
+        status = 'pending', run_at = v_now, completed_at = null, last_error = null, updated_at = v_now,
+        version = q.version + 1, is_recurring = v_series,
+        attempts = case when q.status = 'pending' then q.attempts else 0 end,
+        recurrence_interval_minutes = case when v_series then q.recurrence_interval_minutes end,
+        anchor_at = case when v_series then coalesce(q.anchor_at, q.run_at) end,
+        slot_at = case when v_series then q.slot_at end,
+        expires_at = case when q.expires_at > v_now then q.expires_at end,
+        blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
+            else job_queue_live_blocker(q.blocked_by) end,
+        in_line = q.concurrency_key is not null
+    where q.id = p_job.id returning * into v_job;
+    perform job_queue_ask_recheck(null, array[v_job.blocked_by]);
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    select * into v_job from job_queue where id = p_job.id;
+    return v_job;
+end
+$$;
+
+create or replace function job_queue_make_cancelled(p_job job_queue, p_actor text)
+returns job_queue
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_job job_queue;
+begin
+    if p_job.status = 'running' then
+        update job_queue q set cancel_requested_at = v_now, cancel_requested_by = job_actor(p_actor),
+            updated_at = v_now, version = q.version + 1
+        where q.id = p_job.id returning * into v_job;
+        perform pg_notify(current_schema() || '.job_queue', 'cancel');
+        return v_job;
+    end if;
+    update job_queue q set status = 'cancelled', completed_at = v_now, updated_at = v_now, version = q.version + 1,
+        last_outcome = case when q.status = 'pending' then 'cancelled' else q.last_outcome end, in_line = false
+    where q.id = p_job.id returning * into v_job;
+    perform job_queue_release_waiting('{}', array[p_job.id], 'was cancelled');
+    return v_job;
+end
+$$;
+
+create or replace function job_queue_move_to_trash(p_job job_queue, p_actor text, p_reason text)
+returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    delete from job_queue where id = p_job.id;
+    insert into job_trash (job_id, job, deleted_by, reason)
+    values (p_job.id, to_jsonb(p_job), job_actor(p_actor), p_reason)
+    on conflict (job_id) do update set job = excluded.job, deleted_at = now(), deleted_by = excluded.deleted_by,
+        reason = excluded.reason;
+    perform job_queue_release_waiting('{}', array[p_job.id], 'was deleted');
+end
+$$;
+
+drop function if exists job_queue_copy(uuid, jsonb, integer, integer, text, text, text);
+drop function if exists job_queue_run_again(uuid, text, boolean);
+drop function if exists job_queue_run_again(uuid, text, text, boolean);
+-- Enqueues a copy of a job that succeeded and left the queue, and records it in the audit. Without a payload, the copy
+-- has that of the run; the caller has validated and admitted it. Keys of the job go before p_concurrency_key, which is
+-- for runs from before the keys were stored, unless p_payload replaces the payload from which a key follows.
+--
+-- At most one copy is pending or running: the dedupe key of a job without one is made from its id.
+create or replace function job_queue_run_again(
+    p_job_id uuid, p_payload jsonb, p_max_attempts integer, p_concurrency_key text, p_actor text, p_reason text,
+    p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_run job_runs;
+    v_dedupe_key text;
+    v_earlier record;
+    v_facts jsonb;
+    v_copy uuid;
+    v_created boolean;
+begin
+    select * into v_run from job_runs r where r.job_id = p_job_id and r.removed order by r.run_token desc limit 1;
+    if not found then
+        return query select p_job_id, false, case
+            when exists (select from job_trash t where t.job_id = p_job_id) then 'is-deleted' else 'no-success' end,
+            null::jsonb, null::text, null::bigint;
+        return;
+    end if;
+    v_dedupe_key := coalesce(v_run.dedupe_key, 'copy of ' || p_job_id);
+    if p_dry_run then
+        v_copy := job_queue_holder(v_dedupe_key);
+        v_created := v_copy is null;
+    else
+        select c.job_id, c.created into v_copy, v_created from job_queue_create(v_run.task_type,
+            coalesce(p_payload, v_run.payload), null, p_max_attempts, 0, v_dedupe_key,
+            case when p_payload is null then coalesce(v_run.concurrency_key, p_concurrency_key)
+                else coalesce(p_concurrency_key, v_run.concurrency_key) end, null, null, null, p_actor) c;
+    end if;
+    if not v_created then
+        return query select p_job_id, false, case when v_run.dedupe_key is null then 'copy-open' else 'key-held' end,
+            jsonb_build_object('holder', v_copy), null::text, null::bigint;
+        return;
+    end if;
+    select a.job_id as copy, a.at, a.actor into v_earlier from job_audit a
+    where a.action = 'run again' and a.after ->> 'copy_of' = p_job_id::text order by a.id desc limit 1;
+    v_facts := jsonb_build_object('copy', v_copy, 'earlier', v_earlier.copy, 'at', v_earlier.at,
+        'actor', v_earlier.actor);
+    if p_dry_run then
+        return query select p_job_id, true, case when v_earlier.copy is null then 'would-run-again'
+            else 'would-run-once-more' end, v_facts, null::text, null::bigint;
+        return;
+    end if;
+    perform job_queue_write_audit(p_actor, 'run again', v_copy, null,
+        jsonb_strip_nulls(jsonb_build_object('copy_of', p_job_id, 'earlier_copy', v_earlier.copy)), p_reason);
+    return query select p_job_id, true, case when v_earlier.copy is null then 'enqueued-again'
+        else 'enqueued-once-more' end, v_facts, 'pending'::text, null::bigint;
+end
+$$;
+
+-- Why a job that the caller has locked is not retried, cancelled or deleted; no code if it is. A null version matches
+-- any version.
+create or replace function job_queue_refusal(
+    p_action text, p_job job_queue, p_version bigint, out code text, out facts jsonb
+)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_holder uuid;
+begin
+    if p_version <> p_job.version then
+        code := case when p_action = 'retry' and p_job.status = 'succeeded' then 'has-succeeded-since'
+            else 'has-changed' end;
+        facts := jsonb_build_object('status', p_job.status, 'job', p_job.id);
+        return;
+    end if;
+    code := job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null);
+    if code is not null or p_action <> 'retry' or p_job.status = 'pending' then
+        return;
+    end if;
+    if p_job.dedupe_key is not null then
+        v_holder := job_queue_holder(p_job.dedupe_key);
+    end if;
+    if v_holder is not null then
+        code := 'key-held';
+        facts := jsonb_build_object('holder', v_holder);
+    elsif p_job.blocked_by is not null and (job_queue_judge_blocker(p_job.blocked_by)).refusal is not null then
+        code := 'hopeless-blocker';
+        facts := jsonb_build_object('blocker', p_job.blocked_by,
+            'status', (select q.status from job_queue q where q.id = p_job.blocked_by));
+    elsif p_job.is_recurring and coalesce(p_job.recurrence_interval_minutes, 0) <= 0 then
+        code := 'no-interval';
+    end if;
+end
+$$;
+
+-- The code for a job that is not in the queue.
+create or replace function job_queue_absence(p_action text, p_id uuid) returns text
+language sql stable
+set search_path from current set enable_seqscan = off
+as $$
+    select case
+        when exists (select from job_trash t where t.job_id = p_id) then 'is-deleted'
+        when p_action in ('retry', 'edit') and exists (select from job_runs r where r.job_id = p_id and r.removed)
+            then 'has-succeeded'
+        else 'not-in-queue'
+    end
+$$;
+
+-- Locks these jobs and returns the ids that an action can use. It waits twice for 0.9 seconds (less than the second after
+-- which Postgres looks for deadlocks), then leaves out the jobs that another transaction has locked.
+create or replace function job_queue_lock_jobs(p_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+declare
+    v_free uuid[];
+begin
+    for attempt in 1..2 loop
+        begin
+            perform from job_queue q where q.id = any (p_ids) order by q.id for update;
+            return p_ids;
+        exception when lock_not_available then
+            -- A session that waits for one of these jobs goes first, or neither would get all of its own.
+            perform pg_sleep(0.05);
+        end;
+    end loop;
+    v_free := array(select q.id from job_queue q where q.id = any (p_ids) order by q.id for update skip locked);
+    return v_free || array(select i from unnest(p_ids) i where not exists (select from job_queue q where q.id = i));
+end
+$$;
+
+-- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
+-- one element per id; null matches any version.
+create or replace function job_queue_act(
+    p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_asked record;
+    v_free uuid[];
+    v_job job_queue;
+    v_after job_queue;
+    v_refusal text;
+    v_facts jsonb;
+    v_keys text[];
+begin
+    if p_action not in ('retry', 'cancel', 'delete') then
+        perform job_queue_refuse(format('There is no action %s.', p_action));
+    end if;
+    v_free := job_queue_lock_jobs(p_ids);
+    for v_asked in
+        select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
+    loop
+        if v_asked.id <> all (v_free) then
+            return query select v_asked.id, false, 'is-locked', null::jsonb, q.status, q.version
+            from job_queue q where q.id = v_asked.id;
+            continue;
+        end if;
+        select * into v_job from job_queue q where q.id = v_asked.id for update;
+        if not found then
+            return query select v_asked.id, false, job_queue_absence(p_action, v_asked.id),
+                jsonb_build_object('job', v_asked.id), null::text, null::bigint;
+            continue;
+        end if;
+        select * into v_refusal, v_facts from job_queue_refusal(p_action, v_job, v_asked.version);
+        if v_refusal is not null then
+            return query select v_job.id, false, v_refusal, v_facts, v_job.status, v_job.version;
+            continue;
+        end if;
+        if p_dry_run then
+            return query select v_job.id, true, case
+                when p_action = 'retry' then 'would-retry'
+                when p_action = 'delete' then 'would-delete'
+                when v_job.status = 'running' then 'would-ask-to-cancel' else 'would-cancel' end, null::jsonb,
+                v_job.status, v_job.version;
+            continue;
+        end if;
+
+        if p_action = 'retry' and v_job.dedupe_key is null then
+            v_after := job_queue_make_due(v_job);
+        elsif p_action = 'retry' then
+            -- Another job may have taken the key since the check.
+            begin
+                v_after := job_queue_make_due(v_job);
+            exception when unique_violation then
+                return query select v_job.id, false, 'key-taken', null::jsonb, v_job.status, v_job.version;
+                continue;
+            end;
+        elsif p_action = 'cancel' then
+            v_after := job_queue_make_cancelled(v_job, p_actor);
+        else
+            perform job_queue_move_to_trash(v_job, p_actor, p_reason);
+            v_after := null;
+        end if;
+        if p_action <> 'retry' then
+            v_keys := v_keys || v_job.concurrency_key;
+        end if;
+        perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job),
+            case when v_after.id is not null then job_audit_facts(v_after) end, p_reason);
+        return query select v_job.id, true, case
+            when p_action = 'retry' and v_after.in_line then 'due-in-line'
+            when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
+            when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'
+            when p_action = 'retry' then 'due-now'
+            when p_action = 'delete' then 'was-deleted'
+            when v_after.status = 'running' then 'asked-to-cancel'
+            else 'was-cancelled' end, jsonb_build_object('blocker', v_after.blocked_by), v_after.status,
+            v_after.version;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+    if p_action = 'retry' and not p_dry_run then
+        perform pg_notify(current_schema() || '.job_queue', '');
+    end if;
+end
+$$;
+
+-- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
+create or replace function job_queue_restore(
+    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_id uuid;
+    v_job job_queue;
+    v_holder uuid;
+    v_keys text[];
+begin
+    for v_id in select distinct a.id from unnest(p_ids) as a (id) order by a.id loop
+        select (jsonb_populate_record(null::job_queue, t.job)).* into v_job from job_trash t
+        where t.job_id = v_id for update;
+        if not found then
+            return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
+            continue;
+        end if;
+        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job.dedupe_key) end;
+        if v_holder is not null then
+            return query select v_id, false, 'key-held', jsonb_build_object('holder', v_holder), null::text,
+                null::bigint;
+            continue;
+        end if;
+        if p_dry_run then
+            return query select v_id, true, 'would-restore', jsonb_build_object('status', v_job.status), v_job.status,
+                v_job.version;
+            continue;
+        end if;
+        v_job.version := v_job.version + 1;
+        v_job.updated_at := clock_timestamp();
+        v_job.in_line := v_job.status = 'pending' and v_job.concurrency_key is not null;
+        begin
+            insert into job_queue select (v_job).*;
+        exception when unique_violation then
+            return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
+            continue;
+        end;
+        delete from job_trash where job_id = v_id;
+        v_keys := v_keys || v_job.concurrency_key;
+        perform job_queue_write_audit(p_actor, 'restore', v_id, null, job_audit_facts(v_job), p_reason);
+        return query select v_id, true, 'was-restored', jsonb_build_object('status', v_job.status), v_job.status,
+            v_job.version;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Changes payload, schedule or limits of a job that is not running. Keys of p_changes: payload, run_at,
+-- recurrence_interval_minutes, expires_at, priority, max_attempts, and with a payload its concurrency_key. The caller
+-- has validated the payload.
+create or replace function job_queue_edit(
+    p_id uuid, p_version bigint, p_changes jsonb, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_job job_queue;
+    v_new job_queue;
+    v_refusal text;
+    v_unknown text;
+begin
+    select * into v_job from job_queue q where q.id = p_id for update;
+    if not found then
+        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
+    where k not in ('payload', 'run_at', 'recurrence_interval_minutes', 'expires_at', 'priority', 'max_attempts',
+        'concurrency_key');
+    -- A given key replaces the old value, also with null; all others keep it.
+    v_new := jsonb_populate_record(v_job, p_changes);
+    v_refusal := case
+        when p_version is not null and p_version <> v_job.version then 'has-changed'
+        when v_unknown is not null then 'not-editable'
+        when p_changes = '{}' then 'no-changes'
+        when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
+        when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
+        when v_new.run_at is null then 'bad-due-time'
+        when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
+        when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
+        when v_new.priority is null or v_new.priority not between -100 and 100 then 'bad-priority'
+        when v_new.max_attempts is null or v_new.max_attempts < 1 then 'bad-attempts'
+        else job_action_refusal('edit', v_job.status, false)
+    end;
+    if v_refusal is not null or p_dry_run then
+        return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
+            jsonb_build_object('status', v_job.status, 'names', v_unknown), v_job.status, v_job.version;
+        return;
+    end if;
+    update job_queue q set
+        payload = v_new.payload, run_at = v_new.run_at, priority = v_new.priority, expires_at = v_new.expires_at,
+        max_attempts = v_new.max_attempts, recurrence_interval_minutes = v_new.recurrence_interval_minutes,
+        is_recurring = v_new.recurrence_interval_minutes is not null, concurrency_key = v_new.concurrency_key,
+        anchor_at = case
+            when v_new.recurrence_interval_minutes is null then null
+            when v_new.run_at <> v_job.run_at or v_job.anchor_at is null then v_new.run_at
+            else v_job.anchor_at
+        end,
+        slot_at = case when v_new.run_at = v_job.run_at and v_new.recurrence_interval_minutes is not null
+            then q.slot_at end,
+        in_line = q.status = 'pending' and v_new.concurrency_key is not null,
+        updated_at = clock_timestamp(), version = q.version + 1
+    where q.id = p_id returning * into v_new;
+    perform job_queue_advance_lines(array[v_job.concurrency_key, v_new.concurrency_key]);
+    perform job_queue_write_audit(p_actor, 'edit', p_id, job_audit_facts(v_job) || (
+        select coalesce(jsonb_object_agg(o.key, o.value), '{}') from jsonb_each(to_jsonb(v_job)) o where p_changes ? o.key
+    ), job_audit_facts(v_new) || p_changes, p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return query select p_id, true, 'was-edited', null::jsonb, v_new.status, v_new.version;
+end
+$$;
+
+drop function if exists job_bulk_choose(text, text, text, text, text, text, integer, interval, text, text);
+-- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
+create or replace function job_bulk_choose(
+    p_words text, p_status text, p_type text, p_text text, p_error text, p_key text, p_value text,
+    p_attempts integer, p_age interval, p_outcome text, p_actor text
+) returns uuid
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, q.id, q.task_type, q.version from job_queue q
+    where (p_status is null or q.status = p_status)
+        and job_matches(q.id, q.task_type, q.payload, q.last_error, q.attempts, q.created_at, q.last_outcome,
+            p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome);
+    get diagnostics v_total = row_count;
+    if v_total = 0 then
+        delete from job_bulk where id = v_bulk;
+        return null;
+    end if;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Chooses these jobs. p_versions has one element per id; null matches any version.
+create or replace function job_bulk_choose_ids(
+    p_ids uuid[], p_versions bigint[], p_words text, p_actor text
+) returns uuid
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select distinct on (a.id) v_bulk, a.id, q.task_type, a.version from unnest(p_ids, p_versions) as a (id, version)
+    left join job_queue q on q.id = a.id order by a.id;
+    get diagnostics v_total = row_count;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Chooses jobs of an earlier bulk action again: all, those that it changed, or those that were refused. Each is frozen
+-- at its version, except that one that has succeeded since the earlier choice gets a version that no job has: an action
+-- refuses it.
+create or replace function job_bulk_choose_again(p_bulk uuid, p_which text, p_actor text) returns uuid
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor)
+    select b.words, p_actor from job_bulk b where b.id = p_bulk returning id into v_bulk;
+    if v_bulk is null then
+        perform job_queue_refuse('There is no such bulk action. Bulk actions are kept for 30 days.');
+    end if;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, i.job_id, i.task_type, case when q.last_success_at > b.chosen_at then -1 else q.version end
+    from job_bulk b join job_bulk_items i on i.bulk_id = b.id left join job_queue q on q.id = i.job_id
+    where b.id = p_bulk and (p_which = 'all' or (p_which = 'done' and i.ok) or (p_which = 'refused' and not i.ok));
+    get diagnostics v_total = row_count;
+    if v_total = 0 then
+        delete from job_bulk where id = v_bulk;
+        return null;
+    end if;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Starts an action on a choice; job_bulk_step carries it out.
+create or replace function job_bulk_start(p_bulk uuid, p_action text, p_actor text, p_reason text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_bulk job_bulk;
+begin
+    if p_action not in ('retry', 'cancel', 'delete', 'restore') then
+        perform job_queue_refuse(format('There is no action %s.', p_action));
+    end if;
+    update job_bulk set state = 'running', action = p_action, actor = p_actor, role = session_user, reason = p_reason,
+        driver = p_actor, started_at = clock_timestamp(), stepped_at = clock_timestamp()
+    where id = p_bulk and state = 'chosen' returning * into v_bulk;
+    if not found then
+        perform job_queue_refuse('This choice of jobs was already used, or is too old. Choose the jobs again.');
+    end if;
+    perform job_queue_write_audit(p_actor, 'bulk ' || p_action, null, null,
+        jsonb_build_object('bulk', p_bulk, 'jobs', v_bulk.total, 'filter', v_bulk.words), p_reason);
+end
+$$;
+
+-- Acts on the next jobs of a bulk action and stores their answers in one transaction, so that each job is changed once,
+-- however often and by however many processes this is called. The audit row names the user who started the bulk
+-- action, whichever process runs this step.
+create or replace function job_bulk_step(p_bulk uuid, p_limit integer, p_driver text) returns setof job_bulk
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_bulk job_bulk;
+    v_ids uuid[];
+    v_versions bigint[];
+    v_done integer;
+    v_refused integer;
+    v_actor text;
+begin
+    select * into v_bulk from job_bulk b where b.id = p_bulk for update;
+    if v_bulk.state is distinct from 'running' then
+        return query select * from job_bulk b where b.id = p_bulk;
+        return;
+    end if;
+    select coalesce(array_agg(i.job_id order by i.job_id), '{}'), coalesce(array_agg(i.seen order by i.job_id), '{}')
+    into v_ids, v_versions from (
+        select i.job_id, i.seen from job_bulk_items i where i.bulk_id = p_bulk and i.ok is null
+        order by i.job_id limit p_limit) i;
+    v_actor := case when v_bulk.role = session_user then v_bulk.actor
+        else format('%s (%s), carried out by', v_bulk.actor, v_bulk.role) end;
+    if v_bulk.action = 'restore' then
+        update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
+        from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
+        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+    else
+        update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
+        from job_queue_act(v_bulk.action, v_ids, v_versions, v_actor, v_bulk.reason, false) r
+        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+    end if;
+    select count(*), count(*) filter (where not i.ok) into v_done, v_refused from job_bulk_items i
+    where i.bulk_id = p_bulk and i.job_id = any (v_ids);
+    return query update job_bulk b set done = b.done + v_done, refused = b.refused + v_refused,
+        stepped_at = clock_timestamp(), driver = p_driver, trouble = null,
+        state = case when b.done + v_done >= b.total then 'finished' else b.state end,
+        finished_at = case when b.done + v_done >= b.total then clock_timestamp() end
+    where b.id = p_bulk returning b.*;
+end
+$$;
+
+-- For workers: resumes a bulk action without a batch in the last 10 seconds, or one that the same worker has resumed.
+-- Returns whether more work is waiting. An error is stored with the action and does not affect the worker.
+create or replace function job_bulk_continue(p_worker text, p_limit integer) returns boolean
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_state text;
+begin
+    select b.id into v_bulk from job_bulk b
+    where b.state = 'running' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
+    order by b.stepped_at limit 1 for update skip locked;
+    if not found then
+        update job_upkeep set succeeded_at = clock_timestamp() where part = (
+            select u.part from job_upkeep u where u.part = 'bulk'
+                and not exists (select from job_bulk b where b.state = 'running' and b.trouble is not null)
+            for update skip locked);
+        return false;
+    end if;
+    begin
+        select s.state into v_state from job_bulk_step(v_bulk, p_limit, p_worker) s;
+        return v_state = 'running';
+    exception when others then
+        update job_bulk set trouble = sqlerrm, stepped_at = clock_timestamp(), driver = null where id = v_bulk;
+        return false;
+    end;
+end
+$$;
+
+-- Stops a bulk action after its last complete batch; false if it had already ended.
+create or replace function job_bulk_stop(p_bulk uuid, p_actor text) returns boolean
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    update job_bulk set state = 'stopped', stopped_by = job_actor(p_actor), finished_at = clock_timestamp()
+    where id = p_bulk and state = 'running';
+    if found then
+        perform job_queue_write_audit(p_actor, 'bulk stop', null, null, jsonb_build_object('bulk', p_bulk), null);
+    end if;
+    return found;
+end
+$$;
+
+-- Deletes a choice on which no action was started.
+create or replace function job_bulk_drop(p_bulk uuid) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    delete from job_bulk where id = p_bulk and state = 'chosen'
+$$;
+
+-- The answers of a bulk action in the order of the ids; `ok` is null for jobs that no batch has reached.
+create or replace function job_bulk_result(p_bulk uuid, p_refused boolean, p_after uuid, p_limit integer)
+returns table (job_id uuid, task_type text, ok boolean, code text, facts jsonb, status text, version bigint)
+language sql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    select i.job_id, i.task_type, i.ok, case when i.message is not null then 'earlier-answer' else i.code end,
+        case when i.message is not null then jsonb_build_object('sentence', i.message) else i.facts end,
+        i.status, i.version
+    from job_bulk_items i
+    where i.bulk_id = p_bulk and (not p_refused or not i.ok) and (p_after is null or i.job_id > p_after)
+    order by i.job_id limit p_limit
+$$;
+
+-- The playbook's jobs:cleanup: lists running jobs that started longer ago than p_older_than and whose lease has
+-- expired, all or those of p_ids, and marks them failed unless p_dry_run (a series continues at its next slot).
+drop function if exists job_queue_clean_stuck(interval, text, boolean);
+create or replace function job_queue_clean_stuck(
+    p_older_than interval, p_actor text, p_dry_run boolean, p_ids uuid[]
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_stuck job_queue;
+    v_after job_queue;
+begin
+    for v_stuck in
+        select * from job_queue q where q.status = 'running' and q.lease_expires_at <= clock_timestamp()
+            and coalesce(q.started_at, q.updated_at) <= clock_timestamp() - p_older_than
+            and (p_ids is null or q.id = any (p_ids))
+        order by q.id
+    loop
+        if p_dry_run then
+            return query select v_stuck.id, true, 'is-stuck', jsonb_build_object('expired_at', v_stuck.lease_expires_at,
+                'worker', v_stuck.locked_by), v_stuck.status, v_stuck.version;
+            continue;
+        end if;
+        if not exists (select from job_queue_take_back('cleanup', array[v_stuck.id], jsonb_build_object(
+            'permanent', true, 'error_kind', 'stuck', 'error', format(
+                'Stuck in running state: worker %s stopped renewing its lease, and an operator marked the job failed.',
+                v_stuck.locked_by)), 0, 0))
+        then
+            return query select v_stuck.id, false, 'stuck-no-more', null::jsonb, null::text, null::bigint;
+            continue;
+        end if;
+        select * into v_after from job_queue q where q.id = v_stuck.id;
+        perform job_queue_write_audit(p_actor, 'cleanup', v_stuck.id, job_audit_facts(v_stuck),
+            job_audit_facts(v_after), null);
+        return query select v_stuck.id, true, case when v_after.status = 'pending' then 'cycle-marked-failed'
+            when v_after.status = 'cancelled' then 'cancelled-as-requested' else 'marked-failed' end, null::jsonb,
+            v_after.status, v_after.version;
+    end loop;
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 9. The processing switch, workers and their runs
+-------------------------------------------------------------------------------------------------------
+
+-- Pauses all task types or one, from the next claim of each worker on.
+create or replace function job_queue_pause(
+    p_task_type text, p_reason text, p_resume_at timestamptz, p_actor text
+) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    if p_resume_at <= clock_timestamp() then
+        perform job_queue_refuse('The time to resume is in the past. Choose a later one.');
+    end if;
+    if p_task_type is null then
+        update job_queue_settings set processing_enabled = false, paused_reason = p_reason, updated_at = now(),
+            paused_by = job_actor(p_actor), paused_at = clock_timestamp(), resume_at = p_resume_at
+        where id = 1;
+        if not found then
+            insert into job_queue_settings (id, processing_enabled, paused_reason, paused_by, paused_at, resume_at)
+            values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at);
+        end if;
+    else
+        insert into job_paused_types as t (task_type, reason, paused_by, paused_at, resume_at)
+        values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
+        on conflict (task_type) do update set reason = excluded.reason, paused_by = excluded.paused_by,
+            paused_at = excluded.paused_at, resume_at = excluded.resume_at;
+    end if;
+    perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('task_type', p_task_type,
+        'resume_at', p_resume_at), p_reason);
+end
+$$;
+
+create or replace function job_queue_resume(p_task_type text, p_actor text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    if p_task_type is null then
+        insert into job_queue_settings (id, processing_enabled) values (1, true)
+        on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
+            paused_at = null, resume_at = null, updated_at = now();
+    else
+        delete from job_paused_types where task_type = p_task_type;
+        if not found then
+            perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
+        end if;
+    end if;
+    perform job_queue_write_audit(p_actor, 'resume', null, null, jsonb_build_object('task_type', p_task_type), null);
+    perform pg_notify(current_schema() || '.job_queue', '');
+end
+$$;
+
+-- Ends pauses whose time is up. Claims do not wait for this; it updates the switch and the audit.
+create or replace function job_queue_resume_due() returns bigint
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_type text;
+    v_resumed bigint := 0;
+begin
+    update job_queue_settings set processing_enabled = true, paused_reason = null, paused_by = null, paused_at = null,
+        resume_at = null, updated_at = now()
+    where id = 1 and not processing_enabled and resume_at <= clock_timestamp();
+    if found then
+        perform job_queue_write_audit('automatic resume', 'resume', null, null, '{}', null);
+        v_resumed := v_resumed + 1;
+    end if;
+    for v_type in delete from job_paused_types where resume_at <= clock_timestamp() returning task_type loop
+        perform job_queue_write_audit('automatic resume', 'resume', null, null,
+            jsonb_build_object('task_type', v_type), null);
+        v_resumed := v_resumed + 1;
+    end loop;
+    return v_resumed;
+end
+$$;
+
+create or replace function job_worker_report(
+    p_id text, p_host text, p_pid integer, p_mode text, p_version text, p_concurrency integer, p_types text[],
+    p_running integer
+) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    insert into job_workers as w (id, host, pid, mode, version, concurrency, task_types, running)
+    values (p_id, p_host, p_pid, p_mode, p_version, p_concurrency, p_types, p_running)
+    on conflict (id) do update set heartbeat_at = clock_timestamp(), running = excluded.running,
+        concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
+$$;
+
+create or replace function job_worker_remove(p_id text) returns void
+language sql volatile security definer
+set search_path from current
+as $$ delete from job_workers where id = p_id $$;
+
+-- The task types with a job in the claim's index.
+create or replace function job_queue_waiting_types() returns text[]
+language sql stable
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    with recursive type (name) as (
+        (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null and not q.in_line
+        order by q.task_type limit 1)
+        union all
+        select (select q.task_type from job_queue q where q.status = 'pending' and q.blocked_by is null
+            and not q.in_line and q.task_type > t.name order by q.task_type limit 1)
+        from type t where t.name is not null
+    )
+    select array(select name from type where name is not null)
+$$;
+
+-- Jobs that are due and could be claimed, counted up to 1000.
+create or replace function job_queue_due_count() returns integer
+language sql stable security definer
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    select least(1000, coalesce(sum(c.jobs), 0))::integer
+    from job_queue_lanes(array(
+        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, statement_timestamp()))) l
+    cross join lateral (
+        select count(*) as jobs from (
+            select from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority = l.priority and q.run_at <= statement_timestamp()
+            order by q.run_at limit 1000
+        ) due
+    ) c
+$$;
+
+create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)
+returns uuid
+language sql volatile security definer
+set search_path from current
+as $$
+    insert into job_worker_runs (started_at, source, worker_id, http_method, due_before)
+    values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
+$$;
+
+-- Updates the counts of an open window.
+create or replace function job_worker_run_note(
+    p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer
+) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
+        failed = p_failed, released = p_released
+    where id = p_id and completed_at is null
+$$;
+
+create or replace function job_worker_run_close(
+    p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
+    p_message text, p_error text, p_results jsonb, p_http_status integer
+) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    update job_worker_runs set completed_at = clock_timestamp(), status = p_status, claimed = p_claimed,
+        processed = p_succeeded + p_failed, succeeded = p_succeeded, failed = p_failed, released = p_released,
+        message = p_message, error_message = p_error, results = p_results, http_status = p_http_status,
+        duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
+    where id = p_id
+$$;
+
+-- Whether a scheduler started a cycle.
+create or replace function job_is_scheduled(p_source text) returns boolean
+language sql immutable parallel safe
+return p_source = 'timer' or p_source like '%cron%';
+
+-- Sets the interval in minutes at which a scheduler should call; the health verdict uses it.
+create or replace function job_queue_expect_trigger(p_minutes integer) returns void
+language sql volatile security definer
+set search_path from current
+as $$ update job_queue_settings set trigger_minutes = p_minutes where id = 1 and trigger_minutes <> p_minutes $$;
+
+-- Raises an alarm; false if one of this name is already raised.
+create or replace function job_alarm_raise(p_name text) returns boolean
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    insert into job_alarms (name) values (p_name) on conflict (name) do nothing;
+    return found;
+end
+$$;
+
+-- Clears an alarm and returns when it was raised; null if there was none.
+create or replace function job_alarm_clear(p_name text) returns timestamptz
+language sql volatile security definer
+set search_path from current
+as $$ delete from job_alarms where name = p_name returning since $$;
+
+-------------------------------------------------------------------------------------------------------
+-- 10. Reading
+-------------------------------------------------------------------------------------------------------
+
+-- A payload as a viewer sees it: keys and plain values, no text that may name a person.
+create or replace function job_redact_payload(p_payload jsonb) returns jsonb
+language sql immutable parallel safe
+set search_path from current
+as $$
+    select coalesce(jsonb_object_agg(e.key, case
+        when jsonb_typeof(e.value) in ('boolean', 'number', 'null') then e.value
+        when jsonb_typeof(e.value) = 'array' then to_jsonb(format('%s hidden', jsonb_array_length(e.value)))
+        when e.value #>> '{}' ~ '^[0-9a-fA-F-]{36}$' then e.value
+        else '"hidden"'::jsonb end), '{}')
+    from jsonb_each(case when jsonb_typeof(p_payload) = 'object' then p_payload else '{}' end) e
+$$;
+
+-- Whether the current role sees whole payloads, which it does if it may read the table itself.
+create or replace function job_sees_payloads() returns boolean
+language sql stable parallel safe
+return has_table_privilege('job_queue'::regclass, 'select');
+
+create or replace view job_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint,
+    case when job_sees_payloads() then q.progress else q.progress - 'log' end as progress,
+    q.locked_by, q.run_token, q.lease_expires_at, q.started_at, q.cancel_requested_at, q.cancel_requested_by, q.anchor_at,
+    q.consecutive_failures, q.last_outcome, q.last_success_at, q.created_by,
+    case when q.status = 'pending' then q.run_at end as next_run_at,
+    case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
+        then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed
+from job_queue q;
+
+-- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
+-- are null; created_at comes from the id, if the id contains its time.
+create or replace view job_removed_list as
+select r.job_id as id, r.task_type,
+    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
+    'succeeded'::text as status, r.due_at as run_at, r.attempt as attempts,
+    null::integer as max_attempts, case when made.at <= r.started_at then made.at end as created_at,
+    r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
+    case when job_sees_payloads() then r.output end as output,
+    r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key
+from job_runs r
+cross join lateral (
+    select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
+        ('x0000' || replace(left(r.job_id::text, 13), '-', ''))::bit(64)::bigint / 1000.0) end as at
+) made
+where r.removed;
+
+-- Deleted jobs with the columns of jobs, as long as they can be restored.
+create or replace view job_trash_list as
+select q.id, q.task_type,
+    case when job_sees_payloads() then q.payload else job_redact_payload(q.payload) end as payload,
+    q.status, q.run_at, q.attempts, q.max_attempts, q.created_at, q.updated_at, q.version, q.priority, q.last_error,
+    case when job_sees_payloads() then q.output end as output, q.completed_at, q.is_recurring,
+    q.recurrence_interval_minutes, q.expires_at, q.last_run_at, q.dedupe_key, q.concurrency_key, q.blocked_by,
+    case when job_sees_payloads() then q.checkpoint end as checkpoint, q.anchor_at, q.consecutive_failures,
+    q.last_outcome, q.last_success_at, q.created_by, t.deleted_at, t.deleted_by, t.reason
+from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job) q;
+
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
+-- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
+-- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
+-- lists show the beginning of an id.
+create or replace function job_matches(
+    p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
+    p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
+    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text
+) returns boolean
+language sql stable parallel safe
+return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
+    and (p_want_text is null or position(lower(p_want_text) in
+        lower(concat_ws(' ', p_id, p_task_type, p_error, p_payload))) > 0)
+    and (p_want_error is null or position(lower(p_want_error) in lower(p_error)) > 0)
+    and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
+    and (p_want_attempts is null or p_attempts >= p_want_attempts)
+    and (p_want_age is null or p_created_at <= now() - p_want_age)
+    and (p_want_outcome is null or p_outcome = p_want_outcome);
+
+drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
+-- The value that the order p_sort compares; null for the natural order.
+create or replace function job_order_key(
+    p_sort text, p_id uuid, p_created_at timestamptz, p_task_type text, p_status text, p_attempts integer,
+    p_run_at timestamptz, p_updated_at timestamptz, p_last_run_at timestamptz, p_error text
+) returns text
+language sql stable parallel safe
+return case p_sort
+    -- Jobs enqueued together have the same time, and the order of their ids.
+    when 'created' then coalesce(to_char(p_created_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), repeat('0', 20)) || p_id
+    when 'task' then p_task_type
+    when 'status' then p_status
+    when 'attempts' then lpad(p_attempts::text, 10, '0')
+    when 'run_at' then to_char(p_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    when 'updated' then to_char(p_updated_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS')
+    -- Jobs that have not run, or that have no error, come last in descending order.
+    when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
+    when 'error' then coalesce(left(p_error, 100), '')
+end;
+
+create or replace view job_run_list as
+select r.run_token, r.late, r.job_id, r.task_type,
+    case when job_sees_payloads() then r.payload else job_redact_payload(r.payload) end as payload,
+    r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
+    r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
+    case when job_sees_payloads() then r.log end as log,
+    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress
+from job_runs r;
+
+create or replace view job_audit_list as
+select a.id, a.at, a.actor, a.action, a.job_id,
+    case when job_sees_payloads() or not a.before ? 'payload' then a.before
+        else a.before || jsonb_build_object('payload', job_redact_payload(a.before -> 'payload')) end as before,
+    case when job_sees_payloads() or not a.after ? 'payload' then a.after
+        else a.after || jsonb_build_object('payload', job_redact_payload(a.after -> 'payload')) end as after,
+    a.reason
+from job_audit a;
+
+-- Why a job is or is not running: all clauses of the claim in its order, each with a code and facts as evidence.
+create or replace function job_queue_why(p_id uuid)
+returns table (place integer, clause text, holds boolean, code text, facts jsonb)
+language plpgsql stable security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_job job_queue;
+    v_now timestamptz := clock_timestamp();
+    v_switch job_queue_settings;
+    v_pause job_paused_types;
+    v_workers integer;
+    v_handling integer;
+    v_holder uuid;
+begin
+    select * into v_job from job_queue where id = p_id;
+    if not found then
+        return;
+    end if;
+    select * into v_switch from job_queue_settings where id = 1;
+    select * into v_pause from job_paused_types where task_type = v_job.task_type;
+    select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
+    from job_workers w where w.heartbeat_at > v_now - interval '2 minutes';
+    select q.id into v_holder from job_queue q
+    where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id;
+
+    return query values
+        (1, 'status', job_clause_pending(v_job.status), 'has-status', jsonb_build_object('status', v_job.status)),
+        (2, 'processing', job_clause_processing(v_now), case
+            when v_switch.id is null then 'no-settings'
+            when job_clause_processing(v_now) then 'processing-on'
+            else 'processing-off' end,
+            jsonb_build_object('paused_at', v_switch.paused_at, 'paused_by', v_switch.paused_by,
+                'reason', v_switch.paused_reason)),
+        (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
+            when job_clause_type_open(v_job.task_type, v_now) then 'type-open' else 'type-paused' end,
+            jsonb_build_object('task_type', v_job.task_type, 'paused_at', v_pause.paused_at,
+                'paused_by', v_pause.paused_by, 'reason', v_pause.reason)),
+        (4, 'worker', v_handling > 0, case
+            when v_workers = 0 then 'no-worker'
+            when v_handling = 0 then 'no-worker-for-type'
+            when v_workers = 1 then 'one-worker'
+            else 'some-workers' end, jsonb_build_object('workers', v_workers, 'handling', v_handling)),
+        (5, 'due', job_clause_due(v_job.run_at, v_now), case
+            when job_clause_due(v_job.run_at, v_now) then 'due-since' else 'due-later' end,
+            jsonb_build_object('run_at', v_job.run_at)),
+        (6, 'expiry', job_clause_unexpired(v_job.expires_at, v_now), case
+            when v_job.expires_at is null then 'never-expires'
+            when v_job.expires_at > v_now then 'expires-later'
+            else 'has-expired' end, jsonb_build_object('expires_at', v_job.expires_at)),
+        (7, 'dependencies', job_clause_unblocked(v_job.blocked_by), case
+            when v_job.blocked_by is null then 'no-blocker' else 'waits-for-blocker' end,
+            jsonb_build_object('blocker', v_job.blocked_by,
+                'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
+        (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
+                and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
+            when v_job.concurrency_key is null then 'no-concurrency-key'
+            when v_holder is not null then 'concurrency-key-busy'
+            when v_workers > 0 and not job_type_can_run(v_job.task_type, v_now) then 'lets-others-pass'
+            when v_job.in_line then 'behind-in-line'
+            else 'concurrency-key-free' end, jsonb_build_object('holder', v_holder));
+end
+$$;
+
+-- Jobs by status, each counted up to p_most by its own index; jobs that succeeded and left the queue as `removed`. The
+-- sample has about m = p_most / 64 of p_most jobs. If it has v_proof of them, there are more than p_most jobs, and they
+-- are not counted: by Chernoff's bound, fewer jobs would give so large a sample only once in e^64 times.
+create or replace function job_queue_counts(
+    p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
+    out cancelled bigint, out removed bigint
+)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
+as $$
+declare
+    v_proof constant integer := ceil(p_most / 64.0 + 12 * sqrt(p_most / 64.0) + 40);
+begin
+    pending := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
+            + (select count(*) from (select from job_queue q
+                where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found) end;
+    running := (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found);
+    succeeded := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'succeeded' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found) end;
+    failed := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'failed' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end;
+    cancelled := case
+        when (select count(*) from (select from job_queue q
+            where q.status = 'cancelled' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found) end;
+    removed := case
+        when (select count(*) from (select from job_runs r
+            where r.removed and hashint8(r.run_token) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
+        else (select count(*) from (select from job_runs r where r.removed limit p_most) found) end;
+end
+$$;
+
+-- The due time of the job that has waited longest; null if none is due. Jobs of paused types do not count.
+create or replace function job_queue_oldest_due() returns timestamptz
+language sql stable security definer
+set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+as $$
+    select min(h.run_at)
+    from job_queue_lanes(array(
+        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, clock_timestamp()))) l
+    cross join lateral (
+        select q.run_at from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+            and q.priority = l.priority and q.run_at <= statement_timestamp()
+        order by q.run_at, q.id limit 1
+    ) h
+$$;
+
+-- The rights of the current role.
+create or replace function job_permissions(out can_view boolean, out can_operate boolean, out can_work boolean)
+language sql stable
+set search_path from current
+as $$
+    select has_table_privilege('job_list', 'select'),
+        has_function_privilege('job_queue_act(text, uuid[], bigint[], text, text, boolean)', 'execute'),
+        has_function_privilege('job_queue_claim('
+            || 'text, text[], integer, double precision, text[], integer[], timestamptz[], uuid[])', 'execute')
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 11. Retention and erasure
+-------------------------------------------------------------------------------------------------------
+
+-- What is removed after some days, by which part of upkeep. `name` is a table, or a table and which of its values. The
+-- installer writes the periods of a plugin, whose function NAME_retain removes its rows. `days` is the owner's choice.
+create table if not exists job_retention (
+    name text primary key,
+    component text not null default 'queue',
+    part text not null default 'retention',
+    default_days integer not null,
+    days integer,
+    constraint job_retention_days_check check (days between 1 and 36500)
+);
+insert into job_retention (name, part, default_days) values
+    ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
+    ('job_bulk', 'prune', 30), ('job_throughput', 'prune', 1), ('job_workers', 'prune', 1),
+    ('job_queue', 'retention', 90), ('job_audit payloads', 'retention', 90)
+on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
+
+insert into job_upkeep (part, every) values ('retention', '8 hours') on conflict (part) do nothing;
+
+create index if not exists job_audit_payloads on job_audit (at) where before ? 'payload' or after ? 'payload';
+
+-- When rows of this line are old: before the returned time.
+create or replace function job_retention_limit(p_name text) returns timestamptz
+language sql volatile
+set search_path from current
+as $$
+    select clock_timestamp() - make_interval(days => coalesce(days, default_days))
+    from job_retention where name = p_name
+$$;
+
+-- Removes up to p_limit rows of the queue that are from before p_before and not locked. Returns how many.
+create or replace function job_retain_line(p_name text, p_before timestamptz, p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_rows bigint;
+begin
+    case p_name
+        when 'job_runs' then
+            -- Tokens rise with time, so the oldest runs are found at the low end of the key.
+            delete from job_runs r using (
+                select n.run_token, n.late from (
+                    select o.run_token, o.late from (
+                        select run_token, late, finished_at from job_runs order by run_token limit p_limit) o
+                    where o.finished_at < p_before) low
+                join job_runs n using (run_token, late) for update of n skip locked
+            ) old where r.run_token = old.run_token and r.late = old.late;
+        when 'job_worker_runs' then
+            delete from job_worker_runs where id in (select w.id from job_worker_runs w
+                where w.started_at < p_before order by w.started_at limit p_limit for update skip locked);
+        when 'job_trash' then
+            delete from job_trash where job_id in (select t.job_id from job_trash t
+                where t.deleted_at < p_before order by t.deleted_at limit p_limit for update skip locked);
+        when 'job_audit' then
+            delete from job_audit where id in (select a.id from job_audit a
+                where a.at < p_before order by a.at limit p_limit for update skip locked);
+        when 'job_audit payloads' then
+            update job_audit set before = before - 'payload', after = after - 'payload' where id in (
+                select a.id from job_audit a where a.at < p_before and (a.before ? 'payload' or a.after ? 'payload')
+                order by a.at limit p_limit for update skip locked);
+        when 'job_bulk' then
+            delete from job_bulk_items where (bulk_id, job_id) in (select i.bulk_id, i.job_id from job_bulk b
+                join job_bulk_items i on i.bulk_id = b.id where job_bulk_is_over(b, p_before) limit p_limit
+                for update of i skip locked);
+            get diagnostics v_rows = row_count;
+            delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
+                and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
+            return v_rows;
+        when 'job_throughput' then
+            delete from job_throughput where (minute, worker_id) in (select t.minute, t.worker_id from job_throughput t
+                where t.minute < p_before limit p_limit for update skip locked);
+        when 'job_workers' then
+            delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
+                for update skip locked);
+        when 'job_queue' then
+            -- A job that waits for this one can still be told what it waits for.
+            delete from job_queue where id in (select q.id from job_queue q
+                where q.status in ('succeeded', 'failed', 'cancelled')
+                    and coalesce(q.completed_at, q.updated_at) < p_before
+                    and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+                limit p_limit for update of q skip locked);
+    end case;
+    get diagnostics v_rows = row_count;
+    return v_rows;
+end
+$$;
+
+-- Keeps the periods of one part of upkeep: removes up to p_limit rows of each line. A line that fails does not keep the
+-- others from their turn; `trouble` is the first error.
+create or replace function job_retain(p_part text, p_limit integer, out done bigint, out trouble text)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_line job_retention;
+    v_rows bigint;
+begin
+    done := 0;
+    for v_line in select * from job_retention r where r.part = p_part order by r.name loop
+        begin
+            if v_line.component = 'queue' then
+                v_rows := job_retain_line(v_line.name, job_retention_limit(v_line.name), p_limit);
+            else
+                execute format('select %I($1, $2, $3)', v_line.component || '_retain')
+                into v_rows using v_line.name, job_retention_limit(v_line.name), p_limit;
+            end if;
+            done := done + v_rows;
+        exception when others then
+            trouble := coalesce(trouble, v_line.name || ': ' || sqlstate || ' ' || sqlerrm);
+        end;
+    end loop;
+end
+$$;
+
+-- Sets the period of a line, or resets it with a null. Only the owner may.
+create or replace function job_retention_set(p_name text, p_days integer, p_actor text) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_before integer;
+begin
+    if p_days not between 1 and 36500 then
+        perform job_queue_refuse('A period is between 1 and 36500 days. Nothing was changed.');
+    end if;
+    select coalesce(days, default_days) into v_before from job_retention where name = p_name for update;
+    if not found then
+        perform job_queue_refuse(format('There is no period %s. `jobdeck retention` lists them.', p_name));
+    end if;
+    update job_retention set days = p_days where name = p_name;
+    perform job_queue_write_audit(p_actor, 'set retention', null, jsonb_build_object('name', p_name, 'days', v_before),
+        jsonb_build_object('name', p_name, 'days', p_days), null);
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- Erasure, for the owner alone. The caller's transaction makes a dry run of it: it rolls back.
+-------------------------------------------------------------------------------------------------------
+
+-- A text as a regular expression that matches this text alone.
+create or replace function job_scrub_literal(p_text text) returns text
+language sql immutable parallel safe
+return regexp_replace(p_text, '([].*+?^${}()|\\[-])', '\\\1', 'g');
+
+-- A text with every mark's key replaced by its value, whatever its case. A key within a longer word or address is
+-- another one, and is left; escapes of programs and of web addresses before it (\n, %22) belong to no word.
+create or replace function job_scrub_text(p_text text, p_marks jsonb) returns text
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_mark record;
+begin
+    for v_mark in select m.key, m.value from jsonb_each_text(p_marks) m order by length(m.key) desc, m.key loop
+        p_text := regexp_replace(p_text, '(?:(?<![[:alnum:]._%+-])|(?<=\\[nrt])|(?<=%[0-9a-f]{2}))'
+            || job_scrub_literal(v_mark.key) || '(?![.]?[[:alnum:]_-])', v_mark.value, 'gi');
+    end loop;
+    return p_text;
+end
+$$;
+
+-- The same for every text, number and key in a JSON value.
+create or replace function job_scrub_json(p_value jsonb, p_marks jsonb) returns jsonb
+language plpgsql immutable
+set search_path from current
+as $$
+declare
+    v_text text := p_value #>> '{}';
+begin
+    return case jsonb_typeof(p_value)
+        when 'string' then to_jsonb(job_scrub_text(v_text, p_marks))
+        when 'number' then case when job_scrub_text(v_text, p_marks) = v_text then p_value
+            else to_jsonb(job_scrub_text(v_text, p_marks)) end
+        when 'array' then (select coalesce(jsonb_agg(job_scrub_json(e.value, p_marks) order by e.nth), '[]')
+            from jsonb_array_elements(p_value) with ordinality as e (value, nth))
+        when 'object' then (select coalesce(jsonb_object_agg(job_scrub_text(e.key, p_marks),
+            job_scrub_json(e.value, p_marks)), '{}') from jsonb_each(p_value) e)
+        else p_value end;
+end
+$$;
+
+create or replace function job_scrub_array(p_texts text[], p_marks jsonb) returns text[]
+language sql immutable
+set search_path from current
+as $$
+    select array_agg(job_scrub_text(t.text, p_marks) order by t.nth)
+    from unnest(p_texts) with ordinality as t (text, nth)
+$$;
+
+-- A regular expression that finds texts, also in JSON, that have one of the marks' keys in them, perhaps within a longer
+-- word. Null without marks.
+create or replace function job_scrub_pattern(p_marks jsonb) returns text
+language sql immutable
+set search_path from current
+as $$
+    select string_agg(distinct job_scrub_literal(f.form), '|') from jsonb_object_keys(p_marks) k
+    cross join lateral (values (k), (btrim(to_jsonb(k)::text, '"'))) as f (form)
+$$;
+
+-- Replaces the marks' keys by their values in all texts of these tables, and returns each table with its changed rows.
+create or replace function job_scrub(p_tables text[], p_marks jsonb) returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_changes text;
+    v_differs text;
+    v_found text;
+    v_pattern constant text := job_scrub_pattern(p_marks);
+begin
+    foreach place in array p_tables loop
+        select string_agg(format('%1$I = %2$s(t.%1$I, $1)', a.attname, f.name), ', '),
+            string_agg(format('%2$s(t.%1$I, $1) is distinct from t.%1$I', a.attname, f.name), ' or '),
+            string_agg(format('t.%I::text', a.attname), ', ')
+        into v_changes, v_differs, v_found
+        from pg_attribute a join (values ('text'::regtype, 'job_scrub_text'), ('jsonb', 'job_scrub_json'),
+            ('text[]', 'job_scrub_array')) as f (type, name) on f.type = a.atttypid
+        where a.attrelid = to_regclass(quote_ident(place)) and a.attnum > 0 and not a.attisdropped
+            and a.attgenerated = '';
+        continue when v_changes is null;
+        execute format('update %I t set %s where concat_ws('' '', %s) ~* $2 and (%s)', place, v_changes, v_found,
+            v_differs) using p_marks, v_pattern;
+        get diagnostics rows = row_count;
+        if rows > 0 then
+            return next;
+        end if;
+    end loop;
+end
+$$;
+
+-- The tables of the queue that can have texts about people.
+create or replace function job_tables_with_texts() returns text[]
+language sql immutable
+set search_path from current
+as $$
+    select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_paused_types', 'job_queue_settings', 'job_lines_due',
+        'job_recheck']
+$$;
+
+-- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
+create or replace function job_erase_stop(p_jobs uuid[], p_actor text) returns bigint
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_job job_queue;
+    v_cancelled bigint := 0;
+    v_keys text[];
+begin
+    for v_job in select * from job_queue q where q.id = any (p_jobs) and q.status in ('pending', 'running')
+        order by q.id for update
+    loop
+        if v_job.status = 'running' then
+            perform job_queue_refuse(format('Job %s, whose texts would be erased, is running. Nothing was erased. Wait '
+                'for its end, or cancel it with "jobdeck cancel %s".', v_job.id, v_job.id));
+        end if;
+        perform job_queue_write_audit(p_actor, 'cancel', v_job.id, job_audit_facts(v_job),
+            job_audit_facts(job_queue_make_cancelled(v_job, p_actor)), 'erasure');
+        v_cancelled := v_cancelled + 1;
+        v_keys := v_keys || v_job.concurrency_key;
+    end loop;
+    perform job_queue_advance_lines(v_keys);
+    return v_cancelled;
+end
+$$;
+
+-- Replaces the marks' keys by their values in the texts of the queue, for a plugin that erases a person. Jobs that
+-- have one of them in their payload, checkpoint or keys are cancelled, since they could not run any more.
+create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current set lock_timeout = '2s'
+as $$
+declare
+    v_pattern constant text := job_scrub_pattern(p_marks);
+begin
+    place := 'job_queue (cancelled)';
+    rows := job_erase_stop(array(
+        select q.id from job_queue q where q.status in ('pending', 'running') and concat_ws(' ', q.payload::text,
+            q.checkpoint::text, q.progress::text, q.dedupe_key, q.concurrency_key) ~* v_pattern), p_actor);
+    if rows > 0 then
+        return next;
+    end if;
+    -- The hash of an error would confirm a guess of the text that it was made from.
+    update job_runs r set fingerprint = job_error_fingerprint(r.error_kind, job_scrub_text(r.error, p_marks))
+    where r.fingerprint is not null and r.error ~* v_pattern;
+    return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
+end
+$$;
+
+-- Removes what the queue has of the jobs with this key and value in their payload: payload, keys, output, error, log and
+-- progress, also of their runs, and the texts about them in the audit. Those that wait are cancelled, those in the trash
+-- removed. The rows stay, with type, times and outcome. Returns each place with its rows. Refuses when no job has the
+-- value, or one of them is running.
+create or replace function job_erase_payload(p_key text, p_value text, p_actor text)
+returns table (place text, rows bigint)
+language plpgsql volatile
+set search_path from current set lock_timeout = '2s'
+as $$
+#variable_conflict use_column
+declare
+    v_jobs uuid[] := array(
+        select q.id from job_queue q where q.payload ->> p_key = p_value
+        union select r.job_id from job_runs r where r.payload ->> p_key = p_value
+        union select t.job_id from job_trash t where t.job -> 'payload' ->> p_key = p_value
+        union select a.job_id from job_audit a where a.job_id is not null and p_value in (
+            a.before -> 'payload' ->> p_key, a.after -> 'payload' ->> p_key));
+begin
+    if cardinality(v_jobs) = 0 then
+        perform job_queue_refuse('No job has this key and value in its payload. Nothing was erased.');
+    end if;
+    return query
+        with cancelled as (select job_erase_stop(v_jobs, p_actor) as rows)
+        select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
+    return query
+        select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
+    update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
+    -- A short value, such as 5, is also a part of other texts.
+    if length(p_value) >= 8 then
+        return query select s.place || ' (elsewhere)', s.rows
+        from job_scrub(job_tables_with_texts(), jsonb_build_object(p_value, '[erased]')) s;
+    end if;
+    perform job_queue_write_audit(p_actor, 'erase', null, null, jsonb_build_object('payload_key', p_key, 'jobs',
+        cardinality(v_jobs)), null);
+end
+$$;
+
+-- The facts of a job in an audit row without what its producer or its handler wrote.
+create or replace function job_erased_facts(p_facts jsonb) returns jsonb
+language sql immutable
+return p_facts - array['payload', 'output', 'last_error', 'checkpoint', 'progress', 'dedupe_key', 'concurrency_key'];
+
+create or replace function job_erase_jobs(p_jobs uuid[]) returns table (place text, rows bigint)
+language sql volatile
+set search_path from current
+as $$
+    with queued as (
+        update job_queue set payload = '{}', output = null, checkpoint = null, progress = null,
+            last_error = case when last_error is not null then '[erased]' end, dedupe_key = null,
+            concurrency_key = null, in_line = false, version = version + 1
+        where id = any (p_jobs) returning 1),
+    runs as (
+        update job_runs set payload = '{}', output = null, traceback = null, log = null, progress = null,
+            dedupe_key = null, concurrency_key = null, error = case when error is not null then '[erased]' end,
+            fingerprint = case when fingerprint is not null then job_error_fingerprint(error_kind, '[erased]') end
+        where job_id = any (p_jobs) returning 1),
+    trash as (delete from job_trash where job_id = any (p_jobs) returning 1),
+    poison as (delete from job_poison where job_id = any (p_jobs) returning 1),
+    audit as (
+        update job_audit set reason = null, before = job_erased_facts(before), after = job_erased_facts(after)
+        where job_id = any (p_jobs) returning 1),
+    items as (
+        update job_bulk_items set facts = null, message = null where job_id = any (p_jobs) returning 1),
+    worker_runs as (
+        update job_worker_runs set results = (
+            select jsonb_agg(e.value order by e.nth) from jsonb_array_elements(results) with ordinality as e (value, nth)
+            where (e.value ->> 'id') <> all (p_jobs::text[]))
+        where jsonb_typeof(results) = 'array' and exists (select from jsonb_array_elements(results) e
+            where (e.value ->> 'id') = any (p_jobs::text[])) returning 1)
+    select 'job_queue', count(*) from queued union all select 'job_runs', count(*) from runs
+    union all select 'job_trash', count(*) from trash union all select 'job_poison', count(*) from poison
+    union all select 'job_audit', count(*) from audit union all select 'job_bulk_items', count(*) from items
+    union all select 'job_worker_runs', count(*) from worker_runs
+$$;
+
+-------------------------------------------------------------------------------------------------------
+-- 12. Who may do what
+--
+-- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
+-- owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the whole server, so their names begin
+-- with a prefix, which each queue may choose. job_make_roles creates them ("jobdeck init --roles"); rights are granted
+-- to those that exist. An application's own objects in this schema keep their rights, because all names are listed.
+-------------------------------------------------------------------------------------------------------
+
+do $$
+begin
+    if to_regprocedure('job_roles_prefix()') is null then
+        create function job_roles_prefix() returns text language sql immutable return 'job_';
+    end if;
+end
+$$;
+
+-- Stores the prefix for later installations; null keeps the current one.
+create or replace function job_use_roles_prefix(p_prefix text) returns void
+language plpgsql
+set search_path from current
+as $$
+begin
+    if p_prefix is distinct from job_roles_prefix() and p_prefix is not null then
+        execute format('create or replace function job_roles_prefix() returns text language sql immutable return %L',
+            p_prefix);
+    end if;
+end
+$$;
+
+drop function if exists job_make_roles();
+create or replace function job_make_roles(p_prefix text default null) returns void
+language plpgsql
+set search_path from current
+as $$
+declare
+    v_role text;
+begin
+    perform job_use_roles_prefix(p_prefix);
+    for v_role in select job_roles_prefix() || t from unnest(array['viewer', 'operator', 'worker']) t loop
+        if not exists (select from pg_roles where rolname = v_role) then
+            execute format('create role %I nologin', v_role);
+        end if;
+    end loop;
+    execute format('grant %I to %I', job_roles_prefix() || 'viewer', job_roles_prefix() || 'operator');
+end
+$$;
+
+-- Whether the host's own roles have rights in this schema, or get them on what is created in it.
+create or replace function job_has_foreign_roles() returns boolean
+language sql stable
+set search_path from current
+as $$
+    select exists (
+        select from pg_roles r join (
+            select (aclexplode(d.defaclacl)).grantee from pg_default_acl d
+            where d.defaclnamespace in (0, quote_ident(current_schema())::regnamespace)
+            union all
+            select (aclexplode(n.nspacl)).grantee from pg_namespace n where n.nspname = current_schema()) g
+            on g.grantee = r.oid
+        where r.rolname in ('anon', 'authenticated', 'service_role'))
+$$;
+
+drop function if exists job_grant_roles();
+-- Grants the queue's groups their rights, then calls NAME_grant_roles() of each plugin, where NAME is its component in
+-- jobdeck_schema.
+create or replace function job_grant_roles(p_prefix text default null) returns void
+language plpgsql
+set search_path from current
+as $$
+declare
+    v_schema constant regnamespace := quote_ident(current_schema())::regnamespace;
+    v_name text;
+    v_object text;
+    v_guarded boolean;
+    v_table boolean;
+    v_foreign boolean;
+    v_viewer text;
+    v_operator text;
+    v_worker text;
+    -- Roles that get rights on all new objects by the default privileges of some hosts.
+    v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
+        where rolname in ('anon', 'authenticated', 'service_role'));
+    v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
+        'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_worker_run_open',
+        'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
+        'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
+    v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
+        'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
+        'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
+        'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
+        'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
+        'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
+    v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_matches', 'job_order_key',
+        'job_is_scheduled', 'job_roles_prefix'];
+    v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
+        'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
+        'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
+        'job_error_fingerprint', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
+        'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
+        'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
+        'job_queue_try_locks', 'job_refused_key', 'job_slot',
+        'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder', 'job_queue_note_open_types',
+        'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
+        'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
+        'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
+        'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
+        'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
+        'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
+        'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs',
+        'job_erase_payload',
+        'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
+        'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
+    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
+    v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
+        'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
+    v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
+        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck'];
+    -- Tables that only the owner's functions read.
+    v_closed constant text[] := array['job_locks'];
+    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];
+begin
+    perform job_use_roles_prefix(p_prefix);
+    v_foreign := job_has_foreign_roles();
+    select quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'viewer')),
+        quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'operator')),
+        quote_ident(max(rolname) filter (where rolname = job_roles_prefix() || 'worker'))
+    into v_viewer, v_operator, v_worker from pg_roles;
+    for v_name in select unnest(array[v_viewer, v_operator, v_worker]) loop
+        if not has_schema_privilege(v_name, v_schema, 'usage') then
+            execute format('grant usage on schema %s to %s', v_schema, v_name);
+        end if;
+    end loop;
+    for v_object, v_name in
+        select p.oid::regprocedure, p.proname from pg_proc p
+        where p.pronamespace = v_schema and p.proname = any (v_actions || v_work || v_look || v_inner)
+    loop
+        execute format('revoke all on function %s from %s', v_object, concat_ws(', ', 'PUBLIC', v_outsiders));
+        if v_viewer is not null and v_name = any (v_look) then
+            execute format('grant execute on function %s to %s', v_object, v_viewer);
+        end if;
+        if v_operator is not null and v_name = any (v_actions || v_look) then
+            execute format('grant execute on function %s to %s', v_object, v_operator);
+        end if;
+        if v_worker is not null and v_name = any (v_work || v_look) then
+            execute format('grant execute on function %s to %s', v_object, v_worker);
+        end if;
+    end loop;
+    for v_object, v_name, v_guarded, v_table in
+        select c.oid::regclass, c.relname, c.relrowsecurity, c.relkind in ('r', 'p') from pg_class c
+        where c.relnamespace = v_schema and c.relkind in ('r', 'v', 'p', 'S')
+            and c.relname = any (v_views || v_open_tables || v_queue_tables || v_closed || v_sequences)
+    loop
+        -- If an owner has enabled row security on a table, its grants and policies are left as they are.
+        if v_outsiders is not null and not v_guarded then
+            execute format('revoke all on %s from %s', v_object, v_outsiders);
+        end if;
+        -- A right that such a role gets later, as these hosts grant it on everything, then shows it no row.
+        if v_foreign and not v_guarded and v_table then
+            execute format('alter table %s enable row level security', v_object);
+            v_guarded := true;
+        end if;
+        if v_guarded and v_viewer is not null and v_operator is not null and v_worker is not null and not exists (
+            select from pg_policy where polrelid = v_object::regclass and polname = 'jobdeck_read')
+        then
+            execute format('create policy jobdeck_read on %s for select to %s, %s, %s using (true)', v_object, v_viewer,
+                v_operator, v_worker);
+        end if;
+        if v_viewer is not null and v_name = any (v_views || v_open_tables) then
+            execute format('grant select on %s to %s', v_object, v_viewer);
+        elsif v_viewer is not null then
+            -- Early schemas let the viewer read job_audit itself, which shows payloads unmasked.
+            execute format('revoke all on %s from %s', v_object, v_viewer);
+        end if;
+        if v_operator is not null and v_name <> all (v_closed || v_sequences) then
+            execute format('grant select on %s to %s', v_object, v_operator);
+        end if;
+        if v_worker is not null and v_name <> all (v_closed || v_sequences) then
+            execute format('grant select on %s to %s', v_object, v_worker);
+        end if;
+    end loop;
+    for v_object in
+        select distinct p.oid::regprocedure::text from jobdeck_schema s join pg_proc p
+            on p.pronamespace = v_schema and p.proname = s.component || '_grant_roles' and p.pronargs = 0
+        where s.component <> 'queue'
+    loop
+        execute format('select %s', v_object);
+    end loop;
+end
+$$;
+
+insert into jobdeck_schema (version) values (3) on conflict (component, version) do nothing;
+
+-- The installer passes the requested prefix in this setting.
+select job_grant_roles(nullif(current_setting('jobdeck.roles_prefix', true), ''));

@@ -28,16 +28,18 @@ as $$
     where outbox_normal('email', a.address) <> ''
 $$;
 
--- The names that people have now, as they are written in texts.
-create or replace function public.competition_names() returns table (kind text, id uuid, name text)
+-- The names that people have now, as they are written in texts. A parent's name has the parent's address.
+create or replace function public.competition_names() returns table (id uuid, parent text, name text)
 language sql stable
 set search_path = public, pg_temp
 as $$
-    select 'profile', p.id, n.name from profiles p cross join lateral (values
+    select p.id, null, n.name from profiles p cross join lateral (values
         (p.full_name), (p.first_name || ' ' || p.last_name), (p.last_name || ', ' || p.first_name)) as n (name)
     union all
-    select 'competitor', c.id, n.name from competitors c cross join lateral (values
-        (c.first_name || ' ' || c.last_name), (c.last_name || ', ' || c.first_name), (c.parent_name)) as n (name)
+    select c.id, null, n.name from competitors c cross join lateral (values
+        (c.first_name || ' ' || c.last_name), (c.last_name || ', ' || c.first_name)) as n (name)
+    union all
+    select c.id, outbox_normal('email', coalesce(c.parent_email, '')), c.parent_name from competitors c
 $$;
 
 -- Finds and locks who is meant: `kind` is competitor, profile, parent (of the children with this address) or address
@@ -58,8 +60,8 @@ begin
         v_people := array(select distinct a.kind || ' ' || a.id from competition_addresses() a
             where a.address = competition_find_person.address and a.whose = 'own' order by 1);
         if cardinality(v_people) > 1 then
-            perform job_queue_refuse(format('%s people have this address: %s. Nothing was erased. Erase each by id, with '
-                '--keep-shared until the last.', cardinality(v_people), array_to_string(v_people[:5], ', ')));
+            perform job_queue_refuse(format('%s people have this address: %s. Nothing was erased. Erase each by id, '
+                'with --keep-shared until the last.', cardinality(v_people), array_to_string(v_people[:5], ', ')));
         end if;
         kind := case when cardinality(v_people) = 1 then split_part(v_people[1], ' ', 1)
             when exists (select from competition_addresses() a where a.address = competition_find_person.address)
@@ -85,8 +87,8 @@ begin
 end
 $$;
 
--- Everything that names the person: `what` is email, phone, id or name. An address that other people have too is refused,
--- or left out with p_keep_shared; a name that others have too is left out.
+-- Everything that names the person: `what` is email, phone, id or name. An address that other people have too is
+-- refused, or left out with p_keep_shared; a name that others have too is left out.
 create or replace function public.competition_identifiers(p_kind text, p_id uuid, p_address text, p_keep_shared boolean)
 returns table (what text, value text)
 language plpgsql stable
@@ -102,23 +104,22 @@ begin
         from competition_addresses() a where a.address = any (v_addresses) and a.id <> p_id;
     end if;
     if v_others > 0 and not p_keep_shared then
-        perform job_queue_refuse(format('%s of their addresses also belong to %s other people (%s). Nothing was erased. '
-            'With --keep-shared these addresses stay; erasing the last of these people erases them.',
+        perform job_queue_refuse(format('%s of their addresses also belong to %s other people (%s). Nothing was '
+            'erased. With --keep-shared these addresses stay; erasing the last of these people erases them.',
             cardinality(v_shared), v_others, (select string_agg(outbox_mask(
                 case when s like '%@%' then 'email' else 'sms' end, s), ', ') from unnest(v_shared) s)));
     end if;
     return query
-        select case when a.address like '%@%' then 'email' else 'phone' end, a.address from unnest(v_addresses) a (address)
+        select case when a.address like '%@%' then 'email' else 'phone' end, a.address
+        from unnest(v_addresses) a (address)
         where a.address <> all (coalesce(v_shared, '{}'));
     return query
         select 'name', n.name from competition_names() n
-        where length(n.name) >= 5 and n.name like '% %' and case p_kind
-                when 'parent' then n.name = any (array(select c.parent_name from competitors c
-                    where outbox_normal('email', c.parent_email) = p_address))
-                else n.id = p_id end
-        group by n.name
-        having p_kind = 'parent' or not exists (
-            select from competition_names() o where lower(o.name) = lower(n.name) and o.id <> p_id);
+        where length(n.name) >= 5 and n.name like '% %'
+            and case p_kind when 'parent' then n.parent = p_address else n.id = p_id end
+            and not exists (select from competition_names() o where lower(o.name) = lower(n.name)
+                and case p_kind when 'parent' then o.parent is distinct from p_address else o.id <> p_id end)
+        group by n.name;
     return query
         select 'id', i.id from (
             select p_id::text union all
@@ -148,7 +149,7 @@ as $$
             union all select outbox_normal('email', g.recipient_email_verification_address) from agreements g
                 where g.competitor_id = p_id
             union all select e.address_norm from provider_events e where e.competitor_id = p_id) as a (address)
-        where a.address <> '' and a.address not like 'erased-%')
+        where a.address <> '' and a.address !~ '^erased-[0-9a-f]{64}$')
 $$;
 
 -- Refuses where something is under way for the person that an erasure would break.
@@ -176,15 +177,15 @@ begin
         perform job_queue_refuse('A message to them is being sent. Nothing was erased. Try again in a minute.');
     end if;
     if exists (select from game_platform_onboarding o where o.person_id = p_id and o.state = 'creating') then
-        perform job_queue_refuse('Their account on the game platform is being made. Nothing was erased. Wait for the end '
-            'of the onboarding job.');
+        perform job_queue_refuse('Their account on the game platform is being made. Nothing was erased. Wait for '
+            'the end of the onboarding job.');
     end if;
     if p_kind = 'profile' then
         select count(*) into v_competitors from competitors c where c.coach_id = p_id;
         select count(*) into v_teams from teams t where t.coach_id = p_id;
         if v_competitors + v_teams > 0 then
-            perform job_queue_refuse(format('This coach has %s competitors and %s teams, which would be deleted as well. '
-                'Nothing was erased. Give them to another coach first.', v_competitors, v_teams));
+            perform job_queue_refuse(format('This coach has %s competitors and %s teams, which would be deleted as '
+                'well. Nothing was erased. Give them to another coach first.', v_competitors, v_teams));
         end if;
     end if;
 end
@@ -355,8 +356,8 @@ begin
                 and a.signers is not null returning 1)
         select 'agreements', count(*) from forms;
     return query
-        with children as (update competitors c set parent_name = null, parent_email = null, parent_email_is_valid = null,
-                parent_email_validated_at = null, parent_email_invalid_reason = null
+        with children as (update competitors c set parent_name = null, parent_email = null,
+                parent_email_is_valid = null, parent_email_validated_at = null, parent_email_invalid_reason = null
             where outbox_normal('email', c.parent_email) = p_address returning 1)
         select 'competitors', count(*) from children;
 end

@@ -80,6 +80,13 @@ class TestNothingIsLeft:
         assert places(dumped(conn), [child.parent_email, child.parent_name]) == {}
         assert value(conn, "select count(*) from competitors where id in (%s, %s)", child.id, sibling.id) == 2
 
+    def test_a_name_that_another_parent_has_too_stays(self, conn: Connection, coach: Coach, child: Child) -> None:
+        other = Child(conn, coach.id, word="Quaggar", parent="zzother")
+        conn.execute("update competitors set parent_name = %s", (child.parent_name,))
+        erased(conn, "email", child.parent_email)
+        assert value(conn, "select parent_name from competitors where id = %s", other.id) == child.parent_name
+        assert value(conn, "select parent_name from competitors where id = %s", child.id) is None
+
     def test_of_an_address_whose_person_the_application_has_deleted(self, conn: Connection, child: Child) -> None:
         message(conn, child.id, "zzgone@zz.example", "announcement", "announcement:x:zzgone@zz.example")
         erased(conn, "email", "zzgone@zz.example")
