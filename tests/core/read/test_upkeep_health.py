@@ -52,7 +52,6 @@ class TestUpkeep:
             ("expired", "job_queue_end_expired"),
             ("recheck", "job_queue_check_again"),
             ("pauses", "job_queue_resume_due"),
-            ("prune", "job_queue_prune"),
         ],
     )
     def test_a_part_that_fails_has_not_succeeded_and_the_others_have(
