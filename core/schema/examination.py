@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import compare
 from jobdeck.core.schema.components import QUEUE, checksum, known_components, migrations
+from jobdeck.core.schema.creators import other_creators
 from jobdeck.core.schema.install import outdated_workers, schema_of
 from jobdeck.core.schema.versions import holdings, not_loaded, records
 
@@ -21,7 +22,8 @@ class Examined:
 
     `newer` are components of a later version that serve this program, `unrecorded` those that `jobdeck init` did
     not install, `edited` those of this version whose SQL is not this program's. `altered` says which objects are
-    not as they were installed, `waiting` which migrations wait for whose end.
+    not as they were installed, `waiting` which migrations wait for whose end. `creators` says who besides the owner
+    can create in the queue's schema, and how to prevent it; None when nobody can.
     """
 
     version: int
@@ -31,6 +33,7 @@ class Examined:
     unloaded: tuple[str, ...]
     altered: tuple[str, ...]
     waiting: tuple[str, ...]
+    creators: str | None
 
 
 def examine(conn: psycopg.Connection[Any]) -> Examined:
@@ -48,6 +51,7 @@ def examine(conn: psycopg.Connection[Any]) -> Examined:
         unloaded=tuple(clean(name) for name in not_loaded(held)),
         altered=_altered(conn),
         waiting=_waiting(conn),
+        creators=other_creators(conn, known_components(), schema_of(conn)),
     )
 
 

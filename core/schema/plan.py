@@ -9,6 +9,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import Index, compare, declared, indexes, invalid_indexes, present_tables
 from jobdeck.core.schema.components import QUEUE, Migration, migrations
+from jobdeck.core.schema.creators import refuse_other_creators
 from jobdeck.core.schema.versions import Holdings, database_at, holdings, not_loaded, records, refuse_newer
 
 if TYPE_CHECKING:
@@ -54,12 +55,13 @@ def plan_installation(
 
     Raises:
         SchemaMismatch: when a component is newer than this program.
-        Refused: when the database holds a component whose plugin is not loaded, or an object was altered by hand and
-            `repair` is not asked for or cannot put it back.
+        Refused: when the database holds a component whose plugin is not loaded, an object was altered by hand and
+            `repair` is not asked for or cannot put it back, or others than the queue's owner can create in its schema.
     """
     held = holdings(conn)
     refuse_newer(conn, held, components, serving=False)
     _refuse_unloaded(conn, held)
+    refuse_other_creators(conn, components, schema)
     kept = records(conn) if held.components else {}
     restored, overwritten = _alterations(conn, schema, kept, repair=repair)
     all_indexes = [index for component in components for index in indexes(component)]

@@ -126,6 +126,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Iterator[Finding]:
     examined = schema.examine(conn)
     yield _version(examined, schema.schema_version())
     yield _objects(examined)
+    yield _creators(examined)
     found = inspection.diagnose(conn, schema.declared_indexes())
     may = jobs.permissions().run(conn)
     rights = [name for name in ("view", "operate", "work") if getattr(may, name)]
@@ -167,6 +168,12 @@ def _objects(examined: Examined) -> Finding:
     named, more = examined.altered[:5], len(examined.altered) - 5
     evidence = f"{'; '.join(named)}{f'; and {more} more' if more > 0 else ''}. `jobdeck init --dry-run` shows the fix."
     return Finding("objects", Verdict.CRITICAL, evidence)
+
+
+def _creators(examined: Examined) -> Finding:
+    if examined.creators is None:
+        return Finding("schema rights", Verdict.OK, "Only the queue's owner can create objects in its schema.")
+    return Finding("schema rights", Verdict.CRITICAL, examined.creators)
 
 
 def _indexes(found: Diagnosis) -> Finding:
