@@ -11,7 +11,9 @@ from psycopg import sql
 from jobdeck.core.errors import Refused
 from jobdeck.core.redact import clean
 from jobdeck.core.schema.catalog import present_keys
-from jobdeck.core.schema.install import LOCK, LOCK_SECONDS, schema_of
+from jobdeck.core.schema.components import known_components
+from jobdeck.core.schema.install import LOCK_SECONDS, schema_of
+from jobdeck.core.schema.turn import holder, take_turn
 from jobdeck.core.schema.versions import database_at, holdings, records
 
 if TYPE_CHECKING:
@@ -67,18 +69,20 @@ def drop_schema(conn: psycopg.Connection[Any]) -> Owned:
     """Removes it all in one transaction, and returns what it was. Roles and tables of another owner stay.
 
     Raises:
-        Refused: when another's object depends on one of them, or a session holds the tables for more than ten seconds.
+        Refused: when another's object depends on one of them, or another session holds the tables.
     """
+    schema = schema_of(conn)
     try:
         with conn.transaction():
-            conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            take_turn(conn, schema)
             conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
             owned = owned_objects(conn)
             _drop_all(conn, owned)
     except psycopg.errors.LockNotAvailable as error:
+        who = holder(conn, schema, known_components())
         raise Refused(
-            "Nothing was removed: another session has held the queue's tables for ten seconds. Stop the workers; "
-            "`jobdeck doctor` names the oldest transaction."
+            f"Nothing was removed: another session holds the queue's tables{f' ({who})' if who else ''}. "
+            f"Stop the workers, and try again once its transaction has ended."
         ) from error
     return owned
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.errors import Refused
 from jobdeck.core.postgres.refusals import REFUSED
 from jobdeck.core.redact import clean
-from jobdeck.core.schema.catalog import declared, take
+from jobdeck.core.schema.catalog import take
 from jobdeck.core.schema.components import (
     QUEUE,
     checksum,
@@ -24,20 +24,17 @@ from jobdeck.core.schema.components import (
     serves_from,
 )
 from jobdeck.core.schema.plan import LARGE_BYTES, Plan, large_indexes, plan_installation
+from jobdeck.core.schema.turn import ATTEMPT_SECONDS, holder, lock_tables, patiently, take_turn, use_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jobdeck.core.schema.catalog import Index
     from jobdeck.core.schema.components import Component, Migration
 
-LOCK: Final = 6_221_017_304
-"""The advisory lock that keeps two installations apart; any number that nothing else uses."""
-
 LOCK_SECONDS: Final = 10
-ATTEMPT_SECONDS: Final = 0.25
-PAUSE_SECONDS: Final = 0.3
-AUTOVACUUM_SECONDS: Final = 1.2
+"""How long an installation tries to get the queue's tables, in attempts of two seconds."""
+
 INDEX_LOCK_SECONDS: Final = 60
 
 
@@ -50,6 +47,7 @@ def install_schema(
     repair: bool = False,
     components: Sequence[Component] | None = None,
     large_bytes: int = LARGE_BYTES,
+    waits: Callable[[str], object] = lambda _: None,
 ) -> int:
     """Installs or upgrades the schema and returns the version of the queue. Safe to repeat.
 
@@ -61,6 +59,7 @@ def install_schema(
         repair: whether to overwrite functions, views, triggers and indexes that were altered by hand.
         components: what to install; None for the queue and the loaded plugins.
         large_bytes: from which size of its table on an index is built after the transaction.
+        waits: gets a sentence about the session that is in the way, each time an attempt has waited for two seconds.
 
     Raises:
         SchemaMismatch: when the database's schema is newer than this program.
@@ -69,29 +68,39 @@ def install_schema(
             component's plugin is not loaded. Nothing was changed then.
     """
     wanted = known_components() if components is None else tuple(components)
-    with _refusals(conn):
+
+    def attempt(*, mended: bool) -> tuple[Plan, tuple[Index, ...]]:
+        use_schema(conn, schema)
+        take_turn(conn, schema)
+        conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if mended else "off"])
+        conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
+        _refuse_while_an_index_is_built(conn, schema)
+        plan = plan_installation(conn, wanted, schema=schema, repair=repair, large_bytes=large_bytes)
+        lock_tables(conn, schema, wanted)
+        later = _run(conn, wanted, plan, schema, large_bytes)
+        _write_periods(conn, wanted)
+        _record(conn, wanted, plan, schema)
+        if roles:
+            conn.execute("SELECT job_make_roles()")
+        conn.execute("SELECT job_grant_roles()")
+        return plan, later
+
+    def say_who_is_in_the_way() -> None:
+        who = holder(conn, schema, wanted) or "it has let go since"
+        waits(f"Another session held the queue's tables for {ATTEMPT_SECONDS} s: {who}. The installation tries again.")
+
+    with _refusals(conn, lambda: holder(conn, schema, wanted)):
         online = _online_steps(conn, wanted, schema, repair=repair)
         _run_online(conn, schema, online)
-        with conn.transaction():
-            conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-            conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if online else "off"])
-            _use_schema(conn, schema)
-            conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
-            _refuse_while_an_index_is_built(conn, schema)
-            plan = plan_installation(conn, wanted, schema=schema, repair=repair, large_bytes=large_bytes)
-            _lock_tables(conn, schema, wanted)
-            later = _run(conn, wanted, plan, schema, large_bytes)
-            _write_periods(conn, wanted)
-            _record(conn, wanted, plan, schema)
-            if roles:
-                conn.execute("SELECT job_make_roles()")
-            conn.execute("SELECT job_grant_roles()")
+        plan, later = patiently(
+            conn, partial(attempt, mended=bool(online)), seconds=LOCK_SECONDS, waits=say_who_is_in_the_way
+        )
         # What was written since the first time.
         _run_online(conn, schema, online)
         if later:
             _build(conn, schema, later)
             with conn.transaction():
-                _use_schema(conn, schema)
+                use_schema(conn, schema)
                 _record(conn, wanted, plan, schema)
     return next(component.version for component in wanted if component.name == QUEUE)
 
@@ -108,67 +117,6 @@ def schema_of(conn: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def _use_schema(conn: psycopg.Connection[Any], schema: str) -> None:
-    """Has the rest of the transaction work in a schema, which is created where it is missing."""
-    name = sql.Identifier(schema)
-    if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
-        conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
-    conn.execute(sql.SQL("SET LOCAL search_path = {}, pg_temp").format(name))
-
-
-def _lock_tables(conn: psycopg.Connection[Any], schema: str, components: Sequence[Component]) -> None:
-    """Locks tables and views all at once, and lets go of them when that takes longer than a moment.
-
-    A worker locks them in another order. Who waits for longer than `deadlock_timeout` (1 s) may be ended by the server,
-    and that must not be a worker.
-    """
-    names = sorted({relation for component in components for relation in declared(component).relations})
-    rows = conn.execute(
-        "SELECT relname, relkind::text FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) "
-        "AND relname = ANY (%s) AND relkind IN ('r', 'p', 'v') AND pg_has_role(relowner, 'usage') ORDER BY relname",
-        [schema, names],
-    ).fetchall()
-    relations = [sql.Identifier(schema, name) for name, _ in rows]
-    tables = [sql.Identifier(schema, name) for name, kind in rows if kind != "v"]
-    began = time.monotonic()
-    while rows:
-        waited = time.monotonic() - began
-        try:
-            with conn.transaction():
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{ATTEMPT_SECONDS}s"])
-                conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(relations)))
-            break
-        except psycopg.errors.LockNotAvailable:
-            if waited > LOCK_SECONDS:
-                raise
-        _interrupt_autovacuum(conn, tables, patient=waited < LOCK_SECONDS / 2)
-        # Workers waited as well. They claim and finish before the next attempt.
-        conn.execute("SELECT pg_sleep(%s)", [PAUSE_SECONDS])
-    conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
-
-
-def _interrupt_autovacuum(conn: psycopg.Connection[Any], tables: Sequence[sql.Identifier], *, patient: bool) -> None:
-    """Has the server end an autovacuum of these tables, which it does for a session that waits for `deadlock_timeout`.
-
-    One table at a time, so that this session holds nothing that another waits for. A role that may not shorten
-    `deadlock_timeout` waits for longer than its 1 s, and only when not `patient`.
-    """
-    row = conn.execute("SELECT has_parameter_privilege('deadlock_timeout', 'set')").fetchone()
-    quick = row == (True,)
-    if patient and not quick:
-        return
-    for table in tables:
-        try:
-            with conn.transaction(force_rollback=True):
-                if quick:
-                    conn.execute("SET LOCAL deadlock_timeout = '50ms'")
-                wait = ATTEMPT_SECONDS if quick else AUTOVACUUM_SECONDS
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait}s"])
-                conn.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table))
-        except psycopg.errors.LockNotAvailable:
-            continue
-
-
 def _online_steps(
     conn: psycopg.Connection[Any], components: Sequence[Component], schema: str, *, repair: bool
 ) -> tuple[Migration, ...]:
@@ -176,7 +124,7 @@ def _online_steps(
     if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
         return ()
     with conn.transaction():
-        _use_schema(conn, schema)
+        use_schema(conn, schema)
         plan = plan_installation(conn, components, schema=schema, repair=repair)
     return tuple(step for step in plan.steps if step.phase == "online")
 
@@ -184,7 +132,7 @@ def _online_steps(
 def _run_online(conn: psycopg.Connection[Any], schema: str, steps: Sequence[Migration]) -> None:
     for step in steps:
         with conn.transaction():
-            _use_schema(conn, schema)
+            use_schema(conn, schema)
             conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_SECONDS}s"])
             conn.execute(step.text)
 
@@ -318,14 +266,15 @@ def _refuse_while_an_index_is_built(conn: psycopg.Connection[Any], schema: str) 
 
 
 @contextmanager
-def _refusals(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """Says in a sentence why the server ended the installation."""
+def _refusals(conn: psycopg.Connection[Any], holds: Callable[[], str]) -> Iterator[None]:
+    """Says in a sentence why the server ended the installation; `holds` names the session that has the tables."""
     try:
         yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        who = holds()
         raise Refused(
-            "The schema was not installed: another session has held the queue's tables for ten seconds. "
-            "`jobdeck doctor` names the oldest transaction; try again once it has ended."
+            f"The schema was not installed: another session has held the queue's tables for ten seconds"
+            f"{f' ({who})' if who else ''}. Try again once its transaction has ended."
         ) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise Refused(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
 
 if TYPE_CHECKING:
@@ -54,7 +55,14 @@ def init(
     ):
         plan = schema.plan_installation(conn, schema.known_components(), schema=database.schema, repair=repair)
         if not dry_run:
-            schema.install_schema(conn, schema=database.schema, roles=roles, roles_prefix=roles_prefix, repair=repair)
+            schema.install_schema(
+                conn,
+                schema=database.schema,
+                roles=roles,
+                roles_prefix=roles_prefix,
+                repair=repair,
+                waits=output.note,
+            )
     before, wanted = plan.before.queue, schema.schema_version()
     lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run)]
     if database.schema != session.settings.database_schema:

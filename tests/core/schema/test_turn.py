@@ -1,0 +1,126 @@
+"""One installation at a time; who is in its way is named, and cannot be a role that only looks and takes a lock."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.schema import drop_schema, install_schema, installed_version, schema_version
+from jobdeck.core.schema.components import queue_component
+from jobdeck.core.schema.turn import take_turn
+from tests.core.queue.test_roles import People
+from tests.support.queue import Parallel, add, claim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.core.cli.support import Jobdeck
+    from tests.support.postgres import PostgresServer
+
+Connection = psycopg.Connection[Any]
+QUEUE = (queue_component(),)
+LOCK_OF_BEFORE = 6_221_017_304
+
+
+@pytest.fixture
+def viewer(conn: Connection, postgres: PostgresServer, database_url: str) -> Iterator[Connection]:
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    people = People(postgres)
+    with closing(people.sign_in(database_url, "job_viewer")) as connection:
+        yield connection
+    people.remove()
+
+
+def test_a_role_that_only_looks_holds_no_lock_that_an_installation_waits_for(
+    conn: Connection, viewer: Connection
+) -> None:
+    viewer.execute("SELECT pg_advisory_lock(%s)", [LOCK_OF_BEFORE])
+    waited: list[str] = []
+    install_schema(conn, waits=waited.append)
+    drop_schema(conn)
+    assert waited == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), viewer.transaction():
+        take_turn(viewer, "public")
+
+
+def test_first_installations_at_once_go_one_after_the_other(empty_database_url: str) -> None:
+    def install(conn: Connection) -> int:
+        return install_schema(conn, schema="jobs", components=QUEUE)
+
+    assert Parallel(empty_database_url)(install, install, install) == [schema_version()] * 3
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute("SET search_path = jobs")
+        assert installed_version(conn) == schema_version()
+        assert conn.execute("SELECT to_regclass('jobs.jobdeck_installation')").fetchone() == (None,)
+
+
+def test_another_installation_is_named_and_waited_for(empty_database_url: str) -> None:
+    said: list[str] = []
+    with (
+        psycopg.connect(empty_database_url, autocommit=True) as conn,
+        psycopg.connect(empty_database_url, application_name="jobdeck \x1b[31m elsewhere") as other,
+    ):
+        take_turn(other, "public")
+
+        def waits(sentence: str) -> None:
+            said.append(sentence)
+            other.rollback()
+
+        install_schema(conn, components=QUEUE, waits=waits)
+        assert len(said) == 1
+        assert f"pid {other.info.backend_pid}, role jobdeck, application jobdeck" in said[0]
+        assert "\x1b" not in said[0]
+
+
+def test_a_session_that_reads_is_named_and_when_it_ends_the_installation_goes_on(
+    conn: Connection, viewer: Connection
+) -> None:
+    said: list[str] = []
+    viewer.execute("SET application_name = 'a report'")
+    viewer.execute("BEGIN")
+    viewer.execute("SELECT FROM job_list")
+    (since,) = viewer.execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')").fetchone() or ("",)
+    conn.execute("SET TimeZone = 'UTC'")
+
+    def waits(sentence: str) -> None:
+        said.append(sentence)
+        add(conn)
+        assert len(claim(conn)) == 1
+        viewer.execute("ROLLBACK")
+
+    install_schema(conn, waits=waits)
+    assert len(said) == 1
+    (role,) = viewer.execute("SELECT session_user::text").fetchone() or ("",)
+    assert (
+        f"pid {viewer.info.backend_pid}, role {role}, application a report, in a transaction since {since}" in said[0]
+    )
+    assert "idle in transaction" in said[0]
+    assert "tries again" in said[0]
+
+
+def test_the_command_names_the_session_and_gives_up_after_a_while(
+    jobdeck: Jobdeck, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.schema.install.LOCK_SECONDS", 6)
+    with psycopg.connect(database_url, application_name="a report") as other:
+        other.execute("SELECT FROM job_list")
+        ran = jobdeck("init")
+        assert ran.code == 1
+        first, *_, last = ran.err.splitlines()
+        for line in (first, last):
+            assert f"pid {other.info.backend_pid}, role jobdeck, application a report" in line
+        assert first.endswith("The installation tries again.")
+        assert last.endswith("Try again once its transaction has ended.")
+
+
+def test_what_is_removed_waits_for_an_installation(conn: Connection, database_url: str) -> None:
+    with psycopg.connect(database_url) as other:
+        take_turn(other, "public")
+        with pytest.raises(Refused, match="another session"):
+            drop_schema(conn)
+    drop_schema(conn)
