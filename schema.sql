@@ -189,10 +189,11 @@ create table if not exists job_runs (
         'cancelled', 'released', 'lost', 'abandoned')),
     constraint job_runs_late_check check (late = (outcome = 'abandoned'))
 );
--- The keys of a job that left the queue with this run, so that a copy of it keeps them.
+-- Of a job that left the queue with this run: its keys, so that a copy of it keeps them, and who enqueued it.
 alter table job_runs
     add column if not exists concurrency_key text,
-    add column if not exists dedupe_key text;
+    add column if not exists dedupe_key text,
+    add column if not exists created_by text;
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
 -- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
@@ -223,7 +224,10 @@ alter table job_worker_runs
     add column if not exists claimed integer not null default 0,
     add column if not exists released integer not null default 0,
     add column if not exists due_before integer,
-    add column if not exists duration_ms double precision;
+    add column if not exists duration_ms double precision,
+    -- The role that signed in; null for a row of version 2 or before. Only this role changes the row.
+    add column if not exists opened_by text;
+alter table job_worker_runs alter column opened_by set default session_user;
 create index if not exists idx_job_worker_runs_started_at_desc on job_worker_runs (started_at desc);
 drop index if exists job_worker_runs_scheduled;
 -- The condition is the one of job_is_scheduled.
@@ -608,6 +612,12 @@ as $$
     union all select distinct null, b from unnest(p_blockers) b where b is not null
 $$;
 
+-- Who did something: the name that a client gives, and in brackets at the end the role that signed in, which no client
+-- can choose.
+create or replace function job_actor(p_actor text) returns text
+language sql stable
+return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
+
 -- Enqueues one job, or returns the job that already has the dedupe key (`created` false).
 create or replace function job_queue_create(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
@@ -647,8 +657,7 @@ begin
             p_concurrency_key, p_concurrency_key is not null
                 and job_queue_joins_line(p_concurrency_key, p_priority, v_run_at), v_blocked_by,
             p_interval_minutes is not null, p_interval_minutes,
-            case when p_interval_minutes is not null then v_run_at end, p_expires_at,
-            coalesce(p_actor, session_user))
+            case when p_interval_minutes is not null then v_run_at end, p_expires_at, job_actor(p_actor))
         on conflict (dedupe_key) where dedupe_key is not null and status in ('pending', 'running') do nothing
         returning q.id, q.in_line into job_id, v_in_line;
         created := found;
@@ -718,6 +727,7 @@ set search_path from current
 as $$
 declare
     v_in_line boolean[];
+    v_created_by constant text := job_actor(p_actor);
     -- Ids like those of the column's default, but with one time for all. After it the position in the batch, in seven
     -- digits that start with 8 as the layout requires, then nine random digits: a fifth of the default's time.
     v_time constant text := overlay('0' || to_hex((date_part('epoch', clock_timestamp()) * 1000 * 4096)::bigint)
@@ -753,7 +763,7 @@ begin
     select (v_time || to_hex(v_first_place + n.place) || to_hex(v_least_chance + (random() * v_chances)::bigint))::uuid,
         n.task_type, coalesce(n.payload, '{}'), coalesce(n.run_at, now()),
         greatest(coalesce(n.max_attempts, 5), 1), coalesce(n.priority, 0), n.dedupe_key, n.concurrency_key,
-        coalesce(n.in_line, false), coalesce(p_actor, session_user)
+        coalesce(n.in_line, false), v_created_by
     from unnest(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities, p_dedupe_keys, p_concurrency_keys,
         v_in_line) with ordinality
         as n (task_type, payload, run_at, max_attempts, priority, dedupe_key, concurrency_key, in_line, place)
@@ -1557,14 +1567,16 @@ begin
     end if;
 
     insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at, finished_at,
-        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress, concurrency_key, dedupe_key)
+        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress, concurrency_key, dedupe_key,
+        created_by)
     select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
         m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
         case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
         m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
         coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
         case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
-        case when m.move = 'success' and not m.is_recurring then q.dedupe_key end
+        case when m.move = 'success' and not m.is_recurring then q.dedupe_key end,
+        case when m.move = 'success' and not m.is_recurring then q.created_by end
     from unnest(v_moves) m
     join job_queue q on q.id = m.id
     cross join lateral (
@@ -1702,13 +1714,13 @@ begin
             and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
             and q.cancel_requested_at is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            q.concurrency_key, q.dedupe_key, r.outcome, r.started_at, r.finished_at, r.details
+            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details
     ), history as (
         insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key)
+            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by)
         select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
             g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
-            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key, g.created_by
         from gone g
     )
     select array_agg(g.run_token), array_agg(g.id), count(*) filter (where g.outcome = 'partial'),
@@ -2036,39 +2048,12 @@ begin
 end
 $$;
 
--- Removes succeeded and cancelled jobs older than p_max_age and returns how many.
-create or replace function job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
-language plpgsql volatile security definer
-set search_path from current set jit = off
-as $$
-declare
-    v_cutoff timestamptz := now() - p_max_age;
-    v_batch integer;
-    v_total integer := 0;
-begin
-    loop
-        delete from job_queue where id in (
-            select q.id from job_queue q
-            where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at, q.run_at) < v_cutoff
-            limit 5000 for update skip locked);
-        get diagnostics v_batch = row_count;
-        v_total := v_total + v_batch;
-        exit when v_batch = 0;
-    end loop;
-    return v_total;
-end
-$$;
-
 -------------------------------------------------------------------------------------------------------
 -- 8. Operators' actions
 --
 -- The functions answer with a code, which has a hyphen, and the facts of its sentence; core/read/sentences.py has the
 -- sentences.
 -------------------------------------------------------------------------------------------------------
-
-create or replace function job_actor(p_actor text) returns text
-language sql stable
-return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
 
 -- The facts of a job for the audit. The payload only if it was changed, because it may name people.
 create or replace function job_audit_facts(p_job job_queue) returns jsonb
@@ -2735,6 +2720,59 @@ as $$
     order by i.job_id limit p_limit
 $$;
 
+-- Moves up to p_limit jobs that succeeded or were cancelled longer ago than p_older_than to the trash, and records their
+-- ids in the audit. Returns how many. Callers repeat it, each time in a transaction of its own, until there are none.
+create or replace function job_queue_purge(p_older_than interval, p_limit integer, p_actor text, p_reason text)
+returns integer
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_ended_before constant timestamptz := now() - p_older_than;
+    v_ids uuid[];
+begin
+    with old as (
+        select q.id from job_queue q
+        where q.status in ('succeeded', 'cancelled') and coalesce(q.completed_at, q.updated_at) < v_ended_before
+            -- Upkeep has to tell the jobs that wait for this one first.
+            and not exists (select from job_queue w where w.blocked_by = q.id and w.status = 'pending')
+        limit p_limit for update skip locked
+    ), gone as (
+        delete from job_queue q using old where q.id = old.id returning q.*
+    ), kept as (
+        insert into job_trash (job_id, job, deleted_by, reason)
+        select g.id, to_jsonb(g), job_actor(p_actor), p_reason from gone g
+        on conflict (job_id) do update set job = excluded.job, deleted_at = now(), deleted_by = excluded.deleted_by,
+            reason = excluded.reason
+    )
+    select array_agg(g.id order by g.id) into v_ids from gone g;
+    if v_ids is null then
+        return 0;
+    end if;
+    perform job_queue_write_audit(p_actor, 'purge', null, null, jsonb_build_object('jobs', cardinality(v_ids),
+        'ended_before', v_ended_before, 'ids', v_ids), p_reason);
+    return cardinality(v_ids);
+end
+$$;
+
+-- The same in one transaction, for programs of 0.1.0 and for SQL.
+create or replace function job_queue_cleanup(p_max_age interval default interval '14 days') returns integer
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_batch integer;
+    v_total integer := 0;
+begin
+    loop
+        v_batch := job_queue_purge(p_max_age, 1000, null, null);
+        exit when v_batch = 0;
+        v_total := v_total + v_batch;
+    end loop;
+    return v_total;
+end
+$$;
+
 -- The playbook's jobs:cleanup: lists running jobs that started longer ago than p_older_than and whose lease has
 -- expired, all or those of p_ids, and marks them failed unless p_dry_run (a series continues at its next slot).
 drop function if exists job_queue_clean_stuck(interval, text, boolean);
@@ -2918,30 +2956,39 @@ as $$
     values (clock_timestamp(), p_source, p_worker, p_http_method, job_queue_due_count()) returning id
 $$;
 
--- Updates the counts of an open window.
+drop function if exists job_worker_run_note(uuid, integer, integer, integer, integer);
+-- Updates the counts of an open record, and its other columns where they are given. Only the role that opened it does.
 create or replace function job_worker_run_note(
-    p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer
+    p_id uuid, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
+    p_status text default null, p_message text default null, p_http_status integer default null
 ) returns void
 language sql volatile security definer
 set search_path from current
 as $$
     update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
-        failed = p_failed, released = p_released
-    where id = p_id and completed_at is null
+        failed = p_failed, released = p_released, status = coalesce(p_status, status),
+        message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status)
+    where id = p_id and completed_at is null and coalesce(opened_by = session_user, true)
 $$;
 
+-- Closes a record. A closed one does not change any more, and only the role that opened it closes it.
 create or replace function job_worker_run_close(
     p_id uuid, p_status text, p_claimed integer, p_succeeded integer, p_failed integer, p_released integer,
     p_message text, p_error text, p_results jsonb, p_http_status integer
 ) returns void
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path from current
 as $$
+begin
+    if exists (select from job_worker_runs w where w.id = p_id and w.opened_by <> session_user) then
+        perform job_queue_refuse('Another role opened this record of a worker run. Nothing was changed.');
+    end if;
     update job_worker_runs set completed_at = clock_timestamp(), status = p_status, claimed = p_claimed,
         processed = p_succeeded + p_failed, succeeded = p_succeeded, failed = p_failed, released = p_released,
         message = p_message, error_message = p_error, results = p_results, http_status = p_http_status,
         duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000
-    where id = p_id
+    where id = p_id and completed_at is null;
+end
 $$;
 
 -- Whether a scheduler started a cycle.
@@ -3020,7 +3067,8 @@ select r.job_id as id, r.task_type,
     r.finished_at as updated_at, 0::bigint as version, null::integer as priority, null::text as last_error,
     case when job_sees_payloads() then r.output end as output,
     r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
-    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key
+    r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
+    r.created_by
 from job_runs r
 cross join lateral (
     select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
@@ -3682,8 +3730,7 @@ declare
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
-        'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_worker_run_open',
-        'job_worker_run_close', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
+        'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
         'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
@@ -3746,6 +3793,17 @@ begin
         if v_worker is not null and v_name = any (v_work || v_look) then
             execute format('grant execute on function %s to %s', v_object, v_worker);
         end if;
+    end loop;
+    -- Rights that an earlier schema granted.
+    for v_object, v_name in
+        select p.oid::regprocedure, quote_ident(r.rolname)
+        from pg_proc p cross join aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
+        where p.pronamespace = v_schema and p.proname = any (v_actions || v_work || v_look || v_inner) and (
+            quote_ident(r.rolname) = v_viewer and p.proname <> all (v_look)
+            or quote_ident(r.rolname) = v_operator and p.proname <> all (v_actions || v_look)
+            or quote_ident(r.rolname) = v_worker and p.proname <> all (v_work || v_look))
+    loop
+        execute format('revoke all on function %s from %s', v_object, v_name);
     end loop;
     for v_object, v_name, v_guarded, v_table in
         select c.oid::regclass, c.relname, c.relrowsecurity, c.relkind in ('r', 'p') from pg_class c

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
@@ -27,6 +27,22 @@ LISTED: Final = 6
 ELSEWHERE: Final = "elsewhere"
 
 
+class _Told(TypedDict):
+    status: str
+    message: str
+    http_status: int
+
+
+class _Counted(TypedDict):
+    claimed: int
+    succeeded: int
+    failed: int
+    released: int
+
+
+_NO_JOBS: Final = _Counted(claimed=0, succeeded=0, failed=0, released=0)
+
+
 class Refusals:
     """Counts refused requests in any thread; one thread writes the counts to the database."""
 
@@ -44,40 +60,40 @@ class Refusals:
         with self._lock:
             self._counts[status, path if path in self._paths else ELSEWHERE] += 1
 
-    def write(self, link: Link) -> None:
-        """Writes the counts, if they changed since the last call."""
+    def write(self, link: Link, *, last: bool = False) -> None:
+        """Writes the counts, if they changed since the last call. Closes the row after five minutes, or with `last`."""
         with self._lock:
             counts = dict(self._counts)
         total = sum(counts.values())
-        if total > self._written:
-            try:
-                link.run(lambda conn: self._keep(conn, counts))
-            except FAILURES:
-                return
-            self._written = total
-        if self._row is not None and time.monotonic() - self._began >= WINDOW_SECONDS:
-            with self._lock:
-                self._counts.subtract(counts)
-                self._counts = +self._counts
-            self._row, self._written = None, 0
+        try:
+            if total > self._written:
+                link.run(lambda conn: self._note(conn, counts))
+                self._written = total
+            over = last or time.monotonic() - self._began >= WINDOW_SECONDS
+            if over and self._row is not None:
+                link.run(lambda conn: self._close(conn, counts))
+                with self._lock:
+                    self._counts.subtract(counts)
+                    self._counts = +self._counts
+                self._row, self._written = None, 0
+        except FAILURES:
+            return
 
-    def _keep(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
-        words = sentence(counts)
+    def _note(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
         if self._row is None:
             self._row = presence.open_worker_run(conn, source=SOURCE, worker_id=self._name)
             self._began = time.monotonic()
-            event(log, logging.WARNING, "requests refused", counts=words)
-        presence.close_worker_run(
-            conn,
-            self._row,
-            status="refused",
-            claimed=0,
-            succeeded=0,
-            failed=0,
-            released=0,
-            message=words,
-            http_status=max(counts, key=lambda one: counts[one])[0],
-        )
+            event(log, logging.WARNING, "requests refused", counts=sentence(counts))
+        presence.note_worker_run(conn, self._row, **_NO_JOBS, **_told(counts))
+
+    def _close(self, conn: psycopg.Connection[object], counts: dict[tuple[int, str], int]) -> None:
+        if self._row is not None:
+            presence.close_worker_run(conn, self._row, **_NO_JOBS, **_told(counts))
+
+
+def _told(counts: dict[tuple[int, str], int]) -> _Told:
+    most = max(counts, key=lambda one: counts[one])
+    return {"status": "refused", "message": sentence(counts), "http_status": most[0]}
 
 
 def sentence(counts: dict[tuple[int, str], int]) -> str:

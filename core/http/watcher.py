@@ -60,6 +60,6 @@ class Watcher:
                         self.look()
                 except Exception as error:  # noqa: BLE001 -- a failed check must not end the thread
                     event(log, logging.ERROR, "watching failed", error=safe_error(repr(error)))
-            self._refusals.write(self._link)
+            self._refusals.write(self._link, last=True)
         finally:
             self._link.close()

@@ -70,7 +70,7 @@ plugin: Final = Plugin(
             noun="coach",
             plural="coaches",
             find=lazy("jobdeck.core.programme.search:find_coaches"),
-            hint="a part of a coach's name, school or address, or the beginning of an id",
+            hint="a part of a coach's name or school, or the beginning of an id",
             empty="all coaches",
         ),
         "campaignId": Search(

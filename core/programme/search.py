@@ -14,9 +14,9 @@ MOST: Final = 30
 
 
 def find_coaches(conn: psycopg.Connection[Any], text: str) -> list[Found]:
-    """Coaches whose name, address, school or id contains the text, by name.
+    """Coaches whose name, school or id contains the text, by name.
 
-    School, number of competitors and a missing account tell apart namesakes. Addresses are not returned.
+    School, number of competitors and a missing account tell apart namesakes. Addresses are not searched or returned.
     """
     rows = conn.execute(
         "select id, name, school, competitors, on_platform from programme_find_coaches(%s, %s)", (text.strip(), MOST)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.queue.calls import Connection, rows
 from jobdeck.core.read.jobs import processing
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
+
+PURGED_TOGETHER: Final = 1_000
 
 
 def _act(
@@ -156,16 +158,27 @@ def reveal(conn: Connection, job_id: UUID, *, actor: str) -> None:
     rows(conn, "SELECT job_queue_reveal(%s, %s)", (job_id, actor))
 
 
-def purge(conn: Connection, *, older_than: timedelta, dry_run: bool) -> int:
-    """Removes old succeeded and cancelled jobs from the queue. Returns how many, or with `dry_run` would be."""
+def purge(conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool, reason: str | None = None) -> int:
+    """Moves old succeeded and cancelled jobs to the trash. Returns how many, or with `dry_run` would be.
+
+    On an autocommit connection, 1,000 jobs at a time are moved and recorded in the audit, so that what was done before
+    an interruption stays done.
+    """
     if dry_run:
         row = conn.execute(
             """
             SELECT count(*) FROM job_list WHERE status IN ('succeeded', 'cancelled')
-                AND coalesce(completed_at, updated_at, run_at) < now() - %s
+                AND coalesce(completed_at, updated_at) < now() - %s
             """,
             (older_than,),
         ).fetchone()
-    else:
-        row = conn.execute("SELECT job_queue_cleanup(%s)", (older_than,)).fetchone()
-    return int(row[0]) if row else 0
+        return int(row[0]) if row else 0
+    moved = 0
+    while part := _purge_part(conn, older_than, actor, reason):
+        moved += part
+    return moved
+
+
+def _purge_part(conn: Connection, older_than: timedelta, actor: str, reason: str | None) -> int:
+    statement = "SELECT job_queue_purge(%s, %s, %s, %s) AS moved"
+    return int(rows(conn, statement, (older_than, PURGED_TOGETHER, actor, reason))[0]["moved"])

@@ -54,11 +54,23 @@ def open_worker_run(conn: Connection, *, source: str, worker_id: str, http_metho
     return opened
 
 
-def note_worker_run(
-    conn: Connection, run_id: UUID, *, claimed: int, succeeded: int, failed: int, released: int
+def note_worker_run(  # noqa: PLR0913 -- one keyword per column
+    conn: Connection,
+    run_id: UUID,
+    *,
+    claimed: int,
+    succeeded: int,
+    failed: int,
+    released: int,
+    status: str | None = None,
+    message: str | None = None,
+    http_status: int | None = None,
 ) -> None:
-    """Updates the counts of an open window; a closed window does not change."""
-    conn.execute("SELECT job_worker_run_note(%s, %s, %s, %s, %s)", (run_id, claimed, succeeded, failed, released))
+    """Updates an open record that this role opened; one that is closed or another's does not change."""
+    conn.execute(
+        "SELECT job_worker_run_note(%s, %s, %s, %s, %s, %s, %s, %s)",
+        (run_id, claimed, succeeded, failed, released, status, message, http_status),
+    )
 
 
 def close_worker_run(  # noqa: PLR0913 -- one keyword per column
@@ -75,7 +87,10 @@ def close_worker_run(  # noqa: PLR0913 -- one keyword per column
     results: Sequence[Json] = (),
     http_status: int | None = None,
 ) -> None:
-    """Closes the record of a cycle or window. `status` is `ok`, `paused` or `error`."""
+    """Closes the record of a cycle or window, which this role has opened. `status` is `ok`, `paused` or `error`.
+
+    A closed record does not change.
+    """
     conn.execute(
         "SELECT job_worker_run_close(%s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)",
         (

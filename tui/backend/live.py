@@ -149,7 +149,7 @@ class LiveBackend:
 
     def purge(self, *, dry_run: bool) -> int:
         with self._connection("to purge") as conn:
-            return operator.purge(conn, older_than=KEPT_FOR, dry_run=dry_run)
+            return operator.purge(conn, actor=self._actor, older_than=KEPT_FOR, dry_run=dry_run)
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         versions, actor = {job.id: job.version for job in jobs}, self._actor

@@ -197,10 +197,10 @@ class Operations:
         self._run("count old jobs", lambda: self._host.reach().purge(dry_run=True), found)
 
     def purge(self) -> None:
-        """Removes old succeeded and cancelled jobs."""
+        """Moves old succeeded and cancelled jobs to the trash."""
 
-        def done(removed: int) -> None:
-            self._host.say(f"{plural(removed, 'old job')} removed.\n{PURGE}", "information")
+        def done(moved: int) -> None:
+            self._host.say(f"{plural(moved, 'old job')} moved to the trash.\n{PURGE}", "information")
 
         self._run("remove old jobs", lambda: self._host.reach().purge(dry_run=False), done)
 

@@ -150,7 +150,7 @@ class Backend(Protocol):
         """Without `ids`, lists stuck jobs. With `ids`, marks these jobs failed if they are still stuck."""
 
     def purge(self, *, dry_run: bool) -> int:
-        """Removes old succeeded and cancelled jobs and returns their number; with `dry_run`, only counts them."""
+        """Moves old succeeded and cancelled jobs to the trash and counts them; with `dry_run`, only counts them."""
 
     def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
         """Applies an action to these jobs. A job whose version differs from the displayed one is refused.

@@ -105,18 +105,21 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 @dry_run_option
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
-    """Count old succeeded and cancelled jobs; --yes removes them."""
+    """Count old succeeded and cancelled jobs; --yes moves them to the trash."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
-        count = operator.purge(conn, older_than=age, dry_run=looking)
+        count = operator.purge(conn, actor=session.actor, older_than=age, dry_run=looking)
     if count and looking and not dry_run:
-        output.note("Nothing was changed. Run it again with --yes to remove them.")
-    verb = "would be removed" if looking else "removed"
+        output.note("Nothing was changed. Run it again with --yes to move them to the trash.")
+    verb = "would be moved" if looking else "moved"
     noun = "job" if count == 1 else "jobs"
-    session.answer({"purged": count, "dry_run": looking}, [f"{count} succeeded or cancelled {noun} {verb}."])
+    lasting = "" if looking or not count else " They can be restored for 7 days."
+    session.answer(
+        {"purged": count, "dry_run": looking}, [f"{count} succeeded or cancelled {noun} {verb} to the trash.{lasting}"]
+    )
 
 
 @command("retention")

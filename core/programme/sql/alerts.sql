@@ -293,7 +293,8 @@ begin
 end
 $$;
 
--- Coaches whose name, address, school or id contains the text, by name. Addresses are searched but not returned.
+-- Coaches whose name, school or id contains the text, by name. Addresses are not searched, because whoever guesses one
+-- would learn whose it is.
 create or replace function public.programme_find_coaches(p_text text, p_limit integer)
 returns table (id uuid, name text, school text, on_platform boolean, competitors bigint)
 language sql stable security definer
@@ -303,7 +304,7 @@ as $$
         p.game_platform_user_id is not null, (select count(*) from competitors c where c.coach_id = p.id)
     from profiles p
     where p.role = 'coach' and (p_text = '' or position(lower(p_text) in lower(concat_ws(' ',
-        p.full_name, p.first_name, p.last_name, p.email, p.school_name, p.id))) > 0)
+        p.full_name, p.first_name, p.last_name, p.school_name, p.id))) > 0)
     order by p.full_name, p.id limit least(p_limit, 100)
 $$;
 

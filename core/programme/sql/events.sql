@@ -8,16 +8,12 @@ return case p_state when 'queued' then 0 when 'sending' then 1 when 'uncertain' 
     when 'failed' then 2 when 'skipped' then 2 when 'accepted' then 3 when 'unconfirmed' then 3 when 'delivered' then 4
     when 'blocked' then 5 when 'dropped' then 6 when 'bounced' then 7 else 0 end;
 
--- Stores events, each once by its provider's key, and returns the number of new ones. An entry: provider, event_key,
--- event, occurred_at (unix seconds), message_key, outbox_id, campaign_id, competitor_id, agreement_id, address, reason,
--- payload.
-create or replace function public.outbox_record_events(p_events jsonb) returns bigint
-language plpgsql volatile security definer
+-- Stores events, each once by its provider's key, and returns the new ones. An entry: provider, event_key, event,
+-- occurred_at (unix seconds), message_key, outbox_id, campaign_id, competitor_id, agreement_id, address, reason, payload.
+create or replace function public.outbox_keep_events(p_events jsonb) returns setof public.provider_events
+language sql volatile
 set search_path = public, pg_temp
 as $$
-declare
-    v_new bigint;
-begin
     insert into provider_events (provider, event_key, event, occurred_at, message_key, outbox_id, campaign_id,
         competitor_id, agreement_id, address_norm, reason, payload)
     select e.provider, e.event_key, e.event, to_timestamp(e.occurred_at), e.message_key, e.outbox_id, e.campaign_id,
@@ -28,33 +24,44 @@ begin
     from jsonb_to_recordset(p_events) as e (provider text, event_key text, event text, occurred_at double precision,
         message_key text, outbox_id uuid, campaign_id uuid, competitor_id uuid, agreement_id uuid, address text,
         reason text, payload jsonb)
-    on conflict (provider, event_key) do nothing;
-    get diagnostics v_new = row_count;
-    return v_new;
-end
+    on conflict (provider, event_key) do nothing
+    returning *
 $$;
+
+-- Stores events and returns the number of new ones.
+create or replace function public.outbox_record_events(p_events jsonb) returns bigint
+language sql volatile security definer
+set search_path = public, pg_temp
+as $$ select count(*) from outbox_keep_events(p_events) $$;
 
 drop function if exists public.outbox_apply_event(public.provider_events);
 drop function if exists public.outbox_apply_to_message(public.provider_events, uuid);
 drop function if exists public.outbox_apply_to_forms(public.provider_events, uuid);
 drop function if exists public.outbox_find_message(public.provider_events);
 
--- Stores events that a person pulled, and the position reached in each source (`p_cursors`, by name). Returns the
--- number of new events. Writes an audit row, because reported events can block an address or unblock it.
+-- Stores events that were pulled, and the position reached in each source (`p_cursors`, by name). Returns the number of
+-- new events. Writes an audit row with each new event, its address masked, because events can block an address or unblock
+-- it. Only the worker may call it: whoever reports an event about an address learns from the messages that it changes
+-- whose address that is.
 create or replace function public.outbox_record_pulled(p_events jsonb, p_cursors jsonb, p_actor text) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
 as $$
 declare
-    v_new bigint := outbox_record_events(p_events);
+    v_new constant jsonb := (
+        select coalesce(jsonb_agg(jsonb_build_object('id', e.id, 'provider', e.provider, 'event', e.event,
+            'at', e.occurred_at, 'outbox_id', e.outbox_id,
+            'address', outbox_mask(case e.provider when 'twilio' then 'sms' else 'email' end, e.address_norm))
+            order by e.id), '[]')
+        from outbox_keep_events(p_events) e);
 begin
     insert into provider_cursors (name, position) select c.key, c.value from jsonb_each_text(p_cursors) c
     on conflict (name) do update set position = excluded.position, updated_at = now();
-    if v_new > 0 or p_cursors <> '{}' then
-        perform job_queue_write_audit(p_actor, 'pull events', null, null,
-            jsonb_build_object('new', v_new, 'cursors', p_cursors), null);
+    if v_new <> '[]' or p_cursors <> '{}' then
+        perform job_queue_write_audit(p_actor, 'pull events', null, null, jsonb_build_object(
+            'new', jsonb_array_length(v_new), 'cursors', p_cursors, 'events', v_new), null);
     end if;
-    return v_new;
+    return jsonb_array_length(v_new);
 end
 $$;
 

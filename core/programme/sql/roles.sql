@@ -78,8 +78,8 @@ declare
         'outbox_campaign_batch', 'outbox_settle_batch', 'outbox_campaign_close', 'outbox_campaign_release',
         'outbox_campaign_skip', 'outbox_erased', 'outbox_erased_known', 'outbox_erasure_check', 'outbox_note_applied',
         'outbox_record_events', 'outbox_record_pulled', 'outbox_apply_events', 'outbox_retire_probes'];
-    v_operate constant text[] := array['outbox_erased_known', 'outbox_erasure_check', 'outbox_note_applied', 'outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
-        'outbox_reveal', 'outbox_record_pulled', 'outbox_apply_events'];
+    v_operate constant text[] := array['outbox_decide', 'outbox_campaign_create', 'outbox_campaign_reopen',
+        'outbox_erased_known', 'outbox_erasure_check', 'outbox_reveal'];
     v_judge constant text[] := array['outbox_suppression', 'outbox_obstacle', 'outbox_preference_off',
         'outbox_recipient_obstacle', 'outbox_has_address', 'outbox_audience', 'programme_digest_due',
         'programme_probes_due', 'programme_probes_judged'];
@@ -92,8 +92,8 @@ declare
         'job_queue_mark_succeeded', 'job_queue_refuse_old_runner', 'outbox_address_changed', 'outbox_apply_batch',
         'outbox_apply_to_forms', 'outbox_apply_to_messages', 'outbox_apply_to_opt_outs', 'outbox_apply_to_original',
         'outbox_apply_to_suppressions', 'outbox_apply_together', 'outbox_campaign_adopt', 'outbox_campaign_orphans',
-        'outbox_event_suppression', 'outbox_match_events', 'outbox_mirror', 'outbox_outcome_order', 'outbox_outranks',
-        'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one', 'outbox_taken_back', 'outbox_unmask',
+        'outbox_event_suppression', 'outbox_keep_events', 'outbox_match_events', 'outbox_mirror',
+        'outbox_outcome_order', 'outbox_outranks', 'outbox_overtaken', 'outbox_programme_tables', 'outbox_put_one', 'outbox_taken_back', 'outbox_unmask',
         'programme_forget_parent_check', 'programme_limit_team', 'programme_queue_admin_alerts', 'programme_shape',
         'programme_touch', 'competition_addresses', 'competition_addresses_of', 'competition_erase',
         'competition_erase_competitor', 'competition_erase_messages', 'competition_erase_parent',

@@ -47,6 +47,7 @@ NEVER = [
     "DELETE FROM outbox_left_out",
     "UPDATE provider_events SET applied_at = NULL",
     "SELECT outbox_apply_together('{}')",
+    "SELECT outbox_keep_events('[]')",
     "SELECT outbox_apply_to_suppressions('{}')",
     "SELECT outbox_taken_back(NULL)",
     # What is kept, and for how long.
@@ -131,6 +132,8 @@ OPERATOR_NEVER = [
     "INSERT INTO provider_cursors (name, position) VALUES ('x', '1')",
     "UPDATE provider_cursors SET position = '1'",
     "SELECT outbox_record_events('[]')",
+    "SELECT outbox_record_pulled('[]', '{}', 'x')",
+    "SELECT outbox_apply_events(1)",
 ]
 PERSONAL = ("competitors", "profiles", "messages", "agreements", "outbox_messages", "email_suppressions",
             "sms_opt_outs", "provider_events", "competitor_announcement_recipients", "job_queue")  # fmt: skip
@@ -201,7 +204,10 @@ def test_what_an_earlier_release_let_operators_do_is_taken_back(
         "GRANT SELECT, INSERT, UPDATE ON competitor_announcement_campaigns, competitor_announcement_recipients, "
         "provider_cursors TO job_operator"
     )
-    conn.execute("GRANT EXECUTE ON FUNCTION outbox_audience, outbox_suppression, outbox_record_events TO job_operator")
+    conn.execute(
+        "GRANT EXECUTE ON FUNCTION outbox_audience, outbox_suppression, outbox_record_events, outbox_record_pulled, "
+        "outbox_apply_events TO job_operator"
+    )
     conn.execute("SELECT job_grant_roles()")
     with people.sign_in(database_url, "job_operator") as operator:
         assert [statement for statement in OPERATOR_NEVER if not denied(operator, statement)] == []
@@ -272,12 +278,43 @@ def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
         campaign = audience.create(
             operator, subject="s", body_markdown="m", body_html="h", audience="all", coach=None, actor=SOMEBODY_ELSE
         )
-        outbox.record_pulled(operator, [], {"sendgrid:bounces": "1"}, actor=SOMEBODY_ELSE)
     told = history.audit().run(conn)
     by_action = {entry.action: entry.after for entry in told}
-    assert {"pause", "resume", "cancel", "reveal", "create campaign", "pull events"} <= by_action.keys()
+    assert {"pause", "resume", "cancel", "reveal", "create campaign"} <= by_action.keys()
     assert by_action["create campaign"] == {
         "campaign_id": str(campaign), "audience": "all", "coach_id": None, "recipients": 0, "left_out": 0,
     }  # fmt: skip
-    assert by_action["pull events"] == {"new": 0, "cursors": {"sendgrid:bounces": "1"}}
     assert {entry.actor for entry in told} == {f"{SOMEBODY_ELSE} ({role})"}
+
+
+def test_each_event_that_was_pulled_is_on_record_once_with_its_address_masked(
+    conn: Connection, people: People, database_url: str
+) -> None:
+    mail = {"provider": "sendgrid", "event_key": "bounces:1", "event": "bounced", "occurred_at": 1.7e9,
+            "address": "Ada.Lane@example.org", "payload": {}}  # fmt: skip
+    text = {"provider": "twilio", "event_key": "SM1", "event": "stop", "occurred_at": 1.7e9, "address": "+14155550123"}
+    with people.sign_in(database_url, "job_worker") as worker:
+        role = value(worker, "SELECT session_user::text")
+        assert outbox.record_pulled(worker, [mail, text], {"sendgrid:bounces": "1"}, actor=SOMEBODY_ELSE) == 2
+        assert outbox.record_pulled(worker, [mail, text], {}, actor=SOMEBODY_ELSE) == 0
+    (entry,) = history.audit().run(conn)
+    assert (entry.action, entry.actor) == ("pull events", f"{SOMEBODY_ELSE} ({role})")
+    assert entry.after is not None
+    assert (entry.after["new"], entry.after["cursors"]) == (2, {"sendgrid:bounces": "1"})
+    assert [(event["event"], event["address"]) for event in entry.after["events"]] == [
+        ("bounced", "a…@example.org"), ("stop", "…23"),
+    ]  # fmt: skip
+    assert "lane" not in repr(entry).lower()
+    assert "4155550" not in repr(entry)
+
+
+def test_a_guessed_address_is_tied_to_nobody(conn: Connection, people: People, database_url: str) -> None:
+    conn.execute(
+        """
+        INSERT INTO profiles (id, email, role, full_name, first_name, last_name, school_name)
+        VALUES (gen_random_uuid(), 'ada.lane@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
+        """
+    )
+    with people.sign_in(database_url, "job_operator") as operator:
+        for guess in ("ada.lane@example.org", "ada.lane@", "@example"):
+            assert operator.execute("SELECT * FROM programme_find_coaches(%s, 10)", [guess]).fetchall() == []

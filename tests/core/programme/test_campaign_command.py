@@ -342,7 +342,7 @@ def test_events_are_pulled_and_told(jobdeck: Jobdeck, world: MailWorld, text: st
     assert "bounced" in shown.out
 
 
-def test_an_operator_creates_shows_reveals_resumes_and_pulls(
+def test_an_operator_creates_shows_reveals_and_resumes_and_the_worker_pulls(
     jobdeck: Jobdeck, world: MailWorld, text: str, database_url: str, postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -367,12 +367,19 @@ def test_an_operator_creates_shows_reveals_resumes_and_pulls(
         assert "a@example.org" not in shown
         assert "a@example.org" in jobdeck("campaign", "show", campaign, "--reveal", "a parent called").out
         assert jobdeck("campaign", "resume", campaign, "--retry-failed", "--json").data["recipients"] >= 1
-        assert jobdeck("events", "pull", "--json").data["failed"] == 0
+        jobdeck("events", "pull").refused(1, "Only members of job_worker may")
         asked = ("--payload", f'{{"campaignId": "{campaign}"}}', "--dry-run", "--json")
         assert jobdeck("enqueue", "competitor_announcement_dispatch", *asked).data["effects"] is not None
         told = {row["action"]: row["actor"] for row in world.rows("select action, actor from job_audit")}
-        assert {"create campaign", "reveal", "resume campaign", "pull events"} <= told.keys()
+        assert {"create campaign", "reveal", "resume campaign"} <= told.keys()
         assert all("test_job_operator" in actor for actor in told.values())
+        with people.sign_in(database_url, "job_worker") as connection:
+            monkeypatch.setenv("DATABASE_URL", database_url.replace("//jobdeck@", f"//{connection.info.user}@"))
+        assert jobdeck("events", "pull", "--json").data["failed"] == 0
+        (pulled,) = world.rows("select actor, after from job_audit where action = 'pull events'")
+        assert "test_job_worker" in pulled["actor"]
+        assert "b…@example.org" in {event["address"] for event in pulled["after"]["events"]}
+        assert "b@example.org" not in repr(pulled)
     finally:
         people.remove()
 

@@ -730,9 +730,9 @@ class TestPurge:
             """,
         )
         fortnight = timedelta(days=14)
-        assert operator.purge(conn, older_than=fortnight, dry_run=True) == count
-        assert operator.purge(conn, older_than=fortnight, dry_run=False) == count
-        assert operator.purge(conn, older_than=fortnight, dry_run=False) == 0
+        assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=True) == count
+        assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=False) == count
+        assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=False) == 0
         assert all(is_queued(conn, job_id) for job_id in [*kept, failed])
 
     def test_the_playbooks_call_works_and_defaults_to_a_fortnight(self, conn: Connection) -> None:

@@ -43,7 +43,7 @@ def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -
     assert (stored["task_type"], stored["payload"], stored["status"]) == ("alpha", {"n": 1}, "pending")
     assert (stored["priority"], stored["dedupe_key"], stored["concurrency_key"]) == (7, "d", "c")
     assert (stored["attempts"], stored["max_attempts"], stored["version"]) == (0, 3, 1)
-    assert (stored["is_recurring"], stored["created_by"]) == (False, ACTOR)
+    assert (stored["is_recurring"], stored["created_by"]) == (False, f"{ACTOR} (jobdeck)")
     assert before <= stored["run_at"] <= now(conn)
     assert answer.job.status is Status.PENDING
     assert answer.job.next_run_at == stored["run_at"]
@@ -186,7 +186,7 @@ class TestBulk:
         )  # fmt: skip
         assert (second["task_type"], second["payload"], second["run_at"]) == ("beta", {"b": None}, later)
         assert (second["dedupe_key"], second["concurrency_key"], second["max_attempts"]) == ("d", "c", 9)
-        assert first["created_by"] == second["created_by"] == ACTOR
+        assert first["created_by"] == second["created_by"] == f"{ACTOR} (jobdeck)"
 
     def test_taken_dedupe_keys_are_left_out_of_the_answer(self, conn: Connection) -> None:
         add(conn, dedupe_key="taken")
@@ -223,7 +223,7 @@ class TestDedupe:
         first = add(conn, payload={"n": 1}, dedupe_key="sync")
         again = service.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
         assert not again.created
-        assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, ACTOR)
+        assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, f"{ACTOR} (jobdeck)")
 
     def test_a_running_job_holds_its_key_and_a_finished_one_does_not(self, conn: Connection) -> None:
         first = add(conn, dedupe_key="sync")

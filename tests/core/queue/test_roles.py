@@ -133,7 +133,7 @@ def act_calls() -> dict[str, Callable[[Connection, Any], object]]:
         "pause": lambda conn, _: queue_operator.pause(conn, reason=None, actor=ACTOR),
         "resume": lambda conn, _: queue_operator.resume(conn, actor=ACTOR),
         "cleanup": lambda conn, _: queue_operator.cleanup(conn, actor=ACTOR, older_than=DAY, dry_run=False),
-        "purge": lambda conn, _: queue_operator.purge(conn, older_than=DAY, dry_run=False),
+        "purge": lambda conn, _: queue_operator.purge(conn, actor=ACTOR, older_than=DAY, dry_run=False),
         "reveal": lambda conn, job: queue_operator.reveal(conn, job.id, actor=ACTOR),
     }
 

@@ -345,7 +345,7 @@ def people(conn: Connection) -> None:
 @pytest.mark.competition
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("", ["Amara Kim", "Bo Lind"]), ("kim", ["Amara Kim"]), ("EAST", ["Bo Lind"]), ("bo@example", ["Bo Lind"]),
+    [("", ["Amara Kim", "Bo Lind"]), ("kim", ["Amara Kim"]), ("EAST", ["Bo Lind"]), ("bo@example", []),
      ("000000000002", ["Bo Lind"]), ("%", []), ("x' OR 1=1", [])],
 )  # fmt: skip
 def test_coaches_are_found_by_any_part_of_their_words_and_nobody_else_is(

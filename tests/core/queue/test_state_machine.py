@@ -862,9 +862,14 @@ class QueueMachine(RuleBasedStateMachine):
             for row in self.now.jobs.values()
             if row["status"] in {"succeeded", "cancelled"} and row["completed_at"] < self.now.at - timedelta(days=days)
         }
-        assert operator.purge(self.conn, older_than=timedelta(days=days), dry_run=dry_run) == len(old)
+        blockers = {row["blocked_by"] for row in self.now.jobs.values() if row["status"] == "pending"}
+        gone = old - blockers if not dry_run else old
+        assert operator.purge(self.conn, actor=ACTOR, older_than=timedelta(days=days), dry_run=dry_run) == len(gone)
         draft = Draft(self.now)
-        draft.gone |= set() if dry_run else old
+        for job_id in gone if not dry_run else ():
+            draft.trash[job_id] = self.now.jobs[job_id] | {"deleted_at": self.now.at}
+            draft.gone.add(job_id)
+        draft.audit += [("purge", None)] if gone and not dry_run else []
         self.step(draft)
 
     @initialize(jobs=st.lists(new_jobs, min_size=2, max_size=8))

@@ -84,11 +84,11 @@ def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
 
 
 def purge_question(number: int, *, production: bool) -> Question:
-    """The question before old jobs are removed permanently."""
+    """The question before old jobs are moved to the trash."""
     title = f"Remove {plural(number, 'old job')}"
     body = Content(
-        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are removed permanently, "
-        "not moved to the trash; their runs stay in the history for 30 days."
+        f"{plural(number, 'succeeded or cancelled job')} ended more than 14 days ago. They are moved to the trash, "
+        "from which they can be restored for 7 days; their runs stay in the history for 30 days."
     )
     word = needed_word("purge", number, production=production)
     return Question(title, body, title, word=word, danger=True, twin=PURGE)
