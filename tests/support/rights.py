@@ -1,0 +1,94 @@
+"""What each role may do with each function and relation. What is not listed here fails a test until it is.
+
+v is the viewer, o the operator, w the worker and the HTTP server. p is a producer: a role of an application with the
+rights that docs/security.md names.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FUNCTIONS: Final = {
+    # The queue.
+    "vow": """
+        job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
+        job_queue_oldest_due job_queue_why job_redact_payload job_roles_prefix job_sees_payloads
+        outbox_mask
+    """,
+    "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
+    "o": """
+        job_bulk_choose job_bulk_choose_again job_bulk_choose_ids job_bulk_drop job_bulk_result job_bulk_start
+        job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck job_queue_cleanup job_queue_edit
+        job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
+        outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
+    """,
+    "w": """
+        job_alarm_clear job_alarm_raise job_bulk_continue job_queue_checkpoint job_queue_claim
+        job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
+        job_queue_next_due job_queue_reap job_queue_upkeep job_worker_remove job_worker_report job_worker_run_close
+        job_worker_run_note job_worker_run_open
+        outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
+        outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
+        outbox_has_address outbox_leave_out outbox_obstacle outbox_preference_off outbox_put
+        outbox_recipient_obstacle outbox_record_events outbox_record_pulled outbox_reserve outbox_retire_probes
+        outbox_settle outbox_settle_batch outbox_suppression outbox_sweep programme_digest_due programme_probes_due
+        programme_probes_judged
+    """,
+    "ow": """
+        outbox_audience_outlook outbox_campaign_outlook outbox_campaign_stats outbox_e164 outbox_email_ok
+        outbox_is_quiet outbox_normal outbox_preview outbox_rank programme_admin_alerts_ahead
+        programme_alert_obstacle programme_coaches_ahead programme_competitors_ahead programme_digest_ahead
+        programme_find_coaches programme_probe_skips programme_probes_ahead programme_statuses programme_unread
+    """,
+    "": """
+        job_action_refusal job_actor job_audit_facts job_backoff job_bulk_is_old job_clause_due
+        job_clause_first_in_line job_clause_key_free job_clause_pending job_clause_processing job_clause_type_open
+        job_clause_unblocked job_clause_unexpired job_delay job_error_fingerprint job_grant_roles job_is_a_time
+        job_key_is_busy job_key_is_busy_now job_left_with_success job_make_roles job_next_slot job_queue_absence
+        job_queue_advance_lines job_queue_ask_recheck job_queue_check_again job_queue_claim(integer)
+        job_queue_count_finished job_queue_end_expired job_queue_first_in_line job_queue_holder
+        job_queue_join_lines job_queue_joins_line job_queue_judge_blocker job_queue_lanes job_queue_live_blocker
+        job_queue_lock_jobs job_queue_lock_waiting job_queue_make_cancelled job_queue_make_due
+        job_queue_mark_failed job_queue_mark_succeeded job_queue_move_to_trash job_queue_note_blocker
+        job_queue_note_late job_queue_notify job_queue_prune job_queue_reap_lost job_queue_refusal job_queue_refuse
+        job_queue_refuse_old_runner job_queue_release_waiting job_queue_resume_due job_queue_retry_lines
+        job_queue_settle job_queue_take_back job_queue_take_keys job_queue_try_lines job_queue_try_locks
+        job_queue_waiting_types job_queue_write_audit job_refused_key job_slot job_use_roles_prefix
+        job_preview_columns job_programme_tables competition_grant_roles outbox_address_changed outbox_apply_batch
+        outbox_apply_to_forms outbox_apply_to_messages outbox_apply_to_opt_outs outbox_apply_to_original
+        outbox_apply_to_suppressions outbox_apply_together outbox_campaign_adopt outbox_campaign_orphans
+        outbox_event_suppression outbox_keep_events outbox_match_events outbox_mirror outbox_outcome_order
+        outbox_outranks outbox_overtaken outbox_programme_tables outbox_put_one outbox_taken_back outbox_unmask
+        programme_forget_parent_check programme_limit_team programme_queue_admin_alerts programme_shape
+        programme_touch
+    """,
+}
+"""By the roles that may execute them. A name stands for all functions of this name that have no line of their own."""
+
+RELATIONS: Final = {
+    "v:read o:read w:read": """
+        job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
+        job_throughput job_trash_list job_upkeep job_worker_runs job_workers jobdeck_schema outbox_receipts
+    """,
+    "o:read w:read": """
+        job_audit job_bulk job_bulk_items job_lines_due job_poison job_queue job_recheck job_runs job_trash
+        provider_rates send_batches
+    """,
+    "o:read w:write": "competitor_announcement_campaigns provider_cursors",
+    "o:columns w:read": "outbox_messages",
+    "o:columns w:write": """
+        admin_alert_queue competitor_announcement_recipients competitors game_platform_flash_ctf_events
+        game_platform_onboarding game_platform_profiles game_platform_sync_state game_platform_teams
+        message_read_receipts message_user_state profiles team_members teams
+    """,
+    "w:read": "email_suppressions outbox_left_out provider_events sms_opt_outs",
+    "w:write": """
+        activity_logs agreements alert_log conversation_members conversations game_platform_challenge_solves
+        game_platform_stats game_platform_stats_duplicates game_platform_sync_runs messages
+    """,
+    "": """
+        game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
+        job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
+    """,
+}
+"""By what each role may do: read it, read some columns, or write its rows."""
