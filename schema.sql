@@ -618,14 +618,15 @@ create or replace function job_actor(p_actor text) returns text
 language sql stable
 return coalesce(nullif(trim(p_actor), '') || ' ', '') || '(' || session_user || ')';
 
--- Enqueues one job, or returns the job that already has the dedupe key (`created` false).
+-- Enqueues one job, or returns the job that already has the dedupe key (`created` false). While another transaction that has
+-- not ended enqueues a job with the same key, it waits for 1.5 seconds at most (SQLSTATE 55P03).
 create or replace function job_queue_create(
     p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
     p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
     p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
 )
 language plpgsql volatile security definer
-set search_path from current
+set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
     v_run_at timestamptz := coalesce(p_run_at, now());
@@ -717,13 +718,13 @@ as $$
 $$;
 
 -- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
--- null for the default. The result does not contain jobs whose dedupe key is taken.
+-- null for the default. The result does not contain jobs whose dedupe key is taken. It waits for keys like job_queue_create.
 create or replace function job_queue_create_many(
     p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
     p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
 ) returns setof uuid
 language plpgsql volatile security definer
-set search_path from current
+set search_path from current set lock_timeout = '1500ms'
 as $$
 declare
     v_in_line boolean[];
@@ -2305,7 +2306,7 @@ create or replace function job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -2358,6 +2359,11 @@ begin
             exception when unique_violation then
                 return query select v_job.id, false, 'key-taken', null::jsonb, v_job.status, v_job.version;
                 continue;
+            when lock_not_available then
+                -- A transaction that has not ended enqueues a job with the key. It may hold those of the next jobs too.
+                set local lock_timeout = '20ms';
+                return query select v_job.id, false, 'key-locked', null::jsonb, v_job.status, v_job.version;
+                continue;
             end;
         elsif p_action = 'cancel' then
             v_after := job_queue_make_cancelled(v_job, p_actor);
@@ -2392,7 +2398,7 @@ create or replace function job_queue_restore(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
 as $$
 #variable_conflict use_column
 declare
@@ -2426,6 +2432,10 @@ begin
             insert into job_queue select (v_job).*;
         exception when unique_violation then
             return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
+            continue;
+        when lock_not_available then
+            set local lock_timeout = '20ms';
+            return query select v_id, false, 'key-locked', null::jsonb, null::text, null::bigint;
             continue;
         end;
         delete from job_trash where job_id = v_id;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
-from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.postgres.refusals import LOCKED, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,21 +22,23 @@ Connection = psycopg.Connection[Any]
 _GIVE_WAY_SECONDS = 0.05
 
 
-def rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3) -> list[Row]:
+def rows(conn: Connection, statement: Any, params: Any, *, tries: int = 3, locked: str = LOCKED) -> list[Row]:
     """Runs one statement; repeats it after a deadlock if the caller has no open transaction.
+
+    `locked` is the sentence for a lock that another session holds.
 
     Raises:
         Refused: see `refusals`.
     """
     try:
-        with refusals(), conn.cursor(row_factory=dict_row) as cursor:
+        with refusals(locked), conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, params).fetchall()
     except psycopg.errors.DeadlockDetected:
         if tries == 1 or conn.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
             raise
         # Postgres cancelled this statement in favour of another one, which needs a moment to take the locks.
         time.sleep(_GIVE_WAY_SECONDS)
-        return rows(conn, statement, params, tries=tries - 1)
+        return rows(conn, statement, params, tries=tries - 1, locked=locked)
 
 
 def dumped(value: Json | None) -> str | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import psycopg
 
 BULK = 2_000
+_LOCKED: Final = (
+    "Another transaction enqueues a job with the same dedupe key. Nothing was enqueued; try again once it has ended."
+)
 _CREATE: Final = "SELECT job_id, created FROM {}(%s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _CREATE_MANY: Final = """
 SELECT {}(%s::text[], ARRAY(SELECT jsonb_array_elements(%s::jsonb)),
@@ -41,7 +44,8 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
     The caller has validated type and payload with the registry.
 
     Raises:
-        Refused: the database rejects the interval, priority or blocker.
+        Refused: the database rejects the interval, priority or blocker, or a transaction that has not ended for 1.5 s
+            enqueues a job with the same dedupe key.
     """
     row = rows(
         conn,
@@ -50,6 +54,7 @@ def enqueue(conn: Connection, new: NewJob, *, actor: str, schema: str | None = N
             new.task_type, json.dumps(new.payload), new.run_at, new.max_attempts, new.priority, new.dedupe_key,
             new.concurrency_key, new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor,
         ),
+        locked=_LOCKED,
     )[0]  # fmt: skip
     return Ticket(**row)
 
@@ -61,11 +66,12 @@ def enqueue_many(conn: Connection, jobs: Iterable[NewJob], *, actor: str, schema
     slow iterator costs little extra time.
 
     Raises:
-        Refused: a job is recurring, has a blocker or an expiry, or the database rejects its type or priority.
+        Refused: a job is recurring, has a blocker or an expiry, the database rejects its type or priority, or another
+            transaction has enqueued one of the dedupe keys and has not ended for 1.5 s.
     """
     ids: list[UUID] = []
     rest = iter(jobs)
-    with refusals(), conn.transaction(), conn.pipeline():
+    with refusals(_LOCKED), conn.transaction(), conn.pipeline():
         sent = []
         deduped = False
         while part := list(islice(rest, BULK)):

@@ -69,6 +69,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "has-changed": "It has changed and is now {status}. Refresh, then decide.",
         "key-held": "Job {holder} with the same dedupe key is already pending or running.",
         "key-taken": "Another job with the same dedupe key was faster.",
+        "key-locked": "Another transaction enqueues a job with the same dedupe key. Try again once it has ended.",
         "hopeless-blocker": _blocker,
         "no-interval": "It is recurring but has no interval. Edit it to set one, then retry it.",
         "not-editable": "{names} cannot be edited.",
