@@ -5,7 +5,9 @@ Each statement that is tried has two seconds (`statement_timeout`), while the ot
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -234,3 +236,20 @@ class TestAProducer:
         application.execute("ROLLBACK")
         assert all(answer.ok for answer in queue_operator.retry(hasty, failed, actor=ACTOR))
         assert all(answer.ok for answer in queue_operator.restore(hasty, deleted, actor=ACTOR))
+
+
+def test_the_statements_of_the_security_page_take_away_what_fills_the_memory_for_locks(
+    owner: Connection, hasty: Connection, viewer: Connection
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    (hardening,) = re.findall(r"^```sql\n(do \$\$.*?)^```", page, re.MULTILINE | re.DOTALL)
+    owner.execute(hardening.encode())
+    locks = rows(owner, "SELECT proname AS name FROM pg_proc WHERE proname ~ '^pg_.*advisory.*lock' "
+                        "AND proname !~ 'unlock' AND pronargs = 1")  # fmt: skip
+    assert len(locks) == 8
+    for lock in locks:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            viewer.execute(sql.SQL("SELECT {}(1)").format(sql.Identifier(lock["name"])))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        viewer.execute("CREATE TEMP TABLE mine (id integer)")
+    work(hasty)
