@@ -226,7 +226,8 @@ alter table job_worker_runs
     add column if not exists due_before integer,
     add column if not exists duration_ms double precision,
     -- The role that signed in; null for a row of version 2 or before. Only this role changes the row.
-    add column if not exists opened_by text;
+    add column if not exists opened_by text,
+    add column if not exists noted_at timestamptz;
 alter table job_worker_runs alter column opened_by set default session_user;
 create index if not exists idx_job_worker_runs_started_at_desc on job_worker_runs (started_at desc);
 drop index if exists job_worker_runs_scheduled;
@@ -2977,7 +2978,8 @@ set search_path from current
 as $$
     update job_worker_runs set claimed = p_claimed, processed = p_succeeded + p_failed, succeeded = p_succeeded,
         failed = p_failed, released = p_released, status = coalesce(p_status, status),
-        message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status)
+        message = coalesce(p_message, message), http_status = coalesce(p_http_status, http_status),
+        noted_at = clock_timestamp()
     where id = p_id and completed_at is null and coalesce(opened_by = session_user, true)
 $$;
 

@@ -43,7 +43,7 @@ SELECT (SELECT max(completed_at) FROM good) AS last_good,
     ARRAY(SELECT coalesce(due_before, 0) FROM newest) AS due_before,
     (SELECT message FROM job_worker_runs
         WHERE source = 'door' AND started_at > now() - interval '1 hour'
-            AND completed_at > coalesce((SELECT max(completed_at) FROM good), '-infinity')
+            AND coalesce(noted_at, completed_at) > coalesce((SELECT max(completed_at) FROM good), '-infinity')
         ORDER BY started_at DESC LIMIT 1) AS refused
 """
 
