@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from bench.faults.stage import LEASE_SECONDS, ROLE
+from bench.faults.server import ROLE
+from bench.faults.workers import LEASE_SECONDS, OLD_PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,26 +21,33 @@ if TYPE_CHECKING:
     Begun = Callable[[Stage], Iterator[float]]
 
 PAST_THE_LEASE = LEASE_SECONDS + 2.0
+STEP_SECONDS = 3 * int(LEASE_SECONDS)
+STEP_ARRIVES_SECONDS = 5.0
+OLD_STARTS_SECONDS = 30.0
+END_SECONDS = 60.0
+
+
+class DidNotBegin(Exception):
+    """The fault found nothing that it could hit, or did not take effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind. Faults that use the same resource do not overlap. `short`: it is part of the short run."""
+    """One kind. Faults that use the same resource do not overlap."""
 
     name: str
     uses: str
     begin: Begun
-    short: bool
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(name: str, uses: str, *, short: bool = False) -> Callable[[Begun], Begun]:
+def fault(name: str, uses: str) -> Callable[[Begun], Begun]:
     """Registers a kind of fault."""
 
     def register(begin: Begun) -> Begun:
-        FAULTS[name] = Fault(name, uses, begin, short)
+        FAULTS[name] = Fault(name, uses, begin)
         return begin
 
     return register
@@ -46,13 +55,17 @@ def fault(name: str, uses: str, *, short: bool = False) -> Callable[[Begun], Beg
 
 def left_out(stage: Stage) -> dict[str, str]:
     """The kinds that cannot run here, each with the reason."""
-    reasons = {"clock": "a clock that steps needs libfaketime, and is not part of this program"}
+    reasons = {}
+    if not stage.server.has_clock:
+        reasons["clock"] = "a clock that steps needs the package libfaketime"
     if stage.disk is None:
         reasons["disk"] = "a full disk needs root, to mount a small file system"
+    if not OLD_PROGRAM.exists():
+        reasons["old"] = "the program of 0.1.0 is not in this checkout"
     return reasons
 
 
-@fault("kill", "worker", short=True)
+@fault("kill", "worker")
 def kill(stage: Stage) -> Iterator[float]:
     """Kill -9, and another worker in its place."""
     worker = stage.a_worker()
@@ -64,7 +77,7 @@ def kill(stage: Stage) -> Iterator[float]:
         worker.free.release()
 
 
-@fault("freeze", "worker", short=True)
+@fault("freeze", "worker")
 def freeze(stage: Stage) -> Iterator[float]:
     """SIGSTOP for longer than the lease."""
     worker = stage.a_worker()
@@ -84,20 +97,37 @@ def term(stage: Stage) -> Iterator[float]:
         code = worker.stop()
         if code is None:
             stage.troubles.append("a worker did not end within a minute of SIGTERM")
+        elif code:
+            stage.notes[f"a worker ended with {code} after SIGTERM"] += 1
         yield 0.0
         worker.start()
     finally:
         worker.free.release()
 
 
-@fault("backends", "server", short=True)
+@fault("old", "old")
+def old(stage: Stage) -> Iterator[float]:
+    """A worker of 0.1.0 beside the others, as if started before the upgrade, until SIGTERM."""
+    worker = stage.an_old_worker()
+    try:
+        _wait_for_work(stage, worker.process.pid)
+        yield PAST_THE_LEASE
+        code = worker.process.poll()
+        if code is not None:
+            stage.notes[f"the old worker ended by itself with {code}"] += 1
+    finally:
+        if worker.process.poll() is None and worker.stop() is None:
+            stage.notes["the old worker did not end within a minute of SIGTERM"] += 1
+
+
+@fault("backends", "server")
 def backends(stage: Stage) -> Iterator[float]:
     """The server ends all sessions of the queue's role."""
     _end_sessions(stage)
     yield 0.0
 
 
-@fault("crash", "server", short=True)
+@fault("crash", "server")
 def crash(stage: Stage) -> Iterator[float]:
     """All processes of the server end at once; it recovers from its log."""
     stage.server.crash()
@@ -107,43 +137,54 @@ def crash(stage: Stage) -> Iterator[float]:
         stage.server.start()
 
 
-@fault("read-only", "server", short=True)
+@fault("read-only", "server")
 def read_only(stage: Stage) -> Iterator[float]:
     """The server refuses writes for 10 s."""
     _configure(stage, "default_transaction_read_only = on")
     try:
         yield 10.0
     finally:
-        _configure(stage, "default_transaction_read_only = off")
+        _surely(lambda: _configure(stage, "default_transaction_read_only = off"))
 
 
 @fault("limit", "server")
 def limit(stage: Stage) -> Iterator[float]:
     """The limit of connections is reached: all are ended, and the server accepts one only."""
     _execute(stage, f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
-    _end_sessions(stage)
     try:
+        _end_sessions(stage)
         yield 8.0
     finally:
-        _execute(stage, f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+        _surely(lambda: _execute(stage, f"ALTER ROLE {ROLE} CONNECTION LIMIT -1"))
 
 
 @fault("disk", "server")
 def disk(stage: Stage) -> Iterator[float]:
-    """The file system of the data is full."""
-    if stage.disk is None:
-        return
-    filler = stage.disk / "filler"
+    """The file system of the tables is full."""
+    small = stage.disk
+    if small is None:
+        raise DidNotBegin("there is no small file system")
+    small.fill()
     try:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(bytes(1024 * 1024)):
-                pass
+        _find_it_full(stage)
         yield 8.0
     finally:
-        filler.unlink(missing_ok=True)
+        _surely(small.empty)
 
 
-@fault("cut", "line", short=True)
+@fault("clock", "server")
+def clock(stage: Stage) -> Iterator[float]:
+    """The server's clock steps by three leases, forward or back, and returns."""
+    seconds = stage.rng.choice((STEP_SECONDS, -STEP_SECONDS))
+    stage.step_clock(seconds)
+    try:
+        _find_it_wrong(stage, seconds)
+        yield PAST_THE_LEASE
+    finally:
+        stage.step_clock(0)
+
+
+@fault("cut", "line")
 def cut(stage: Stage) -> Iterator[float]:
     """All connections are cut, half of the times within a message, and none is accepted for 3 s."""
     stage.line().cut(in_a_message=stage.rng.random() < 0.5)
@@ -153,7 +194,7 @@ def cut(stage: Stage) -> Iterator[float]:
         stage.line().restore()
 
 
-@fault("hole", "line", short=True)
+@fault("hole", "line")
 def hole(stage: Stage) -> Iterator[float]:
     """Nothing passes for longer than the lease. Then it arrives late, or, half of the times, the connections end."""
     stage.line().hold()
@@ -175,7 +216,7 @@ def slow(stage: Stage) -> Iterator[float]:
         stage.line().restore()
 
 
-@fault("row", "row", short=True)
+@fault("row", "row")
 def row(stage: Stage) -> Iterator[float]:
     """Another session locks the row of a running job for longer than the lease."""
     statement = """
@@ -185,19 +226,19 @@ def row(stage: Stage) -> Iterator[float]:
     yield from _held(stage, statement)
 
 
-@fault("key", "key", short=True)
+@fault("key", "key")
 def key(stage: Stage) -> Iterator[float]:
     """Another session locks the lock of a concurrency key for longer than the lease."""
     statement = "SELECT slot FROM job_locks WHERE slot = job_slot('key 0') FOR UPDATE"
     yield from _held(stage, statement)
 
 
-@fault("init", "init", short=True)
+@fault("init", "init")
 def init(stage: Stage) -> Iterator[float]:
-    """`jobdeck init`. It may refuse in a sentence while another session holds locks."""
+    """`jobdeck init`. It may refuse in a sentence while another fault is in its way; then it is tried again."""
     refused = stage.init()
     if refused:
-        stage.notes.append(f"init: {refused}")
+        raise DidNotBegin(refused)
     yield 0.0
 
 
@@ -205,7 +246,8 @@ def _held(stage: Stage, statement: str) -> Iterator[float]:
     conn = stage.server.connect()
     try:
         conn.execute("BEGIN")
-        conn.execute(statement.encode())
+        if conn.execute(statement.encode()).fetchone() is None:
+            raise DidNotBegin("there was no such row to lock")
         yield PAST_THE_LEASE
     finally:
         # It has ended already where the server crashed meanwhile.
@@ -225,4 +267,54 @@ def _configure(stage: Stage, setting: str) -> None:
 
 
 def _end_sessions(stage: Stage) -> None:
-    _execute(stage, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
+    with stage.server.connect() as admin:
+        ended = admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [ROLE]
+        ).fetchall()
+    if not ended:
+        raise DidNotBegin("the queue's role had no session")
+
+
+def _find_it_full(stage: Stage) -> None:
+    try:
+        with stage.server.connect() as admin:
+            admin.execute("CREATE TEMP TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
+    except psycopg.errors.DiskFull:
+        return
+    raise DidNotBegin("the file system was not full")
+
+
+def _find_it_wrong(stage: Stage, seconds: int) -> None:
+    deadline = time.monotonic() + STEP_ARRIVES_SECONDS
+    while time.monotonic() < deadline:
+        with stage.server.connect() as admin:
+            (told,) = admin.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone() or (0.0,)
+        if abs(told - time.time() - seconds) < STEP_SECONDS / 2:
+            return
+        time.sleep(0.1)
+    raise DidNotBegin("the clock of the server did not step")
+
+
+def _wait_for_work(stage: Stage, pid: int) -> None:
+    deadline = time.monotonic() + OLD_STARTS_SECONDS
+    while time.monotonic() < deadline:
+        with stage.server.connect() as admin:
+            holds = "SELECT FROM job_queue q JOIN job_workers w ON w.id = q.locked_by WHERE w.pid = %s LIMIT 1"
+            if admin.execute(holds, [pid]).fetchone() is not None:
+                return
+        time.sleep(0.05)
+    raise DidNotBegin("the old worker claimed no job")
+
+
+def _surely(end: Callable[[], None]) -> None:
+    """Ends a fault, whatever is in the way for a minute."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        try:
+            end()
+        except (psycopg.Error, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

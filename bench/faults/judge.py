@@ -1,7 +1,8 @@
-"""Judges a sweep by two records: the effects that the jobs wrote, and the tables of the queue. Pure functions."""
+"""Judges a sweep by what the jobs wrote, what the vendors accepted, and the queue's tables. Pure functions."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,11 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 GRID_SECONDS = 0.001
+SPREAD_SECONDS = 2.0
+"""A step of the clock reaches the server's sessions within this time."""
 ENDED = ("failed", "cancelled", "succeeded")
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """One line of the effects. `what` is "begin" or "effect"; times are seconds since the epoch."""
 
     what: str
@@ -29,7 +31,10 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of `job_runs`."""
+    """One row of `job_runs`. `finished` and `committed` are the server's times.
+
+    `writes`: the job writes its effects.
+    """
 
     job: str
     token: int
@@ -38,17 +43,31 @@ class Run:
     finished: float
     due: float
     removed: bool
+    committed: float = 0.0
+    writes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of `job_queue`. `anchor` and `interval` (seconds) are those of a series."""
+    """One row of `job_queue`. `anchor` and `interval` (seconds) are those of a series.
+
+    `waits`: a job of this type may put itself off.
+    """
 
     job: str
     status: str
     run_at: float
     anchor: float | None = None
     interval: float | None = None
+    waits: bool = False
+
+
+class Step(NamedTuple):
+    """For how long the server's clock was wrong (true times; None: it still is), and by how many seconds."""
+
+    began: float
+    ended: float | None
+    offset: float
 
 
 class Finding(NamedTuple):
@@ -59,21 +78,53 @@ class Finding(NamedTuple):
     evidence: str
 
 
-def judge(
-    effects: Sequence[Effect], runs: Sequence[Run], rows: Sequence[Row], accepted: Collection[str],
-    deleted: Collection[str], now: float, patience: float,
-) -> list[Finding]:  # fmt: skip
-    """All findings. `accepted` are the jobs whose enqueue was committed, `deleted` those in the trash."""
-    series = {row.job: row for row in rows if row.interval is not None}
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is judged.
+
+    `accepted` are the jobs whose enqueue was committed, `deleted` those in the trash, `messages` what the vendors
+    accepted (what it was, and to whom), `steps` the steps of the server's clock. `now` is a time at which all jobs had
+    had time to end, and `patience` how late a series may be then.
+    """
+
+    effects: Sequence[Effect]
+    runs: Sequence[Run]
+    rows: Sequence[Row]
+    accepted: Collection[str]
+    deleted: Collection[str]
+    now: float
+    patience: float
+    messages: Sequence[tuple[str, str]] = ()
+    steps: Sequence[Step] = ()
+
+
+def judge(record: Record) -> list[Finding]:
+    """All findings."""
+    series = {row.job: row for row in record.rows if row.interval is not None}
     return [
-        *lost(runs, rows, accepted, deleted),
-        *stuck(rows),
-        *finished_twice(runs, series),
-        *earlier_claims(effects, runs, series),
-        *overlaps(effects, runs),
-        *off_grid(runs, series),
-        *starved(series.values(), now, patience),
+        *lost(record.runs, record.rows, record.accepted, record.deleted),
+        *stuck(record.rows, record.now),
+        *finished_twice(record.runs, series),
+        *without_effect(record.effects, record.runs),
+        *earlier_claims(record.effects, record.runs, series),
+        *overlaps(record.effects, record.runs, record.steps),
+        *off_grid(record.runs, series),
+        *starved(series.values(), record.runs, record.now, record.patience),
+        *sent_twice(record.messages),
     ]
+
+
+def true_time(told: float, steps: Iterable[Step]) -> float:
+    """The true time at which the server's clock told this time; the earliest, if there was more than one."""
+    return min(
+        [told]
+        + [
+            told - step.offset
+            for step in steps
+            if step.began <= told - step.offset
+            and (step.ended is None or told - step.offset <= step.ended + SPREAD_SECONDS)
+        ]
+    )
 
 
 def lost(runs: Iterable[Run], rows: Iterable[Row], accepted: Iterable[str], deleted: Collection[str]) -> list[Finding]:
@@ -82,19 +133,31 @@ def lost(runs: Iterable[Run], rows: Iterable[Row], accepted: Iterable[str], dele
     return [Finding("lost", job, "enqueued and committed, now in no table") for job in accepted if job not in known]
 
 
-def stuck(rows: Iterable[Row]) -> list[Finding]:
-    """One-time jobs that had not ended when all had time to."""
+def stuck(rows: Iterable[Row], now: float) -> list[Finding]:
+    """One-time jobs that had not ended when all had time to, and had not put themselves off."""
     return [
         Finding("stuck", row.job, f"still {row.status}")
         for row in rows
-        if row.interval is None and row.status not in ENDED
+        if row.interval is None
+        and row.status not in ENDED
+        and not (row.waits and row.status == "pending" and row.run_at > now)
     ]
 
 
 def finished_twice(runs: Iterable[Run], series: Collection[str]) -> list[Finding]:
-    """One-time jobs with more than one success."""
-    successes = Counter(run.job for run in runs if run.outcome == "succeeded" and run.job not in series)
-    return [Finding("finished twice", job, f"{count} successes") for job, count in successes.items() if count > 1]
+    """One-time jobs, and slots of a series, with more than one success."""
+    successes = Counter((run.job, run.due if run.job in series else None) for run in runs if run.outcome == "succeeded")
+    return [Finding("finished twice", job, f"{count} successes") for (job, _), count in successes.items() if count > 1]
+
+
+def without_effect(effects: Iterable[Effect], runs: Iterable[Run]) -> list[Finding]:
+    """Successes of runs that had no effect."""
+    had = {effect.token for effect in effects if effect.what == "effect"}
+    return [
+        Finding("without effect", run.job, f"{run.token} succeeded")
+        for run in runs
+        if run.writes and run.outcome == "succeeded" and run.token not in had
+    ]
 
 
 def earlier_claims(effects: Sequence[Effect], runs: Sequence[Run], series: Collection[str]) -> list[Finding]:
@@ -136,9 +199,9 @@ def _held_until(effect: Effect, lost_at: Mapping[int, float]) -> float:
     return min(effect.end, lost_at.get(effect.token, effect.end))
 
 
-def overlaps(effects: Iterable[Effect], runs: Iterable[Run]) -> list[Finding]:
+def overlaps(effects: Iterable[Effect], runs: Iterable[Run], steps: Sequence[Step]) -> list[Finding]:
     """Runs of one key at the same time, while both held their leases."""
-    lost_at = {run.token: run.finished for run in runs if run.outcome == "lost"}
+    lost_at = {run.token: true_time(run.finished, steps) for run in runs if run.outcome == "lost"}
     by_key: dict[str, list[Effect]] = defaultdict(list)
     for effect in effects:
         if effect.what == "effect" and effect.key:
@@ -167,37 +230,54 @@ def off_grid(runs: Iterable[Run], series: Mapping[str, Row]) -> list[Finding]:
     return found
 
 
-def starved(series: Iterable[Row], now: float, patience: float) -> list[Finding]:
-    """Series whose slot is due for longer than `patience`, when all had time to run."""
+def starved(series: Iterable[Row], runs: Iterable[Run], now: float, patience: float) -> list[Finding]:
+    """Series whose slot is due for longer than `patience`, or that served less than half of their slots."""
+    served: dict[str, set[float]] = defaultdict(set)
+    for run in runs:
+        if run.outcome == "succeeded":
+            served[run.job].add(run.due)
+    found = []
+    for row in series:
+        if row.status in {"pending", "running"} and now - row.run_at > patience:
+            found.append(Finding("starved", row.job, f"due for {now - row.run_at:.0f} s"))
+        if row.interval and row.anchor is not None and row.run_at > row.anchor:
+            slots = (row.run_at - row.anchor) / row.interval
+            if len(served[row.job]) * 2 < slots:
+                found.append(Finding("starved", row.job, f"served {len(served[row.job])} of {slots:.0f} slots"))
+    return found
+
+
+def sent_twice(messages: Iterable[tuple[str, str]]) -> list[Finding]:
+    """Messages that a vendor accepted more than once."""
     return [
-        Finding("starved", row.job, f"due for {now - row.run_at:.0f} s")
-        for row in series
-        if row.status in {"pending", "running"} and now - row.run_at > patience
+        Finding("sent twice", "", f"{what} to {to}: {count} times")
+        for (what, to), count in Counter(messages).items()
+        if count > 1
     ]
 
 
-def doubled(effects: Iterable[Effect], runs: Iterable[Run]) -> Counter[str]:
-    """Effects beyond the first of each cycle, counted by how the run of the other effect was recorded."""
+def doubled(effects: Iterable[Effect], runs: Iterable[Run]) -> list[tuple[Effect, str]]:
+    """Effects that a later one of the same cycle repeated, each with how its run was recorded."""
     outcomes = {run.token: run.outcome for run in runs if not run.late}
     of_cycle: dict[tuple[str, int], list[Effect]] = defaultdict(list)
     for effect in effects:
         if effect.what == "effect":
             of_cycle[effect.job, effect.cycle].append(effect)
-    return Counter(
-        outcomes.get(effect.token, "no record")
+    return [
+        (effect, outcomes.get(effect.token, "no record"))
         for together in of_cycle.values()
         for effect in sorted(together, key=lambda one: one.token)[:-1]
-    )
+    ]
 
 
 def recovery(ends: Sequence[float], began: float, ended: float, *, before: float = 5.0, window: float = 0.5) -> float:
-    """Seconds from the end of a fault until effects come at over half of the rate before it; infinite if never.
+    """Seconds from the end of a fault until jobs end at over half of the rate before it; infinite if never.
 
-    `ends` are the times of all effects, in order.
+    `ends` are the times at which jobs ended, in order. The rate is back at the beginning of the first `window` with
+    over half of the usual number.
     """
-    usual = sum(began - before <= at < began for at in ends) / before
-    after = [at for at in ends if at >= ended - window]
-    for place, at in enumerate(after):
-        if sum(other <= at + window for other in after[place:]) > usual / 2 * window:
-            return max(at - ended, 0.0)
+    usual = (bisect_left(ends, began) - bisect_left(ends, began - before)) / before
+    for place in range(bisect_left(ends, ended), len(ends)):
+        if bisect_right(ends, ends[place] + window) - place > usual / 2 * window:
+            return ends[place] - ended
     return float("inf")

@@ -1,16 +1,18 @@
-"""The operator of a sweep: keeps jobs waiting, and retries, cancels, edits, deletes and pauses some of them."""
+"""The operator of a sweep: keeps jobs waiting, and retries, cancels, edits, deletes and pauses jobs of every state."""
 
 from __future__ import annotations
 
-import logging
 import threading
+import time
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from bench.faults.stage import ROLE
+from bench.faults.server import ROLE
+from bench.faults.vendors import TEXT_TYPE, campaign
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import use_schema
@@ -23,33 +25,46 @@ if TYPE_CHECKING:
     from bench.faults.stage import Stage
 
 ACTOR = "operator of the sweep"
-BACKLOG = 400
-PART = 200
+BACKLOG = 1000
+PART = 400
 KEYS = 20
 SERIES = 3
 PAUSE_SECONDS = 0.2
-log = logging.getLogger(__name__)
-
-
-def some_job(rng: random.Random) -> NewJob:
-    """A job of 1 to 500 ms. Some have a key, some a priority, and some fail at first."""
-    key = f"key {rng.randrange(KEYS)}" if rng.random() < 0.2 else ""
-    payload = {"seconds": 0.5 ** (9 * rng.random()) / 2, "key": key, "failures": int(rng.random() < 0.05)}
-    return NewJob(
-        "sweep_work", payload, max_attempts=50, priority=rng.choice((0, 0, 0, 5)), concurrency_key=key or None
-    )
+CAMPAIGN_SECONDS = 20.0
+ALIKE = "SELECT id, version FROM job_queue WHERE NOT is_recurring AND "
+TARGETS = {
+    # Most jobs end before an action reaches them, so those that take longest.
+    "running": f"{ALIKE} status = 'running' AND (payload ->> 'seconds')::float8 > 0.2 ORDER BY random() LIMIT %s",
+    "waiting": f"{ALIKE} status = 'pending' ORDER BY random() LIMIT %s",
+    "ended": f"{ALIKE} status IN ('failed', 'cancelled') ORDER BY random() LIMIT %s",
+    "succeeded": "SELECT job_id, NULL FROM job_runs WHERE removed ORDER BY run_token DESC LIMIT %s",
+}
+"""What an operator looks for: ids, and versions where there are any."""
+ACTIONS = {
+    "running": ("cancel", "cancel", "cancel", "retry", "edit", "delete"),
+    "waiting": ("cancel", "edit", "edit", "retry", "delete"),
+    "ended": ("retry", "retry", "edit", "cancel", "delete"),
+    "succeeded": ("run again", "retry"),
+}
 
 
 class Operator:
-    """A thread that acts until `stop`. `accepted` has the jobs whose enqueue was committed."""
+    """A thread that acts until `stop`.
+
+    `accepted` has the jobs whose enqueue was committed; `hits` counts the jobs by action and by the state in which it
+    found them; `refused` counts what the queue refused, in the same way.
+    """
 
     def __init__(self, stage: Stage, rng: random.Random, *, acts: bool) -> None:
         """Without `acts` it only enqueues, so that rates before and after a fault can be compared."""
         self.accepted: set[str] = set()
-        self.actions = 0
+        self.hits: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self._stage = stage
         self._rng = rng
         self._acts = acts
+        self._texts = 0
+        self._next_campaign = 0.0
         self._ending = threading.Event()
         self._conn: psycopg.Connection[Any] | None = None
         self.thread = threading.Thread(target=self._loop, name="operator")
@@ -73,6 +88,19 @@ class Operator:
                 )
                 self.accepted.add(str(producer.enqueue(conn, new, actor=ACTOR).job_id))
 
+    def _some_job(self) -> NewJob:
+        """A job of 1 to 500 ms. Some have a key, some a priority, some fail, and some send a text."""
+        rng = self._rng
+        if rng.random() < 0.01:
+            self._texts += 1
+            return NewJob(TEXT_TYPE, {"number": self._texts}, max_attempts=50)
+        key = f"key {rng.randrange(KEYS)}" if rng.random() < 0.2 else ""
+        payload = {"seconds": 0.5 ** (9 * rng.random()) / 2, "key": key, "failures": int(rng.random() < 0.05)}
+        attempts = 1 if rng.random() < 0.05 else 50
+        return NewJob(
+            "sweep_work", payload, max_attempts=attempts, priority=rng.choice((0, 0, 0, 5)), concurrency_key=key or None
+        )
+
     def _loop(self) -> None:
         while not self._ending.wait(PAUSE_SECONDS):
             try:
@@ -81,43 +109,53 @@ class Operator:
                     use_schema(self._conn, "public")
                 self._step(self._conn)
             except (psycopg.Error, JobdeckError):
-                # The faults reach the operator as well, and the queue refuses some actions.
-                if self._conn is not None:
-                    self._conn.close()
-                self._conn = None
+                # The faults reach the operator as well.
+                self._hang_up()
+            except Exception as error:  # noqa: BLE001 -- in a thread, where nobody else would hear of it
+                self._stage.troubles.append(f"the operator broke off: {error!r}")
+                self._hang_up()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._conn is not None:
             self._conn.close()
+        self._conn = None
 
     def _step(self, conn: psycopg.Connection[Any]) -> None:
         row = conn.execute(
             "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' LIMIT %s) AS waiting", [BACKLOG]
         ).fetchone()
         if row and row[0] < BACKLOG:
-            made = producer.enqueue_many(conn, [some_job(self._rng) for _ in range(PART)], actor=ACTOR)
+            made = producer.enqueue_many(conn, [self._some_job() for _ in range(PART)], actor=ACTOR)
             self.accepted.update(map(str, made))
+        if time.monotonic() > self._next_campaign:
+            self._next_campaign = time.monotonic() + CAMPAIGN_SECONDS
+            self.accepted.add(campaign(conn, ACTOR))
         if self._acts:
             self._act(conn)
 
     def _act(self, conn: psycopg.Connection[Any]) -> None:
         rng = self._rng
-        jobs: list[UUID] = [
-            job
-            for (job,) in conn.execute(
-                "SELECT id FROM job_queue WHERE NOT is_recurring ORDER BY random() LIMIT %s", [rng.randint(1, 4)]
-            )
-        ]
-        self.actions += 1
-        choice = rng.random()
-        if choice < 0.35:
-            operator.retry(conn, jobs, actor=ACTOR)
-        elif choice < 0.6:
-            operator.cancel(conn, jobs, actor=ACTOR)
-        elif choice < 0.85:
-            for job in jobs:
-                operator.edit(conn, job, changes={"priority": rng.randrange(10)}, actor=ACTOR)
-        elif choice < 0.95:
-            operator.delete(conn, jobs, actor=ACTOR)
-        else:
+        if rng.random() < 0.05:
             task_type = rng.choice((None, "sweep_work"))
             resume_at = datetime.now(UTC) + timedelta(seconds=1)
             operator.pause(conn, reason="a sweep", actor=ACTOR, resume_at=resume_at, task_type=task_type)
+            self.hits["pause"] += 1
+            return
+        state = rng.choice(tuple(TARGETS))
+        action = rng.choice(ACTIONS[state])
+        found: list[tuple[UUID, int | None]] = conn.execute(TARGETS[state].encode(), [rng.randint(1, 4)]).fetchall()
+        seen = {job: version for job, version in found if version is not None} if rng.random() < 0.5 else {}
+        for answer in self._answers(conn, action, [job for job, _ in found], seen):
+            (self.hits if answer.ok else self.refused)[f"{action} {state}"] += 1
+
+    def _answers(
+        self, conn: psycopg.Connection[Any], action: str, jobs: list[UUID], seen: dict[UUID, int]
+    ) -> list[Any]:
+        if action == "edit":
+            changes = {"priority": self._rng.randrange(10)}
+            return [operator.edit(conn, job, changes=changes, actor=ACTOR, version=seen.get(job)) for job in jobs]
+        if action == "run again":
+            return [operator.run_again(conn, job, actor=ACTOR, max_attempts=50) for job in jobs]
+        act = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[action]
+        return act(conn, jobs, actor=ACTOR, versions=seen) if jobs else []

@@ -1,115 +1,30 @@
-"""What a sweep runs on: a Postgres of its own, the proxy before it, and the worker processes."""
+"""What a sweep runs on: a Postgres of its own, the proxy before it, the vendors, and the worker processes."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import psycopg
-
+from bench.faults.judge import Step
 from bench.faults.proxy import Proxy
-from jobdeck.core.postgres.cluster import SOCKET, Cluster
+from bench.faults.server import ROLE, Server, SmallDisk
+from bench.faults.vendors import add_people, begin_vendors
+from bench.faults.workers import ROOT, Worker, environment, new_worker, old_worker
+from jobdeck.core.postgres.cluster import SOCKET
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-ROLE = "sweep"
 WORKERS = 3
-LEASE_SECONDS = 10.0
-DISK_MEGABYTES = 1024
-STOP_SECONDS = 60.0
-
-
-class Server(Cluster):
-    """A cluster that can crash, and that asks for a password, which only this process and its children know."""
-
-    def begin(self) -> None:
-        """Makes the data folder, starts the server, and creates the role of the queue."""
-        password = secrets.token_hex(16)
-        self.start()
-        with self.connect("postgres") as admin:
-            admin.execute(f"ALTER ROLE jobdeck PASSWORD '{password}'")
-            admin.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{password}'")
-            (self.data / "pg_hba.conf").write_text("local all all scram-sha-256\n")
-            admin.execute("SELECT pg_reload_conf()")
-        os.environ["PGPASSWORD"] = password
-
-    def crash(self) -> None:
-        """Ends every process of the server at once; `start` then recovers from the log."""
-        self._control("stop", "-m", "immediate")
-
-    def connect(self, database: str = ROLE, role: str = "jobdeck") -> psycopg.Connection[Any]:
-        """An autocommit connection that ignores a server that is read only."""
-        return psycopg.connect(
-            self.url(database), user=role, autocommit=True, connect_timeout=5,
-            options="-c default_transaction_read_only=off" if role == "jobdeck" else "-c statement_timeout=5s",
-        )  # fmt: skip
-
-
-class Worker:
-    """One `python -m core worker`, started again when asked to."""
-
-    def __init__(self, url: str, folder: Path, number: int) -> None:
-        self.free = threading.Lock()
-        self._log = folder / f"worker-{number}.log"
-        self._environment = environment(url, folder)
-        self.process = self._started()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "core", "worker"],
-                cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-
-    def start(self) -> None:
-        self.process = self._started()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def stop(self) -> int | None:
-        """Terminates the worker and returns its exit code; None if it had to be killed."""
-        self.signal(signal.SIGTERM)
-        try:
-            return self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return None
-
-
-def environment(url: str, folder: Path) -> dict[str, str]:
-    """The environment of a worker or a command."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JOBDECK_", "SENTRY_"))}
-    return {
-        **inherited,
-        "DATABASE_URL": url,
-        "PYTHONPATH": str(ROOT),
-        "XDG_CONFIG_HOME": str(folder),
-        "JOBDECK_STATE_DIR": str(folder / "state"),
-        "JOBDECK_PLUGINS": "",
-        "JOBDECK_HANDLERS": "bench.faults.jobs",
-        "JOBDECK_LEASE_SECONDS": str(LEASE_SECONDS),
-        "JOBDECK_HEARTBEAT_SECONDS": str(LEASE_SECONDS / 4),
-        "JOBDECK_RETRY_BASE_SECONDS": "0",
-        "JOBDECK_DRAIN_SECONDS": "5",
-        "SWEEP_EFFECTS": str(folder / "effects.jsonl"),
-    }
 
 
 class Stage:
@@ -121,12 +36,15 @@ class Stage:
         self.folder.chmod(0o755)
         self.effects = self.folder / "effects.jsonl"
         self.effects.touch()
-        self.notes: list[str] = []
+        self.notes: Counter[str] = Counter()
         self.troubles: list[str] = []
+        self.steps: list[Step] = []
+        self.old_pids: set[int] = set()
         self.server = Server(self.folder)
-        self.disk: Path | None = None
+        self.disk: SmallDisk | None = None
         self.workers: list[Worker] = []
         self.proxy: Proxy | None = None
+        self.sandbox = begin_vendors()
 
     def __enter__(self) -> Self:
         try:
@@ -138,42 +56,61 @@ class Stage:
 
     def _begin(self) -> None:
         self.server.begin()
-        self.disk = self._small_disk()
+        self.disk = SmallDisk.made(self.folder / "disk", self.server)
         with self.server.connect("postgres") as admin:
             place = ""
             if self.disk is not None:
-                admin.execute(f"CREATE TABLESPACE small LOCATION '{self.disk}'")
+                admin.execute(f"CREATE TABLESPACE small LOCATION '{self.disk.folder}'")
                 place = " TABLESPACE small"
             admin.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE}{place}")
         with self.server.connect() as admin:
             admin.execute(f"ALTER SCHEMA public OWNER TO {ROLE}")
-        self.init()
+        refused = self.init()
+        if refused:
+            raise RuntimeError(refused)
+        with self.server.connect(role=ROLE) as conn:
+            add_people(conn)
         self.proxy = Proxy(self.server.socket_folder / SOCKET)
-        url = f"postgresql://{ROLE}@127.0.0.1:{self.proxy.port}/{ROLE}"
-        self.workers = [Worker(url, self.folder, number) for number in range(WORKERS)]
+        self.workers = [
+            new_worker(self.worker_url, self.folder, self.sandbox, number) for number in range(WORKERS)
+        ]  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.kill()
         if self.proxy is not None:
             self.proxy.close()
+        self.sandbox.close()
         with suppress(Exception):
             self.server.stop()
         if self.disk is not None:
-            subprocess.run(["umount", self.disk], check=False)
+            self.disk.close()
         if os.environ.get("SWEEP_KEEP"):
             print(f"kept {self.folder}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def worker_url(self) -> str:
+        """The address of the queue behind the proxy."""
+        return f"postgresql://{ROLE}@127.0.0.1:{self.line().port}/{ROLE}"
+
     def init(self) -> str:
-        """Runs `jobdeck init` on the server itself; returns what it said if it refused."""
+        """Runs `jobdeck init` on the server itself; returns the sentence with which it refused, if it did.
+
+        An end that is neither a success nor a sentence is a trouble.
+        """
         url = f"postgresql://{ROLE}@/{ROLE}?host={self.server.socket_folder}&port=5432"
         done = subprocess.run(
             [sys.executable, "-m", "core", "init"],
-            cwd=ROOT, env=environment(url, self.folder), capture_output=True, text=True, check=False,
+            cwd=ROOT, env=environment(url, self.folder, self.sandbox), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()[-300:]
+        if done.returncode == 0:
+            return ""
+        said = done.stderr.strip()
+        if said.count("\n") or not said.startswith("jobdeck: "):
+            self.troubles.append(f"init ended with {done.returncode} and no sentence: {said[-500:]}")
+        return said[-300:] or f"it ended with {done.returncode}"
 
     def line(self) -> Proxy:
         """The proxy between the workers and the server."""
@@ -182,7 +119,15 @@ class Stage:
         return self.proxy
 
     def a_worker(self) -> Worker:
-        """A worker that no other fault uses, locked for the caller."""
+        """A worker that no other fault uses, locked for the caller. One that has ended by itself is a trouble."""
+        worker = self._free_worker()
+        code = worker.process.poll()
+        if code is not None:
+            self.troubles.append(f"worker {self.workers.index(worker)} had ended by itself with {code}")
+            worker.start()
+        return worker
+
+    def _free_worker(self) -> Worker:
         for worker in self.rng.sample(self.workers, len(self.workers)):
             if worker.free.acquire(blocking=False):
                 return worker
@@ -190,20 +135,20 @@ class Stage:
         worker.free.acquire()
         return worker
 
-    def _small_disk(self) -> Path | None:
-        """A file system in memory for the data, which a fault can fill; None where that needs rights it lacks."""
-        disk = self.folder / "disk"
-        disk.mkdir()
-        made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "tmpfs", disk], capture_output=True, check=False
-        ) if shutil.which("mount") and os.geteuid() == 0 else None  # fmt: skip
-        if made is None or made.returncode != 0:
-            return None
-        account = self.server.account
-        if account is not None:
-            os.chown(disk, account.uid, account.gid)
-        disk.chmod(0o700)
-        return disk
+    def an_old_worker(self) -> Worker:
+        """A worker of 0.1.0 that has just been started."""
+        worker = old_worker(self.worker_url, self.folder, self.sandbox)
+        self.old_pids.add(worker.process.pid)
+        return worker
+
+    def step_clock(self, seconds: int) -> None:
+        """Sets the server's clock, and keeps in mind when it was how wrong."""
+        now = time.time()
+        if self.steps and self.steps[-1].ended is None:
+            self.steps[-1] = self.steps[-1]._replace(ended=now)
+        if seconds:
+            self.steps.append(Step(now, None, float(seconds)))
+        self.server.step_clock(seconds)
 
 
 def lines(path: Path) -> Iterator[str]:

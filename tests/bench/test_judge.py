@@ -1,11 +1,17 @@
-"""Each check of the fault sweep is seen to find what was made up for it, and nothing in a sound record."""
+"""The judge of the fault sweep finds each thing that must not be, and nothing in a sound record."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from bench.faults import judge
-from bench.faults.judge import Effect, Row, Run
+from bench.faults.judge import Effect, Record, Row, Run, Step
+
+WITHOUT = 4
+"""Runs from this token on are of a type that writes no effects."""
 
 
 def effect(token: int = 1, job: str = "a", what: str = "effect", begin: float = 0.0, end: float = 1.0) -> Effect:
@@ -13,34 +19,119 @@ def effect(token: int = 1, job: str = "a", what: str = "effect", begin: float = 
 
 
 def run(token: int = 1, job: str = "a", outcome: str = "succeeded", finished: float = 1.0, due: float = 0.0) -> Run:
-    return Run(job, token, outcome == "abandoned", outcome, finished, due, removed=outcome == "succeeded")
+    removed = outcome == "succeeded"
+    return Run(job, token, outcome == "abandoned", outcome, finished, due, removed=removed, writes=token < WITHOUT)
 
 
-def series(**changes: float) -> Row:
-    return Row("s", "pending", **{"run_at": 60.0, "anchor": 0.0, "interval": 60.0, **changes})
+def series(**changes: Any) -> Row:
+    return replace(Row("s", "pending", run_at=60.0, anchor=0.0, interval=60.0), **changes)
+
+
+OF_SERIES = effect(3, "s")._replace(key="")
+SOUND = Record(
+    effects=[effect(what="begin"), effect(), effect(2, "b", begin=1, end=2), OF_SERIES],
+    runs=[run(), run(2, "b"), run(3, "s", due=0)],
+    rows=[series()],
+    accepted={"a", "b", "c", "s"},
+    deleted={"c"},
+    now=61,
+    patience=5,
+    messages=[("campaign 1", "x"), ("campaign 2", "x"), ("campaign 1", "y")],
+)
+
+
+def found(**changes: Any) -> set[str]:
+    """The kinds of findings in the sound record with these changes."""
+    return {finding.kind for finding in judge.judge(replace(SOUND, **changes))}
 
 
 def test_a_sound_record_has_no_findings() -> None:
-    effects = [effect(what="begin"), effect(), effect(2, "b", begin=1, end=2)]
-    runs = [run(), run(2, "b"), run(3, "s", due=60)]
-    assert judge.judge(effects, runs, [series()], {"a", "b", "s"}, {"c"}, now=61, patience=5) == []
+    assert found() == set()
 
 
-def test_each_check_finds_what_it_is_for() -> None:
-    assert judge.lost([run()], [], {"a", "b"}, ())[0].job == "b"
-    assert judge.stuck([Row("a", "running", 0)])[0].kind == "stuck"
-    assert judge.finished_twice([run(1), run(2)], ())[0].kind == "finished twice"
-    assert judge.earlier_claims([effect(2, what="begin")], [run(1)], ())
-    assert judge.earlier_claims([effect(1, end=5), effect(2, what="begin", begin=3)], [run(1, outcome="retried")], ())
-    assert judge.overlaps([effect(1, end=3), effect(2, "b", begin=2, end=4)], [run(1), run(2, "b")])
-    assert judge.off_grid([run(1, "s", due=61.5)], {"s": series()})
-    assert judge.starved([series()], now=90, patience=20)
+def test_a_job_that_was_enqueued_and_is_in_no_table_is_lost() -> None:
+    assert found(accepted={"a", "d"}) == {"lost"}
+
+
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_a_job_that_has_not_ended_is_stuck(status: str) -> None:
+    assert found(rows=[series(), Row("d", status, run_at=70)]) == {"stuck"}
+
+
+def test_a_job_that_put_itself_off_is_not_stuck_until_it_is_due() -> None:
+    assert found(rows=[series(), Row("d", "pending", run_at=70, waits=True)]) == set()
+    assert found(rows=[series(), Row("d", "pending", run_at=50, waits=True)]) == {"stuck"}
+    assert found(rows=[series(), Row("d", "running", run_at=70, waits=True)]) == {"stuck"}
+
+
+def test_a_job_with_two_successes_has_finished_twice() -> None:
+    assert "finished twice" in found(runs=[*SOUND.runs, run(4)])
+
+
+def test_a_slot_of_a_series_with_two_successes_has_finished_twice() -> None:
+    assert found(runs=[*SOUND.runs, run(4, "s", due=0)]) == {"finished twice"}
+    assert found(runs=[*SOUND.runs, run(4, "s", due=60)]) == set()
+
+
+def test_a_success_of_a_run_that_had_no_effect_is_without_effect() -> None:
+    assert found(effects=SOUND.effects[1:]) == set()
+    assert found(effects=[SOUND.effects[0], *SOUND.effects[2:]]) == {"without effect"}
+
+
+def test_a_success_that_counted_after_a_later_claim_is_from_an_earlier_claim() -> None:
+    assert found(effects=[*SOUND.effects, effect(4, what="begin", begin=5)]) == {"earlier claim"}
+
+
+def test_a_report_that_counted_beside_a_later_run_is_from_an_earlier_claim() -> None:
+    effects = [effect(1, end=5), effect(2, what="begin", begin=3)]
+    assert found(effects=effects, runs=[run(outcome="retried"), *SOUND.runs[1:]]) >= {"earlier claim"}
+    assert "earlier claim" not in found(effects=effects, runs=[run(outcome="lost"), *SOUND.runs[1:]])
+
+
+def test_a_token_that_two_processes_had_is_from_an_earlier_claim() -> None:
+    assert found(effects=[*SOUND.effects, effect(2, "b", begin=1, end=2)._replace(pid=9)]) >= {"earlier claim"}
+
+
+def test_two_runs_of_one_key_at_once_overlap() -> None:
+    assert found(effects=[effect(1, end=3), effect(2, "b", begin=2, end=4), OF_SERIES]) == {"key overlap"}
 
 
 def test_a_frozen_run_holds_its_key_until_its_lease_is_taken_back() -> None:
-    effects = [effect(1, end=30), effect(2, begin=13, end=14)]
-    assert judge.overlaps(effects, [run(1, outcome="lost", finished=12), run(2)]) == []
-    assert judge.doubled(effects, [run(1, outcome="lost"), run(2)]) == Counter({"lost": 1})
+    effects = [effect(1, end=30), effect(2, "b", begin=13, end=14), OF_SERIES]
+    runs = [run(1, outcome="lost", finished=12), run(4), *SOUND.runs[1:]]
+    assert found(effects=effects, runs=runs) == set()
+    assert found(effects=effects, runs=[run(1, outcome="lost", finished=13.5), *runs[1:]]) == {"key overlap"}
+
+
+def test_a_lease_that_was_taken_back_while_the_clock_was_wrong_ended_at_the_true_time() -> None:
+    effects = [effect(1, end=30), effect(2, "b", begin=13, end=14), OF_SERIES]
+    runs = [run(1, outcome="lost", finished=42), run(4), *SOUND.runs[1:]]
+    assert found(effects=effects, runs=runs) == {"key overlap"}
+    assert found(effects=effects, runs=runs, steps=[Step(10, 20, 30)]) == set()
+    assert found(effects=effects, runs=runs, steps=[Step(20, 25, 30)]) == {"key overlap"}
+
+
+def test_a_cycle_beside_its_slots_is_off_the_grid() -> None:
+    assert found(runs=[*SOUND.runs, run(4, "s", due=61.5)]) == {"off grid"}
+
+
+def test_a_series_that_is_due_for_long_has_starved() -> None:
+    assert found(now=90) == {"starved"}
+
+
+def test_a_series_that_served_few_of_its_slots_has_starved() -> None:
+    assert found(rows=[series(run_at=180.0)], now=181) == {"starved"}
+    assert found(rows=[series(run_at=120.0)], now=121) == set()
+
+
+def test_a_message_that_a_vendor_accepted_twice_was_sent_twice() -> None:
+    assert found(messages=[*SOUND.messages, ("campaign 1", "x")]) == {"sent twice"}
+
+
+def test_effects_that_a_later_run_repeated_are_doubled() -> None:
+    effects = [effect(1), effect(2), effect(3, "b")]
+    doubled = judge.doubled(effects, [run(1, outcome="lost"), run(2), run(3, "b")])
+    assert doubled == [(effects[0], "lost")]
 
 
 def test_recovery_is_the_time_until_over_half_of_the_rate_is_back() -> None:
