@@ -1,0 +1,103 @@
+"""How a sweep carries out its faults: one that does not begin is tried again, counted, and in the end a finding."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.faults import run
+from bench.faults.faults import FAULTS, DidNotBegin, Fault
+from bench.faults.judge import Record, Run, Step
+from bench.faults.report import recoveries, table
+from bench.faults.run import Done, Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOTHING = Record([], [], [], set(), set(), now=0, patience=0)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As much of a stage as a fault needs that touches nothing."""
+    monkeypatch.setattr(run, "AGAIN_SECONDS", 0)
+    return SimpleNamespace(notes=Counter(), troubles=[], workers=[])
+
+
+def sweep_of(stage: Any, begin: Any) -> tuple[Sweep, Fault]:
+    fault = Fault("made up", "nothing", begin)
+    return Sweep(stage, random.Random(1), [fault], acts=False), fault
+
+
+def raising(error: Exception) -> Any:
+    """A kind of fault that fails to begin with this error."""
+
+    def begin(_stage: Any) -> Iterator[float]:
+        yield from ()
+        raise error
+
+    return begin
+
+
+def test_a_fault_that_begins_late_is_done_and_its_tries_are_counted(stage: Any) -> None:
+    tries = iter(range(3))
+
+    def begin(_stage: Any) -> Iterator[float]:
+        if next(tries) < 2:
+            raise DidNotBegin("nothing to hit")
+        yield 0.0
+
+    sweep, fault = sweep_of(stage, begin)
+    sweep.carry_out(fault)
+    assert [done.name for done in sweep.done] == ["made up"]
+    assert sweep.again == {"made up": 2}
+    assert sweep.findings(NOTHING, least=1) == []
+
+
+def test_a_fault_that_never_begins_is_a_finding_with_its_reason(stage: Any) -> None:
+    sweep, fault = sweep_of(stage, raising(DidNotBegin("nothing to hit")))
+    sweep.carry_out(fault)
+    found = sweep.findings(NOTHING, least=1)
+    assert [(one.kind, one.evidence) for one in found] == [
+        ("trouble", "made up did not begin: nothing to hit"),
+        ("too few faults", "made up came 0 times, not 1"),
+    ]
+
+
+def test_a_fault_that_does_not_end_or_breaks_off_is_a_finding(stage: Any) -> None:
+    def begin(_stage: Any) -> Iterator[float]:
+        yield 0.0
+        raise OSError("it stays")
+
+    sweep, fault = sweep_of(stage, begin)
+    sweep.carry_out(fault)
+    assert stage.troubles == ["made up did not end: it stays"]
+
+    sweep, fault = sweep_of(stage, raising(KeyError("a mistake")))
+    sweep.carry_out(fault)
+    assert stage.troubles[1] == "made up broke off: KeyError('a mistake')"
+
+
+def test_a_sweep_that_ends_early_begins_no_other_fault(stage: Any) -> None:
+    sweep, fault = sweep_of(stage, lambda _stage: iter([0.0]))
+    sweep.ending.set()
+    sweep.carry_out(fault)
+    assert (sweep.done, stage.troubles) == ([], [])
+
+
+def test_each_kind_says_what_it_does() -> None:
+    assert all((fault.begin.__doc__ or "").strip() for fault in FAULTS.values())
+
+
+def test_recovery_is_measured_by_commits_in_true_time() -> None:
+    before = [number / 10 for number in range(100)]
+    after = [53 + number / 10 for number in range(20)]
+    runs = [Run("a", token, False, "succeeded", 0.0, 0.0, True, at) for token, at in enumerate(before + after)]
+    record = Record([], runs, [], set(), set(), now=0, patience=0, steps=[Step(10, 14, 40)])
+    done = [Done("made up", began=10, ended=12)]
+    assert recoveries(done, record)["made up"] == [1]
+    assert list(table(done, {}, record, alone=True))[1].split() == ["made", "up", "1", "0", "0", "1.00", "1.00"]
