@@ -20,17 +20,20 @@ from jobdeck.core.queue import operator, producer
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
     from uuid import UUID
 
     from bench.faults.stage import Stage
 
 ACTOR = "operator of the sweep"
-BACKLOG = 1000
-PART = 400
+BACKLOG = 2000
+PART = 1000
 KEYS = 20
 SERIES = 3
 PAUSE_SECONDS = 0.2
 CAMPAIGN_SECONDS = 20.0
+PAUSES = 0.005
+"""Of all actions. More would leave the workers idle for much of the time."""
 ALIKE = "SELECT id, version FROM job_queue WHERE NOT is_recurring AND "
 TARGETS = {
     # Most jobs end before an action reaches them, so those that take longest.
@@ -49,7 +52,7 @@ ACTIONS = {
 
 
 class Operator:
-    """A thread that acts until `stop`.
+    """Two threads until `stop`: one enqueues, the other acts.
 
     `accepted` has the jobs whose enqueue was committed; `hits` counts the jobs by action and by the state in which it
     found them; `refused` counts what the queue refused, in the same way.
@@ -62,23 +65,30 @@ class Operator:
         self.refused: Counter[str] = Counter()
         self._stage = stage
         self._rng = rng
-        self._acts = acts
         self._texts = 0
         self._next_campaign = 0.0
         self._ending = threading.Event()
-        self._conn: psycopg.Connection[Any] | None = None
-        self.thread = threading.Thread(target=self._loop, name="operator")
+        # An action may wait for a lock, and the workers must not run out of jobs meanwhile.
+        steps = [self._enqueue, self._act] if acts else [self._enqueue]
+        self._threads = [threading.Thread(target=self._loop, args=(step,), name="operator") for step in steps]
+
+    def start(self) -> None:
+        """Enqueues the series, and starts the threads."""
+        self._begin_series()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and every pause."""
+        """Ends the threads, and every pause."""
         self._ending.set()
-        self.thread.join()
+        for thread in self._threads:
+            thread.join()
         with self._stage.server.connect(role=ROLE) as conn:
             operator.resume(conn, actor=ACTOR)
             with suppress(JobdeckError):
                 operator.resume(conn, actor=ACTOR, task_type="sweep_work")
 
-    def begin_series(self) -> None:
+    def _begin_series(self) -> None:
         """Enqueues series that are due each minute, the first within seconds."""
         with self._stage.server.connect(role=ROLE) as conn:
             for number in range(SERIES):
@@ -101,27 +111,23 @@ class Operator:
             "sweep_work", payload, max_attempts=attempts, priority=rng.choice((0, 0, 0, 5)), concurrency_key=key or None
         )
 
-    def _loop(self) -> None:
+    def _loop(self, step: Callable[[psycopg.Connection[Any]], None]) -> None:
+        conn: psycopg.Connection[Any] | None = None
         while not self._ending.wait(PAUSE_SECONDS):
             try:
-                if self._conn is None:
-                    self._conn = self._stage.server.connect(role=ROLE)
-                    use_schema(self._conn, "public")
-                self._step(self._conn)
+                if conn is None:
+                    conn = self._stage.server.connect(role=ROLE)
+                    use_schema(conn, "public")
+                step(conn)
             except (psycopg.Error, JobdeckError):
                 # The faults reach the operator as well.
-                self._hang_up()
+                conn = _closed(conn)
             except Exception as error:  # noqa: BLE001 -- in a thread, where nobody else would hear of it
                 self._stage.troubles.append(f"the operator broke off: {error!r}")
-                self._hang_up()
-        self._hang_up()
+                conn = _closed(conn)
+        _closed(conn)
 
-    def _hang_up(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-        self._conn = None
-
-    def _step(self, conn: psycopg.Connection[Any]) -> None:
+    def _enqueue(self, conn: psycopg.Connection[Any]) -> None:
         row = conn.execute(
             "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' LIMIT %s) AS waiting", [BACKLOG]
         ).fetchone()
@@ -131,12 +137,10 @@ class Operator:
         if time.monotonic() > self._next_campaign:
             self._next_campaign = time.monotonic() + CAMPAIGN_SECONDS
             self.accepted.add(campaign(conn, ACTOR))
-        if self._acts:
-            self._act(conn)
 
     def _act(self, conn: psycopg.Connection[Any]) -> None:
         rng = self._rng
-        if rng.random() < 0.05:
+        if rng.random() < PAUSES:
             task_type = rng.choice((None, "sweep_work"))
             resume_at = datetime.now(UTC) + timedelta(seconds=1)
             operator.pause(conn, reason="a sweep", actor=ACTOR, resume_at=resume_at, task_type=task_type)
@@ -159,3 +163,8 @@ class Operator:
             return [operator.run_again(conn, job, actor=ACTOR, max_attempts=50) for job in jobs]
         act = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[action]
         return act(conn, jobs, actor=ACTOR, versions=seen) if jobs else []
+
+
+def _closed(conn: psycopg.Connection[Any] | None) -> None:
+    if conn is not None:
+        conn.close()

@@ -162,12 +162,16 @@ class Sweep:
             time.sleep(0.5)
 
     def record(self) -> judge.Record:
-        """All that is judged, once all has settled."""
-        effects = [_effect(json.loads(line)) for line in lines(self._stage.effects)]
-        with self._stage.server.connect() as conn:
+        """All that is judged, once all has settled.
+
+        Series and jobs that put themselves off still run: the tables are read at one moment, the effects after it.
+        """
+        with self._stage.server.connect() as conn, conn.transaction():
+            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             runs = [judge.Run(sys.intern(job), *rest) for job, *rest in conn.execute(RUNS, [list(WRITING_TYPES)])]
             rows = [judge.Row(*row) for row in conn.execute(ROWS, [list(WAITING_TYPES)])]
             deleted = {job for (job,) in conn.execute("SELECT job_id::text FROM job_trash")}
+        effects = [_effect(json.loads(line)) for line in lines(self._stage.effects)]
         return judge.Record(
             effects, runs, rows, self.operator.accepted, deleted, time.time(), 2 * LEASE_SECONDS,
             accepted_messages(self._stage.sandbox), self._stage.steps,
@@ -223,8 +227,7 @@ def one(arguments: argparse.Namespace, seed: int) -> int:
         for name, reason in missing.items():
             print(f"left out: {name}, because {reason}", flush=True)
         sweep = Sweep(stage, rng, chosen, acts=not arguments.alone)
-        sweep.operator.begin_series()
-        sweep.operator.thread.start()
+        sweep.operator.start()
         early = False
         try:
             sweep.ending.wait(WARM_SECONDS)
