@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
+OF_CONNECTIONS: Final = ("08", "57P")
+"""SQLSTATEs of a lost connection: connection exceptions, and a server that ended the session or shut down."""
 
 
 def explain(error: Exception) -> tuple[int, str]:
@@ -38,6 +40,15 @@ def explain(error: Exception) -> tuple[int, str]:
 def _of_database(error: psycopg.Error) -> tuple[int, str]:
     said = safe_error(str(error), 300).rstrip(".")
     match error:
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return FAILED, (
+                "The database is read-only, as a standby is. Connect to the primary server, or try again later."
+            )
+        case psycopg.OperationalError() if error.sqlstate and not error.sqlstate.startswith(OF_CONNECTIONS):
+            return FAILED, (
+                f"The database could not carry out the command ({said}). "
+                "Check the state of the queue before you repeat a command that changes something."
+            )
         case psycopg.OperationalError():
             return UNREACHABLE, (
                 f"The connection to the database was lost ({said}). "

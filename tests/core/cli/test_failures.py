@@ -1,0 +1,45 @@
+"""What a command says when the database fails: whether the connection was lost, or the server could not do it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.cli.failures import FAILED, UNREACHABLE, explain
+
+if TYPE_CHECKING:
+    from tests.core.cli.support import Jobdeck
+
+
+def test_a_server_that_is_read_only_is_named_in_one_sentence(
+    jobdeck: Jobdeck, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{database_url}&options=-c%20default_transaction_read_only%3Don")
+    jobdeck("pause").refused(1, "The database is read-only, as a standby is.")
+
+
+def test_a_statement_that_the_server_gave_up_is_not_called_a_lost_connection(conn: psycopg.Connection[Any]) -> None:
+    conn.execute("SET statement_timeout = '1ms'")
+    with pytest.raises(psycopg.OperationalError) as raised:
+        conn.execute("SELECT pg_sleep(60)")
+    code, said = explain(raised.value)
+    assert code == FAILED
+    assert said.startswith(
+        "The database could not carry out the command (canceling statement due to statement timeout)."
+    )
+
+
+def test_a_full_disk_is_not_called_a_lost_connection() -> None:
+    code, said = explain(psycopg.errors.DiskFull("no space left"))
+    assert (code, said[:55]) == (FAILED, "The database could not carry out the command (no space ")
+
+
+def test_a_session_that_the_server_ended_is_a_lost_connection(conn: psycopg.Connection[Any], database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as other:
+        conn.execute("SELECT pg_terminate_backend(%s)", [other.info.backend_pid])
+        with pytest.raises(psycopg.OperationalError) as raised:
+            other.execute("SELECT 1")
+    code, said = explain(raised.value)
+    assert (code, said[:42]) == (UNREACHABLE, "The connection to the database was lost (t")
