@@ -271,12 +271,16 @@ def doubled(effects: Iterable[Effect], runs: Iterable[Run]) -> list[tuple[Effect
 
 
 def recovery(ends: Sequence[float], began: float, ended: float, *, before: float = 5.0, window: float = 0.5) -> float:
-    """Seconds from the end of a fault until jobs end at over half of the rate before it; infinite if never.
+    """Seconds from the end of a fault until jobs end at over half of the rate before it.
+
+    Infinite if never, or if none ended before it either.
 
     `ends` are the times at which jobs ended, in order. The rate is back at the beginning of the first `window` with
     over half of the usual number.
     """
     usual = (bisect_left(ends, began) - bisect_left(ends, began - before)) / before
+    if not usual:
+        return float("inf")
     for place in range(bisect_left(ends, ended), len(ends)):
         if bisect_right(ends, ends[place] + window) - place > usual / 2 * window:
             return ends[place] - ended

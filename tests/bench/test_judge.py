@@ -138,3 +138,4 @@ def test_recovery_is_the_time_until_over_half_of_the_rate_is_back() -> None:
     before = [number / 10 for number in range(100)]
     assert judge.recovery([*before, *(13 + number / 10 for number in range(20))], 10, 12) == 1
     assert judge.recovery([*before, 13.0], 10, 12) == float("inf")
+    assert judge.recovery([13.0, 13.1], 10, 12) == float("inf")
