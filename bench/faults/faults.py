@@ -79,11 +79,11 @@ def kill(stage: Stage) -> Iterator[float]:
 
 @fault("freeze", "worker")
 def freeze(stage: Stage) -> Iterator[float]:
-    """SIGSTOP for longer than the lease."""
+    """SIGSTOP until about the moment at which the leases are taken back, or for longer."""
     worker = stage.a_worker()
     try:
         worker.signal(signal.SIGSTOP)
-        yield PAST_THE_LEASE
+        yield _about_a_lease(stage)
         worker.signal(signal.SIGCONT)
     finally:
         worker.free.release()
@@ -196,10 +196,10 @@ def cut(stage: Stage) -> Iterator[float]:
 
 @fault("hole", "line")
 def hole(stage: Stage) -> Iterator[float]:
-    """Nothing passes for longer than the lease. Then it arrives late, or, half of the times, the connections end."""
+    """Nothing passes for about a lease. Then it arrives late, or, half of the times, the connections end."""
     stage.line().hold()
     try:
-        yield PAST_THE_LEASE
+        yield _about_a_lease(stage)
     finally:
         if stage.rng.random() < 0.5:
             stage.line().end_connections()
@@ -240,6 +240,11 @@ def init(stage: Stage) -> Iterator[float]:
     if refused:
         raise DidNotBegin(refused)
     yield 0.0
+
+
+def _about_a_lease(stage: Stage) -> float:
+    """Leases end about then. A report that comes while its job runs again is the one that must be refused."""
+    return stage.rng.uniform(LEASE_SECONDS * 0.75, LEASE_SECONDS * 1.5)
 
 
 def _held(stage: Stage, statement: str) -> Iterator[float]:

@@ -107,6 +107,7 @@ def judge(record: Record) -> list[Finding]:
         *finished_twice(record.runs, series),
         *without_effect(record.effects, record.runs),
         *earlier_claims(record.effects, record.runs, series),
+        *before_the_effect(record.effects, record.runs, record.steps),
         *overlaps(record.effects, record.runs, record.steps),
         *off_grid(record.runs, series),
         *starved(series.values(), record.runs, record.now, record.patience),
@@ -114,17 +115,20 @@ def judge(record: Record) -> list[Finding]:
     ]
 
 
+def true_times(told: float, steps: Iterable[Step]) -> list[float]:
+    """The true times at which the server's clock told this time; it may have told it twice, or not at all."""
+    wrong = [
+        told - step.offset
+        for step in steps
+        if step.began <= told - step.offset
+        and (step.ended is None or told - step.offset <= step.ended + SPREAD_SECONDS)
+    ]
+    return [told, *wrong]
+
+
 def true_time(told: float, steps: Iterable[Step]) -> float:
-    """The true time at which the server's clock told this time; the earliest, if there was more than one."""
-    return min(
-        [told]
-        + [
-            told - step.offset
-            for step in steps
-            if step.began <= told - step.offset
-            and (step.ended is None or told - step.offset <= step.ended + SPREAD_SECONDS)
-        ]
-    )
+    """The earliest of them."""
+    return min(true_times(told, steps))
 
 
 def lost(runs: Iterable[Run], rows: Iterable[Row], accepted: Iterable[str], deleted: Collection[str]) -> list[Finding]:
@@ -192,6 +196,20 @@ def earlier_claims(effects: Sequence[Effect], runs: Sequence[Run], series: Colle
         if len(pids) > 1
     ]
     return found
+
+
+def before_the_effect(effects: Iterable[Effect], runs: Iterable[Run], steps: Sequence[Step]) -> list[Finding]:
+    """Successes that counted before the run with their token had its effect: the report was one of another claim."""
+    had = {effect.token: effect.end for effect in effects if effect.what == "effect"}
+    return [
+        Finding(
+            "earlier claim", run.job, f"{run.token} counted {had[run.token] - run.committed:.3f} s before its effect"
+        )
+        for run in runs
+        if run.outcome == "succeeded"
+        and run.committed < had.get(run.token, run.committed)
+        and max(true_times(run.committed, steps)) < had[run.token]
+    ]
 
 
 def _held_until(effect: Effect, lost_at: Mapping[int, float]) -> float:

@@ -18,9 +18,13 @@ def effect(token: int = 1, job: str = "a", what: str = "effect", begin: float = 
     return Effect(what, job, token, cycle=0, pid=token, key="k", begin=begin, end=end)
 
 
-def run(token: int = 1, job: str = "a", outcome: str = "succeeded", finished: float = 1.0, due: float = 0.0) -> Run:
+def run(
+    token: int = 1, job: str = "a", outcome: str = "succeeded", finished: float = 1.0, due: float = 0.0,
+    committed: float = 99.0,
+) -> Run:  # fmt: skip
     removed = outcome == "succeeded"
-    return Run(job, token, outcome == "abandoned", outcome, finished, due, removed=removed, writes=token < WITHOUT)
+    late = outcome == "abandoned"
+    return Run(job, token, late, outcome, finished, due, removed, committed=committed, writes=token < WITHOUT)
 
 
 def series(**changes: Any) -> Row:
@@ -86,6 +90,12 @@ def test_a_report_that_counted_beside_a_later_run_is_from_an_earlier_claim() -> 
     effects = [effect(1, end=5), effect(2, what="begin", begin=3)]
     assert found(effects=effects, runs=[run(outcome="retried"), *SOUND.runs[1:]]) >= {"earlier claim"}
     assert "earlier claim" not in found(effects=effects, runs=[run(outcome="lost"), *SOUND.runs[1:]])
+
+
+def test_a_success_that_counted_before_its_effect_is_from_an_earlier_claim() -> None:
+    early = [run(committed=0.5), *SOUND.runs[1:]]
+    assert found(runs=early) == {"earlier claim"}
+    assert found(runs=early, steps=[Step(0, 2, -1)]) == set()
 
 
 def test_a_token_that_two_processes_had_is_from_an_earlier_claim() -> None:
