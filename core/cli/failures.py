@@ -40,10 +40,6 @@ def explain(error: Exception) -> tuple[int, str]:
 def _of_database(error: psycopg.Error) -> tuple[int, str]:
     said = safe_error(str(error), 300).rstrip(".")
     match error:
-        case psycopg.errors.ReadOnlySqlTransaction():
-            return FAILED, (
-                "The database is read-only, as a standby is. Connect to the primary server, or try again later."
-            )
         case psycopg.OperationalError() if error.sqlstate and not error.sqlstate.startswith(OF_CONNECTIONS):
             return FAILED, (
                 f"The database could not carry out the command ({said}). "

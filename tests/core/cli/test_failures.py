@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
 from jobdeck.core.cli.failures import FAILED, UNREACHABLE, explain
-
-if TYPE_CHECKING:
-    from tests.core.cli.support import Jobdeck
-
-
-def test_a_server_that_is_read_only_is_named_in_one_sentence(
-    jobdeck: Jobdeck, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{database_url}&options=-c%20default_transaction_read_only%3Don")
-    jobdeck("pause").refused(1, "The database is read-only, as a standby is.")
 
 
 def test_a_statement_that_the_server_gave_up_is_not_called_a_lost_connection(conn: psycopg.Connection[Any]) -> None:
