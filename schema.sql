@@ -1528,8 +1528,10 @@ begin
     ), judged as (
         select h.*,
             h.cancel_requested_at is not null or h.outcome = 'cancelled' as cancels,
+            -- After a clock that was set back during the run, its slot is still to come, and is not served again.
             case when h.is_recurring
-                then job_next_slot(coalesce(h.anchor_at, h.run_at), h.recurrence_interval_minutes, v_now)
+                then job_next_slot(coalesce(h.anchor_at, h.run_at), h.recurrence_interval_minutes,
+                    greatest(v_now, h.run_at))
             end as slot,
             h.outcome in ('failed', 'lost') and not coalesce((h.details ->> 'permanent')::boolean, false)
                 and h.attempts < h.max_attempts as may_retry,

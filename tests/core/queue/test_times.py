@@ -47,6 +47,17 @@ def test_no_batch_gets_a_time_that_a_program_cannot_read(conn: Connection) -> No
 class TestSlots:
     """The slot of a series that a run serves."""
 
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed", "lost"])
+    def test_a_clock_that_steps_back_during_a_run_does_not_repeat_its_slot(
+        self, conn: Connection, outcome: str
+    ) -> None:
+        slot = now(conn) - timedelta(seconds=10)
+        job = add(conn, run_at=slot, recurrence_interval_minutes=60, max_attempts=1)
+        claimed = claim_one(conn)
+        advance(conn, timedelta(seconds=-30))
+        finish_one(conn, claimed, outcome)
+        assert job_row(conn, job.id)["run_at"] == slot + timedelta(seconds=30, minutes=60)
+
     def test_a_retried_cycle_still_serves_its_slot(self, conn: Connection) -> None:
         slot = now(conn) - timedelta(minutes=1)
         job = add(conn, run_at=slot, recurrence_interval_minutes=60, max_attempts=3)
