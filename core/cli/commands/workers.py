@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
+import psycopg
 
 from jobdeck.core import logs
 from jobdeck.core.cli import output
@@ -50,7 +51,6 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
         if database is None:
             return 130 if stop.interrupted else None
         running = Worker(database, session.registry, session.settings, concurrency=slots, task_types=wanted)
-        _note_missing_plugins(database)
         run_until_stopped(running, stop, until_idle=drain)
         done = running.status
     session.answer(
@@ -107,8 +107,12 @@ def _database(session: Session, stack: ExitStack, stop: Stop, connections: int, 
     noted = False
     while not stop.asked:
         try:
-            return stack.enter_context(session.database(max_size=connections))
-        except DatabaseUnreachable as error:
+            with ExitStack() as opened:
+                database = opened.enter_context(session.database(max_size=connections))
+                _note_missing_plugins(database)
+                stack.enter_context(opened.pop_all())
+                return database
+        except (DatabaseUnreachable, psycopg.OperationalError) as error:
             if not wait:
                 raise
             if not noted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
+from jobdeck.core.schema.versions import Holdings
 from tests.core.cli.support import Jobdeck, everything, finish, ran_alone, started
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
@@ -58,6 +60,24 @@ def test_a_worker_waits_for_a_database_that_is_away_at_its_start(
         until(lambda: conn.execute("SELECT FROM job_runs WHERE job_id = %s", (job,)).rowcount, "the run")
         process.terminate()
         assert process.wait(timeout=PATIENCE) == 0
+
+
+def test_a_worker_whose_connection_is_lost_during_its_start_tries_again(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(conn)
+    starts: list[None] = []
+
+    def lost(own: psycopg.Connection[Any]) -> Holdings:
+        starts.append(None)
+        if len(starts) == 1:
+            own.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Holdings(begun=True, components={})
+
+    monkeypatch.setattr("jobdeck.core.schema.holdings", lost)
+    assert jobdeck("worker").code == 0
+    assert len(starts) == 2
 
 
 def test_a_worker_that_waits_for_its_database_ends_at_a_signal(tmp_path: Path) -> None:
