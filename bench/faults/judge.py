@@ -103,7 +103,7 @@ def judge(record: Record) -> list[Finding]:
     series = {row.job: row for row in record.rows if row.interval is not None}
     return [
         *lost(record.runs, record.rows, record.accepted, record.deleted),
-        *stuck(record.rows, record.now),
+        *stuck(record.rows, record.now - record.patience),
         *finished_twice(record.runs, series),
         *without_effect(record.effects, record.runs),
         *earlier_claims(record.effects, record.runs, series),
@@ -137,14 +137,12 @@ def lost(runs: Iterable[Run], rows: Iterable[Row], accepted: Iterable[str], dele
     return [Finding("lost", job, "enqueued and committed, now in no table") for job in accepted if job not in known]
 
 
-def stuck(rows: Iterable[Row], now: float) -> list[Finding]:
-    """One-time jobs that had not ended when all had time to, and had not put themselves off."""
+def stuck(rows: Iterable[Row], due_before: float) -> list[Finding]:
+    """One-time jobs that had not ended when all had time to, but those that put themselves off until lately."""
     return [
         Finding("stuck", row.job, f"still {row.status}")
         for row in rows
-        if row.interval is None
-        and row.status not in ENDED
-        and not (row.waits and row.status == "pending" and row.run_at > now)
+        if row.interval is None and row.status not in ENDED and not (row.waits and row.run_at > due_before)
     ]
 
 

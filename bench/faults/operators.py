@@ -29,6 +29,8 @@ ACTOR = "operator of the sweep"
 BACKLOG = 2000
 PART = 1000
 KEYS = 20
+KEYED = 0.1
+"""Of all jobs. More would wait in ever longer lines, since each key runs one job at a time."""
 SERIES = 3
 PAUSE_SECONDS = 0.2
 CAMPAIGN_SECONDS = 20.0
@@ -104,7 +106,7 @@ class Operator:
         if rng.random() < 0.01:
             self._texts += 1
             return NewJob(TEXT_TYPE, {"number": self._texts}, max_attempts=50)
-        key = f"key {rng.randrange(KEYS)}" if rng.random() < 0.2 else ""
+        key = f"key {rng.randrange(KEYS)}" if rng.random() < KEYED else ""
         payload = {"seconds": 0.5 ** (9 * rng.random()) / 2, "key": key, "failures": int(rng.random() < 0.05)}
         attempts = 1 if rng.random() < 0.05 else 50
         return NewJob(
@@ -128,8 +130,10 @@ class Operator:
         _closed(conn)
 
     def _enqueue(self, conn: psycopg.Connection[Any]) -> None:
+        # Jobs that wait for their key cannot run, so they do not keep the workers busy.
         row = conn.execute(
-            "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' LIMIT %s) AS waiting", [BACKLOG]
+            "SELECT count(*) FROM (SELECT FROM job_queue WHERE status = 'pending' AND NOT in_line LIMIT %s) AS waiting",
+            [BACKLOG],
         ).fetchone()
         if row and row[0] < BACKLOG:
             made = producer.enqueue_many(conn, [self._some_job() for _ in range(PART)], actor=ACTOR)
