@@ -41,15 +41,26 @@ def table(
 
 def recoveries(done: Iterable[Done], record: judge.Record) -> dict[str, list[float]]:
     """By kind, the seconds from the end of each fault until finishes were committed at half of the rate before."""
-    ends = sorted(
-        judge.true_time(run.committed, record.steps)
-        for run in record.runs
-        if run.outcome == "succeeded" and not run.late
-    )
+    ends = commits(record)
     took: dict[str, list[float]] = defaultdict(list)
     for one in done:
         took[one.name].append(judge.recovery(ends, one.began, one.ended))
     return took
+
+
+def commits(record: judge.Record) -> list[float]:
+    """The true times at which successes were committed, in order.
+
+    Where the server's clock told a time twice, the commit is the first that came after the effect of the run.
+    """
+    effects = {effect.token: effect.end for effect in record.effects if effect.what == "effect"}
+    times = []
+    for run in record.runs:
+        if run.outcome == "succeeded" and not run.late:
+            possible = judge.true_times(run.committed, record.steps)
+            effect = effects.get(run.token, min(possible))
+            times.append(min((time for time in possible if time >= effect), default=run.committed))
+    return sorted(times)
 
 
 def doubled_by_kind(done: Iterable[Done], record: judge.Record) -> Counter[str]:

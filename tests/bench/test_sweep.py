@@ -11,8 +11,8 @@ import pytest
 
 from bench.faults import run
 from bench.faults.faults import FAULTS, DidNotBegin, Fault
-from bench.faults.judge import Record, Run, Step
-from bench.faults.report import recoveries, table
+from bench.faults.judge import Effect, Record, Run, Step
+from bench.faults.report import commits, recoveries, table
 from bench.faults.run import Done, Sweep
 
 if TYPE_CHECKING:
@@ -101,3 +101,15 @@ def test_recovery_is_measured_by_commits_in_true_time() -> None:
     done = [Done("made up", began=10, ended=12)]
     assert recoveries(done, record)["made up"] == [1]
     assert list(table(done, {}, record, alone=True))[1].split() == ["made", "up", "1", "0", "0", "1.00", "1.00"]
+
+
+def test_a_commit_whose_time_the_clock_told_twice_is_the_one_after_its_effect() -> None:
+    effects = [
+        Effect("effect", "a", token, 0, 1, "", end - 1, end) for token, end in ((1, 11), (2, 41), (3, 8), (4, 4.5))
+    ]
+    told = (42, 42, 9, -25)
+    runs = [Run("a", token, False, "succeeded", 0, 0, True, at) for token, at in enumerate(told, start=1)]
+    ahead = Record(effects[:2], runs[:2], [], set(), set(), now=0, patience=0, steps=[Step(10, 20, 30)])
+    assert commits(ahead) == [12, 42]
+    behind = Record(effects[2:], runs[2:], [], set(), set(), now=0, patience=0, steps=[Step(1.5, 8, -30)])
+    assert commits(behind) == [5, 9]
