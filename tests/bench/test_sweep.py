@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.faults import run
-from bench.faults.faults import FAULTS, DidNotBegin, Fault
+from bench.faults.faults import FAULTS, DidNotBegin, Fault, left_out
 from bench.faults.judge import Effect, Record, Run, Step
 from bench.faults.report import commits, recoveries, table
 from bench.faults.run import Done, Sweep
@@ -87,6 +87,13 @@ def test_a_sweep_that_ends_early_begins_no_other_fault(stage: Any) -> None:
     sweep.ending.set()
     sweep.carry_out(fault)
     assert (sweep.done, stage.troubles) == ([], [])
+
+
+def test_kinds_that_need_root_or_a_package_are_left_out_by_name() -> None:
+    bare: Any = SimpleNamespace(server=SimpleNamespace(has_clock=False), disk=None)
+    assert left_out(bare).keys() == {"clock", "disk"}
+    rich: Any = SimpleNamespace(server=SimpleNamespace(has_clock=True), disk=SimpleNamespace())
+    assert left_out(rich) == {}
 
 
 def test_each_kind_says_what_it_does() -> None:
