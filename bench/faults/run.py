@@ -226,6 +226,9 @@ def one(arguments: argparse.Namespace, seed: int) -> int:
         chosen = [FAULTS[name] for name in arguments.faults or FAULTS if name not in missing]
         for name, reason in missing.items():
             print(f"left out: {name}, because {reason}", flush=True)
+        if not chosen:
+            print("no kind of fault is left")
+            return 1
         sweep = Sweep(stage, rng, chosen, acts=not arguments.alone)
         sweep.operator.start()
         early = False
