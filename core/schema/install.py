@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,18 @@ LOCK_SECONDS: Final = 10
 INDEX_LOCK_SECONDS: Final = 60
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What `install_schema` was called with."""
+
+    schema: str
+    components: Sequence[Component]
+    roles: bool
+    roles_prefix: str | None
+    repair: bool
+    large_bytes: int
+
+
 def install_schema(
     conn: psycopg.Connection[Any],
     *,
@@ -69,21 +82,7 @@ def install_schema(
     """
     wanted = known_components() if components is None else tuple(components)
 
-    def attempt(*, mended: bool) -> tuple[Plan, tuple[Index, ...]]:
-        use_schema(conn, schema)
-        take_turn(conn, schema)
-        conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if mended else "off"])
-        conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [roles_prefix or ""])
-        _refuse_while_an_index_is_built(conn, schema)
-        plan = plan_installation(conn, wanted, schema=schema, repair=repair, large_bytes=large_bytes)
-        lock_tables(conn, schema, wanted)
-        later = _run(conn, wanted, plan, schema, large_bytes)
-        _write_periods(conn, wanted)
-        _record(conn, wanted, plan, schema)
-        if roles:
-            conn.execute("SELECT job_make_roles()")
-        conn.execute("SELECT job_grant_roles()")
-        return plan, later
+    given = _Given(schema, wanted, roles, roles_prefix, repair, large_bytes)
 
     def say_who_is_in_the_way() -> None:
         who = holder(conn, schema, wanted) or "it has let go since"
@@ -93,7 +92,7 @@ def install_schema(
         online = _online_steps(conn, wanted, schema, repair=repair)
         _run_online(conn, schema, online)
         plan, later = patiently(
-            conn, partial(attempt, mended=bool(online)), seconds=LOCK_SECONDS, waits=say_who_is_in_the_way
+            conn, partial(_attempt, conn, given, mended=bool(online)), seconds=LOCK_SECONDS, waits=say_who_is_in_the_way
         )
         # What was written since the first time.
         _run_online(conn, schema, online)
@@ -103,6 +102,26 @@ def install_schema(
                 use_schema(conn, schema)
                 _record(conn, wanted, plan, schema)
     return next(component.version for component in wanted if component.name == QUEUE)
+
+
+def _attempt(conn: psycopg.Connection[Any], given: _Given, *, mended: bool) -> tuple[Plan, tuple[Index, ...]]:
+    """What an installation does in one transaction. Returns the indexes that are left to build as well."""
+    use_schema(conn, given.schema)
+    take_turn(conn, given.schema)
+    conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if mended else "off"])
+    conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [given.roles_prefix or ""])
+    _refuse_while_an_index_is_built(conn, given.schema)
+    plan = plan_installation(
+        conn, given.components, schema=given.schema, repair=given.repair, large_bytes=given.large_bytes
+    )
+    lock_tables(conn, given.schema, given.components)
+    later = _run(conn, given.components, plan, given.schema, given.large_bytes)
+    _write_periods(conn, given.components)
+    _record(conn, given.components, plan, given.schema)
+    if given.roles:
+        conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    return plan, later
 
 
 def schema_of(conn: psycopg.Connection[Any]) -> str:

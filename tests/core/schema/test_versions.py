@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +18,6 @@ from tests.support.catalog import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.queue import Connection
 
@@ -261,6 +261,10 @@ def test_what_others_were_granted_and_built_on_it_is_kept(conn: Connection) -> N
 
 
 class TestChecksums:
+    def test_the_schema_of_the_package_is_the_file_at_the_top(self) -> None:
+        top = Path(__file__).parents[3] / "schema.sql"
+        assert (top.parent / "core" / "schema.sql").resolve() == top.resolve()
+
     def test_the_sql_of_each_component_is_the_one_recorded_for_its_version(self) -> None:
         """Where this fails: raise the version, then run `python -m jobdeck.core.schema.checksums`."""
         recorded = checksums.recorded()
