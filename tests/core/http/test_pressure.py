@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,6 +119,24 @@ class TestWithoutReading:
         assert answers.count(b"HTTP/1.1 200") == 3
         assert answers.count(b"connection: close") == 1
         assert answers.endswith(b'connection: close\r\n\r\n{"status": "ok"}')
+
+
+def test_a_connection_whose_last_request_had_the_secret_keeps_its_place_beside_strangers(database_url: str) -> None:
+    with opened(database_url, limits=Limits(connections=4)) as door, ExitStack() as lines:
+        ours = lines.enter_context(closing(http.client.HTTPConnection(*door.address, timeout=PATIENCE)))
+
+        def ask_with_secret() -> int:
+            ours.request("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"})
+            with ours.getresponse() as response:
+                response.read()
+                return response.status
+
+        assert ask_with_secret() == 200
+        for _ in range(6):
+            line = lines.enter_context(door.connect())
+            line.sendall(ASKING)
+            assert line.recv(1000).startswith(b"HTTP/1.1 200")
+        assert ask_with_secret() == 200
 
 
 def ask_forever(line: socket.socket) -> None:

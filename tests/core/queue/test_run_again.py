@@ -295,6 +295,14 @@ class TestRunAgain:
             answers = run_again(conn, nowhere, job.id, nowhere)
         assert [(answer.job_id, answer.code) for answer in answers] == [(nowhere, "no-success"), (job.id, "is-deleted")]
 
+    def test_a_job_that_failed_and_was_deleted_is_not_run_again(self, conn: Connection) -> None:
+        job = add(conn)
+        finish(conn, report(claim_one(conn), "failed", permanent=True))
+        operator.delete(conn, [job.id], actor=ACTOR)
+        with changes_nothing(conn):
+            (answer,) = run_again(conn, job.id)
+        assert (answer.ok, answer.code) == (False, "is-deleted")
+
 
 class TestTwice:
     def test_a_second_copy_is_refused_while_the_first_has_the_dedupe_key(self, conn: Connection) -> None:
