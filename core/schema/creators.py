@@ -121,7 +121,7 @@ def other_creators(
     if creators:
         return _granted(conn, schema, creators, owners[0])
     planted = conn.execute(_PLANTED, about).fetchone()
-    return None if planted is None else _planted(*planted, owner=owners[0])
+    return None if planted is None else _planted(conn, *planted, owner=owners[0])
 
 
 def _owned(conn: psycopg.Connection[Any], schema: str, role: str, owner: str) -> str:
@@ -142,10 +142,14 @@ def _granted(conn: psycopg.Connection[Any], schema: str, creators: Sequence[Crea
     )
 
 
-def _planted(kind: str, name: str, role: str, *, owner: str) -> str:
+def _planted(conn: psycopg.Connection[Any], kind: str, name: str, role: str, *, owner: str) -> str:
+    way_out = f"look at it, then run `DROP {kind} {clean(name)};`"
+    if kind not in {"ROUTINE", "OPERATOR"}:
+        # It may hold somebody's rows.
+        way_out = f"look at its triggers, then run `ALTER {kind} {clean(name)} OWNER TO {_quoted(conn, owner)};`"
     return (
         f"The {kind.lower()} {clean(name)} in the queue's schema belongs to the role {clean(role)}, which can act as "
-        f"{clean(owner)}, the owner of the queue, through it: look at it, then run `DROP {kind} {clean(name)};`."
+        f"{clean(owner)}, the owner of the queue, through it: {way_out}."
     )
 
 
