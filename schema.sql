@@ -2364,7 +2364,7 @@ begin
                 continue;
             when lock_not_available then
                 -- A transaction that has not ended enqueues a job with the key. It may hold those of the next jobs too.
-                set local lock_timeout = '20ms';
+                set local lock_timeout = '1ms';
                 return query select v_job.id, false, 'key-locked', null::jsonb, v_job.status, v_job.version;
                 continue;
             end;
@@ -2437,7 +2437,7 @@ begin
             return query select v_id, false, 'key-taken', null::jsonb, null::text, null::bigint;
             continue;
         when lock_not_available then
-            set local lock_timeout = '20ms';
+            set local lock_timeout = '1ms';
             return query select v_id, false, 'key-locked', null::jsonb, null::text, null::bigint;
             continue;
         end;
