@@ -257,6 +257,7 @@ def _print(stage: Stage, sweep: Sweep, record: judge.Record, found: Sequence[jud
     print(f"refused to the operator: {counted(sweep.operator.refused)}")
     old = sum(effect.what == "effect" and effect.pid in stage.old_pids for effect in record.effects)
     print(f"effects of workers of 0.1.0: {old}")
+    print(f"deadlocks that the server ended: {stage.server.deadlocks()}")
     for note, count in stage.notes.items():
         print(f"note: {note} ({count})")
     for kind, count in Counter(finding.kind for finding in found).items():

@@ -59,6 +59,11 @@ class Server(Cluster):
         """Ends every process of the server at once; `start` then recovers from the log."""
         self._control("stop", "-m", "immediate")
 
+    def deadlocks(self) -> int:
+        """How many the server's log tells of, as far back as it is kept."""
+        logs = [path for path in (self.log, self.log.with_suffix(".log.1")) if path.exists()]
+        return sum(path.read_text(errors="replace").count("deadlock detected") for path in logs)
+
     def step_clock(self, seconds: int) -> None:
         """Sets the server's clock to so many seconds after the true time. All sessions see it within a second."""
         new = self._clock.with_suffix(".new")
