@@ -36,6 +36,7 @@ def refuse(params: Refuse, ctx: JobContext) -> Done:
 @job("cli_wait", label="Wait", purpose="Run until asked to stop")
 def wait(params: Payload, ctx: JobContext) -> Done:
     ctx.progress(1, 2)
+    ctx.db.execute("NOTIFY cli_wait")
     while not ctx.cancelled():
         STARTED.wait(0.02)
     ctx.raise_if_cancelled()

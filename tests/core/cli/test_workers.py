@@ -141,17 +141,14 @@ def test_a_worker_takes_only_the_types_it_is_told(jobdeck: Jobdeck, conn: psycop
 
 @contextmanager
 def standing(conn: psycopg.Connection[Any], command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker as a process of its own that holds a job."""
-    job = add(conn, "cli_wait")
-    with (
-        started(command, "--json", **changes) as process,
-        psycopg.connect(conn.info.dsn, autocommit=True) as listening,
-    ):
-        listening.execute('LISTEN "public.job_queue"')
-        while conn.execute("SELECT status FROM job_queue WHERE id = %s", [job]).fetchone() != ("running",):
-            assert process.poll() is None
-            list(listening.notifies(timeout=0.1, stop_after=1))
-        yield process
+    """A worker as a process of its own whose only job has begun."""
+    add(conn, "cli_wait")
+    with psycopg.connect(conn.info.dsn, autocommit=True) as listening:
+        listening.execute("LISTEN cli_wait")
+        with started(command, "--json", **changes) as process:
+            while not list(listening.notifies(timeout=0.1, stop_after=1)):
+                assert process.poll() is None
+            yield process
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
