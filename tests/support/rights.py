@@ -32,25 +32,26 @@ FUNCTIONS: Final = {
         outbox_has_address outbox_leave_out outbox_obstacle outbox_preference_off outbox_put
         outbox_recipient_obstacle outbox_record_events outbox_record_pulled outbox_reserve outbox_retire_probes
         outbox_settle outbox_settle_batch outbox_suppression outbox_sweep programme_digest_due programme_probes_due
-        programme_probes_judged
+        programme_probes_judged outbox_campaign_skip outbox_erased outbox_note_applied
     """,
     "ow": """
         outbox_audience_outlook outbox_campaign_outlook outbox_campaign_stats outbox_e164 outbox_email_ok
         outbox_is_quiet outbox_normal outbox_preview outbox_rank programme_admin_alerts_ahead
         programme_alert_obstacle programme_coaches_ahead programme_competitors_ahead programme_digest_ahead
         programme_find_coaches programme_probe_skips programme_probes_ahead programme_statuses programme_unread
+        outbox_erased_known outbox_erasure_check
     """,
     "": """
-        job_action_refusal job_actor job_audit_facts job_backoff job_bulk_is_old job_clause_due
+        job_action_refusal job_actor job_audit_facts job_backoff job_bulk_is_over job_clause_due
         job_clause_first_in_line job_clause_key_free job_clause_pending job_clause_processing job_clause_type_open
         job_clause_unblocked job_clause_unexpired job_delay job_error_fingerprint job_grant_roles job_is_a_time
         job_key_is_busy job_key_is_busy_now job_left_with_success job_make_roles job_next_slot job_queue_absence
         job_queue_advance_lines job_queue_ask_recheck job_queue_check_again job_queue_claim(integer)
-        job_queue_count_finished job_queue_end_expired job_queue_first_in_line job_queue_holder
+        job_queue_count_finished job_queue_end_expired job_queue_holder
         job_queue_join_lines job_queue_joins_line job_queue_judge_blocker job_queue_lanes job_queue_live_blocker
         job_queue_lock_jobs job_queue_lock_waiting job_queue_make_cancelled job_queue_make_due
         job_queue_mark_failed job_queue_mark_succeeded job_queue_move_to_trash job_queue_note_blocker
-        job_queue_note_late job_queue_notify job_queue_prune job_queue_reap_lost job_queue_refusal job_queue_refuse
+        job_queue_note_late job_queue_notify job_queue_reap_lost job_queue_refusal job_queue_refuse
         job_queue_refuse_old_runner job_queue_release_waiting job_queue_resume_due job_queue_retry_lines
         job_queue_settle job_queue_take_back job_queue_take_keys job_queue_try_lines job_queue_try_locks
         job_queue_waiting_types job_queue_write_audit job_refused_key job_slot job_use_roles_prefix
@@ -61,6 +62,14 @@ FUNCTIONS: Final = {
         outbox_outranks outbox_overtaken outbox_programme_tables outbox_put_one outbox_taken_back outbox_unmask
         programme_forget_parent_check programme_limit_team programme_queue_admin_alerts programme_shape
         programme_touch
+        job_erase_jobs job_erase_payload job_erase_stop job_erase_texts job_erased_facts job_has_foreign_roles
+        job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
+        job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
+        job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run
+        job_types_that_can_run
+        competition_addresses competition_addresses_of competition_erase competition_erase_competitor
+        competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
+        competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
     """,
 }
 """By the roles that may execute them. A name stands for all functions of this name that have no line of their own."""
@@ -68,7 +77,8 @@ FUNCTIONS: Final = {
 RELATIONS: Final = {
     "v:read o:read w:read": """
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
-        job_throughput job_trash_list job_upkeep job_worker_runs job_workers jobdeck_schema outbox_receipts
+        job_retention job_throughput job_trash_list job_upkeep job_worker_runs job_workers jobdeck_schema
+        outbox_receipts
     """,
     "o:read w:read": """
         job_audit job_bulk job_bulk_items job_lines_due job_poison job_queue job_recheck job_runs job_trash
@@ -81,7 +91,7 @@ RELATIONS: Final = {
         game_platform_onboarding game_platform_profiles game_platform_sync_state game_platform_teams
         message_read_receipts message_user_state profiles team_members teams
     """,
-    "w:read": "email_suppressions outbox_left_out provider_events sms_opt_outs",
+    "w:read": "email_suppressions outbox_erasure_key outbox_left_out provider_events sms_opt_outs",
     "w:write": """
         activity_logs agreements alert_log conversation_members conversations game_platform_challenge_solves
         game_platform_stats game_platform_stats_duplicates game_platform_sync_runs messages

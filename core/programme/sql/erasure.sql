@@ -376,15 +376,17 @@ as $$
     where r.reason is not null
 $$;
 
--- Which of these keyed hashes the outbox has in the place of an address.
+-- Which of these keyed hashes the outbox has in the place of an address. It answers about no address: an operator, who may
+-- call it, would learn whom we wrote to.
 create or replace function public.outbox_erased_known(p_marks text[]) returns setof text
 language sql stable security definer
 set search_path = public, pg_temp
 as $$
     select m.mark from unnest(p_marks) as m (mark)
-    where exists (select from outbox_messages o where o.address_norm = m.mark)
+    where m.mark ~ '^erased-[0-9a-f]{64}$' and (
+        exists (select from outbox_messages o where o.address_norm = m.mark)
         or exists (select from email_suppressions s where s.address_norm = m.mark)
-        or exists (select from sms_opt_outs s where s.phone_e164 = m.mark)
+        or exists (select from sms_opt_outs s where s.phone_e164 = m.mark))
 $$;
 
 -- Skips queued recipients of a campaign whose run holds it.

@@ -315,6 +315,8 @@ def test_a_guessed_address_is_tied_to_nobody(conn: Connection, people: People, d
         VALUES (gen_random_uuid(), 'ada.lane@example.org', 'coach', 'Ada Lane', 'Ada', 'Lane', 'North')
         """
     )
+    conn.execute("INSERT INTO email_suppressions VALUES ('ada.lane@example.org', 'hard_bounce', 'all', 'a test')")
     with people.sign_in(database_url, "job_operator") as operator:
+        assert operator.execute("SELECT outbox_erased_known('{ada.lane@example.org}')").fetchall() == []
         for guess in ("ada.lane@example.org", "ada.lane@", "@example"):
             assert operator.execute("SELECT * FROM programme_find_coaches(%s, 10)", [guess]).fetchall() == []
