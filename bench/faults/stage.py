@@ -107,10 +107,11 @@ class Stage:
         )  # fmt: skip
         if done.returncode == 0:
             return ""
-        said = done.stderr.strip()
-        if said.count("\n") or not said.startswith("jobdeck: "):
-            self.troubles.append(f"init ended with {done.returncode} and no sentence: {said[-500:]}")
-        return said[-300:] or f"it ended with {done.returncode}"
+        # The lines before the last one say that it waited, and tried again.
+        *_, said = done.stderr.strip().splitlines() or [""]
+        if "Traceback" in done.stderr or not said.startswith("jobdeck: "):
+            self.troubles.append(f"init ended with {done.returncode} and no sentence: {done.stderr[-500:]}")
+        return said or f"it ended with {done.returncode}"
 
     def line(self) -> Proxy:
         """The proxy between the workers and the server."""
