@@ -105,7 +105,7 @@ def cleanup(session: Session, ids: tuple[str, ...], older_than: str, dry_run: bo
 @dry_run_option
 @yes_option
 def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
-    """Count old succeeded and cancelled jobs; --yes moves them to the trash."""
+    """Count old succeeded and cancelled jobs; --yes trashes them."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     age = parse_duration(older_than, what="duration of --older-than")

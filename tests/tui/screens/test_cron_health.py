@@ -226,7 +226,7 @@ async def test_with_nothing_old_there_is_nothing_to_remove() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("colon", *"purge", "enter")
         assert deck.here == "Dashboard"
-        assert "Nothing to remove" in deck.toasts[-1]
+        assert "Nothing to purge" in deck.toasts[-1]
 
 
 @pytest.mark.parametrize("width", [76, WIDTH])

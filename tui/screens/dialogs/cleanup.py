@@ -69,14 +69,14 @@ def stuck_question(results: Sequence[ActionResult], types: Mapping[UUID, str], *
 
 
 def ask_to_purge(here: Screen[Any], deck: Deck) -> None:
-    """Counts old jobs and asks whether to remove them; a toast reports them if another screen was opened meanwhile."""
+    """Counts old jobs and asks whether to purge them; a toast reports them if another screen was opened meanwhile."""
 
     def counted(number: int) -> None:
         if not number:
-            deck.say("Nothing to remove: no succeeded or cancelled job ended more than 14 days ago.\njobdeck purge")
+            deck.say("Nothing to purge: no succeeded or cancelled job ended more than 14 days ago.\njobdeck purge")
             return
         if not deck.shows(here):
-            deck.say(f"{plural(number, 'old job')} can be removed.\njobdeck purge")
+            deck.say(f"{plural(number, 'old job')} can be moved to the trash.\njobdeck purge")
             return
         ask(here, purge_question(number, production=deck.options.production), deck.operations.purge)
 
