@@ -152,7 +152,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=ERRORS, changes=True, footer=True),
     Action("stuck.cleanup", ("K",), "clean up", "list stuck running jobs, then mark them failed",
            "Act", scopes=HEALTH | LIST, changes=True),
-    Action("queue.purge", (), "purge", "move succeeded and cancelled jobs of more than 14 days ago to the trash", "Act",
+    Action("queue.purge", (), "purge", "remove succeeded and cancelled jobs that ended more than 14 days ago", "Act",
            scopes=HEALTH | LIST, changes=True),
     Action("processing", ("P",), "pause", "Automatic Processing: pause with a reason, or resume", "Act",
            scopes=ALL, changes=True, footer=True),

@@ -234,11 +234,19 @@ def overlaps(effects: Iterable[Effect], runs: Iterable[Run], steps: Sequence[Ste
 
 
 def off_grid(runs: Iterable[Run], series: Mapping[str, Row]) -> list[Finding]:
-    """Cycles of a series whose slot is not its anchor and a whole number of intervals."""
+    """Cycles of a series whose slot is not its anchor and a whole number of intervals.
+
+    A run after one that did not end its cycle serves the same slot, and is due when that one ended.
+    """
     found = []
-    for run in runs:
+    begun: dict[str, bool] = {}
+    for run in sorted(runs, key=lambda one: one.token):
         row = series.get(run.job)
         if row is None or not row.interval or row.anchor is None or run.late:
+            continue
+        repeated = begun.get(run.job, False)
+        begun[run.job] = run.outcome in {"lost", "retried", "released", "continued"}
+        if repeated:
             continue
         off = (run.due - row.anchor) % row.interval
         if min(off, row.interval - off) > GRID_SECONDS:

@@ -126,6 +126,12 @@ def test_a_cycle_beside_its_slots_is_off_the_grid() -> None:
     assert found(runs=[*SOUND.runs, run(4, "s", due=61.5)]) == {"off grid"}
 
 
+def test_a_cycle_that_is_tried_again_is_due_when_its_last_run_ended() -> None:
+    runs = [*SOUND.runs, run(4, "s", "lost", due=120.0), run(5, "s", due=131.5)]
+    assert "off grid" not in found(runs=runs)
+    assert "off grid" in found(runs=[*runs, run(6, "s", due=191.5)])
+
+
 def test_a_series_that_is_due_for_long_has_starved() -> None:
     assert found(now=90) == {"starved"}
 

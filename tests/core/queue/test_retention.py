@@ -166,11 +166,14 @@ def test_a_line_that_fails_is_told_and_does_not_keep_the_others_from_their_turn(
 def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> None:
     worker(conn)
     conn.execute("UPDATE job_workers SET started_at = now() - interval '1 hour'")
-    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '23 hours' WHERE part = 'retention'")
+    conn.execute(
+        "UPDATE job_upkeep SET succeeded_at = now() - CASE part WHEN 'retention' THEN interval '23 hours' ELSE '0' END"
+    )
     assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '25 hours' WHERE part = 'retention'")
     (found,) = [found for found in health().run(conn).findings if found.signal == "upkeep"]
     assert found.verdict is Verdict.CRITICAL
     assert "retention" in found.evidence
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() WHERE part <> 'retention'")
     reap(conn)
     assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
