@@ -111,15 +111,17 @@ class Crowd:
             self.insist(lambda: leases.reap(conn, retry_base=BASE, retry_cap=CAP))
 
     def insist(self, call: Callable[[], object]) -> None:
-        """Sends a worker's statement again when the database has undone it to end a deadlock, as its link does."""
-        for _ in range(10):
+        """Sends a worker's statement again, as the worker does: after a deadlock, or when a row was held for long."""
+        for _ in range(50):
             try:
                 call()
             except psycopg.errors.DeadlockDetected:
                 self.deadlocks += 1
+            except psycopg.errors.LockNotAvailable:
+                continue
             else:
                 return
-        raise AssertionError("one deadlock after the other")
+        raise AssertionError("one deadlock or held row after the other")
 
     def operate(self, conn: psycopg.Connection[Any], die: Random) -> None:
         ids = self.some(die, 6)
