@@ -405,12 +405,12 @@ do $$
 begin
     if not exists (select from pg_constraint where conrelid = 'job_queue'::regclass
         and conname = 'job_queue_times_check') then
-        -- Times that no clock reaches, and that programs cannot read. An upgrade has mended them before this
+        -- Times that no clock reaches, and that programs cannot read. An upgrade corrects them before this
         -- transaction, because this reads the whole table.
         update job_queue set run_at = case when job_is_a_time(run_at) then run_at else now() end,
             expires_at = case when job_is_a_time(expires_at) then expires_at end,
             anchor_at = case when job_is_a_time(anchor_at) then anchor_at end, version = version + 1
-        where coalesce(current_setting('jobdeck.times_mended', true), '') <> 'on'
+        where coalesce(current_setting('jobdeck.times_corrected', true), '') <> 'on'
             and not (job_is_a_time(run_at) and job_is_a_time(expires_at) and job_is_a_time(anchor_at));
         -- Schemas before version 3 did not record what has to be checked again.
         insert into job_recheck (concurrency_key) select distinct concurrency_key from job_queue
@@ -2417,7 +2417,8 @@ begin
             return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
             continue;
         end if;
-        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null then job_queue_holder(v_job.dedupe_key) end;
+        v_holder := case when v_job.status = 'pending' and v_job.dedupe_key is not null
+            then job_queue_holder(v_job.dedupe_key) end;
         if v_holder is not null then
             return query select v_id, false, 'key-held', jsonb_build_object('holder', v_holder), null::text,
                 null::bigint;
@@ -3744,8 +3745,8 @@ declare
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
-        'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
-        'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
+        'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
+        'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
@@ -3758,12 +3759,13 @@ declare
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy', 'job_key_is_busy_now',
-        'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
+        'job_error_fingerprint', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
+        'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
-        'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder', 'job_queue_note_open_types',
+        'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
+        'job_queue_note_open_types',
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
         'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',

@@ -273,7 +273,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/sweep", description=__doc__)
     parser.add_argument("--seed", type=int, action="append", help="more than one: a sweep each (default 1)")
     parser.add_argument("--minutes", type=float, default=10, help="how long faults begin in the mixed run, at least")
-    parser.add_argument("--jobs", type=int, default=0, help="it goes on until so many jobs were enqueued")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="minimum number of enqueued jobs; the run is longer where it has to be"
+    )
     parser.add_argument("--least", type=int, default=0, help="a kind that came less often is a finding")
     parser.add_argument("--rounds", type=int, default=10, help="how often each kind comes with --alone")
     parser.add_argument("--faults", type=lambda text: text.split(","), help="names, separated by commas")

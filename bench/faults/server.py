@@ -65,7 +65,7 @@ class Server(Cluster):
         return sum(path.read_text(errors="replace").count("deadlock detected") for path in logs)
 
     def step_clock(self, seconds: int) -> None:
-        """Sets the server's clock to so many seconds after the true time. All sessions see it within a second."""
+        """Sets the server's clock ahead of the true time by these seconds. All sessions see it within a second."""
         new = self._clock.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.chmod(0o644)

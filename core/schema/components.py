@@ -64,7 +64,7 @@ class Migration:
     """A step that runs once, on a database that has an earlier version.
 
     Its phase: `before` the SQL of the component, in its transaction; `after` it, once the last old worker has ended; or
-    `online`, in transactions of its own before and after that, while the queue goes on: for what reads a whole table.
+    `online`, in transactions of its own before and after that, while jobs run: for what reads a whole table.
     """
 
     number: int

@@ -1,8 +1,8 @@
 """Who besides the queue's owner can create objects in the queue's schema, or has done so.
 
 Jobdeck's functions run with the rights of their owner and find other objects through that schema. A function
-`format(text, text)` there is taken before that of Postgres, because its arguments match better, so whoever may create
-it acts as the owner. No search path prevents that.
+`format(text, text)` there is taken before that of Postgres, because its arguments match better, so a role that may
+create it acts as the owner. No search path prevents that.
 """
 
 from __future__ import annotations

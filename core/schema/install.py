@@ -92,7 +92,10 @@ def install_schema(
         online = _online_steps(conn, wanted, schema, repair=repair)
         _run_online(conn, schema, online)
         plan, later = patiently(
-            conn, partial(_attempt, conn, given, mended=bool(online)), seconds=LOCK_SECONDS, waits=say_who_is_in_the_way
+            conn,
+            partial(_attempt, conn, given, corrected=bool(online)),
+            seconds=LOCK_SECONDS,
+            waits=say_who_is_in_the_way,
         )
         # What was written since the first time.
         _run_online(conn, schema, online)
@@ -104,11 +107,11 @@ def install_schema(
     return next(component.version for component in wanted if component.name == QUEUE)
 
 
-def _attempt(conn: psycopg.Connection[Any], given: _Given, *, mended: bool) -> tuple[Plan, tuple[Index, ...]]:
+def _attempt(conn: psycopg.Connection[Any], given: _Given, *, corrected: bool) -> tuple[Plan, tuple[Index, ...]]:
     """What an installation does in one transaction. Returns the indexes that are left to build as well."""
     use_schema(conn, given.schema)
     take_turn(conn, given.schema)
-    conn.execute("SELECT set_config('jobdeck.times_mended', %s, true)", ["on" if mended else "off"])
+    conn.execute("SELECT set_config('jobdeck.times_corrected', %s, true)", ["on" if corrected else "off"])
     conn.execute("SELECT set_config('jobdeck.roles_prefix', %s, true)", [given.roles_prefix or ""])
     _refuse_while_an_index_is_built(conn, given.schema)
     plan = plan_installation(
@@ -139,7 +142,7 @@ def schema_of(conn: psycopg.Connection[Any]) -> str:
 def _online_steps(
     conn: psycopg.Connection[Any], components: Sequence[Component], schema: str, *, repair: bool
 ) -> tuple[Migration, ...]:
-    """The migrations that run while the queue goes on, once it is certain that the installation is not refused."""
+    """The migrations that run beside the workers, once it is certain that the installation is not refused."""
     if conn.execute("SELECT to_regnamespace(quote_ident(%s)) IS NULL", [schema]).fetchone() == (True,):
         return ()
     with conn.transaction():

@@ -33,7 +33,7 @@ AUTOVACUUM_SECONDS: Final = 1.2
 
 _CLAIM: Final = "jobdeck_installation"
 
-# Whoever has created a relation that is not committed holds its lock; that may be another installation.
+# A session that has created a relation holds its lock until it commits. It may be another installation.
 _HOLDER: Final = """
 SELECT l.pid, a.usename, a.application_name, a.xact_start, a.state
 FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -133,7 +133,7 @@ def patiently(
     seconds: float,
     waits: Callable[[], object],
 ) -> Result:
-    """Runs an attempt in a transaction, again and again while other sessions are in its way, for so many seconds.
+    """Runs an attempt in a transaction, and again while other sessions are in its way, for `seconds` at most.
 
     `waits` is called after each attempt that gave up, before the next.
 

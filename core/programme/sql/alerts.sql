@@ -293,8 +293,8 @@ begin
 end
 $$;
 
--- Coaches whose name, school or id contains the text, by name. Addresses are not searched, because whoever guesses one
--- would learn whose it is.
+-- Coaches whose name, school or id contains the text, by name. Addresses are not searched, because a person who
+-- guesses one would learn whose it is.
 create or replace function public.programme_find_coaches(p_text text, p_limit integer)
 returns table (id uuid, name text, school text, on_platform boolean, competitors bigint)
 language sql stable security definer

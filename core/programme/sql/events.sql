@@ -41,8 +41,8 @@ drop function if exists public.outbox_find_message(public.provider_events);
 
 -- Stores events that were pulled, and the position reached in each source (`p_cursors`, by name). Returns the number of
 -- new events. Writes an audit row with each new event, its address masked, because events can block an address or unblock
--- it. Only the worker may call it: whoever reports an event about an address learns from the messages that it changes
--- whose address that is.
+-- it. Only the worker may call it, because an event changes messages: a role that reports one about a guessed address
+-- would learn whose address that is.
 create or replace function public.outbox_record_pulled(p_events jsonb, p_cursors jsonb, p_actor text) returns bigint
 language plpgsql volatile security definer
 set search_path = public, pg_temp
