@@ -18,7 +18,7 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
-from tests.core.queue.test_roles import GROUPS
+from tests.support.people import GROUPS
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.postgres import inspection
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

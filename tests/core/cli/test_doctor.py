@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.core.queue.test_roles import GROUPS
+from tests.support.people import GROUPS
 
 if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck

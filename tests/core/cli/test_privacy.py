@@ -11,8 +11,8 @@ import pytest
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import everything
 from tests.core.programme.erasure_world import KEY, Child, Coach
-from tests.core.queue.test_roles import People
 from tests.support.dump import dumped, places
+from tests.support.people import People
 from tests.support.queue import add, claim_one, value
 
 if TYPE_CHECKING:

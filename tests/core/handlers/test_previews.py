@@ -20,7 +20,7 @@ from tests.core.handlers.mail_world import worker_settings
 from tests.core.handlers.notice_world import NoticeWorld, marks_in
 from tests.core.handlers.world import World
 from tests.core.programme.outbox_support import intent
-from tests.core.queue.test_roles import DENIED, People
+from tests.support.people import DENIED, People
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

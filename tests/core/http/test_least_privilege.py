@@ -11,7 +11,7 @@ from psycopg import sql
 from jobdeck.core.programme.messaging import audience, outbox
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
-from tests.core.queue.test_roles import GROUPS, People
+from tests.support.people import GROUPS, People
 from tests.support.queue import add, digest, value
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT, Jobdeck, started
 from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 from tests.support.queue import ACTOR, value
 from tests.support.waiting import PATIENCE, until
 

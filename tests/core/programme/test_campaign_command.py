@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import Jobdeck, everything
 from tests.core.handlers.mail_world import QUICK, MailWorld
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

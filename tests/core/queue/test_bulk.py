@@ -17,7 +17,7 @@ from jobdeck.core.queue import bulk, leases, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue.bulk_model import Bulk, Share
 from jobdeck.core.read.filters import parse_filter
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, claim_one, job_row, reap, rows, value
 from tests.support.waiting import until
 from tests.support.working import working

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 from tests.support.queue import Connection, add, digest, rows
 from tests.support.rights import FUNCTIONS, RELATIONS
 

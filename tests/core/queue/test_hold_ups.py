@@ -21,7 +21,6 @@ from jobdeck.core.queue import bulk, leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.schema import install_schema
 from tests.core.queue.test_every_right import MAY_ENQUEUE, PRODUCERS
-from tests.core.queue.test_roles import People
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -39,26 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from tests.support.postgres import PostgresServer
+    from tests.support.people import People
+
 
 DAY: Final = timedelta(days=1)
 KEYS: Final = [f"key-{n:03}" for n in range(100)]
 LOCK_OF_INIT_BEFORE: Final = 6_221_017_304
-
-
-@pytest.fixture
-def owner(conn: Connection) -> Connection:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    return conn
-
-
-@pytest.fixture
-def people(owner: Connection, postgres: PostgresServer) -> Iterator[People]:
-    del owner
-    made = People(postgres)
-    yield made
-    made.remove()
 
 
 @pytest.fixture
@@ -67,12 +52,6 @@ def hasty(owner: Connection, database_url: str) -> Iterator[Connection]:
     del owner
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SET statement_timeout = '60s'")
-        yield connection
-
-
-@pytest.fixture
-def viewer(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_viewer") as connection:
         yield connection
 
 

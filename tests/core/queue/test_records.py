@@ -14,7 +14,6 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.queue import presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
-from tests.core.queue.test_roles import People
 from tests.support.queue import (
     ACTOR,
     Connection,
@@ -31,10 +30,10 @@ from tests.support.queue import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from uuid import UUID
 
-    from tests.support.postgres import PostgresServer
+    from tests.support.people import People
+
 
 DAY = timedelta(days=1)
 
@@ -48,27 +47,6 @@ class Counts(TypedDict):
 
 NO_JOBS: Final = Counts(claimed=0, succeeded=0, failed=0, released=0)
 SOMEBODY_ELSE = "root (jobdeck)"
-
-
-@pytest.fixture
-def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    made = People(postgres)
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def operator(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_operator") as connection:
-        yield connection
-
-
-@pytest.fixture
-def worker(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_worker") as connection:
-        yield connection
 
 
 def role_of(conn: Connection) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from jobdeck.core.read.health import health
 from jobdeck.core.schema import check_schema, install_schema
 from tests.core.programme.test_original import ORIGINAL
 from tests.support.catalog import catalog
+from tests.support.people import DENIED, GROUPS, People
 from tests.support.queue import (
     ACTOR,
     BASE,
@@ -41,19 +41,17 @@ from tests.support.queue import (
 from tests.support.working import claimed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.competition
 
-GROUPS = ("job_viewer", "job_operator", "job_worker")
 SECRET = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "ada@example.org", "names": ["Ada", "Grace"],
           "deep": {"phone": "555-0100"}, "count": 3, "dryRun": True, "none": None}  # fmt: skip
 REDACTED = {"coachId": "0a7d0c2e-1f9b-4f0e-8f5d-0d6f5f0a0001", "email": "hidden", "names": "2 hidden",
             "deep": "hidden", "count": 3, "dryRun": True, "none": None}  # fmt: skip
 DAY = timedelta(days=1)
-DENIED = psycopg.errors.InsufficientPrivilege
 
 pytestmark = pytest.mark.competition
 
@@ -62,64 +60,6 @@ def assert_names_nobody(*shown: object) -> None:
     """Nothing is shown of the secrets that the tests put into payloads, outputs, checkpoints and logs."""
     for secret in ("example.org", "Grace", "555-0100"):
         assert secret not in repr(shown)
-
-
-class People:
-    """Roles that can sign in, each a member of one group; and one that is a member of none."""
-
-    def __init__(self, postgres: PostgresServer) -> None:
-        self._postgres = postgres
-        self._suffix = uuid.uuid4().hex[:8]
-        with postgres.connect() as admin:
-            for group in (*GROUPS, None):
-                name = self._name(group)
-                admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
-                if group:
-                    admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name)))
-
-    def _name(self, group: str | None) -> str:
-        return f"test_{group or 'nobody'}_{self._suffix}"
-
-    def remove(self) -> None:
-        with self._postgres.connect() as admin:
-            for group in (*GROUPS, None):
-                admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(self._name(group))))
-
-    def sign_in(self, url: str, group: str | None) -> Connection:
-        return psycopg.connect(url.replace("//jobdeck@", f"//{self._name(group)}@"), autocommit=True)
-
-
-@pytest.fixture
-def owner(conn: Connection) -> Connection:
-    """The owner's connection to a database whose group roles exist."""
-    conn.execute("SELECT job_make_roles()")
-    conn.execute("SELECT job_grant_roles()")
-    return conn
-
-
-@pytest.fixture
-def people(owner: Connection, postgres: PostgresServer) -> Iterator[People]:
-    made = People(postgres)
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def viewer(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_viewer") as connection:
-        yield connection
-
-
-@pytest.fixture
-def operator(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_operator") as connection:
-        yield connection
-
-
-@pytest.fixture
-def worker(people: People, database_url: str) -> Iterator[Connection]:
-    with people.sign_in(database_url, "job_worker") as connection:
-        yield connection
 
 
 def act_calls() -> dict[str, Callable[[Connection, Any], object]]:

@@ -28,7 +28,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.core.worker.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, install_schema, installed_version, schema_version
 from jobdeck.core.schema.components import queue_component
 from jobdeck.core.schema.turn import take_turn
-from tests.core.queue.test_roles import People
+from tests.support.people import People
 from tests.support.queue import Parallel, add, claim
 
 if TYPE_CHECKING:

@@ -1,0 +1,48 @@
+"""Connections of accounts in each group role, to the database of the test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.people import People
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.people import Connection
+    from tests.support.postgres import PostgresServer
+
+
+@pytest.fixture
+def owner(conn: Connection) -> Connection:
+    """The owner's connection to a database whose group roles exist."""
+    conn.execute("SELECT job_make_roles()")
+    conn.execute("SELECT job_grant_roles()")
+    return conn
+
+
+@pytest.fixture
+def people(owner: Connection, postgres: PostgresServer) -> Iterator[People]:
+    made = People(postgres)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def viewer(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_viewer") as connection:
+        yield connection
+
+
+@pytest.fixture
+def operator(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_operator") as connection:
+        yield connection
+
+
+@pytest.fixture
+def worker(people: People, database_url: str) -> Iterator[Connection]:
+    with people.sign_in(database_url, "job_worker") as connection:
+        yield connection

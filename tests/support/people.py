@@ -1,0 +1,42 @@
+"""Accounts in the group roles of the queue, for tests of what each may do."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from tests.support.postgres import PostgresServer
+
+Connection = psycopg.Connection[Any]
+
+GROUPS: Final = ("job_viewer", "job_operator", "job_worker")
+DENIED: Final = psycopg.errors.InsufficientPrivilege
+
+
+class People:
+    """Roles that can sign in, each a member of one group; and one that is a member of none."""
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        self._postgres = postgres
+        self._suffix = uuid.uuid4().hex[:8]
+        with postgres.connect() as admin:
+            for group in (*GROUPS, None):
+                name = self._name(group)
+                admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+                if group:
+                    admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name)))
+
+    def _name(self, group: str | None) -> str:
+        return f"test_{group or 'nobody'}_{self._suffix}"
+
+    def remove(self) -> None:
+        with self._postgres.connect() as admin:
+            for group in (*GROUPS, None):
+                admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(self._name(group))))
+
+    def sign_in(self, url: str, group: str | None) -> Connection:
+        return psycopg.connect(url.replace("//jobdeck@", f"//{self._name(group)}@"), autocommit=True)
