@@ -63,6 +63,9 @@ _PHONE_WORD = r"(?:phone|mobile|telephone|whatsapp|\b(?:tel|tlf|mob|sms|cell|fax
 _SPACE = r"(?:[ ().-]|%20)"
 _START, _END = r"(?<![\w.+-])", r"(?!\w|[.-]\w)"
 _MASKED = r"(?!<[a-z]+>)"
+_GROUPED = r"(?:[2-9]\d(?:[ -]\d\d){3}|[2-9]\d\d[ -]\d\d[ -]\d{3}|[6-9]\d\d[ -]\d{3}[ -]\d{3}|[6-9]\d{4}[ -]\d{5})"
+# A number that follows another one after a space has no sign of its own: it looks like more groups of the first one.
+_MORE = r"(?: {1,2}\d{2,12}){0,20}"
 
 # Every expression is linear in its input: repetitions are bounded, or end at a character that they cannot match.
 # The order matters: credentials in an address contain an @, and an e-mail address may contain digits.
@@ -97,22 +100,16 @@ _RULES = tuple(
         (
             (
                 rf"{_PHONE_WORD}\\{{0,4}}[\"']?\s{{0,4}}[=:]?\s{{0,4}}\\{{0,4}}[\"']?"
-                rf"(?P<private>\+?\(?\d(?:{_SPACE}{{0,2}}\d){{5,14}})(?!\w)"
+                rf"(?P<private>\+?\(?\d(?:{_SPACE}{{0,2}}\d){{5,14}}{_MORE})(?!\w)"
             ),
             "<phone>",
         ),
-        (rf"(?<![\w+.-])(?P<private>(?:\+|00)[1-9](?:{_SPACE}{{0,2}}\d){{6,14}}){_END}", "<phone>"),
+        (rf"(?<![\w+.-])(?P<private>(?:\+|00)[1-9](?:{_SPACE}{{0,2}}\d){{6,14}}{_MORE}){_END}", "<phone>"),
         (rf"{_START}(?P<private>(?:1[ .-]?)?(?:\(\d{{3}}\) ?|\d{{3}}[ .-])\d{{3}}[ .-]\d{{4}}){_END}", "<phone>"),
         (rf"{_START}(?P<private>1?[2-9]\d{{9}}){_END}", "<phone>"),
         # Numbers as they are written inside a country: a leading zero, or groups that nothing else is written in.
-        (rf"{_START}(?P<private>\(?0[1-9](?:[ ()./-]{{0,2}}\d){{7,12}})(?!\w|[.:/-]\w)", "<phone>"),
-        (
-            (
-                rf"{_START}(?<!\d )(?P<private>[2-9]\d(?:[ -]\d\d){{3}}|[2-9]\d\d[ -]\d\d[ -]\d{{3}}"
-                r"|[6-9]\d\d[ -]\d{3}[ -]\d{3}|[6-9]\d{4}[ -]\d{5})(?!\w|[.:/-]\w| \d)"
-            ),
-            "<phone>",
-        ),
+        (rf"{_START}(?P<private>\(?0[1-9](?:[ ()./-]{{0,2}}\d){{7,12}}{_MORE})(?!\w|[.:/-]\w)", "<phone>"),
+        (rf"{_START}(?<!\d )(?P<private>{_GROUPED}(?: {_GROUPED}){{0,9}})(?!\w|[.:/-]\w| \d)", "<phone>"),
     )
 )
 

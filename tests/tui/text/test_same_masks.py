@@ -38,7 +38,9 @@ def test_text_json_and_dashboard_mask_a_job_alike(text: str, payload: dict[str, 
     if payload:
         assert output.payload(payload, 100_000) == clean(json.dumps(printed["payload"], ensure_ascii=False))
         shown = Page(job, None, NOW, width=10_000).json(payload).plain
-        assert shown.splitlines()[:900] == harmless_json(printed["payload"], indent=2).splitlines()[:900]
+        # The dashboard leaves out what joins characters, because terminals differ in how wide the result is.
+        written = harmless_json(printed["payload"], indent=2).translate(JOINERS)
+        assert shown.splitlines()[:900] == written.splitlines()[:900]
     for name in ("last_error", "task_type", "dedupe_key"):
         masked = printed[name]
         if text:
