@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
+    from prometheus_client.registry import Collector
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Upper bounds of the duration histogram, in seconds."""
 
-
-class Counts(NamedTuple):
-    """Requests by path and status, seconds by path, requests by path and bucket, events by provider and outcome."""
-
-    calls: dict[tuple[str, int], int]
-    seconds: dict[str, float]
-    buckets: dict[tuple[str, float], int]
-    events: dict[tuple[str, str], int]
+# When a counter began is one more line for each of its lines, and nobody reads it.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # without types in prometheus_client
 
 
 class Counters:
-    """Thread-safe counters."""
+    """The counters of one server, which any thread may add to. A `Collector` of prometheus_client."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: Counter[tuple[str, int]] = Counter()
-        self._seconds: dict[str, float] = {}
-        self._buckets: Counter[tuple[str, float]] = Counter()
-        self._events: Counter[tuple[str, str]] = Counter()
+        self._parts = CollectorRegistry()
+        self._calls = Counter(
+            "jobdeck_door_calls_total", "Answered requests by path and status.", ["path", "status"],
+            registry=self._parts,
+        )  # fmt: skip
+        self._events = Counter(
+            "jobdeck_door_events_total", "Delivery events by provider: new, duplicate, ignored.", ["provider", "fate"],
+            registry=self._parts,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "jobdeck_door_seconds", "Duration of requests.", ["path"], buckets=BUCKETS, registry=self._parts
+        )
 
     @staticmethod
     def now() -> float:
@@ -37,19 +45,23 @@ class Counters:
 
     def answered(self, path: str, status: int, began: float) -> None:
         """Counts one answered request. `began` comes from `now`."""
-        took = self.now() - began
-        with self._lock:
-            self._calls[path, status] += 1
-            self._seconds[path] = self._seconds.get(path, 0.0) + took
-            for bound in BUCKETS:
-                self._buckets[path, bound] += took <= bound
+        self._calls.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(self.now() - began)
 
     def received(self, provider: str, **counts: int) -> None:
         """Counts delivery events by outcome."""
-        with self._lock:
-            for what, count in counts.items():
-                self._events[provider, what] += count
+        for what, count in counts.items():
+            self._events.labels(provider, what).inc(count)
 
-    def counts(self) -> Counts:
-        with self._lock:
-            return Counts(dict(self._calls), dict(self._seconds), dict(self._buckets), dict(self._events))
+    def collect(self) -> Iterable[Metric]:
+        """The metrics, as prometheus_client asks a collector for them."""
+        return self._parts.collect()
+
+
+def exposition(parts: Iterable[Collector], accept: str) -> tuple[str, str]:
+    """The metrics of these collectors as text, in the format that the header Accept asks for, and its media type."""
+    registry = CollectorRegistry()
+    for part in parts:
+        registry.register(part)
+    encode, media_type = choose_encoder(accept)
+    return encode(registry).decode(), media_type

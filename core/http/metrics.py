@@ -6,9 +6,12 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.http.counters import BUCKETS
+from prometheus_client.core import GaugeMetricFamily
+
+from jobdeck.core.http.counters import exposition
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
@@ -17,9 +20,10 @@ from jobdeck.core.read import health, jobs
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import psycopg
+    from prometheus_client import Metric
 
     from jobdeck.core.http.counters import Counters
     from jobdeck.core.http.endpoints import Call
@@ -33,11 +37,7 @@ METRICS_PATH: Final = "/metrics"
 METHODS: Final = ("GET", "HEAD")
 FRESH_SECONDS: Final = 2.0
 """How long an answer of the database is cached."""
-MEDIA_TYPE: Final = "text/plain; version=0.0.4"
 BEARER: Final = "Bearer "
-
-Labels = dict[str, str]
-Sample = tuple[Labels, float]
 
 
 class Cached:
@@ -119,35 +119,14 @@ class Metrics:
             )
 
     def handle(self, call: Call) -> Answer:
-        del call
-        known = self._answer.value()
-        lines = [*_family("jobdeck_up", "gauge", "Whether the database answers.", [({}, float(known is not None))])]
-        for name, kind, text, samples in known or []:
-            lines += _family(name, kind, text, samples)
-        return Answer(200, "\n".join([*lines, *self._own(), ""]), MEDIA_TYPE)
+        text, media_type = exposition([self, self._counters], call.headers.get("accept", ""))
+        return Answer(200, text, media_type)
 
-    def _own(self) -> Iterable[str]:
-        counts = self._counters.counts()
-        yield from _family(
-            "jobdeck_door_calls_total", "counter", "Answered requests by path and status.",
-            [({"path": path, "status": str(status)}, count) for (path, status), count in counts.calls.items()],
-        )  # fmt: skip
-        yield from _family(
-            "jobdeck_door_events_total", "counter", "Delivery events by provider: new, duplicate, ignored.",
-            [({"provider": who, "fate": fate}, count) for (who, fate), count in counts.events.items()],
-        )  # fmt: skip
-        name = "jobdeck_door_seconds"
-        yield f"# HELP {name} Duration of requests."
-        yield f"# TYPE {name} histogram"
-        for path, seconds in sorted(counts.seconds.items()):
-            total = sum(count for (of, _), count in counts.calls.items() if of == path)
-            for bound in BUCKETS:
-                yield _sample(
-                    f"{name}_bucket", {"path": path, "le": f"{bound:g}"}, counts.buckets.get((path, bound), 0)
-                )
-            yield _sample(f"{name}_bucket", {"path": path, "le": "+Inf"}, total)
-            yield _sample(f"{name}_sum", {"path": path}, seconds)
-            yield _sample(f"{name}_count", {"path": path}, total)
+    def collect(self) -> Iterable[Metric]:
+        """The metrics from the database, as prometheus_client asks a collector for them."""
+        known = self._answer.value()
+        yield GaugeMetricFamily("jobdeck_up", "Whether the database answers.", value=float(known is not None))
+        yield from known or []
 
     def close(self) -> None:
         self._answer.close()
@@ -157,8 +136,7 @@ def _is_there(conn: psycopg.Connection[Any]) -> bool:
     return bool(jobs.permissions().run(conn).role)
 
 
-def _read(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str, list[Sample]]]:
-    """The metrics from the database, as families of samples."""
+def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
@@ -166,37 +144,32 @@ def _read(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str, list[Sampl
     due = judged.oldest_due
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
     return [
-        ("jobdeck_jobs", "gauge", "Jobs in the queue by status, counted up to 10001 each.",
-         [({"status": name}, float(getattr(counts, name))) for name in statuses]),
-        ("jobdeck_oldest_due_seconds", "gauge", "How long the oldest due job has waited; 0 without a backlog.",
-         [({}, (at - due).total_seconds() if due else 0.0)]),
-        ("jobdeck_processing_enabled", "gauge", "1 while processing is not paused.", [({}, float(switch.enabled))]),
-        ("jobdeck_paused_types", "gauge", "Number of paused task types.", [({}, float(len(switch.paused_types)))]),
-        ("jobdeck_workers", "gauge", "Workers that are alive, and that are not.",
-         [({"alive": word}, float(sum(worker.alive is alive for worker in workers)))
-          for word, alive in (("true", True), ("false", False))]),
-        ("jobdeck_health", "gauge", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
-         [({"signal": found.signal}, float(health.SEVERITY.index(found.verdict))) for found in judged.findings]),
-        ("jobdeck_finished_per_minute", "gauge", "Runs finished in the last full minute.",
-         [({}, float(judged.finished_per_minute[-2]))] if len(judged.finished_per_minute) > 1 else []),
-        ("jobdeck_failed_last_hour", "gauge", "Runs in the last hour after which the job failed permanently.",
-         [({}, float(judged.failed_last_hour))]),
-        ("jobdeck_last_trigger_seconds", "gauge", "Time since the last cycle or worker window started.",
-         [({}, (at - trigger.started_at).total_seconds())] if trigger else []),
+        _gauge("jobdeck_jobs", "Jobs in the queue by status, counted up to 10001 each.",
+               {name: float(getattr(counts, name)) for name in statuses}, label="status"),
+        _gauge("jobdeck_oldest_due_seconds", "How long the oldest due job has waited; 0 without a backlog.",
+               (at - due).total_seconds() if due else 0.0),
+        _gauge("jobdeck_processing_enabled", "1 while processing is not paused.", float(switch.enabled)),
+        _gauge("jobdeck_paused_types", "Number of paused task types.", float(len(switch.paused_types))),
+        _gauge("jobdeck_workers", "Workers that are alive, and that are not.",
+               {word: float(sum(worker.alive is alive for worker in workers))
+                for word, alive in (("true", True), ("false", False))}, label="alive"),
+        _gauge("jobdeck_health", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
+               {found.signal: float(health.SEVERITY.index(found.verdict)) for found in judged.findings},
+               label="signal"),
+        _gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
+               float(judged.finished_per_minute[-2]) if len(judged.finished_per_minute) > 1 else None),
+        _gauge("jobdeck_failed_last_hour", "Runs in the last hour after which the job failed permanently.",
+               float(judged.failed_last_hour)),
+        _gauge("jobdeck_last_trigger_seconds", "Time since the last cycle or worker window started.",
+               (at - trigger.started_at).total_seconds() if trigger else None),
     ]  # fmt: skip
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Iterable[str]:
-    yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
-    for labels, value in samples:
-        yield _sample(name, labels, value)
-
-
-def _sample(name: str, labels: Mapping[str, str], value: float) -> str:
-    pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{pairs}}} {value:.15g}" if pairs else f"{name} {value:.15g}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+def _gauge(name: str, text: str, values: Mapping[str, float] | float | None, *, label: str = "") -> Metric:
+    """A metric with one value, with one for each value of a label, or with none."""
+    family = GaugeMetricFamily(name, text, labels=[label] if label else [])
+    if isinstance(values, float):
+        family.add_metric([], values)
+    for word, value in values.items() if isinstance(values, Mapping) else []:
+        family.add_metric([word], value)
+    return family

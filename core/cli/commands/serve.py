@@ -22,7 +22,7 @@ def serve(session: Session, host: str, port: int, openapi: bool) -> int | None:
 
     It serves /api/jobs/run, /healthz, /metrics and the endpoints of the plugins. After SIGTERM, running jobs finish.
     """
-    require_extra("The HTTP server", "server", "starlette", "uvicorn", "h11")
+    require_extra("The HTTP server", "server", "starlette", "uvicorn", "h11", "prometheus_client")
     if openapi:
         from jobdeck.core.http.openapi import describe  # noqa: PLC0415 -- imported on first use
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.queue import operator
 from tests.core.http.support import METRICS, opened
@@ -19,25 +19,16 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any]
 
-SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (-?[0-9.e+-]+)')
-
 
 def samples(text: str) -> dict[str, float]:
-    """Every sample of an exposition, checked line by line against Prometheus's text format."""
+    """Every sample of an exposition, by name and labels, as Prometheus's own reader understands it."""
     found: dict[str, float] = {}
-    typed = set()
-    for line in text.splitlines():
-        if line.startswith("# TYPE "):
-            typed.add(line.split()[2])
-        if line.startswith("#"):
-            continue
-        match = SAMPLE.fullmatch(line)
-        assert match, line
-        name, labels, number = match.groups()
-        assert name in typed or re.sub("_(bucket|sum|count)$", "", name) in typed, line
-        key = f"{name}{{{labels}}}" if labels else name
-        assert key not in found
-        found[key] = float(number)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+            key = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert key not in found
+            found[key] = sample.value
     assert text.endswith("\n")
     return found
 
@@ -58,6 +49,7 @@ def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection
         got = door.call("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS}"})
     assert got.status == 200
     assert got.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "_created" not in got.body.decode()
     told = samples(got.body.decode())
     assert told["jobdeck_up"] == 1
     assert told['jobdeck_jobs{status="pending"}'] == 1
@@ -66,8 +58,16 @@ def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection
     assert told['jobdeck_health{signal="processing"}'] == 1
     assert told['jobdeck_door_calls_total{path="/api/jobs/run",status="200"}'] == 1
     assert told['jobdeck_door_calls_total{path="/api/jobs/run",status="401"}'] == 1
-    assert told['jobdeck_door_seconds_bucket{path="/api/jobs/run",le="+Inf"}'] == 2
+    assert told['jobdeck_door_seconds_bucket{le="+Inf",path="/api/jobs/run"}'] == 2
     assert told['jobdeck_door_seconds_count{path="/api/jobs/run"}'] == 2
+
+
+def test_metrics_are_written_as_open_metrics_for_a_reader_that_asks_for_them(database_url: str) -> None:
+    accept = {"Authorization": f"Bearer {METRICS}", "Accept": "application/openmetrics-text; version=1.0.0"}
+    with opened(database_url) as door:
+        got = door.call("GET", "/metrics", headers=accept)
+    assert got.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert got.body.endswith(b"# EOF\n")
 
 
 @pytest.mark.parametrize("given", [None, "", METRICS[:-1], f"{METRICS}x", "\xe9"])

@@ -492,6 +492,6 @@ def test_the_figures_say_what_became_of_events(database_url: str) -> None:
         door.report(sent)
         door.report(sent)
         told = door.call("GET", "/metrics", headers={"Authorization": "Bearer a-token-for-the-tests"}).body.decode()
-    assert 'jobdeck_door_events_total{provider="sendgrid",fate="new"} 2' in told
-    assert 'jobdeck_door_events_total{provider="sendgrid",fate="known"} 2' in told
+    assert 'jobdeck_door_events_total{fate="new",provider="sendgrid"} 2' in told
+    assert 'jobdeck_door_events_total{fate="known",provider="sendgrid"} 2' in told
     assert json.dumps(ADDRESS) not in told
