@@ -30,8 +30,8 @@ begin
         return;
     end if;
     select format('%s, which is not Jobdeck''s', t) into v_trouble
-    from unnest(array['job_paused_types', 'job_runs', 'job_workers', 'job_throughput', 'job_alarms', 'job_trash',
-        'job_bulk', 'job_bulk_items', 'job_audit']) t where to_regclass(t) is not null limit 1;
+    from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_runs', 'job_workers', 'job_throughput',
+        'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit']) t where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -153,13 +153,25 @@ alter table job_queue_settings
 alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
-create table if not exists job_paused_types (
+-- The settings of task types. A type is paused while `paused_at` is set. The shares of failed runs from which health
+-- warns and is critical are null for the rule that holds for all types. Claims read only the pause.
+create table if not exists job_types (
     task_type text primary key,
-    reason text,
+    paused_reason text,
     paused_by text,
-    paused_at timestamptz not null default now(),
+    paused_at timestamptz,
     resume_at timestamptz
 );
+alter table job_types
+    add column if not exists warning_share double precision,
+    add column if not exists critical_share double precision,
+    add column if not exists muted_until timestamptz,
+    add column if not exists muted_by text,
+    add column if not exists muted_reason text;
+
+-- The paused types. Programs of 0.1.0 that run during an upgrade read them under this name, too.
+create or replace view job_paused_types as
+select task_type, paused_reason as reason, paused_by, paused_at, resume_at from job_types where paused_at is not null;
 
 -- One row per run, appended and never updated. `late` marks the report of a worker that came back after its run had
 -- been recorded as `lost` in a row of its own.
@@ -850,7 +862,8 @@ set search_path from current
 as $$
 begin
     return not exists (
-        select from job_paused_types where task_type = p_task_type and (resume_at is null or resume_at > p_at)
+        select from job_types
+        where task_type = p_task_type and paused_at is not null and (resume_at is null or resume_at > p_at)
     );
 end
 $$;
@@ -2854,9 +2867,9 @@ begin
             values (1, false, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at);
         end if;
     else
-        insert into job_paused_types as t (task_type, reason, paused_by, paused_at, resume_at)
+        insert into job_types as t (task_type, paused_reason, paused_by, paused_at, resume_at)
         values (p_task_type, p_reason, job_actor(p_actor), clock_timestamp(), p_resume_at)
-        on conflict (task_type) do update set reason = excluded.reason, paused_by = excluded.paused_by,
+        on conflict (task_type) do update set paused_reason = excluded.paused_reason, paused_by = excluded.paused_by,
             paused_at = excluded.paused_at, resume_at = excluded.resume_at;
     end if;
     perform job_queue_write_audit(p_actor, 'pause', null, null, jsonb_build_object('task_type', p_task_type,
@@ -2874,7 +2887,8 @@ begin
         on conflict (id) do update set processing_enabled = true, paused_reason = null, paused_by = null,
             paused_at = null, resume_at = null, updated_at = now();
     else
-        delete from job_paused_types where task_type = p_task_type;
+        update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
+        where task_type = p_task_type and paused_at is not null;
         if not found then
             perform job_queue_refuse(format('The task type %s is not paused.', p_task_type));
         end if;
@@ -2900,12 +2914,78 @@ begin
         perform job_queue_write_audit('automatic resume', 'resume', null, null, '{}', null);
         v_resumed := v_resumed + 1;
     end if;
-    for v_type in delete from job_paused_types where resume_at <= clock_timestamp() returning task_type loop
+    for v_type in
+        update job_types set paused_reason = null, paused_by = null, paused_at = null, resume_at = null
+        where resume_at <= clock_timestamp() returning task_type
+    loop
         perform job_queue_write_audit('automatic resume', 'resume', null, null,
             jsonb_build_object('task_type', v_type), null);
         v_resumed := v_resumed + 1;
     end loop;
     return v_resumed;
+end
+$$;
+
+-- A share as people write it: 0.25 is 25 %.
+create or replace function job_percent(p_share double precision) returns text
+language sql immutable parallel safe
+return trim(trim_scale(round((p_share * 100)::numeric, 2))::text) || ' %';
+
+-- Why these settings of a type cannot be; null if they can.
+create or replace function job_type_refusal(p_warning double precision, p_critical double precision) returns text
+language sql immutable
+set search_path from current
+as $$
+    select case
+        -- Not a number is greater than all numbers.
+        when p_warning <= 0 or p_warning > 1 or p_critical <= 0 or p_critical > 1 then format(
+            'A threshold must be more than 0 %% and at most 100 %%, and %s is not. Nothing was changed.',
+            job_percent(case when p_warning <= 0 or p_warning > 1 then p_warning else p_critical end))
+        when p_warning > p_critical then format(
+            'The threshold for a warning, %s, must not be above the one for critical, %s. Nothing was changed.',
+            job_percent(p_warning), job_percent(p_critical))
+    end
+$$;
+
+-- Changes settings of a task type. Keys of p_changes: warning_share, critical_share, muted_until; null resets one. A
+-- type without a row has the settings that hold for all types.
+create or replace function job_type_set(p_task_type text, p_changes jsonb, p_actor text, p_reason text) returns void
+language plpgsql volatile security definer
+set search_path from current set lock_timeout = '900ms'
+as $$
+declare
+    v_type job_types;
+    v_before jsonb;
+    v_unknown text;
+begin
+    select string_agg(k, ', ' order by k) into v_unknown from jsonb_object_keys(p_changes) k
+    where k not in ('warning_share', 'critical_share', 'muted_until');
+    if v_unknown is not null then
+        perform job_queue_refuse(format('A task type has no setting %s. Nothing was changed.', v_unknown));
+    elsif coalesce(trim(p_task_type), '') = '' or p_changes = '{}' then
+        perform job_queue_refuse('Name a task type and a setting to change. Nothing was changed.');
+    elsif not job_is_a_time((p_changes ->> 'muted_until')::timestamptz) then
+        perform job_queue_refuse('A time must be between the years 1 and 9999. Nothing was changed.');
+    elsif (p_changes ->> 'muted_until')::timestamptz <= clock_timestamp() then
+        perform job_queue_refuse('The time until which to mute is in the past. Choose a later one. Nothing was changed.');
+    end if;
+    insert into job_types (task_type) values (p_task_type) on conflict (task_type) do nothing;
+    select * into v_type from job_types where task_type = p_task_type for update;
+    v_before := to_jsonb(v_type);
+    v_type := jsonb_populate_record(v_type, p_changes);
+    perform job_queue_refuse(r) from job_type_refusal(v_type.warning_share, v_type.critical_share) r
+    where r is not null;
+    if p_changes ? 'muted_until' then
+        v_type.muted_by := case when v_type.muted_until is not null then job_actor(p_actor) end;
+        v_type.muted_reason := case when v_type.muted_until is not null then p_reason end;
+    end if;
+    update job_types set warning_share = v_type.warning_share, critical_share = v_type.critical_share,
+        muted_until = v_type.muted_until, muted_by = v_type.muted_by, muted_reason = v_type.muted_reason
+    where task_type = p_task_type;
+    perform job_queue_write_audit(p_actor, 'set type', null,
+        (select jsonb_object_agg(k, v_before -> k) from jsonb_object_keys(p_changes) k)
+            || jsonb_build_object('task_type', p_task_type),
+        p_changes || jsonb_build_object('task_type', p_task_type), p_reason);
 end
 $$;
 
@@ -3170,7 +3250,7 @@ declare
     v_job job_queue;
     v_now timestamptz := clock_timestamp();
     v_switch job_queue_settings;
-    v_pause job_paused_types;
+    v_pause job_types;
     v_workers integer;
     v_handling integer;
     v_holder uuid;
@@ -3180,7 +3260,7 @@ begin
         return;
     end if;
     select * into v_switch from job_queue_settings where id = 1;
-    select * into v_pause from job_paused_types where task_type = v_job.task_type;
+    select * into v_pause from job_types where task_type = v_job.task_type;
     select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
     from job_workers w where w.heartbeat_at > v_now - interval '2 minutes';
     select q.id into v_holder from job_queue q
@@ -3197,7 +3277,7 @@ begin
         (3, 'type not paused', job_clause_type_open(v_job.task_type, v_now), case
             when job_clause_type_open(v_job.task_type, v_now) then 'type-open' else 'type-paused' end,
             jsonb_build_object('task_type', v_job.task_type, 'paused_at', v_pause.paused_at,
-                'paused_by', v_pause.paused_by, 'reason', v_pause.reason)),
+                'paused_by', v_pause.paused_by, 'reason', v_pause.paused_reason)),
         (4, 'worker', v_handling > 0, case
             when v_workers = 0 then 'no-worker'
             when v_handling = 0 then 'no-worker-for-type'
@@ -3261,6 +3341,41 @@ begin
         when (select count(*) from (select from job_runs r
             where r.removed and hashint8(r.run_token) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
         else (select count(*) from (select from job_runs r where r.removed limit p_most) found) end;
+end
+$$;
+
+-- Jobs by type that are pending, running or failed. If there are more than p_most pending or failed jobs in all, these
+-- numbers are those of the sample, times 64, and `estimated`. A type of which the sample has no job is then left out.
+create or replace function job_queue_type_counts(p_most integer)
+returns table (task_type text, pending bigint, running bigint, failed bigint, estimated boolean)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_all constant record := job_queue_counts(p_most);
+    v_drawn constant text[] := array_remove(array[
+        case when v_all.pending >= p_most then 'pending' end, case when v_all.failed >= p_most then 'failed' end], null);
+begin
+    return query
+    with found (task_type, status, jobs) as (
+        select q.task_type, 'pending', 1 from job_queue q
+        where q.status = 'pending' and q.blocked_by is null and not q.in_line and 'pending' <> all (v_drawn)
+        union all
+        select q.task_type, 'pending', 1 from job_queue q
+        where q.status = 'pending' and (q.blocked_by is not null or q.in_line) and 'pending' <> all (v_drawn)
+        union all
+        select q.task_type, 'running', 1 from job_queue q where q.status = 'running'
+        union all
+        select q.task_type, 'failed', 1 from job_queue q where q.status = 'failed' and 'failed' <> all (v_drawn)
+        union all
+        select q.task_type, q.status, 64 from job_queue q
+        where q.status = any (v_drawn) and uuid_hash(q.id) & 63 = 0
+    )
+    select f.task_type, coalesce(sum(f.jobs) filter (where f.status = 'pending'), 0),
+        coalesce(sum(f.jobs) filter (where f.status = 'running'), 0),
+        coalesce(sum(f.jobs) filter (where f.status = 'failed'), 0), bool_or(f.status = any (v_drawn))
+    from found f group by f.task_type;
 end
 $$;
 
@@ -3531,7 +3646,7 @@ language sql immutable
 set search_path from current
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_paused_types', 'job_queue_settings', 'job_lines_due',
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due',
         'job_recheck']
 $$;
 
@@ -3744,7 +3859,8 @@ declare
     v_outsiders constant text := (select string_agg(quote_ident(rolname), ', ' order by rolname) from pg_roles
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
-        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_queue_cleanup',
+        'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
         'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
@@ -3754,12 +3870,13 @@ declare
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
-        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_matches', 'job_order_key',
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts',
+        'job_matches', 'job_order_key',
         'job_is_scheduled', 'job_roles_prefix'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
+        'job_error_fingerprint', 'job_percent', 'job_type_refusal', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
@@ -3775,8 +3892,9 @@ declare
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
-    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list'];
-    v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_paused_types', 'job_workers',
+    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list',
+        'job_paused_types'];
+    v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck'];

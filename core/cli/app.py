@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "retention": "processing",
     "erase": "processing",
     "types": "jobs",
+    "type": "types",
     "serve": "serve",
     "audit": "status",
     "digest": "digest",

@@ -7,6 +7,7 @@ and nothing is changed then.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from jobdeck.core.read.rows import result_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
@@ -134,6 +135,20 @@ def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Pro
     """
     rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
     return processing().run(conn)
+
+
+def set_type(
+    conn: Connection, task_type: str, *, changes: Mapping[str, float | datetime | None], actor: str, reason: str | None
+) -> None:
+    """Changes settings of a task type, for the next claim of every worker.
+
+    Keys of `changes`: `warning_share` and `critical_share` (0 to 1), `muted_until`. A value of None resets one.
+
+    Raises:
+        Refused: a share is out of range, the one for a warning is above the other, or the time is in the past.
+    """
+    given = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in changes.items()}
+    rows(conn, "SELECT job_type_set(%s, %s::jsonb, %s, %s)", (task_type, json.dumps(given), actor, reason))
 
 
 def cleanup(

@@ -1,4 +1,4 @@
-"""Creates and edits jobs and runs them again, for commands and the dashboard alike.
+"""Creates and edits jobs, runs them again, and changes settings of types, for commands and the dashboard alike.
 
 The job's type validates every payload and, if it has an `admit` function, admits the job. Every function works in the
 caller's transaction if one is open.
@@ -14,9 +14,11 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.requests import admit, admit_change, changes, draft, new_job, new_jobs, new_payload
 from jobdeck.core.read import jobs
 from jobdeck.core.read.sentences import result
+from jobdeck.core.read.type_settings import TypeLine, type_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json
@@ -201,3 +203,35 @@ def rehearse(
         there = made.job
         return result(there.id, "key-held-create", ok=False, holder=there.id, state=there.status.value)
     return result(made.job.id, "would-enqueue", ok=True, status=made.job.status)
+
+
+def known_type(conn: Connection, registry: Registry, task_type: str) -> TypeLine:
+    """A type that this program has a handler for, or of which the queue has a job, a live worker or settings.
+
+    Raises:
+        UnknownTaskType: it is none of these, so its name is probably misspelled.
+    """
+    found = next((line for line in type_lines().run(conn) if line.task_type == task_type), None)
+    return found or TypeLine(registry.require(task_type).task_type, 0, 0, 0, estimated=False, workers=0)
+
+
+def set_type(
+    conn: Connection,
+    registry: Registry,
+    task_type: str,
+    changes: Mapping[str, float | datetime | None],
+    *,
+    actor: str,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> TypeLine:
+    """Changes settings of a task type, see `operator.set_type`, and returns the type as it is then.
+
+    Raises:
+        UnknownTaskType: neither this program nor the queue knows the type.
+        Refused: a setting is not possible; nothing was changed.
+    """
+    with conn.transaction(force_rollback=dry_run):
+        known_type(conn, registry, task_type)
+        operator.set_type(conn, task_type, changes=changes, actor=actor, reason=reason)
+        return known_type(conn, registry, task_type)

@@ -12,7 +12,7 @@ FUNCTIONS: Final = {
     # The queue.
     "vow": """
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
-        job_queue_oldest_due job_queue_why job_redact_payload job_roles_prefix job_sees_payloads
+        job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix job_sees_payloads
         outbox_mask
     """,
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
@@ -20,6 +20,7 @@ FUNCTIONS: Final = {
         job_bulk_choose job_bulk_choose_again job_bulk_choose_ids job_bulk_drop job_bulk_result job_bulk_start
         job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck job_queue_cleanup job_queue_edit
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
+        job_type_set
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
     """,
     "w": """
@@ -66,7 +67,7 @@ FUNCTIONS: Final = {
         job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run
-        job_types_that_can_run
+        job_types_that_can_run job_percent job_type_refusal
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -77,7 +78,7 @@ FUNCTIONS: Final = {
 RELATIONS: Final = {
     "v:read o:read w:read": """
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
-        job_retention job_throughput job_trash_list job_upkeep job_worker_runs job_workers jobdeck_schema
+        job_retention job_throughput job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         outbox_receipts
     """,
     "o:read w:read": """

@@ -106,9 +106,10 @@ def fill(conn: Connection) -> dict[str, UUID]:
 
 
 def all_rows(conn: Connection) -> dict[str, list[Row]]:
-    """The rows of every table but that of the versions."""
+    """The rows of every table but that of the versions, and of the view that took the place of one."""
     tables = conn.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'jobdeck_schema' ORDER BY 1"
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'jobdeck_schema' "
+        "UNION SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewname = 'job_paused_types' ORDER BY 1"
     ).fetchall()
     return {
         table: [

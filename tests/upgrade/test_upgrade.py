@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
 import pytest
 
+from jobdeck.core.errors import Refused
 from jobdeck.core.queue import bulk, operator
+from jobdeck.core.read import jobs
 from jobdeck.core.schema import check_schema, examine, install_schema
 from tests.support import queue
 from tests.support.waiting import PATIENCE
@@ -37,12 +40,12 @@ def earlier(request: pytest.FixtureRequest, empty_database_url: str) -> Iterator
 def test_an_upgraded_database_is_dumped_as_a_fresh_one_and_has_kept_its_rows(
     earlier: Connection, postgres: PostgresServer
 ) -> None:
-    jobs = fill(earlier)
+    made = fill(earlier)
     before = all_rows(earlier)
     install_schema(earlier)
     check_schema(earlier)
     assert list(lost_rows(before, all_rows(earlier))) == []
-    assert len({str(job) for job in jobs.values()}) == 15
+    assert len({str(job) for job in made.values()}) == 15
     name = postgres.create_database()
     with postgres.connect(name) as fresh:
         install_schema(fresh)
@@ -52,16 +55,16 @@ def test_an_upgraded_database_is_dumped_as_a_fresh_one_and_has_kept_its_rows(
 
 
 def test_jobs_of_before_go_on_in_every_state(earlier: Connection) -> None:
-    jobs = fill(earlier)
-    token = queue.value(earlier, "SELECT run_token FROM job_queue WHERE id = %s", jobs["running"])
+    made = fill(earlier)
+    token = queue.value(earlier, "SELECT run_token FROM job_queue WHERE id = %s", made["running"])
     install_schema(earlier)
     assert examine(earlier).altered == ()
-    finish(earlier, jobs["running"], token)
-    assert [str(claimed.id) for claimed in queue.claim(earlier, ["blocked"])] == [str(jobs["blocked"])]
+    finish(earlier, made["running"], token)
+    assert [str(claimed.id) for claimed in queue.claim(earlier, ["blocked"])] == [str(made["blocked"])]
     assert len(queue.claim(earlier, ["keyed"], limit=5)) == 1
-    assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(jobs["pending"])]
-    assert all(answer.ok for answer in operator.retry(earlier, [jobs["failed"]], actor="mara@local"))
-    assert all(answer.ok for answer in operator.restore(earlier, [jobs["deleted"]], actor="mara@local"))
+    assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(made["pending"])]
+    assert all(answer.ok for answer in operator.retry(earlier, [made["failed"]], actor="mara@local"))
+    assert all(answer.ok for answer in operator.restore(earlier, [made["deleted"]], actor="mara@local"))
 
 
 def test_times_that_no_clock_reaches_are_mended(earlier: Connection) -> None:
@@ -136,3 +139,27 @@ def test_functions_that_running_programs_of_0_1_0_call_are_replaced_and_never_go
     before = earlier.execute(called).fetchall()
     install_schema(earlier)
     assert earlier.execute(called).fetchall() == before
+
+
+def test_a_pause_of_a_type_is_kept_and_can_be_ended(earlier: Connection) -> None:
+    earlier.execute("SELECT job_queue_pause('flow', 'the vendor is down', '2999-01-01', 'mara@local')")
+    create(earlier, "flow")
+    install_schema(earlier)
+    (pause,) = jobs.processing().run(earlier).paused_types
+    assert (pause.task_type, pause.reason, pause.resume_at) == (
+        "flow",
+        "the vendor is down",
+        datetime(2999, 1, 1, tzinfo=UTC),
+    )
+    assert pause.paused_by is not None
+    assert claim(earlier, "flow") == []
+    operator.resume(earlier, actor="mara@local", task_type="flow")
+    assert len(claim(earlier, "flow")) == 1
+
+
+def test_an_application_s_own_table_of_types_is_named_and_nothing_is_changed(earlier: Connection) -> None:
+    earlier.execute("CREATE TABLE job_types (name text)")
+    before = all_rows(earlier)
+    with pytest.raises(Refused, match="job_types, which is not Jobdeck's. Rename it"):
+        install_schema(earlier)
+    assert all_rows(earlier) == before

@@ -9,6 +9,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import IDS, answer_results, resolved
+from jobdeck.core.cli.commands.types import warn_without_worker
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import Erased, load_plugins
@@ -37,14 +38,14 @@ def pause(
     dry_run: bool,
 ) -> None:
     """Stop all workers from taking jobs. Running jobs finish, and jobs can still be enqueued."""
-    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator, service  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     if until and lasting:
         raise UsageError("Give --until or --for, not both.")
-    if task_type:
-        session.registry.require(task_type)
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
+        if task_type:
+            warn_without_worker(service.known_type(conn, session.registry, task_type))
         now = jobs.clock().run(conn)
         resume_at = _resume_at(until, lasting, now)
         switched = operator.pause(conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type)

@@ -26,7 +26,7 @@ SOMEBODY_ELSE = "root@elsewhere"
 NEVER = [
     # The switch and the queue, past their functions.
     "UPDATE job_queue_settings SET processing_enabled = NOT processing_enabled",
-    "INSERT INTO job_paused_types (task_type) VALUES ('alpha')",
+    "INSERT INTO job_types (task_type) VALUES ('alpha')",
     "UPDATE job_queue SET status = 'cancelled'",
     "DELETE FROM job_queue",
     "UPDATE job_runs SET outcome = 'succeeded'",

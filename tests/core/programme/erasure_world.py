@@ -177,7 +177,7 @@ class Child:
 
 QUEUE = {
     "job_queue", "job_runs", "job_trash", "job_audit", "job_bulk", "job_bulk_items", "job_worker_runs",
-    "job_paused_types",
+    "job_types",
 }  # fmt: skip
 
 
@@ -231,4 +231,4 @@ def in_the_queue(conn: Connection, payload: dict[str, Any], address: str) -> Non
     bulk = insert(conn, "job_bulk", actor="zz", words=f"text {address}")
     insert(conn, "job_bulk_items", bulk_id=bulk, job_id=job, facts={"error": address})
     insert(conn, "job_worker_runs", source="zz", results=[{"id": str(job), "lastError": address}])
-    insert(conn, "job_paused_types", task_type=f"zz{job}", reason=f"because of {address}")
+    insert(conn, "job_types", task_type=f"zz{job}", paused_reason=f"because of {address}", muted_reason=f"of {address}")

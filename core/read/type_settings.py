@@ -1,0 +1,68 @@
+"""The task types of the queue: their jobs, who handles them, and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.read.batch import select
+from jobdeck.core.read.report_types import Counts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobdeck.core.read.batch import Query
+
+LIMIT: Final = Counts.LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class TypeLine:
+    """One task type. The numbers of pending and failed jobs are estimates if `estimated`.
+
+    `workers` live ones handle it. It is paused while `paused_at` is set; the shares are those of failed runs from which
+    health warns and is critical, None for the rule that holds for all types.
+    """
+
+    task_type: str
+    pending: int
+    running: int
+    failed: int
+    estimated: bool
+    workers: int
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    paused_reason: str | None = None
+    resume_at: datetime | None = None
+    warning_share: float | None = None
+    critical_share: float | None = None
+    muted_until: datetime | None = None
+    muted_by: str | None = None
+    muted_reason: str | None = None
+
+
+def type_lines() -> Query[tuple[TypeLine, ...]]:
+    """The types with a pending, running or failed job, a live worker or settings, by name.
+
+    Pending and failed jobs are counted up to 10,000 in all; above that, the numbers are estimates from a sample. A mute
+    that is over is left out.
+    """
+    return select(
+        """
+        WITH counted AS (SELECT * FROM job_queue_type_counts(%(most)s::integer)),
+        handled AS (
+            SELECT t AS task_type, count(*)::integer AS workers FROM job_workers AS w, unnest(w.task_types) AS t
+            WHERE w.heartbeat_at > now() - interval '2 minutes' GROUP BY t
+        ),
+        muted AS (SELECT task_type, muted_until, muted_by, muted_reason FROM job_types WHERE muted_until > now())
+        SELECT task_type, coalesce(c.pending, 0) AS pending, coalesce(c.running, 0) AS running,
+            coalesce(c.failed, 0) AS failed, coalesce(c.estimated, false) AS estimated,
+            coalesce(h.workers, 0) AS workers, s.paused_at, s.paused_by, s.paused_reason, s.resume_at, s.warning_share,
+            s.critical_share, m.muted_until, m.muted_by, m.muted_reason
+        FROM counted AS c FULL JOIN handled AS h USING (task_type) FULL JOIN job_types AS s USING (task_type)
+        LEFT JOIN muted AS m USING (task_type)
+        ORDER BY task_type
+        """,
+        {"most": LIMIT + 1},
+        read=lambda rows: tuple(TypeLine(**row) for row in rows),
+    )

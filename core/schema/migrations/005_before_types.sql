@@ -1,0 +1,14 @@
+-- The pauses of task types become a part of the settings of types, and the rows stay.
+do $$
+begin
+    if to_regclass('job_types') is not null then
+        raise exception using errcode = 'JD001', message = format(
+            'The schema %s has a table job_types, which is not Jobdeck''s. Rename it, then run "jobdeck init" again.',
+            current_schema());
+    end if;
+    alter table job_paused_types rename to job_types;
+    alter table job_types rename column reason to paused_reason;
+    alter table job_types alter column paused_at drop not null, alter column paused_at drop default;
+    alter index job_paused_types_pkey rename to job_types_pkey;
+end
+$$;

@@ -1,0 +1,72 @@
+"""`jobdeck type`: the types in the queue, and their settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.queue import presence, producer
+from tests.core.cli.support import Jobdeck, everything
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    given = ("--warn", "20%", "--critical", "60.5 %", "--mute-for", "2h", "--reason", "known")
+    found = jobdeck("type", "set", "cli_echo", *given, "--json").data
+    assert (found["warning_share"], found["critical_share"], found["muted_reason"]) == (0.2, 0.605, "known")
+    jobdeck("pause", "--type", "cli_echo", "--until", "2099-01-01")
+    head, row = jobdeck("type", "list").out.splitlines()
+    assert head.split() == ["TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL"]
+    assert "until 2099-01-01" in row
+    assert row.endswith("20 %     60.5 %")
+    reset = jobdeck("type", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
+    assert (reset["warning_share"], reset["critical_share"], reset["muted_until"]) == (None, 0.605, None)
+    assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]].count("set type") == 2
+    assert conn.execute("SELECT count(*) FROM job_types").fetchone() == (1,)
+
+
+def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    producer.enqueue(conn, NewJob("foreign_type"), actor="test")
+    ran = jobdeck("type", "set", "foreign_type", "--warn", "30%")
+    assert ran.code == 0
+    assert ran.err == "No live worker handles foreign_type.\n"
+    assert jobdeck("pause", "--type", "foreign_type").err == "No live worker handles foreign_type.\n"
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["foreign_type"],
+        running=0,
+    )  # fmt: skip
+    assert jobdeck("type", "set", "foreign_type", "--warn", "40%").err == ""
+
+
+def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    before = everything(conn)
+    ran = jobdeck("type", "set", "cli_echo", "--critical", "70%", "--dry-run")
+    assert "would be" in ran.out
+    assert "70 %" in ran.out
+    assert everything(conn) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["cli_echo"], 2, ["Nothing to change", "--warn"]),
+        (["cli_echo", "--warn", "0.2"], 2, ["--warn", "20%", "0.2"]),
+        (["cli_echo", "--warn", "101%"], 1, ["101 %", "Nothing was changed"]),
+        (["cli_echo", "--critical", "-3%"], 1, ["-3 %", "Nothing was changed"]),
+        (["cli_echo", "--warn", "50%", "--critical", "20%"], 1, ["50 %", "20 %"]),
+        (["cli_echo", "--mute-until", "2020-01-01"], 1, ["past"]),
+        (["cli_echo", "--mute-for", "0m"], 2, ["--mute-for"]),
+        (["cli_echo", "--mute-for", "1h", "--unmute"], 2, ["--mute-for", "--unmute"]),
+        (["cli_ecco", "--warn", "20%"], 1, ["cli_ecco", "cli_echo"]),
+    ],
+)
+def test_bad_input_changes_nothing(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
+) -> None:
+    before = everything(conn)
+    jobdeck("type", "set", *arguments).refused(code, *words)
+    assert everything(conn) == before

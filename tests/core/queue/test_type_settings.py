@@ -1,0 +1,139 @@
+"""Settings of task types: thresholds and mutes, beside the pause, with an audit row for each change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.errors import Refused, UnknownTaskType
+from jobdeck.core.queue import operator, presence, service
+from jobdeck.core.read.type_settings import LIMIT, TypeLine, type_lines
+from jobdeck.core.registry import Registry
+from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DAY = timedelta(days=1)
+
+
+def line(conn: Connection, name: str) -> TypeLine:
+    return next(one for one in type_lines().run(conn) if one.task_type == name)
+
+
+def set_alpha(conn: Connection, *, reason: str | None = None, **changes: float | datetime | None) -> None:
+    operator.set_type(conn, "alpha", changes=changes, actor=ACTOR, reason=reason)
+
+
+def test_settings_are_kept_beside_a_pause_and_each_change_is_in_the_audit(conn: Connection) -> None:
+    until = now(conn) + DAY
+    set_alpha(conn, warning_share=0.2, critical_share=0.6, reason="flaky vendor")
+    operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
+    set_alpha(conn, muted_until=until, reason="known")
+    found = line(conn, "alpha")
+    assert (found.warning_share, found.critical_share, found.muted_until) == (0.2, 0.6, until)
+    assert (found.paused_reason, found.muted_reason) == ("vendor is down", "known")
+    assert found.muted_by is not None
+    assert found.muted_by.startswith(ACTOR)
+    operator.resume(conn, actor=ACTOR, task_type="alpha")
+    set_alpha(conn, warning_share=None, muted_until=None)
+    kept = line(conn, "alpha")
+    assert (kept.paused_at, kept.warning_share, kept.critical_share, kept.muted_by) == (None, None, 0.6, None)
+    rows = [row for row in audit_rows(conn) if row["action"] == "set type"]
+    assert [(row["reason"], row["after"].get("warning_share")) for row in rows] == [
+        ("flaky vendor", 0.2), ("known", None), (None, None),
+    ]  # fmt: skip
+    assert rows[2]["before"]["warning_share"] == 0.2
+    assert all(row["after"]["task_type"] == "alpha" and row["actor"].startswith(ACTOR) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"warning_share": 1.01}, "101 %"),
+        ({"critical_share": -0.01}, "-1 %"),
+        ({"warning_share": 0}, "0 %"),
+        ({"warning_share": "NaN"}, "NaN"),
+        ({"warning_share": 0.5, "critical_share": 0.4}, "50 %.* 40 %"),
+        ({"muted_until": "2020-01-01T00:00:00Z"}, "past"),
+        ({"muted_until": "infinity"}, "years"),
+        ({"max_running": 0}, "max_running"),
+        ({}, "setting to change"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_a_sentence_and_changes_nothing(
+    conn: Connection, changes: dict[str, Any], words: str
+) -> None:
+    with changes_nothing(conn), pytest.raises(Refused, match=f"{words}.*Nothing was changed|{words}"):
+        set_alpha(conn, **changes)
+
+
+def test_a_threshold_must_fit_the_one_that_is_there_already(conn: Connection) -> None:
+    set_alpha(conn, critical_share=0.3)
+    with changes_nothing(conn), pytest.raises(Refused, match=r"40 %.*30 %"):
+        set_alpha(conn, warning_share=0.4)
+
+
+def test_a_mute_that_is_over_is_not_shown(conn: Connection) -> None:
+    set_alpha(conn, muted_until=now(conn) + DAY)
+    conn.execute("UPDATE job_types SET muted_until = now() - interval '1 second'")
+    assert line(conn, "alpha").muted_until is None
+
+
+def test_a_type_is_listed_with_its_jobs_and_the_workers_that_handle_it(conn: Connection) -> None:
+    for _ in range(3):
+        add(conn, "alpha")
+    add(conn, "alpha", concurrency_key="k")
+    add(conn, "alpha", concurrency_key="k")
+    finish_one(conn, claim(conn, limit=1)[0], "failed", permanent=True)
+    claim(conn, limit=1)
+    presence.report_worker(
+        conn,
+        worker_id="w",
+        host="h",
+        pid=1,
+        mode="headless",
+        version="1",
+        concurrency=1,
+        task_types=["beta"],
+        running=0,
+    )
+    assert [(one.task_type, one.pending, one.running, one.failed, one.workers) for one in type_lines().run(conn)] == [
+        ("alpha", 3, 1, 1, 0), ("beta", 0, 0, 0, 1),
+    ]  # fmt: skip
+    assert not line(conn, "alpha").estimated
+
+
+def test_the_numbers_of_many_jobs_are_estimates_and_say_so(conn: Connection) -> None:
+    conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, %s)", (2 * LIMIT,))
+    add(conn, "beta")
+    found = line(conn, "alpha")
+    assert found.estimated
+    assert found.pending % 64 == 0
+    assert LIMIT < found.pending < 3 * LIMIT
+
+
+def test_a_type_that_nobody_knows_is_refused_and_one_that_the_queue_knows_is_not(conn: Connection) -> None:
+    registry = Registry([])
+    with changes_nothing(conn), pytest.raises(UnknownTaskType, match="alpha"):
+        service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR)
+    add(conn, "alpha")
+    with changes_nothing(conn):
+        tried = service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR, dry_run=True)
+    assert tried.warning_share == 0.2
+    assert service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR) == tried
+    assert tried.workers == 0
+
+
+def test_a_viewer_reads_the_settings_and_only_an_operator_changes_them(
+    viewer: Connection, operator: Connection, worker: Connection
+) -> None:
+    statement = "SELECT job_type_set('alpha', '{\"warning_share\": 0.2}', 'x', NULL)"
+    for other in (viewer, worker):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            other.execute(statement)
+    operator.execute(statement)
+    assert line(viewer, "alpha").warning_share == 0.2
