@@ -298,6 +298,23 @@ create table if not exists job_recheck (
 alter table job_lines_due set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 alter table job_recheck set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
+-- Requests to run one job next and alone. `id` is that of the request's row in the audit, `seen` the version of the job at
+-- the request, and tokens of later runs are above `after_token`. With `run_token` a worker has taken the job.
+create table if not exists job_canaries (
+    id bigint primary key,
+    job_id uuid not null unique,
+    task_type text not null,
+    fingerprint text,
+    seen bigint not null,
+    blocker uuid,
+    after_token bigint not null,
+    asked_by text not null,
+    asked_at timestamptz not null default clock_timestamp(),
+    run_token bigint
+);
+create unique index if not exists job_canaries_group on job_canaries (task_type, fingerprint);
+create index if not exists job_canaries_open on job_canaries (task_type) where run_token is null;
+
 -- Running jobs that the reaper could not take back, each with the error. They are tried again after 10 minutes.
 create table if not exists job_poison (
     job_id uuid primary key,
@@ -1010,6 +1027,13 @@ declare
     v_more tid[];
     v_keyed boolean;
 begin
+    -- A probe of an empty table, as a rule. A claim of no jobs takes a canary alone.
+    if exists (select from job_canaries c where c.task_type = any (p_types) and c.run_token is null) then
+        return query select * from job_queue_take_canary(p_worker, p_types, p_lease_seconds);
+        if found then
+            return;
+        end if;
+    end if;
     if p_limit < 1 or not job_clause_processing(v_now) then
         return;
     end if;
@@ -2028,7 +2052,9 @@ begin
                 trouble := (select p.error from job_poison p order by p.since limit 1);
             when 'expired' then done := job_queue_end_expired(5000);
             when 'recheck' then done := job_queue_check_again(5000);
-            when 'pauses' then done := job_queue_resume_due();
+            when 'pauses' then
+                done := job_queue_resume_due();
+                perform job_queue_judge_canaries();
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
@@ -2844,6 +2870,284 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
+-- Canaries: jobs that run next and alone, although their type or everything is paused
+--
+-- A request changes nothing of the job until a worker takes it, so there is nothing to undo when it is taken back. It
+-- ends with the run, whose outcome the history has; upkeep, and who waits for the answer, write it to the audit.
+-------------------------------------------------------------------------------------------------------
+
+-- Whether nobody has changed the job since the request. A blocker that has ended since does not count.
+create or replace function job_canary_stands(p_canary job_canaries, p_job job_queue) returns boolean
+language sql immutable
+return coalesce((p_job).version = (p_canary).seen or (p_canary).blocker is not null and (p_job).blocked_by is null
+    and (p_job).version = (p_canary).seen + 1, false);
+
+-- Why a job cannot be taken as a canary now; no code if it can.
+create or replace function job_canary_hold(p_job job_queue, out code text, out facts jsonb)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_blocker record;
+    v_holder uuid;
+begin
+    if p_job.blocked_by is not null then
+        select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
+        code := case when v_blocker.live then 'waits-for-blocker' when v_blocker.refusal is not null
+            then 'hopeless-blocker' end;
+        facts := jsonb_build_object('blocker', p_job.blocked_by, 'status',
+            (select q.status from job_queue q where q.id = p_job.blocked_by));
+    end if;
+    if code is null and job_key_is_busy_now(p_job.concurrency_key) then
+        code := 'concurrency-key-busy';
+        facts := jsonb_build_object('holder', (select q.id from job_queue q
+            where q.concurrency_key = p_job.concurrency_key and q.status = 'running'));
+    end if;
+    if code is null and p_job.status <> 'pending' and p_job.dedupe_key is not null then
+        v_holder := job_queue_holder(p_job.dedupe_key);
+        code := case when v_holder is not null then 'key-held' end;
+        facts := jsonb_build_object('holder', v_holder);
+    end if;
+end
+$$;
+
+-- Claims the oldest canary of these types that can be taken, if there is one. Its priority is reported as 101, above all
+-- others, by which the worker knows it. No lock is waited for, but for a dedupe key that is being enqueued.
+create or replace function job_queue_take_canary(p_worker text, p_types text[], p_lease_seconds double precision)
+returns table (
+    id uuid, run_token bigint, task_type text, payload jsonb, attempt integer, max_attempts integer,
+    due_at timestamptz, claimed_at timestamptz, is_recurring boolean, checkpoint jsonb, cycle integer, priority integer
+)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '100ms'
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    v_canary job_canaries;
+    v_job job_queue;
+begin
+    for v_canary in
+        select * from job_canaries c
+        where c.task_type = any (p_types) and c.run_token is null and c.asked_at > v_now - interval '1 minute'
+        order by c.id for update skip locked
+    loop
+        select * into v_job from job_queue q where q.id = v_canary.job_id for update skip locked;
+        continue when v_job.status = 'running' or not job_canary_stands(v_canary, v_job);
+        continue when v_job.concurrency_key is not null
+            and cardinality(job_queue_try_locks(array[v_job.concurrency_key])) = 0;
+        continue when (select h.code from job_canary_hold(v_job) h) is not null;
+        begin
+            v_job := job_queue_make_due(v_job);
+            -- Others with the key are not looked at while it runs, as after any claim.
+            update job_queue set in_line = true where id in (
+                select q.id from job_queue q
+                where q.concurrency_key = v_job.concurrency_key and q.status = 'pending' and q.blocked_by is null
+                    and not q.in_line and q.id <> v_job.id
+                for update skip locked);
+            update job_queue q
+            set status = 'running', attempts = q.attempts + 1, run_token = nextval('job_run_token_seq'),
+                locked_by = p_worker, started_at = v_now, updated_at = v_now, version = q.version + 1,
+                lease_expires_at = v_now + make_interval(secs => p_lease_seconds), blocked_by = null, in_line = false,
+                anchor_at = case when q.is_recurring then coalesce(q.anchor_at, q.run_at) end
+            where q.id = v_job.id returning * into v_job;
+        exception when sqlstate 'JD001' or unique_violation or lock_not_available then
+            -- Its blocker or its dedupe key was faster.
+            continue;
+        end;
+        update job_canaries c set run_token = v_job.run_token where c.id = v_canary.id;
+        return query select v_job.id, v_job.run_token, v_job.task_type, v_job.payload, v_job.attempts,
+            v_job.max_attempts, coalesce(v_job.slot_at, v_job.run_at), v_now, v_job.is_recurring, v_job.checkpoint,
+            v_job.cycle, 101;
+        return;
+    end loop;
+end
+$$;
+
+-- Asks to run a job as a canary. Of each group of errors (a type and a fingerprint) one is asked for at a time.
+create or replace function job_queue_ask_canary(
+    p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_job job_queue;
+    v_fingerprint text;
+    v_refusal text;
+    v_facts jsonb;
+    v_canary bigint;
+begin
+    perform job_queue_judge_canaries();
+    if p_id <> all (job_queue_lock_jobs(array[p_id])) then
+        return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
+        return;
+    end if;
+    select * into v_job from job_queue q where q.id = p_id for update;
+    if not found then
+        return query select p_id, false, job_queue_absence('retry', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    v_fingerprint := (select r.fingerprint from job_runs r where r.job_id = p_id and r.fingerprint is not null
+        order by r.run_token desc limit 1);
+    select r.code, r.facts into v_refusal, v_facts from job_queue_refusal('retry', v_job, p_version) r;
+    if v_refusal is null then
+        select r.code, r.facts into v_refusal, v_facts from job_canary_refusal(v_job, v_fingerprint) r;
+    end if;
+    if v_refusal is null and not p_dry_run then
+        begin
+            insert into job_audit (actor, action, job_id, before, reason)
+            values (job_actor(p_actor), 'canary', p_id, job_audit_facts(v_job), p_reason) returning id into v_canary;
+            insert into job_canaries (id, job_id, task_type, fingerprint, seen, blocker, after_token, asked_by)
+            values (v_canary, p_id, v_job.task_type, v_fingerprint, v_job.version, v_job.blocked_by,
+                nextval('job_run_token_seq'), job_actor(p_actor));
+            perform pg_notify(current_schema() || '.job_queue', 'canary');
+        exception when unique_violation or lock_not_available then
+            v_refusal := 'canary-was-faster';
+        end;
+    end if;
+    return query select p_id, v_refusal is null, coalesce(v_refusal, case when p_dry_run then 'would-be-canary'
+        else 'canary-asked' end), coalesce(v_facts, jsonb_build_object('canary', v_canary)), v_job.status, v_job.version;
+end
+$$;
+
+-- Why a job that could be retried cannot be asked for as a canary; no code if it can.
+create or replace function job_canary_refusal(p_job job_queue, p_fingerprint text, out code text, out facts jsonb)
+language plpgsql volatile
+set search_path from current
+as $$
+declare
+    v_other job_canaries;
+begin
+    select * into v_other from job_canaries c
+    where c.job_id = p_job.id or c.task_type = p_job.task_type and c.fingerprint = p_fingerprint limit 1;
+    if found then
+        code := case when v_other.job_id = p_job.id then 'canary-open' else 'canary-of-group' end;
+        facts := jsonb_build_object('canary_job', v_other.job_id, 'asked_by', v_other.asked_by,
+            'asked_at', v_other.asked_at);
+    elsif not exists (select from job_workers w
+        where w.heartbeat_at > clock_timestamp() - interval '2 minutes' and p_job.task_type = any (w.task_types))
+    then
+        code := 'canary-no-worker';
+        facts := jsonb_build_object('task_type', p_job.task_type);
+    end if;
+end
+$$;
+
+-- Ends the requests whose run has ended, whose job was changed, or that no worker has taken within a minute, and writes
+-- the answers to the audit. Requests that another session has locked are left to it.
+create or replace function job_queue_judge_canaries() returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_canary job_canaries;
+    v_job job_queue;
+    v_answer jsonb;
+begin
+    for v_canary in select * from job_canaries c order by c.id for update skip locked loop
+        select * into v_job from job_queue q where q.id = v_canary.job_id;
+        if v_canary.run_token is null then
+            -- Where nothing is paused, the job may also be claimed in its turn.
+            v_canary.run_token := coalesce(case when v_job.run_token > v_canary.after_token then v_job.run_token end,
+                (select min(r.run_token) from job_runs r
+                where r.job_id = v_canary.job_id and r.run_token > v_canary.after_token));
+            update job_canaries c set run_token = v_canary.run_token
+            where c.id = v_canary.id and v_canary.run_token is not null;
+        end if;
+        if v_canary.run_token is not null then
+            continue when v_job.run_token = v_canary.run_token;
+            v_answer := (select jsonb_build_object('code', 'canary-ended', 'outcome', r.outcome, 'last_error', r.error,
+                    'seconds', extract(epoch from r.finished_at - r.started_at), 'run_token', r.run_token)
+                from job_runs r where r.run_token = v_canary.run_token and not r.late);
+        elsif not job_canary_stands(v_canary, v_job) then
+            v_answer := job_canary_change(v_canary, v_job);
+        elsif v_canary.asked_at <= v_now - interval '1 minute' then
+            v_answer := (select jsonb_build_object('code', coalesce('canary-held-by-' || h.code, 'canary-not-taken'),
+                'facts', h.facts) from job_canary_hold(v_job) h);
+        else
+            continue;
+        end if;
+        insert into job_audit (actor, action, job_id, after)
+        values (v_canary.asked_by, 'canary ended', v_canary.job_id, jsonb_strip_nulls(jsonb_build_object('canary',
+            v_canary.id, 'task_type', v_canary.task_type) || coalesce(v_answer, '{"code": "canary-vanished"}')));
+        delete from job_canaries c where c.id = v_canary.id;
+    end loop;
+end
+$$;
+
+-- What became of a job between the request and a claim, by the audit.
+create or replace function job_canary_change(p_canary job_canaries, p_job job_queue) returns jsonb
+language sql stable
+set search_path from current
+as $$
+    select jsonb_build_object('code', 'canary-changed', 'facts', jsonb_build_object('action', a.action,
+        'actor', a.actor, 'status', p_job.status))
+    from (select 1) one left join lateral (
+        select c.action, c.actor from job_audit c
+        where c.job_id = p_canary.job_id and c.id > p_canary.id and c.action not in ('canary', 'canary ended', 'reveal')
+        order by c.id limit 1) a on true
+$$;
+
+-- The state of a request, `waiting`, `running` or `ended`, and then its answer: the outcome of the run, or a code that
+-- says why there was none. No row for an id that is none.
+create or replace function job_queue_canary(p_canary bigint)
+returns table (
+    job_id uuid, state text, code text, facts jsonb, outcome text, error text, seconds double precision,
+    asked_at timestamptz
+)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform job_queue_judge_canaries();
+    return query
+    select c.job_id, case when c.run_token is null then 'waiting' else 'running' end,
+        case when c.run_token is not null then 'canary-runs' else coalesce(h.code, 'canary-waits') end,
+        coalesce(h.facts, '{}'), null::text, null::text, null::double precision, c.asked_at
+    from job_canaries c left join job_queue q on q.id = c.job_id
+    left join lateral job_canary_hold(q) h on c.run_token is null
+    where c.id = p_canary;
+    if found then
+        return;
+    end if;
+    return query
+    select e.job_id, 'ended', e.after ->> 'code', coalesce(e.after -> 'facts', '{}'), e.after ->> 'outcome',
+        e.after ->> 'last_error', (e.after ->> 'seconds')::double precision, a.at
+    from job_audit a join job_audit e on e.job_id = a.job_id and e.action = 'canary ended' and e.id > a.id
+        and (e.after ->> 'canary')::bigint = p_canary
+    where a.id = p_canary and a.action = 'canary';
+end
+$$;
+
+-- The clauses for a job that is asked for as a canary: pauses, due time and expiry do not hold it.
+create or replace function job_queue_why_canary(p_job job_queue, p_workers integer, p_handling integer)
+returns table (place integer, clause text, holds boolean, code text, facts jsonb)
+language plpgsql stable
+set search_path from current
+as $$
+declare
+    v_canary job_canaries;
+    v_code text;
+    v_facts jsonb;
+begin
+    select * into v_canary from job_canaries c where c.job_id = p_job.id;
+    select h.code, h.facts into v_code, v_facts from job_canary_hold(p_job) h;
+    return query values
+        (1, 'canary', true, 'canary-requested',
+            jsonb_build_object('asked_by', v_canary.asked_by, 'asked_at', v_canary.asked_at)),
+        (2, 'worker', p_handling > 0, case when p_workers = 0 then 'no-worker' when p_handling = 0
+            then 'no-worker-for-type' when p_workers = 1 then 'one-worker' else 'some-workers' end,
+            jsonb_build_object('workers', p_workers, 'handling', p_handling)),
+        (3, 'nothing else holds it', v_code is null, coalesce(v_code, 'canary-free'), v_facts);
+end
+$$;
+
+-------------------------------------------------------------------------------------------------------
 -- 9. The processing switch, workers and their runs
 -------------------------------------------------------------------------------------------------------
 
@@ -3263,6 +3567,10 @@ begin
     select * into v_pause from job_types where task_type = v_job.task_type;
     select count(*), count(*) filter (where v_job.task_type = any (w.task_types)) into v_workers, v_handling
     from job_workers w where w.heartbeat_at > v_now - interval '2 minutes';
+    if exists (select from job_canaries c where c.job_id = p_id and c.run_token is null) then
+        return query select * from job_queue_why_canary(v_job, v_workers, v_handling);
+        return;
+    end if;
     select q.id into v_holder from job_queue q
     where q.concurrency_key = v_job.concurrency_key and q.status = 'running' and q.id <> v_job.id;
 
@@ -3647,7 +3955,7 @@ set search_path from current
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due',
-        'job_recheck']
+        'job_recheck', 'job_canaries']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
@@ -3860,6 +4168,7 @@ declare
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
+        'job_queue_ask_canary', 'job_queue_canary',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
         'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
@@ -3876,7 +4185,9 @@ declare
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_percent', 'job_type_refusal', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
+        'job_error_fingerprint', 'job_percent', 'job_type_refusal', 'job_canary_change',
+        'job_canary_hold', 'job_canary_refusal', 'job_canary_stands', 'job_queue_judge_canaries',
+        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
@@ -3897,7 +4208,7 @@ declare
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
-        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck'];
+        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_locks'];
     v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];

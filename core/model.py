@@ -97,6 +97,10 @@ class Job:
     removed: bool = False
 
 
+CANARY_PRIORITY = 101
+"""The priority that the claim reports for a canary; those of jobs are 100 at most."""
+
+
 class ClaimedJob(NamedTuple):
     """A claimed job. `due_at` is the due time of the slot that this run serves; times are the database's."""
 
@@ -112,6 +116,11 @@ class ClaimedJob(NamedTuple):
     checkpoint: Json | None
     cycle: int
     priority: int = 0
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether an operator asked to run this job now: it was claimed alone, and has a slot kept for it."""
+        return self.priority == CANARY_PRIORITY
 
     @property
     def cycle_key(self) -> str:

@@ -58,8 +58,9 @@ def claim(
 ) -> list[ClaimedJob]:
     """Claims up to `limit` jobs of these types, highest priority first; each claim has its own run token.
 
-    With `fronts`, only jobs behind the front of each lane are claimed, so that the database does not scan again what
-    was claimed before.
+    A canary of these types is claimed before all others and alone; with a limit of 0, nothing else is claimed. With
+    `fronts`, only jobs behind the front of each lane are claimed, so that the database does not scan again what was
+    claimed before.
     """
     lanes: Sequence[object] = (None,) * 4
     if fronts:

@@ -48,6 +48,23 @@ def _earlier(facts: Facts) -> str:
     return f"It was already run again {who}, as {facts.get('earlier')}."
 
 
+def _asked(what: str, facts: Facts) -> str:
+    who = f"at {_moment(facts.get('asked_at'))} by {facts.get('asked_by')}"
+    return f"{what} was asked for {who}. Wait for its result."
+
+
+def _changed(facts: Facts) -> str:
+    deeds = {"edit": "edited", "cancel": "cancelled", "delete": "deleted", "retry": "retried", "restore": "restored"}
+    deed = f"was {deeds.get(facts['action'], 'changed')} by {facts.get('actor')}" if facts.get("action") else "changed"
+    return f"It {deed} before a worker took it. {TAKEN_BACK}"
+
+
+def _held(code: str) -> Callable[[Facts], str]:
+    return lambda facts: f"{sentence(code, facts)} {TAKEN_BACK} It is as it was."
+
+
+TAKEN_BACK: Final = "The request to run it was taken back."
+
 ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
     {
         # refusals
@@ -86,7 +103,12 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "not-stuck": "Not stuck: a stuck job has run for more than {older_than} and has an expired lease.",
         "key-held-create": "Job {holder} with the same dedupe key is already {state}. Nothing would be enqueued.",
         "not-admitted": "{sentence}",
+        "canary-open": lambda facts: _asked("It", facts),
+        "canary-of-group": lambda facts: _asked(f"Canary {facts.get('canary_job')} of the same errors", facts),
+        "canary-was-faster": "Another canary of the same errors was asked for at this moment. Wait for its result.",
+        "canary-no-worker": 'No live worker handles {task_type}. Nothing was changed. Start one: "jobdeck worker".',
         # what would be done
+        "would-be-canary": "The next worker that handles it would run it.",
         "would-retry": "It would be due now.",
         "would-run-again": "A copy would be enqueued.",
         "would-run-once-more": lambda facts: f"A copy would be enqueued. {_earlier(facts)}",
@@ -100,6 +122,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"Stuck since {_moment(facts.get('expired_at'))}: worker {facts.get('worker')} stopped renewing its lease."
         ),
         # what was done
+        "canary-asked": "The next worker that handles it runs it. If none takes it within a minute, it stays as it is.",
         "due-now": "Due now.",
         "due-once": "Due now, for one run: the recurring job had expired.",
         "due-in-line": "Due now, behind another job with its concurrency key.",
@@ -148,11 +171,30 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         ),
         "behind-in-line": "Another job with the same concurrency key goes first.",
         "concurrency-key-free": "No job with the same concurrency key is running.",
+        "canary-requested": lambda facts: (
+            f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
+        ),
+        "canary-free": "Nothing holds it: a worker that handles its type takes it at its next claim.",
     }
 )
 """The evidence for the clauses of the claim."""
 
-SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType({**ACTIONS, **CLAUSES})
+CANARIES: Final[Mapping[str, Sentence]] = MappingProxyType(
+    {
+        "canary-waits": "Waiting for a worker to take it.",
+        "canary-runs": "Running.",
+        "canary-not-taken": f"No worker took it within a minute. {TAKEN_BACK} It is as it was.",
+        "canary-changed": _changed,
+        "canary-vanished": "Its run is no longer in the history.",
+        "canary-held-by-waits-for-blocker": _held("waits-for-blocker"),
+        "canary-held-by-hopeless-blocker": _held("hopeless-blocker"),
+        "canary-held-by-concurrency-key-busy": _held("concurrency-key-busy"),
+        "canary-held-by-key-held": _held("key-held"),
+    }
+)
+"""What has become of a request to run a job as a canary, unless its run has ended."""
+
+SENTENCES: Final[Mapping[str, Sentence]] = MappingProxyType({**ACTIONS, **CLAUSES, **CANARIES})
 
 
 class _Named(dict[str, Any]):

@@ -219,7 +219,7 @@ def _presentable(text: str) -> str:
 
 
 class Slots:
-    """The threads that run jobs, one for each job that may run at the same time.
+    """The threads that run jobs: `size` of them, and one that is kept free for a canary.
 
     They are daemons, so that a handler that does not stop cannot keep the process alive.
     """
@@ -227,17 +227,26 @@ class Slots:
     def __init__(self, executor: Executor, done: queue.SimpleQueue[RunContext | None], size: int, name: str) -> None:
         self.size = size
         self.running: dict[RunContext, threading.Thread] = {}
+        self.canary: RunContext | None = None
+        """The run in the slot for canaries, from when it is put there until it has ended."""
         self._executor = executor
         self._done = done
         self._name = name
         self._waiting: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
+        self._kept: queue.SimpleQueue[RunContext | None] = queue.SimpleQueue()
 
     def start(self) -> None:
         for _ in range(self.size):
-            self._start_thread()
+            self._start_thread(self._waiting)
+        self._start_thread(self._kept)
 
-    def _start_thread(self) -> None:
-        threading.Thread(target=self._work, name=f"{self._name} slot", daemon=True).start()
+    def _start_thread(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+        threading.Thread(target=self._work, args=(line,), name=f"{self._name} slot", daemon=True).start()
+
+    @property
+    def occupied(self) -> int:
+        """The number of runs without that of the slot for canaries."""
+        return len(self.running) - (self.canary in self.running)
 
     @property
     def waiting(self) -> int:
@@ -247,19 +256,27 @@ class Slots:
     def put(self, contexts: Iterable[RunContext]) -> None:
         put = self._waiting.put
         for context in contexts:
-            put(context)
+            if context.job.is_canary and self.canary is None:
+                self.canary = context
+                self._kept.put(context)
+            else:
+                put(context)
 
     def hand_back_waiting(self) -> int:
         """Reports all waiting jobs as released and returns their number."""
+        return self._hand_back(self._waiting) + self._hand_back(self._kept)
+
+    def _hand_back(self, line: queue.SimpleQueue[RunContext | None]) -> int:
         handed_back = 0
         while True:
             try:
-                context = self._waiting.get_nowait()
+                context = line.get_nowait()
             except queue.Empty:
                 return handed_back
             if context is None:
-                self._waiting.put(None)
+                line.put(None)
                 return handed_back
+            self._free(context)
             context.result = self._executor.handed_back(context)
             self._done.put(context)
             handed_back += 1
@@ -272,7 +289,8 @@ class Slots:
         if self.running.pop(context, None) is None:
             return False
         if replace:
-            self._start_thread()
+            self._start_thread(self._kept if context is self.canary else self._waiting)
+        self._free(context)
         context.result = report
         self._done.put(context)
         return True
@@ -281,18 +299,25 @@ class Slots:
         """Ends each thread after its current job."""
         for _ in range(self.size):
             self._waiting.put(None)
+        self._kept.put(None)
 
-    def _work(self) -> None:
-        take, done, run, running = self._waiting.get, self._done.put, self._executor.run, self.running
+    def _free(self, context: RunContext) -> None:
+        if context is self.canary:
+            self.canary = None
+
+    def _work(self, line: queue.SimpleQueue[RunContext | None]) -> None:
+        take, done, run, running, free = line.get, self._done.put, self._executor.run, self.running, self._free
         thread = threading.current_thread()
         while (context := take()) is not None:
             if context.stop is not None or time.monotonic() >= context.lease_end:
                 context.result = self._executor.handed_back(context)
+                free(context)
                 done(context)
                 continue
             running[context] = thread
             result = run(context.job, context)
             if running.pop(context, None) is None:
                 return
+            free(context)
             context.result = result
             done(context)

@@ -60,6 +60,7 @@ class LaneFronts:
 log = logging.getLogger(__name__)
 
 CANCEL = "cancel"
+CANARY = "canary"
 IDLE_SECONDS = 5.0
 NEAR_SECONDS = 1.0
 DEAF_SECONDS = 2.5
@@ -93,6 +94,8 @@ class Fetcher:
         self._woken = threading.Event()
         self._again = threading.Event()
         self._next_poll = 0.0
+        self._canary_asked = threading.Event()
+        self._next_canary = 0.0
         self._lane_fronts = LaneFronts()
         self.thread = threading.Thread(target=self._loop, name=f"{state.worker_id} fetcher")
 
@@ -135,19 +138,21 @@ class Fetcher:
         now = time.monotonic()
         limit = self._limit(now)
         if limit < 1:
-            self._wait(IDLE_SECONDS)
+            if not self._claim_canary(now):
+                self._wait(IDLE_SECONDS)
             return
         if now < self._next_poll and not self._again.is_set():
             self._wait(self._next_poll - now)
             return
         self._again.clear()
+        self._canary_asked.clear()
         alone = not self._state.held
         fronts = self._lane_fronts.fronts(now)
         jobs = self._claim(limit, fronts, now)
-        if jobs:
-            self._state.take(jobs, now)
-            self._on_claimed()
-        if len(jobs) == limit or fronts:
+        self._take(jobs, now)
+        if jobs and jobs[0].is_canary:
+            self._again.set()
+        elif len(jobs) == limit or fronts:
             self._hear(0)
         elif not jobs and alone and self._until_idle:
             self._state.stopping.set()
@@ -158,16 +163,36 @@ class Fetcher:
         state = self._state
         lease = state.settings.lease_seconds
         jobs = self._link.run(lambda conn: leases.claim(conn, state.worker_id, state.task_types, limit, lease, fronts))
+        if limit == 0 or (jobs and jobs[0].is_canary):
+            return jobs
         full = len(jobs) == limit
         self._lane_fronts.claimed(jobs, full=full, onwards=fronts is not None, began=now, ended=time.monotonic())
         return jobs
 
+    def _claim_canary(self, now: float) -> bool:
+        """While no other job can be started: claims a canary if one was asked for, and looks for one now and then.
+
+        Returns whether it asked the database.
+        """
+        if self._state.slots.canary is not None or not (self._canary_asked.is_set() or now >= self._next_canary):
+            return False
+        self._canary_asked.clear()
+        self._next_canary = now + IDLE_SECONDS
+        self._take(self._claim(0, None, now), now)
+        return True
+
+    def _take(self, jobs: Sequence[ClaimedJob], now: float) -> None:
+        if jobs:
+            self._state.take(jobs, now)
+            self._on_claimed()
+
     def _limit(self, now: float) -> int:
         """How many jobs to claim now. 0 until half of the target, or half a batch, is free, unless a slot is idle."""
         slots = self._state.slots
-        busy = sum(1 for run in list(slots.running) if run.started is not None and now - run.started > BUSY_SECONDS)
+        runs = [run for run in list(slots.running) if run is not slots.canary]
+        busy = sum(1 for run in runs if run.started is not None and now - run.started > BUSY_SECONDS)
         target = slots.size + self._state.pace.ahead(busy)
-        outstanding = slots.waiting + len(slots.running)
+        outstanding = slots.waiting + len(runs)
         room = min(target - outstanding, MOST_HELD - len(self._state.held), BATCH)
         enough = min(target - target // 2, BATCH // 2)
         return room if outstanding < slots.size or room >= enough else 0
@@ -199,5 +224,7 @@ class Fetcher:
             self._on_listening()
         if CANCEL in payloads:
             self._on_cancel()
+        if CANARY in payloads:
+            self._canary_asked.set()
         if any(payload != CANCEL for payload in payloads):
             self._again.set()

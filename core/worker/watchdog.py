@@ -64,7 +64,11 @@ class Watchdog:
                 context.stop = Stop.LOST
                 message = "the lease of a run could not be renewed in time; its handler must stop"
                 run_event(log, logging.WARNING, message, context)
-        if len(runs) >= self._state.slots.size and self._state.slots.waiting and now - newest > LONGEST_WAIT:
+        if (
+            self._state.slots.occupied >= self._state.slots.size
+            and self._state.slots.waiting
+            and now - newest > LONGEST_WAIT
+        ):
             self._state.slots.hand_back_waiting()
 
     def _time_out(self, context: RunContext, thread: threading.Thread) -> None:

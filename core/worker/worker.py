@@ -58,7 +58,7 @@ class Worker:
     """One worker on one database. It can be started once, or run cycles.
 
     Args:
-        database: the database of the queue. Handlers use its pool, so its size should be at least `concurrency` + 2.
+        database: the database of the queue. Handlers use its pool, so its size should be at least `concurrency` + 3.
         registry: the task types that it can run.
         settings: leases, retries, drain time.
         mode: `headless`, `embedded` or `cycle`, as shown in `job_workers`.

@@ -45,6 +45,7 @@ _TIMES: Final = {
                   "lease_expires_at", "started_at", "cancel_requested_at", "anchor_at", "last_success_at", "slot_at"),
     "job_queue_settings": ("updated_at", "paused_at", "resume_at"),
     "job_types": ("paused_at", "resume_at"),
+    "job_canaries": ("asked_at",),
     "job_runs": ("due_at", "started_at", "finished_at"),
     "job_trash": ("deleted_at",),
     "job_audit": ("at",),
@@ -71,8 +72,8 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
             DELETE FROM job_throughput;
         $$;
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
-            TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_workers,
-                job_worker_runs, job_throughput, job_recheck, job_lines_due, job_poison;
+            TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
+                job_workers, job_worker_runs, job_throughput, job_recheck, job_lines_due, job_poison;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);
             SELECT setseed(0.5)::text;

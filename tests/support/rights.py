@@ -20,7 +20,7 @@ FUNCTIONS: Final = {
         job_bulk_choose job_bulk_choose_again job_bulk_choose_ids job_bulk_drop job_bulk_result job_bulk_start
         job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck job_queue_cleanup job_queue_edit
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
-        job_type_set
+        job_type_set job_queue_ask_canary job_queue_canary
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
     """,
     "w": """
@@ -68,6 +68,8 @@ FUNCTIONS: Final = {
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run
         job_types_that_can_run job_percent job_type_refusal
+        job_canary_change job_canary_hold job_canary_refusal job_canary_stands job_queue_judge_canaries
+        job_queue_take_canary job_queue_why_canary
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -82,7 +84,7 @@ RELATIONS: Final = {
         outbox_receipts
     """,
     "o:read w:read": """
-        job_audit job_bulk job_bulk_items job_lines_due job_poison job_queue job_recheck job_runs job_trash
+        job_audit job_bulk job_bulk_items job_canaries job_lines_due job_poison job_queue job_recheck job_runs job_trash
         provider_rates send_batches
     """,
     "o:read w:write": "competitor_announcement_campaigns provider_cursors",

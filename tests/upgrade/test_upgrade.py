@@ -160,6 +160,6 @@ def test_a_pause_of_a_type_is_kept_and_can_be_ended(earlier: Connection) -> None
 def test_an_application_s_own_table_of_types_is_named_and_nothing_is_changed(earlier: Connection) -> None:
     earlier.execute("CREATE TABLE job_types (name text)")
     before = all_rows(earlier)
-    with pytest.raises(Refused, match="job_types, which is not Jobdeck's. Rename it"):
+    with pytest.raises(Refused, match=r"job_types, which is not Jobdeck's\. Rename it"):
         install_schema(earlier)
     assert all_rows(earlier) == before

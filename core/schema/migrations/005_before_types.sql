@@ -10,5 +10,11 @@ begin
     alter table job_types rename column reason to paused_reason;
     alter table job_types alter column paused_at drop not null, alter column paused_at drop default;
     alter index job_paused_types_pkey rename to job_types_pkey;
+    -- From Postgres 18 on, this constraint has a name.
+    if exists (select from pg_constraint where conrelid = 'job_types'::regclass
+        and conname = 'job_paused_types_task_type_not_null')
+    then
+        alter table job_types rename constraint job_paused_types_task_type_not_null to job_types_task_type_not_null;
+    end if;
 end
 $$;

@@ -1,0 +1,75 @@
+"""Canaries: requests to run one job next and alone, and what became of them, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from jobdeck.core.model import RunOutcome
+from jobdeck.core.read.sentences import sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from typing import Any
+    from uuid import UUID
+
+    from jobdeck.core.model import ActionResult
+
+State = Literal["waiting", "running", "succeeded", "failed", "taken back"]
+
+_ENDS: Final[Mapping[RunOutcome, str]] = {
+    RunOutcome.SUCCEEDED: "succeeded",
+    RunOutcome.PARTIAL: "succeeded in part",
+    RunOutcome.CONTINUED: "succeeded so far and continues with another run",
+    RunOutcome.FAILED: "failed permanently",
+    RunOutcome.RETRIED: "failed and will be retried",
+    RunOutcome.CANCELLED: "was cancelled while it ran",
+    RunOutcome.RELEASED: "was returned to the queue, because its worker stopped",
+    RunOutcome.LOST: "was lost with its worker",
+}
+_GOOD: Final = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryAsked:
+    """The answer to a request: `canary` is its id, None if the request was refused or is a dry run."""
+
+    result: ActionResult
+    canary: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryAnswer:
+    """What has become of a request: whether the job waits or runs, how its run ended, or why it was taken back.
+
+    `outcome`, `error` and `seconds` are those of the run; the error may hold hostile text.
+    """
+
+    canary: int
+    job_id: UUID
+    state: State
+    message: str
+    asked_at: datetime
+    outcome: RunOutcome | None = None
+    error: str | None = None
+    seconds: float | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the state is final."""
+        return self.state not in {"waiting", "running"}
+
+
+def answer_from(canary: int, row: Mapping[str, Any]) -> CanaryAnswer:
+    """Converts a row of `job_queue_canary`."""
+    outcome = RunOutcome(row["outcome"]) if row["outcome"] else None
+    state: State = "taken back" if row["state"] == "ended" else row["state"]
+    message = sentence(row["code"], row["facts"])
+    if outcome is not None:
+        state = "succeeded" if outcome in _GOOD else "failed"
+        error = f": {row['error']}" if row["error"] else "."
+        message = f"It {_ENDS.get(outcome, outcome.value)} after {row['seconds'] or 0:.1f} s{error}"
+    return CanaryAnswer(
+        canary, row["job_id"], state, message, row["asked_at"], outcome, row["error"], row["seconds"]
+    )  # fmt: skip
