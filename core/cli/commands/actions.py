@@ -5,13 +5,14 @@ More than 500 jobs, and the jobs of an earlier bulk action, go through `jobdeck.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobdeck.core.cli import answers
-from jobdeck.core.cli.answers import IDS, act_in_bulk, answer_results, confirm, resolved
+from jobdeck.core.cli import answers, output
+from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
 from jobdeck.core.cli.commands.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, Job
 
+POLL_SECONDS: Final = 0.2
+"""The time between two looks at a canary that is waited for."""
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
 
@@ -52,12 +55,39 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
 
 
 @command("retry")
+@click.option("--canary", is_flag=True, help="Run one job next and alone, also while it is paused.")
+@click.option("--wait", is_flag=True, help="With --canary: wait for its result, which decides the exit code.")
 @_action_options
-def retry(session: Session, **given: Any) -> int | None:
+def retry(session: Session, canary: bool, wait: bool, **given: Any) -> int | None:
     """Make jobs due now. A job that succeeded and left the queue is refused: see `run-again`."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
+    if canary:
+        return _canary(session, wait=wait, **given)
+    if wait:
+        raise UsageError("--wait needs --canary.")
     return _act(session, "retry", operator.retry, **given)
+
+
+def _canary(session: Session, *, wait: bool, **given: Any) -> int | None:
+    """Asks for a canary and, with `wait`, prints its result; the exit code is 1 unless it succeeded."""
+    from jobdeck.core.queue import canaries  # noqa: PLC0415 -- imported on first use
+
+    ids, dry_run = given["ids"], given["dry_run"]
+    if len(ids) != 1 or ids[0] == INPUT or given["expression"] or given["again"]:
+        raise UsageError("--canary needs exactly one job ID.")
+    with session.connection() as conn:
+        asked = canaries.ask(
+            conn, resolved(conn, ids)[0], actor=session.actor, version=given["if_version"], reason=given["reason"],
+            dry_run=dry_run,
+        )  # fmt: skip
+        if asked.canary is None or not wait:
+            return answer_results(session, [asked.result], dry_run=dry_run)
+        output.note("Waiting for the result. It continues if you interrupt this command; the audit has its result.")
+        while not (answer := canaries.answer(conn, asked.canary)).settled:
+            time.sleep(POLL_SECONDS)
+    session.answer({**output.plain(answer), "dry_run": False}, [f"{answer.job_id}: {answer.message}"])
+    return None if answer.state == "succeeded" else 1
 
 
 @command("run-again")

@@ -1,0 +1,92 @@
+"""`jobdeck retry --canary`: one job next and alone, and with --wait its result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from jobdeck.core.model import NewJob
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import operator, producer
+from jobdeck.core.registry import load
+from jobdeck.core.worker.worker import Worker
+from tests.core.cli.support import HANDLERS, Jobdeck, everything
+from tests.support.waiting import until
+from tests.support.working import quick_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+
+@pytest.fixture
+def worker(conn: psycopg.Connection[Any], database_url: str) -> Iterator[None]:
+    """A worker that handles the types of these tests, while everything is paused."""
+    operator.pause(conn, reason="vendor is down", actor="test")
+    with Database(database_url, application_name="test worker", max_size=8) as database:
+        made = Worker(database, load([HANDLERS]), quick_settings(), concurrency=1)
+        made.start()
+        try:
+            until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,))
+            yield
+        finally:
+            made.stop()
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    good = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    bad = producer.enqueue(conn, NewJob("cli_refuse", {"reason": "still down"}), actor="test").job_id
+    left = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    ran = jobdeck("retry", "--canary", str(good), "--wait", "--reason", "vendor says fixed", "--json")
+    assert (ran.code, ran.data["state"], ran.data["outcome"]) == (0, "succeeded", "succeeded")
+    ran = jobdeck("retry", "--canary", str(bad), "--wait")
+    assert ran.code == 1
+    assert ran.out.startswith(f"{bad}: It failed permanently after ")
+    assert "still down" in ran.out
+    assert conn.execute("SELECT id FROM job_queue WHERE status = 'pending'").fetchall() == [(left,)]
+    told = {(row["action"], row["reason"]) for row in jobdeck("audit", "--json").data["audit"]}
+    assert told >= {("canary", "vendor says fixed"), ("canary ended", None)}
+
+
+@pytest.mark.usefixtures("worker")
+def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    before = everything(conn)
+    [tried] = jobdeck("retry", "--canary", str(job), "--dry-run", "--json").data["results"]
+    assert (tried["ok"], tried["code"]) == (True, "would-be-canary")
+    assert everything(conn).keys() == before.keys()
+    [answer] = jobdeck("retry", "--canary", str(job), "--json").data["results"]
+    assert (answer["ok"], answer["code"]) == (True, "canary-asked")
+
+
+def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = producer.enqueue(conn, NewJob("cli_echo"), actor="test").job_id
+    before = everything(conn)
+    ran = jobdeck("retry", "--canary", str(job), "--wait")
+    assert ran.code == 1
+    assert "No live worker handles cli_echo. Nothing was changed." in ran.out
+    assert everything(conn) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--canary"], 2, ["--canary", "one"]),
+        (["--canary", str(uuid4()), str(uuid4())], 2, ["--canary", "one"]),
+        (["--canary", "-"], 2, ["--canary", "one"]),
+        (["--canary", "--filter", "status:failed"], 2, ["--canary", "one"]),
+        (["--wait", str(uuid4())], 2, ["--wait", "--canary"]),
+    ],
+)
+def test_it_is_for_one_job(jobdeck: Jobdeck, arguments: list[str], code: int, words: list[str]) -> None:
+    jobdeck("retry", *arguments).refused(code, *words)
+
+
+def test_a_job_that_there_is_not_is_refused(jobdeck: Jobdeck) -> None:
+    ran = jobdeck("retry", "--canary", str(uuid4()), "--json")
+    assert ran.code == 1
+    assert [one["code"] for one in ran.data["results"]] == ["not-in-queue"]

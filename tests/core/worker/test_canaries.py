@@ -1,0 +1,134 @@
+"""The slot that a worker keeps for a canary: it runs at once, whatever the other slots do."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.model import CANARY_PRIORITY
+from jobdeck.core.postgres.database import Database
+from jobdeck.core.queue import canaries, operator
+from jobdeck.core.registry import Done
+from jobdeck.core.worker import fetcher
+from jobdeck.core.worker.context import RunContext
+from tests.core.worker.test_worker import Gate, gate
+from tests.support.waiting import PATIENCE, until
+from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, outcomes, working
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from jobdeck.core.read.canaries import CanaryAnswer
+
+Conn = psycopg.Connection[Any]
+
+__all__ = ["gate"]
+
+
+def ask(conn: Conn, job_id: UUID) -> int:
+    """Asks once the worker has reported that it handles the type."""
+    found: list[int] = []
+
+    def asked() -> bool:
+        canary = canaries.ask(conn, job_id, actor=ACTOR).canary
+        found.extend([canary] if canary else [])
+        return bool(found)
+
+    until(asked)
+    return found[0]
+
+
+def ended(conn: Conn, canary: int) -> CanaryAnswer:
+    until(lambda: canaries.answer(conn, canary).settled)
+    return canaries.answer(conn, canary)
+
+
+def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paused(
+    conn: Conn, database_url: str, gate: Gate
+) -> None:
+    for _ in range(3):
+        enqueue(conn, "long")
+    types = (job_type("long", gate), job_type("quick", lambda *_: Done({})))
+    with working(database_url, *types, concurrency=1):
+        gate.wait_for()
+        operator.pause(conn, reason=None, actor=ACTOR)
+        job = enqueue(conn, "quick")
+        assert ended(conn, ask(conn, job.id)).state == "succeeded"
+        assert outcomes(conn) == ["succeeded"]
+        operator.resume(conn, actor=ACTOR)
+        gate.opened.set()
+        gate.wait_for(2)
+
+
+def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
+    conn: Conn, database_url: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "CANARY", "another word")
+    monkeypatch.setattr(fetcher, "IDLE_SECONDS", 0.05)
+    enqueue(conn, "long")
+    types = (job_type("long", gate), job_type("quick", lambda *_: Done({})))
+    with working(database_url, *types, concurrency=1):
+        gate.wait_for()
+        job = enqueue(conn, "quick", run_at=conn.execute("SELECT now() + interval '1 day'").fetchall()[0][0])
+        assert ended(conn, ask(conn, job.id)).state == "succeeded"
+
+
+def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url: str, gate: Gate) -> None:
+    other = Gate()
+    with working(database_url, job_type("one", gate), job_type("two", other), concurrency=1):
+        operator.pause(conn, reason=None, actor=ACTOR)
+        first = ask(conn, enqueue(conn, "one").id)
+        gate.wait_for()
+        second = ask(conn, enqueue(conn, "two").id)
+        other.wait_for()
+        gate.opened.set()
+        other.opened.set()
+        assert (ended(conn, first).state, ended(conn, second).state) == ("succeeded", "succeeded")
+
+
+def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, gate: Gate) -> None:
+    stuck = threading.Event()
+    types = (
+        job_type("long", gate),
+        job_type("stuck", lambda *_: stuck.wait(PATIENCE), timeout=0.1),
+        job_type("quick", lambda *_: Done({})),
+    )
+    enqueue(conn, "long")
+    with working(database_url, *types, concurrency=1):
+        gate.wait_for()
+        operator.pause(conn, reason=None, actor=ACTOR)
+        answer = ended(conn, ask(conn, enqueue(conn, "stuck").id))
+        assert answer.state == "failed"
+        assert "longer than the 0.1 seconds" in answer.message
+        assert ended(conn, ask(conn, enqueue(conn, "quick").id)).state == "succeeded"
+        stuck.set()
+
+
+def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url: str) -> None:
+    with working(database_url, job_type("quick", lambda *_: Done({})), concurrency=2):
+        operator.pause(conn, reason=None, actor=ACTOR)
+        others = [enqueue(conn, "quick") for _ in range(20)]
+        ended(conn, ask(conn, others[-1].id))
+        assert len(outcomes(conn)) == 1
+        operator.resume(conn, actor=ACTOR)
+        until(lambda: len(outcomes(conn)) == len(others))
+
+
+def test_a_canary_takes_no_place_of_the_other_slots(conn: Conn, database_url: str) -> None:
+    del conn
+    with Database(database_url, application_name="test") as database, a_state(database) as state:
+        slots = state.slots
+        contexts = [RunContext(claimed(priority=CANARY_PRIORITY), state.resources, 0, 0) for _ in range(2)]
+        slots.put(contexts)
+        assert slots.canary is contexts[0]
+        assert slots.waiting == 1
+        slots.running[contexts[0]] = threading.current_thread()
+        assert slots.occupied == 0
+        slots.running[contexts[1]] = threading.current_thread()
+        assert slots.occupied == 1
+        slots.running.clear()
+        assert slots.hand_back_waiting() == 2
+        assert slots.canary is None
