@@ -3066,14 +3066,17 @@ begin
         elsif not job_canary_stands(v_canary, v_job) then
             v_answer := job_canary_change(v_canary, v_job);
         elsif v_canary.asked_at <= v_now - interval '1 minute' then
-            v_answer := (select jsonb_build_object('code', coalesce('canary-held-by-' || h.code, 'canary-not-taken'),
-                'facts', h.facts) from job_canary_hold(v_job) h);
+            v_answer := (select jsonb_build_object(
+                'code', case when h.code is null then 'canary-not-taken' else 'canary-held' end,
+                'facts', coalesce(h.facts, '{}') || jsonb_build_object('held_by', h.code))
+                from job_canary_hold(v_job) h);
         else
             continue;
         end if;
         insert into job_audit (actor, action, job_id, after)
         values (v_canary.asked_by, 'canary ended', v_canary.job_id, jsonb_strip_nulls(jsonb_build_object('canary',
-            v_canary.id, 'task_type', v_canary.task_type) || coalesce(v_answer, '{"code": "canary-vanished"}')));
+            v_canary.id, 'task_type', v_canary.task_type) || coalesce(v_answer,
+                jsonb_build_object('code', 'canary-vanished'))));
         delete from job_canaries c where c.id = v_canary.id;
     end loop;
 end

@@ -36,6 +36,11 @@ def twin(verb: str, jobs: Sequence[Job]) -> str:
     return f"jobdeck {verb} {' '.join(ids)}{needed}"
 
 
+def canary_twin(job: Job) -> str:
+    """The command that runs one job as a canary; with --wait it would print the result."""
+    return f"jobdeck retry --canary {job.id}"
+
+
 def cleanup_twin(ids: Sequence[UUID]) -> str:
     """The command that marks these stuck jobs failed; with more than `NAMED` jobs, the one for all stuck jobs."""
     return " ".join(["jobdeck cleanup", *map(short_id, ids if len(ids) <= NAMED else ()), "--yes"])

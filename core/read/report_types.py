@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Worker,
         WorkerRun,
     )
+    from jobdeck.core.read.canaries import CanaryAnswer
 
 HOURS: Final = 24
 """The number of hours that the hourly counts of an error group cover."""
@@ -160,11 +161,11 @@ class ErrorGroup:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """The groups, most recent first, and the current state of the watched jobs."""
+    """The groups, most recent first, and the answers of the canaries that were asked about."""
 
     at: datetime
     trends: tuple[ErrorGroup, ...]
-    watched: tuple[Job, ...] = ()
+    canaries: tuple[CanaryAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

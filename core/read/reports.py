@@ -16,7 +16,7 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import TICK, health
-from jobdeck.core.read.jobs import clock, counts, job, page, processing, workers
+from jobdeck.core.read.jobs import clock, counts, page, processing, workers
 from jobdeck.core.read.report_types import (
     HOURS,
     ActionCount,
@@ -153,13 +153,9 @@ def _groups(rows: list[Row]) -> tuple[ErrorGroup, ...]:
     return tuple(found)
 
 
-def errors(watched: Sequence[UUID] = (), *, since: timedelta = WEEK) -> Query[ErrorReport]:
-    """The error groups, and the watched jobs that still exist."""
-
-    def read(at: datetime, groups: tuple[ErrorGroup, ...], *found: Job | None) -> ErrorReport:
-        return ErrorReport(at, groups, tuple(job for job in found if job is not None))
-
-    return combine(clock(), error_groups(since=since), *map(job, watched), read=read)
+def errors(*, since: timedelta = WEEK) -> Query[ErrorReport]:
+    """The error groups."""
+    return combine(clock(), error_groups(since=since), read=ErrorReport)
 
 
 def alike(task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000) -> Query[tuple[Job, ...]]:

@@ -59,8 +59,9 @@ def _changed(facts: Facts) -> str:
     return f"It {deed} before a worker took it. {TAKEN_BACK}"
 
 
-def _held(code: str) -> Callable[[Facts], str]:
-    return lambda facts: f"{sentence(code, facts)} {TAKEN_BACK} It is as it was."
+def _held(facts: Facts) -> str:
+    cause = f"{sentence(str(facts['held_by']), facts)} " if facts.get("held_by") else ""
+    return f"{cause}{TAKEN_BACK} It is as it was."
 
 
 TAKEN_BACK: Final = "The request to run it was taken back."
@@ -186,10 +187,8 @@ CANARIES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "canary-not-taken": f"No worker took it within a minute. {TAKEN_BACK} It is as it was.",
         "canary-changed": _changed,
         "canary-vanished": "Its run is no longer in the history.",
-        "canary-held-by-waits-for-blocker": _held("waits-for-blocker"),
-        "canary-held-by-hopeless-blocker": _held("hopeless-blocker"),
-        "canary-held-by-concurrency-key-busy": _held("concurrency-key-busy"),
-        "canary-held-by-key-held": _held("key-held"),
+        "canary-held": _held,
+        "canary-ended": "Its run has ended.",
     }
 )
 """What has become of a request to run a job as a canary, unless its run has ended."""

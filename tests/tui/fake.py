@@ -21,6 +21,7 @@ from jobdeck.core.model import (
     Worker,
     WorkerRun,
 )
+from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
@@ -116,6 +117,7 @@ class Evidence:
         self.runs: tuple[WorkerRun, ...] = ()
         self.trends: tuple[ErrorGroup, ...] = ()
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
+        self.canaries: dict[int, CanaryAnswer] = {}
         self.entries: tuple[AuditEntry, ...] = ()
         self.unhandled: tuple[str, ...] = ()
         self.recipients: dict[UUID, Recipients] = {}
@@ -141,10 +143,9 @@ class Evidence:
             tuple(job for job in deck.jobs if job.is_recurring and job.status in {Status.PENDING, Status.RUNNING}),
         )  # fmt: skip
 
-    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+    def errors(self, canaries: Sequence[int]) -> ErrorReport:
         self._read("errors")
-        found = [job for job in self.backend.jobs if job.id in watched]
-        return ErrorReport(self.backend.at, self.trends, tuple(found))
+        return ErrorReport(self.backend.at, self.trends, tuple(self.canaries[one] for one in canaries))
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         self._read("alike")
@@ -260,8 +261,18 @@ class FakeBackend:
     def timeouts(self) -> dict[str, float]:
         return dict.fromkeys(TYPES, 900.0)
 
-    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
-        return self.evidence.errors(watched)
+    def errors(self, canaries: Sequence[int]) -> ErrorReport:
+        return self.evidence.errors(canaries)
+
+    def ask_canary(self, job: Job) -> CanaryAsked:
+        self._reach(("canary", job.id))
+        held = next((one for one in self.jobs if one.id == job.id), None)
+        if held is None or held.version != job.version:
+            return CanaryAsked(ActionResult(job.id, ok=False, message="changed meanwhile"), None)
+        request = len(self.evidence.canaries) + 1
+        waiting = "Waiting for a worker to take it."
+        self.evidence.canaries[request] = CanaryAnswer(request, job.id, "waiting", waiting, self.at)
+        return CanaryAsked(ActionResult(job.id, ok=True, message="The next worker runs it."), request)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         return self.evidence.alike(task_type, fingerprint)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ import psycopg
 from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.postgres import database
+from jobdeck.core.queue import canaries as requests
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
     from jobdeck.core.plugins import Page, Recipients
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
@@ -108,9 +111,14 @@ class LiveBackend:
     def timeouts(self) -> Mapping[str, float]:
         return {known.task_type: known.timeout for known in self._registry or ()}
 
-    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
+    def errors(self, canaries: Sequence[int]) -> ErrorReport:
         with self._connection() as conn:
-            return reports.errors(watched).run(conn)
+            answers = tuple(requests.answer(conn, canary) for canary in canaries)
+            return replace(reports.errors().run(conn), canaries=answers)
+
+    def ask_canary(self, job: Job) -> CanaryAsked:
+        with self._connection("to run a canary") as conn:
+            return requests.ask(conn, job.id, actor=self._actor, version=job.version)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         with self._connection() as conn:

@@ -11,7 +11,7 @@ from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.commands import PURGE, RESUME, cleanup_twin, pause_twin, twin, twin_with_payload
+from jobdeck.tui.commands import PURGE, RESUME, canary_twin, cleanup_twin, pause_twin, twin, twin_with_payload
 from jobdeck.tui.format import one_line, plural, short_id
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
+    from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.tui.backend.protocol import Verb
     from jobdeck.tui.backend.threads import Host, Severity
 
@@ -174,6 +175,18 @@ class Operations:
                 self._host.say(f"{short_id(job.id)} refused: {one_line(result.message)}", "warning")
 
         self._run(f"retry job {short_id(job.id)}", lambda: self._host.reach().retry_with(job, payload), done)
+
+    def canary(self, job: Job, then: Callable[[int], None]) -> None:
+        """Asks to run this job next and alone; `then` is called with the id of the request."""
+
+        def done(asked: CanaryAsked) -> None:
+            refused = "" if asked.canary is not None else " refused"
+            text = f"{short_id(job.id)}{refused}: {one_line(asked.result.message)}\n{canary_twin(job)}"
+            self._host.say(text, "warning" if refused else "information")
+            if asked.canary is not None:
+                then(asked.canary)
+
+        self._run(f"run canary {short_id(job.id)}", lambda: self._host.reach().ask_canary(job), done)
 
     def find_stuck(self, found: Callable[[list[ActionResult]], None]) -> None:
         """Reads the stuck jobs and passes them to `found`."""

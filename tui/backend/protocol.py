@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ActionResult, CycleResult, Enqueued, Filter, Job, Json, Processing
     from jobdeck.core.plugins import Found, Page, Preset, Recipients
     from jobdeck.core.queue.requests import Wanted
+    from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import (
         AuditReport,
         CronReport,
@@ -109,8 +110,11 @@ class Backend(Protocol):
     def timeouts(self) -> Mapping[str, float]:
         """The timeout of each known task type, in seconds."""
 
-    def errors(self, watched: Sequence[UUID]) -> ErrorReport:
-        """Reads the groups of errors, and the current state of the watched jobs."""
+    def errors(self, canaries: Sequence[int]) -> ErrorReport:
+        """Reads the groups of errors, and what has become of these requests for canaries."""
+
+    def ask_canary(self, job: Job) -> CanaryAsked:
+        """Asks to run this job next and alone. Refused when its version differs from the displayed one."""
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         """Reads the jobs that are still in the state an error of this group left them in."""

@@ -22,8 +22,7 @@ CANARY_WORDS: dict[str, tuple[str, str]] = {
     "running": ("is running", "run"),
     "succeeded": ("succeeded", "good"),
     "failed": ("failed again. Fix the cause first", "bad"),
-    "cancelled": ("was cancelled", "warn"),
-    "gone": ("no longer exists, in the queue or in the history", "warn"),
+    "taken back": ("was not run", "warn"),
 }
 
 
@@ -91,6 +90,9 @@ def about(
         ink = CANARY_WORDS[canary.state][1]
         job: Span = (f"{short_id(canary.job_id)} ", "text")
         found.append(entry((f" {'canary':<{LABEL}}", "muted"), job, (fate(canary, rest_key), ink)))
+        if canary.answer is not None:
+            found += [entry((f" {'':<{LABEL}}", "muted"), (line, "text"))
+                      for line in wrapped(shown(canary.answer.message), max(room - LABEL - 1, 8))[:6]]  # fmt: skip
     if advice:
         found += [BLANK, entry((" The playbook says", "run"))]
         for part in advice:

@@ -118,7 +118,7 @@ class TestViewer:
         history.worker_runs().run(viewer)
         reports.error_groups(since=DAY).run(viewer)
         reports.cron().run(viewer)
-        reports.errors([job.id]).run(viewer)
+        reports.errors().run(viewer)
         reports.alike("alpha", "0").run(viewer)
         reports.fleet().run(viewer)
         reports.audit(DAY).run(viewer)

@@ -30,7 +30,7 @@ READINGS: dict[str, Query[Any]] = {
     "job": jobs.detail(UUID(int=7)),
     "health": health(),
     "cron health": reports.cron(timeouts={"alpha": 60.0}),
-    "errors": reports.errors([UUID(int=7), UUID(int=8)]),
+    "errors": reports.errors(),
     "workers": reports.fleet(),
     "audit": reports.audit(timedelta(hours=8)),
 }

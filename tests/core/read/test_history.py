@@ -22,7 +22,6 @@ from tests.support.queue import (
     changes_nothing,
     claim,
     claim_one,
-    finish_one,
     job_row,
     lose,
     now,
@@ -172,12 +171,6 @@ class TestErrors:
         assert other.id not in {job.id for job in found}
         assert len(reports.alike(*trend.key, limit=2).run(conn)) == 2
 
-    def test_watched_jobs_are_told_wherever_they_are(self, conn: Connection) -> None:
-        stays, leaves = add(conn), add(conn, "beta")
-        run_once(conn, ("beta",))
-        told = reports.errors([stays.id, leaves.id, uuid4()]).run(conn)
-        assert [(job.id, job.removed) for job in told.watched] == [(stays.id, False), (leaves.id, True)]
-
 
 class TestFleet:
     def test_types_that_wait_and_that_no_live_worker_handles_are_named(self, conn: Connection) -> None:
@@ -303,10 +296,3 @@ class TestRecipients:
         assert told is not None
         assert told.counts == (("left out: no_channel", 1),)
         assert [(person.state, person.detail) for person in told.listed] == [("left out", "no_channel")]
-
-
-def test_a_finished_canary_is_seen_by_its_success(conn: Connection) -> None:
-    job = add(conn, recurrence_interval_minutes=60)
-    finish_one(conn, claim_one(conn))
-    (watched,) = reports.errors([job.id]).run(conn).watched
-    assert watched.last_success_at is not None

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
 from jobdeck.core.model import CANARY_PRIORITY
 from jobdeck.core.postgres.database import Database
@@ -20,6 +19,8 @@ from tests.support.working import ACTOR, a_state, claimed, enqueue, job_type, ou
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    import pytest
 
     from jobdeck.core.read.canaries import CanaryAnswer
 

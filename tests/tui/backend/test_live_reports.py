@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,29 @@ def test_the_time_each_type_may_take_is_known(settings: Settings, gate: Gate) ->
 def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         ids = fail(backend, conn, 3)
-        told = backend.errors([ids[0]])
+        told = backend.errors([])
         (trend,) = told.trends
         assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
         assert "kim@" not in trend.sample
-        assert [job.id for job in told.watched] == [ids[0]]
         assert {job.id for job in backend.alike(*trend.key)} == set(ids)
+
+
+def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
+    settings: Settings, conn: Connection, gate: Gate
+) -> None:
+    with backend_of(settings, worker=True) as backend:
+        ids = fail(backend, conn)
+        (job,) = backend.alike(*backend.errors([]).trends[0].key)
+        until(lambda: conn.execute("SELECT 1 FROM job_workers").fetchone(), "the worker's own row")
+        assert not backend.ask_canary(replace(job, version=job.version + 1)).result.ok
+        backend.pause("vendor is down", None)
+        asked = backend.ask_canary(job)
+        assert asked.canary is not None
+        request = asked.canary
+        until(lambda: backend.errors([request]).canaries[0].settled, "the canary's answer")
+        (answer,) = backend.errors([request]).canaries
+        assert (answer.job_id, answer.state) == (ids[0], "failed")
+        assert "kim@" not in answer.message
 
 
 def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
@@ -76,7 +94,7 @@ def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn:
 def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         ids = fail(backend, conn)
-        backend.act("retry", backend.errors(ids).watched)
+        backend.act("retry", backend.alike(*backend.errors([]).trends[0].key))
         backend.reveal(ids[0])
         told = backend.audit(HOUR)
         assert [entry.action for entry in told.entries] == ["reveal", "retry"]

@@ -23,7 +23,7 @@ from textual.widgets import Static
 
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import bulk, leases, operator, producer
+from jobdeck.core.queue import bulk, leases, operator, presence, producer
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID
@@ -77,6 +77,15 @@ def failed(conn: Connection, number: int = 1, **facts: Any) -> None:
             """,
             (job.id, job.run_token),
         )
+
+
+def handled(conn: Connection) -> None:
+    """Three such jobs, and a worker that handles their type but takes nothing."""
+    failed(conn, number=3)
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["cli_echo"],
+        running=0,
+    )  # fmt: skip
 
 
 def left_the_queue(conn: Connection, number: int = 1) -> None:
@@ -164,7 +173,7 @@ CASES = (
     Case("job.restore", ("D", "y", "u"), fill),
     Case("mark.undo", ("D", "y", "u"), fill),
     Case("mark.undo", ("A", "D", "y", "u"), partial(fill, number=5), also="matching"),
-    Case("errors.canary", ("R", "y"), partial(failed, number=3)),
+    Case("errors.canary", ("R", "y"), handled),
     Case("errors.rest", ("A", "y"), partial(failed, number=3)),
     Case("errors.rest", ("A", "y"), partial(failed, number=15), ("e",), also="frozen"),
     Case("stuck.cleanup", ("K", "y"), stuck),

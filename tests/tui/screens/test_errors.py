@@ -9,7 +9,8 @@ import pytest
 from rich.cells import cell_len
 
 from jobdeck.core.errors import DatabaseUnreachable
-from jobdeck.core.model import Job, Status
+from jobdeck.core.model import Status
+from jobdeck.core.read.canaries import CanaryAnswer
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import errors
@@ -19,6 +20,8 @@ from tests.tui.support import LARGE, Deck, dashboard
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from jobdeck.core.read.canaries import State
 
 
 def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:
@@ -39,6 +42,11 @@ def becomes(backend: FakeBackend, job_id: UUID, **facts: object) -> None:
 async def next_look(deck: Deck) -> None:
     deck.clock.now += 60
     await deck.refresh()
+
+
+def answers(backend: FakeBackend, state: State, message: str) -> None:
+    """What the database answers from now on about the first canary."""
+    backend.evidence.canaries[1] = replace(backend.evidence.canaries[1], state=state, message=message)
 
 
 async def try_one(deck: Deck) -> None:
@@ -90,7 +98,7 @@ async def test_one_job_is_retried_and_the_others_wait() -> None:
         assert "Retry 1 job as a canary" in deck.screen_text()
         assert "Only this job is retried. The other 2 stay as they are" in deck.screen_text()
         await deck.press("y")
-        assert deck.backend.calls == [("retry", (job_id(1),))]
+        assert deck.backend.calls == [("canary", job_id(1))]
         assert f"canary        {short_id(job_id(1))} is waiting for a worker" in deck.screen_text()
 
 
@@ -139,14 +147,16 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
     backend = broken()
     async with dashboard(backend) as deck:
         await try_one(deck)
-        becomes(backend, job_id(1), status=Status.RUNNING, last_error=None)
+        answers(backend, "running", "Running.")
         await next_look(deck)
         assert "is running" in deck.screen_text()
         await deck.press("A")
         assert "has not finished" in deck.toasts[-1]
-        becomes(backend, job_id(1), status=Status.SUCCEEDED, removed=True, last_success_at=NOW)
+        answers(backend, "succeeded", "It succeeded after 1.2 s.")
         await next_look(deck)
         assert f"Canary {short_id(job_id(1))} succeeded" in deck.toasts[-1]
+        assert "It succeeded after 1.2 s." in deck.toasts[-1]
+        assert "It succeeded after 1.2 s." in deck.screen_text()
         backend.evidence.groups = {key: ids[1:] for key, ids in backend.evidence.groups.items()}
         await deck.press("A")
         assert "Retry 2 jobs of this group" in deck.screen_text()
@@ -159,9 +169,11 @@ async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
     backend = broken()
     async with dashboard(backend) as deck:
         await try_one(deck)
-        becomes(backend, job_id(1), status=Status.FAILED, last_error="boom", last_run_at=NOW)
+        answers(backend, "failed", "It failed permanently after 0.3 s: boom to kim@example.org")
         await next_look(deck)
         assert "failed again. Fix the cause first" in deck.toasts[-1]
+        assert "It failed permanently after 0.3 s: boom" in deck.toasts[-1]
+        assert "kim@" not in deck.toasts[-1] + deck.screen_text()
         await deck.press("A")
         assert f"Warning: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
 
@@ -229,28 +241,34 @@ async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
         assert "has read-only access" in deck.toasts[-1]
 
 
-BEFORE = make_job(1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9), last_success_at=NOW - minutes(99))
+async def test_a_canary_that_no_worker_took_is_said_and_another_can_be_asked_for() -> None:
+    backend = broken()
+    async with dashboard(backend) as deck:
+        await try_one(deck)
+        answers(backend, "taken back", "No worker took it within a minute.")
+        await next_look(deck)
+        assert f"Canary {short_id(job_id(1))} was not run" in deck.toasts[-1]
+        assert "No worker took it within a minute." in deck.toasts[-1]
+        await deck.press("R")
+        assert "Retry 1 job as a canary" in deck.screen_text()
 
 
-@pytest.mark.parametrize(("now", "state"), [
-    (None, "waiting"),
-    (replace(BEFORE, status=Status.PENDING, last_error=None), "waiting"),
-    (replace(BEFORE, status=Status.RUNNING, last_error=None), "running"),
-    (replace(BEFORE, status=Status.PENDING, last_error=None, last_run_at=NOW, last_success_at=NOW), "succeeded"),
-    (replace(BEFORE, status=Status.SUCCEEDED, removed=True), "succeeded"),
-    (replace(BEFORE, status=Status.PENDING, last_error="boom", last_run_at=NOW), "failed"),
-    (replace(BEFORE, last_run_at=NOW), "failed"),
-    (replace(BEFORE, status=Status.CANCELLED, last_error=None), "cancelled"),
-    (BEFORE, "waiting"),
-])  # fmt: skip
-def test_what_has_become_of_a_canary_is_told_by_its_own_run_only(now: Job | None, state: str) -> None:
-    assert Canary(BEFORE, now).state == state
+async def test_the_command_of_a_canary_is_shown_before_and_after() -> None:
+    async with dashboard(broken(), size=LARGE) as deck:
+        await deck.press("e", "R")
+        assert f"jobdeck retry --canary {job_id(1)}" in deck.screen_text()
+        await deck.press("y")
+        assert f"jobdeck retry --canary {job_id(1)}" in deck.toasts[-1]
 
 
-def test_a_canary_that_is_nowhere_is_gone() -> None:
-    canary = Canary(BEFORE).follow([make_job(2)])
-    assert canary.state == "gone"
-    assert canary.settled
+def test_a_canary_follows_the_answer_to_its_own_request() -> None:
+    waits = Canary(job_id(1), 7)
+    other = CanaryAnswer(8, job_id(1), "failed", "It failed.", NOW)
+    own = CanaryAnswer(7, job_id(1), "running", "Running.", NOW)
+    assert (waits.state, waits.settled) == ("waiting", False)
+    assert waits.follow([other]) == waits
+    assert waits.follow([other, own]).state == "running"
+    assert waits.follow([replace(own, state="taken back")]).settled
 
 
 @pytest.mark.parametrize("width", [80, 120, 140, 159, 160, 200])

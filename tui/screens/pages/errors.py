@@ -10,6 +10,7 @@ from textual.content import Content
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.commands import canary_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from jobdeck.tui.screens.page import ListPage
@@ -19,7 +20,6 @@ from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from textual.app import ComposeResult
 
@@ -84,7 +84,7 @@ class Errors(ListPage[ErrorReport]):
 
     def read(self, backend: Backend) -> ErrorReport:
         """Reads the groups, and the canaries that have not finished."""
-        return backend.errors([canary.job_id for canary in self.deck.canaries.values() if not canary.settled])
+        return backend.errors([canary.request for canary in self.deck.canaries.values() if not canary.settled])
 
     def fetch(self) -> None:
         """Reads at every refresh while a canary has not finished."""
@@ -102,13 +102,14 @@ class Errors(ListPage[ErrorReport]):
         for key, canary in self.deck.canaries.items():
             if canary.settled:
                 continue
-            now = canary.follow(data.watched)
+            now = canary.follow(data.canaries)
             self.deck.canaries[key] = now
             if now.settled:
                 self._read_at = None
                 fate = errors.fate(now, self.deck.key("errors.rest"))
+                answer = one_line(now.answer.message) if now.answer is not None else ""
                 calm = now.state == "succeeded"
-                self.deck.say(f"Canary {short_id(now.job_id)} {fate}.", "information" if calm else "warning")
+                self.deck.say(f"Canary {short_id(now.job_id)} {fate}.\n{answer}", "information" if calm else "warning")
 
     def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
         if not data.trends:
@@ -188,17 +189,16 @@ class Errors(ListPage[ErrorReport]):
         job, rest = jobs[0], len(jobs) - 1
         others = f"The other {rest:,} stay as they are" if rest > 1 else "The other one stays as it is"
         wait = f"Only this job is retried. {others} until you have seen the result."
-        note = wait if rest else "This is the only job of this group."
+        note = f"{wait if rest else 'This is the only job of this group.'} It runs next, also during a pause."
 
-        def tried(done: set[UUID]) -> None:
-            if job.id in done:
-                self.deck.canaries[trend.key] = Canary(job)
-                self.redraw()
+        def asked(request: int) -> None:
+            self.deck.canaries[trend.key] = Canary(job.id, request)
+            self.redraw()
 
         def sure() -> None:
-            self.deck.operations.act("retry", [job], tried)
+            self.deck.operations.canary(job, asked)
 
-        self._ask(trend, (job,), note, "Retry 1 job as a canary", sure)
+        self._ask(trend, (job,), note, "Retry 1 job as a canary", sure, same=canary_twin(job))
 
     def _ask_for_rest(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
         canary = self.deck.canaries.get(trend.key)
@@ -219,8 +219,12 @@ class Errors(ListPage[ErrorReport]):
 
         self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", sure)
 
-    def _ask(self, trend: ErrorGroup, jobs: tuple[Job, ...], note: str, title: str, then: Callable[[], object]) -> None:
+    def _ask(
+        self, trend: ErrorGroup, jobs: tuple[Job, ...], note: str, title: str, then: Callable[[], object], *,
+        same: str = "",
+    ) -> None:  # fmt: skip
         question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
+        question = replace(question, twin=same or question.twin)
         sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
         body = Content("\n").join([sample, question.body, Content(note)])
         self.ask_about("retry", jobs, replace(question, title=title, body=body), then)
