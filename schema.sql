@@ -380,6 +380,8 @@ create table if not exists job_bulk (
     constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore')),
     constraint job_bulk_started_check check (state = 'chosen' or action is not null)
 );
+-- The last job that has its answer; batches follow the order of the ids.
+alter table job_bulk add column if not exists reached uuid;
 create index if not exists job_bulk_running on job_bulk (stepped_at) where state = 'running';
 create index if not exists job_bulk_chosen_at on job_bulk (chosen_at);
 
@@ -398,7 +400,8 @@ create table if not exists job_bulk_items (
 alter table job_bulk_items
     add column if not exists code text,
     add column if not exists facts jsonb;
-create index if not exists job_bulk_items_open on job_bulk_items (bulk_id, job_id) where ok is null;
+-- A batch begins behind `reached`: an index of the jobs without an answer would hold one dead entry per answer.
+drop index if exists job_bulk_items_open;
 create index if not exists job_bulk_items_refused on job_bulk_items (bulk_id, job_id) where not ok;
 
 create table if not exists job_audit (
@@ -2192,20 +2195,7 @@ begin
 end
 $$;
 
-create or replace function job_queue_move_to_trash(p_job job_queue, p_actor text, p_reason text)
-returns void
-language plpgsql volatile
-set search_path from current
-as $$
-begin
-    delete from job_queue where id = p_job.id;
-    insert into job_trash (job_id, job, deleted_by, reason)
-    values (p_job.id, to_jsonb(p_job), job_actor(p_actor), p_reason)
-    on conflict (job_id) do update set job = excluded.job, deleted_at = now(), deleted_by = excluded.deleted_by,
-        reason = excluded.reason;
-    perform job_queue_release_waiting('{}', array[p_job.id], 'was deleted');
-end
-$$;
+drop function if exists job_queue_move_to_trash(job_queue, text, text);
 
 drop function if exists job_queue_copy(uuid, jsonb, integer, integer, text, text, text);
 drop function if exists job_queue_run_again(uuid, text, boolean);
@@ -2342,7 +2332,56 @@ begin
 end
 $$;
 
--- Retries, cancels or deletes jobs one by one, in the order of their ids, and returns one answer per id. p_versions has
+-- Deletes jobs for job_queue_act, which has locked those of p_free. One statement moves all of them to the trash: a
+-- statement for each job took most of the time of a bulk action.
+create or replace function job_queue_delete(
+    p_ids uuid[], p_versions bigint[], p_free uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_gone uuid[];
+    v_keys text[];
+begin
+    with gone as (
+        delete from job_queue q using unnest(p_ids, p_versions) as a (id, version)
+        where q.id = a.id and q.id = any (p_free) and not p_dry_run
+            and (job_queue_refusal('delete', q, a.version)).code is null
+        returning q.id, q.concurrency_key, to_jsonb(q) as job, job_audit_facts(q) as facts
+    ), kept as (
+        insert into job_trash (job_id, job, deleted_by, reason)
+        select g.id, g.job, job_actor(p_actor), p_reason from gone g
+        on conflict (job_id) do update set job = excluded.job, deleted_at = now(), deleted_by = excluded.deleted_by,
+            reason = excluded.reason
+    ), noted as (
+        insert into job_audit (actor, action, job_id, before, reason)
+        select job_actor(p_actor), 'delete', g.id, g.facts, p_reason from gone g order by g.id
+    )
+    select coalesce(array_agg(g.id), '{}'), array_agg(g.concurrency_key) into v_gone, v_keys from gone g;
+    if cardinality(v_gone) > 0 then
+        perform job_queue_release_waiting('{}', v_gone, 'was deleted');
+        perform job_queue_advance_lines(v_keys);
+    end if;
+    return query
+    select a.id, a.id = any (v_gone) or coalesce(r.found and r.code is null, false),
+        case when a.id = any (v_gone) then 'was-deleted' when r.code is not null then r.code
+            when r.found then 'would-delete' else job_queue_absence('delete', a.id) end,
+        case when a.id = any (v_gone) then null when r.found then r.facts else jsonb_build_object('job', a.id) end,
+        r.status, r.version
+    from (select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version)) a
+    left join lateral (
+        select true as found, q.status, q.version, f.code, f.facts from job_queue q cross join lateral (
+            select 'is-locked' as code, null::jsonb as facts where q.id <> all (p_free)
+            union all
+            select * from job_queue_refusal('delete', q, a.version) where q.id = any (p_free)) f
+        where q.id = a.id) r on true
+    order by a.id;
+end
+$$;
+
+-- Retries or cancels jobs one by one, in the order of their ids, or deletes them, and returns one answer per id. p_versions has
 -- one element per id; null matches any version.
 create or replace function job_queue_act(
     p_action text, p_ids uuid[], p_versions bigint[], p_actor text, p_reason text, p_dry_run boolean
@@ -2364,13 +2403,17 @@ begin
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
     v_free := job_queue_lock_jobs(p_ids);
+    if p_action = 'delete' then
+        return query select * from job_queue_delete(p_ids, p_versions, v_free, p_actor, p_reason, p_dry_run);
+        return;
+    end if;
     for v_asked in
         select distinct on (a.id) a.id, a.version from unnest(p_ids, p_versions) as a (id, version) order by a.id
     loop
         if v_asked.id <> all (v_free) then
             return query select v_asked.id, false, 'is-locked', null::jsonb, q.status, q.version
             from job_queue q where q.id = v_asked.id;
-            continue;
+            continue when found;
         end if;
         select * into v_job from job_queue q where q.id = v_asked.id for update;
         if not found then
@@ -2386,7 +2429,6 @@ begin
         if p_dry_run then
             return query select v_job.id, true, case
                 when p_action = 'retry' then 'would-retry'
-                when p_action = 'delete' then 'would-delete'
                 when v_job.status = 'running' then 'would-ask-to-cancel' else 'would-cancel' end, null::jsonb,
                 v_job.status, v_job.version;
             continue;
@@ -2407,23 +2449,17 @@ begin
                 return query select v_job.id, false, 'key-locked', null::jsonb, v_job.status, v_job.version;
                 continue;
             end;
-        elsif p_action = 'cancel' then
-            v_after := job_queue_make_cancelled(v_job, p_actor);
         else
-            perform job_queue_move_to_trash(v_job, p_actor, p_reason);
-            v_after := null;
-        end if;
-        if p_action <> 'retry' then
+            v_after := job_queue_make_cancelled(v_job, p_actor);
             v_keys := v_keys || v_job.concurrency_key;
         end if;
-        perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job),
-            case when v_after.id is not null then job_audit_facts(v_after) end, p_reason);
+        perform job_queue_write_audit(p_actor, p_action, v_job.id, job_audit_facts(v_job), job_audit_facts(v_after),
+            p_reason);
         return query select v_job.id, true, case
             when p_action = 'retry' and v_after.in_line then 'due-in-line'
             when p_action = 'retry' and v_after.blocked_by is not null then 'due-blocked'
             when p_action = 'retry' and v_job.is_recurring and not v_after.is_recurring then 'due-once'
             when p_action = 'retry' then 'due-now'
-            when p_action = 'delete' then 'was-deleted'
             when v_after.status = 'running' then 'asked-to-cancel'
             else 'was-cancelled' end, jsonb_build_object('blocker', v_after.blocked_by), v_after.status,
             v_after.version;
@@ -2435,12 +2471,12 @@ begin
 end
 $$;
 
--- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
-create or replace function job_queue_restore(
+-- Restores jobs for job_queue_restore, one by one, because another job may have taken the dedupe key of each.
+create or replace function job_queue_restore_each(
     p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
 ) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
-language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -2450,8 +2486,9 @@ declare
     v_keys text[];
 begin
     for v_id in select distinct a.id from unnest(p_ids) as a (id) order by a.id loop
-        select (jsonb_populate_record(null::job_queue, t.job)).* into v_job from job_trash t
-        where t.job_id = v_id for update;
+        -- In the list of columns, the record would be made once for each of them.
+        select j.* into v_job from job_trash t, jsonb_populate_record(null::job_queue, t.job) j
+        where t.job_id = v_id for update of t;
         if not found then
             return query select v_id, false, 'not-in-trash', null::jsonb, null::text, null::bigint;
             continue;
@@ -2488,6 +2525,62 @@ begin
             v_job.version;
     end loop;
     perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Restores jobs for job_queue_restore, which has locked them in the trash and found that no other job can have their keys.
+create or replace function job_queue_restore_together(p_ids uuid[], p_actor text, p_reason text)
+returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_keys text[];
+begin
+    return query
+    with gone as (
+        delete from job_trash t where t.job_id = any (p_ids)
+        returning t.job || jsonb_build_object('version', (t.job ->> 'version')::bigint + 1,
+            'updated_at', clock_timestamp(),
+            'in_line', t.job ->> 'status' = 'pending' and t.job ->> 'concurrency_key' is not null) as job
+    ), back as (
+        insert into job_queue select j.* from gone g, jsonb_populate_record(null::job_queue, g.job) j
+        returning job_queue.id, job_queue.status, job_queue.version, job_audit_facts(job_queue) as facts
+    ), noted as (
+        insert into job_audit (actor, action, job_id, after, reason)
+        select job_actor(p_actor), 'restore', b.id, b.facts, p_reason from back b order by b.id
+    )
+    select b.id, true, 'was-restored', jsonb_build_object('status', b.status), b.status, b.version from back b;
+    select array_agg(distinct q.concurrency_key) into v_keys from job_queue q
+    where q.id = any (p_ids) and q.concurrency_key is not null;
+    perform job_queue_advance_lines(v_keys);
+end
+$$;
+
+-- Moves jobs out of the trash, back to the state they were in. Running jobs cannot be deleted, so none of them runs.
+create or replace function job_queue_restore(
+    p_ids uuid[], p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_together constant uuid[] := array(
+        select t.job_id from job_trash t
+        where t.job_id = any (p_ids) and not p_dry_run
+            and (t.job ->> 'dedupe_key' is null or t.job ->> 'status' <> 'pending')
+            and not exists (select from job_queue q where q.id = t.job_id)
+        order by t.job_id for update of t);
+begin
+    return query
+    select r.* from (
+        select * from job_queue_restore_together(v_together, p_actor, p_reason)
+        union all
+        select * from job_queue_restore_each(
+            array(select i from unnest(p_ids) i where i <> all (v_together)), p_actor, p_reason, p_dry_run)) r
+    order by r.job_id;
 end
 $$;
 
@@ -2666,7 +2759,8 @@ $$;
 -- action, whichever process runs this step.
 create or replace function job_bulk_step(p_bulk uuid, p_limit integer, p_driver text) returns setof job_bulk
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set jit = off
+-- A plan that sorts would read all the jobs that are left for each batch.
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
 declare
     v_bulk job_bulk;
@@ -2683,23 +2777,25 @@ begin
     end if;
     select coalesce(array_agg(i.job_id order by i.job_id), '{}'), coalesce(array_agg(i.seen order by i.job_id), '{}')
     into v_ids, v_versions from (
-        select i.job_id, i.seen from job_bulk_items i where i.bulk_id = p_bulk and i.ok is null
+        select i.job_id, i.seen from job_bulk_items i
+        where i.bulk_id = p_bulk and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
         order by i.job_id limit p_limit) i;
     v_actor := case when v_bulk.role = session_user then v_bulk.actor
         else format('%s (%s), carried out by', v_bulk.actor, v_bulk.role) end;
     if v_bulk.action = 'restore' then
         update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
-        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+        where i.bulk_id = p_bulk and i.job_id = r.job_id and i.job_id = any (v_ids);
     else
         update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_act(v_bulk.action, v_ids, v_versions, v_actor, v_bulk.reason, false) r
-        where i.bulk_id = p_bulk and i.job_id = r.job_id;
+        where i.bulk_id = p_bulk and i.job_id = r.job_id and i.job_id = any (v_ids);
     end if;
     select count(*), count(*) filter (where not i.ok) into v_done, v_refused from job_bulk_items i
     where i.bulk_id = p_bulk and i.job_id = any (v_ids);
     return query update job_bulk b set done = b.done + v_done, refused = b.refused + v_refused,
         stepped_at = clock_timestamp(), driver = p_driver, trouble = null,
+        reached = coalesce(v_ids[cardinality(v_ids)], b.reached),
         state = case when b.done + v_done >= b.total then 'finished' else b.state end,
         finished_at = case when b.done + v_done >= b.total then clock_timestamp() end
     where b.id = p_bulk returning b.*;
@@ -4199,9 +4295,10 @@ declare
         'job_queue_note_open_types',
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',
         'job_queue_joins_line', 'job_queue_judge_blocker', 'job_queue_lanes', 'job_queue_live_blocker',
-        'job_queue_make_cancelled', 'job_queue_make_due', 'job_queue_move_to_trash',
+        'job_queue_delete', 'job_queue_make_cancelled', 'job_queue_make_due',
         'job_queue_note_blocker', 'job_queue_note_late', 'job_queue_notify', 'job_queue_refusal', 'job_queue_refuse',
-        'job_queue_release_waiting', 'job_queue_resume_due', 'job_queue_settle',
+        'job_queue_release_waiting', 'job_queue_restore_each', 'job_queue_restore_together', 'job_queue_resume_due',
+        'job_queue_settle',
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',

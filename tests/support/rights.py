@@ -48,12 +48,13 @@ FUNCTIONS: Final = {
         job_clause_unblocked job_clause_unexpired job_delay job_error_fingerprint job_grant_roles job_is_a_time
         job_key_is_busy job_key_is_busy_now job_left_with_success job_make_roles job_next_slot job_queue_absence
         job_queue_advance_lines job_queue_ask_recheck job_queue_check_again job_queue_claim(integer)
-        job_queue_count_finished job_queue_end_expired job_queue_holder
+        job_queue_count_finished job_queue_delete job_queue_end_expired job_queue_holder
         job_queue_join_lines job_queue_joins_line job_queue_judge_blocker job_queue_lanes job_queue_live_blocker
         job_queue_lock_jobs job_queue_lock_waiting job_queue_make_cancelled job_queue_make_due
-        job_queue_mark_failed job_queue_mark_succeeded job_queue_move_to_trash job_queue_note_blocker
+        job_queue_mark_failed job_queue_mark_succeeded job_queue_note_blocker
         job_queue_note_late job_queue_notify job_queue_reap_lost job_queue_refusal job_queue_refuse
-        job_queue_refuse_old_runner job_queue_release_waiting job_queue_resume_due job_queue_retry_lines
+        job_queue_refuse_old_runner job_queue_release_waiting job_queue_restore_each job_queue_restore_together
+        job_queue_resume_due job_queue_retry_lines
         job_queue_settle job_queue_take_back job_queue_take_keys job_queue_try_lines job_queue_try_locks
         job_queue_waiting_types job_queue_write_audit job_refused_key job_slot job_use_roles_prefix
         job_preview_columns job_programme_tables competition_grant_roles outbox_address_changed outbox_apply_batch

@@ -1,0 +1,120 @@
+"""What an action on many jobs costs the server, counted and not timed, and that its undo leaves nothing out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from jobdeck.core.model import Filter, NewJob
+from jobdeck.core.queue import bulk, producer
+from tests.support.plans import cost_of
+from tests.support.queue import ACTOR, Connection, claim_one, rows, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from jobdeck.core.queue.bulk_model import BulkVerb
+
+MANY = 20_000
+BATCH = 500
+
+
+def fill(conn: Connection, number: int) -> None:
+    conn.execute(
+        "INSERT INTO job_queue (task_type, payload) SELECT 'alpha', '{\"to\": 1}' FROM generate_series(1, %s)",
+        (number,),
+    )
+
+
+def started(conn: Connection, verb: BulkVerb) -> UUID:
+    choice = bulk.choose(conn, Filter(), actor=ACTOR)
+    assert choice is not None
+    return bulk.start(conn, choice.bulk.id, verb, actor=ACTOR).id
+
+
+def restoring(conn: Connection, deleted: UUID) -> UUID:
+    choice = bulk.choose_again(conn, deleted, "done", actor=ACTOR)
+    assert choice is not None
+    return bulk.start(conn, choice.bulk.id, "restore", actor=ACTOR).id
+
+
+def to_the_end(conn: Connection, action: UUID) -> None:
+    while bulk.step(conn, action, driver=ACTOR, limit=BATCH).state == "running":
+        pass
+
+
+def stepping(action: UUID) -> Callable[[Connection], object]:
+    return lambda conn: bulk.step(conn, action, driver=ACTOR, limit=BATCH)
+
+
+def calls(conn: Connection, function: str) -> int:
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["delete", "restore"])
+def test_the_last_batches_of_a_long_action_read_no_more_than_the_first_beside_an_old_transaction(
+    conn: Connection, database_url: str, verb: BulkVerb
+) -> None:
+    fill(conn, MANY)
+    action = started(conn, "delete")
+    if verb == "restore":
+        to_the_end(conn, action)
+        action = restoring(conn, action)
+    with psycopg.connect(database_url) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT count(*) FROM job_bulk_items")  # from now on, no dead entry of an index is taken out
+        first = cost_of(conn, stepping(action), undo=False)
+        for _ in range(MANY // BATCH - 6):
+            bulk.step(conn, action, driver=ACTOR, limit=BATCH)
+        last = cost_of(conn, stepping(action), undo=False)
+    assert last.rows < 1.5 * first.rows, (first.entries, last.entries)
+    assert not last.whole_tables
+
+
+def test_a_batch_calls_what_runs_statements_once_and_not_for_each_job(conn: Connection) -> None:
+    fill(conn, BATCH)
+    conn.execute("SET track_functions = 'all'")
+    deleted = started(conn, "delete")
+    to_the_end(conn, deleted)
+    to_the_end(conn, restoring(conn, deleted))
+    fill(conn, 100)
+    to_the_end(conn, started(conn, "delete"))
+
+    once = ("job_queue_release_waiting", "job_queue_lock_waiting", "job_queue_write_audit", "job_queue_advance_lines")
+    assert {name: calls(conn, name) < 20 for name in once} == dict.fromkeys(once, True)
+
+
+def test_the_undo_of_a_bulk_deletion_brings_every_job_back_as_it_was(conn: Connection) -> None:
+    first = producer.enqueue(conn, NewJob("alpha", dedupe_key="one"), actor=ACTOR)
+    for number in range(5):
+        producer.enqueue(conn, NewJob("alpha", {"n": number}, blocked_by=first.job_id), actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("beta", dedupe_key=f"key {n}") for n in range(5)], actor=ACTOR)
+    producer.enqueue_many(conn, [NewJob("gamma", concurrency_key="line") for _ in range(5)], actor=ACTOR)
+    seen = "SELECT to_jsonb(q) - '{version,updated_at,in_line}'::text[] AS job FROM job_queue q ORDER BY id"
+    before = rows(conn, seen)
+    first_in_line = rows(
+        conn, "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
+    )
+
+    deleted = started(conn, "delete")
+    to_the_end(conn, deleted)
+    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert value(conn, "SELECT count(*) FROM job_trash") == len(before)
+    to_the_end(conn, restoring(conn, deleted))
+
+    assert rows(conn, seen) == before
+    assert value(conn, "SELECT count(*) FROM job_trash") == 0
+    assert first_in_line == rows(
+        conn, "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
+    )
+    assert claim_one(conn, ["gamma"]).task_type == "gamma"
+    audited = rows(conn, "SELECT action, count(*) FROM job_audit WHERE job_id IS NOT NULL GROUP BY 1 ORDER BY 1")
+    assert {row["action"]: row["count"] for row in audited if row["action"] in {"delete", "restore"}} == {
+        "delete": len(before),
+        "restore": len(before),
+    }
