@@ -33,7 +33,7 @@ def fill(conn, jobs, keyed):
     conn.execute(
         f"""
         INSERT INTO job_queue (task_type, payload, concurrency_key, in_line)
-        SELECT 'webhook_push', jsonb_build_object('orderId', n, 'url', 'https://example.org/hooks/' || n), {key}, {keyed}
+        SELECT 'webhook_push', jsonb_build_object('orderId', n, 'url', 'https://example.org/' || n), {key}, {keyed}
         FROM generate_series(1, {jobs}) AS n
         """
     )

@@ -24,7 +24,7 @@ BATCH = 500
 
 def fill(conn: Connection, number: int) -> None:
     conn.execute(
-        "INSERT INTO job_queue (task_type, payload) SELECT 'alpha', '{\"to\": 1}' FROM generate_series(1, %s)",
+        "INSERT INTO job_queue (task_type, payload) SELECT 'alpha', '{}' FROM generate_series(1, %s)",
         (number,),
     )
 
@@ -97,9 +97,8 @@ def test_the_undo_of_a_bulk_deletion_brings_every_job_back_as_it_was(conn: Conne
     producer.enqueue_many(conn, [NewJob("gamma", concurrency_key="line") for _ in range(5)], actor=ACTOR)
     seen = "SELECT to_jsonb(q) - '{version,updated_at,in_line}'::text[] AS job FROM job_queue q ORDER BY id"
     before = rows(conn, seen)
-    first_in_line = rows(
-        conn, "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
-    )
+    heads = "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
+    first_in_line = rows(conn, heads)
 
     deleted = started(conn, "delete")
     to_the_end(conn, deleted)
@@ -109,9 +108,7 @@ def test_the_undo_of_a_bulk_deletion_brings_every_job_back_as_it_was(conn: Conne
 
     assert rows(conn, seen) == before
     assert value(conn, "SELECT count(*) FROM job_trash") == 0
-    assert first_in_line == rows(
-        conn, "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
-    )
+    assert rows(conn, heads) == first_in_line
     assert claim_one(conn, ["gamma"]).task_type == "gamma"
     audited = rows(conn, "SELECT action, count(*) FROM job_audit WHERE job_id IS NOT NULL GROUP BY 1 ORDER BY 1")
     assert {row["action"]: row["count"] for row in audited if row["action"] in {"delete", "restore"}} == {
