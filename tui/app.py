@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual import events
+from textual.binding import Binding
 
 from jobdeck.core.model import Filter
 from jobdeck.tui import themes
@@ -61,6 +62,8 @@ class JobdeckApp(Toasting):
 
     TITLE = "Jobdeck"
     ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[Any]] = [Binding("ctrl+c", "help_quit", show=False, system=True, priority=True)]
+    """With priority, because otherwise a dialog hides this binding of the app, and a field copies with this key."""
     CSS_PATH: ClassVar[list[Any]] = [
         "app.tcss",
         "screens/dashboard.tcss",

@@ -174,6 +174,16 @@ def test_an_unforeseen_error_restores_the_terminal_and_is_a_sentence_without_val
         assert b"Traceback" not in running.raw
 
 
+@pytest.mark.parametrize(("key", "there"), [("P", "Reason (optional)"), ("h", "Triggers, newest first")])
+def test_ctrl_c_leaves_from_inside_a_dialog_too(key: str, there: str) -> None:
+    with settled("still") as running:
+        running.send(key)
+        running.wait_for(there)
+        running.send("\x03")
+        assert running.wait_for_end() == 0
+        assert LEAVE_SCREEN in running.raw
+
+
 def test_ctrl_c_leaves_as_well() -> None:
     with settled() as running:
         running.send("\x03")

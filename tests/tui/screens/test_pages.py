@@ -11,7 +11,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
 from tests.tui.fake import NOW, Clock, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, make_app
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard, failed, make_app
 
 KEYS = {"health": "h", "errors": "e", "workers": "m", "audit": "o", "playbook": "p", "log": "l",
         "bulk": "b"}  # fmt: skip
@@ -104,6 +104,13 @@ async def test_behind_a_dialog_the_list_stands_still_and_is_right_when_it_is_see
         assert len(deck.table.jobs) == listed
         await deck.press("escape")
         assert len(deck.table.jobs) == 1
+
+
+@pytest.mark.parametrize("key", ["question_mark", "colon", "h", "P", "n", "slash", "C", "e"])
+async def test_ctrl_c_leaves_from_every_page_and_dialog(key: str) -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press(key, "ctrl+c")
+        assert deck.app.return_code == 0
 
 
 @pytest.mark.parametrize("page", READS)
