@@ -151,6 +151,7 @@ class Dashboard(Listing):
         table = self.table
         if view is None and link.state is LinkState.DISCONNECTED:
             table.say_empty(NOTHING_YET)
+        table.set_tab(poller.request.filter.status, one_type=self._lists_one_type())
         table.set_order(*order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None

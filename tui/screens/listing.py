@@ -145,6 +145,12 @@ class Listing(Acting):
         at_end = len(table.jobs) >= LONGEST_PAGE and table.cursor == len(table.jobs) - 1
         return at_end and view is not None and view.snapshot.page.next is not None
 
+    def _lists_one_type(self) -> bool:
+        """Whether the filter leaves one task type: the name of a known type that is in no other known name."""
+        wanted = (self.deck.poller.request.filter.task_type or "").lower()
+        known = self.deck.view.session.task_types if self.deck.view else ()
+        return [name.lower() for name in known if wanted and wanted in name.lower()] == [wanted]
+
     def _empty_text(self) -> str:
         request = self.deck.poller.request
         if self.filter_text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
@@ -26,7 +26,7 @@ from jobdeck.tui.format import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from jobdeck.core.model import Job
@@ -99,10 +99,46 @@ TINY = (
 )
 
 
-def layout(width: int) -> tuple[Column, ...]:
-    """The columns for a table of `width` cells. Two cells are kept for the mark and one at the right edge."""
-    chosen = WIDE if width >= 160 else MEDIUM if width >= 110 else NARROW if width >= 72 else TINY
+LEFT_OUT: Final[Mapping[Status | None, frozenset[str]]] = {
+    Status.PENDING: frozenset({"status"}),
+    Status.RUNNING: frozenset({"status", "next", "error"}),
+    Status.SUCCEEDED: frozenset({"status", "error"}),
+    Status.FAILED: frozenset({"status", "next"}),
+    Status.CANCELLED: frozenset({"status", "next"}),
+}
+"""The columns that would be equal in all rows of a tab."""
+ADDED: Final[Mapping[Status | None, tuple[Column, ...]]] = {
+    Status.RUNNING: (Column("started", "for", 5), Column("progress", "progress", 28)),
+    Status.SUCCEEDED: (Column("created", "created", 8, "created"),),
+    Status.FAILED: (Column("error", "error", 20, "error", grow=2),),
+    Status.CANCELLED: (Column("created", "created", 8, "created"),),
+}
+"""The columns that tell the rows of a tab apart, in the cells that are free without those."""
+ARGUMENTS: Final = "arguments"
+
+
+def layout(width: int, status: Status | None = None, *, one_type: bool = False) -> tuple[Column, ...]:
+    """The columns for a table of `width` cells. Two cells are kept for the mark and one at the right edge.
+
+    They depend on the tab and the filter alone, never on the rows, so that no column comes or goes while an operator
+    scrolls or the list is read again. With `one_type`, all jobs have one task type, and their arguments are shown.
+    """
     gap = 1 if width < ROOMY else 2
+    return _placed(_of_tab(width, status, one_type=one_type), width, gap)
+
+
+def _of_tab(width: int, status: Status | None, *, one_type: bool) -> list[Column]:
+    usual = WIDE if width >= 160 else MEDIUM if width >= 110 else NARROW if width >= 72 else TINY
+    kept = [column for column in usual if column.id not in LEFT_OUT.get(status, ())]
+    known = {column.id for column in kept}
+    kept += [column for column in ADDED.get(status, ()) if column.id not in known]
+    if not one_type:
+        return kept
+    return [replace(one, id=ARGUMENTS, title=ARGUMENTS, sort=None) if one.id == "task" else one for one in kept]
+
+
+def _placed(chosen: Sequence[Column], width: int, gap: int) -> tuple[Column, ...]:
+    """The columns with their first cells; those that grow share the spare cells."""
     spare = width - 3 - sum(column.width for column in chosen) - gap * (len(chosen) - 1)
     shares = sum(column.grow for column in chosen)
     placed, x, left = [], 2, max(spare, 0)
@@ -127,12 +163,24 @@ def _id(job: Job, width: int, _moment: Moment) -> Cell:
     return ((fit(short_id(job.id), width), "muted"),)
 
 
-def _task(job: Job, width: int, _moment: Moment) -> Cell:
+def _marks(job: Job) -> list[Span]:
     marks: list[Span] = []
     if job.is_recurring:
         marks.append((f" {badge(job)}", "accent"))
     if job.payload.get("dryRun") is True:
         marks.append((" DRY RUN", "warn"))
+    return marks
+
+
+def _arguments(job: Job, width: int, _moment: Moment) -> Cell:
+    """The payload without the task type, for a list of one type."""
+    marks = _marks(job)
+    room = width - sum(cell_len(text) for text, _ in marks)
+    return ((fit(payload_summary(job.payload) or DASH, room).rstrip(), "text"), *marks)
+
+
+def _task(job: Job, width: int, _moment: Moment) -> Cell:
+    marks = _marks(job)
     room = width - sum(cell_len(text) for text, _ in marks)
     name = middle(one_line(job.task_type), room)
     left = room - cell_len(name)
@@ -209,6 +257,17 @@ def _running(job: Job, width: int, moment: Moment) -> Cell:
     return ((f"{bar(share, 10)} {percent:>4}", "run"), (f"  {lease}", lease_ink))
 
 
+def _started(job: Job, width: int, moment: Moment) -> Cell:
+    return ((fit(age(moment.now - job.started_at) if job.started_at else DASH, width), "text"),)
+
+
+def _progress(job: Job, width: int, moment: Moment) -> Cell:
+    """The progress and the lease; whether it was asked to stop, which the column of the status would say."""
+    if job.cancel_requested_at is None:
+        return _running(job, width, moment)
+    return (("⊘ cancelling", "warn"), (f"  {lease_left(job, moment.now)}", "muted"))
+
+
 def _error(job: Job, width: int, _moment: Moment) -> Cell:
     if not job.last_error:
         return ((fit(DASH, width), "muted"),)
@@ -218,10 +277,13 @@ def _error(job: Job, width: int, _moment: Moment) -> Cell:
 CELLS: Mapping[str, Callable[[Job, int, Moment], Cell]] = {
     "id": _id,
     "task": _task,
+    "arguments": _arguments,
     "status": _status,
     "attempts": _attempts,
     "created": _created,
     "last": _last,
     "next": _next,
+    "started": _started,
+    "progress": _progress,
     "error": _error,
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from textual.events import Click, Resize
 
-    from jobdeck.core.model import Job
+    from jobdeck.core.model import Job, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class JobTable(Lines[Row], can_focus=True):
         self._sort = ("created", True)
         self._stale = False
         self._columns: tuple[Column, ...] = ()
+        self._tab: tuple[Status | None, bool] = (None, False)
 
     def say_empty(self, text: str) -> None:
         """Sets the text that an empty table shows."""
@@ -118,6 +119,13 @@ class JobTable(Lines[Row], can_focus=True):
         if self._sort != (sort, descending):
             self._sort = (sort, descending)
             self.refresh(Region(0, 0, self.size.width, 1))
+
+    def set_tab(self, status: Status | None, *, one_type: bool) -> None:
+        """Chooses the columns: those of a tab, with arguments in place of the task type if there is `one_type`."""
+        if self._tab != (status, one_type):
+            self._tab = (status, one_type)
+            self._lay_out(self.size.width)
+            self.refresh()
 
     @property
     def heads_order(self) -> bool:
@@ -178,8 +186,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.close_range()
 
     def on_resize(self, event: Resize) -> None:
-        self._columns = layout(event.size.width)
-        self._painted = []
+        self._lay_out(event.size.width)
         self._show_from_below(self.cursor)
         self._settle()
         self.refresh()
@@ -206,6 +213,11 @@ class JobTable(Lines[Row], can_focus=True):
         if row.job_id is None:
             return self.strip(((f"  {row.note}", "muted"),), self.size.width)
         return self._line(row)
+
+    def _lay_out(self, width: int) -> None:
+        status, one_type = self._tab
+        self._columns = layout(width, status, one_type=one_type)
+        self._painted = []
 
     def _clamp(self, index: int) -> int:
         return min(max(index, 0), max(len(self.jobs) - 1, 0))

@@ -222,3 +222,28 @@ async def test_a_terminal_made_tiny_under_a_dialog_and_large_again_gives_the_key
         await deck.press("slash", *"boom", "enter")
         assert deck.app.dashboard.filter_text == "boom"
         assert deck.app.screen.focused is deck.table
+
+
+async def test_no_column_comes_or_goes_when_the_rows_of_a_tab_change() -> None:
+    jobs = [make_job(1, Status.FAILED, last_error="boom"), make_job(2, Status.FAILED, last_error="boom")]
+    backend = FakeBackend(jobs)
+    async with dashboard(backend, size=SMALL) as deck:
+        await deck.press("5")
+        heading = deck.screen_text().splitlines()[3]
+        assert heading.split() == ["job", "task", "try", "last", "error"]
+        backend.jobs = [make_job(3, Status.FAILED, task_type="sms_digest_processor"), jobs[0]]
+        await deck.refresh()
+        assert deck.screen_text().splitlines()[3] == heading
+        await deck.press("1")
+        assert "status" in deck.screen_text().splitlines()[3]
+
+
+async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() -> None:
+    backend = FakeBackend([make_job(at, Status.FAILED, payload={"orderId": at}, last_error="boom") for at in (1, 2)])
+    async with dashboard(backend, size=SMALL) as deck:
+        await deck.press("5", "slash", *"type:game_platform_sync", "enter")
+        heading, first, second = deck.screen_text().splitlines()[4:7]
+        assert heading.split() == ["job", "arguments", "try", "last", "error"]
+        assert ["orderId=1" in first, "orderId=2" in second] == [True, True]
+        await deck.press("slash", *["backspace"] * 4, "enter")
+        assert "task" in deck.screen_text().splitlines()[4]

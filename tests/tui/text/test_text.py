@@ -136,19 +136,47 @@ def test_a_copied_job_masks_personal_data_and_keeps_its_times() -> None:
     assert shown["created_at"] == "2026-07-04T12:03:31Z"
 
 
+@pytest.mark.parametrize("status", [None, *Status])
 @pytest.mark.parametrize("width", [60, 72, 80, 100, 110, 132, 160, 200, 320])
-def test_columns_fill_their_width_and_no_more(width: int) -> None:
-    columns = layout(width)
+def test_columns_fill_their_width_and_no_more(width: int, status: Status | None) -> None:
+    columns = layout(width, status)
     assert columns[-1].x + columns[-1].width == width - 1
-    assert {"id", "task", "status"} <= {column.id for column in columns}
+    assert {"id", "task"} <= {column.id for column in columns}
+    assert ("status" in {column.id for column in columns}) == (status is None)
     for before, after in pairwise(columns):
         assert after.x - (before.x + before.width) == (1 if width < 132 else 2)
 
 
+@pytest.mark.parametrize(("status", "telling"), [
+    (Status.PENDING, "next"), (Status.RUNNING, "progress"), (Status.FAILED, "error"), (Status.SUCCEEDED, "created"),
+    (Status.CANCELLED, "created"),
+])  # fmt: skip
+def test_at_80_columns_each_tab_has_the_column_that_tells_its_rows_apart(status: Status, telling: str) -> None:
+    columns = {column.id: column.width for column in layout(80, status)}
+    assert telling in columns
+    assert columns["task"] >= 16
+    assert columns.get("error", 30) >= 30
+
+
+def test_a_list_of_one_type_shows_the_arguments_in_place_of_the_type() -> None:
+    job = make_job(1, Status.FAILED, payload={"orderId": 5}, is_recurring=True, recurrence_interval_minutes=5)
+    columns = layout(80, Status.FAILED, one_type=True)
+    assert [column.title for column in columns] == ["job", "arguments", "try", "last", "error"]
+    assert "".join(text for text, _ in cell(columns[1], job, Moment(NOW))) == "orderId=5 ↻ 5m"
+
+
+def test_a_running_job_that_was_asked_to_stop_says_so_in_place_of_its_progress() -> None:
+    job = next(job for job in sample().jobs if job.cancel_requested_at is not None)
+    columns = {column.id: column for column in layout(80, Status.RUNNING)}
+    assert "".join(text for text, _ in cell(columns["progress"], job, Moment(NOW))) == "⊘ cancelling  lease 50s"
+    assert "".join(text for text, _ in cell(columns["started"], job, Moment(NOW))).strip() == "2m"
+
+
+@pytest.mark.parametrize("status", [None, *Status])
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_no_cell_is_wider_than_its_column(width: int) -> None:
+def test_no_cell_is_wider_than_its_column(width: int, status: Status | None) -> None:
     for job in sample().jobs:
-        for column in layout(width):
+        for column in (*layout(width, status), *layout(width, status, one_type=True)):
             text = "".join(part for part, _ in cell(column, job, Moment(NOW)))
             assert cell_len(text) <= column.width, (column.id, text)
 
