@@ -9,7 +9,7 @@
 --
 --   1 tables        4 clauses of the claim    7 reaper               10 reading
 --   2 old rows      5 claim, heartbeat        8 operators' actions   11 retention, erasure
---   3 enqueue       6 finish                  9 processing switch    12 roles
+--   3 enqueue       6 finish                  9 processing switch    12 statistics  13 roles
 
 set local client_min_messages = warning;
 
@@ -30,8 +30,9 @@ begin
         return;
     end if;
     select format('%s, which is not Jobdeck''s', t) into v_trouble
-    from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_runs', 'job_workers', 'job_throughput',
-        'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit']) t where to_regclass(t) is not null limit 1;
+    from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_runs', 'job_workers', 'job_alarms',
+        'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats', 'job_stat_delta', 'job_stat_errors',
+        'job_error_groups']) t where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -116,7 +117,9 @@ alter table job_queue
     add column if not exists created_by text,
     add column if not exists version bigint not null default 1,
     -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
-    add column if not exists slot_at timestamptz;
+    add column if not exists slot_at timestamptz,
+    -- Of the newest failed run, until a run succeeds or somebody retries the job: its group of errors.
+    add column if not exists fingerprint text;
 
 -- Ids rise with time (the layout of UUID version 7, with microseconds in the 12 bits behind the version), so that
 -- jobs enqueued together run first in, first out, and inserts touch one end of each index. Built-in functions only,
@@ -149,7 +152,9 @@ alter table job_queue_settings
     add column if not exists paused_at timestamptz,
     add column if not exists resume_at timestamptz,
     add column if not exists trigger_minutes integer not null default 5
-        constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440);
+        constraint job_queue_settings_trigger_check check (trigger_minutes between 1 and 1440),
+    -- Runs that were reported before are not in job_stats.
+    add column if not exists stats_since timestamptz not null default now();
 alter table job_queue_settings drop column if exists pruned_at;
 insert into job_queue_settings (id) values (1) on conflict (id) do nothing;
 
@@ -205,7 +210,9 @@ create table if not exists job_runs (
 alter table job_runs
     add column if not exists concurrency_key text,
     add column if not exists dedupe_key text,
-    add column if not exists created_by text;
+    add column if not exists created_by text,
+    -- A run that changed nothing; null in a run that was reported to an earlier schema.
+    add column if not exists dry_run boolean;
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
 -- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
@@ -260,20 +267,68 @@ create table if not exists job_workers (
     heartbeat_at timestamptz not null default now()
 );
 
--- Finished runs per minute, so that the cost of a dashboard's rates does not depend on the length of the history. One
--- row per worker, so that workers do not wait for each other.
-create table if not exists job_throughput (
+-- Statistics of runs, so that the cost of figures does not depend on the length of the history. Each report of a batch
+-- appends to job_stat_delta, so that workers do not wait for each other; the part 'stats' of upkeep adds these rows to the
+-- other tables and deletes them. A reader adds both in one snapshot. `bins` has the bins of wait and duration of each run
+-- (see job_stat_bins); `waits` and `durations` have a count for each bin.
+create table if not exists job_stat_delta (
     minute timestamptz not null,
-    worker_id text not null,
-    succeeded integer not null default 0,
-    troubled integer not null default 0,
-    failed integer not null default 0,
-    primary key (minute, worker_id)
+    task_type text not null,
+    outcome text not null,
+    dry_run boolean not null,
+    -- Of failed runs only: the group of their errors, and the newest run in it.
+    fingerprint text,
+    sample_token bigint,
+    runs integer not null,
+    -- Runs after which the job failed permanently.
+    permanent integer not null default 0,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
+    bins smallint[] not null
 );
--- Of those in `succeeded`: runs that succeeded in part, and runs that continue with another run.
-alter table job_throughput
-    add column if not exists partial integer not null default 0,
-    add column if not exists continued integer not null default 0;
+alter table job_stat_delta alter column bins set storage external;
+alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without bins), 5 or 60.
+create table if not exists job_stats (
+    minutes smallint not null,
+    bucket timestamptz not null,
+    task_type text not null,
+    outcome text not null,
+    dry_run boolean not null,
+    runs bigint not null,
+    permanent bigint not null,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
+    waits integer[],
+    durations integer[],
+    primary key (minutes, bucket, task_type, outcome, dry_run)
+) with (fillfactor = 70);
+
+-- Failed runs by group of errors and 5 minutes. The group `other` has those beyond the first 1,000 groups of its task
+-- type in the 5 minutes.
+create table if not exists job_stat_errors (
+    task_type text not null,
+    fingerprint text not null,
+    bucket timestamptz not null,
+    runs bigint not null,
+    primary key (fingerprint, task_type, bucket)
+) with (fillfactor = 70);
+create index if not exists job_stat_errors_bucket on job_stat_errors (bucket, task_type);
+
+-- The groups of errors. `pattern` is the error of which the fingerprint is the hash, without quoted texts and digits: it
+-- is shown when the history no longer has the newest run.
+create table if not exists job_error_groups (
+    task_type text not null,
+    fingerprint text not null,
+    error_kind text,
+    pattern text,
+    sample_token bigint,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
+    primary key (fingerprint, task_type)
+) with (fillfactor = 70);
+create index if not exists job_error_groups_last on job_error_groups (last_at);
 
 -- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
 -- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot
@@ -338,7 +393,7 @@ create table if not exists job_upkeep (
 -- Of the part 'recheck': the task types that could run when it was last done.
 alter table job_upkeep add column if not exists open_types text[];
 insert into job_upkeep (part, every) values ('lost', '10 s'), ('expired', '10 s'), ('recheck', '10 s'),
-    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s')
+    ('pauses', '10 s'), ('prune', '2 min'), ('bulk', '10 s'), ('stats', '20 s')
 on conflict (part) do nothing;
 
 -- Alarms that were reported and are not over yet: one alert per incident, however many processes see it.
@@ -505,6 +560,9 @@ create index if not exists job_queue_series on job_queue (run_at)
     where is_recurring and status in ('pending', 'running');
 create index if not exists job_queue_expiring on job_queue (expires_at)
     where status = 'pending' and expires_at is not null;
+-- The jobs of each group of errors.
+create index if not exists job_queue_alike on job_queue (fingerprint, task_type, status, id)
+    where fingerprint is not null;
 -- One job in 64, chosen by its id alone: `job_queue_counts` uses it to find the counts that are beyond its limit.
 create index if not exists job_queue_sample on job_queue (status) where uuid_hash(id) & 63 = 0;
 
@@ -1266,12 +1324,41 @@ create or replace function job_delay(p_seconds double precision) returns interva
 language sql immutable parallel safe
 return make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0), 31536000));
 
--- Groups errors that differ only in ids, numbers, times and quoted text.
+-- An error without ids, numbers, times and quoted text.
+create or replace function job_error_pattern(p_error text) returns text
+language sql immutable parallel safe
+return regexp_replace(
+    regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
+    '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g');
+
+-- Groups errors that differ only in these.
 create or replace function job_error_fingerprint(p_kind text, p_error text) returns text
 language sql immutable parallel safe
-return substr(md5(coalesce(p_kind, '') || ':' || regexp_replace(
-    regexp_replace(left(coalesce(p_error, ''), 500), '"[^"]*"|''[^'']*''', '"?"', 'g'),
-    '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*', '#', 'g')), 1, 12);
+return substr(md5(coalesce(p_kind, '') || ':' || job_error_pattern(p_error)), 1, 12);
+
+-- The lower edges of the bins of waits and durations in seconds, each 1.41 times the one before, from 1 ms to 99 days.
+create or replace function job_stat_edges() returns double precision[]
+language sql immutable parallel safe
+return (select array_agg(0.001 * 2 ^ (k / 2.0::double precision) order by k) from generate_series(0, 66) k);
+
+-- The bins of a wait and a duration in one number, 128 times the first and the second. Bin 1 is below the first edge, and
+-- each edge begins the next.
+create or replace function job_stat_bins(p_wait interval, p_duration interval) returns smallint
+language sql immutable parallel safe
+return (width_bucket(date_part('epoch', p_wait), job_stat_edges()) * 128 + 129
+    + width_bucket(date_part('epoch', p_duration), job_stat_edges()))::smallint;
+
+-- The start of the bucket of this many minutes that has a time.
+create or replace function job_stat_bucket(p_minutes integer, p_time timestamptz) returns timestamptz
+language sql immutable parallel safe
+return date_bin(p_minutes * '1 minute'::interval, p_time, '2000-01-01 00:00+00'::timestamptz);
+
+-- Whether a run changed nothing: its worker reports so, or its payload asked for it, which is all that is known of a lost
+-- run and of one whose worker is older. Payloads may spell the field in both ways.
+create or replace function job_run_is_dry(p_payload jsonb, p_details jsonb) returns boolean
+language sql immutable parallel safe
+return coalesce((p_details ->> 'dry_run')::boolean, false) or coalesce(p_payload -> 'dryRun' = 'true'::jsonb,
+    p_payload -> 'dry_run' = 'true'::jsonb, false);
 
 drop function if exists job_queue_first_in_line(text, timestamptz);
 -- The next job of each lane of a line, the lanes being its task types (of p_types, if that is not null) and priorities.
@@ -1505,23 +1592,7 @@ end
 $$;
 
 drop function if exists job_queue_count_finished(text, bigint, bigint, bigint);
--- Adds to a worker's counts of this minute; partial and continued runs are also counted as succeeded.
-create or replace function job_queue_count_finished(
-    p_worker text, p_succeeded bigint, p_partial bigint, p_continued bigint, p_troubled bigint, p_failed bigint
-) returns void
-language plpgsql volatile
-set search_path from current
-as $$
-begin
-    insert into job_throughput as t (minute, worker_id, succeeded, partial, continued, troubled, failed)
-    values (date_trunc('minute', clock_timestamp()), p_worker, p_succeeded, p_partial, p_continued, p_troubled,
-        p_failed)
-    on conflict (minute, worker_id) do update set succeeded = t.succeeded + excluded.succeeded,
-        partial = t.partial + excluded.partial, continued = t.continued + excluded.continued,
-        troubled = t.troubled + excluded.troubled, failed = t.failed + excluded.failed;
-end
-$$;
-
+drop function if exists job_queue_count_finished(text, bigint, bigint, bigint, bigint, bigint);
 drop function if exists job_queue_settle(
     text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
 do $$
@@ -1610,32 +1681,43 @@ begin
         return;
     end if;
 
-    insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at, finished_at,
-        outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress, concurrency_key, dedupe_key,
-        created_by)
-    select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
-        m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
-        case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
-        m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
-        coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
-        case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
-        case when m.move = 'success' and not m.is_recurring then q.dedupe_key end,
-        case when m.move = 'success' and not m.is_recurring then q.created_by end
-    from unnest(v_moves) m
-    join job_queue q on q.id = m.id
-    cross join lateral (
-        select
-            case when m.move = 'cancel' then 'cancelled' else m.details ->> 'error_kind' end as kind,
-            case
-                when m.move = 'cancel' and m.outcome <> 'lost' then format(
-                    'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
-                    case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
-                        when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
-                        else m.outcome end)
-                else m.details ->> 'error'
-            end as error
-    ) e
-    where q.id = any (p_ids);
+    with noted as (
+        insert into job_runs as r (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, removed, error_kind, error, fingerprint, traceback, output, log, progress,
+            concurrency_key, dedupe_key, created_by, dry_run)
+        select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
+            m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
+            case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
+            m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
+            coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
+            case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
+            case when m.move = 'success' and not m.is_recurring then q.dedupe_key end,
+            case when m.move = 'success' and not m.is_recurring then q.created_by end,
+            job_run_is_dry(q.payload, m.details)
+        from unnest(v_moves) m
+        join job_queue q on q.id = m.id
+        cross join lateral (
+            select
+                case when m.move = 'cancel' then 'cancelled' else m.details ->> 'error_kind' end as kind,
+                case
+                    when m.move = 'cancel' and m.outcome <> 'lost' then format(
+                        'Cancelled by %s while it ran; the handler had %s.', coalesce(m.cancelled_by, 'its handler'),
+                        case m.outcome when 'cancelled' then 'stopped' when 'released' then 'returned the job'
+                            when 'failed' then 'failed: ' || coalesce(m.details ->> 'error', 'no reason given')
+                            else m.outcome end)
+                    else m.details ->> 'error'
+                end as error
+        ) e
+        where q.id = any (p_ids)
+        returning r.run_token, r.task_type, r.due_at, r.started_at, r.finished_at, r.outcome, r.dry_run, r.fingerprint
+    )
+    insert into job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs, permanent, first_at,
+        last_at, bins)
+    select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, n.fingerprint, max(n.run_token),
+        count(*), count(*) filter (where m.move = 'failure'), min(n.finished_at), max(n.finished_at),
+        array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at))
+    from noted n join unnest(v_moves) m on m.token = n.run_token
+    group by 1, n.task_type, n.outcome, n.dry_run, n.fingerprint;
 
     delete from job_queue q using unnest(v_moves) m
     where q.id = any (p_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
@@ -1674,6 +1756,12 @@ begin
             when m.move in ('retry', 'failure') then coalesce(m.details ->> 'error', 'The run failed without a reason.')
             else q.last_error
         end,
+        fingerprint = case
+            when m.move in ('success', 'continue') then null
+            when m.move in ('retry', 'failure')
+                then job_error_fingerprint(m.details ->> 'error_kind', m.details ->> 'error')
+            else q.fingerprint
+        end,
         last_outcome = m.recorded,
         last_run_at = case when m.move = 'release' then q.last_run_at else v_now end,
         last_success_at = case when m.move = 'success' then v_now else q.last_success_at end,
@@ -1698,11 +1786,6 @@ begin
     perform job_queue_release_waiting('{}', array(select m.id from unnest(v_moves) m where m.move = 'cancel'),
         'was cancelled');
     perform job_queue_advance_lines(v_keys);
-    perform job_queue_count_finished(p_worker, count(*) filter (where m.recorded in ('succeeded', 'partial', 'continued')),
-        count(*) filter (where m.recorded = 'partial'), count(*) filter (where m.recorded = 'continued'),
-        count(*) filter (where m.recorded in ('retried', 'lost') and m.move <> 'failure'),
-        count(*) filter (where m.move = 'failure'))
-    from unnest(v_moves) m;
 
     return query
     select m.id, m.token, m.recorded, q.status, q.run_at
@@ -1745,7 +1828,6 @@ as $$
 declare
     v_done bigint[];
     v_removed uuid[];
-    v_partial bigint;
     v_keys text[];
     v_settled record;
 begin
@@ -1758,18 +1840,25 @@ begin
             and q.locked_by = p_worker and r.outcome in ('succeeded', 'partial') and not q.is_recurring
             and q.cancel_requested_at is null
         returning q.id, q.run_token, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, q.progress,
-            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details
+            q.concurrency_key, q.dedupe_key, q.created_by, r.outcome, r.started_at, r.finished_at, r.details,
+            job_run_is_dry(q.payload, r.details) as dry_run
     ), history as (
         insert into job_runs (run_token, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by)
+            finished_at, outcome, removed, output, log, progress, concurrency_key, dedupe_key, created_by, dry_run)
         select g.run_token, g.id, g.task_type, g.payload, g.attempts, g.locked_by, g.run_at, g.started_at,
             g.finished_at, g.outcome, true, nullif(g.details -> 'output', 'null'), g.details ->> 'log',
-            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key, g.created_by
+            coalesce(nullif(g.details -> 'progress', 'null'), g.progress), g.concurrency_key, g.dedupe_key,
+            g.created_by, g.dry_run
         from gone g
+    ), counted as (
+        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+        select job_stat_bucket(1, g.finished_at), g.task_type, g.outcome, g.dry_run, count(*), min(g.finished_at),
+            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at))
+        from gone g group by 1, g.task_type, g.outcome, g.dry_run
     )
-    select array_agg(g.run_token), array_agg(g.id), count(*) filter (where g.outcome = 'partial'),
+    select array_agg(g.run_token), array_agg(g.id),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null)
-    into v_done, v_removed, v_partial, v_keys from gone g;
+    into v_done, v_removed, v_keys from gone g;
     if v_removed is not null then
         if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}', '');
@@ -1778,7 +1867,6 @@ begin
             if v_keys is not null then
                 perform job_queue_advance_lines(v_keys);
             end if;
-            perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
             return;
         end if;
     end if;
@@ -1806,10 +1894,6 @@ begin
     if v_keys is not null then
         perform job_queue_advance_lines(v_keys);
     end if;
-    if v_removed is not null then
-        -- Last, because all connections of a worker wait for each other at this row.
-        perform job_queue_count_finished(p_worker, cardinality(v_removed), v_partial, 0, 0, 0);
-    end if;
     if coalesce(cardinality(v_done), 0) < cardinality(p_tokens) then
         return query select l.* from job_queue_note_late(p_worker, p_ids, p_tokens, p_started, p_finished, p_details) l
         where v_done is null or l.run_token <> all (v_done);
@@ -1832,14 +1916,20 @@ as $$
             as r (id, token, started_at, finished_at, details)
         left join job_runs l on l.run_token = r.token and l.job_id = r.id and not l.late
     ), noted as (
-        insert into job_runs (run_token, late, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
-            finished_at, outcome, error_kind, error, log)
+        insert into job_runs as l (run_token, late, job_id, task_type, payload, attempt, worker_id, due_at, started_at,
+            finished_at, outcome, error_kind, error, log, dry_run)
         select r.token, true, r.id, r.task_type, r.payload, r.attempt, p_worker, r.due_at, r.started_at,
             r.finished_at, 'abandoned', 'lease_lost',
             'The worker reported after its lease had expired; its result was discarded.',
-            r.details ->> 'log'
+            r.details ->> 'log', job_run_is_dry(r.payload, r.details)
         from report r where r.outcome = 'lost'
         on conflict (run_token, late) do nothing
+        returning l.task_type, l.due_at, l.started_at, l.finished_at, l.outcome, l.dry_run
+    ), counted as (
+        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+        select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, count(*), min(n.finished_at),
+            max(n.finished_at), array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at))
+        from noted n group by 1, n.task_type, n.outcome, n.dry_run
     )
     select r.id, r.token, case when r.outcome = 'lost' or r.outcome is null then 'abandoned' else r.outcome end,
         q.status, q.run_at
@@ -2022,8 +2112,8 @@ return (p_bulk).chosen_at < case (p_bulk).state when 'chosen' then now() - inter
 drop function if exists job_queue_prune();
 drop function if exists job_queue_mend();
 -- Does one part of upkeep, unless another worker does it now: 'lost' (takes back runs whose lease has expired),
--- 'expired', 'recheck', 'pauses', 'prune' (once a minute, or while there is more to prune) or 'retention' (once an
--- hour, likewise). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
+-- 'expired', 'recheck', 'pauses', 'stats' (every 10 s, or while there is more to add up), 'prune' (once a minute,
+-- likewise) or 'retention' (once an hour, likewise). `done` is the number of rows, `trouble` the error of a part that failed; the parts do not depend on
 -- each other, and each should be called in a transaction of its own.
 create or replace function job_queue_upkeep(
     p_part text, p_retry_base double precision, p_retry_cap double precision,
@@ -2036,14 +2126,16 @@ declare
     v_part job_upkeep;
     -- Deleting a job costs more than deleting a line of the history.
     v_limit constant integer := case p_part when 'prune' then 5000 else 1000 end;
-    v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour' end;
+    v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour'
+        when 'stats' then '10 s' end;
     -- Whether there may be more to remove, or it failed.
     v_more boolean := false;
 begin
     done := 0;
     lost_jobs := '{}';
     select * into v_part from job_upkeep u where u.part = p_part for update skip locked;
-    if not found or v_part.succeeded_at > clock_timestamp() - v_pause then
+    -- A time to come is from before the clock was set back.
+    if not found or v_part.succeeded_at > clock_timestamp() - v_pause and v_part.succeeded_at <= clock_timestamp() then
         return;
     end if;
     begin
@@ -2058,6 +2150,9 @@ begin
             when 'pauses' then
                 done := job_queue_resume_due();
                 perform job_queue_judge_canaries();
+            when 'stats' then
+                done := job_stats_compact(v_limit);
+                v_more := done >= v_limit;
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
@@ -2089,6 +2184,7 @@ begin
     expired := (job_queue_upkeep('expired', p_retry_base, p_retry_cap)).done;
     resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
+    perform job_queue_upkeep('stats', p_retry_base, p_retry_cap);
     pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
 end
@@ -2153,8 +2249,8 @@ declare
     v_job job_queue;
 begin
     update job_queue q set
-        status = 'pending', run_at = v_now, completed_at = null, last_error = null, updated_at = v_now,
-        version = q.version + 1, is_recurring = v_series,
+        status = 'pending', run_at = v_now, completed_at = null, last_error = null, fingerprint = null,
+        updated_at = v_now, version = q.version + 1, is_recurring = v_series,
         attempts = case when q.status = 'pending' then q.attempts else 0 end,
         recurrence_interval_minutes = case when v_series then q.recurrence_interval_minutes end,
         anchor_at = case when v_series then coalesce(q.anchor_at, q.run_at) end,
@@ -2653,10 +2749,11 @@ end
 $$;
 
 drop function if exists job_bulk_choose(text, text, text, text, text, text, integer, interval, text, text);
+drop function if exists job_bulk_choose(text, text, text, text, text, text, text, integer, interval, text, text);
 -- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
 create or replace function job_bulk_choose(
     p_words text, p_status text, p_type text, p_text text, p_error text, p_key text, p_value text,
-    p_attempts integer, p_age interval, p_outcome text, p_actor text
+    p_attempts integer, p_age interval, p_outcome text, p_fingerprint text, p_actor text
 ) returns uuid
 language plpgsql volatile security definer
 set search_path from current set jit = off
@@ -2670,7 +2767,31 @@ begin
     select v_bulk, q.id, q.task_type, q.version from job_queue q
     where (p_status is null or q.status = p_status)
         and job_matches(q.id, q.task_type, q.payload, q.last_error, q.attempts, q.created_at, q.last_outcome,
-            p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome);
+            p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome, q.fingerprint, p_fingerprint);
+    get diagnostics v_total = row_count;
+    if v_total = 0 then
+        delete from job_bulk where id = v_bulk;
+        return null;
+    end if;
+    update job_bulk set total = v_total where id = v_bulk;
+    return v_bulk;
+end
+$$;
+
+-- Chooses the jobs of a group of errors: those that failed with it, and those that wait for a retry after it.
+create or replace function job_bulk_choose_alike(p_type text, p_fingerprint text, p_words text, p_actor text)
+returns uuid
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor) values (p_words, p_actor) returning id into v_bulk;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, q.id, q.task_type, q.version from job_queue q
+    where q.fingerprint = p_fingerprint and q.task_type = p_type and q.status in ('failed', 'pending');
     get diagnostics v_total = row_count;
     if v_total = 0 then
         delete from job_bulk where id = v_bulk;
@@ -3552,7 +3673,7 @@ select q.id, q.task_type,
     case when q.status = 'pending' then q.run_at end as next_run_at,
     case when q.status = 'pending' and q.run_at <= now() and q.blocked_by is null
         then extract(epoch from now() - q.run_at)::double precision end as overdue_seconds,
-    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed
+    q.in_line, coalesce(q.completed_at, q.updated_at) as ended_at, false as removed, q.fingerprint
 from job_queue q;
 
 -- One-time jobs that succeeded and left the queue, with the columns of jobs. Columns that the history does not store
@@ -3566,7 +3687,7 @@ select r.job_id as id, r.task_type,
     case when job_sees_payloads() then r.output end as output,
     r.finished_at as completed_at, false as is_recurring, r.finished_at as last_run_at, r.outcome as last_outcome,
     r.finished_at as last_success_at, r.run_token as left_with, true as removed, r.concurrency_key, r.dedupe_key,
-    r.created_by
+    r.created_by, null::text as fingerprint
 from job_runs r
 cross join lateral (
     select case when substr(r.job_id::text, 15, 1) = '7' then to_timestamp(
@@ -3587,13 +3708,16 @@ from job_trash t cross join lateral jsonb_populate_record(null::job_queue, t.job
 
 drop function if exists job_matches(
     uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, integer, interval, text);
+drop function if exists job_matches(
+    uuid, text, jsonb, text, integer, timestamptz, text, text, text, text, text, text, integer, interval, text);
 -- Whether a job matches a filter; null matches everything. One expression, so that the planner inlines it and drops
 -- unused conditions. Text is matched literally, and the payload value of the key p_want_key by its beginning, because
 -- lists show the beginning of an id.
 create or replace function job_matches(
     p_id uuid, p_task_type text, p_payload jsonb, p_error text, p_attempts integer, p_created_at timestamptz,
     p_outcome text, p_want_type text, p_want_text text, p_want_error text, p_want_key text,
-    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text
+    p_want_value text, p_want_attempts integer, p_want_age interval, p_want_outcome text, p_fingerprint text,
+    p_want_fingerprint text
 ) returns boolean
 language sql stable parallel safe
 return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)) > 0)
@@ -3603,7 +3727,8 @@ return (p_want_type is null or position(lower(p_want_type) in lower(p_task_type)
     and (p_want_key is null or starts_with(lower(p_payload ->> p_want_key), lower(p_want_value)))
     and (p_want_attempts is null or p_attempts >= p_want_attempts)
     and (p_want_age is null or p_created_at <= now() - p_want_age)
-    and (p_want_outcome is null or p_outcome = p_want_outcome);
+    and (p_want_outcome is null or p_outcome = p_want_outcome)
+    and (p_want_fingerprint is null or p_fingerprint = p_want_fingerprint);
 
 drop function if exists job_order_key(text, uuid, timestamptz, text, text, integer, timestamptz, timestamptz);
 -- The value that the order p_sort compares; null for the natural order.
@@ -3631,7 +3756,7 @@ select r.run_token, r.late, r.job_id, r.task_type,
     r.attempt, r.worker_id, r.due_at, r.started_at, r.finished_at, r.outcome, r.removed, r.error_kind, r.error,
     r.fingerprint, r.traceback, case when job_sees_payloads() then r.output end as output,
     case when job_sees_payloads() then r.log end as log,
-    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress
+    case when job_sees_payloads() then r.progress else r.progress - 'log' end as progress, r.dry_run
 from job_runs r;
 
 create or replace view job_audit_list as
@@ -3829,7 +3954,8 @@ create table if not exists job_retention (
 );
 insert into job_retention (name, part, default_days) values
     ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
-    ('job_bulk', 'prune', 30), ('job_throughput', 'prune', 1), ('job_workers', 'prune', 1),
+    ('job_bulk', 'prune', 30), ('job_workers', 'prune', 1), ('job_stats', 'prune', 30),
+    ('job_stats minutes', 'prune', 1), ('job_stat_errors', 'prune', 30), ('job_error_groups', 'prune', 30),
     ('job_queue', 'retention', 90), ('job_audit payloads', 'retention', 90)
 on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
 
@@ -3885,9 +4011,16 @@ begin
             delete from job_bulk where id in (select b.id from job_bulk b where job_bulk_is_over(b, p_before)
                 and not exists (select from job_bulk_items i where i.bulk_id = b.id) for update skip locked);
             return v_rows;
-        when 'job_throughput' then
-            delete from job_throughput where (minute, worker_id) in (select t.minute, t.worker_id from job_throughput t
-                where t.minute < p_before limit p_limit for update skip locked);
+        when 'job_stats', 'job_stats minutes' then
+            delete from job_stats where ctid = any (array(select s.ctid from job_stats s
+                where s.minutes = any (case p_name when 'job_stats' then array[5, 60] else array[1] end::smallint[])
+                    and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
+        when 'job_stat_errors' then
+            delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
+                where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
+        when 'job_error_groups' then
+            delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
+                where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
         when 'job_workers' then
             delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
                 for update skip locked);
@@ -4053,8 +4186,8 @@ language sql immutable
 set search_path from current
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
-        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due',
-        'job_recheck', 'job_canaries']
+        'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
@@ -4084,6 +4217,91 @@ begin
 end
 $$;
 
+-- Counts a failed run in another group of errors.
+create or replace function job_stat_move_error(p_run job_runs, p_fingerprint text) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_bucket constant timestamptz := job_stat_bucket(5, p_run.finished_at);
+begin
+    update job_stat_errors e set runs = e.runs - 1
+    where e.fingerprint = p_run.fingerprint and e.task_type = p_run.task_type and e.bucket = v_bucket;
+    -- Without a row, the run was counted as `other`, and stays there.
+    if found and p_run.fingerprint <> p_fingerprint then
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        values (p_run.task_type, p_fingerprint, v_bucket, 1)
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + 1;
+        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+        values (p_run.task_type, p_fingerprint, p_run.error_kind, '[erased]', p_run.run_token, p_run.finished_at,
+            p_run.finished_at)
+        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
+            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
+    end if;
+end
+$$;
+
+-- Gives failed runs, and the jobs whose newest failed run is one of them, the fingerprint that their error has after the
+-- erasure of these marks (null: of the whole error), and counts them in that group.
+create or replace function job_erase_fingerprints(p_tokens bigint[], p_marks jsonb) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_run job_runs;
+    v_after text;
+begin
+    -- Nobody else adds up now, and no run is counted by its fingerprint of before later.
+    perform from job_upkeep u where u.part = 'stats' for update;
+    while job_stats_compact(1000) > 0 loop
+        null;
+    end loop;
+    for v_run in select r.* from job_runs r where r.run_token = any (p_tokens) and r.fingerprint is not null
+        order by r.run_token
+    loop
+        v_after := job_error_fingerprint(v_run.error_kind, case when p_marks is null then '[erased]'
+            else job_scrub_text(v_run.error, p_marks) end);
+        perform job_stat_move_error(v_run, v_after);
+        update job_runs r set fingerprint = v_after where r.run_token = v_run.run_token and r.late = v_run.late;
+        -- The order of the tokens leaves the fingerprint of the newest run.
+        update job_queue q set fingerprint = v_after where q.id = v_run.job_id and q.fingerprint is not null;
+    end loop;
+    delete from job_stat_errors e where e.runs <= 0;
+    delete from job_error_groups g where not exists (
+        select from job_stat_errors e where e.fingerprint = g.fingerprint and e.task_type = g.task_type);
+end
+$$;
+
+-- The same for groups of which the history no longer has a run, by their pattern. Groups that become one are added up.
+create or replace function job_erase_groups(p_marks jsonb) returns void
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_group job_error_groups;
+    v_pattern text;
+    v_after text;
+begin
+    for v_group in select g.* from job_error_groups g where g.pattern ~* job_scrub_pattern(p_marks) loop
+        v_pattern := job_scrub_text(v_group.pattern, p_marks);
+        continue when v_pattern = v_group.pattern;
+        v_after := job_error_fingerprint(v_group.error_kind, v_pattern);
+        delete from job_error_groups g where g.fingerprint = v_group.fingerprint and g.task_type = v_group.task_type;
+        insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+        values (v_group.task_type, v_after, v_group.error_kind, v_pattern, v_group.sample_token, v_group.first_at,
+            v_group.last_at)
+        on conflict (fingerprint, task_type) do update set sample_token = greatest(g.sample_token, excluded.sample_token),
+            first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at);
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        select o.task_type, v_after, o.bucket, o.runs from job_stat_errors o
+        where o.fingerprint = v_group.fingerprint and o.task_type = v_group.task_type and v_after <> v_group.fingerprint
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + excluded.runs;
+        delete from job_stat_errors e where e.fingerprint = v_group.fingerprint and e.task_type = v_group.task_type
+            and v_after <> v_group.fingerprint;
+    end loop;
+end
+$$;
+
 -- Replaces the marks' keys by their values in the texts of the queue, for a plugin that erases a person. Jobs that
 -- have one of them in their payload, checkpoint or keys are cancelled, since they could not run any more.
 create or replace function job_erase_texts(p_marks jsonb, p_actor text) returns table (place text, rows bigint)
@@ -4101,8 +4319,9 @@ begin
         return next;
     end if;
     -- The hash of an error would confirm a guess of the text that it was made from.
-    update job_runs r set fingerprint = job_error_fingerprint(r.error_kind, job_scrub_text(r.error, p_marks))
-    where r.fingerprint is not null and r.error ~* v_pattern;
+    perform job_erase_fingerprints(array(
+        select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
+    perform job_erase_groups(p_marks);
     return query select s.place, s.rows from job_scrub(job_tables_with_texts(), p_marks) s;
 end
 $$;
@@ -4131,11 +4350,14 @@ begin
     return query
         with cancelled as (select job_erase_stop(v_jobs, p_actor) as rows)
         select 'job_queue (cancelled)', c.rows from cancelled c where c.rows > 0;
+    perform job_erase_fingerprints(array(
+        select r.run_token from job_runs r where r.job_id = any (v_jobs) and r.fingerprint is not null), null);
     return query
         select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
     update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
     -- A short value, such as 5, is also a part of other texts.
     if length(p_value) >= 8 then
+        perform job_erase_groups(jsonb_build_object(p_value, '[erased]'));
         return query select s.place || ' (elsewhere)', s.rows
         from job_scrub(job_tables_with_texts(), jsonb_build_object(p_value, '[erased]')) s;
     end if;
@@ -4160,8 +4382,7 @@ as $$
         where id = any (p_jobs) returning 1),
     runs as (
         update job_runs set payload = '{}', output = null, traceback = null, log = null, progress = null,
-            dedupe_key = null, concurrency_key = null, error = case when error is not null then '[erased]' end,
-            fingerprint = case when fingerprint is not null then job_error_fingerprint(error_kind, '[erased]') end
+            dedupe_key = null, concurrency_key = null, error = case when error is not null then '[erased]' end
         where job_id = any (p_jobs) returning 1),
     trash as (delete from job_trash where job_id = any (p_jobs) returning 1),
     poison as (delete from job_poison where job_id = any (p_jobs) returning 1),
@@ -4183,7 +4404,185 @@ as $$
 $$;
 
 -------------------------------------------------------------------------------------------------------
--- 12. Who may do what
+-- 12. Statistics of runs
+-------------------------------------------------------------------------------------------------------
+
+-- The counts of bins in two arrays, added. Bins above the last one in use are not stored.
+create or replace function job_stat_add(p_one integer[], p_other integer[]) returns integer[]
+language sql immutable parallel safe
+return (
+    select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
+    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
+
+-- The counts of all bins, from the counts of some; a bin may be in the list several times.
+create or replace function job_stat_histogram(p_bins integer[], p_runs integer[]) returns integer[]
+language sql immutable parallel safe
+return (
+    with counted as (
+        select t.bin, sum(t.runs)::integer as runs from unnest(p_bins, p_runs) as t (bin, runs) group by t.bin)
+    select array_agg(coalesce(c.runs, 0) order by g.bin)
+    from generate_series(1, (select max(d.bin) from counted d)) as g (bin) left join counted c on c.bin = g.bin);
+
+-- Adds up to p_limit rows of job_stat_delta to the tables of statistics and deletes them. Returns their number. The caller
+-- holds the lock on the row 'stats' of job_upkeep, so nobody else writes these tables, except for what is too old.
+create or replace function job_stats_compact(p_limit integer) returns bigint
+language plpgsql volatile
+set search_path from current set jit = off
+as $$
+declare
+    v_taken job_stat_delta[];
+begin
+    with taken as (
+        delete from job_stat_delta where ctid = any (array(select ctid from job_stat_delta limit p_limit)) returning *
+    )
+    select array_agg(t::job_stat_delta) into v_taken from taken t;
+    if v_taken is null then
+        return 0;
+    end if;
+    perform job_stats_add_runs(v_taken);
+    perform job_stats_add_errors(v_taken);
+    return cardinality(v_taken);
+end
+$$;
+
+create or replace function job_stats_add_runs(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with delta as materialized (
+        select job_stat_bucket(5, d.minute) as bucket, d.* from unnest(p_delta) d
+    ), found as materialized (
+        -- Counted once, because there is a number for each run, and then added up for the hours.
+        select d.bucket, d.task_type, d.outcome, d.dry_run, b.bins, count(*)::integer as runs
+        from delta d cross join unnest(d.bins) as b (bins) group by 1, 2, 3, 4, 5
+    ), added as (
+        select l.minutes, job_stat_bucket(l.minutes, f.bucket) as bucket, f.task_type, f.outcome, f.dry_run,
+            job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
+            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
+        from found f cross join (values (5), (60)) as l (minutes) group by 1, 2, 3, 4, 5
+    ), counted as (
+        select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
+            sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
+        from delta d cross join (values (1), (5), (60)) as l (minutes) group by 1, 2, 3, 4, 5
+    )
+    insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
+        durations)
+    select c.minutes, c.bucket, c.task_type, c.outcome, c.dry_run, c.runs, c.permanent, c.first_at, c.last_at,
+        a.waits, a.durations
+    from counted c left join added a using (minutes, bucket, task_type, outcome, dry_run)
+    on conflict (minutes, bucket, task_type, outcome, dry_run) do update set
+        runs = s.runs + excluded.runs, permanent = s.permanent + excluded.permanent,
+        first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at),
+        waits = job_stat_add(s.waits, excluded.waits), durations = job_stat_add(s.durations, excluded.durations)
+$$;
+
+-- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
+create or replace function job_stats_add_errors(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with found as materialized (
+        select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute) as bucket, sum(d.runs) as runs,
+            min(d.first_at) as first_at, max(d.last_at) as last_at, max(d.sample_token) as sample_token
+        from unnest(p_delta) d where d.fingerprint is not null group by 1, 2, 3
+    ), held as (
+        select e.task_type, e.bucket, count(*) as groups from job_stat_errors e
+        where e.bucket in (select f.bucket from found f) and e.fingerprint <> 'other' group by 1, 2
+    ), ranked as (
+        select f.*, e.runs is null and coalesce(h.groups, 0) + row_number() over (
+            partition by f.task_type, f.bucket, e.runs is null order by f.first_at, f.fingerprint) > 1000 as is_other
+        from found f
+        left join job_stat_errors e using (task_type, fingerprint, bucket)
+        left join held h using (task_type, bucket)
+    ), named as (
+        select r.task_type, case when r.is_other then 'other' else r.fingerprint end as fingerprint, r.bucket,
+            sum(r.runs) as runs, min(r.first_at) as first_at, max(r.last_at) as last_at,
+            max(r.sample_token) as sample_token
+        from ranked r group by 1, 2, 3
+    ), counted as (
+        insert into job_stat_errors as e (task_type, fingerprint, bucket, runs)
+        select n.task_type, n.fingerprint, n.bucket, n.runs from named n
+        on conflict (fingerprint, task_type, bucket) do update set runs = e.runs + excluded.runs
+    ), grouped as (
+        select n.task_type, n.fingerprint, min(n.first_at) as first_at, max(n.last_at) as last_at,
+            max(n.sample_token) as sample_token
+        from named n group by 1, 2
+    )
+    insert into job_error_groups as g (task_type, fingerprint, error_kind, pattern, sample_token, first_at, last_at)
+    select n.task_type, n.fingerprint, case when n.fingerprint <> 'other' then r.error_kind end,
+        case when n.fingerprint <> 'other' then job_error_pattern(r.error) end, n.sample_token, n.first_at, n.last_at
+    from grouped n left join job_runs r on r.run_token = n.sample_token and not r.late
+    on conflict (fingerprint, task_type) do update set
+        error_kind = coalesce(g.error_kind, excluded.error_kind), pattern = coalesce(g.pattern, excluded.pattern),
+        sample_token = greatest(g.sample_token, excluded.sample_token),
+        first_at = least(g.first_at, excluded.first_at), last_at = greatest(g.last_at, excluded.last_at)
+$$;
+
+-- An earlier schema counted no errors by group: counts those that its pages showed, the newest 20,000 failed runs of a
+-- week. They have no `dry_run`, which later runs have, so none is counted twice.
+do $$
+begin
+    if exists (select from job_error_groups) then
+        return;
+    end if;
+    create temporary table job_stats_before on commit drop as
+    select r.run_token, r.job_id, r.task_type, r.outcome, r.fingerprint, r.finished_at from job_runs r
+    where r.outcome in ('failed', 'retried', 'lost') and r.finished_at > now() - interval '7 days' and r.dry_run is null
+        and r.fingerprint is not null
+    order by r.finished_at desc limit 20000;
+    perform job_stats_add_errors(array(
+        select row(job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, false, r.fingerprint, max(r.run_token),
+            count(*), 0, min(r.finished_at), max(r.finished_at), '{}')::job_stat_delta
+        from job_stats_before r group by job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, r.fingerprint));
+    update job_queue q set fingerprint = n.fingerprint
+    from (select distinct on (job_id) job_id, task_type, fingerprint from job_stats_before
+        order by job_id, run_token desc) n
+    where q.id = n.job_id and q.task_type = n.task_type
+        and (q.status = 'failed' or q.status = 'pending' and q.last_error is not null);
+    drop table job_stats_before;
+end
+$$;
+
+-- The counts of runs, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
+-- `minutes`; the sum over all three has each run three times.
+create or replace view job_stat_list as
+select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at
+from job_stats s
+union all
+select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
+    d.permanent::bigint, d.first_at, d.last_at
+from job_stat_delta d cross join (values (1::smallint), (5::smallint), (60::smallint)) as l (minutes);
+
+-- The same with the counts of bins, for the lengths that have them.
+create or replace view job_stat_bin_list as
+select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.waits, s.durations
+from job_stats s where s.minutes > 1
+union all
+select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run,
+    job_stat_histogram(b.waits, b.ones), job_stat_histogram(b.durations, b.ones)
+from job_stat_delta d
+cross join lateral (
+    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
+    from unnest(d.bins) as u (bins)) b
+cross join (values (5::smallint), (60::smallint)) as l (minutes);
+
+-- The same for failed runs by group of errors.
+create or replace view job_stat_error_list as
+select e.task_type, e.fingerprint, e.bucket, e.runs from job_stat_errors e
+union all
+select d.task_type, d.fingerprint, job_stat_bucket(5, d.minute), d.runs::bigint
+from job_stat_delta d where d.fingerprint is not null;
+
+-- The groups of errors, with those that are only in job_stat_delta yet. A group may have several lines.
+create or replace view job_error_group_list as
+select g.task_type, g.fingerprint, g.error_kind, g.pattern, g.sample_token, g.first_at, g.last_at
+from job_error_groups g
+union all
+select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
+from job_stat_delta d where d.fingerprint is not null;
+
+-------------------------------------------------------------------------------------------------------
+-- 13. Who may do what
 --
 -- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
 -- owner writes the queue's tables, and PUBLIC has no rights. Roles belong to the whole server, so their names begin
@@ -4270,7 +4669,7 @@ declare
         'job_queue_ask_canary', 'job_queue_canary',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
-        'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
+        'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
@@ -4278,17 +4677,17 @@ declare
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
-        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts',
-        'job_matches', 'job_order_key',
-        'job_is_scheduled', 'job_roles_prefix'];
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts', 'job_matches',
+        'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_stat_bucket', 'job_stat_histogram'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
-        'job_error_fingerprint', 'job_percent', 'job_type_refusal', 'job_canary_change',
+        'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
         'job_canary_hold', 'job_canary_refusal', 'job_canary_stands', 'job_queue_judge_canaries',
-        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time', 'job_key_is_busy',
+        'job_queue_take_canary', 'job_queue_why_canary', 'job_grant_roles', 'job_has_foreign_roles', 'job_is_a_time',
+        'job_key_is_busy',
         'job_key_is_busy_now', 'job_left_with_success', 'job_make_roles', 'job_next_slot', 'job_queue_absence', 'job_queue_advance_lines',
-        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_count_finished', 'job_queue_lock_jobs',
+        'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
         'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
@@ -4302,11 +4701,16 @@ declare
         'job_queue_take_back', 'job_queue_take_keys', 'job_queue_waiting_types', 'job_queue_write_audit',
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
-        'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix'];
-    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list', 'job_audit_list',
+        'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
+        'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error',
+        'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
+        'job_stats_compact'];
+    v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
+        'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',
         'job_paused_types'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
-        'job_worker_runs', 'job_throughput', 'job_alarms', 'job_upkeep', 'job_retention'];
+        'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_stats', 'job_stat_delta',
+        'job_stat_errors', 'job_error_groups'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries'];
     -- Tables that only the owner's functions read.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -40,6 +40,11 @@ class RunOutcome(StrEnum):
     RELEASED = "released"
     LOST = "lost"
     ABANDONED = "abandoned"
+
+
+SUCCESSES: Final = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
+FAILURES: Final = (RunOutcome.RETRIED, RunOutcome.FAILED, RunOutcome.LOST)
+"""Runs with another outcome neither succeeded nor failed, and so did dry runs."""
 
 
 class Verdict(StrEnum):
@@ -133,7 +138,7 @@ class FinishedRun(NamedTuple):
 
     `outcome` is one of `succeeded partial continued failed released cancelled`; the database decides the job's next
     status. `started` and `finished` are seconds since 1970 by the database's clock, `retry_after` and `delay` are
-    seconds; `permanent` forbids a retry.
+    seconds; `permanent` forbids a retry; a run with `dry_run` changed nothing.
     """
 
     job_id: UUID
@@ -153,6 +158,7 @@ class FinishedRun(NamedTuple):
     traceback: str | None = None
     log: str | None = None
     progress: Json | None = None
+    dry_run: bool = False
 
     @property
     def started_at(self) -> datetime:
@@ -285,7 +291,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The health verdict and its findings, worst first."""
+    """The health verdict and its findings, worst first.
+
+    `finished_per_minute` are the runs that succeeded or failed in each of the last 15 minutes, oldest first, and
+    `failed_per_minute` those of them that failed; the last minute is not over yet.
+    """
 
     verdict: Verdict
     findings: tuple[Finding, ...]
@@ -293,6 +303,19 @@ class Health:
     finished_per_minute: tuple[int, ...] = ()
     failed_last_hour: int = 0
     last_trigger: WorkerRun | None = None
+    failed_per_minute: tuple[int, ...] = ()
+
+    @property
+    def succeeded_last_minute(self) -> int | None:
+        """The runs that succeeded in the last full minute; None if the minutes were not read."""
+        if len(self.finished_per_minute) < 2 or self.failed_last_minute is None:
+            return None
+        return self.finished_per_minute[-2] - self.failed_last_minute
+
+    @property
+    def failed_last_minute(self) -> int | None:
+        """The runs that failed in the last full minute; None if the minutes were not read."""
+        return self.failed_per_minute[-2] if len(self.failed_per_minute) > 1 else None
 
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")
@@ -314,6 +337,7 @@ class Filter:
     attempts_at_least: int | None = None
     older_than: timedelta | None = None
     outcome: RunOutcome | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

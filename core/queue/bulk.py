@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.model import Filter
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.read.filters import format_filter, parameters
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from jobdeck.core.model import Filter
     from jobdeck.core.queue.bulk_model import BulkVerb
 
 Connection = psycopg.Connection[Any]
@@ -44,9 +44,22 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
         row = conn.execute(
             """
             SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(payload_key)s,
-                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(actor)s)
+                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(fingerprint)s, %(actor)s)
             """,
             {"words": format_filter(wanted), **parameters(wanted), "actor": actor},
+        ).fetchone()
+        return _choice(conn, row[0]) if row and row[0] else None
+
+
+def choose_alike(conn: Connection, task_type: str, fingerprint: str, *, actor: str) -> Choice | None:
+    """Freezes all jobs of a group of errors, however many: those that failed with it and those that await a retry.
+
+    Returns None if there is none.
+    """
+    words = format_filter(Filter(task_type=task_type, fingerprint=fingerprint))
+    with conn.transaction():
+        row = conn.execute(
+            "SELECT job_bulk_choose_alike(%s, %s, %s, %s)", (task_type, fingerprint, words, actor)
         ).fetchone()
         return _choice(conn, row[0]) if row and row[0] else None
 

@@ -75,6 +75,8 @@ def format_filter(wanted: Filter) -> str:
         words.append(f"age>{write_duration(wanted.older_than)}")
     if wanted.outcome is not None:
         words.append(f"outcome:{wanted.outcome.value}")
+    if wanted.fingerprint is not None:
+        words.append(f"fingerprint:{wanted.fingerprint}")
     if wanted.search is not None:
         words.append(_quoted(wanted.search, loose=True))
     return " ".join(words)
@@ -92,6 +94,7 @@ def parameters(wanted: Filter) -> dict[str, Any]:
         "attempts": wanted.attempts_at_least,
         "age": wanted.older_than,
         "outcome": wanted.outcome.value if wanted.outcome else None,
+        "fingerprint": wanted.fingerprint,
     }
 
 
@@ -128,7 +131,10 @@ def _words(text: str) -> list[re.Match[str]]:
 
 
 def starts() -> list[str]:
-    """The keys that completion offers. Not among them: `older:`, the same as `age>`, and `payload.KEY:`."""
+    """The keys that completion offers.
+
+    Not among them: `older:`, the same as `age>`; `payload.KEY:`; and `fingerprint:`, which nobody types.
+    """
     return ["type:", "status:", "error:", *(f"{name}:" for name in plugins.filters()), "age>", "attempts>=", "outcome:"]
 
 
@@ -199,6 +205,14 @@ def _count(value: str) -> int:
     return int(value)
 
 
+def _fingerprint(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{12}", value.lower()):
+        raise UsageError(
+            f'"{value}" is not a fingerprint. It has 12 digits from 0 to f; `jobdeck errors --json` shows it.'
+        )
+    return value.lower()
+
+
 def _quoted(value: str, *, loose: bool) -> str:
     if _PLAIN.fullmatch(value) and (loose or " " not in value):
         return value
@@ -213,4 +227,5 @@ _KEYS: Final[dict[str, Key]] = {
     "older": Key("older_than", _age, "older:2h"),
     "attempts": Key("attempts_at_least", _count, "attempts>=3"),
     "outcome": Key("outcome", _outcome, "outcome:partial"),
+    "fingerprint": Key("fingerprint", _fingerprint, "fingerprint:3f0c9a7d1b2e"),
 }

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history, scheduler_health, upkeep_health
 from jobdeck.core.read.batch import Query, combine, select
+from jobdeck.core.read.stats import shares
+from jobdeck.core.read.stats.figures import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +53,8 @@ SELECT now() AS at,
     (SELECT task_type FROM job_list
         WHERE is_recurring AND status IN ('pending', 'running') AND consecutive_failures >= 1
         ORDER BY consecutive_failures DESC, run_at LIMIT 1) AS failing_type,
-    (SELECT coalesce(sum(failed), 0) FROM job_throughput WHERE minute > now() - interval '1 hour') AS failed_last_hour,
+    (SELECT coalesce(sum(permanent), 0) FROM job_stat_list
+        WHERE minutes = 1 AND bucket > now() - interval '1 hour' AND NOT dry_run) AS failed_last_hour,
     (SELECT count(*) FROM job_worker_runs WHERE completed_at IS NULL AND source <> 'worker'
         AND started_at BETWEEN now() - interval '1 day' AND now() - interval '15 minutes') AS crashed,
     greatest((SELECT max(started_at) FROM job_list WHERE status = 'running'),
@@ -82,25 +85,16 @@ SELECT task_type, extract(epoch FROM now() - started_at)::double precision AS se
 WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT 500
 """
 
-_RATES: Final = """
-SELECT coalesce(sum(t.succeeded + t.troubled + t.failed), 0)::integer AS finished
-FROM generate_series(date_trunc('minute', now()) - interval '14 minutes', date_trunc('minute', now()),
-    interval '1 minute') AS m (minute)
-LEFT JOIN job_throughput AS t ON t.minute = m.minute
-GROUP BY m.minute ORDER BY m.minute
-"""
-
 
 def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
     """The verdict, with the worst finding first, and the figures of the dashboard's health line.
 
-    `finished_per_minute` covers the last 15 minutes, oldest first; the last value is for the current, incomplete
-    minute. Some findings always appear, others only when there is a problem. With `timeouts` (seconds by task type),
+    Some findings always appear, others only when there is a problem. With `timeouts` (seconds by task type),
     there is a finding about runs that have used most of their timeout.
     """
 
     def read(
-        facts: Row, rates: tuple[int, ...], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
+        facts: Row, rates: list[Row], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
         *running: list[Row],
     ) -> Health:  # fmt: skip
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
@@ -110,14 +104,15 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
             verdict=findings[0].verdict,
             findings=tuple(findings),
             oldest_due=facts["oldest_due"],
-            finished_per_minute=rates,
+            finished_per_minute=tuple(row["succeeded"] + row["failed"] for row in rates),
+            failed_per_minute=tuple(row["failed"] for row in rates),
             failed_last_hour=int(facts["failed_last_hour"]),
             last_trigger=next(iter(triggers), None),
         )
 
     return combine(
         select(_FACTS, read=_only),
-        select(_RATES, read=lambda rows: tuple(row["finished"] for row in rows)),
+        select(shares.MINUTES, OUTCOMES, read=list),
         history.worker_runs(limit=1, but="door"),
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),

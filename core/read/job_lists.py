@@ -18,7 +18,7 @@ NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the pag
 _MATCHES: Final = """
 job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
     j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
-    %(outcome)s)
+    %(outcome)s, j.fingerprint, %(fingerprint)s)
 """
 
 _PAGE: Final = """

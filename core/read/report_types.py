@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 HOURS: Final = 24
 """The number of hours that the hourly counts of an error group cover."""
+OTHER: Final = "other"
+"""The fingerprint of failed runs beyond the first 1,000 groups of their task type in 5 minutes."""
 
 
 def is_scheduled(source: str) -> bool:
@@ -137,8 +139,12 @@ class CronReport:
 class ErrorGroup:
     """Failed runs with the same task type and the same fingerprint of the error.
 
-    `hours` are the counts by hour, oldest first; the last one covers the hour until now. `failed` and `waiting` count
-    the jobs whose newest failed run is in this group: failed permanently, or awaiting retry. `job_ids` has at most 100.
+    `count` is exact, unless `capped`: then runs of this type were also counted in a group `OTHER`, because their errors
+    differed too much, and some of them may belong here. `first_seen` is the first run of the last 30 days, also before
+    the period. `hours` are the counts by hour, oldest first; the last one covers the hour until now. `bars` are the
+    counts of the last 12 times 5 minutes. `jobs` are the jobs in the queue whose newest failed run is in this group;
+    of these, `failed` failed permanently and `waiting` await a retry. `job_ids` has at most 100 of them, or a job that
+    has left the group.
     """
 
     task_type: str
@@ -153,6 +159,8 @@ class ErrorGroup:
     failed: int
     waiting: int
     job_ids: tuple[UUID, ...] = ()
+    bars: tuple[int, ...] = ()
+    capped: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -161,11 +169,15 @@ class ErrorGroup:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """The groups, most recent first, and the answers of the canaries that were asked about."""
+    """The groups in a stable order, newest first, and the answers of the canaries that were asked about.
+
+    `total` is the number of groups; `trends` has at most 100 of them.
+    """
 
     at: datetime
     trends: tuple[ErrorGroup, ...]
     canaries: tuple[CanaryAnswer, ...] = ()
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +210,11 @@ class TriggerCount:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The figures of a shift. Finished runs are counted from `counted_since`, because the counts are kept for a day.
+    """The figures of a shift. Finished runs are counted from `counted_since`, in steps of 5 minutes.
 
-    Each run is counted once: `continued` runs were followed by another run, `troubled` runs will be retried.
+    That is after `since` if the statistics begin later, with the upgrade to version 3 of the schema. Each run is
+    counted once: `continued` runs were followed by another run, `troubled` runs will be retried, `dry_runs` changed
+    nothing.
     """
 
     at: datetime
@@ -218,6 +232,7 @@ class Digest:
     pauses: tuple[AuditEntry, ...]
     triggers: tuple[TriggerCount, ...]
     errors: tuple[ErrorGroup, ...]
+    dry_runs: int = 0
 
     def is_new(self, trend: ErrorGroup) -> bool:
         """Whether this error appeared in this shift for the first time in a week."""

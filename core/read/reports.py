@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 
@@ -18,7 +18,6 @@ from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import TICK, health
 from jobdeck.core.read.jobs import clock, counts, page, processing, workers
 from jobdeck.core.read.report_types import (
-    HOURS,
     ActionCount,
     AuditReport,
     CronReport,
@@ -30,6 +29,8 @@ from jobdeck.core.read.report_types import (
     overdue_by,
 )
 from jobdeck.core.read.rows import Row, jobs_from
+from jobdeck.core.read.stats import error_groups
+from jobdeck.core.read.stats.figures import OUTCOMES, SINCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +48,6 @@ TRIGGERS: Final = 100
 OVERDUE_LISTED: Final = 50
 RUNNING_LISTED: Final = 200
 SERIES_LISTED: Final = 200
-COUNTED: Final = timedelta(days=1)
-"""How long the counts of finished runs per minute are kept; see `job_queue_prune`."""
 
 
 def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
@@ -103,82 +102,13 @@ def _running() -> Query[tuple[Job, ...]]:
     )
 
 
-# A job belongs to the group of its newest failed run. Jobs are looked up one by one (LATERAL), so that the planner
-# does not read the whole queue.
-_GROUPS: Final = """
-WITH troubled AS MATERIALIZED (
-    SELECT run_token, job_id, task_type, fingerprint, error_kind, error, finished_at FROM job_run_list
-    WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
-    ORDER BY finished_at DESC LIMIT 20000
-), alike AS (
-    SELECT task_type, fingerprint, (array_agg(error_kind ORDER BY run_token DESC))[1] AS error_kind,
-        coalesce((array_agg(error ORDER BY run_token DESC))[1], 'no reason given') AS sample, count(*) AS count,
-        count(DISTINCT job_id) AS jobs, (array_agg(DISTINCT job_id))[1:100] AS job_ids,
-        min(finished_at) AS first_seen, max(finished_at) AS last_seen
-    FROM troubled GROUP BY task_type, fingerprint ORDER BY max(finished_at) DESC LIMIT %(limit)s
-), hourly AS (
-    SELECT task_type, fingerprint, count(*) AS runs,
-        greatest(floor(extract(epoch FROM now() - finished_at) / 3600), 0)::integer AS hours_ago
-    FROM troubled WHERE finished_at > now() - make_interval(hours => %(hours)s) GROUP BY 1, 2, 4
-), newest AS (
-    SELECT DISTINCT ON (job_id) job_id, task_type, fingerprint FROM troubled ORDER BY job_id, run_token DESC
-), standing AS (
-    SELECT n.task_type, n.fingerprint, count(*) FILTER (WHERE j.status = 'failed') AS failed,
-        count(*) FILTER (WHERE j.status = 'pending' AND j.last_error IS NOT NULL) AS waiting
-    FROM newest AS n
-    CROSS JOIN LATERAL (SELECT q.status, q.last_error FROM job_list AS q WHERE q.id = n.job_id LIMIT 1) AS j
-    GROUP BY n.task_type, n.fingerprint
-)
-SELECT a.*, coalesce(s.failed, 0) AS failed, coalesce(s.waiting, 0) AS waiting, h.course
-FROM alike AS a
-LEFT JOIN standing AS s ON s.task_type = a.task_type AND s.fingerprint = a.fingerprint
-LEFT JOIN (
-    SELECT task_type, fingerprint, jsonb_object_agg(hours_ago, runs) AS course FROM hourly GROUP BY 1, 2
-) AS h ON h.task_type = a.task_type AND h.fingerprint = a.fingerprint
-ORDER BY a.last_seen DESC
-"""
-
-
-def error_groups(*, since: timedelta = WEEK, limit: int = 100) -> Query[tuple[ErrorGroup, ...]]:
-    """Failed runs of the period, grouped by type and fingerprint, most recent group first."""
-    return select(_GROUPS, {"since": since, "limit": limit, "hours": HOURS}, read=_groups)
-
-
-def _groups(rows: list[Row]) -> tuple[ErrorGroup, ...]:
-    found = []
-    for row in rows:
-        course = row.pop("course") or {}
-        hours = tuple(int(course.get(str(ago), 0)) for ago in reversed(range(HOURS)))
-        found.append(ErrorGroup(**row | {"job_ids": tuple(row["job_ids"])}, hours=hours))
-    return tuple(found)
-
-
 def errors(*, since: timedelta = WEEK) -> Query[ErrorReport]:
     """The error groups."""
-    return combine(clock(), error_groups(since=since), read=ErrorReport)
 
+    def read(at: datetime, groups: tuple[ErrorGroup, ...], total: int) -> ErrorReport:
+        return ErrorReport(at, groups, total=total)
 
-def alike(task_type: str, fingerprint: str, *, since: timedelta = WEEK, limit: int = 1000) -> Query[tuple[Job, ...]]:
-    """The jobs whose newest failed run is in this group: failed ones, last failed first, then those awaiting retry."""
-    return select(
-        """
-        WITH troubled AS MATERIALIZED (
-            SELECT run_token, job_id, task_type, fingerprint, finished_at FROM job_run_list
-            WHERE outcome IN ('failed', 'retried', 'lost') AND finished_at > now() - %(since)s
-            ORDER BY finished_at DESC LIMIT 20000
-        ), newest AS (
-            SELECT DISTINCT ON (job_id) job_id, task_type, fingerprint, run_token FROM troubled
-            ORDER BY job_id, run_token DESC
-        )
-        SELECT j.* FROM newest AS n
-        CROSS JOIN LATERAL (SELECT q.* FROM job_list AS q WHERE q.id = n.job_id LIMIT 1) AS j
-        WHERE n.task_type = %(task_type)s AND n.fingerprint = %(fingerprint)s
-            AND (j.status = 'failed' OR j.status = 'pending' AND j.last_error IS NOT NULL)
-        ORDER BY j.status <> 'failed', n.run_token DESC LIMIT %(limit)s
-        """,
-        {"task_type": task_type, "fingerprint": fingerprint, "since": since, "limit": limit},
-        read=jobs_from,
-    )
+    return combine(clock(), error_groups.groups(since=since), error_groups.count(since=since), read=read)
 
 
 _WAITING_TYPES: Final = """
@@ -194,11 +124,19 @@ WITH RECURSIVE type (name) AS (
 SELECT name FROM type WHERE name IS NOT NULL LIMIT 1000
 """
 
-_FINISHED: Final = """
-SELECT coalesce(sum(succeeded - partial - continued), 0) AS succeeded, coalesce(sum(partial), 0) AS partial,
-    coalesce(sum(continued), 0) AS continued, coalesce(sum(troubled), 0) AS troubled, coalesce(sum(failed), 0) AS failed
-FROM job_throughput WHERE minute >= date_trunc('minute', now() - %(since)s)
+_COUNTED: Final = """
+SELECT greatest(job_stat_bucket(5, now() - %(since)s),
+        (SELECT q.stats_since FROM job_queue_settings AS q WHERE q.id = 1)) AS counted_since,
+    coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'succeeded' AND NOT r.dry_run), 0)::bigint AS succeeded,
+    coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'partial' AND NOT r.dry_run), 0)::bigint AS partial,
+    coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'continued' AND NOT r.dry_run), 0)::bigint AS continued,
+    coalesce(sum(r.runs - r.permanent) FILTER (WHERE r.outcome = ANY(%(failures)s) AND NOT r.dry_run), 0)::bigint
+        AS troubled,
+    coalesce(sum(r.permanent) FILTER (WHERE NOT r.dry_run), 0)::bigint AS failed,
+    coalesce(sum(r.runs) FILTER (WHERE r.dry_run), 0)::bigint AS dry_runs
+FROM ({since}) AS r
 """
+_FINISHED: Final[LiteralString] = _COUNTED.format(since=SINCE.format(begins="(now() - %(since)s)"))
 
 
 def fleet() -> Query[Fleet]:
@@ -212,7 +150,6 @@ def fleet() -> Query[Fleet]:
 
 def digest(since: timedelta) -> Query[Digest]:
     """The digest of the period up to now: finished runs, actions of operators, pauses, triggers, errors."""
-    counted = min(since, COUNTED)
 
     def read(
         at: datetime,
@@ -228,22 +165,21 @@ def digest(since: timedelta) -> Query[Digest]:
         return Digest(
             at=at,
             since=at - since,
-            counted_since=at - counted,
-            **{name: int(number) for name, number in finished.items()},
+            **finished,
             health=judged,
             counts=jobs,
             processing=switch,
             actions=tuple(ActionCount(*key, count) for key, count in sorted(done.items())),
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
             triggers=triggers,
-            errors=tuple(group for group in groups if group.last_seen >= at - since),
+            errors=groups,
         )
 
     return combine(
         clock(),
-        select(_FINISHED, {"since": counted}, read=lambda rows: rows[0]),
+        select(_FINISHED, {"since": since, **OUTCOMES}, read=lambda rows: rows[0]),
         history.audit(since=since, limit=10_000),
-        error_groups(since=max(since, WEEK)),
+        error_groups.groups(since=since),
         health(),
         counts(),
         processing(),

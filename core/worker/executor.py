@@ -165,7 +165,9 @@ class Executor:
         started = now if context.started is None else context.started
         context.elapsed = now - started
         job, epoch = context.job, context.epoch
-        run = FinishedRun(job.id, job.run_token, outcome, epoch + started, epoch + now, **facts)
+        run = FinishedRun(
+            job.id, job.run_token, outcome, epoch + started, epoch + now, dry_run=context.dry_run, **facts
+        )
         return run if context.is_silent else run._replace(log=context.log_text(), progress=context.progress_so_far())
 
     @staticmethod

@@ -54,6 +54,10 @@ _TIMES: Final = {
     "job_upkeep": ("succeeded_at", "failed_at"),
     "job_lines_due": ("retry_at",),
     "job_poison": ("since", "retry_at"),
+    "job_stat_delta": ("minute", "first_at", "last_at"),
+    "job_stats": ("bucket", "first_at", "last_at"),
+    "job_stat_errors": ("bucket",),
+    "job_error_groups": ("first_at", "last_at"),
 }  # fmt: skip
 
 
@@ -69,11 +73,11 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         CREATE FUNCTION move_clock(by interval) RETURNS void LANGUAGE sql AS $$
             {"".join(updates)}
             UPDATE job_trash SET job = job || jsonb_build_object({kept});
-            DELETE FROM job_throughput;
         $$;
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
-                job_workers, job_worker_runs, job_throughput, job_recheck, job_lines_due, job_poison;
+                job_workers, job_worker_runs, job_stats, job_stat_delta, job_stat_errors, job_error_groups, job_recheck,
+                job_lines_due, job_poison;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);
             SELECT setseed(0.5)::text;

@@ -12,12 +12,14 @@ FUNCTIONS: Final = {
     # The queue.
     "vow": """
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
-        job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix job_sees_payloads
+        job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix
+        job_sees_payloads job_stat_bucket job_stat_histogram
         outbox_mask
     """,
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
     "o": """
-        job_bulk_choose job_bulk_choose_again job_bulk_choose_ids job_bulk_drop job_bulk_result job_bulk_start
+        job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
+        job_bulk_result job_bulk_start
         job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck job_queue_cleanup job_queue_edit
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_queue_ask_canary job_queue_canary
@@ -48,7 +50,7 @@ FUNCTIONS: Final = {
         job_clause_unblocked job_clause_unexpired job_delay job_error_fingerprint job_grant_roles job_is_a_time
         job_key_is_busy job_key_is_busy_now job_left_with_success job_make_roles job_next_slot job_queue_absence
         job_queue_advance_lines job_queue_ask_recheck job_queue_check_again job_queue_claim(integer)
-        job_queue_count_finished job_queue_delete job_queue_end_expired job_queue_holder
+        job_queue_delete job_queue_end_expired job_queue_holder
         job_queue_join_lines job_queue_joins_line job_queue_judge_blocker job_queue_lanes job_queue_live_blocker
         job_queue_lock_jobs job_queue_lock_waiting job_queue_make_cancelled job_queue_make_due
         job_queue_mark_failed job_queue_mark_succeeded job_queue_note_blocker
@@ -68,9 +70,10 @@ FUNCTIONS: Final = {
         job_queue_line_lanes job_queue_lock_next_in_line job_queue_note_open_types job_queue_put_first job_retain
         job_retain_line job_retention_limit job_retention_set job_scrub job_scrub_array job_scrub_json
         job_scrub_literal job_scrub_pattern job_scrub_text job_tables_with_texts job_type_can_run
-        job_types_that_can_run job_percent job_type_refusal
-        job_canary_change job_canary_hold job_canary_refusal job_canary_stands job_queue_judge_canaries
-        job_queue_take_canary job_queue_why_canary
+        job_types_that_can_run job_percent job_type_refusal job_canary_change job_canary_hold job_canary_refusal
+        job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
+        job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
+        job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -81,7 +84,9 @@ FUNCTIONS: Final = {
 RELATIONS: Final = {
     "v:read o:read w:read": """
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
-        job_retention job_throughput job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
+        job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
+        job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
+        job_stat_list job_stats
         outbox_receipts
     """,
     "o:read w:read": """

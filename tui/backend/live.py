@@ -20,6 +20,7 @@ from jobdeck.core.queue import canaries as requests
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
+from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
@@ -122,7 +123,7 @@ class LiveBackend:
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         with self._connection() as conn:
-            return reports.alike(task_type, fingerprint).run(conn)
+            return error_groups.alike(task_type, fingerprint).run(conn)
 
     def fleet(self) -> Fleet:
         with self._connection() as conn:

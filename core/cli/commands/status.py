@@ -58,10 +58,10 @@ def health(session: Session) -> int | None:
 @limit_option(100, 1000)
 def errors(session: Session, since: str, limit: int) -> None:
     """List failed runs, grouped by task type and similar error."""
-    from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        groups = reports.error_groups(since=parse_duration(since, what="duration of --since"), limit=limit).run(conn)
+        groups = error_groups.groups(since=parse_duration(since, what="duration of --since"), limit=limit).run(conn)
     header = ("COUNT", "TASK", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (

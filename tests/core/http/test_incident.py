@@ -11,8 +11,9 @@ from jobdeck.core import registry
 from jobdeck.core.model import Verdict
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.settings import CompetitionSettings
-from jobdeck.core.read import history, reports
+from jobdeck.core.read import history
 from jobdeck.core.read.health import health
+from jobdeck.core.read.stats import error_groups
 from tests.core.alerts.test_sentry import receiving
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time
@@ -62,7 +63,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             assert door.run("POST", {"limit": 10}).data["failed"] == 4
             door.door._alerts._client.flush(5)  # type: ignore[union-attr]  # it has one
             assert {status_of(conn, job.id) for job in jobs} == {"failed"}
-            (group,) = reports.error_groups(since=timedelta(hours=1)).run(conn)
+            (group,) = error_groups.groups(since=timedelta(hours=1)).run(conn)
             assert set(group.job_ids) == {job.id for job in jobs}
             assert "503" in group.sample
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.queue import bulk, operator, presence, privacy
-from jobdeck.core.read import reports
+from jobdeck.core.read.stats import error_groups
 from tests.support.dump import dumped, places
 from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, job_row, rows, value
 
@@ -82,7 +82,7 @@ def test_the_rows_stay_with_their_types_times_and_outcomes(conn: Connection) -> 
         ("failed", "Zz"),
         ("succeeded", None),
     }
-    (group,) = reports.error_groups().run(conn)
+    (group,) = error_groups.groups().run(conn)
     assert group.sample == "[erased]"
     assert value(conn, "SELECT results FROM job_worker_runs")[0]["lastError"] == "another"
 

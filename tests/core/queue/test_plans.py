@@ -22,6 +22,7 @@ from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.health import health
+from jobdeck.core.read.stats import error_groups
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
@@ -250,7 +251,7 @@ OPERATIONS: Final = {
     "cron health": Operation(reports.cron().run, reads=True, entries=8000, blocks=9000),
     "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(
-        reports.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True
+        error_groups.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True
     ),
     "workers and what nobody runs": Operation(reports.fleet().run, reads=True),
     "audit and digest of a shift": Operation(

@@ -32,6 +32,13 @@ def run(conn: Connection) -> None:
     finish_one(conn, claim_one(conn))
 
 
+def counted(conn: Connection) -> None:
+    """A failed run that upkeep has added up."""
+    add(conn, max_attempts=1)
+    finish_one(conn, claim_one(conn), "failed", error="boom")
+    conn.execute("SELECT job_stats_compact(1000)")
+
+
 def worker_run(conn: Connection) -> None:
     run_id = presence.open_worker_run(conn, source="manual", worker_id="w")
     presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
@@ -64,8 +71,11 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_audit": (deleted, "SELECT count(*) FROM job_audit WHERE action = 'delete'", 365),
     "job_audit payloads": (edited, "SELECT count(*) FROM job_audit WHERE after ? 'payload'", 90),
     "job_bulk": (chosen, "SELECT (SELECT count(*) FROM job_bulk) * (SELECT count(*) FROM job_bulk_items)", 30),
-    "job_throughput": (run, "SELECT count(*) FROM job_throughput", 1),
     "job_workers": (worker, "SELECT count(*) FROM job_workers", 1),
+    "job_stats": (counted, "SELECT count(*) / 2 FROM job_stats WHERE minutes > 1", 30),
+    "job_stats minutes": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 1", 1),
+    "job_stat_errors": (counted, "SELECT count(*) FROM job_stat_errors", 30),
+    "job_error_groups": (counted, "SELECT count(*) FROM job_error_groups", 30),
     "job_queue": (ended, "SELECT count(*) FROM job_queue", 90),
 }
 

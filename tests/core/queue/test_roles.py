@@ -16,6 +16,7 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.health import health
+from jobdeck.core.read.stats import error_groups
 from jobdeck.core.schema import check_schema, install_schema
 from tests.core.programme.test_original import ORIGINAL
 from tests.support.catalog import catalog
@@ -116,10 +117,10 @@ class TestViewer:
         assert len(read_jobs.why(job.id).run(viewer)) == 8
         history.runs().run(viewer)
         history.worker_runs().run(viewer)
-        reports.error_groups(since=DAY).run(viewer)
+        error_groups.groups(since=DAY).run(viewer)
         reports.cron().run(viewer)
         reports.errors().run(viewer)
-        reports.alike("alpha", "0").run(viewer)
+        error_groups.alike("alpha", "0").run(viewer)
         reports.fleet().run(viewer)
         reports.audit(DAY).run(viewer)
         reports.recipients(viewer, job.id)

@@ -367,13 +367,19 @@ class TestFigures:
         with conn.transaction():
             conn.execute(
                 """
-                INSERT INTO job_throughput (minute, worker_id, succeeded, troubled, failed)
-                SELECT date_trunc('minute', now()) - n * interval '1 minute', worker, n, 1, 2
-                FROM generate_series(0, 20) AS n, unnest(ARRAY['a', 'b']) AS worker
+                INSERT INTO job_stats (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at)
+                SELECT 1, at, type, counted.outcome, counted.dry_run, counted.runs, 0, at, at
+                FROM generate_series(0, 20) AS n, unnest(ARRAY['a', 'b']) AS type,
+                    LATERAL (SELECT date_trunc('minute', now()) - n * interval '1 minute' AS at) AS minute,
+                    LATERAL (VALUES ('succeeded', false, n), ('partial', false, 1), ('failed', false, 2),
+                        ('lost', false, 1), ('released', false, 100), ('failed', true, 100), ('succeeded', true, 100)
+                    ) AS counted (outcome, dry_run, runs)
                 """
             )
-            rates = health().run(conn).finished_per_minute
-        assert rates == tuple(2 * (n + 3) for n in range(14, -1, -1))
+            told = health().run(conn)
+        assert told.finished_per_minute == tuple(2 * (n + 4) for n in range(14, -1, -1))
+        assert told.failed_per_minute == (6,) * 15
+        assert (told.succeeded_last_minute, told.failed_last_minute) == (4, 6)
 
     def test_failures_of_the_last_hour(self, conn: Connection) -> None:
         add(conn)

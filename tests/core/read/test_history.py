@@ -12,6 +12,7 @@ from jobdeck.core.model import NewJob, Status, Verdict
 from jobdeck.core.queue import operator, presence, service
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.report_types import left_lying
+from jobdeck.core.read.stats import error_groups
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -26,6 +27,7 @@ from tests.support.queue import (
     lose,
     now,
     run_once,
+    value,
 )
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class TestErrors:
             fail(conn, f"MetaCTF answered 503 after {number} s")
         add(conn, "beta", max_attempts=1)
         fail(conn, "no such mailbox", task_type="beta")
-        beta, alpha = reports.error_groups().run(conn)
+        beta, alpha = error_groups.groups().run(conn)
         assert (alpha.task_type, alpha.count, alpha.jobs, alpha.failed, alpha.waiting) == ("alpha", 2, 2, 2, 0)
         assert (beta.task_type, beta.count, beta.error_kind, beta.sample) == ("beta", 1, "vendor", "no such mailbox")
         assert alpha.first_seen < alpha.last_seen
@@ -115,7 +117,7 @@ class TestErrors:
             add(conn, max_attempts=1)
             fail(conn, "boom")
             advance(conn, hours * HOUR + MINUTE)
-        (trend,) = reports.error_groups().run(conn)
+        (trend,) = error_groups.groups().run(conn)
         assert len(trend.hours) == 24
         assert sum(trend.hours) == 2
         assert (trend.hours[-2], trend.hours[-5]) == (1, 1)
@@ -124,14 +126,14 @@ class TestErrors:
         add(conn, max_attempts=1)
         fail(conn, "boom")
         advance(conn, 30 * HOUR)
-        (trend,) = reports.error_groups().run(conn)
+        (trend,) = error_groups.groups().run(conn)
         assert (trend.count, sum(trend.hours)) == (1, 0)
 
     def test_a_job_stands_in_the_group_of_its_newest_failure_only(self, conn: Connection) -> None:
         add(conn, max_attempts=2)
         fail(conn, "first way", retry_after=0)
         fail(conn, "second way", retry_after=0)
-        second, first = reports.error_groups().run(conn)
+        second, first = error_groups.groups().run(conn)
         assert (first.sample, first.failed, first.waiting) == ("first way", 0, 0)
         assert (second.sample, second.failed, second.waiting) == ("second way", 1, 0)
 
@@ -140,16 +142,16 @@ class TestErrors:
     ) -> None:
         job = add(conn, max_attempts=9)
         fail(conn, "boom")
-        assert reports.error_groups().run(conn)[0].waiting == 1
+        assert error_groups.groups().run(conn)[0].waiting == 1
         operator.retry(conn, [job.id], actor=ACTOR)
-        (trend,) = reports.error_groups().run(conn)
+        (trend,) = error_groups.groups().run(conn)
         assert (trend.failed, trend.waiting) == (0, 0)
 
     def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
         add(conn, max_attempts=1)
         claim_one(conn)
         lose(conn)
-        (trend,) = reports.error_groups().run(conn)
+        (trend,) = error_groups.groups().run(conn)
         assert trend.failed == 1
 
     def test_the_jobs_alike_are_those_that_failed_and_then_those_that_wait(self, conn: Connection) -> None:
@@ -165,11 +167,11 @@ class TestErrors:
         run_once(conn)
         other = add(conn, max_attempts=1)
         fail(conn, "another way")
-        trend = next(trend for trend in reports.error_groups().run(conn) if trend.sample == "boom")
-        found = reports.alike(*trend.key).run(conn)
+        trend = next(trend for trend in error_groups.groups().run(conn) if trend.sample == "boom")
+        found = error_groups.alike(*trend.key).run(conn)
         assert [job.id for job in found] == [*reversed(failed), waits.id]
         assert other.id not in {job.id for job in found}
-        assert len(reports.alike(*trend.key, limit=2).run(conn)) == 2
+        assert len(error_groups.alike(*trend.key, limit=2).run(conn)) == 2
 
 
 class TestFleet:
@@ -226,10 +228,25 @@ class TestDigest:
         assert (told.succeeded, told.failed, told.actions, told.pauses) == (0, 1, (), ())
         assert [(trend.sample, told.is_new(trend)) for trend in told.errors] == [("of old", False)]
 
-    def test_counts_reach_back_a_day_and_the_digest_says_so(self, conn: Connection) -> None:
+    def test_counts_begin_with_the_schema_and_the_digest_says_so(self, conn: Connection) -> None:
+        advance(conn, timedelta(days=1))
         told = reports.digest(timedelta(days=3)).run(conn)
         assert told.at - told.since == timedelta(days=3)
-        assert told.at - told.counted_since == timedelta(days=1)
+        assert told.counted_since == value(conn, "SELECT stats_since FROM job_queue_settings")
+        advance(conn, timedelta(days=3))
+        told = reports.digest(timedelta(days=3)).run(conn)
+        assert timedelta(0) <= told.since - told.counted_since < timedelta(minutes=5)
+
+    @pytest.mark.parametrize("hours", [2, 30, 24 * 29])
+    def test_counts_are_whole_however_long_the_shift_was(self, conn: Connection, hours: int) -> None:
+        for ago in (24 * 28, 20, 1):
+            for _ in range(2):
+                add(conn)
+                run_once(conn)
+            conn.execute("SELECT job_stats_compact(1000)" if ago > 1 else "SELECT 1")
+            advance(conn, ago * HOUR)
+        told = reports.digest(hours * HOUR).run(conn)
+        assert told.succeeded == {2: 2, 30: 4, 24 * 29: 6}[hours]
 
     def test_the_audit_comes_with_the_digest_of_the_same_time(self, conn: Connection) -> None:
         job = add(conn)

@@ -9,8 +9,9 @@ import pytest
 
 from jobdeck.core.model import NewJob, RunOutcome
 from jobdeck.core.queue import operator, presence, producer
-from jobdeck.core.read import history, reports
+from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.stats import error_groups
 from tests.support.queue import (
     ACTOR,
     WORKER,
@@ -193,43 +194,6 @@ class TestWorkers:
         assert read_jobs.workers().run(conn) == ()
 
 
-class TestThroughput:
-    def test_what_was_finished_is_counted_by_the_minute_and_worker(self, conn: Connection) -> None:
-        for outcome in ("succeeded", "succeeded", "partial", "continued", "failed", "failed", "released", "cancelled"):
-            add(conn, max_attempts=1 if outcome == "failed" else 5)
-            run_once(conn, outcome=outcome, checkpoint={}, delay=3600.0)
-            conn.execute("DELETE FROM job_queue")
-        add(conn)
-        run_once(conn, outcome="failed")
-        conn.execute("DELETE FROM job_queue")
-        add(conn)
-        claim_one(conn)
-        lose(conn)
-        totals = rows(
-            conn,
-            """
-            SELECT sum(succeeded) AS good, sum(partial) AS partial, sum(continued) AS continued,
-                sum(troubled) AS troubled, sum(failed) AS bad
-            FROM job_throughput
-            """,
-        )
-        assert totals == [{"good": 4, "partial": 1, "continued": 1, "troubled": 2, "bad": 2}]
-        assert {row["worker_id"] for row in rows(conn, "SELECT worker_id FROM job_throughput")} == {WORKER, "upkeep"}
-
-    def test_a_batch_of_successes_is_counted_whole(self, conn: Connection) -> None:
-        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
-        finish(conn, *[report(job) for job in claim(conn, limit=50)])
-        assert value(conn, "SELECT sum(succeeded) FROM job_throughput") == 50
-
-    def test_of_a_batch_in_which_not_all_succeeded_the_partial_runs_are_counted_once(self, conn: Connection) -> None:
-        producer.enqueue_many(conn, [NewJob("alpha") for _ in range(6)], actor=ACTOR)
-        outcomes = ("succeeded", "partial", "partial", "continued", "failed", "partial")
-        jobs = claim(conn, limit=6)
-        finish(conn, *[report(job, outcome, checkpoint={}) for job, outcome in zip(jobs, outcomes, strict=True)])
-        counted = rows(conn, "SELECT succeeded, partial, continued, troubled, failed FROM job_throughput")
-        assert counted == [{"succeeded": 5, "partial": 3, "continued": 1, "troubled": 1, "failed": 0}]
-
-
 class TestErrorGroups:
     def fail(self, conn: Connection, error: str, kind: str = "Boom", task_type: str = "alpha") -> UUID:
         job = add(conn, task_type)
@@ -244,7 +208,7 @@ class TestErrorGroups:
                 ("Grace", "ffffffff-1111-4222-8333-444444444444", 7),
             ]
         ]
-        (group,) = reports.error_groups(since=WEEK).run(conn)
+        (group,) = error_groups.groups(since=WEEK).run(conn)
         assert (group.task_type, group.error_kind, group.count) == ("alpha", "Boom", 2)
         assert "Grace" in group.sample
         assert set(group.job_ids) == set(ids)
@@ -255,7 +219,7 @@ class TestErrorGroups:
         self.fail(conn, "Too slow")
         self.fail(conn, "Not found", kind="Crash")
         self.fail(conn, "Not found", task_type="beta")
-        groups = reports.error_groups(since=WEEK).run(conn)
+        groups = error_groups.groups(since=WEEK).run(conn)
         assert [(group.task_type, group.error_kind, group.sample, group.count) for group in groups] == [
             ("beta", "Boom", "Not found", 1),
             ("alpha", "Crash", "Not found", 1),
@@ -271,19 +235,22 @@ class TestErrorGroups:
         run_once(conn, outcome="failed", error="Not yet", retry_after=0)
         claim_one(conn)
         lose(conn)
-        assert {group.error_kind for group in reports.error_groups(since=WEEK).run(conn)} == {None, "lease_expired"}
+        assert {group.error_kind for group in error_groups.groups(since=WEEK).run(conn)} == {
+            None,
+            "lease_expired",
+        }
 
     def test_only_the_time_asked_for_counts(self, conn: Connection) -> None:
         self.fail(conn, "Old")
         advance(conn, timedelta(days=2))
         self.fail(conn, "New")
-        assert [group.sample for group in reports.error_groups(since=timedelta(days=1)).run(conn)] == ["New"]
-        assert len(reports.error_groups(since=WEEK, limit=1).run(conn)) == 1
+        assert [group.sample for group in error_groups.groups(since=timedelta(days=1)).run(conn)] == ["New"]
+        assert len(error_groups.groups(since=WEEK, limit=1).run(conn)) == 1
 
     def test_a_group_of_a_failure_without_words_has_some(self, conn: Connection) -> None:
         add(conn)
         run_once(conn, outcome="failed", permanent=True)
-        (group,) = reports.error_groups(since=WEEK).run(conn)
+        (group,) = error_groups.groups(since=WEEK).run(conn)
         assert (group.count, group.sample) == (1, "no reason given")
 
 

@@ -1,0 +1,129 @@
+"""What the reads of statistics return, and the SQL that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, LiteralString
+
+from jobdeck.core.model import FAILURES, SUCCESSES, RunOutcome
+from jobdeck.core.read.stats.bins import added, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+OUTCOMES: Final[Mapping[str, Any]] = {
+    "successes": [outcome.value for outcome in SUCCESSES],
+    "failures": [outcome.value for outcome in FAILURES],
+    "judged": [outcome.value for outcome in SUCCESSES + FAILURES],
+}
+"""Parameters of the statements: the outcomes that count as success, as failure, and as either."""
+
+SINCE: Final[LiteralString] = """
+SELECT s.* FROM job_stat_list AS s
+WHERE s.minutes = 60 AND s.bucket >= job_stat_bucket(60, {begins} + interval '59 minutes 59.999999 s')
+UNION ALL
+SELECT s.* FROM job_stat_list AS s
+WHERE s.minutes = 5 AND s.bucket >= job_stat_bucket(5, {begins})
+    AND s.bucket < job_stat_bucket(60, {begins} + interval '59 minutes 59.999999 s')
+"""
+"""The counts since a time, in steps of 5 minutes: those of full hours, and before them those of 5 minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """Counts of runs by outcome, and histograms of the runs whose handler came to an end.
+
+    `outcomes` is without dry runs, `dry_runs` is their number. `permanent` are the runs after which the job failed
+    permanently.
+    """
+
+    outcomes: Mapping[RunOutcome, int] = field(default_factory=dict)
+    permanent: int = 0
+    dry_runs: int = 0
+    waits: tuple[int, ...] = ()
+    durations: tuple[int, ...] = ()
+
+    @property
+    def succeeded(self) -> int:
+        """Runs that succeeded, also in part, or that continue with another run."""
+        return sum(self.outcomes.get(outcome, 0) for outcome in SUCCESSES)
+
+    @property
+    def failed(self) -> int:
+        """Runs that failed, whether their job is retried or not, or that were lost."""
+        return sum(self.outcomes.get(outcome, 0) for outcome in FAILURES)
+
+    def wait(self, share: float) -> float | None:
+        """A percentile of the seconds from the due time to the start, within 20 %; None without runs."""
+        return percentile(self.waits, share)
+
+    def duration(self, share: float) -> float | None:
+        """A percentile of the seconds that runs took, within 20 %; None without runs."""
+        return percentile(self.durations, share)
+
+    def __add__(self, other: RunStats) -> RunStats:
+        names = self.outcomes.keys() | other.outcomes.keys()
+        return RunStats(
+            {name: self.outcomes.get(name, 0) + other.outcomes.get(name, 0) for name in names},
+            self.permanent + other.permanent,
+            self.dry_runs + other.dry_runs,
+            added(self.waits, other.waits),
+            added(self.durations, other.durations),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trends:
+    """Statistics by task type and by bucket, from `since` to `at`.
+
+    `buckets` are the starts of the buckets, oldest first, each `step` long; the last one is not over yet. `types` has
+    for each task type the statistics by the start of the bucket, without buckets in which no run ended. Runs are
+    counted from `counted_since`, which is later than `since` if the statistics begin later.
+    """
+
+    at: datetime
+    since: datetime
+    counted_since: datetime
+    step: timedelta
+    buckets: tuple[datetime, ...]
+    types: Mapping[str, Mapping[datetime, RunStats]]
+
+    def total(self, task_type: str | None = None) -> RunStats:
+        """The statistics of the whole window, of one type or of all."""
+        chosen = self.types.values() if task_type is None else [self.types.get(task_type, {})]
+        return sum((one for by_bucket in chosen for one in by_bucket.values()), RunStats())
+
+    def course(self, task_type: str | None = None) -> tuple[RunStats, ...]:
+        """The statistics bucket by bucket, oldest first, of one type or of all."""
+        chosen = tuple(self.types.values()) if task_type is None else (self.types.get(task_type, {}),)
+        return tuple(sum((one[at] for one in chosen if at in one), RunStats()) for at in self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureShare:
+    """How often runs of a task type fail now, and how often they usually do.
+
+    `runs` ended in the last 15 minutes, in full minutes and the present one, and `failed` of them failed, were retried
+    or were lost. `usual_runs` and `usual_failed` are the same of the last 7 days without the last hour.
+    `failed_in_a_row` is the number of failures since the newest success of a day: at least that many, because of runs
+    that ended in the same minute as this success only the first and the last time are known.
+    """
+
+    task_type: str
+    runs: int
+    failed: int
+    usual_runs: int
+    usual_failed: int
+    failed_in_a_row: int
+    last_at: datetime
+
+    @property
+    def share(self) -> float:
+        """The share of failures in the last 15 minutes; 0 without runs."""
+        return self.failed / self.runs if self.runs else 0.0
+
+    @property
+    def usual(self) -> float:
+        """The usual share of failures, at most a half. Without a history it is a half, since nothing is known."""
+        return min((self.usual_failed + 1) / (self.usual_runs + 2), 0.5)
