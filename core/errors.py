@@ -6,7 +6,18 @@ A message says what happened to what, and what to do. It never contains personal
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest of the known ones, or a full stop."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- needed only after an error
+
+    near = get_close_matches(word.lower(), sorted(known), 1)
+    return f'; did you mean "{near[0]}"?' if near else "."
 
 
 class JobdeckError(Exception):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType
+from jobdeck.core.errors import ConfigurationError, InvalidPayload, UnknownTaskType, meant
 from jobdeck.core.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -316,7 +316,8 @@ class Registry:
         found = self._types.get(task_type)
         if found is None:
             raise UnknownTaskType(
-                f"There is no task type {json.dumps(task_type)}. Known types: {', '.join(self.names) or 'none'}."
+                f"Unknown task type {json.dumps(task_type)}{meant(task_type, self.names)} "
+                f"Known types: {', '.join(self.names) or 'none'}."
             )
         return found
 

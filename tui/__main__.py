@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
     from jobdeck.tui.terminal.options import Arguments
 
+COMPLETING: Final = "_JOBDECK_COMPLETE"
+"""With this in the environment, a shell asks for completions."""
 ALONE: Final = ("--headless", "--help", "-h")
 """With one of these options, `demo` is a command without dashboard."""
 
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobdeck.tui.terminal import options  # noqa: PLC0415 -- imported on first use
 
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if COMPLETING in os.environ:
+        return _command(arguments)
     command = options.command_of(arguments)
     try:
         if command is None:

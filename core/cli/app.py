@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from jobdeck.core import plugins
-from jobdeck.core.cli.session import shared_options
+from jobdeck.core.cli.completing import COMPLETING
+from jobdeck.core.cli.session import Group, shared_options
 from jobdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,8 +58,20 @@ COMMANDS: Final = {
     "digest": "digest",
     "doctor": "doctor",
     "drop": "init",
+    "completion": "completion",
 }
 """The queue's own commands and their modules in `jobdeck.core.cli.commands`."""
+
+
+PURPOSES: Final = {
+    "Look": ("status", "health", "jobs", "job", "why", "runs", "errors", "types", "audit", "digest"),
+    "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
+    "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
+    "Run": ("worker", "run-worker", "serve", "pause", "resume", "demo"),
+    "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
+}
+"""The queue's own commands by what one wants to do, in the order of the help."""
+OF_PLUGINS: Final = "Of plugins"
 
 
 def commands() -> dict[str, str]:
@@ -69,7 +82,7 @@ def commands() -> dict[str, str]:
     return own | {name: target for plugin in plugins.load_plugins() for name, target in plugin.commands.items()}
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Imports the module of a command on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -84,6 +97,19 @@ class Commands(click.Group):
         found = plugins.resolve(target)
         assert isinstance(found, click.Command)  # noqa: S101 -- true for every entry of `commands`
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands under what one wants to do, with their lines in one column."""
+        known = self.list_commands(ctx)
+        listed = {name for names in PURPOSES.values() for name in names}
+        groups = {**PURPOSES, OF_PLUGINS: tuple(name for name in known if name not in listed)}
+        width = max(map(len, known))
+        for purpose, names in groups.items():
+            shown = [(name, self.get_command(ctx, name)) for name in names if name in known]
+            lines = [(f"{name:{width}}", of.get_short_help_str(formatter.width - width)) for name, of in shown if of]
+            if lines:
+                with formatter.section(purpose):
+                    formatter.write_dl(lines)
 
 
 @click.group(
@@ -106,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Data goes to stdout. An error is one sentence on stderr, never a traceback. When the reader of stdout is gone
     (`jobdeck jobs | head`), the command ends silently with 0.
     """
+    if COMPLETING in os.environ:
+        return _completed(os.environ[COMPLETING])
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -132,6 +160,12 @@ def _invoke(arguments: list[str]) -> int:
     with cli.make_context("jobdeck", arguments) as context:
         code = cli.invoke(context)
     return code if isinstance(code, int) else 0
+
+
+def _completed(instruction: str) -> int:
+    from jobdeck.core.cli.commands.completion import complete  # noqa: PLC0415 -- needed for a completion only
+
+    return complete(cli, instruction)
 
 
 def _explained(error: Exception) -> int:

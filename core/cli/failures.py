@@ -9,7 +9,7 @@ import click
 import psycopg
 
 from jobdeck.core import settings as configuration
-from jobdeck.core.errors import JobdeckError
+from jobdeck.core.errors import JobdeckError, meant
 from jobdeck.core.redact import clean, safe_error
 
 if TYPE_CHECKING:
@@ -65,8 +65,11 @@ def _of_database(error: psycopg.Error) -> tuple[int, str]:
 
 def _usage(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "jobdeck"
-    message = clean(error.format_message()).rstrip(".")
-    return f"{message}. See `{path} --help`."
+    message = clean(error.format_message())
+    if isinstance(error, click.NoSuchOption):
+        known = [name for option in error.ctx.command.params for name in option.opts] if error.ctx else []
+        message = f'Unknown option "{clean(error.option_name)}"{meant(error.option_name, known)}'
+    return f"{message if message.endswith(('.', '?')) else f'{message}.'} See `{path} --help`."
 
 
 def _unforeseen(error: Exception) -> str:

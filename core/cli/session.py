@@ -11,7 +11,8 @@ import click
 
 from jobdeck.core import settings as configuration
 from jobdeck.core.cli import output
-from jobdeck.core.errors import Refused
+from jobdeck.core.cli.completing import complete_parameters
+from jobdeck.core.errors import Refused, meant
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -143,9 +144,32 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
     def decorate(function: Callable[..., int | None]) -> click.Command:
         made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(function))
         made.params += shared_options()
+        complete_parameters(made.params)
         return made
 
     return decorate
+
+
+class Words(click.Choice[str]):
+    """A word of a list, in any case. A refusal names the nearest one."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        super().__init__(list(words), case_sensitive=False)
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        del ctx
+        return f'unknown word "{value}"{meant(str(value), self.choices)} Use one of {", ".join(self.choices)}.'
+
+
+class Group(click.Group):
+    """A group of commands that refuses an unknown one with the nearest of its own."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f'Unknown command "{args[0]}"{meant(args[0], self.list_commands(ctx))}')
+        return super().resolve_command(ctx, args)
 
 
 def limit_option(default: int, most: int, what: str = "Maximum number listed.") -> Callable[[F], F]:

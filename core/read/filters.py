@@ -6,12 +6,11 @@ A filter chooses the jobs of an action, so unknown words are errors: ignoring on
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from jobdeck.core import plugins
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import UsageError, meant
 from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.times import parse_duration, write_duration
 
@@ -155,10 +154,8 @@ def _read(name: str, sign: str, value: str) -> tuple[str, object]:
     known_key, key = _key(name), name.lower()
     if known_key is None:
         known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:"])
-        near = get_close_matches(key, [*_KEYS, *plugins.filters()], 1)
-        meant = f'; did you mean "{near[0]}"?' if near else "."
         raise UsageError(
-            f'Unknown filter key "{key}"{meant} The keys are {known}. '
+            f'Unknown filter key "{key}"{meant(key, [*_KEYS, *plugins.filters()])} The keys are {known}. '
             "To search for the text itself, put it in double quotes."
         )
     field, read, example = known_key
@@ -195,8 +192,9 @@ def _member(words: type[W], key: str, value: str) -> W:
     exact = [word for word in near if word.value == wanted]
     if exact or len(near) == 1:
         return (exact or near)[0]
-    listed = ", ".join(near or words)
-    raise UsageError(f'"{value}" {"could be" if near else f"is not a valid {key}; use one of"} {listed}.')
+    if near:
+        raise UsageError(f'"{value}" could be {", ".join(near)}.')
+    raise UsageError(f'Unknown {key} "{value}"{meant(wanted, words)} Use one of {", ".join(words)}.')
 
 
 def _count(value: str) -> int:

@@ -18,6 +18,7 @@ from jobdeck.core.cli.session import Session, command, dry_run_option, reason_op
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.known_types import check_type
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option
     if (bool(ids), bool(expression), bool(again)).count(True) != 1:
         raise UsageError(f"Name the jobs to {verb}, with ids, --filter or --bulk.")
     with session.connection() as conn:
-        found = resolved(conn, ids) if ids else [] if again else _matching(conn, expression or "")
+        found = resolved(conn, ids) if ids else [] if again else _matching(session, conn, expression or "")
         if again or len(found) > (answers.MOST if dry_run else answers.AT_ONCE):
             choice = answers.chosen(session, conn, ids=found if ids else (), again=again, expression=expression)
             return act_in_bulk(session, conn, verb, choice, reason=reason, dry_run=dry_run, yes=yes)
@@ -221,10 +222,14 @@ def _act(  # noqa: PLR0913 -- one keyword per option
     return answer_results(session, results, dry_run=dry_run)
 
 
-def _matching(conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
+def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
-    return jobs.find_ids(conn, parse_filter(expression), limit=answers.MOST + 1)
+    wanted = parse_filter(expression)
+    found = jobs.find_ids(conn, wanted, limit=answers.MOST + 1)
+    if wanted.task_type and not found:
+        check_type(conn, wanted.task_type, session.registry.names)
+    return found
 
 
 def _wanted(job: Job, given: dict[str, Any], now: datetime) -> Wanted:

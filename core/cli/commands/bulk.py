@@ -18,7 +18,7 @@ from jobdeck.core.cli.answers import (
     preview,
     start,
 )
-from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.cli.session import Group, Session, command, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _found(conn: psycopg.Connection[Any], wanted: str) -> Bulk:
     return found
 
 
-bulk = click.Group(
+bulk = Group(
     "bulk",
     commands={"list": listed, "show": show, "resume": resume, "stop": stop, "undo": undo},
     params=shared_options(),

@@ -10,7 +10,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option
+from jobdeck.core.cli.session import Session, Words, command, dry_run_option
 from jobdeck.core.errors import JobFailure, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.redact import scrub
@@ -148,7 +148,7 @@ class PresetArgument(click.Argument):
 
 
 def _preset(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    return click.Choice(list(plugins.presets())).convert(value, param, ctx)
+    return Words(plugins.presets()).convert(value, param, ctx)
 
 
 @command("quick-sync")

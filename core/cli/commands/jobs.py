@@ -9,10 +9,11 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, limit_option
+from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
 from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.known_types import check_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
 
 
-def words(values: type[StrEnum]) -> click.Choice[str]:
-    return click.Choice([value.value for value in values], case_sensitive=False)
+def words(values: type[StrEnum]) -> Words:
+    return Words(value.value for value in values)
 
 
 _after_option = click.option("--after", metavar="CURSOR", help="Continue after a page, with its `next`.")
@@ -35,7 +36,7 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--search", metavar="TEXT", help="Text in the id, task type, error or payload.")
 @click.option("--filter", "expression", metavar="FILTER", help='Filter as in the dashboard: "error:timeout older:2h".')
-@click.option("--sort", type=click.Choice(SORTS), default="natural", show_default=True)
+@click.option("--sort", type=Words(SORTS), default="natural", show_default=True)
 @click.option("--ascending", is_flag=True, help="Sort in ascending order.")
 @limit_option(50, 10_000)
 @_after_option
@@ -48,6 +49,8 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
         page = read_jobs.page(
             wanted, sort=given["sort"], descending=not given["ascending"], limit=limit, after=after
         ).run(conn)
+        if wanted.task_type and not page.jobs:
+            check_type(conn, wanted.task_type, session.registry.names)
     lines = output.job_table(page.jobs) if page.jobs else ["No jobs."]
     _answer_page(session, {"jobs": page.jobs}, lines, page.next)
 
@@ -107,6 +110,8 @@ def runs(
             limit=limit,
             after=after,
         ).run(conn)
+        if task_type and not found:
+            check_type(conn, task_type, session.registry.names, whole=True)
     lines = output.run_table(found) if found else ["No runs."]
     _answer_page(session, {"runs": found}, lines, following)
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option, shared_options, yes_option
+from jobdeck.core.cli.session import (
+    Group,
+    Session,
+    Words,
+    command,
+    dry_run_option,
+    limit_option,
+    shared_options,
+    yes_option,
+)
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.programme.commands import receipts
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -34,7 +43,7 @@ LONGEST_SUBJECT: Final = 200
 @click.option("--body", "source", required=True, metavar="FILE.md", help="The text, as Markdown in UTF-8.")
 @click.option(
     "--audience",
-    type=click.Choice(["game_platform", "all"]),
+    type=Words(["game_platform", "all"]),
     default="game_platform",
     help="Active competitors on the game platform, or all active ones.",
 )
@@ -119,7 +128,7 @@ def resume(
     )
 
 
-campaign = click.Group(
+campaign = Group(
     "campaign",
     commands={"create": create, "show": show, "resume": resume},
     params=shared_options(),

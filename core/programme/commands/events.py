@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, shared_options
+from jobdeck.core.cli.session import Group, Session, command, dry_run_option, shared_options
 from jobdeck.core.programme.settings import CompetitionSettings
 
 
@@ -44,6 +42,4 @@ def pull(session: Session, dry_run: bool) -> None:
     )
 
 
-events = click.Group(
-    "events", commands={"pull": pull}, params=shared_options(), help="Delivery results from the providers."
-)
+events = Group("events", commands={"pull": pull}, params=shared_options(), help="Delivery results from the providers.")

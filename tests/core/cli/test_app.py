@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from jobdeck.core import schema
-from jobdeck.core.cli.app import commands, main
+from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import Jobdeck, environment, everything, finish, ran_alone, runner, started
 from tests.support.people import GROUPS
@@ -50,9 +50,16 @@ def test_the_help_shows_the_line_of_each_command_whole_at_80_columns(
     offline: Jobdeck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    listed = offline("--help").out.partition("Commands:")[2].partition("Exit codes:")[0].split("\n\n")[0].splitlines()
-    assert len([line for line in listed if line.strip()]) == len(commands())
+    lines = offline("--help").out.partition("\nLook:")[2].partition("Exit codes:")[0].splitlines()
+    listed = [line for line in lines if line.startswith("  ")]
+    assert len(listed) == len(commands())
+    assert len({len(line) - len(line[2:].partition(" ")[2].lstrip()) for line in listed}) == 1
     assert [line for line in listed if "..." in line] == []
+
+
+def test_the_help_lists_every_command_under_what_one_wants_to_do() -> None:
+    placed = [name for names in PURPOSES.values() for name in names]
+    assert sorted(placed) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize(
