@@ -96,6 +96,12 @@ class LeaseLost(JobdeckError):
     """The run's token no longer holds the job: another worker or the reaper has taken it."""
 
 
+class Interrupted(JobdeckError):
+    """A signal ended the command between two steps; the message says what was done."""
+
+    exit_code = 130
+
+
 class JobFailure(JobdeckError):
     """Handlers raise its subclasses to choose what follows; after any other exception the retry policy decides.
 

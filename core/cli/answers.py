@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from jobdeck.core.cli import output
-from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.cli.progress import Progress
+from jobdeck.core.cli.signals import stop_signals
+from jobdeck.core.errors import Interrupted, Refused, UsageError
 from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
@@ -118,9 +120,12 @@ def chosen(
 
 def act_in_bulk(
     session: Session, conn: psycopg.Connection[Any], verb: str, choice: Choice | None, *, reason: str | None,
-    dry_run: bool, yes: bool,
+    dry_run: bool, yes: bool, detach: bool,
 ) -> int | None:  # fmt: skip
-    """Requires `--yes`, and changes the jobs of the choice in batches. Workers finish an interrupted action."""
+    """Requires `--yes`, and changes the jobs of the choice in batches. Workers finish an interrupted action.
+
+    With `detach` workers carry it out from the beginning.
+    """
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     if choice is None:
@@ -131,7 +136,7 @@ def act_in_bulk(
         if dry_run:
             preview(session, choice, verb)
             return None
-        return start(session, conn, choice, verb, reason)
+        return start(session, conn, choice, verb, reason, detach=detach)
     finally:
         bulk.drop(conn, choice.bulk.id)
 
@@ -146,11 +151,16 @@ def preview(session: Session, choice: Choice, verb: str) -> None:
     )
 
 
-def start(session: Session, conn: psycopg.Connection[Any], choice: Choice, verb: Any, reason: str | None) -> int | None:
-    """Starts a bulk action on the frozen jobs and runs it to its end."""
+def start(
+    session: Session, conn: psycopg.Connection[Any], choice: Choice, verb: Any, reason: str | None, *, detach: bool
+) -> int | None:
+    """Starts a bulk action on the frozen jobs and runs it to its end, or with `detach` leaves it to the workers."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
     now = bulk.start(conn, choice.bulk.id, verb, actor=session.actor, reason=reason)
+    if detach:
+        _answer_detached(session, conn, now)
+        return None
     output.note(f"Bulk action {now.id}: {verb} {now.total} jobs. If this command is interrupted, a worker finishes it.")
     return finish(session, conn, now)
 
@@ -159,9 +169,28 @@ def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | 
     """Runs a bulk action to its end and prints the result."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
-    while now.state == "running":
-        now = bulk.step(conn, now.id, driver=session.actor)
+    progress = Progress(str(now.action), now.total, done=now.done)
+    with stop_signals() as stop:
+        while now.state == "running":
+            if stop.asked:
+                raise Interrupted(
+                    f"Interrupted after {now.done:,} of {now.total:,} jobs; a worker continues. "
+                    f"`jobdeck bulk show {now.id}` shows its progress, `jobdeck bulk stop {now.id}` stops it."
+                )
+            now = bulk.step(conn, now.id, driver=session.actor)
+            progress.at(now.done)
     return answer_bulk(session, now, bulk.answers(conn, now.id, refused=True, limit=ANSWERS))
+
+
+def _answer_detached(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> None:
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+
+    if not any(worker.alive for worker in jobs.workers().run(conn)):
+        output.note(f"No worker is running. The next one does it, or `jobdeck bulk resume {now.id}`.")
+    session.answer(
+        {**bulk_json(now), "results": [], "dry_run": False},
+        [f"Workers will {now.action} {now.total:,} jobs. `jobdeck bulk show {now.id}` shows the progress."],
+    )
 
 
 def answer_bulk(session: Session, found: Bulk, refused: list[BulkAnswer]) -> int | None:

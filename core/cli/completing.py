@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
+from click.types import StringParamType
 
 from jobdeck.core.errors import JobdeckError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -18,47 +19,46 @@ COMPLETING: Final = "_JOBDECK_COMPLETE"
 """Set by the script of a shell, which asks for completions by running `jobdeck`."""
 
 
-class TaskType(click.ParamType):
+class TaskType(StringParamType):
     """A task type; a shell completes those of the handlers that are imported."""
 
-    name = "type"
+    def __init__(self, registered: Callable[[click.Context], list[str]]) -> None:
+        self._registered = registered
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         del param
-        return _items(name for name in _names(ctx) if name.startswith(incomplete))
+        return _items(name for name in self.known(ctx) if name.startswith(incomplete))
+
+    def known(self, ctx: click.Context) -> list[str]:
+        """The types, or none if a setting or a module is wrong: a completion reports no errors."""
+        with suppress(JobdeckError):
+            return self._registered(ctx)
+        return []
 
 
-class FilterText(click.ParamType):
+class FilterText(TaskType):
     """A filter; a shell completes its last word: a key, a status, an outcome or a task type."""
-
-    name = "filter"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from jobdeck.core.read.filters import completions  # noqa: PLC0415 -- needed for a completion only
 
         del param
         before = incomplete[: len(incomplete) - len(incomplete.rpartition(" ")[2])]
-        return _items(f"{before}{word}" for word in completions(incomplete, _names(ctx)))
+        return _items(f"{before}{word}" for word in completions(incomplete, self.known(ctx)))
 
 
-COMPLETED: Final = {"TYPE": TaskType(), "FILTER": FilterText()}
+COMPLETED: Final = {"TYPE": TaskType, "FILTER": FilterText}
 """The types of the parameters with these placeholders."""
 
 
-def complete_parameters(params: Sequence[click.Parameter]) -> None:
-    """Lets shells complete the parameters of a command that are a task type or a filter."""
+def complete_parameters(params: Sequence[click.Parameter], registered: Callable[[click.Context], list[str]]) -> None:
+    """Lets shells complete the parameters of a command that are a task type or a filter.
+
+    `registered` returns the task types of the handlers.
+    """
     for parameter in params:
-        if isinstance(parameter.metavar, str) and parameter.type is click.STRING:
-            parameter.type = COMPLETED.get(parameter.metavar, parameter.type)
-
-
-def _names(ctx: click.Context) -> list[str]:
-    """The task types of the handlers, or none if a setting or a module is wrong: a completion reports no errors."""
-    from jobdeck.core.cli.session import Session  # noqa: PLC0415 -- the session has these parameters
-
-    with suppress(JobdeckError):
-        return ctx.ensure_object(Session).registry.names
-    return []
+        if parameter.type is click.STRING and parameter.metavar in COMPLETED:
+            parameter.type = COMPLETED[parameter.metavar](registered)
 
 
 def _items(words: Iterable[str]) -> list[CompletionItem]:

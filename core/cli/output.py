@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
+from jobdeck.core.cli.line import LINE
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
 
@@ -47,6 +48,7 @@ def note(text: str) -> None:
 
 
 def _put(stream: TextIO, line: str) -> None:
+    LINE.clear()
     stream.write(f"{clean(masked(line))}\n")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ import click
 from jobdeck.core import settings as configuration
 from jobdeck.core.cli import output
 from jobdeck.core.cli.completing import complete_parameters
+from jobdeck.core.cli.progress import waiting
 from jobdeck.core.errors import Refused, meant
 from jobdeck.core.redact import safe_error
 
@@ -138,13 +139,21 @@ def shared_options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Makes a command of a function `(session, …) -> exit code or None`, and adds the shared options."""
+def command(name: str, *, logs: bool = False) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Makes a command of a function `(session, …) -> exit code or None`, and adds the shared options.
+
+    On a terminal it shows how long it works, unless it writes a log there (`logs`).
+    """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
-        made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(function))
+        @wraps(function)
+        def run(session: Session, **given: Any) -> int | None:
+            with nullcontext() if logs else waiting(name):
+                return function(session, **given)
+
+        made = click.command(name, context_settings={"max_content_width": 115})(_pass_session(run))
         made.params += shared_options()
-        complete_parameters(made.params)
+        complete_parameters(made.params, lambda context: context.ensure_object(Session).registry.names)
         return made
 
     return decorate
@@ -178,4 +187,5 @@ def limit_option(default: int, most: int, what: str = "Maximum number listed.") 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Confirm deletions and changes to more than one job.")
+detach_option = click.option("--detach", is_flag=True, help="Let workers do it; do not wait for the end.")
 reason_option = click.option("--reason", metavar="TEXT", help="Reason, for the audit log.")

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from jobdeck.core.errors import Interrupted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -75,6 +77,20 @@ def interrupting_signals() -> Iterator[None]:
     """Turns the signals into `KeyboardInterrupt` inside the block, for work that returns its jobs when interrupted."""
     with _handled(signal.default_int_handler):
         yield
+
+
+@contextmanager
+def interrupted_with(sentence: str) -> Iterator[None]:
+    """Ends the command with this sentence when a signal arrives inside the block, whose statement is taken back.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    try:
+        with interrupting_signals():
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(sentence) from None
 
 
 @contextmanager

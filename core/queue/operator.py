@@ -16,7 +16,7 @@ from jobdeck.core.read.jobs import processing
 from jobdeck.core.read.rows import result_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
     from uuid import UUID
 
@@ -173,11 +173,19 @@ def reveal(conn: Connection, job_id: UUID, *, actor: str) -> None:
     rows(conn, "SELECT job_queue_reveal(%s, %s)", (job_id, actor))
 
 
-def purge(conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool, reason: str | None = None) -> int:
+def purge(
+    conn: Connection,
+    *,
+    actor: str,
+    older_than: timedelta,
+    dry_run: bool,
+    reason: str | None = None,
+    moving: Callable[[int], object] = bool,
+) -> int:
     """Moves old succeeded and cancelled jobs to the trash. Returns how many, or with `dry_run` would be.
 
     On an autocommit connection, 1,000 jobs at a time are moved and recorded in the audit, so that what was done before
-    an interruption stays done.
+    an interruption stays done. `moving` is called before each of these steps, with the number moved so far.
     """
     if dry_run:
         row = conn.execute(
@@ -189,8 +197,10 @@ def purge(conn: Connection, *, actor: str, older_than: timedelta, dry_run: bool,
         ).fetchone()
         return int(row[0]) if row else 0
     moved = 0
+    moving(moved)
     while part := _purge_part(conn, older_than, actor, reason):
         moved += part
+        moving(moved)
     return moved
 
 

@@ -17,7 +17,7 @@ from jobdeck.core.read.sentences import result
 from jobdeck.core.read.type_settings import TypeLine, type_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -43,7 +43,7 @@ def create(
         return enqueue(conn, made, actor=actor)
 
 
-def create_many(
+def create_many(  # noqa: PLR0913 -- one keyword per choice of the caller
     conn: Connection,
     registry: Registry,
     wanted: Wanted,
@@ -53,8 +53,11 @@ def create_many(
     settings: Settings,
     actor: str,
     dry_run: bool = False,
+    watched: Callable[[list[NewJob]], Iterable[NewJob]] = iter,
 ) -> list[UUID]:
     """Enqueues one-time jobs, `copies` of each payload, with the other options of `wanted`; returns their ids.
+
+    `watched` yields the jobs it is given, while the database works; an exception of it takes everything back.
 
     Raises:
         Refused: the type is unknown, a payload does not fit, or the type or the database refuses a job; nothing is
@@ -63,7 +66,7 @@ def create_many(
     with conn.transaction(force_rollback=dry_run):
         made = new_jobs(registry, wanted, payloads, jobs.clock().run(conn))
         admit(conn, registry, wanted.task_type, [job.payload for job in made], recurring=False, settings=settings)
-        return producer.enqueue_many(conn, made * copies, actor=actor)
+        return producer.enqueue_many(conn, watched(made * copies), actor=actor)
 
 
 def enqueue(conn: Connection, new: NewJob, *, actor: str) -> Enqueued:

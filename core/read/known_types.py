@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import UsageError, meant
-from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.batch import Connection, Query, select
 from jobdeck.core.redact import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobdeck.core.postgres.database import Connection
 
 NEWEST = 10_000
 """Number of the newest runs whose types are known."""

@@ -14,7 +14,7 @@ import click
 from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
 from jobdeck.core.cli.commands.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
-from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.read.filters import parse_filter
@@ -43,6 +43,7 @@ def _action_options(function: Callable[..., int | None]) -> Callable[..., int | 
     for option in (
         yes_option,
         dry_run_option,
+        detach_option,
         reason_option,
         click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version."),
         click.option(
@@ -138,10 +139,18 @@ def delete(session: Session, **given: Any) -> int | None:
 @click.argument("ids", nargs=-1, metavar=IDS)
 @_again_option
 @reason_option
+@detach_option
 @dry_run_option
 @yes_option
 def restore(
-    session: Session, ids: tuple[str, ...], again: str | None, reason: str | None, dry_run: bool, yes: bool
+    session: Session,
+    *,
+    ids: tuple[str, ...],
+    again: str | None,
+    reason: str | None,
+    detach: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> int | None:
     """Restore deleted jobs from the trash."""
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
@@ -149,13 +158,10 @@ def restore(
     if bool(ids) == bool(again):
         raise UsageError("Name the jobs to restore, with ids or --bulk.")
     with session.connection() as conn:
-        if again:
-            choice = answers.chosen(session, conn, again=again)
-            return act_in_bulk(session, conn, "restore", choice, reason=reason, dry_run=dry_run, yes=yes)
-        found = resolved(conn, ids)
-        if len(found) > answers.AT_ONCE and not dry_run:
-            choice = answers.chosen(session, conn, ids=found)
-            return act_in_bulk(session, conn, "restore", choice, reason=reason, dry_run=dry_run, yes=yes)
+        found = [] if again else resolved(conn, ids)
+        if again or (not dry_run and (detach or len(found) > answers.AT_ONCE)):
+            choice = answers.chosen(session, conn, ids=found, again=again)
+            return act_in_bulk(session, conn, "restore", choice, reason=reason, dry_run=dry_run, yes=yes, detach=detach)
         confirm("restore", len(found), needed=len(found) > 1, given=yes or dry_run)
         action = partial(operator.restore, conn, actor=session.actor, reason=reason, dry_run=dry_run)
         results = answers.in_parts(action, found)
@@ -203,6 +209,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option
     again: str | None,
     if_version: int | None,
     reason: str | None,
+    detach: bool,
     dry_run: bool,
     yes: bool,
 ) -> int | None:
@@ -210,11 +217,11 @@ def _act(  # noqa: PLR0913 -- one keyword per option
         raise UsageError(f"Name the jobs to {verb}, with ids, --filter or --bulk.")
     with session.connection() as conn:
         found = resolved(conn, ids) if ids else [] if again else _matching(session, conn, expression or "")
-        if again or len(found) > (answers.MOST if dry_run else answers.AT_ONCE):
+        if if_version is not None and (len(found) != 1 or detach):
+            raise UsageError("--if-version needs exactly one job, and no --detach.")
+        if again or (detach and found and not dry_run) or len(found) > (answers.MOST if dry_run else answers.AT_ONCE):
             choice = answers.chosen(session, conn, ids=found if ids else (), again=again, expression=expression)
-            return act_in_bulk(session, conn, verb, choice, reason=reason, dry_run=dry_run, yes=yes)
-        if if_version is not None and len(found) != 1:
-            raise UsageError("--if-version needs exactly one job.")
+            return act_in_bulk(session, conn, verb, choice, reason=reason, dry_run=dry_run, yes=yes, detach=detach)
         confirm(verb, len(found), needed=verb == "delete" or len(found) > 1, given=yes or dry_run)
         versions = {found[0]: if_version} if if_version is not None else None
         act = partial(action, conn, actor=session.actor, versions=versions, reason=reason, dry_run=dry_run)

@@ -18,7 +18,7 @@ from jobdeck.core.cli.answers import (
     preview,
     start,
 )
-from jobdeck.core.cli.session import Group, Session, command, dry_run_option, shared_options, yes_option
+from jobdeck.core.cli.session import Group, Session, command, detach_option, dry_run_option, shared_options, yes_option
 from jobdeck.core.errors import Refused
 
 if TYPE_CHECKING:
@@ -106,9 +106,10 @@ def stop(session: Session, wanted: str, dry_run: bool) -> None:
 
 @command("undo")
 @click.argument("wanted", metavar="ID")
+@detach_option
 @dry_run_option
 @yes_option
-def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
+def undo(session: Session, wanted: str, detach: bool, dry_run: bool, yes: bool) -> int | None:
     """Restore the jobs that a bulk action deleted."""
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
 
@@ -124,7 +125,7 @@ def undo(session: Session, wanted: str, dry_run: bool, yes: bool) -> int | None:
             if dry_run:
                 preview(session, choice, "restore")
                 return None
-            return start(session, conn, choice, "restore", None)
+            return start(session, conn, choice, "restore", None, detach=detach)
         finally:
             bulk.drop(conn, choice.bulk.id)
 

@@ -56,9 +56,7 @@ def completion(session: Session, shell: str) -> None:
     For bash, put this into ~/.bashrc: eval "$(jobdeck completion bash)". For zsh the same with zsh, in ~/.zshrc. For
     fish: jobdeck completion fish > ~/.config/fish/completions/jobdeck.fish
     """
-    from jobdeck.core.cli.app import cli  # noqa: PLC0415 -- the table of commands imports this module
-
-    script = _completer(cli, shell).source()
+    script = _completer(click.get_current_context().find_root().command, shell).source()
     session.answer({"shell": shell, "script": script}, map(output.Verbatim, script.rstrip("\n").split("\n")))
 
 

@@ -32,7 +32,7 @@ PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11)
 WRONG_AFTER: Final = timedelta(seconds=5)
 
 
-@command("demo")
+@command("demo", logs=True)
 @click.option(
     "--headless",
     "seconds",

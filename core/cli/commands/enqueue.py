@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,8 +11,10 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
+from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option
-from jobdeck.core.errors import JobFailure, UsageError
+from jobdeck.core.cli.signals import Stop, stop_signals
+from jobdeck.core.errors import Interrupted, JobFailure, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
 from jobdeck.core.redact import scrub
 from jobdeck.core.times import parse_duration, parse_minutes, parse_time
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from jobdeck.core.model import Enqueued, Json
+    from jobdeck.core.model import Enqueued, Json, NewJob
     from jobdeck.core.postgres.database import Database
 
 PRIORITIES = click.IntRange(-100, 100)
 ATTEMPTS = click.IntRange(1, 1000)
 MOST = 1_000_000
+BETWEEN: Final = 500
+"""Number of jobs between two looks at the clock and at signals."""
 ONLY_A_SERIES: Final = "--for is for recurring jobs. Add --every, or omit --for."
 
 
@@ -120,7 +125,7 @@ def enqueue_many(
         raise UsageError("Give either --count N or --file JSONL.")
     payloads = [parse_object(payload)] if source is None else _payloads(source)
     session.registry.require(task_type)
-    with session.connection() as conn:
+    with session.connection() as conn, stop_signals() as stop:
         ids = service.create_many(
             conn,
             session.registry,
@@ -130,6 +135,7 @@ def enqueue_many(
             settings=session.settings,
             actor=session.actor,
             dry_run=dry_run,
+            watched=partial(_watched, stop),
         )
     verb = "Would enqueue" if dry_run else "Enqueued"
     skipped = len(payloads) * (count or 1) - len(ids)
@@ -137,6 +143,17 @@ def enqueue_many(
         {"enqueued": len(ids), "skipped": skipped, "ids": ids, "dry_run": dry_run},
         [f"{verb} {len(ids)} jobs of {task_type}."],
     )
+
+
+def _watched(stop: Stop, jobs: list[NewJob]) -> Iterator[NewJob]:
+    """The jobs, with progress, until a signal arrives."""
+    progress = Progress("enqueue", len(jobs))
+    for done, job in enumerate(jobs):
+        if done % BETWEEN == 0:
+            progress.at(done)
+            if stop.asked:
+                raise Interrupted("Interrupted. No job was enqueued, because all are enqueued in one transaction.")
+        yield job
 
 
 class PresetArgument(click.Argument):

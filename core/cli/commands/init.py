@@ -9,6 +9,7 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option
+from jobdeck.core.cli.signals import interrupted_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,14 +56,15 @@ def init(
     ):
         plan = schema.plan_installation(conn, schema.known_components(), schema=database.schema, repair=repair)
         if not dry_run:
-            schema.install_schema(
-                conn,
-                schema=database.schema,
-                roles=roles,
-                roles_prefix=roles_prefix,
-                repair=repair,
-                waits=output.note,
-            )
+            with interrupted_with("Interrupted. Run `jobdeck init` again to install what is missing."):
+                schema.install_schema(
+                    conn,
+                    schema=database.schema,
+                    roles=roles,
+                    roles_prefix=roles_prefix,
+                    repair=repair,
+                    waits=output.note,
+                )
     before, wanted = plan.before.queue, schema.schema_version()
     lines = [_outcome(database.label, plan, wanted, dry_run), *_plan_lines(plan, dry_run)]
     if database.schema != session.settings.database_schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +11,10 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.answers import IDS, answer_results, resolved
 from jobdeck.core.cli.commands.types import warn_without_worker
+from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
-from jobdeck.core.errors import UsageError
+from jobdeck.core.cli.signals import Stop, interrupted_with, stop_signals
+from jobdeck.core.errors import Interrupted, UsageError
 from jobdeck.core.plugins import Erased, load_plugins
 from jobdeck.core.times import parse_duration, parse_time
 
@@ -112,7 +115,11 @@ def purge(session: Session, older_than: str, dry_run: bool, yes: bool) -> None:
     age = parse_duration(older_than, what="duration of --older-than")
     looking = dry_run or not yes
     with session.connection() as conn:
-        count = operator.purge(conn, actor=session.actor, older_than=age, dry_run=looking)
+        purge_them = partial(operator.purge, conn, actor=session.actor, older_than=age)
+        count = purge_them(dry_run=True)
+        if not looking:
+            with stop_signals() as stop:
+                count = purge_them(dry_run=False, moving=partial(_moving, stop, Progress("purge", count)))
     if count and looking and not dry_run:
         output.note("Nothing was changed. Run it again with --yes to move them to the trash.")
     verb = "would be moved" if looking else "moved"
@@ -163,7 +170,8 @@ def erase(
     looking = dry_run or not yes
     if bool(payload_key) == bool(person):
         raise UsageError("Give --payload-key or --person, and not both.")
-    with session.connection() as conn, conn.transaction(force_rollback=looking):
+    nothing = "Interrupted. Nothing was erased."
+    with session.connection() as conn, conn.transaction(force_rollback=looking), interrupted_with(nothing):
         if payload_key:
             found = _jobs(session, conn, payload_key)
         else:
@@ -174,6 +182,12 @@ def erase(
     verb = "would be erased in" if looking else "erased in"
     lines = [f"{one.rows} {'row' if one.rows == 1 else 'rows'} {verb} {one.place}." for one in places]
     session.answer({"erased": places, "dry_run": looking}, lines)
+
+
+def _moving(stop: Stop, progress: Progress, moved: int) -> None:
+    progress.at(moved)
+    if stop.asked:
+        raise Interrupted(f"Interrupted after {moved:,} jobs were moved to the trash. Run it again for the rest.")
 
 
 def _jobs(session: Session, conn: Connection, payload_key: str) -> Sequence[Erased]:

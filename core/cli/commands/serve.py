@@ -13,7 +13,7 @@ from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import require_extra
 
 
-@command("serve")
+@command("serve", logs=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free port.")
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document and exit.")

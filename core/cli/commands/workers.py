@@ -31,7 +31,7 @@ CONNECTIONS_BESIDE_HANDLERS = 4
 WAIT_SECONDS = 1.0
 
 
-@command("worker")
+@command("worker", logs=True)
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Jobs at a time. Default: JOBDECK_CONCURRENCY.")
 @click.option("--types", metavar="TYPE,…", help="Only these task types.")
 @click.option("--drain", is_flag=True, help="Exit when no job is due.")
@@ -61,7 +61,7 @@ def worker(session: Session, concurrency: int | None, types: str | None, drain: 
     return 130 if stop.interrupted else None
 
 
-@command("run-worker")
+@command("run-worker", logs=True)
 @limit_option(5, 10, "Maximum number of jobs.")
 @click.option("--scheduled", is_flag=True, help="Mark this as a scheduled run; Cron Health then expects the next one.")
 @dry_run_option

@@ -12,7 +12,7 @@ from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import Refused
 
 
-@command("sandbox")
+@command("sandbox", logs=True)
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0 picks a free port.")
 @click.option(
     "--fail", "rules", multiple=True, metavar="RULE", help="Inject a failure, such as 429:scores:3,retry-after=2."
