@@ -215,8 +215,17 @@ alter table job_runs
     add column if not exists dry_run boolean;
 create index if not exists job_runs_job on job_runs (job_id, run_token);
 create index if not exists job_runs_removed on job_runs (finished_at) where removed;
--- One run in 64, chosen by its token alone, like `job_queue_sample` by the id.
-create index if not exists job_runs_sample on job_runs (finished_at)
+-- For how many rows one row of the sample stands: half of the sample for 64, a quarter for 128, and so on up to 16384.
+-- Of the rows that stand for at least 64 * n, there are 1 in 64 * n of all, so an estimate of any number reads few of them.
+-- The indexes of the sample have the same expression written out, so that who inserts needs no right on this function.
+create or replace function job_sample_step(p_hash integer) returns integer
+language sql immutable parallel safe
+return (p_hash & 16383 | 16384) & -(p_hash & 16383 | 16384);
+
+-- One run in 64, chosen by its token alone; `job_sample_count` reads it.
+drop index if exists job_runs_sample;
+create index if not exists job_runs_drawn on job_runs (
+        ((hashint8(run_token) & 16383 | 16384) & -(hashint8(run_token) & 16383 | 16384)), run_token)
     where removed and hashint8(run_token) & 63 = 0;
 create index if not exists job_runs_troubled on job_runs (finished_at)
     where outcome in ('failed', 'retried', 'lost');
@@ -563,8 +572,16 @@ create index if not exists job_queue_expiring on job_queue (expires_at)
 -- The jobs of each group of errors.
 create index if not exists job_queue_alike on job_queue (fingerprint, task_type, status, id)
     where fingerprint is not null;
--- One job in 64, chosen by its id alone: `job_queue_counts` uses it to find the counts that are beyond its limit.
-create index if not exists job_queue_sample on job_queue (status) where uuid_hash(id) & 63 = 0;
+-- One job in 64, chosen by its id alone: `job_sample_count` estimates from it how many there are. The second index has
+-- those that wait, in the order of the claim.
+drop index if exists job_queue_sample;
+create index if not exists job_queue_drawn
+    on job_queue (status, ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), id)
+    where status <> 'pending' and uuid_hash(id) & 63 = 0;
+create index if not exists job_queue_drawn_waiting
+    on job_queue (
+        ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
+    where status = 'pending' and uuid_hash(id) & 63 = 0;
 
 -------------------------------------------------------------------------------------------------------
 -- 3. Enqueue
@@ -3547,22 +3564,18 @@ as $$
     select array(select name from type where name is not null)
 $$;
 
--- Jobs that are due and could be claimed, counted up to 1000.
+-- Jobs that are due and could be claimed: exact up to 10,000, above that an estimate, which is more than 10,000.
 create or replace function job_queue_due_count() returns integer
-language sql stable security definer
-set search_path from current set enable_seqscan = off set enable_sort = off set jit = off
+language plpgsql stable security definer
+set search_path from current
 as $$
-    select least(1000, coalesce(sum(c.jobs), 0))::integer
-    from job_queue_lanes(array(
-        select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, statement_timestamp()))) l
-    cross join lateral (
-        select count(*) as jobs from (
-            select from job_queue q
-            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
-                and q.priority = l.priority and q.run_at <= statement_timestamp()
-            order by q.run_at limit 1000
-        ) due
-    ) c
+begin
+    return (
+        select least(job_queue_before(array_agg(l.task_type), array_agg(l.priority), array_agg(statement_timestamp()),
+            array_agg('00000000-0000-0000-0000-000000000000'::uuid), 10001), 2147483647)
+        from job_queue_lanes(array(
+            select t from unnest(job_queue_waiting_types()) t where job_clause_type_open(t, statement_timestamp()))) l);
+end
 $$;
 
 create or replace function job_worker_run_open(p_source text, p_worker text, p_http_method text)
@@ -3836,9 +3849,92 @@ begin
 end
 $$;
 
--- Jobs by status, each counted up to p_most by its own index; jobs that succeeded and left the queue as `removed`. The
--- sample has about m = p_most / 64 of p_most jobs. If it has v_proof of them, there are more than p_most jobs, and they
--- are not counted: by Chernoff's bound, fewer jobs would give so large a sample only once in e^64 times.
+-- About how many rows there are, from the sample: pending jobs ('pending'), those of a type ('type'), jobs of another
+-- status ('status'), jobs that succeeded and left the queue ('removed'), or claimable jobs before a place in each of these
+-- lanes ('before'). The rows that stand for the most are read first, until there are 1000 (a standard error of 3 %).
+-- `proves` says that there are more than p_most: by Chernoff's bound, fewer rows would give so large a sample only once
+-- in e^64 times.
+create or replace function job_sample_count(
+    p_what text, p_name text, p_most integer, p_types text[] default null, p_priorities integer[] default null,
+    p_run_at timestamptz[] default null, p_ids uuid[] default null, out jobs bigint, out proves boolean
+)
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_step integer := 16384;
+    v_seen bigint := 0;
+begin
+    loop
+        v_seen := v_seen + case p_what
+            when 'pending' then (
+                select count(*) from job_queue q
+                where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step)
+            when 'type' then (
+                select count(*) from job_queue q
+                where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step
+                    and q.task_type = p_name)
+            when 'status' then (
+                select count(*) from job_queue q
+                where q.status = p_name and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
+                    and job_sample_step(uuid_hash(q.id)) = v_step)
+            when 'removed' then (
+                select count(*) from job_runs r
+                where r.removed and hashint8(r.run_token) & 63 = 0
+                    and job_sample_step(hashint8(r.run_token)) = v_step)
+            else (
+                select count(*) from unnest(p_types, p_priorities, p_run_at, p_ids) as l (task_type, priority, run_at, id)
+                cross join lateral (
+                    select from job_queue q
+                    where q.status = 'pending' and q.blocked_by is null and not q.in_line
+                        and uuid_hash(q.id) & 63 = 0 and job_sample_step(uuid_hash(q.id)) = v_step
+                        and q.task_type = l.task_type and q.priority = l.priority
+                        and (q.run_at, q.id) < (l.run_at, l.id)
+                    offset 0 -- Each lane is one range of the index: the planner would read the whole sample instead.
+                ) d)
+            end;
+        exit when v_seen >= 1000 or v_step = 64;
+        v_step := v_step / 2;
+    end loop;
+    jobs := v_seen * v_step;
+    proves := v_seen >= p_most::double precision / v_step + 12 * sqrt(p_most::double precision / v_step) + 40;
+end
+$$;
+
+-- What was counted up to p_most, if it is less than that; else the estimate, and at least p_most. So numbers from p_most
+-- on are estimates. A null was not counted, because the sample proves that it is more.
+create or replace function job_counted_or_about(p_counted bigint, p_about bigint, p_most integer) returns bigint
+language sql immutable parallel safe
+return case when p_counted < p_most then p_counted else greatest(p_about, p_most) end;
+
+-- Claimable jobs before a place in each of these lanes: exact below p_most, from there on an estimate.
+create or replace function job_queue_before(
+    p_types text[], p_priorities integer[], p_run_at timestamptz[], p_ids uuid[], p_most integer
+) returns bigint
+language plpgsql stable
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_drawn record;
+begin
+    select * into v_drawn from job_sample_count('before', null, p_most, p_types, p_priorities, p_run_at, p_ids);
+    return job_counted_or_about(case when not v_drawn.proves then (
+        select count(*) from (
+            select from unnest(p_types, p_priorities, p_run_at, p_ids) as l (task_type, priority, run_at, id)
+            cross join lateral (
+                select from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                    and q.priority = l.priority and (q.run_at, q.id) < (l.run_at, l.id)
+                limit p_most
+            ) d limit p_most
+        ) found) end, v_drawn.jobs, p_most);
+end
+$$;
+
+-- Jobs by status, and as `removed` those that succeeded and left the queue: each exact below p_most, counted by its own
+-- index, and from there on an estimate, which is not less than p_most.
 create or replace function job_queue_counts(
     p_most integer, out pending bigint, out running bigint, out succeeded bigint, out failed bigint,
     out cancelled bigint, out removed bigint
@@ -3847,32 +3943,138 @@ language plpgsql stable security definer
 set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 declare
-    v_proof constant integer := ceil(p_most / 64.0 + 12 * sqrt(p_most / 64.0) + 40);
+    v_drawn record;
 begin
-    pending := case
-        when (select count(*) from (select from job_queue q
-            where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
-        else (select count(*) from (select from job_queue q
-                where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
-            + (select count(*) from (select from job_queue q
-                where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found) end;
-    running := (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found);
-    succeeded := case
-        when (select count(*) from (select from job_queue q
-            where q.status = 'succeeded' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
-        else (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found) end;
-    failed := case
-        when (select count(*) from (select from job_queue q
-            where q.status = 'failed' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
-        else (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end;
-    cancelled := case
-        when (select count(*) from (select from job_queue q
-            where q.status = 'cancelled' and uuid_hash(q.id) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
-        else (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found) end;
-    removed := case
-        when (select count(*) from (select from job_runs r
-            where r.removed and hashint8(r.run_token) & 63 = 0 limit v_proof) drawn) = v_proof then p_most
-        else (select count(*) from (select from job_runs r where r.removed limit p_most) found) end;
+    select * into v_drawn from job_sample_count('pending', null, p_most);
+    pending := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line limit p_most) found)
+        + (select count(*) from (select from job_queue q
+            where q.status = 'pending' and (q.blocked_by is not null or q.in_line) limit p_most) found) end, v_drawn.jobs, p_most);
+    select * into v_drawn from job_sample_count('status', 'running', p_most);
+    running := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_queue q where q.status = 'running' limit p_most) found) end, v_drawn.jobs, p_most);
+    select * into v_drawn from job_sample_count('status', 'succeeded', p_most);
+    succeeded := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_queue q where q.status = 'succeeded' limit p_most) found) end, v_drawn.jobs, p_most);
+    select * into v_drawn from job_sample_count('status', 'failed', p_most);
+    failed := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end, v_drawn.jobs, p_most);
+    select * into v_drawn from job_sample_count('status', 'cancelled', p_most);
+    cancelled := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_queue q where q.status = 'cancelled' limit p_most) found) end, v_drawn.jobs, p_most);
+    select * into v_drawn from job_sample_count('removed', null, p_most);
+    removed := job_counted_or_about(case when not v_drawn.proves then
+        (select count(*) from (select from job_runs r where r.removed limit p_most) found) end, v_drawn.jobs, p_most);
+end
+$$;
+
+-- The task types with pending jobs, at most 1000. `waiting` are a type's pending jobs, `overdue` those that are due for
+-- longer than p_late and could be claimed, `due_since` the earliest due time of those that could be claimed. A number is
+-- exact unless its `about` is true: then it is beyond p_most; or the types before it by name had ten times as many.
+-- Where more than p_most jobs wait for another job or in a line, those of each type are an estimate.
+create or replace function job_queue_backlog(p_late interval, p_most integer)
+returns table (
+    task_type text, waiting bigint, waiting_about boolean, overdue bigint, overdue_about boolean, due_since timestamptz
+)
+language plpgsql stable security definer
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_type text;
+    v_beside jsonb;
+    v_beside_jobs bigint;
+    v_drawn record;
+    v_room integer := 10 * p_most;
+    v_most integer;
+    v_free bigint;
+begin
+    select coalesce(jsonb_object_agg(b.task_type, b.jobs), '{}'), coalesce(sum(b.jobs), 0)
+    into v_beside, v_beside_jobs
+    from (
+        select w.task_type, count(*) as jobs from (
+            select q.task_type from job_queue q
+            where q.status = 'pending' and (q.blocked_by is not null or q.in_line)
+            order by q.run_at, q.id limit p_most
+        ) w group by w.task_type
+    ) b;
+    for v_type in
+        select t from unnest(job_queue_waiting_types()) t union select jsonb_object_keys(v_beside) order by 1 limit 1000
+    loop
+        task_type := v_type;
+        v_most := least(p_most, greatest(v_room, 1000));
+        select * into v_drawn from job_sample_count('type', v_type, v_most);
+        v_free := case when not v_drawn.proves then (
+            select count(*) from (
+                select from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = v_type
+                limit v_most
+            ) found) end;
+        waiting_about := not coalesce(v_free < v_most and v_beside_jobs < p_most, false);
+        waiting := coalesce(v_free, v_most) + coalesce((v_beside ->> v_type)::bigint, 0);
+        if waiting_about then
+            waiting := greatest(waiting, v_drawn.jobs);
+        end if;
+        select min(h.run_at), job_queue_before(array_agg(l.task_type), array_agg(l.priority),
+            array_agg(statement_timestamp() - p_late), array_agg('00000000-0000-0000-0000-000000000000'::uuid), v_most)
+        into due_since, overdue
+        from job_queue_lanes(array[v_type]) l
+        cross join lateral (
+            select q.run_at from job_queue q
+            where q.status = 'pending' and q.blocked_by is null and not q.in_line and q.task_type = l.task_type
+                and q.priority = l.priority
+            order by q.run_at, q.id limit 1
+        ) h;
+        overdue_about := overdue >= v_most;
+        v_room := v_room - coalesce(least(v_free, v_most), 0)::integer - least(overdue, v_most)::integer;
+        return next;
+    end loop;
+end
+$$;
+
+-- Runs per second that these workers finished in the last full minute; null if none.
+create or replace function job_finish_rate(p_workers text[]) returns double precision
+language sql stable
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+    select nullif(sum(succeeded + troubled + failed), 0) / 60.0::double precision from job_throughput
+    where minute = date_trunc('minute', statement_timestamp()) - interval '1 minute' and worker_id = any (p_workers)
+$$;
+
+-- Whether the workers that handle this job's type claim other due jobs before it, as one more clause with a code and facts:
+-- how many are ahead in the order of the claim, exact up to 10,000 or `estimated`, and how many runs per second these
+-- workers finish. No row if the job could not be claimed now.
+create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
+language plpgsql stable security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_most constant integer := 10001;
+    v_job job_queue;
+    v_workers text[];
+    v_types text[];
+    v_ahead bigint;
+begin
+    select * into v_job from job_queue
+    where id = p_id and status = 'pending' and blocked_by is null and not in_line and run_at <= v_now;
+    if not found then
+        return;
+    end if;
+    select array_agg(w.id) into v_workers from job_workers w
+    where w.heartbeat_at > v_now - interval '2 minutes' and v_job.task_type = any (w.task_types);
+    v_types := array(
+        select distinct t from job_workers w cross join unnest(w.task_types) t
+        where w.id = any (v_workers) and job_clause_type_open(t, v_now));
+    select job_queue_before(array_agg(l.task_type), array_agg(l.priority),
+        array_agg(case when l.priority = v_job.priority then v_job.run_at else v_now end),
+        array_agg(case when l.priority = v_job.priority then v_job.id
+            else '00000000-0000-0000-0000-000000000000'::uuid end), v_most)
+    into v_ahead
+    from job_queue_lanes(v_types) l where l.priority >= v_job.priority;
+    return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
+        jsonb_build_object('ahead', v_ahead, 'estimated', v_ahead >= v_most, 'per_second', job_finish_rate(v_workers)));
 end
 $$;
 
@@ -4678,7 +4880,8 @@ declare
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts', 'job_matches',
-        'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_stat_bucket', 'job_stat_histogram'];
+        'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
+        'job_stat_bucket', 'job_stat_histogram'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
@@ -4690,6 +4893,7 @@ declare
         'job_queue_ask_recheck', 'job_queue_check_again', 'job_queue_lock_jobs',
         'job_queue_lock_waiting', 'job_queue_reap_lost', 'job_queue_retry_lines', 'job_queue_try_lines',
         'job_queue_try_locks', 'job_refused_key', 'job_slot',
+        'job_counted_or_about', 'job_finish_rate', 'job_queue_before', 'job_sample_count', 'job_sample_step',
         'job_queue_end_expired', 'job_queue_line_lanes', 'job_queue_lock_next_in_line', 'job_queue_holder',
         'job_queue_note_open_types',
         'job_queue_put_first', 'job_type_can_run', 'job_types_that_can_run', 'job_queue_join_lines',

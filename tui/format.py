@@ -15,6 +15,7 @@ from jobdeck.core import times
 from jobdeck.core.cli.output import plain
 from jobdeck.core.model import RunOutcome, Status, Verdict
 from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 
 if TYPE_CHECKING:
@@ -187,9 +188,17 @@ def due(moment: datetime, now: datetime, *, paused: bool = False) -> tuple[str, 
     return f"due {age(late)} ago", ink
 
 
-def count(value: int) -> str:
-    """A count for the tabs: exact up to `Counts.LIMIT`, then `10k+`."""
-    return f"{Counts.LIMIT // 1000}k+" if value > Counts.LIMIT else str(value)
+def count(value: int, *, about: bool | None = None, short: bool = False) -> str:
+    """A number of jobs, `9,412`, or an estimate, `~38,000`, in short `~38k`.
+
+    Unless `about` says so, a number above `Counts.LIMIT` is an estimate.
+    """
+    about = value > Counts.LIMIT if about is None else about
+    text = amount(value, about=about)
+    if not (about and short) or value < 1000:
+        return text
+    shown = int(text[1:].replace(",", ""))
+    return f"~{shown // 1000}k" if shown < 1_000_000 else f"~{shown / 1_000_000:.2g}M"
 
 
 def plural(number: int, noun: str) -> str:

@@ -138,14 +138,21 @@ def _is_there(conn: psycopg.Connection[Any]) -> bool:
 
 def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
+    waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
     trigger = judged.last_trigger
     due = judged.oldest_due
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
     return [
-        _gauge("jobdeck_jobs", "Jobs in the queue by status, counted up to 10001 each.",
+        _gauge("jobdeck_jobs", "Jobs in the queue by status; above 10000 an estimate.",
                {name: float(getattr(counts, name)) for name in statuses}, label="status"),
+        _gauge("jobdeck_jobs_estimated", "1 where the number in jobdeck_jobs is an estimate.",
+               {name: float(getattr(counts, name) > counts.LIMIT) for name in statuses}, label="status"),
+        _gauge("jobdeck_jobs_pending", "Pending jobs by type; above 10000 an estimate.",
+               {line.task_type: float(line.waiting) for line in waiting}, label="task_type"),
+        _gauge("jobdeck_jobs_overdue", "Jobs by type that are due for longer than the interval of the scheduler.",
+               {line.task_type: float(line.overdue) for line in waiting}, label="task_type"),
         _gauge("jobdeck_oldest_due_seconds", "How long the oldest due job has waited; 0 without a backlog.",
                (at - due).total_seconds() if due else 0.0),
         _gauge("jobdeck_processing_enabled", "1 while processing is not paused.", float(switch.enabled)),

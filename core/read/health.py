@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 TICK: Final = timedelta(minutes=5)
 OVERDUE: Final = timedelta(minutes=15)
 STREAK: Final = 3
+SILENT_NAMED: Final = 5
 USED_UP: Final = 0.8
+MOST_RUNNING: Final = 500
+"""How many running jobs are looked at, the longest runs first."""
 SEVERITY: Final = (Verdict.OK, Verdict.PAUSED, Verdict.WARNING, Verdict.CRITICAL)
 
 _FACTS: Final = """
@@ -61,7 +64,7 @@ SELECT now() AS at,
         (SELECT started_at FROM job_run_list ORDER BY run_token DESC LIMIT 1)) AS last_claim,
     ARRAY(SELECT id || ' for ' || extract(epoch FROM now() - heartbeat_at)::integer / 60 || 'm' FROM job_workers
         WHERE heartbeat_at BETWEEN now() - interval '1 hour' AND now() - interval '2 minutes'
-        ORDER BY heartbeat_at LIMIT 5) AS silent
+        ORDER BY heartbeat_at LIMIT 6) AS silent
 """
 
 _LATE_SERIES: Final = """
@@ -69,7 +72,10 @@ WITH trigger AS (
     SELECT coalesce((SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
         interval '5 minutes') AS tick
 )
-SELECT count(*) AS late, min(run_at) AS since, (array_agg(task_type ORDER BY run_at))[1] AS task_type
+SELECT count(*) AS late, min(run_at) AS since, (array_agg(task_type ORDER BY run_at))[1] AS task_type,
+    (SELECT count(*) = 500 FROM (SELECT FROM job_list
+        WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
+        LIMIT 500) AS found) AS at_least
 FROM (
     SELECT status, blocked_by, in_line, run_at, task_type FROM job_list
     WHERE is_recurring AND status IN ('pending', 'running') AND run_at <= now() - (SELECT tick FROM trigger)
@@ -82,7 +88,7 @@ WHERE status = 'pending' AND blocked_by IS NULL AND NOT in_line
 
 _RUNNING: Final = """
 SELECT task_type, extract(epoch FROM now() - started_at)::double precision AS seconds FROM job_list
-WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT 500
+WHERE status = 'running' AND lease_expires_at > now() ORDER BY started_at LIMIT %(most)s
 """
 
 
@@ -117,7 +123,7 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
-        *([select(_RUNNING, read=list)] if timeouts else []),
+        *([select(_RUNNING, {"most": MOST_RUNNING}, read=list)] if timeouts else []),
         read=read,
     )
 
@@ -221,7 +227,8 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
     if not late["late"]:
         return []
     since: datetime = late["since"]
-    words = f"{late['late']} late, {late['task_type']} the longest: {_ago(facts['at'], since)}."
+    number = f"At least {late['late']}" if late["at_least"] else late["late"]
+    words = f"{number} late, {late['task_type']} the longest: {_ago(facts['at'], since)}."
     verdict = _lateness(facts, facts["at"] - since) if facts["enabled"] else Verdict.PAUSED
     return [Finding("late series", verdict, words, since)]
 
@@ -229,7 +236,9 @@ def _late_series(facts: dict[str, Any], late: dict[str, Any]) -> list[Finding]:
 def _silent(facts: dict[str, Any]) -> list[Finding]:
     if not facts["silent"]:
         return []
-    words = f"Workers without a heartbeat that did not sign off: {', '.join(facts['silent'])}."
+    others = " and others" if len(facts["silent"]) > SILENT_NAMED else ""
+    named = ", ".join(facts["silent"][:SILENT_NAMED])
+    words = f"Workers without a heartbeat that did not sign off: {named}{others}."
     return [Finding("silent workers", Verdict.WARNING, words)]
 
 
@@ -237,7 +246,8 @@ def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> 
     long = [run for run in running if run["seconds"] > USED_UP * timeouts.get(run["task_type"], math.inf)]
     if not long:
         return []
-    words = f"{len(long)} past 80 % of their timeout, {long[0]['task_type']} the longest."
+    number = f"At least {len(long)}" if len(running) == MOST_RUNNING else len(long)
+    words = f"{number} past 80 % of their timeout, {long[0]['task_type']} the longest."
     return [Finding("long runs", Verdict.WARNING, words)]
 
 

@@ -1,7 +1,7 @@
 """Reads the queue: lists of jobs, counts, one job, workers.
 
 It reads through the views of `schema.sql`, so that a viewer sees payloads redacted. The cost of a refresh does not
-depend on the number of jobs: lists follow an index up to a limit, and counts stop at theirs.
+depend on the number of jobs: lists follow an index up to a limit, and counts are estimates above theirs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.health import health
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
-from jobdeck.core.read.report_types import Clause, Counts, JobDetail, Page, Permissions, Snapshot
+from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from jobdeck.core.model import AuditEntry, Json, Run
 
@@ -130,17 +130,31 @@ def _cursor(after: str | None, *, natural: bool) -> Json:
 
 
 def counts() -> Query[Counts]:
-    """The number of jobs by status, each exact up to 10,000."""
-
-    def read(rows: list[Row]) -> Counts:
-        return Counts(**{name: min(count, Counts.LIMIT + 1) for name, count in rows[0].items()})
-
+    """The number of jobs by status, each exact up to 10,000, above that an estimate."""
     return select(
         """
         SELECT pending, running, succeeded, failed, cancelled, removed FROM job_queue_counts(%(most)s::integer)
         """,
         {"most": Counts.LIMIT + 1},
-        read=read,
+        read=lambda rows: Counts(**rows[0]),
+    )
+
+
+def backlog(late: timedelta | None = None) -> Query[tuple[Backlog, ...]]:
+    """The pending jobs of each type, up to 1,000 types: how many, and how many are overdue by more than `late`.
+
+    Without `late` it is the interval at which a scheduler should call. Numbers are exact up to 10,000, and above that
+    an estimate.
+    """
+    return select(
+        """
+        SELECT task_type, waiting, waiting_about AS estimated, overdue, overdue_about AS overdue_estimated, due_since
+        FROM job_queue_backlog(coalesce(%(late)s::interval,
+            (SELECT make_interval(mins => trigger_minutes) FROM job_queue_settings WHERE id = 1),
+            interval '5 minutes'), %(most)s::integer)
+        """,
+        {"late": late, "most": Counts.LIMIT + 1},
+        read=lambda rows: tuple(Backlog(**row) for row in rows),
     )
 
 
@@ -223,14 +237,28 @@ def detail(job_id: UUID) -> Query[JobDetail | None]:
 
 
 def why(job_id: UUID) -> Query[tuple[Clause, ...]]:
-    """The clauses of the claim for one job, with evidence; empty if the job is not in the queue."""
-    return select(
-        "SELECT clause, holds, code, facts FROM job_queue_why(%(id)s) ORDER BY place",
-        {"id": job_id},
-        read=lambda rows: tuple(
-            Clause(row["clause"], row["holds"], sentence(row["code"], row["facts"]), row["code"]) for row in rows
+    """The clauses of the claim for one job, with evidence; empty if the job is not in the queue.
+
+    If all of them hold, the clause `turn` follows: whether other due jobs are ahead, how many, and for how long.
+    """
+
+    def read(rows: list[Row], turn: list[Row]) -> tuple[Clause, ...]:
+        clauses = tuple(map(_clause, rows))
+        if not all(clause.holds for clause in clauses):
+            return clauses
+        return (*clauses, *(replace(_clause(row), facts=row["facts"]) for row in turn))
+
+    return combine(
+        select(
+            "SELECT clause, holds, code, facts FROM job_queue_why(%(id)s) ORDER BY place", {"id": job_id}, read=list
         ),
+        select("SELECT clause, holds, code, facts FROM job_queue_turn(%(id)s)", {"id": job_id}, read=list),
+        read=read,
     )
+
+
+def _clause(row: Row) -> Clause:
+    return Clause(row["clause"], row["holds"], sentence(row["code"], row["facts"]), row["code"])
 
 
 def permissions() -> Query[Permissions]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.model import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -36,7 +37,8 @@ def is_scheduled(source: str) -> bool:
 def left_lying(run: WorkerRun) -> int:
     """The number of due jobs that a scheduler's call left unclaimed although it ended with `ok`.
 
-    The count of due jobs stops at 1,000. Paused calls and cycles by hand count as 0: they leave jobs on purpose.
+    The number of due jobs is an estimate above `Counts.LIMIT`. Paused calls and cycles by hand count as 0: they leave
+    jobs on purpose.
     """
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
@@ -45,7 +47,7 @@ def left_lying(run: WorkerRun) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Jobs by status, each exact up to `LIMIT`; `LIMIT + 1` means more than that."""
+    """Jobs by status, each exact up to `LIMIT`; a greater number is an estimate."""
 
     LIMIT = 10_000
 
@@ -63,6 +65,30 @@ class Counts:
         if status is Status.SUCCEEDED:
             return self.succeeded + self.removed
         return int(getattr(self, status.value))
+
+    def is_about(self, status: Status | None) -> bool:
+        """Whether `of` answers an estimate: one of its parts is one."""
+        if status is None:
+            return max(self.pending, self.running, self.succeeded, self.failed, self.cancelled) > self.LIMIT
+        if status is Status.SUCCEEDED:
+            return max(self.succeeded, self.removed) > self.LIMIT
+        return self.of(status) > self.LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The pending jobs of one type. `overdue` are those that are due for longer than a given time and could be claimed.
+
+    `due_since` is the earliest due time of those that could be claimed; it may be to come. An estimate says so beside
+    its number.
+    """
+
+    task_type: str
+    waiting: int
+    estimated: bool
+    overdue: int
+    overdue_estimated: bool
+    due_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +113,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One condition for claiming a job: whether it holds, and the evidence as a sentence and its code."""
+    """One condition for claiming a job: whether it holds, and the evidence as a sentence and its code.
+
+    The last one, `turn`, is about a job that could be claimed: whether other due jobs are ahead, with the `facts` ahead
+    (how many), estimated and per_second (how many runs the workers of its type finish).
+    """
 
     name: str
     holds: bool
     evidence: str
     code: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +152,8 @@ class CronReport:
     """Cron Health: the verdict and its evidence, at the database's time `at`.
 
     `tick` is the interval at which a scheduler should call. `runs` are newest first, `running` oldest first, `overdue`
-    by due time; `series` are the recurring jobs that are pending or running.
+    by due time; `series` are the recurring jobs that are pending or running, up to a limit, and `series_found` says how
+    many there are. `backlog` has a line for each type with pending jobs; a job is overdue after one `tick`.
     """
 
     at: datetime
@@ -133,6 +165,8 @@ class CronReport:
     running: tuple[Job, ...]
     overdue: tuple[Job, ...]
     series: tuple[Job, ...]
+    series_found: int = 0
+    backlog: tuple[Backlog, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.health import TICK, health
-from jobdeck.core.read.jobs import clock, counts, page, processing, workers
+from jobdeck.core.read.jobs import backlog, clock, counts, page, processing, workers
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import AuditEntry, Health, Job, Processing, Worker, WorkerRun
     from jobdeck.core.plugins import Recipients
-    from jobdeck.core.read.report_types import Counts, Page
+    from jobdeck.core.read.report_types import Backlog, Counts, Page
 
 Connection = psycopg.Connection[Any]
 
@@ -66,9 +66,11 @@ def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
         heard_of: tuple[Worker, ...],
         running: tuple[Job, ...],
         series: tuple[Job, ...],
+        series_found: int,
+        waiting: tuple[Backlog, ...],
     ) -> CronReport:
         overdue = tuple(job for job in due.jobs if job.blocked_by is None and overdue_by(job, at) >= tick)
-        return CronReport(at, tick, judged, switch, triggers, heard_of, running, overdue, series)
+        return CronReport(at, tick, judged, switch, triggers, heard_of, running, overdue, series, series_found, waiting)
 
     return combine(
         clock(),
@@ -90,6 +92,11 @@ def cron(*, timeouts: Mapping[str, float] | None = None) -> Query[CronReport]:
             {"most": SERIES_LISTED},
             read=jobs_from,
         ),
+        select(
+            "SELECT count(*) AS found FROM job_list WHERE is_recurring AND status IN ('pending', 'running')",
+            read=lambda rows: int(rows[0]["found"]),
+        ),
+        backlog(),
         read=read,
     )
 

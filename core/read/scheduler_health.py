@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from jobdeck.core.model import Finding, Verdict
+from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.sentences import amount
 
 DAY: Final = timedelta(days=1)
 FLAPPING: Final = 3
@@ -102,11 +104,12 @@ def _left_lying(calls: dict[str, Any]) -> list[Finding]:
     left = [max(due - claimed, 0) for due, claimed in zip(calls["due_before"], calls["claimed"], strict=True)]
     if len(left) < IN_A_ROW or not all(left):
         return []
+    lying = amount(left[0], about=calls["due_before"][0] > Counts.LIMIT)
     if not any(calls["claimed"]):
-        words = f"The last {IN_A_ROW} calls succeeded but claimed no job, although {left[0]} jobs were due."
+        words = f"The last {IN_A_ROW} calls succeeded but claimed no job, although {lying} jobs were due."
         return [Finding("left lying", Verdict.CRITICAL, words)]
     words = (
-        f"Each of the last {IN_A_ROW} calls left due jobs unclaimed, the latest {left[0]}. "
+        f"Each of the last {IN_A_ROW} calls left due jobs unclaimed, the latest {lying}. "
         "Raise its limit, call more often, or run a worker."
     )
     return [Finding("left lying", Verdict.WARNING, words)]

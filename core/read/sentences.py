@@ -36,6 +36,35 @@ def _paused(what: str, facts: Facts) -> str:
     return f"{what} since {_moment(facts.get('paused_at'), MINUTES)}{who}{why}."
 
 
+def amount(number: int, *, about: bool = False) -> str:
+    """A number of jobs: `9,412`, or an estimate with its first two digits, `~38,000`."""
+    return f"~{round(number, min(2 - len(str(number)), 0)):,}" if about else f"{number:,}"
+
+
+def _pace(per_second: float) -> str:
+    if per_second >= 10:
+        return f"{per_second:,.0f}/s"
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{60 * per_second:.0f}/min"
+
+
+def _about(seconds: float) -> str:
+    """A length of time that is an estimate: `about 13 minutes`."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * length or seconds >= length == 60:
+            number = round(seconds / length)
+            return f"about {number} {unit}{'' if number == 1 else 's'}"
+    return "less than a minute"
+
+
+def _ahead(facts: Facts) -> str:
+    number, rate = int(facts.get("ahead") or 0), facts.get("per_second")
+    shown = amount(number, about=bool(facts.get("estimated"))).replace("~", "About ")
+    words = f"{shown} due {'job is' if number == 1 else 'jobs are'} ahead"
+    if not rate:
+        return f"{words}; the workers of this type finished no run in the last full minute."
+    return f"{words}; at {_pace(rate)} {_about(number / rate)}."
+
+
 def _blocker(facts: Facts) -> str:
     states = {None: "does not exist", "succeeded": "expired before it ran"}
     state = states.get(facts.get("status")) or f"is {facts['status']}"
@@ -176,6 +205,8 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
             f"{facts.get('asked_by')} asked at {_moment(facts.get('asked_at'))} to run it next. No pause holds it."
         ),
         "canary-free": "Nothing holds it: a worker that handles its type takes it at its next claim.",
+        "others-ahead": _ahead,
+        "none-ahead": "No due job is ahead.",
     }
 )
 """The evidence for the clauses of the claim."""

@@ -13,7 +13,7 @@ FUNCTIONS: Final = {
     "vow": """
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
         job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix
-        job_sees_payloads job_stat_bucket job_stat_histogram
+        job_sees_payloads job_stat_bucket job_stat_histogram job_queue_backlog job_queue_turn
         outbox_mask
     """,
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
@@ -74,6 +74,7 @@ FUNCTIONS: Final = {
         job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
         job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
+        job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables

@@ -9,6 +9,8 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.core.model import Status
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ def digest(session: Session, since: str) -> None:
     session.answer(data, _lines(found))
 
 
+def _jobs(found: Digest, status: Status) -> str:
+    return amount(found.counts.of(status), about=found.counts.is_about(status))
+
+
 def _lines(found: Digest) -> list[str]:
     verdict = found.health.verdict
     worst = found.health.findings[0].evidence if found.health.findings else ""
@@ -38,7 +44,7 @@ def _lines(found: Digest) -> list[str]:
             ("shift", f"{output.when(found.since)} to {output.when(found.at)}"),
             ("now", f"{verdict.value}: {worst}"),
             ("processing", "on" if found.processing.enabled else "PAUSED"),
-            ("waiting", f"{found.counts.pending} pending, {found.counts.failed} failed"),
+            ("waiting", f"{_jobs(found, Status.PENDING)} pending, {_jobs(found, Status.FAILED)} failed"),
             ("finished", finished_words(found)),
             ("triggers", trigger_words(found)),
         ]

@@ -127,7 +127,7 @@ def why(session: Session, wanted: str) -> None:
         clauses = read_jobs.why(job_id).run(conn)
     if not clauses:
         raise JobNotFound(f"Job {job_id} is not in the queue. For its past runs: `jobdeck runs --job {job_id}`.")
-    holds = all(clause.holds for clause in clauses)
+    holds = all(clause.holds for clause in clauses if clause.name != "turn")
     session.answer({"id": job_id, "claimable": holds, "clauses": clauses}, clause_lines(clauses))
 
 

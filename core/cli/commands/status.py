@@ -11,6 +11,8 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.model import Filter, Status, Verdict
+from jobdeck.core.read.report_types import Counts
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Finding, Health, Json, Processing, Run, Worker, WorkerRun
-    from jobdeck.core.read.report_types import Snapshot
+    from jobdeck.core.read.report_types import Backlog, Snapshot
 
 UNHEALTHY: Final = 4
 """The exit code of `health` and `doctor` when something is wrong."""
@@ -97,15 +99,25 @@ def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
     from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
 
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
+    waiting = jobs.backlog().run(conn)
     recent, _ = history.runs(limit=RECENT_RUNS).run(conn)
-    session.answer(_status_json(seen, recent), _status_lines(seen, recent))
+    session.answer(_status_json(seen, waiting, recent), _status_lines(seen, waiting, recent))
 
 
-def _status_json(seen: Snapshot, recent: Sequence[Run]) -> Json:
+def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> Json:
+    counts = seen.counts
     return {
         "at": seen.at,
         "verdict": seen.health.verdict,
-        "counts": {**output.plain(seen.counts), "total": seen.counts.of(None)},
+        "counts": {
+            **output.plain(counts),
+            "total": counts.of(None),
+            "estimated": {
+                **{name: number > counts.LIMIT for name, number in output.plain(counts).items()},
+                "total": counts.is_about(None),
+            },
+        },
+        "waiting": waiting,
         "processing": seen.processing,
         "workers": seen.workers,
         "oldest_due": seen.health.oldest_due,
@@ -117,14 +129,15 @@ def _status_json(seen: Snapshot, recent: Sequence[Run]) -> Json:
     }
 
 
-def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
-    counts = ", ".join(f"{count} {name}" for name in Status if (count := getattr(seen.counts, name)))
+def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> list[str]:
+    counts = ", ".join(f"{_jobs(count)} {name}" for name in Status if (count := getattr(seen.counts, name)))
+    total = amount(seen.counts.of(None), about=seen.counts.is_about(None))
     oldest = seen.health.oldest_due
     lines = output.facts(
         [
             ("verdict", _verdict(seen.health)),
-            ("jobs", f"{seen.counts.of(None)} in the queue{counts and ': '}{counts}"),
-            ("removed", f"{seen.counts.removed} more succeeded and were removed from the queue"),
+            ("jobs", f"{total} in the queue{counts and ': '}{counts}"),
+            ("removed", f"{_jobs(seen.counts.removed)} more succeeded and were removed from the queue"),
             ("processing", _switch(seen.processing)),
             ("longest wait", format_duration(seen.at - oldest) if oldest else "no backlog"),
         ]
@@ -132,6 +145,7 @@ def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
     rows = [(task_type, outcome, count) for (task_type, outcome), count in _tally(recent)]
     return [
         *lines,
+        *output.section("Waiting", _waiting_lines(waiting, seen.at)),
         *output.section("Paused types", _paused_lines(seen.processing)),
         *output.section("Workers", worker_table(seen.workers, seen.at) if seen.workers else ["none"]),
         *output.section("Last trigger", _trigger_lines(seen.health.last_trigger)),
@@ -140,6 +154,24 @@ def _status_lines(seen: Snapshot, recent: Sequence[Run]) -> list[str]:
             output.table(("TASK", "OUTCOME", "RUNS"), rows) if rows else [],
         ),
     ]
+
+
+def _jobs(number: int) -> str:
+    return amount(number, about=number > Counts.LIMIT)
+
+
+def _waiting_lines(waiting: Sequence[Backlog], now: datetime) -> list[str]:
+    """The pending jobs by type, most first; none without jobs."""
+    rows = [
+        (
+            line.task_type,
+            amount(line.waiting, about=line.estimated),
+            amount(line.overdue, about=line.overdue_estimated),
+            format_duration(now - line.due_since) if line.due_since and line.due_since <= now else output.NONE,
+        )
+        for line in sorted(waiting, key=lambda line: (-line.waiting, line.task_type))
+    ]
+    return output.table(("TYPE", "PENDING", "OVERDUE", "LONGEST WAIT"), rows) if rows else []
 
 
 def _verdict(found: Health) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.model import SORTS, Job, NewJob, Run
-from jobdeck.core.queue import operator, producer
+from jobdeck.core.queue import operator, presence, producer
 from jobdeck.core.read import jobs
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, everything
 
@@ -225,8 +226,13 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
     operator.pause(conn, reason="bad data", actor="someone", task_type="cli_wait")
     data = jobdeck("status", "--json").data
     assert data["counts"] == {
-        "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "total": 2
+        "pending": 1, "running": 0, "succeeded": 0, "failed": 1, "cancelled": 0, "removed": 1, "total": 2,
+        "estimated": dict.fromkeys(
+            ("pending", "running", "succeeded", "failed", "cancelled", "removed", "total"), False
+        ),
     }  # fmt: skip
+    (line,) = data["waiting"]
+    assert (line["task_type"], line["waiting"], line["estimated"], line["overdue"]) == ("cli_echo", 1, False, 0)
     assert data["processing"]["paused_reason"] == "lunch"
     assert [pause["task_type"] for pause in data["processing"]["paused_types"]] == ["cli_wait"]
     assert data["last_trigger"]["source"] == "cli"
@@ -237,6 +243,43 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(
     shown = jobdeck("status").out
     for words in ("PAUSED by someone", "lunch", "bad data", "cli_refuse", "2 in the queue: 1 pending, 1 failed\n"):
         assert words in shown
+
+
+def test_status_writes_a_number_above_ten_thousand_as_an_estimate_that_says_so(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    conn.execute(
+        """
+        INSERT INTO job_queue (id, task_type, run_at)
+        SELECT md5('push' || n)::uuid, 'cli_echo', now() - interval '1 hour' FROM generate_series(1, 38000) AS n
+        """
+    )
+    data = jobdeck("status", "--json").data
+    (line,) = data["waiting"]
+    assert (line["estimated"], line["overdue_estimated"]) == (True, True)
+    for number in (line["waiting"], line["overdue"], data["counts"]["pending"], data["counts"]["total"]):
+        assert number == pytest.approx(38_000, rel=0.15)
+    assert {name for name, about in data["counts"]["estimated"].items() if about} == {"pending", "total"}
+    shown = amount(line["waiting"], about=True)
+    text = " ".join(jobdeck("status").out.split())
+    assert f"{shown} in the queue: {shown} pending" in text
+    assert f"cli_echo {shown} {shown} 1h" in text
+    assert f"{shown} pending, 0 failed" in jobdeck("digest").out
+
+
+def test_why_says_how_many_jobs_are_ahead_and_the_claim_may_still_take_it(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    first, second = add(conn), add(conn)
+    presence.report_worker(
+        conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["cli_echo"],
+        running=0,
+    )  # fmt: skip
+    answer = jobdeck("why", str(second), "--json").data
+    assert answer["claimable"] is True
+    assert answer["clauses"][-1]["facts"] == {"ahead": 1, "estimated": False, "per_second": None}
+    assert "1 due job is ahead" in jobdeck("why", str(second)).out
+    assert "No due job is ahead." in jobdeck("why", str(first)).out
 
 
 def test_personal_data_is_masked_in_json_as_well_until_it_is_revealed_which_is_on_record(

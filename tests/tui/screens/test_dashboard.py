@@ -88,24 +88,24 @@ async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
         assert "✗ No trigger for 20 minutes since 11:44Z" in deck.line("health")
 
 
-async def test_tabs_show_counts_and_beyond_ten_thousand_say_so() -> None:
+async def test_tabs_show_exact_counts_and_beyond_ten_thousand_estimates_that_say_so() -> None:
     backend = FakeBackend()
-    backend.counts = Counts(pending=10_000, running=3, succeeded=1, failed=5, cancelled=0, removed=10_001)
+    backend.counts = Counts(pending=10_000, running=3, succeeded=1, failed=5, cancelled=0, removed=41_204)
     async with dashboard(backend, size=LARGE) as deck:
         assert deck.line("tabs").split() == (
             [
                 "1",
                 "All",
-                "10k+",
+                "10,009",
                 "2",
                 "Pending",
-                "10000",
+                "10,000",
                 "3",
                 "Running",
                 "3",
                 "4",
                 "Succeeded",
-                "10k+",
+                "~41,000",
                 "5",
                 "Failed",
                 "5",
@@ -114,6 +114,15 @@ async def test_tabs_show_counts_and_beyond_ten_thousand_say_so() -> None:
                 "0",
             ]
         )
+
+
+async def test_at_80_columns_estimates_on_the_tabs_are_short() -> None:
+    backend = FakeBackend()
+    backend.counts = Counts(pending=41_204, running=3, succeeded=1, failed=5992, cancelled=0, removed=1_254_000)
+    async with dashboard(backend) as deck:
+        words = deck.line("tabs").split()
+        assert [word for word in words if word[0] == "~"] == ["~47k", "~41k", "~1.3M"]
+        assert "5,992" in words
 
 
 async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_the_queue() -> None:

@@ -1,0 +1,238 @@
+"""How many jobs wait: exact up to 10,000, above that an estimate that says so; and how many are ahead of a job."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from jobdeck.core.model import Status
+from jobdeck.core.queue import operator, presence
+from jobdeck.core.read import history, reports
+from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.report_types import Backlog, Clause, Counts
+from jobdeck.core.read.sentences import amount
+from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now, value
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+TOLERANCE: Final = 0.15
+"""The largest error of an estimate here. From 10,000 jobs on, the standard error is 8 % and falls to 3 %."""
+
+
+def wait(conn: Connection, task_type: str, number: int, **columns: str) -> None:
+    """Enqueues jobs that have been due since an hour ago, with ids that are the same in every run of the test."""
+    given = {"run_at": "now() - interval '1 hour' + n * interval '1 ms'"} | columns
+    statement = (
+        "INSERT INTO job_queue (id, task_type, {}) SELECT md5(%s || n)::uuid, %s, {} FROM generate_series(1, %s) n"
+    )
+    filled = statement.format(", ".join(given), ", ".join(given.values()))
+    conn.execute(filled.encode(), (task_type, task_type, number))
+
+
+def stored(conn: Connection) -> dict[str, int]:
+    found = conn.execute("SELECT task_type, count(*) FROM job_queue WHERE status = 'pending' GROUP BY 1").fetchall()
+    return dict(found)
+
+
+def backlog(conn: Connection) -> dict[str, Backlog]:
+    return {line.task_type: line for line in read_jobs.backlog().run(conn)}
+
+
+def handle(conn: Connection, *task_types: str, worker: str = WORKER) -> None:
+    """Lets a live worker handle these types."""
+    presence.report_worker(
+        conn, worker_id=worker, host="h", pid=1, mode="headless", version="1", concurrency=1,
+        task_types=list(task_types), running=0,
+    )  # fmt: skip
+
+
+def turn(conn: Connection, job_id: UUID) -> Clause:
+    last = read_jobs.why(job_id).run(conn)[-1]
+    assert last.name == "turn"
+    return last
+
+
+def finish_in_the_last_full_minute(conn: Connection, number: int, worker: str = WORKER) -> None:
+    conn.execute(
+        """
+        INSERT INTO job_throughput (minute, worker_id, succeeded)
+        SELECT date_trunc('minute', now()) - n * interval '1 minute', %s, %s FROM generate_series(-1, 3) AS n
+        """,
+        (worker, number),
+    )
+
+
+@pytest.fixture
+def skewed(conn: Connection) -> Connection:
+    """One type with most jobs, all of them overdue; others with few, with none due, and with all but one in line."""
+    wait(conn, "push", 38_000)
+    wait(conn, "push tomorrow", 22_000, run_at="now() + interval '1 day' + n * interval '1 ms'")
+    wait(conn, "few", 7)
+    wait(conn, "at the limit", 10_000, priority="n %% 3")
+    wait(conn, "in line", 400, concurrency_key="'key'", in_line="n > 1")
+    wait(conn, "ended", 30_000, status="'failed'")
+    return conn
+
+
+class TestByType:
+    def test_types_up_to_ten_thousand_are_exact_and_others_are_estimates_that_say_so(self, skewed: Connection) -> None:
+        found, exact = backlog(skewed), stored(skewed)
+        assert found.keys() == exact.keys()
+        assert {name: line.estimated for name, line in found.items()} == {
+            "push": True, "push tomorrow": True, "few": False, "at the limit": False, "in line": False
+        }  # fmt: skip
+        for name, line in found.items():
+            assert line.waiting == pytest.approx(exact[name], rel=TOLERANCE if line.estimated else 0)
+
+    def test_what_is_overdue_is_counted_apart_and_not_what_waits_for_another_job(self, skewed: Connection) -> None:
+        found = backlog(skewed)
+        assert found["push"].overdue == pytest.approx(38_000, rel=TOLERANCE)
+        assert found["push"].overdue_estimated
+        overdue = {name: line.overdue for name, line in found.items() if not line.overdue_estimated}
+        assert overdue == {"push tomorrow": 0, "few": 7, "at the limit": 10_000, "in line": 1}
+        since = value(skewed, "SELECT min(run_at) FROM job_queue WHERE task_type = 'push'")
+        assert found["push"].due_since == since
+
+    def test_only_what_is_due_for_longer_than_asked_is_overdue(self, conn: Connection) -> None:
+        for minutes in (4, 6, 8):
+            add(conn, run_at=now(conn) - timedelta(minutes=minutes))
+        (line,) = read_jobs.backlog(timedelta(minutes=7)).run(conn)
+        assert (line.waiting, line.overdue) == (3, 1)
+        (line,) = read_jobs.backlog().run(conn)
+        assert (line.waiting, line.overdue) == (3, 2)
+
+    def test_a_type_whose_jobs_all_wait_for_others_is_found_too(self, conn: Connection) -> None:
+        first = add(conn, "first")
+        for _ in range(3):
+            add(conn, "second", blocked_by=first.id)
+        line = backlog(conn)["second"]
+        assert (line.waiting, line.estimated, line.overdue, line.due_since) == (3, False, 0, None)
+
+    def test_behind_a_long_line_the_numbers_of_types_are_estimates(self, conn: Connection) -> None:
+        wait(conn, "line", 20_000, concurrency_key="'key'", in_line="n > 1")
+        wait(conn, "free", 30)
+        found = backlog(conn)
+        assert found["line"].estimated
+        assert found["line"].waiting == pytest.approx(20_000, rel=TOLERANCE)
+        assert (found["free"].waiting >= 30, found["free"].estimated, found["free"].overdue) == (True, True, 30)
+
+    def test_an_empty_queue_has_no_types(self, conn: Connection) -> None:
+        assert backlog(conn) == {}
+
+
+class TestCounts:
+    def test_each_status_is_exact_up_to_ten_thousand_and_above_an_estimate(self, skewed: Connection) -> None:
+        counts = read_jobs.counts().run(skewed)
+        assert counts.pending == pytest.approx(sum(stored(skewed).values()), rel=TOLERANCE)
+        assert counts.failed == pytest.approx(30_000, rel=TOLERANCE)
+        about = {status for status in Status if counts.is_about(status)}
+        assert about == {Status.PENDING, Status.FAILED}
+        assert counts.is_about(None)
+
+    def test_a_sum_of_exact_numbers_is_exact(self) -> None:
+        counts = Counts(pending=6000, failed=6000, succeeded=6000, removed=6000)
+        assert (counts.of(None), counts.is_about(None), counts.is_about(Status.SUCCEEDED)) == (18_000, False, False)
+
+    def test_successes_that_left_the_queue_are_estimated_too(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at,
+                outcome, removed)
+            SELECT n, gen_random_uuid(), 'alpha', '{}', 1, now(), now(), now(), 'succeeded', true
+            FROM generate_series(1, 120000) AS n
+            """
+        )
+        counts = read_jobs.counts().run(conn)
+        assert counts.removed == pytest.approx(120_000, rel=TOLERANCE)
+        assert counts.is_about(Status.SUCCEEDED)
+
+    def test_a_call_of_the_scheduler_records_how_many_jobs_were_due(self, skewed: Connection) -> None:
+        exact = 38_000 + 7 + 10_000 + 1
+        presence.open_worker_run(skewed, source="cron_http", worker_id=WORKER)
+        (run,) = history.worker_runs().run(skewed)
+        assert run.due_before == pytest.approx(exact, rel=TOLERANCE)
+        operator.pause(skewed, reason=None, actor=ACTOR, task_type="push")
+        presence.open_worker_run(skewed, source="cron_http", worker_id=WORKER)
+        assert history.worker_runs(limit=1).run(skewed)[0].due_before in range(10_001, 11_500)
+
+
+class TestTurn:
+    def test_jobs_of_the_same_workers_are_ahead_by_priority_then_due_time(self, conn: Connection) -> None:
+        handle(conn, "alpha", "beta")
+        at = now(conn) - timedelta(hours=1)
+        wanted = add(conn, run_at=at).id
+        assert turn(conn, wanted) == Clause(
+            "turn", True, "No due job is ahead.", "none-ahead", {"ahead": 0, "estimated": False, "per_second": None}
+        )
+        add(conn, run_at=at - timedelta(minutes=1))
+        add(conn, run_at=at + timedelta(minutes=1))
+        add(conn, "beta", run_at=at + timedelta(minutes=1), priority=5)
+        add(conn, "beta", run_at=now(conn) + timedelta(minutes=1), priority=5)
+        add(conn, "beta", run_at=at - timedelta(minutes=1), priority=-5)
+        found = turn(conn, wanted)
+        assert (found.holds, found.facts["ahead"]) == (False, 2)
+        assert [job.task_type for job in claim(conn, ["alpha", "beta"], limit=3)][:2] == ["beta", "alpha"]
+
+    def test_jobs_of_paused_types_of_other_workers_and_behind_others_are_not_ahead(self, conn: Connection) -> None:
+        handle(conn, "alpha", "paused")
+        handle(conn, "foreign", worker="worker-2")
+        at = now(conn) - timedelta(hours=1)
+        wanted = add(conn, run_at=at).id
+        for name in ("paused", "foreign"):
+            add(conn, name, run_at=at - timedelta(minutes=1))
+        add(conn, run_at=at - timedelta(minutes=1), blocked_by=wanted)
+        operator.pause(conn, reason=None, actor=ACTOR, task_type="paused")
+        assert turn(conn, wanted).facts["ahead"] == 0
+
+    def test_a_job_behind_a_backlog_says_about_how_many_are_ahead_and_how_long_that_takes(
+        self, conn: Connection
+    ) -> None:
+        handle(conn, "push", "last")
+        handle(conn, "foreign", worker="worker-2")
+        wait(conn, "push", 38_000)
+        finish_in_the_last_full_minute(conn, 3000)
+        finish_in_the_last_full_minute(conn, 90_000, worker="worker-2")
+        found = turn(conn, add(conn, "last").id)
+        assert found.facts == {"ahead": found.facts["ahead"], "estimated": True, "per_second": 50.0}
+        assert found.facts["ahead"] == pytest.approx(38_000, rel=TOLERANCE)
+        assert found.evidence.startswith("About ")
+        assert found.evidence.partition("; at 50/s about ")[2] in {f"{minutes} minutes." for minutes in range(11, 16)}
+
+    def test_ten_thousand_are_exact(self, conn: Connection) -> None:
+        handle(conn, "push", "last")
+        wait(conn, "push", 10_000)
+        found = turn(conn, add(conn, "last").id)
+        words = "10,000 due jobs are ahead; the workers of this type finished no run in the last full minute."
+        assert (found.facts["ahead"], found.facts["estimated"], found.evidence) == (10_000, False, words)
+
+    @pytest.mark.parametrize("fields", [{"run_at": "tomorrow"}, {"blocked": True}, {"worker": False}])
+    def test_a_job_that_cannot_be_claimed_has_no_turn(self, fields: dict[str, Any], conn: Connection) -> None:
+        if fields.get("worker", True):
+            handle(conn, "alpha")
+        blocker = add(conn, "beta").id if fields.get("blocked") else None
+        run_at = now(conn) + timedelta(days=1 if "run_at" in fields else -1)
+        job_id = add(conn, run_at=run_at, blocked_by=blocker).id
+        assert [clause.name for clause in read_jobs.why(job_id).run(conn)][-1] == "concurrency"
+
+
+class TestCronHealth:
+    def test_the_report_has_the_backlog_and_the_number_of_series(self, conn: Connection) -> None:
+        for number in range(3):
+            add(conn, run_at=now(conn) - timedelta(minutes=10))
+            add(conn, "series", recurrence_interval_minutes=5, payload={"n": number})
+        report = reports.cron().run(conn)
+        assert [(line.task_type, line.overdue) for line in report.backlog] == [("alpha", 3), ("series", 0)]
+        assert (report.series_found, len(report.series)) == (3, 3)
+
+
+@pytest.mark.parametrize(("number", "about", "text"), [
+    (0, False, "0"), (9412, False, "9,412"), (18_000, False, "18,000"), (38_214, True, "~38,000"),
+    (10_001, True, "~10,000"), (1_254_000, True, "~1,300,000"), (64, True, "~64"), (7, True, "~7"),
+])  # fmt: skip
+def test_an_estimate_is_written_with_two_digits_and_an_exact_number_with_all(
+    number: int, about: bool, text: str
+) -> None:
+    assert amount(number, about=about) == text
