@@ -25,6 +25,7 @@ from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
+    Backlog,
     Counts,
     CronReport,
     Digest,
@@ -115,6 +116,7 @@ class Evidence:
     def __init__(self, backend: FakeBackend) -> None:
         self.backend = backend
         self.runs: tuple[WorkerRun, ...] = ()
+        self.backlog: tuple[Backlog, ...] = ()
         self.trends: tuple[ErrorGroup, ...] = ()
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
         self.canaries: dict[int, CanaryAnswer] = {}
@@ -137,11 +139,20 @@ class Evidence:
         self._read("cron")
         deck, at = self.backend, self.backend.at
         late = [job for job in deck.jobs if job.status is Status.PENDING and overdue_by(job, at) >= minutes(5)]
+        series = tuple(job for job in deck.jobs if job.is_recurring and job.status in {Status.PENDING, Status.RUNNING})
         return CronReport(
             at, minutes(5), deck.health, deck.processing, self.runs, deck.workers, self._running(),
             tuple(job for job in late if job.blocked_by is None),
-            tuple(job for job in deck.jobs if job.is_recurring and job.status in {Status.PENDING, Status.RUNNING}),
+            series, len(series), self._backlog(late),
         )  # fmt: skip
+
+    def _backlog(self, late: Sequence[Job]) -> tuple[Backlog, ...]:
+        """One line for each type with overdue jobs that wait for nothing but a worker."""
+        lines = []
+        for name in sorted({job.task_type for job in late if job.blocked_by is None}):
+            since = [job.next_run_at or job.run_at for job in late if job.task_type == name and job.blocked_by is None]
+            lines.append(Backlog(name, len(since), False, len(since), False, min(since)))
+        return self.backlog or tuple(lines)
 
     def errors(self, canaries: Sequence[int]) -> ErrorReport:
         self._read("errors")

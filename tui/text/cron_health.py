@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.report_types import CronReport, is_scheduled, left_lying, overdue_by
+from jobdeck.core.read.report_types import Counts, CronReport, is_scheduled, left_lying, overdue_by
+from jobdeck.core.read.sentences import amount
 from jobdeck.tui.format import (
     DASH,
     VERDICT_INK,
@@ -16,6 +17,7 @@ from jobdeck.tui.format import (
     ago,
     badge,
     clock,
+    count,
     due,
     duration,
     fit,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Finding, Job, Worker, WorkerRun
+    from jobdeck.core.read.report_types import Backlog
     from jobdeck.tui.widgets.ink import Span
 
 GLYPHS = {Verdict.OK: "✓", Verdict.WARNING: "⚠", Verdict.CRITICAL: "✗", Verdict.PAUSED: "◦"}
@@ -42,6 +45,11 @@ NEAR_TIMEOUT = 0.8
 STREAK = 3
 CRASHED_AFTER = timedelta(minutes=15)
 ROOMY = 100
+SHORT = 24
+"""On a page with fewer lines, evidence that is fine takes one line when something else is wrong; all but the switch."""
+TYPES_LISTED = 4
+JOBS_LISTED = 3
+SERIES_LISTED = 5
 
 
 def verdict(report: CronReport) -> list[Span]:
@@ -58,11 +66,14 @@ def verdict(report: CronReport) -> list[Span]:
     return spans
 
 
-def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, cleanup_key: str = "K") -> list[Entry]:
-    """The whole page: evidence; stuck, slow, overdue and troubled jobs; workers; the history of triggers."""
-    found = [_heading("Evidence")]
-    for finding in report.health.findings:
-        found += _finding(finding, report.at, width)
+def lines(
+    report: CronReport, timeouts: Mapping[str, float], width: int, *, height: int = 0, cleanup_key: str = "K"
+) -> list[Entry]:
+    """The whole page: evidence; stuck, slow, overdue and troubled jobs; workers; the history of triggers.
+
+    Overdue and troubled jobs take so few lines that workers and triggers stay on a page of this height.
+    """
+    found = [_heading("Evidence"), *_evidence(report, width, short=0 < height < SHORT)]
     stuck = [job for job in report.running if job.lease_expires_at and job.lease_expires_at <= report.at]
     slow = [job for job in report.running if job not in stuck and _used(job, timeouts, report.at) > NEAR_TIMEOUT]
     troubled = [job for job in report.series if _is_troubled(job, report)]
@@ -70,12 +81,13 @@ def lines(report: CronReport, timeouts: Mapping[str, float], width: int, *, clea
         f"Stuck: running with an expired lease. {cleanup_key} cleans up.", [_stuck(j, report.at, width) for j in stuck]
     )
     found += _section("Slow: more than 80 % of the timeout used", [_slow(j, timeouts, report.at) for j in slow])
+    found += _section(f"Overdue: due for more than {age(report.tick)}", _overdue(report, width))
+    among = f"{report.series_found:,}"
+    if len(report.series) < report.series_found:
+        among = f"the first {len(report.series)} of {among}"
     found += _section(
-        f"Overdue: due for more than {age(report.tick)}", [_overdue(job, report, width) for job in report.overdue]
-    )
-    found += _section(
-        f"Recurring jobs that are late or fail ({len(troubled)} of {len(report.series)})",
-        [_series(job, report, width) for job in troubled],
+        f"Recurring jobs that are late or fail ({len(troubled)} of {among})",
+        [*(_series(job, report, width) for job in troubled[:SERIES_LISTED]), *_more(len(troubled) - SERIES_LISTED)],
     )
     found += [BLANK, _heading("Workers"), *_workers(report.workers, report.at, width)]
     found += [BLANK, _heading("Triggers, newest first"), *_history(report, width)]
@@ -88,6 +100,22 @@ def _heading(text: str) -> Entry:
 
 def _section(heading: str, found: Sequence[Entry]) -> list[Entry]:
     return [BLANK, _heading(heading), *found] if found else []
+
+
+def _more(number: int, noun: str = "") -> list[Entry]:
+    return [entry((f"   and {number:,} more{noun}", "muted"))] if number > 0 else []
+
+
+def _evidence(report: CronReport, width: int, *, short: bool) -> list[Entry]:
+    findings = report.health.findings
+    fine = [finding for finding in findings if finding.verdict is Verdict.OK and finding.signal != "processing"]
+    folded = fine if short and 1 < len(fine) < len(findings) else []
+    found = [line for finding in findings if finding not in folded for line in _finding(finding, report.at, width)]
+    if folded:
+        names = ", ".join(one_line(finding.signal) for finding in folded)
+        text = f" {GLYPHS[Verdict.OK]} {fit(Verdict.OK.value, 9)}{names}"
+        found.append(entry((fit(text, width).rstrip(), "muted"), key=("finding", "ok")))
+    return found
 
 
 def _finding(finding: Finding, at: datetime, width: int) -> list[Entry]:
@@ -138,15 +166,37 @@ def _slow(job: Job, timeouts: Mapping[str, float], at: datetime) -> Entry:
     return _line(job, 30, (runs, "warn"), (f"  {lease_left(job, at)}", "muted"))
 
 
-def _paused(job: Job, report: CronReport) -> bool:
+def _paused(task_type: str, report: CronReport) -> bool:
     types = {pause.task_type for pause in report.processing.paused_types}
-    return not report.processing.enabled or job.task_type in types
+    return not report.processing.enabled or task_type in types
 
 
-def _overdue(job: Job, report: CronReport, width: int) -> Entry:
-    text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
-    paused = "  paused" if _paused(job, report) else ""
-    return _line(job, _name_width(width), (f"  {text}", ink), (paused, "muted"))
+def _overdue(report: CronReport, width: int) -> list[Entry]:
+    """The overdue jobs by type, most first, and a few of them one by one."""
+    types = sorted((line for line in report.backlog if line.overdue), key=lambda line: (-line.overdue, line.task_type))
+    return [
+        *(_overdue_type(line, report, width) for line in types[:TYPES_LISTED]),
+        *_more(len(types) - TYPES_LISTED, " types"),
+        *(_overdue_job(job, report, width) for job in report.overdue[:JOBS_LISTED]),
+    ]
+
+
+def _overdue_type(line: Backlog, report: CronReport, width: int) -> Entry:
+    paused = _paused(line.task_type, report)
+    longest = age(report.at - line.due_since) if line.due_since else DASH
+    return entry(
+        (f"   {fit(middle(one_line(line.task_type), _name_width(width)), _name_width(width))}", "strong"),
+        (f"  {amount(line.overdue, about=line.overdue_estimated)} overdue", "text"),
+        (", paused" if paused else "", "warn"),
+        (f"  longest wait {longest}", "muted"),
+        key=("type", line.task_type),
+    )
+
+
+def _overdue_job(job: Job, report: CronReport, width: int) -> Entry:
+    paused = _paused(job.task_type, report)
+    text, ink = due(job.next_run_at or job.run_at, report.at, paused=paused)
+    return _line(job, _name_width(width), (f"  {text}", ink), ("  paused" if paused else "", "muted"))
 
 
 def _is_troubled(job: Job, report: CronReport) -> bool:
@@ -157,7 +207,7 @@ def _is_troubled(job: Job, report: CronReport) -> bool:
 def _series(job: Job, report: CronReport, width: int) -> Entry:
     failures = job.consecutive_failures
     streak = f"  {plural(failures, 'failed cycle')}" if failures else ""
-    text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job, report))
+    text, ink = due(job.next_run_at or job.run_at, report.at, paused=_paused(job.task_type, report))
     if job.status.value == "running":
         text, ink = "running", "run"
     return _line(
@@ -220,7 +270,7 @@ def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
     word, ink = _judged(run, at, roomy=roomy)
     took = duration(run.completed_at - run.started_at) if run.completed_at else DASH
     http = str(run.http_status) if run.http_status else DASH
-    due_before = DASH if run.due_before is None else str(run.due_before)
+    due_before = DASH if run.due_before is None else _brief(run.due_before)
     source = SOURCE_WORDS.get(run.source, one_line(run.source))
     when = f"{run.started_at:%m-%d} {clock(run.started_at)} {age(at - run.started_at):>4}"
     figures = (
@@ -238,6 +288,10 @@ def _run(run: WorkerRun, at: datetime, width: int) -> Entry:
     )
 
 
+def _brief(number: int) -> str:
+    return count(number, short=True) if number > Counts.LIMIT else str(number)
+
+
 def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
     """The remark on one trigger, and the ink for its severity."""
     message = one_line(run.error_message or run.message or "")
@@ -249,7 +303,9 @@ def _judged(run: WorkerRun, at: datetime, *, roomy: bool) -> tuple[str, str]:
     if run.status == "error" or (run.http_status or 200) >= 400:
         return message or "error", "bad"
     if left:
-        return f"{left} due jobs not claimed" if roomy else f"{left} not claimed", "bad"
+        about = (run.due_before or 0) > Counts.LIMIT
+        lying = count(left, about=about, short=not roomy)
+        return f"{lying} due jobs not claimed" if roomy else f"{lying} unclaimed", "bad"
     if run.status == "paused":
         return f"paused{f': {message}' if message else ''}", "warn"
     return ("", "text") if message in {"", "no jobs available"} else (message, "muted")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict
+from jobdeck.core.model import Finding, Health, Status, TypePause, Verdict, Worker
+from jobdeck.core.read.report_types import Backlog
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import cron_health
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
@@ -167,12 +168,82 @@ def test_series_that_are_late_or_fail_are_listed_and_the_others_counted() -> Non
     assert "3 failed cycles" in text
 
 
+def test_overdue_jobs_are_grouped_by_type_most_first_and_a_few_follow_one_by_one() -> None:
+    backend = FakeBackend([make_job(number, next_run_at=NOW - minutes(22)) for number in range(1, 51)])
+    backend.evidence.backlog = (
+        Backlog("few", 9, False, 3, False, NOW - minutes(6)),
+        Backlog("fine", 12_000, True, 0, False, NOW + minutes(6)),
+        Backlog("webhook_push", 41_204, True, 41_204, True, NOW - minutes(31)),
+        *(Backlog(f"other {number}", 1, False, 1, False, NOW - minutes(9)) for number in range(4)),
+    )
+    backend.processing = replace(backend.processing, paused_types=(TypePause("webhook_push", None, None, NOW, None),))
+    found = told(backend, width=76).splitlines()
+    at = found.index(" Overdue: due for more than 5m")
+    assert [" ".join(line.split()) for line in found[at + 1 : at + 6]] == [
+        "webhook_push ~41,000 overdue, paused longest wait 31m",
+        "few 3 overdue longest wait 6m",
+        "other 0 1 overdue longest wait 9m",
+        "other 1 1 overdue longest wait 9m",
+        "and 2 more types",
+    ]
+    assert sum("game_platform_sync" in line for line in found[at + 6 :]) == 3
+    assert not any("fine" in line for line in found)
+
+
+def incident() -> FakeBackend:
+    """One type is paused with a long backlog, and fifty single jobs are overdue."""
+    backend = FakeBackend([make_job(number, next_run_at=NOW - minutes(22)) for number in range(1, 51)])
+    worker = Worker("web-1", "web-1", 1, "headless", "0.2.0", 4, ("a",), NOW, NOW, 2, alive=True)
+    backend.workers = tuple(replace(worker, id=f"web-{number}") for number in range(5))
+    backend.evidence.runs = tuple(worker_run(number, number * 5 - 1, due_before=41_204) for number in range(1, 5))
+    backend.evidence.backlog = (Backlog("webhook_push", 41_204, True, 41_204, True, NOW - minutes(31)),)
+    signals = ("processing", "workers", "running jobs", "recurring jobs", "cycles", "trigger", "upkeep")
+    backend.health = Health(
+        Verdict.CRITICAL,
+        (
+            Finding("due jobs", Verdict.CRITICAL, "Oldest job waiting 31m.", NOW - minutes(31)),
+            *(Finding(name, Verdict.OK, f"{name} is fine.") for name in signals),
+        ),
+    )
+    return backend
+
+
+async def test_in_an_incident_workers_and_triggers_stay_on_the_page_at_80_columns() -> None:
+    async with dashboard(incident()) as deck:
+        await deck.press("h")
+        shown = deck.screen_text()
+        assert "webhook_push                ~41,000 overdue" in shown
+        assert "✓ ok       workers, running jobs" in shown
+        assert shown.count("● web-") == 5
+        assert "Triggers, newest first" in shown
+
+
+def test_a_number_of_due_jobs_beyond_ten_thousand_is_an_estimate_in_the_history() -> None:
+    backend = history(worker_run(1, 4, claimed=0, due_before=41_204), worker_run(2, 9, claimed=0, due_before=9_412))
+    assert "~41,000 due jobs not claimed" in told(backend)
+    assert "9,412 due jobs not claimed" in told(backend)
+    assert " ~41k " in told(backend)
+    assert "~41k unclaimed" in told(backend, width=76)
+
+
+def test_many_series_in_trouble_are_counted_and_a_few_listed() -> None:
+    late = [make_job(number, next_run_at=NOW - minutes(7), is_recurring=True, recurrence_interval_minutes=15)
+            for number in range(1, 9)]  # fmt: skip
+    backend = FakeBackend(late)
+    text = told(backend)
+    assert "Recurring jobs that are late or fail (8 of 8)" in text
+    assert "and 3 more" in text
+    report = replace(backend.cron(), series_found=1234)
+    shown = "".join(text for one in cron_health.lines(report, {}, WIDTH) for text, _ in one.spans)
+    assert "(8 of the first 8 of 1,234)" in shown
+
+
 async def test_enter_opens_the_job_of_a_line_and_esc_comes_back() -> None:
     backend = FakeBackend([make_job(1, next_run_at=NOW - minutes(22))])
     async with dashboard(backend) as deck:
         await deck.press("h", "enter")
         assert "No job on this line." in deck.toasts[-1]
-        await deck.press(*"jjj", "enter")
+        await deck.press(*"jjjj", "enter")
         assert deck.here == "JobDetailScreen"
         assert str(job_id(1)) in deck.screen_text()
         await deck.press("escape")

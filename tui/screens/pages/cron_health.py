@@ -50,7 +50,8 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
 
     def entries(self, data: CronReport, width: int) -> Sequence[Entry]:
         cleanup = self.deck.key("stuck.cleanup")
-        return cron_health.lines(data, self.deck.reach().timeouts(), width, cleanup_key=cleanup)
+        height = self.pane.size.height
+        return cron_health.lines(data, self.deck.reach().timeouts(), width, height=height, cleanup_key=cleanup)
 
     def summary(self, data: CronReport) -> list[Span]:
         return cron_health.verdict(data)
