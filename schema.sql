@@ -575,11 +575,10 @@ create index if not exists job_queue_alike on job_queue (fingerprint, task_type,
 -- One job in 64, chosen by its id alone: `job_sample_count` estimates from it how many there are. The second index has
 -- those that wait, in the order of the claim.
 drop index if exists job_queue_sample;
-create index if not exists job_queue_drawn
-    on job_queue (status, ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), id)
+create index if not exists job_queue_drawn on job_queue (
+        status, ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), id)
     where status <> 'pending' and uuid_hash(id) & 63 = 0;
-create index if not exists job_queue_drawn_waiting
-    on job_queue (
+create index if not exists job_queue_drawn_waiting on job_queue (
         ((uuid_hash(id) & 16383 | 16384) & -(uuid_hash(id) & 16383 | 16384)), task_type, priority desc, run_at, id)
     where status = 'pending' and uuid_hash(id) & 63 = 0;
 
