@@ -194,6 +194,26 @@ def _enqueue_behind(conn: Connection, held: list[tuple[UUID, int]]) -> None:
         producer.enqueue(conn, NewJob("beta", blocked_by=job_id), actor="a producer")
 
 
+def _last_of_the_crowd(conn: Connection) -> tuple[Any, ...]:
+    rows = conn.execute(
+        """
+        SELECT id FROM job_queue WHERE task_type = 'crowd' AND priority = 0 AND status = 'pending'
+            AND blocked_by IS NULL AND NOT in_line
+        ORDER BY run_at DESC, id DESC LIMIT 1
+        """
+    ).fetchall()
+    return (rows[0][0] if rows else CROWD,)
+
+
+def _why_behind_all(conn: Connection, job_id: UUID) -> None:
+    with conn.transaction(force_rollback=True):
+        presence.report_worker(
+            conn, worker_id=WORKER, host="h", pid=1, mode="headless", version="1", concurrency=1,
+            task_types=EVERY_TYPE, running=0,
+        )  # fmt: skip
+        read_jobs.why(job_id).run(conn)
+
+
 def _find_by_prefix(conn: Connection) -> None:
     with suppress(JobNotFound, UsageError):
         read_jobs.resolve_id(conn, str(CROWD)[:30])
@@ -242,13 +262,15 @@ OPERATIONS: Final = {
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
     "open a worker run": Operation(lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER)),
-    "counts": Operation(read_jobs.counts().run, reads=True),
+    "counts": Operation(read_jobs.counts().run, reads=True, entries=9000, blocks=9000, growth=6),
+    "backlog by type": Operation(read_jobs.backlog().run, reads=True, entries=40_000, blocks=30_000, growth=6),
     "health": Operation(health().run, reads=True),
     "why": Operation(read_jobs.why(CROWD).run, reads=True),
+    "why of a job behind all others": Operation(_why_behind_all, given=_last_of_the_crowd, reads=True, growth=20),
     "detail": Operation(read_jobs.detail(CROWD).run, reads=True),
     "detail of what left the queue": Operation(read_jobs.detail(REMOVED).run, reads=True),
     "newest runs": Operation(history.runs().run, entries=60, blocks=40, reads=True),
-    "cron health": Operation(reports.cron().run, reads=True, entries=8000, blocks=9000),
+    "cron health": Operation(reports.cron().run, reads=True, entries=50_000, blocks=40_000, growth=6),
     "errors over time": Operation(reports.errors().run, reads=True, entries=70_000, blocks=150_000),
     "jobs that failed alike": Operation(
         error_groups.alike("crowd", "0123456789ab").run, entries=70_000, blocks=150_000, reads=True

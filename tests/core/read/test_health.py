@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from jobdeck.core.model import Verdict
-from jobdeck.core.queue import operator, presence
+from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.health import health
 from tests.support.queue import (
     ACTOR,
@@ -403,3 +403,42 @@ class TestFigures:
         assert last is not None
         assert (last.source, last.status) == ("manual", "ok")
         assert claim(conn) == []
+
+
+class TestLimits:
+    """What stops at a limit says so, instead of showing the limit as a count."""
+
+    def test_late_series_beyond_the_limit_are_at_least_so_many(self, conn: Connection) -> None:
+        announce(conn)
+        fill = """
+            INSERT INTO job_queue (task_type, run_at, is_recurring, recurrence_interval_minutes)
+            SELECT 'alpha', now() - interval '1 hour', true, 60 FROM generate_series(1, %s)
+            """
+        conn.execute(fill, (499,))
+        assert finding(conn, "late series").evidence.startswith("499 late, alpha the longest")
+        conn.execute(fill, (100,))
+        assert finding(conn, "late series").evidence.startswith("At least 500 late, alpha the longest")
+
+    def test_long_runs_beyond_the_limit_are_at_least_so_many(self, conn: Connection) -> None:
+        conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, 501)")
+        assert len(leases.claim(conn, WORKER, ["alpha"], 501, 3600.0)) == 501
+        conn.execute("UPDATE job_queue SET started_at = now() - interval '1 hour'")
+        (found,) = (one for one in health(timeouts={"alpha": 60.0}).run(conn).findings if one.signal == "long runs")
+        assert found.evidence.startswith("At least 500 past 80 %")
+
+    def test_more_silent_workers_than_are_named_are_mentioned(self, conn: Connection) -> None:
+        for number in range(6):
+            presence.report_worker(
+                conn, worker_id=f"w{number}", host="h", pid=1, mode="headless", version="1", concurrency=1,
+                task_types=["alpha"], running=0,
+            )  # fmt: skip
+        advance(conn, 5 * MINUTE)
+        evidence = finding(conn, "silent workers").evidence
+        assert (evidence.count(" for 5m"), evidence.endswith(" and others.")) == (5, True)
+
+    def test_what_calls_left_lying_beyond_ten_thousand_is_an_estimate(self, conn: Connection) -> None:
+        for _ in range(3):
+            tick(conn)
+        conn.execute("UPDATE job_worker_runs SET due_before = 41204")
+        evidence = finding(conn, "left lying").evidence
+        assert evidence == "The last 3 calls succeeded but claimed no job, although ~41,000 jobs were due."
