@@ -85,6 +85,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
             mouse=arguments.mouse,
             interval=arguments.refresh,
             theme=theme,
+            few_colours=options.has_256_colours(os.environ),
         )
 
 

@@ -87,9 +87,9 @@ class JobdeckApp(Toasting):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
-        for theme in themes.THEMES:
-            self.register_theme(theme)
         self.options = options or Options()
+        for theme in themes.of(few_colours=self.options.few_colours):
+            self.register_theme(theme)
         self.theme = self.options.theme if self.options.theme in self.available_themes else themes.DARK.name
         self.backend: Backend | None = None
         self._make_backend = make_backend

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of the dashboard. `interval` (between reads) and `patience` (the worker's drain time) are seconds."""
+    """The options of the dashboard. `interval` (between reads) and `patience` (the worker's drain time) are seconds.
+
+    With `few_colours` the terminal has 256.
+    """
 
     theme: str = themes.DARK.name
+    few_colours: bool = False
     environment: str = ""
     production: bool = False
     read_only: bool = False

@@ -32,6 +32,7 @@ def run_dashboard(
     mouse: bool = False,
     interval: float = 2.0,
     theme: str = themes.DARK.name,
+    few_colours: bool = False,
 ) -> int:
     """Runs the dashboard, then drains the embedded worker. Returns the exit code.
 
@@ -45,6 +46,7 @@ def run_dashboard(
 
     options = Options(
         theme=theme,
+        few_colours=few_colours,
         environment=settings.environment,
         production=settings.is_production,
         read_only=read_only,

@@ -1,7 +1,12 @@
-"""The dashboard's own themes: dark, light, high contrast. For 16 colours there are Textual's ansi themes."""
+"""The dashboard's own themes: dark, light, high contrast. For 16 colours there are Textual's ansi themes.
+
+Each theme has values of its own for terminals with 256 colours, where the nearest of the palette to a dark grey would
+be a blue or black.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from textual.theme import Theme
@@ -65,6 +70,62 @@ CONTRAST: Final = Theme(
     },
 )
 THEMES: Final = (DARK, LIGHT, CONTRAST)
+OF_256: Final = (
+    replace(
+        DARK,
+        primary="#87AFD7",
+        secondary="#8A8A8A",
+        accent="#5FD7D7",
+        success="#87D787",
+        warning="#D7AF5F",
+        error="#FF8787",
+        foreground="#D0D0D0",
+        background="#1C1C1C",
+        surface="#262626",
+        panel="#303030",
+        variables={
+            "ink-muted": "#949494",
+            "ink-head": "#949494",
+            "cursor-background": "#3A3A3A",
+            "border": "#585858",
+        },
+    ),
+    replace(
+        LIGHT,
+        primary="#005F87",
+        secondary="#626262",
+        accent="#005F5F",
+        success="#005F00",
+        warning="#875F00",
+        error="#AF0000",
+        foreground="#262626",
+        background="#FFFFFF",
+        surface="#FFFFFF",
+        panel="#E4E4E4",
+        variables={
+            "ink-muted": "#626262",
+            "ink-head": "#4E4E4E",
+            "cursor-background": "#AFD7FF",
+            "border": "#949494",
+        },
+    ),
+    replace(
+        CONTRAST,
+        primary="#87D7FF",
+        accent="#5FFFFF",
+        success="#5FFF5F",
+        warning="#FFFF5F",
+        error="#FF8787",
+        panel="#1C1C1C",
+        variables={
+            "ink-muted": "#C6C6C6",
+            "ink-head": "#FFFFFF",
+            "cursor-background": "#0000AF",
+            "border": "#FFFFFF",
+        },
+    ),
+)
+"""The same themes in values of the 256-colour palette: ground 234, heading 236 and cursor 237 in the dark one."""
 CHOICES: Final = (*(theme.name for theme in THEMES), "ansi-dark", "ansi-light")
 """All themes in the order of the key that switches them. The last two use the terminal's own 16 colours."""
 
@@ -72,6 +133,11 @@ CHOICES: Final = (*(theme.name for theme in THEMES), "ansi-dark", "ansi-light")
 def word(name: str) -> str:
     """The value of JOBDECK_THEME for a theme."""
     return name.removeprefix("jobdeck-")
+
+
+def of(*, few_colours: bool) -> tuple[Theme, ...]:
+    """The themes for the terminal, by the same names; `few_colours` means 256."""
+    return OF_256 if few_colours else THEMES
 
 
 FALLBACKS: Final = {

@@ -23,6 +23,7 @@ from jobdeck.tui.terminal import options
 
 BEGAN = time.monotonic()
 THEME = options.prepare_environment(os.environ)
+FEW_COLOURS = options.has_256_colours(os.environ)
 
 from jobdeck.core.errors import DatabaseUnreachable  # noqa: E402 -- as below
 from jobdeck.core.model import Status  # noqa: E402 -- Textual, after the environment is prepared
@@ -102,7 +103,7 @@ def main() -> int:
     kind = ReportingFuzzed if "fuzzed" in words else Reporting
     backend = kind(source, int(report), int(orders), words)
     monotonic = Clock() if "still" in words else fast if "fast" in words else time.monotonic
-    app = JobdeckApp(lambda: backend, Options(THEME, interval=0.05), monotonic=monotonic)
+    app = JobdeckApp(lambda: backend, Options(THEME, FEW_COLOURS, interval=0.05), monotonic=monotonic)
     with app.log_lines.attached():
         return run(app)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.tui.__main__ import main
-from jobdeck.tui.terminal.options import Arguments, command_of, parse, prepare_environment
+from jobdeck.tui.terminal.options import Arguments, command_of, has_256_colours, parse, prepare_environment
 from tests.support.waiting import PATIENCE
 from tests.terminal.pty_terminal import ROOT, Terminal
 
@@ -58,6 +58,14 @@ def test_the_environment_chooses_the_theme(given: dict[str, str], theme: str, ke
     assert prepare_environment(environ) == theme
     assert environ.get("TEXTUAL_THEME") == kept
     assert environ["TEXTUAL_ANIMATIONS"] == "none"
+
+
+@pytest.mark.parametrize(("given", "few"), [
+    ({"TERM": "screen-256color"}, True), ({"TERM": "tmux-256color", "COLORTERM": ""}, True),
+    ({"TERM": "tmux-256color", "COLORTERM": "truecolor"}, False), ({"TERM": "linux"}, False), ({}, False),
+])  # fmt: skip
+def test_a_terminal_of_256_colours_is_known_by_its_name(given: dict[str, str], few: bool) -> None:
+    assert has_256_colours(given) == few
 
 
 @pytest.mark.parametrize(("setting", "given", "theme"), [

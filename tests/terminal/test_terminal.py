@@ -202,6 +202,14 @@ def test_no_color_means_no_colour_at_all_and_the_cursor_can_still_be_seen() -> N
         assert len(reversed_lines) == 1
 
 
+def test_without_colorterm_the_colours_are_those_that_were_chosen_for_256() -> None:
+    with Running(environ={"TERM": "tmux-256color", "COLORTERM": ""}) as running:
+        running.wait_for("game_pl")
+        assert b"\x1b[38;2" not in running.raw
+        assert running.look_of("  job      task")[1] == "303030"
+        assert running.look_of("  job      task")[2] is False
+
+
 @pytest.mark.parametrize("theme", ["jobdeck-light", "jobdeck-contrast", "ansi-light", "nord", "no-such-theme"])
 def test_any_theme_named_by_the_environment_can_be_used(theme: str) -> None:
     with Running(environ={"TEXTUAL_THEME": theme}) as running:

@@ -128,6 +128,13 @@ def _theme_of(setting: str) -> str:
     return setting if setting.startswith("ansi-") or not setting else f"jobdeck-{setting}"
 
 
+def has_256_colours(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal has 256 colours and no more, judged as Textual does: as over SSH in tmux."""
+    if "COLORTERM" in environ and environ["COLORTERM"].lower() in {"truecolor", "24bit"}:
+        return False
+    return environ.get("TERM", "").endswith(("-256color", "-kitty"))
+
+
 def _has_16_colours(environ: Mapping[str, str]) -> bool:
     """Whether the terminal has only 16 colours, judged as Textual does."""
     term = environ.get("TERM", "")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
+from rich.color import Color as RichColor
+from rich.color import ColorSystem
 from textual.color import Color
 
 from jobdeck.core.model import RunOutcome, Status
@@ -27,12 +29,14 @@ from jobdeck.tui.format import (
     wrapped,
 )
 from jobdeck.tui.text import job_detail
-from jobdeck.tui.themes import THEMES
+from jobdeck.tui.themes import DARK, OF_256, THEMES, of
 from jobdeck.tui.widgets.columns import Moment, cell, layout
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 
 if TYPE_CHECKING:
+    from textual.theme import Theme
+
     from jobdeck.core.model import Job
 
 
@@ -186,7 +190,7 @@ def test_at_200_columns_everything_the_design_names_is_there() -> None:
     assert titles == ["job", "task", "status", "attempts", "created", "last run", "next scheduled", "error"]
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("theme", [*THEMES, *OF_256], ids=lambda theme: theme.name)
 def test_every_ink_can_be_read_on_its_background(theme: object) -> None:
     background = Color.parse(theme.background)  # type: ignore[attr-defined]
     cursor = Color.parse(theme.variables["cursor-background"])  # type: ignore[attr-defined]
@@ -196,6 +200,21 @@ def test_every_ink_can_be_read_on_its_background(theme: object) -> None:
     for colour in colours:
         assert contrast(colour, background) >= 4.5, colour
         assert contrast(colour, cursor) >= 3, colour
+
+
+@pytest.mark.parametrize("theme", OF_256, ids=lambda theme: theme.name)
+def test_the_themes_for_256_colours_have_colours_of_the_palette_alone(theme: Theme) -> None:
+    names = ("primary", "accent", "success", "warning", "error", "foreground", "background", "surface", "panel")
+    for colour in (*(getattr(theme, name) for name in names), *theme.variables.values()):
+        parts = {colour[at : at + 2] for at in (1, 3, 5)}
+        grey = len(parts) == 1 and (int(parts.copy().pop(), 16) - 8) % 10 == 0
+        assert grey or parts <= {"00", "5F", "87", "AF", "D7", "FF"}, colour
+
+
+def test_the_dark_theme_for_256_colours_is_shown_in_the_greys_that_were_chosen() -> None:
+    dark = next(theme for theme in of(few_colours=True) if theme.name == DARK.name)
+    wanted = {dark.background: 234, dark.panel: 236, dark.variables["cursor-background"]: 237}
+    assert {name: RichColor.parse(str(name)).downgrade(ColorSystem.EIGHT_BIT).number for name in wanted} == wanted
 
 
 def contrast(one: Color, other: Color) -> float:
