@@ -21,6 +21,7 @@ NAMED = 12
 """Maximum number of ids spelled out in a command. Longer selections are frozen into a bulk action first, except jobs
 that have left the queue."""
 RESUME = "jobdeck resume"
+RUN_WORKER = "jobdeck run-worker"
 PURGE = "jobdeck purge --yes"
 
 
@@ -56,11 +57,20 @@ def twin_with_payload(job: Job, payload: Json) -> str:
     return f"jobdeck edit {job.id} --payload {words} && jobdeck retry {job.id}"
 
 
-def pause_twin(reason: str | None, until: timedelta | datetime | None) -> str:
-    """The command that pauses with the same reason and the same end."""
+def pause_twin(reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> str:
+    """The command that pauses everything or one task type, with the same reason and the same end."""
     why = ["--reason", clean(reason)] if reason else []
     if isinstance(until, datetime):
         end = ["--until", until.isoformat().replace("+00:00", "Z")]
     else:
         end = ["--for", write_duration(until)] if until else []
-    return shlex.join(["jobdeck", "pause", *why, *end])
+    return shlex.join(["jobdeck", "pause", *_of_type(task_type), *why, *end])
+
+
+def resume_twin(task_type: str | None) -> str:
+    """The command that resumes everything or one task type."""
+    return shlex.join([*RESUME.split(), *_of_type(task_type)])
+
+
+def _of_type(task_type: str | None) -> list[str]:
+    return ["--type", clean(task_type)] if task_type else []

@@ -107,6 +107,8 @@ def test_on_return_the_action_is_said_to_be_unfinished_its_answers_can_be_read_a
         terminal.send("\x1b")
         terminal.wait_for("The queue is empty.")
         terminal.send("u")
+        terminal.wait_for("Undo the delete")
+        terminal.send("restore\r")
         terminal.wait_for("12,000 of 12,000 jobs restored")
         terminal.send("q")
         assert terminal.wait_for_end() == 0

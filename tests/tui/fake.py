@@ -17,6 +17,7 @@ from jobdeck.core.model import (
     Job,
     Processing,
     Status,
+    TypePause,
     Verdict,
     Worker,
     WorkerRun,
@@ -40,6 +41,7 @@ from jobdeck.core.read.report_types import (
     overdue_by,
 )
 from jobdeck.tui.actions import BY_ID, applicable
+from jobdeck.tui.backend.due import due_among
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from jobdeck.core import plugins
     from jobdeck.core.model import NewJob
     from jobdeck.core.plugins import Recipients
-    from jobdeck.tui.backend.protocol import Request, Verb
+    from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
 NOW = datetime(2026, 7, 4, 12, 4, 31, tzinfo=UTC)
@@ -353,17 +355,35 @@ class FakeBackend:
         self.jobs.append(replace(held, status=status, version=held.version + 1))
         return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
-        self.calls.append(("pause", reason, until))
+    def due(self) -> Due:
+        self._reach(("due",))
+        pending = tuple(job for job in self.jobs if job.status is Status.PENDING)
+        counts = self.counts or _count(self.jobs)
+        return due_among(Snapshot(self.at, Page(pending, None), counts, self.processing, self.health, ()), TYPES)
+
+    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
+        self.calls.append(("pause", reason, until, *([task_type] if task_type else [])))
         resume_at = self.at + until if isinstance(until, timedelta) else until
-        self.processing = Processing(
-            enabled=False, paused_reason=reason, paused_by="alice@10.0.0.7", paused_at=self.at, resume_at=resume_at
-        )
+        by, types = "alice@10.0.0.7", self.processing.paused_types
+        if task_type:
+            kept = (pause for pause in types if pause.task_type != task_type)
+            types = (*kept, TypePause(task_type, reason, by, self.at, resume_at))
+            self.processing = replace(self.processing, paused_types=types)
+        else:
+            self.processing = Processing(
+                enabled=False, paused_reason=reason, paused_by=by, paused_at=self.at, resume_at=resume_at,
+                paused_types=types,
+            )  # fmt: skip
         return self.processing
 
-    def resume(self) -> Processing:
-        self.calls.append(("resume",))
-        self.processing = Processing(enabled=True)
+    def resume(self, task_type: str | None = None) -> Processing:
+        self.calls.append(("resume", *([task_type] if task_type else [])))
+        types = self.processing.paused_types
+        if task_type:
+            left = tuple(pause for pause in types if pause.task_type != task_type)
+            self.processing = replace(self.processing, paused_types=left)
+        else:
+            self.processing = Processing(enabled=True, paused_types=types)
         return self.processing
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:

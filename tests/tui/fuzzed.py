@@ -195,8 +195,9 @@ class FuzzedBackend(FakeBackend):
         stuck = ids or [job.id for job in self.jobs[:4]]
         return [ActionResult(one, ok=ids is None, message=self.fuzz.text()) for one in stuck]
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
-        self.processing = Processing(enabled=False, paused_at=NOW)
+    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
+        pause = TypePause(self.fuzz.text(), self.fuzz.text(), self.fuzz.text(), NOW, None)
+        self.processing = Processing(enabled=False, paused_at=NOW, paused_types=(pause,))
         return self.processing
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:

@@ -5,10 +5,22 @@ from __future__ import annotations
 import pytest
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, NO_KEY, Situation, bindings, breakdown, key_name, unavailable
+from jobdeck.tui.actions import (
+    ACTIONS,
+    ALL,
+    BY_ID,
+    NO_KEY,
+    Scope,
+    Situation,
+    bindings,
+    breakdown,
+    key_name,
+    unavailable,
+)
 from jobdeck.tui.commands import twin
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.job_detail import JobDetailScreen
+from jobdeck.tui.widgets.key_line import FIRST, keys
 from tests.tui.fake import make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, dashboard
@@ -72,6 +84,41 @@ async def test_the_footer_fits_its_line_and_has_help_at_80_columns() -> None:
         keys = deck.line("keys")
         assert len(keys) <= 80
         assert "? help" in keys
+
+
+async def test_at_80_columns_the_footer_of_the_list_begins_with_what_a_newcomer_needs() -> None:
+    async with dashboard(sample()) as deck:
+        keys = deck.line("keys").strip()
+        assert keys.startswith("⏎ detail  / filter  1-6 tabs  e errors  ? help  q quit")
+
+
+def test_what_does_not_fit_is_left_out_from_the_end_of_one_order() -> None:
+    order = [name for name in FIRST if name not in {"mark.undo", "help", "quit"}]
+    names = {BY_ID[name].label if name in BY_ID else "tabs": name for name in order}
+    for width in range(60, 200):
+        line = "".join(text for text, _ in keys("list", Situation(), width))
+        words = [part.partition(" ")[2] for part in line.strip().split("  ")]
+        shown = [names[word] for word in words if word in names]
+        assert shown == order[: len(shown)]
+        assert "? help  q quit" in line
+
+
+def test_while_several_jobs_are_selected_their_actions_come_first() -> None:
+    situation = Situation(jobs=(make_job(1, Status.FAILED), make_job(2, Status.FAILED)))
+    line = "".join(text for text, _ in keys("list", situation, 80))
+    assert line.strip().startswith("R retry 2  C cancel 2  D delete 2  ⏎ detail")
+
+
+@pytest.mark.parametrize("scope", sorted(ALL))
+def test_every_page_of_80_columns_keeps_help_and_the_way_back(scope: Scope) -> None:
+    line = "".join(text for text, _ in keys(scope, Situation(), 80))
+    assert "? help" in line
+    assert ("q quit" if scope == "list" else "q back") in line
+
+
+@pytest.mark.parametrize("key", ["A", "X", "F", "H"])
+def test_a_key_means_one_thing_on_all_pages(key: str) -> None:
+    assert len({action.id for action in ACTIONS if key in action.keys}) == 1
 
 
 def test_an_action_on_no_job_says_so() -> None:

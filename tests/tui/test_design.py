@@ -53,6 +53,9 @@ async def test_a_cycle_is_watched_while_it_runs_and_its_sum_is_said() -> None:
         while slow.waiting:
             slow.answer()
         await pilot.press("w")
+        slow.answer()
+        await pilot.pause()
+        await pilot.press("enter")
         work, done = slow.waiting.pop()
         answer = work()
         await pilot.pause()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from textual.app import App
 from textual.binding import Binding
+from textual.content import Content
 from textual.screen import Screen
 
 import jobdeck.tui
@@ -23,7 +24,7 @@ from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
 from jobdeck.tui.dialog_keys import TYPED_IN, every
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.dialogs.confirm import Confirm, resume_question
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.leave import Leave
@@ -96,7 +97,7 @@ def old_names(text: str) -> set[str]:
 def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     """Each dialog that there is, and its name in the table."""
     creating, job = deck.backend.creating, deck.backend.jobs[0]
-    question = resume_question(Processing(enabled=False), 1, NOW, production=False)
+    question = Question("Resume Automatic Processing", Content("Paused."), "Resume")
     yield "confirm", Confirm(question)
     yield "confirm", Confirm(replace(question, word="resume"))
     yield "pause", Pause(3)

@@ -15,6 +15,7 @@ import psycopg
 
 from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
+from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import canaries as requests
 from jobdeck.core.queue import operator, service
@@ -25,10 +26,11 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.bulk_words import words
+from jobdeck.tui.backend.due import due_among
 from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
 from jobdeck.tui.backend.live_creating import LiveCreating
-from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
+from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.worker import CycleProgress
-    from jobdeck.tui.backend.protocol import Request, Verb
+    from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 
 SPARE_CONNECTIONS = 6
@@ -172,14 +174,19 @@ class LiveBackend:
             change = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[verb]
             return change(conn, ids, actor=actor, versions=versions)
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
+    def due(self) -> Due:
+        with self._connection() as conn:
+            pending = read_jobs.snapshot(Filter(status=Status.PENDING), sort="natural", descending=True, limit=PAGE)
+            return due_among(pending.run(conn), self._types().names)
+
+    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
         with self._connection("to pause processing") as conn:
             resume_at = read_jobs.clock().run(conn) + until if isinstance(until, timedelta) else until
-            return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at)
+            return operator.pause(conn, reason=reason, actor=self._actor, resume_at=resume_at, task_type=task_type)
 
-    def resume(self) -> Processing:
+    def resume(self, task_type: str | None = None) -> Processing:
         with self._connection("to resume processing") as conn:
-            return operator.resume(conn, actor=self._actor)
+            return operator.resume(conn, actor=self._actor, task_type=task_type)
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
         worker = self._new_worker(mode="cycle", source="manual")

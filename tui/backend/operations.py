@@ -11,7 +11,17 @@ from jobdeck.tui.actions import jobs_phrase
 from jobdeck.tui.backend.bulk_driver import BulkDriver
 from jobdeck.tui.backend.bulk_words import PAST, words
 from jobdeck.tui.backend.threads import failure
-from jobdeck.tui.commands import PURGE, RESUME, canary_twin, cleanup_twin, pause_twin, twin, twin_with_payload
+from jobdeck.tui.commands import (
+    PURGE,
+    RESUME,
+    RUN_WORKER,
+    canary_twin,
+    cleanup_twin,
+    pause_twin,
+    resume_twin,
+    twin,
+    twin_with_payload,
+)
 from jobdeck.tui.format import one_line, plural, short_id
 
 if TYPE_CHECKING:
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
     from jobdeck.core.read.canaries import CanaryAsked
-    from jobdeck.tui.backend.protocol import Verb
+    from jobdeck.tui.backend.protocol import Due, Verb
     from jobdeck.tui.backend.threads import Host, Severity
 
 Deletion = tuple["Job", ...] | Bulk
@@ -29,9 +39,14 @@ Deletion = tuple["Job", ...] | Bulk
 
 @dataclass(eq=False, slots=True)
 class Awaited:
-    """A deletion of few jobs without a result yet. If `back` is set, it is undone at once, and `back` is called."""
+    """A deletion of few jobs, which has no result yet.
 
+    If `back` is set, it is undone at its result, and `back` is called. `deleted` are then the jobs that it deleted.
+    """
+
+    jobs: tuple[Job, ...]
     back: Callable[[UUID], None] | None = None
+    deleted: tuple[Job, ...] | None = None
 
 
 class Deletions:
@@ -49,8 +64,8 @@ class Deletions:
         """The newest deletion without a result yet."""
         return self._awaited[-1] if self._awaited else None
 
-    def begin(self) -> Awaited:
-        self._awaited.append(Awaited())
+    def begin(self, jobs: tuple[Job, ...]) -> Awaited:
+        self._awaited.append(Awaited(jobs))
         return self._awaited[-1]
 
     def end(self, awaited: Awaited) -> None:
@@ -82,6 +97,10 @@ def _without(jobs: Sequence[Job], ids: Collection[UUID]) -> tuple[Job, ...]:
     return tuple(job for job in jobs if job.id not in ids)
 
 
+def _of(task_type: str | None) -> str:
+    return f" of {one_line(task_type)}" if task_type else ""
+
+
 T = TypeVar("T")
 FEW = 3
 """Maximum number of jobs that are changed in one call, whose results fit in a toast. More become a bulk action."""
@@ -109,7 +128,7 @@ class Operations:
             self.bulk.act(verb, frozen)
             return
 
-        awaited = self.deletions.begin() if verb == "delete" else None
+        awaited = self.deletions.begin(frozen) if verb == "delete" else None
 
         def ended() -> None:
             if awaited is not None:
@@ -117,15 +136,17 @@ class Operations:
 
         def done(results: list[ActionResult]) -> None:
             good = {result.job_id for result in results if result.ok}
-            if verb == "delete" and good:
-                self.deletions.add(tuple(job for job in frozen if job.id in good))
+            if awaited is not None:
+                awaited.deleted = tuple(job for job in frozen if job.id in good)
+                if good:
+                    self.deletions.add(awaited.deleted)
             elif verb == "restore":
                 self.deletions.restored(good)
             self._report(verb, frozen, results)
             if then is not None:
                 then(good)
-            if awaited is not None and awaited.back is not None and good:
-                self.undo(awaited.back)
+            if awaited is not None and awaited.back is not None:
+                self.undo(awaited, awaited.back)
 
         self._run(f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen), done, ended)
 
@@ -134,20 +155,27 @@ class Operations:
         """Whether a deletion of this session can be undone."""
         return bool(self.deletions) or self.bulk.deleting
 
-    def undo(self, back: Callable[[UUID], None]) -> None:
-        """Undoes the last deletion of this session that is not undone yet. `back` gets the id of its first job.
+    def undoable(self) -> Deletion | Awaited | None:
+        """The newest deletion of this session that is not undone, also one without a result yet.
 
-        A deletion without a result yet is undone as soon as it has one.
+        None while a bulk action deletes, which is said, and where there is none.
         """
-        awaited, last = self.deletions.awaited, self.deletions.last
         if self.bulk.deleting:
             self.bulk.say_what_runs()
-        elif awaited is not None:
-            awaited.back = back
-        elif isinstance(last, Bulk):
-            self.bulk.restore(last, lambda: self.deletions.drop(last))
-        elif last is not None:
-            self._restore(last, back)
+            return None
+        return self.deletions.awaited or self.deletions.last
+
+    def undo(self, deletion: Deletion | Awaited, back: Callable[[UUID], None]) -> None:
+        """Undoes this deletion, once it has a result. `back` gets the id of its first job."""
+        if isinstance(deletion, Awaited):
+            if deletion.deleted is None:
+                deletion.back = back
+            elif deletion.deleted:
+                self._restore(deletion.deleted, back)
+        elif isinstance(deletion, Bulk):
+            self.bulk.restore(deletion, lambda: self.deletions.drop(deletion))
+        else:
+            self._restore(deletion, back)
 
     def _restore(self, jobs: tuple[Job, ...], back: Callable[[UUID], None]) -> None:
         if self._restoring:
@@ -221,6 +249,10 @@ class Operations:
         """Records in the audit log that the user views a job's personal data, then calls `done` to show it."""
         self._run(f"reveal job {short_id(job.id)}", lambda: self._host.reach().reveal(job.id), lambda _none: done())
 
+    def find_due(self, found: Callable[[Due], None]) -> None:
+        """Reads the jobs that a cycle could take and passes them to `found`."""
+        self._run("look for due jobs", lambda: self._host.reach().due(), found)
+
     def run_cycle(self) -> None:
         """Runs one cycle of up to five jobs here and shows its result."""
         self.cycle = "looking for due jobs"
@@ -237,7 +269,7 @@ class Operations:
             elif result.status == "error" or not result.processed:
                 text = one_line(result.message) or text
             calm: Severity = "warning" if result.failed or result.status != "ok" else "information"
-            self._host.say(f"Run Worker: {text}\n{RESUME if paused else 'jobdeck run-worker'}", calm)
+            self._host.say(f"Run Worker: {text}\n{RESUME if paused else RUN_WORKER}", calm)
 
         def ended() -> None:
             self.cycle = None
@@ -265,19 +297,23 @@ class Operations:
         self._host.changed()
         self._run("stop the worker" if running else "start the worker", work, done, ended)
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None) -> None:
-        """Pauses processing for a period, until a time, or until someone resumes it."""
+    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> None:
+        """Pauses processing, or one task type, for a period, until a time, or until someone resumes it."""
+        of = _of(task_type)
 
         def done(_processing: Processing) -> None:
-            self._host.say(f"Processing paused.\n{pause_twin(reason, until)}", "warning")
+            self._host.say(f"Processing{of} paused.\n{pause_twin(reason, until, task_type)}", "warning")
 
-        self._run("pause processing", lambda: self._host.reach().pause(reason, until), done)
+        self._run(f"pause processing{of}", lambda: self._host.reach().pause(reason, until, task_type), done)
 
-    def resume(self) -> None:
+    def resume(self, task_type: str | None = None) -> None:
+        """Resumes processing, or one task type."""
+        of = _of(task_type)
+
         def done(_processing: Processing) -> None:
-            self._host.say(f"Processing resumed.\n{RESUME}", "information")
+            self._host.say(f"Processing{of} resumed.\n{resume_twin(task_type)}", "information")
 
-        self._run("resume processing", lambda: self._host.reach().resume(), done)
+        self._run(f"resume processing{of}", lambda: self._host.reach().resume(task_type), done)
 
     def _note(self, text: str) -> None:
         if self.cycle is not None:

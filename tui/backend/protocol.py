@@ -75,6 +75,17 @@ class View:
     worker: EmbeddedWorker
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The jobs that are due and not held back, by task type, most first.
+
+    `counted` is whether these are all; otherwise they are the first ones.
+    """
+
+    types: tuple[tuple[str, int], ...]
+    counted: bool = True
+
+
 class Backend(Protocol):
     """All reads and actions of the dashboard. Methods block and raise `JobdeckError`."""
 
@@ -162,10 +173,18 @@ class Backend(Protocol):
         Only `run-again` makes copies of jobs that have left the queue.
         """
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None) -> Processing:
-        """Pauses processing for a period, until a time, or until someone resumes it."""
+    def due(self) -> Due:
+        """Reads the jobs that a cycle of the worker could take now."""
 
-    def resume(self) -> Processing: ...
+    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
+        """Pauses processing, or one task type, for a period, until a time, or until someone resumes it."""
+
+    def resume(self, task_type: str | None = None) -> Processing:
+        """Resumes processing, or one paused task type.
+
+        Raises:
+            Refused: the task type is not paused.
+        """
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
         """Runs one cycle of up to five jobs here. Calls `on_progress` in the same thread."""

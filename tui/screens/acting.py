@@ -28,10 +28,11 @@ from jobdeck.tui.actions import (
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.dialogs.confirm import Question, ask, job_question, resume_question, skipped
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, job_question, skipped
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
-from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
+from jobdeck.tui.screens.dialogs.processing import switch
+from jobdeck.tui.screens.dialogs.run_worker import ask_to_run_worker
 from jobdeck.tui.terminal.clipboard import copy, is_copied
 from jobdeck.tui.widgets import click_targets
 
@@ -79,6 +80,7 @@ class Acting(Screen[None]):
             "job.cancel": lambda: self.ask("cancel"),
             "job.delete": lambda: self.ask("delete"),
             "processing": self.switch_processing,
+            "worker.cycle": lambda: ask_to_run_worker(self, self.deck),
             "refresh": self.deck.poller.poke,
             "copy.id": self.copy_ids,
             "copy.json": self.copy_json,
@@ -179,22 +181,9 @@ class Acting(Screen[None]):
         """Called when an action has been sent to the queue."""
 
     def switch_processing(self) -> None:
-        """Asks for the reason of a pause, or whether to resume."""
-        view = self.deck.view
-        if view is None:
-            return
-        waiting = view.snapshot.counts.pending
-        if view.snapshot.processing.enabled:
-
-            def paused(answer: PauseAnswer | None) -> None:
-                if answer is not None:
-                    self.deck.operations.pause(answer.reason, answer.until)
-
-            self.app.push_screen(Pause(waiting), paused)
-        else:
-            production = self.deck.options.production
-            question = resume_question(view.snapshot.processing, waiting, self.deck.now(), production=production)
-            ask(self, question, self.deck.operations.resume)
+        """Asks what to pause, or what to resume."""
+        job = next(iter(self.subject()), None)
+        switch(self, self.deck, job.task_type if job else None, first=False)
 
     def copy_ids(self) -> None:
         """Copies the full ids, one per line."""

@@ -14,13 +14,15 @@ from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
-from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question
+from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
+from jobdeck.tui.screens.dialogs.undo import undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
-from jobdeck.tui.widgets import key_line, status_bar
+from jobdeck.tui.widgets import health_line, key_line, status_bar
 from jobdeck.tui.widgets.columns import Moment
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
 from jobdeck.tui.widgets.job_table import Gone, JobTable
+from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +93,6 @@ class Dashboard(Listing):
         return super().handlers() | {
             "job.detail": lambda: self.deck.open_job(table.current) if table.current else None,
             "mark.undo": self._unmark_or_undo,
-            "worker.cycle": self.deck.operations.run_cycle,
             "worker.embedded": self.deck.operations.toggle_worker,
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),
@@ -160,7 +161,7 @@ class Dashboard(Listing):
         self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale, key=deck.key))
         self.query_one(Reason).say(one_line(link.error) if stale else "")
         self.set_class(stale, "-lost")
-        self.line("health").show(status_bar.health(view, poller.took))
+        self.line("health").show(*health_line.health(view, poller.took, width))
         banner = self._banner()
         self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
@@ -286,7 +287,7 @@ class Dashboard(Listing):
         elif self.noticed or self._at_longest_end:
             left = [(f" {self.noticed or ENDS.format(filter=deck.key('filter'))}", "warn")]
         self.line("peek").show(left, right)
-        paused = view is not None and not view.snapshot.processing.enabled
+        paused = view is not None and is_paused(view.snapshot.processing)
         situation = self.situation()
         self.line("keys").show(key_line.keys("list", situation, self.size.width, paused=paused))
 
@@ -297,11 +298,18 @@ class Dashboard(Listing):
         elif operations.bulk.choice is not None:
             self._drop_choice()
         elif operations.can_undo:
-            operations.undo(self.seek)
+            self._ask_to_undo()
         else:
             audit = self.deck.key("page.audit")
             self.deck.say(f"No marks to clear and no delete to undo. {audit} lists earlier deletions; each can be "
                           "opened there and restored for 7 days.")  # fmt: skip
+
+    def _ask_to_undo(self) -> None:
+        """Asks before the newest deletion is undone; the answer applies to exactly this one."""
+        deletion = self.deck.operations.undoable()
+        if deletion is not None:
+            question = undo_question(deletion, production=self.deck.options.production)
+            ask(self, question, lambda: self.deck.operations.undo(deletion, self.seek))
 
     def _choose_matching(self) -> None:
         """Chooses and freezes all matching jobs; drops them if they were chosen already."""

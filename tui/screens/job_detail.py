@@ -9,7 +9,9 @@ from uuid import UUID
 from rich.cells import cell_len
 
 from jobdeck.tui.format import middle, short_id
+from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
+from jobdeck.tui.screens.dialogs.undo import restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets import status_bar
@@ -100,7 +102,7 @@ class JobDetailScreen(Page[Reading]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
-            "job.restore": lambda: self.deck.operations.act("restore", self.targets()),
+            "job.restore": self._ask_to_restore,
             "job.reveal": self._reveal,
             "job.retry_with": self._retry_with,
             "run.older": lambda: self._choose_run(1),
@@ -201,6 +203,11 @@ class JobDetailScreen(Page[Reading]):
             self.deck.say(f"Viewing this is recorded in the audit log.\njobdeck job {job.id} --reveal")
 
         self.deck.operations.reveal(job, revealed)
+
+    def _ask_to_restore(self) -> None:
+        jobs = self.targets()
+        question = restore_question("", jobs, production=self.deck.options.production)
+        ask(self, question, lambda: self.deck.operations.act("restore", jobs))
 
     def _retry_with(self) -> None:
         job, deck = self.job, self.deck

@@ -15,6 +15,7 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane
+from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,7 +154,7 @@ class Page(Acting, Generic[T]):
 
     def draw_keys(self) -> None:
         view = self.deck.view
-        paused = view is not None and not view.snapshot.processing.enabled
+        paused = view is not None and is_paused(view.snapshot.processing)
         line = self.query_one("#keys", Line)
         line.show(key_line.keys(self.SCOPE, self.situation(), line.size.width or self.size.width, paused=paused))
 

@@ -29,8 +29,8 @@ from jobdeck.tui.format import (
     wrapped,
 )
 from jobdeck.tui.widgets.columns import lease_left
+from jobdeck.tui.widgets.health_line import SOURCE_WORDS
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
-from jobdeck.tui.widgets.status_bar import SOURCE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

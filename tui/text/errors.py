@@ -73,7 +73,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None) -> 
 
 
 def about(
-    trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "A"
+    trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "F"
 ) -> list[Entry]:
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)

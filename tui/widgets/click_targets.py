@@ -52,8 +52,8 @@ def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> s
     end, found = 0, None
     for text, ink in spans:
         end += cell_len(text)
-        if ink in {"key", "muted"} and text in names:
-            found = names[text]
+        if ink == "key" or (ink == "muted" and text in names):
+            found = names.get(text)
         if x < end:
             return found if text.strip() else None
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
@@ -16,28 +16,52 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Span
 
 KEPT = ("help", "quit", "palette")
-"""Keys that stay on the line where there is a mouse."""
+"""Keys that are always on the line; the palette only where there is a mouse."""
+TABS: Final = "tabs"
+FIRST: Final = (
+    "job.detail", "filter", TABS, "page.errors", "help", "quit", "mark.undo", "job.retry", "processing", "job.cancel",
+    "job.delete", "job.new", "page.health", "worker.cycle", "quick.sync", "refresh",
+)  # fmt: skip
+"""The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
+COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "refresh")
+"""The keys that most pages have; a page's own keys are in front of them."""
 NARROW_LABELS = {" run now": " run  ", " run again": " again"}
 """As wide as the same key's label on another job, so that the keys beside it do not move."""
 
 
 def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False) -> list[Span]:
-    """The keys of a scope. Keys that do not apply now are dimmed, and say why when pressed. Help is never left out.
+    """The keys of a scope, the most needed first. Keys that do not apply now are dimmed, and say why when pressed.
 
-    With a mouse, quit and the palette stay as well, the palette last.
+    While several jobs are selected, the actions on them come first. Help and quit are never left out. With a mouse,
+    the palette stays as well, as the last.
     """
-    kept = KEPT if situation.mouse else ("help",)
-    shown = [action for action in offered(scope) if action.footer]
-    shown += [BY_ID["palette"]] if situation.mouse else []
-    if situation.can_undo and scope == "list":
-        shown.insert(0, BY_ID["mark.undo"])
-    spans = {action: _key(action, scope, situation, paused=paused) for action in shown}
+    spans = {name: _spans(name, scope, situation, paused=paused) for name in _names(scope, situation)}
     if _length(spans.values()) > width + 2:
-        spans = {action: [(NARROW_LABELS.get(text, text), ink) for text, ink in key] for action, key in spans.items()}
-    while len(spans) > len(kept) and _length(spans.values()) > width + 2:
-        del spans[next(action for action in reversed(spans) if action.id not in kept)]
+        spans = {name: [(NARROW_LABELS.get(text, text), ink) for text, ink in key] for name, key in spans.items()}
+    while len(spans) > len(KEPT) and _length(spans.values()) > width + 2:
+        del spans[next(name for name in reversed(spans) if name not in KEPT)]
     margin: list[Span] = [(" ", "text")] if _length(spans.values()) < width + 2 else []
     return [*margin, *[span for key in spans.values() for span in key][1:]]
+
+
+def _names(scope: Scope, situation: Situation) -> list[str]:
+    """The ids of the actions on the line, the most needed first; `TABS` stands for those that choose a tab."""
+    names = [action.id for action in offered(scope) if action.footer]
+    if scope == "list":
+        names += [TABS, *(["mark.undo"] if situation.can_undo else [])]
+        names.sort(key=FIRST.index)
+        if situation.chosen is not None or len(situation.jobs) > 1:
+            names.sort(key=lambda name: name not in ON_MANY)
+    else:
+        names.sort(key=lambda name: COMMON.index(name) if name in COMMON else -1)
+    return [*names, "palette"] if situation.mouse else names
+
+
+def _spans(name: str, scope: Scope, situation: Situation, *, paused: bool) -> list[Span]:
+    if name == TABS:
+        first, last = (situation.key(BY_ID[f"tab.{tab}"]) for tab in ("all", "cancelled"))
+        return [("  ", "text"), (f"{first}-{last}", "key"), (" tabs", "text")]
+    return _key(BY_ID[name], scope, situation, paused=paused)
 
 
 def _length(keys: Iterable[Sequence[Span]]) -> int:

@@ -7,32 +7,26 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from jobdeck.core.model import Status, Verdict
+from jobdeck.core.model import Status
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import (
-    VERDICT_INK,
-    age,
-    ago,
     clock,
     count,
-    due,
-    fit,
     middle,
     one_line,
     payload_summary,
     plural,
     seconds,
-    since,
-    sparkline,
 )
+from jobdeck.tui.widgets.pause_banner import pause_banner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import Finding, Health, Job, Processing, WorkerRun
+    from jobdeck.core.model import Job, Processing
     from jobdeck.core.read.report_types import Counts
     from jobdeck.tui.backend.poller import Link
     from jobdeck.tui.backend.protocol import View
@@ -46,16 +40,11 @@ TABS: tuple[tuple[str, Status | None], ...] = (
     ("All", None),
     *((status.value.capitalize(), status) for status in Status),
 )
-LATE = 3.0
-"""From this many seconds on, a late answer is reported."""
 AGE_WORDS = (("updated ", "ago"), ("", "old"), None)
 """The words before and after the age of the data, the longest first; None leaves the age out."""
-THROUGH = " (jobdeck)"
-"""The suffix of actors who use Jobdeck, as nearly all do."""
+LATE = 3.0
+"""From this many seconds on, a late answer is reported."""
 ON, PAUSED = "● ON", "○ PAUSED"
-LEAST_REASON = 12
-"""A shorter beginning of a reason tells nothing."""
-SOURCE_WORDS = {"cron_http": "cron", "cli": "command", "manual": "Run Worker"}
 SHORT_TABS = {"Pending": "Pend", "Running": "Run", "Succeeded": "Succ", "Failed": "Fail", "Cancelled": "Canc"}
 
 
@@ -76,19 +65,20 @@ class Bar:
     label: str = ""
 
 
+def width_of(spans: Sequence[Span]) -> int:
+    """The width of the spans in cells."""
+    return sum(cell_len(text) for text, _ in spans)
+
+
 def header(bar: Bar, width: int) -> tuple[list[Span], list[Span]]:
     """The left and right part of the header; less important words are dropped until it fits."""
     for step in range(8):
         left = _header_left(bar, step)
         for words in AGE_WORDS[: 1 if step < 3 else 2 if step < 6 else 3]:
             right = _header_right(bar, words)
-            if _width(left) + _width(right) + 2 <= width:
+            if width_of(left) + width_of(right) + 2 <= width:
                 return left, right
     return left, right
-
-
-def _width(spans: Sequence[Span]) -> int:
-    return sum(cell_len(text) for text, _ in spans)
 
 
 def _header_left(bar: Bar, step: int) -> list[Span]:
@@ -151,7 +141,7 @@ def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
     """The clock and the age of the data between two `words`; with None, the age is shown only when it is late."""
     if bar.covered and bar.view is not None and bar.frozen is None:
         # As wide as the usual text, here too.
-        room = _width(_header_right(replace(bar, covered=False), words))
+        room = width_of(_header_right(replace(bar, covered=False), words))
         at = clock(bar.view.snapshot.at)
         return [(f"{f'as of {at}' if room > len(at) + 6 else at} ".rjust(room), "warn")]
     if bar.frozen is not None:
@@ -167,62 +157,6 @@ def _header_right(bar: Bar, words: tuple[str, str] | None) -> list[Span]:
         return [time, (usual, "muted")]
     # As wide as the usual text, so that nothing beside it moves.
     return [time, (f"  {before}{seconds(bar.updated)} {after} ".rjust(len(usual)), "warn")]
-
-
-def health(view: View | None, took: float = 0.0) -> list[Span]:
-    """One line: each problem with its beginning, then the figures.
-
-    `took` is the duration of the last reading in seconds: a slow database delays everything else as well.
-    """
-    if view is None:
-        return []
-    snapshot = view.snapshot
-    wrong = [finding for finding in snapshot.health.findings if finding.verdict in {Verdict.CRITICAL, Verdict.WARNING}]
-    spans: list[Span] = [(" ", "text")]
-    if took >= LATE:
-        spans.append((f"⚠ Database slow: {seconds(took)}  ", "warn"))
-    for finding in wrong:
-        spans += [_finding(finding, snapshot.at), ("  ", "text")]
-    return [*spans, *_figures(snapshot.health, snapshot.at, paused=not snapshot.processing.enabled)]
-
-
-def _finding(finding: Finding, now: datetime) -> Span:
-    word = "✗ " if finding.verdict is Verdict.CRITICAL else "⚠ "
-    begun = f" {since(finding.since, now)}" if finding.since else ""
-    return (f"{word}{one_line(finding.evidence).rstrip('.')}{begun}", VERDICT_INK[finding.verdict])
-
-
-def _figures(now_health: Health, now: datetime, *, paused: bool) -> list[Span]:
-    parts: list[list[Span]] = []
-    if now_health.oldest_due is None:
-        parts.append([("no backlog", "muted")])
-    else:
-        _, ink = due(now_health.oldest_due, now, paused=paused)
-        parts.append([("longest wait ", "muted"), (age(now - now_health.oldest_due), ink)])
-    recent = now_health.finished_per_minute[-15:]
-    if recent:
-        parts.append([(f"{sum(recent) / len(recent):.1f}/min ", "text"), (sparkline(recent), "run")])
-    failed = now_health.failed_last_hour
-    parts.append([(f"failed {failed}/h", "warn" if failed else "muted")])
-    if now_health.last_trigger is not None:
-        parts.append(_trigger(now_health.last_trigger, now))
-    spans: list[Span] = []
-    for part in parts:
-        spans += [(" · ", "muted"), *part] if spans else part
-    return spans
-
-
-def _trigger(trigger: WorkerRun, now: datetime) -> list[Span]:
-    good = trigger.http_status in {None, 200} and trigger.status != "error"
-    source = SOURCE_WORDS.get(trigger.source, one_line(trigger.source))
-    answer = f"{trigger.http_status} " if trigger.http_status else ""
-    if good and trigger.status == "paused":
-        return [(f"{source} ", "muted"), (f"◦ {answer}paused {ago(trigger.started_at, now)}", "warn")]
-    return [
-        (f"{source} ", "muted"),
-        ("● " if good else "✗ ", "good" if good else "bad"),
-        (f"{answer}{ago(trigger.started_at, now)}", "text" if good else "bad"),
-    ]
 
 
 def tabs(
@@ -246,7 +180,7 @@ def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) 
                 hot = status is Status.FAILED and counts is not None and counts.of(status) > 0
                 spans += [(f"{tab} ", "muted"), (f"{word} ", "text"), (value, "bad" if hot else "muted")]
             spans.append((" " if short else "  ", "text"))
-        if _width(spans) <= width + 2:
+        if width_of(spans) <= width + 2:
             return spans[:-1]
     return spans
 
@@ -265,29 +199,7 @@ def banner(
         return [(f" disconnected {seconds(now - link.since)}, {retry}{shown}", "danger")]
     if view is None:
         return []
-    return _pause_banner(view, at, width, f" · {key('processing')} resumes")
-
-
-def _pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Span]:
-    processing = view.snapshot.processing
-    waiting = count(view.snapshot.counts.pending)
-    if processing.enabled:
-        if not processing.paused_types:
-            return []
-        names = ", ".join(one_line(pause.task_type) for pause in processing.paused_types)
-        return [(f" PAUSED {plural(len(processing.paused_types), 'task type')}: {names}", "alert")]
-    who = f" by {one_line(processing.paused_by).removesuffix(THROUGH)}" if processing.paused_by else ""
-    length = f" for {age(now - processing.paused_at)}" if processing.paused_at else ""
-    why = f": {one_line(processing.paused_reason)}" if processing.paused_reason else ", no reason given"
-    until = f" · resumes in {age(processing.resume_at - now)}" if processing.resume_at else ""
-    begin, end = f" PAUSED{length}{who}", f" · {waiting} waiting{until}"
-    if width and cell_len(begin + why + end + resumes) > width:
-        if cell_len(begin + end) + LEAST_REASON > width:
-            begin = begin.partition("@")[0]
-        room = width - cell_len(begin + end)
-        why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
-        return [(f"{begin}{why}{end}", "alert")]
-    return [(f"{begin}{why}{end}{resumes}", "alert")]
+    return pause_banner(view, at, width, f" · {key('processing')} resumes")
 
 
 def peek(

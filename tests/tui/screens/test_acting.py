@@ -17,9 +17,11 @@ from tests.tui.sample import sample
 from tests.tui.support import LARGE, Slow, dashboard, failed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from jobdeck.core.model import Job
+    from jobdeck.tui.backend.operations import Operations
 
 
 async def test_the_dialog_names_verb_count_breakdown_and_ids_and_the_harmless_answer_has_the_focus() -> None:
@@ -196,7 +198,7 @@ async def test_undo_takes_the_last_delete_back() -> None:
         await deck.press("D", "y")
         assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert deck.backend.calls[-1] == ("restore", (job_id(1),))
         assert len(deck.table.jobs) == 2
         await deck.press("u")
@@ -209,11 +211,11 @@ async def test_undo_goes_back_one_deletion_after_the_other_and_the_cursor_to_wha
     async with dashboard(backend) as deck:
         await deck.press("D", "y", "D", "y")
         assert len(backend.jobs) == 3
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert deck.table.current is not None
         assert deck.table.current.id == second
         assert "u undo delete" in deck.line("keys")
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert deck.table.current.id == first
         assert len(backend.jobs) == 5
         assert "left this list" not in deck.screen_text()
@@ -226,11 +228,11 @@ async def test_a_deletion_that_could_not_be_taken_back_can_be_tried_again() -> N
     async with dashboard(backend) as deck:
         await deck.press("D", "y")
         backend.failure = lost()
-        await deck.press("u")
+        await deck.press("u", "enter")
         backend.failure = None
         await deck.refresh()
         assert len(backend.jobs) == 1
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert len(backend.jobs) == 2
 
 
@@ -244,7 +246,7 @@ async def test_a_deletion_that_was_taken_back_elsewhere_meanwhile_is_no_trouble(
         operations.act("delete", [job])
         slow.answer()
         slow.waiting.clear()
-        operations.undo(lambda _job_id: None)
+        undo(operations, lambda _job_id: None)
         operations.act("restore", [job])
         slow.waiting.reverse()
         slow.answer()
@@ -252,6 +254,13 @@ async def test_a_deletion_that_was_taken_back_elsewhere_meanwhile_is_no_trouble(
         slow.answer()
         assert not operations.deletions
         assert len(backend.jobs) == 2
+
+
+def undo(operations: Operations, back: Callable[[UUID], None]) -> None:
+    """What the answer yes to the question of `u` does."""
+    deletion = operations.undoable()
+    assert deletion is not None
+    operations.undo(deletion, back)
 
 
 def answer_all(slow: Slow) -> None:
@@ -270,8 +279,8 @@ async def test_a_deletion_still_under_way_is_taken_back_when_it_is_done_and_no_e
         answer_all(slow)
         operations.act("delete", [second])
         assert operations.can_undo
-        operations.undo(back.append)
-        operations.undo(back.append)
+        undo(operations, back.append)
+        undo(operations, back.append)
         answer_all(slow)
         assert backend.calls == [("delete", (first.id,)), ("delete", (second.id,)), ("restore", (second.id,))]
         assert back == [second.id]
@@ -287,8 +296,8 @@ async def test_two_undos_before_the_answer_are_one_restore() -> None:
     async with slow.app.run_test():
         operations.act("delete", [job])
         answer_all(slow)
-        operations.undo(back.append)
-        operations.undo(back.append)
+        undo(operations, back.append)
+        undo(operations, back.append)
         answer_all(slow)
         assert backend.calls == [("delete", (job.id,)), ("restore", (job.id,))]
         assert back == [job.id]
@@ -303,7 +312,7 @@ async def test_of_a_deletion_that_failed_nothing_is_taken_back_and_no_earlier_on
         operations.act("delete", [first])
         answer_all(slow)
         operations.act("delete", [second])
-        operations.undo(lambda _job_id: None)
+        undo(operations, lambda _job_id: None)
         backend.failure = lost()
         slow.answer()
         backend.failure = None
@@ -317,7 +326,7 @@ async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> N
         await deck.press("D", "y", *"    ", "D", "y", "D", "y")
         assert len(backend.jobs) == 3
         for left in (4, 8, 9):
-            await deck.press("u")
+            await deck.press("u", "enter")
             await deck.refresh()
             assert len(backend.jobs) == left
 
@@ -388,8 +397,8 @@ async def test_run_worker_says_what_came_of_the_cycle() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("ok", 3, 2, 1, "")
     async with dashboard(backend) as deck:
-        await deck.press("w")
-        assert backend.calls == [("cycle",)]
+        await deck.press("w", "enter")
+        assert backend.calls == [("due",), ("cycle",)]
         assert "processed 3: 2 succeeded, 1 failed" in deck.toasts[-1]
         assert "jobdeck run-worker" in deck.toasts[-1]
 
@@ -398,7 +407,7 @@ async def test_run_worker_while_paused_says_why_it_ran_nothing() -> None:
     backend = failed(1)
     backend.cycle = CycleResult("paused", 0, 0, 0, "MetaCTF is down")
     async with dashboard(backend) as deck:
-        await deck.press("w")
+        await deck.press("w", "enter")
         assert "Run Worker: Nothing ran: processing is paused (MetaCTF is down). P resumes." in deck.toasts[-1]
         assert deck.toasts[-1].endswith("\njobdeck resume")
 
@@ -407,7 +416,7 @@ async def test_run_worker_that_was_stopped_by_a_pause_says_what_had_run_before_i
     backend = failed(1)
     backend.cycle = CycleResult("paused", 2, 1, 1, "MetaCTF is down")
     async with dashboard(backend) as deck:
-        await deck.press("w")
+        await deck.press("w", "enter")
         words = "processed 2: 1 succeeded, 1 failed; then processing was paused (MetaCTF is down). P resumes."
         assert words in deck.toasts[-1]
 

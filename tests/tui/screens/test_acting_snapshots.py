@@ -28,7 +28,7 @@ SCREENS = {
     "choice": ("A", "D"),
     "bulk": ("A", "D", "right", "enter", "b"),
     "bulk_restore": ("A", "D", "right", "enter", "b", "u"),
-    "bulk_stop": ("b", "X"),
+    "bulk_stop": ("b", "H"),
     "leave": ("q",),
     "cleanup": ("K",),
     "purge": ("colon", *"purge", "enter"),

@@ -153,7 +153,7 @@ async def test_a_bulk_delete_is_taken_back_by_u_from_the_list_and_from_its_page(
         assert "u undoes it" in deck.toasts[-1]
         assert "u undo delete" in deck.line("keys")
         assert not deck.table.jobs
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert len(deck.table.jobs) == 10
         assert "10 of 10 jobs restored." in deck.toasts[-1]
         await deck.press("A", "D", "y", "b", "u")
@@ -202,10 +202,10 @@ async def test_a_bulk_delete_that_could_not_be_taken_back_can_be_tried_again() -
     async with dashboard(backend) as deck:
         await deck.press("A", "D", "y")
         choose, backend.bulk.choose_done = backend.bulk.choose_done, refuse  # type: ignore[assignment, method-assign]
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert "is unknown" in deck.toasts[-1]
         backend.bulk.choose_done = choose  # type: ignore[method-assign]
-        await deck.press("u")
+        await deck.press("u", "enter")
         assert len(backend.jobs) == 10
 
 
@@ -331,14 +331,14 @@ async def test_an_action_can_be_stopped_and_the_rest_stays_as_it_was() -> None:
     backend = failed(25)
     unfinished(backend)
     async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("b", "X")
+        await deck.press("b", "H")
         assert "Finished jobs keep their result" in deck.screen_text()
         await deck.press("y")
         assert "10 of 25 jobs cancelled, stopped before 15 others." in deck.toasts[-1]
         assert sum(job.status is Status.FAILED for job in backend.jobs) == 15
         await deck.press("r")
         assert "stopped by alice@10.0.0.7" in deck.screen_text()
-        await deck.press("X")
+        await deck.press("H")
         assert "It is stopped already." in deck.toasts[-1]
 
 
@@ -358,7 +358,7 @@ async def test_an_empty_page_says_so_and_offers_nothing() -> None:
     async with dashboard(failed(1)) as deck:
         await deck.press("b")
         assert "No bulk actions in the last 30 days." in deck.screen_text()
-        for key in ("O", "X", "u", "f", "y"):
+        for key in ("O", "H", "u", "f", "y"):
             await deck.press(key)
             assert "No bulk action to show." in deck.toasts[-1]
 
@@ -457,5 +457,5 @@ async def test_the_rest_of_a_group_of_errors_has_its_command_too() -> None:
     key = backend.evidence.trends[0].key
     backend.evidence.groups[key] = tuple(job.id for job in jobs)
     async with dashboard(backend, size=LARGE) as deck:
-        await deck.press("e", "A")
+        await deck.press("e", "F")
         assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobdeck.core.model import Finding, Health, Processing, Status, TypePause, Verdict
 from jobdeck.core.read.report_types import Counts
+from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, SMALL, dashboard, failed
@@ -74,7 +77,7 @@ async def test_a_production_database_is_labelled_as_such() -> None:
 async def test_the_health_line_says_what_is_wrong_and_since_when_before_anything_else() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
         health = deck.line("health")
-        assert health.startswith(" ⚠ sms_digest_processor failed 2 cycles in a row since 11:00Z")
+        assert health.startswith(" ⚠ sms_digest_processor failed 2 cycles in a row (since 11:00Z)")
         assert "longest wait 12m" in health
         assert "failed 2/h" in health
         assert "cron ● 200 4m ago" in health
@@ -85,7 +88,7 @@ async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
     finding = Finding("trigger", Verdict.CRITICAL, "No trigger for 20 minutes.", NOW - minutes(20))
     backend.health = Health(Verdict.CRITICAL, (finding,))
     async with dashboard(backend) as deck:
-        assert "✗ No trigger for 20 minutes since 11:44Z" in deck.line("health")
+        assert "✗ No trigger for 20 minutes (since 11:44Z)" in deck.line("health")
 
 
 async def test_tabs_show_exact_counts_and_beyond_ten_thousand_estimates_that_say_so() -> None:
@@ -174,7 +177,7 @@ async def test_paused_task_types_are_named_in_the_banner() -> None:
     pause = TypePause("sms_digest_processor", "Twilio", "bob", NOW, None)
     backend.processing = Processing(enabled=True, paused_types=(pause,))
     async with dashboard(backend) as deck:
-        assert "PAUSED 1 task type: sms_digest_processor" in deck.line("banner")
+        assert "PAUSED sms_digest_processor for <1m by bob: Twilio" in deck.line("banner")
 
 
 async def test_an_empty_queue_says_so() -> None:
@@ -256,3 +259,68 @@ async def test_a_filter_that_leaves_one_type_gives_its_cells_to_the_arguments() 
         assert ["orderId=1" in first, "orderId=2" in second] == [True, True]
         await deck.press("slash", *["backspace"] * 4, "enter")
         assert "task" in deck.screen_text().splitlines()[4]
+
+
+async def test_the_line_of_health_says_each_thing_once() -> None:
+    backend = sample()
+    waiting = Finding("due jobs", Verdict.CRITICAL, "Oldest job waiting 12m.", NOW - minutes(12))
+    backend.health = replace(backend.health, verdict=Verdict.CRITICAL, findings=(waiting,))
+    async with dashboard(backend, size=LARGE) as deck:
+        health = deck.line("health")
+        assert health.startswith(" ✗ Oldest job waiting 12m (since 11:52Z)  14.3/min")
+        assert "longest wait" not in health
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+async def test_at_80_columns_the_failures_and_this_sessions_worker_are_never_left_out(wrong: int) -> None:
+    backend = sample()
+    finding = Finding("series", Verdict.WARNING, "sms_digest_processor failed 2 cycles in a row" * 2, NOW)
+    backend.health = replace(backend.health, findings=(finding,) * wrong)
+    async with dashboard(backend) as deck:
+        health = deck.line("health")
+        assert health.endswith("failed 2/h · worker here ●")
+        assert len(health) <= 80
+        assert ("+2" in health) == (wrong == 3)
+        assert ("longest wait 12m" in health) == (wrong == 0)
+        backend.embedded = EmbeddedWorker()
+        await deck.refresh()
+        assert deck.line("health").endswith("failed 2/h · no worker here")
+
+
+def _pause(name: str, reason: str | None, until: float | None = None) -> TypePause:
+    return TypePause(name, reason, "bob@10.0.0.9 (jobdeck)", NOW - minutes(12), NOW + minutes(until) if until else None)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_the_banner_of_one_paused_type_says_why_who_since_when_and_until_when(size: tuple[int, int]) -> None:
+    backend = failed(1)
+    backend.processing = Processing(enabled=True, paused_types=(_pause("webhook_push", "vendor outage", 30),))
+    async with dashboard(backend, size=size) as deck:
+        banner = deck.line("banner")
+        for said in ("PAUSED webhook_push", "for 12m", "by bob", "vendor outage", "resumes in 30m"):
+            assert said in banner
+        assert len(banner) <= size[0]
+
+
+async def test_the_banner_of_several_paused_types_says_it_for_each() -> None:
+    backend = failed(1)
+    types = (_pause("webhook_push", "vendor outage", 30), _pause("sms_digest_processor", None))
+    backend.processing = Processing(enabled=True, paused_types=types)
+    async with dashboard(backend, size=LARGE) as deck:
+        assert deck.line("banner") == (
+            " PAUSED 2 types: webhook_push for 12m by bob@10.0.0.9: vendor outage · resumes in 30m; "
+            "sms_digest_processor for 12m by bob@10.0.0.9 · P resumes"
+        )
+        await deck.pilot.resize_terminal(*SMALL)
+        await deck.pilot.pause()
+        assert len(deck.line("banner")) <= 80
+        assert deck.line("banner").count("for 12m") == 2
+
+
+async def test_the_banner_of_everything_paused_says_that_types_are_paused_too() -> None:
+    backend = failed(1)
+    backend.processing = Processing(
+        enabled=False, paused_by="bob", paused_at=NOW - minutes(12), paused_types=(_pause("webhook_push", None),)
+    )
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "waiting · 1 type paused too" in deck.line("banner")

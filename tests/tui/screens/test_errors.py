@@ -150,7 +150,7 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
         answers(backend, "running", "Running.")
         await next_look(deck)
         assert "is running" in deck.screen_text()
-        await deck.press("A")
+        await deck.press("F")
         assert "has not finished" in deck.toasts[-1]
         answers(backend, "succeeded", "It succeeded after 1.2 s.")
         await next_look(deck)
@@ -158,7 +158,7 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
         assert "It succeeded after 1.2 s." in deck.toasts[-1]
         assert "It succeeded after 1.2 s." in deck.screen_text()
         backend.evidence.groups = {key: ids[1:] for key, ids in backend.evidence.groups.items()}
-        await deck.press("A")
+        await deck.press("F")
         assert "Retry 2 jobs of this group" in deck.screen_text()
         assert f"The canary {short_id(job_id(1))} succeeded." in deck.screen_text()
         await deck.press("y")
@@ -174,13 +174,13 @@ async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:
         assert "failed again. Fix the cause first" in deck.toasts[-1]
         assert "It failed permanently after 0.3 s: boom" in deck.toasts[-1]
         assert "kim@" not in deck.toasts[-1] + deck.screen_text()
-        await deck.press("A")
+        await deck.press("F")
         assert f"Warning: the canary {short_id(job_id(1))} failed again" in deck.screen_text()
 
 
 async def test_the_rest_without_a_canary_warns() -> None:
     async with dashboard(broken()) as deck:
-        await deck.press("e", "A")
+        await deck.press("e", "F")
         text = " ".join(deck.screen_text().replace("│", " ").split())
         assert "Warning: no job of this group has been tested. Press R to retry" in text
         assert "one first." in text
@@ -232,7 +232,7 @@ async def test_the_part_below_can_be_scrolled() -> None:
         assert deck.app.screen.query_one("#pane").cursor == 0  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("key", ["R", "A"])
+@pytest.mark.parametrize("key", ["R", "F"])
 async def test_a_role_that_may_only_look_is_told_so(key: str) -> None:
     backend = broken()
     backend.operate = False

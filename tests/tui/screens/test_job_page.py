@@ -141,6 +141,8 @@ async def test_a_deleted_job_is_opened_from_the_audit_and_restored() -> None:
         assert "obsolete" in text
         assert "boom" in text
         await deck.press("u")
+        assert backend.calls == []
+        await deck.press("enter")
         assert backend.calls == [("restore", (job_id(1),))]
 
 

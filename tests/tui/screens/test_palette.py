@@ -138,7 +138,7 @@ async def test_sentences_name_the_moved_key_too() -> None:
     async with dashboard(backend, size=LARGE, keymap=moved) as deck:
         await deck.press("h")
         assert "ctrl+k cleans up." in deck.screen_text()
-        await deck.press("escape", "e", "j", "A")
+        await deck.press("escape", "e", "j", "F")
         dialog = deck.app.screen
         assert isinstance(dialog, Confirm)
         assert "Press f6 to retry one first." in dialog.question.body.plain

@@ -196,7 +196,7 @@ async def test_cancel_and_delete_and_undo(settings: Settings, conn: Connection) 
         await desk.press("D", "y")
         assert statuses(conn) == []
         delete = desk.twin
-        await desk.press("u")
+        await desk.press("u", "enter")
         assert statuses(conn) == ["cancelled"]
         restore = desk.twin
     operator.retry(conn, [job], actor="test")
@@ -219,7 +219,7 @@ async def test_the_command_for_a_few_jobs_names_each_by_its_short_id(settings: S
         assert len(twin) < 68
         await desk.press("a", "D", "y")
         delete = desk.twin
-        await desk.press("u")
+        await desk.press("u", "enter")
         restore = desk.twin
     conn.execute("UPDATE job_queue SET status = 'pending', completed_at = NULL")
     run(twin)
@@ -257,7 +257,7 @@ async def test_a_bulk_delete_is_undone_and_so_does_the_command(settings: Setting
     async with live(settings) as desk:
         await desk.press("A", "D", "y")
         assert statuses(conn) == []
-        await desk.press("u")
+        await desk.press("u", "enter")
         assert statuses(conn) == ["pending"] * 8
     (restored, deleted) = bulk.newest(conn)
     assert (restored.action, deleted.action) == ("restore", "delete")
@@ -271,7 +271,7 @@ async def test_run_worker_runs_a_cycle_of_five_and_counts(settings: Settings, co
     for _ in range(6):
         add(conn)
     async with live(settings) as desk:
-        await desk.press("w")
+        await desk.press("w", "enter")
         assert "processed 5: 5 succeeded, 0 failed" in desk.toasts[-1]
         assert len(statuses(conn)) == 1
         twin = desk.twin
@@ -289,7 +289,7 @@ async def test_pause_with_a_reason_and_resume(settings: Settings, conn: Connecti
         await desk.press("P", *'MetaCTF is "down"', "enter", "enter", "enter")
         assert switch() == (False, 'MetaCTF is "down"')
         pause = desk.twin
-        await desk.press("w")
+        await desk.press("w", "enter")
         assert 'Nothing ran: processing is paused (MetaCTF is "down")' in desk.toasts[-1]
         await desk.press("P", "y")
         assert switch() == (True, None)

@@ -140,10 +140,10 @@ async def test_incident_response_from_alert_to_stable(
         await operator.press("P")
         await operator.until("Resume Automatic Processing")
         await operator.press("y")
-        await operator.until("succeeded. A retries the rest")
+        await operator.until("succeeded. F retries the rest")
         assert standing(conn) == {"failed": 3}
         # Then the rest with one key.
-        await operator.press("A")
+        await operator.press("F")
         await operator.until("Retry 3 jobs of this group")
         assert "succeeded." in operator.text
         await operator.press("y")

@@ -21,11 +21,11 @@ from jobdeck.tui.backend.protocol import Request
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form import wording
 from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
-from jobdeck.tui.screens.dialogs import cleanup, confirm, quick_sync
+from jobdeck.tui.screens.dialogs import cleanup, confirm, processing, quick_sync
 from jobdeck.tui.screens.pages import bulk
 from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
-from jobdeck.tui.widgets import status_bar
+from jobdeck.tui.widgets import health_line, status_bar
 from jobdeck.tui.widgets.columns import CELLS, Column, Moment, cell
 from tests.support.examples import examples
 from tests.tui.fake import NOW
@@ -53,7 +53,7 @@ def status_texts(deck: FuzzedBackend) -> Iterator[object]:
             yield status_bar.header(status_bar.Bar(NOW, view, link, text(), label=text()), width)
             yield status_bar.header(status_bar.Bar(NOW, None, link, text(), label=text()), width)
         yield status_bar.banner(view, Link(LinkState.CONNECTED), 0.0, NOW, width=width)
-    yield status_bar.health(view)
+    yield from (health_line.health(view, width=width) for width in (0, 80))
     for job in deck.jobs:
         yield status_bar.peek(job, 1, "1/1", ranging=False)
         for name in CELLS:
@@ -116,7 +116,9 @@ def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:
         yield [bulk.answer_lines(answer, width) for answer in answers]
     deck.pause(None, None)
     deck.write_anew()
-    yield confirm.resume_question(deck.processing, 3, NOW, production=False)
+    view = deck.view(Request(Filter()))
+    yield processing.resume_question(view, None, NOW, production=False)
+    yield processing.resume_question(view, deck.processing.paused_types[0].task_type, NOW, production=False)
 
 
 def wanted(job: Job) -> Wanted:

@@ -81,7 +81,7 @@ async def test_a_one_time_job_that_succeeds_leaves_the_queue_and_one_that_fails_
     add(conn)
     add(conn, "cli_refuse", max_attempts=1)
     async with live(settings) as desk:
-        await desk.press("w")
+        await desk.press("w", "enter")
         assert statuses(conn) == ["failed"]
         await desk.press("5")
         assert "cli_refuse" in desk.screen_text()
@@ -98,7 +98,7 @@ async def test_a_recurring_job_goes_back_to_pending_after_success_and_stays(
     add(conn, recurrence_interval_minutes=60)
     async with live(settings) as desk:
         assert "↻ 60m" in desk.screen_text()
-        await desk.press("w")
+        await desk.press("w", "enter")
         assert statuses(conn) == ["pending"]
         row = next(line for line in desk.screen_text().split("\n") if "↻ 60m" in line)
         for words in ("pending", "✓", "in 59m"):
@@ -109,7 +109,7 @@ async def test_each_status_tab_lists_its_jobs(settings: Settings, conn: Connecti
     add(conn, "cli_refuse", max_attempts=1)
     add(conn)
     async with live(settings) as desk:
-        await desk.press("w")
+        await desk.press("w", "enter")
         add(conn, "cli_wait")
         leases.claim(conn, "a worker", ["cli_wait"], 1, 60)
         add(conn, "game_platform_sync")
@@ -157,7 +157,7 @@ async def test_cron_health_says_that_processing_was_paused_and_that_it_has_resum
         await desk.press("P", "y")
         assert "PAUSED" not in desk.screen_text()
         assert "Automatic processing is on." in desk.screen_text()
-        await desk.press("w", "G")
+        await desk.press("w", "enter", "G")
         assert statuses(conn) == []
         for words in ("Run Worker", "1 job run"):
             assert words in desk.screen_text()
@@ -169,17 +169,17 @@ async def test_a_job_that_succeeded_is_retried_and_runs_at_once(
 ) -> None:
     add(conn, recurrence_interval_minutes=recurring)
     async with live(settings) as desk:
-        await desk.press("w", "1" if recurring else "4", "R", "y")
+        await desk.press("w", "enter", "1" if recurring else "4", "R", "y")
         assert statuses(conn) == ["pending"]
         assert conn.execute("SELECT run_at <= now() FROM job_queue").fetchone() == (True,)
-        await desk.press("w")
+        await desk.press("w", "enter")
         assert "processed 1: 1 succeeded" in desk.toasts[-1]
 
 
 async def test_a_failed_job_is_inspected_before_it_is_deleted(settings: Settings, conn: Connection) -> None:
     add(conn, "cli_refuse", max_attempts=1, payload={"reason": "the school is gone"})
     async with live(settings) as desk:
-        await desk.press("w", "5", "enter")
+        await desk.press("w", "enter", "5", "enter")
         text = desk.screen_text()
         for words in ("Last error", "the school is gone", "Why it is not running", "The job is failed."):
             assert words in text, words

@@ -13,19 +13,18 @@ from jobdeck.core.model import Status
 from jobdeck.tui.actions import BY_ID, breakdown
 from jobdeck.tui.backend.bulk_words import again as bulk_twin
 from jobdeck.tui.backend.bulk_words import plural_of, words
-from jobdeck.tui.commands import NAMED, RESUME, twin
-from jobdeck.tui.format import age, badge, count, fit, one_line, plural, short_id
+from jobdeck.tui.commands import NAMED, twin
+from jobdeck.tui.format import badge, fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.dialog import Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from textual.app import ComposeResult
     from textual.events import Key
     from textual.screen import Screen
 
-    from jobdeck.core.model import Job, Processing
+    from jobdeck.core.model import Job
     from jobdeck.core.queue.bulk_model import Bulk, Choice
     from jobdeck.tui.backend.protocol import Verb
 
@@ -41,7 +40,7 @@ class Question:
     """The content of a dialog.
 
     `word` must be typed before the answer can be yes. `twin` is the equivalent command; with `freezes` it is known only
-    once the jobs are frozen.
+    once the jobs are frozen. With `ready` the focus starts on yes, so that enter is enough where no word is asked.
     """
 
     title: str
@@ -52,6 +51,7 @@ class Question:
     danger: bool = False
     twin: str = ""
     freezes: bool = False
+    ready: bool = False
 
 
 def needed_word(word: str, number: int, *, production: bool) -> str | None:
@@ -168,22 +168,6 @@ def _of_retry(here: int, left: int) -> str:
     return f"{runs}; of {left} that left the queue {copies} enqueued."
 
 
-def resume_question(processing: Processing, waiting: int, now: datetime, *, production: bool) -> Question:
-    """The question before resuming processing."""
-    who = one_line(processing.paused_by) if processing.paused_by else "an unknown user"
-    since = f" {age(now - processing.paused_at)} ago" if processing.paused_at else ""
-    reason = one_line(processing.paused_reason) if processing.paused_reason else "no reason given"
-    body = Content("\n").join(
-        [
-            Content(f"Paused by {who}{since}: {reason}"),
-            Content(""),
-            Content(f"{count(waiting)} jobs are pending. Each recurring job runs once; missed runs are not repeated."),
-        ]
-    )
-    word = needed_word("resume", 0, production=production)
-    return Question("Resume Automatic Processing", body, "Resume", word=word, twin=RESUME)
-
-
 class Confirm(Dialog[bool]):
     """Asks a question, with the harmless answer in focus. `y` says yes, unless a word must be typed."""
 
@@ -223,7 +207,7 @@ class Confirm(Dialog[bool]):
             line.update(Content.styled(self._twin, "$accent"), layout=False)
 
     def on_mount(self) -> None:
-        self.query_one("#no", Button).focus()
+        self.query_one("#yes" if self.question.ready and not self.question.word else "#no", Button).focus()
 
     def on_key(self, event: Key) -> None:
         """Sends typed characters to the word, wherever the focus is."""

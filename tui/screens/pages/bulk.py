@@ -11,6 +11,7 @@ from textual.content import Content
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.undo import bulk_undo_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.widgets.pane import entry
@@ -187,10 +188,7 @@ class BulkPage(ListPage[BulkReport]):
         shown = self.data.shown if self.data else None
         if shown is None:
             return
-        good = shown.done - shown.refused
-        body = Content(f"{bulk_words.plural_of(good)} will be restored from the trash, each as it was.")
-        word, same = self._word("restore", good), bulk_words.twin_on("undo", shown)
-        question = Question("Undo the delete", body, "Restore", word=word, twin=same)
+        question = bulk_undo_question(shown, production=self.deck.options.production)
         self._ask(question, lambda: self.deck.operations.bulk.restore(shown))
 
     def _word(self, word: str, number: int) -> str | None:

@@ -70,7 +70,6 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
             "open": self.open_chosen,
-            "worker.cycle": self.deck.operations.run_cycle,
             "worker.embedded": self.deck.operations.toggle_worker,
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
@@ -13,10 +14,12 @@ from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.commands import canary_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
+from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import errors, playbook
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
+from jobdeck.tui.widgets.pause_banner import pause_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +82,10 @@ class Errors(ListPage[ErrorReport]):
             "errors.rest": lambda: self._with_jobs(self._ask_for_rest),
         }
 
+    def switch_processing(self) -> None:
+        """Proposes the task type of the group under the cursor."""
+        switch(self, self.deck, self.trend.task_type if self.trend else None, first=True)
+
     def situation(self) -> Situation:
         return replace(super().situation(), refused=self._refused())
 
@@ -136,13 +143,22 @@ class Errors(ListPage[ErrorReport]):
         width = self.size.width
         self.query_one("#columns", Line).show(errors.heading(width).spans)
         name = f" {one_line(trend.task_type)} " if trend else ""
-        self.query_one("#rule", Line).show([(name, "tab"), ("─" * (width - len(name)), "muted")])
+        paused = self._pause_of(trend.task_type, width - len(name)) if trend else ""
+        self.query_one("#rule", Line).show([(name, "tab"), (paused, "warn"),
+                                            ("─" * (width - len(name) - cell_len(paused)), "muted")])  # fmt: skip
         if trend is None or self.data is None or not pane.size.width:
             pane.show([])
             return
         advice = playbook.advice(trend.task_type, trend.error_kind)
         rest = self.deck.key("errors.rest")
         pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=rest))
+
+    def _pause_of(self, task_type: str, room: int) -> str:
+        """That a type is paused, with who, since when, why and until when; empty where it is not."""
+        types = self.deck.view.snapshot.processing.paused_types if self.deck.view else ()
+        pause = next((pause for pause in types if pause.task_type == task_type), None)
+        left = room - len(" PAUSED ")
+        return f" PAUSED{pause_line(pause, self.deck.now(), room=left, named=False)} " if pause and left > 0 else ""
 
     def _refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary

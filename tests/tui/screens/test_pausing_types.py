@@ -1,0 +1,120 @@
+"""Pausing and resuming one task type, from the list and from the page of errors."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+
+from jobdeck.core.model import Processing, TypePause
+from jobdeck.core.settings import Settings
+from tests.core.cli.support import environment
+from tests.tui.fake import NOW, minutes
+from tests.tui.live import live
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, dashboard, failed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.queue import Connection
+
+HANDLERS = "tests.core.cli.handlers"
+RATE_LIMITED = "game_platform_profile_refresh"
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    environment(monkeypatch, tmp_path, database_url)
+    return Settings(database_url=SecretStr(database_url), state_dir=tmp_path, handlers=HANDLERS)
+
+
+def paused(name: str = "webhook_push", reason: str | None = "vendor outage") -> TypePause:
+    return TypePause(name, reason, "bob@10.0.0.9", NOW - minutes(12), NOW + minutes(30))
+
+
+async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "j", "P")
+        text = deck.screen_text()
+        assert f"Pause {RATE_LIMITED}" in text
+        assert "No worker will take another job of this type." in " ".join(text.split())
+        await deck.press(*"vendor down", "enter", *"30m", "enter", "enter")
+        assert backend.calls == [("pause", "vendor down", timedelta(minutes=30), RATE_LIMITED)]
+        twin = f"jobdeck pause --type {RATE_LIMITED} --reason 'vendor down' --for 30m"
+        assert deck.toasts[-1] == f"Processing of {RATE_LIMITED} paused.\n{twin}"
+        assert "PAUSED for <1m by alice@10.0.0.7: vendor down" in deck.screen_text()
+
+
+async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None:
+    backend = failed(2)
+    async with dashboard(backend) as deck:
+        await deck.press("P")
+        assert "Everything (Automatic Processing)" in deck.screen_text()
+        await deck.press("up", "enter", *"platform_sync", "enter")
+        assert "Pause game_platform_sync" in deck.screen_text()
+        await deck.press("down", "enter", "enter", "enter")
+        assert backend.calls == [("pause", None, None, "game_platform_sync")]
+
+
+async def test_the_choice_of_a_type_can_be_taken_back() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "j", "P", "up", "backspace", "down", "enter", "enter", "enter")
+        assert backend.calls == [("pause", None, None)]
+
+
+async def test_while_types_are_paused_p_lists_them_with_who_since_when_why_and_until_when() -> None:
+    backend = failed(1)
+    backend.processing = Processing(enabled=True, paused_types=(paused(), paused("sms_digest_processor", None)))
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "P resume" in deck.line("keys")
+        await deck.press("P")
+        text = " ".join(deck.screen_text().split())
+        assert "Resume webhook_push paused for 12m by bob@10.0.0.9 · resumes in 30m: vendor outage" in text
+        await deck.press("enter")
+        assert "Resume webhook_push" in deck.screen_text()
+        await deck.press("y")
+        assert backend.calls == [("resume", "webhook_push")]
+        assert deck.toasts[-1] == "Processing of webhook_push resumed.\njobdeck resume --type webhook_push"
+        assert "PAUSED sms_digest_processor" in deck.line("banner")
+
+
+async def test_while_a_type_is_paused_another_or_everything_can_be_paused() -> None:
+    backend = failed(1)
+    backend.processing = Processing(enabled=True, paused_types=(paused(),))
+    async with dashboard(backend) as deck:
+        await deck.press("P", *"more", "enter", "enter", "enter", "enter")
+        assert backend.calls == [("pause", None, None)]
+        await deck.press("P")
+        assert "Resume everything" in deck.screen_text()
+        await deck.press("enter")
+        assert "Still paused afterwards: webhook_push." in " ".join(deck.screen_text().split())
+
+
+async def test_on_the_errors_page_the_paused_type_under_the_cursor_is_the_first_to_resume() -> None:
+    backend = sample()
+    backend.processing = Processing(enabled=True, paused_types=(paused("a_type"), paused(RATE_LIMITED)))
+    async with dashboard(backend) as deck:
+        await deck.press("e", "j", "P", "enter", "y")
+        assert backend.calls == [("resume", RATE_LIMITED)]
+
+
+async def test_a_pause_of_one_type_holds_its_jobs_and_its_audit_row_names_it(
+    settings: Settings, conn: Connection
+) -> None:
+    async with live(settings) as desk:
+        await desk.press("P", "up", "enter", *"cli_echo", "enter", "down", *"vendor outage", "enter", "enter", "enter")
+        assert conn.execute("SELECT task_type, reason FROM job_paused_types").fetchall() == [
+            ("cli_echo", "vendor outage")
+        ]
+        assert "PAUSED cli_echo" in desk.screen_text()
+        await desk.press("P", "enter", "y", "o")
+        lines = [line.split() for line in desk.screen_text().splitlines()]
+        named = [line for line in lines if "cli_echo" in line and line[3:4] in (["pause"], ["resume"], ["ago"])]
+        assert len(named) >= 2
+        audit = conn.execute("SELECT action, after->>'task_type' FROM job_audit ORDER BY id").fetchall()
+        assert audit == [("pause", "cli_echo"), ("resume", "cli_echo")]

@@ -1,0 +1,127 @@
+"""Pausing and resuming, of everything or of one task type: which dialog asks, and what it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from textual.content import Content
+
+from jobdeck.core.plugins import Found
+from jobdeck.tui.commands import resume_twin
+from jobdeck.tui.form.lookup import Offer, among
+from jobdeck.tui.format import age, count, one_line
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.pause import Pause, PauseAnswer
+from jobdeck.tui.screens.dialogs.picker import Picker
+from jobdeck.tui.widgets.pause_banner import pause_words
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from textual.screen import Screen
+
+    from jobdeck.core.model import Processing
+    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.deck import Deck
+
+PAUSE: Final = "pause"
+RESUME_ALL: Final = "resume"
+RESUME: Final = "resume "
+"""The ids in the list of what can be paused and resumed; a task type follows the last."""
+
+
+def switch(here: Screen[Any], deck: Deck, task_type: str | None, *, first: bool) -> None:
+    """Asks what to pause or to resume. `task_type` is the type under the cursor; with `first` it is proposed.
+
+    Where one answer alone is possible it is asked about at once; while types are paused, a list says what is.
+    """
+    view = deck.view
+    if view is None:
+        return
+    processing = view.snapshot.processing
+    if processing.paused_types:
+        _choose(here, deck, view, task_type, first=first)
+    elif processing.enabled:
+        _pause(here, deck, view, task_type, first=first)
+    else:
+        _resume(here, deck, view, None)
+
+
+def _choose(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
+    def chosen(found: Found | None) -> None:
+        if found is None:
+            return
+        if found.id == PAUSE:
+            _pause(here, deck, view, task_type, first=first)
+        else:
+            _resume(here, deck, view, found.id.removeprefix(RESUME) if found.id.startswith(RESUME) else None)
+
+    found = choices(view.snapshot.processing, deck.now())
+    wanted = f"{RESUME}{task_type}" if first and task_type else ""
+    here.app.push_screen(Picker(Offer("Pause or resume", among(found), chosen=wanted)), chosen)
+
+
+def choices(processing: Processing, now: datetime) -> list[Found]:
+    """What is paused, each with since when, who, until when and why, and that something else can be paused."""
+    listed = []
+    if not processing.enabled:
+        words = _paused(processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now)
+        listed.append(Found(RESUME_ALL, "Resume everything", words))
+    for pause in processing.paused_types:
+        words = _paused(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
+        listed.append(Found(f"{RESUME}{pause.task_type}", f"Resume {pause.task_type}", words))
+    if processing.enabled:
+        listed.append(Found(PAUSE, "Pause more…", "everything, or another task type"))
+    return listed
+
+
+def _paused(by: str | None, at: datetime | None, reason: str | None, until: datetime | None, now: datetime) -> str:
+    """The reason comes last, because the end of the line may be cut."""
+    who, length, why, end = pause_words(by, at, reason, until, now)
+    return f"paused{length}{who}{end}{why}"
+
+
+def _pause(here: Screen[Any], deck: Deck, view: View, task_type: str | None, *, first: bool) -> None:
+    def paused(answer: PauseAnswer | None) -> None:
+        if answer is not None:
+            deck.operations.pause(answer.reason, answer.until, answer.task_type)
+
+    known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
+    types = sorted(known, key=lambda name: name != task_type)
+    dialog = Pause(view.snapshot.counts.pending, types, task_type if first else None)
+    here.app.push_screen(dialog, paused)
+
+
+def _resume(here: Screen[Any], deck: Deck, view: View, task_type: str | None) -> None:
+    question = resume_question(view, task_type, deck.now(), production=deck.options.production)
+    if question is not None:
+        ask(here, question, lambda: deck.operations.resume(task_type))
+
+
+def resume_question(view: View, task_type: str | None, now: datetime, *, production: bool) -> Question | None:
+    """The question before resuming everything, or one task type; None where the type is not paused."""
+    processing = view.snapshot.processing
+    pause = next((pause for pause in processing.paused_types if pause.task_type == task_type), None)
+    if task_type is not None and pause is None:
+        return None
+    by, at, why = (
+        (pause.paused_by, pause.paused_at, pause.reason)
+        if pause is not None
+        else (processing.paused_by, processing.paused_at, processing.paused_reason)
+    )
+    who = one_line(by) if by else "an unknown user"
+    since = f" {age(now - at)} ago" if at else ""
+    pending = "" if pause is not None else f"{count(view.snapshot.counts.pending)} jobs are pending. "
+    lines = [
+        f"Paused by {who}{since}: {one_line(why) if why else 'no reason given'}",
+        "",
+        f"{pending}Each recurring job runs once; missed runs are not repeated.",
+    ]
+    others = [one_line(other.task_type) for other in processing.paused_types]
+    if pause is None and others:
+        lines.append(f"Still paused afterwards: {', '.join(others)}.")
+    elif not processing.enabled:
+        lines.append("Automatic Processing stays paused.")
+    name = one_line(task_type) if task_type else "Automatic Processing"
+    word = needed_word("resume", 0, production=production)
+    return Question(f"Resume {name}", Content("\n".join(lines)), "Resume", word=word, twin=resume_twin(task_type))

@@ -1,0 +1,91 @@
+"""The banner of a pause, of everything or of task types: since when, by whom, why, and until when. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.cells import cell_len
+
+from jobdeck.tui.format import age, count, fit, one_line, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from jobdeck.core.model import Processing, TypePause
+    from jobdeck.tui.backend.protocol import View
+    from jobdeck.tui.widgets.ink import Span
+
+THROUGH: Final = " (jobdeck)"
+"""The suffix of actors who use Jobdeck, as nearly all do."""
+LEAST_REASON: Final = 12
+"""A shorter beginning of a reason tells nothing."""
+LEAST_TYPE: Final = 30
+"""Fewer cells do not tell who paused a type."""
+
+
+def is_paused(processing: Processing) -> bool:
+    """Whether there is anything to resume."""
+    return not processing.enabled or bool(processing.paused_types)
+
+
+def pause_banner(view: View, now: datetime, width: int, resumes: str) -> list[Span]:
+    """What is paused, since when, by whom, why and until when; empty where nothing is. `resumes` names the key."""
+    processing = view.snapshot.processing
+    types = processing.paused_types
+    if processing.enabled:
+        return [(_paused_types(types, now, width, resumes), "alert")] if types else []
+    also = f" · {plural(len(types), 'type')} paused too" if types else ""
+    waiting = f" · {count(view.snapshot.counts.pending)} waiting"
+    who, length, why, until = pause_words(
+        processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now
+    )
+    begin, end = f" PAUSED{length}{who}", f"{waiting}{until}{also}"
+    why = why or ", no reason given"
+    if width and cell_len(begin + why + end + resumes) > width:
+        if cell_len(begin + end) + LEAST_REASON > width:
+            begin = begin.partition("@")[0]
+        room = width - cell_len(begin + end)
+        why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
+        return [(f"{begin}{why}{end}", "alert")]
+    return [(f"{begin}{why}{end}{resumes}", "alert")]
+
+
+def pause_words(
+    by: str | None, at: datetime | None, reason: str | None, until: datetime | None, now: datetime
+) -> tuple[str, str, str, str]:
+    """Who paused, for how long, why, and when it ends; empty where that is not known."""
+    return (
+        f" by {one_line(by).removesuffix(THROUGH)}" if by else "",
+        f" for {age(now - at)}" if at else "",
+        f": {one_line(reason)}" if reason else "",
+        f" · resumes in {age(until - now)}" if until else "",
+    )
+
+
+def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = True) -> str:
+    """One paused type: its name if `named`, since when, by whom, why, until when; in `room` cells, 0 for all needed.
+
+    The reason is cut first, then the host of who paused is left out.
+    """
+    who, length, why, until = pause_words(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
+    begin = f"{one_line(pause.task_type) if named else ''}{length}"
+    if not room or cell_len(begin + who + why + until) <= room:
+        return f"{begin}{who}{why}{until}"
+    if cell_len(begin + who + until) + LEAST_REASON > room:
+        who = who.partition("@")[0]
+    left = room - cell_len(begin + who + until)
+    return fit(f"{begin}{who}{fit(why, left).rstrip() if left >= LEAST_REASON else ''}{until}", room).rstrip()
+
+
+def _paused_types(types: Sequence[TypePause], now: datetime, width: int, resumes: str) -> str:
+    """Each paused type with its reason, who, since and until; with a `width`, an equal share of it for each."""
+    opening = " PAUSED " if len(types) == 1 else f" PAUSED {len(types)} types: "
+    whole = "; ".join(pause_line(pause, now) for pause in types)
+    if not width or cell_len(opening + whole + resumes) <= width:
+        return f"{opening}{whole}{resumes}"
+    room = width - cell_len(opening) - 2 * (len(types) - 1)
+    shown = min(len(types), max(room // LEAST_TYPE, 1))
+    more = f"; +{len(types) - shown}" if shown < len(types) else ""
+    share = (room - len(more)) // shown
+    return opening + "; ".join(pause_line(pause, now, room=share) for pause in types[:shown]) + more
