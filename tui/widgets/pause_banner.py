@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 
-from jobdeck.tui.format import age, count, fit, one_line, plural
+from jobdeck.tui.format import age, count, fit, middle, one_line, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,10 @@ THROUGH: Final = " (jobdeck)"
 """The suffix of actors who use Jobdeck, as nearly all do."""
 LEAST_REASON: Final = 12
 """A shorter beginning of a reason tells nothing."""
-LEAST_TYPE: Final = 30
-"""Fewer cells do not tell who paused a type."""
+LEAST_NAME: Final = 12
+"""The cells of a task type that are always kept."""
+LEAST_TYPE: Final = 50
+"""Fewer cells do not tell who paused a type, why and until when."""
 
 
 def is_paused(processing: Processing) -> bool:
@@ -66,20 +68,23 @@ def pause_words(
 def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = True) -> str:
     """One paused type: its name if `named`, since when, by whom, why, until when; in `room` cells, 0 for all needed.
 
-    The reason is cut first, then the host of who paused is left out.
+    The reason is cut first, then the host of who paused is left out, then the name is cut in its middle.
     """
     who, length, why, until = pause_words(pause.paused_by, pause.paused_at, pause.reason, pause.resume_at, now)
-    begin = f"{one_line(pause.task_type) if named else ''}{length}"
-    if not room or cell_len(begin + who + why + until) <= room:
-        return f"{begin}{who}{why}{until}"
-    if cell_len(begin + who + until) + LEAST_REASON > room:
+    name = one_line(pause.task_type) if named else ""
+    if not room or cell_len(name + length + who + why + until) <= room:
+        return f"{name}{length}{who}{why}{until}"
+    least = min(LEAST_REASON, cell_len(why))
+    if cell_len(name + length + who + until) + least > room:
         who = who.partition("@")[0]
-    left = room - cell_len(begin + who + until)
-    return fit(f"{begin}{who}{fit(why, left).rstrip() if left >= LEAST_REASON else ''}{until}", room).rstrip()
+    over = max(cell_len(name + length + who + until) + least - room, 0)
+    name = middle(name, max(cell_len(name) - over, LEAST_NAME)) if over else name
+    left = room - cell_len(name + length + who + until)
+    return fit(f"{name}{length}{who}{fit(why, left).rstrip() if left >= least else ''}{until}", room).rstrip()
 
 
 def _paused_types(types: Sequence[TypePause], now: datetime, width: int, resumes: str) -> str:
-    """Each paused type with its reason, who, since and until; with a `width`, an equal share of it for each."""
+    """Each paused type with its reason, who, since and until; within a `width` as many as can be told, and how many more."""
     opening = " PAUSED " if len(types) == 1 else f" PAUSED {len(types)} types: "
     whole = "; ".join(pause_line(pause, now) for pause in types)
     if not width or cell_len(opening + whole + resumes) <= width:

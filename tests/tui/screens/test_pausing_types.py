@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from jobdeck.core.model import Processing, TypePause
 from jobdeck.core.settings import Settings
+from jobdeck.tui.widgets.ink import Line
 from tests.core.cli.support import environment
 from tests.tui.fake import NOW, minutes
 from tests.tui.live import live
@@ -46,7 +47,9 @@ async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
         assert backend.calls == [("pause", "vendor down", timedelta(minutes=30), RATE_LIMITED)]
         twin = f"jobdeck pause --type {RATE_LIMITED} --reason 'vendor down' --for 30m"
         assert deck.toasts[-1] == f"Processing of {RATE_LIMITED} paused.\n{twin}"
-        assert "PAUSED for <1m by alice@10.0.0.7: vendor down" in deck.screen_text()
+        banner = deck.app.screen.query_one("#banner", Line).text
+        assert banner == " PAUSED game_pl…tform_profile_refresh for <1m by alice: vendor d… · resumes in 30m"
+        assert f"{RATE_LIMITED}  PAUSED for <1m by alice" in deck.screen_text()
 
 
 async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None:
