@@ -84,7 +84,7 @@ def pause_line(pause: TypePause, now: datetime, *, room: int = 0, named: bool = 
 
 
 def _paused_types(types: Sequence[TypePause], now: datetime, width: int, resumes: str) -> str:
-    """Each paused type with its reason, who, since and until; within a `width` as many as can be told, and how many more."""
+    """Each paused type with who, since when, why and until when; in `width` as many as fit, and how many more."""
     opening = " PAUSED " if len(types) == 1 else f" PAUSED {len(types)} types: "
     whole = "; ".join(pause_line(pause, now) for pause in types)
     if not width or cell_len(opening + whole + resumes) <= width:

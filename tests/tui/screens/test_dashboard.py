@@ -313,7 +313,7 @@ async def test_the_banner_of_several_paused_types_says_it_for_each() -> None:
         )
         await deck.pilot.resize_terminal(*SMALL)
         await deck.pilot.pause()
-        assert deck.line("banner") == " PAUSED 2 types: webhook_push for 12m by bob: vendor outage · resumes in 30m; +1"
+        assert deck.line("banner") == " PAUSED 2 types: webhook_push for 12m by bob: vendor out… · resumes in 30m; +1"
 
 
 async def test_the_banner_of_everything_paused_says_that_types_are_paused_too() -> None:
