@@ -35,7 +35,7 @@ DIALOGS: Final = {
     "job.edit": (ANSWER, "ctrl+t", ANSWER, "ctrl+s"), "job.retry_with": (ANSWER, "ctrl+s"), "quick.sync": ("f",),
     "filter": ("c", "o", "a", "c", "h", "colon", "b", "o", "enter"), "stuck.cleanup": (ANSWER, "y"),
     "errors.canary": (ANSWER, "y"), "errors.rest": (ANSWER, "y"), "mark.matching": (ANSWER, "C", ANSWER),
-    "processing": ("enter", "enter", "enter"),
+    "processing": ("enter", "enter", "enter"), "worker.cycle": (ANSWER, "enter"),
 }  # fmt: skip
 """What can be pressed after a key where a dialog or a line has opened."""
 TYPED: Final = {"filter", "processing"}
