@@ -153,3 +153,57 @@ def test_a_job_that_another_session_has_locked_is_refused(conn: Connection, data
         with pytest.raises(Refused, match="Another session has locked a row of theirs"):
             erased(conn)
     assert dumped(conn) == before
+
+
+class TestStatistics:
+    """The groups of errors: their hashes and patterns are erased, and no run is lost from a count."""
+
+    def counts(self, conn: Connection) -> list[tuple[str, int]]:
+        return [(group.sample, group.count) for group in error_groups.groups().run(conn)]
+
+    def fail_with(self, conn: Connection, error: str, **payload: Any) -> UUID:
+        job = add(conn, max_attempts=1, payload=payload)
+        finish_one(conn, claim_one(conn), "failed", error=error, error_kind="Zz")
+        return job.id
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_the_runs_of_an_erased_job_are_counted_in_the_group_of_erased_errors(
+        self, conn: Connection, compacted: bool
+    ) -> None:
+        erased_job = self.fail_with(conn, "no Zzann here", customerId=5)
+        other = self.fail_with(conn, "no route")
+        if compacted:
+            conn.execute("SELECT job_stats_compact(1000)")
+        erased(conn)
+        assert sorted(self.counts(conn)) == [("[erased]", 1), ("no route", 1)]
+        assert places(dumped(conn), ["Zzann"]) == {}
+        hashes = {row["fingerprint"] for row in rows(conn, "SELECT fingerprint FROM job_error_groups")}
+        assert hashes == {row["fingerprint"] for row in rows(conn, "SELECT fingerprint FROM job_runs")}
+        found = {group.sample: group for group in error_groups.groups().run(conn)}
+        assert [job.id for job in error_groups.alike(*found["[erased]"].key).run(conn)] == [erased_job]
+        assert [job.id for job in error_groups.alike(*found["no route"].key).run(conn)] == [other]
+
+    def test_a_group_that_other_jobs_share_stays_without_the_erased_run(self, conn: Connection) -> None:
+        self.fail_with(conn, "no route", customerId=5)
+        self.fail_with(conn, "no route")
+        erased(conn)
+        assert sorted(self.counts(conn)) == [("[erased]", 1), ("no route", 1)]
+
+    def test_a_text_is_replaced_in_a_group_of_which_the_history_has_no_run(self, conn: Connection) -> None:
+        add(conn, payload={"mail": "zzann@example.org"})
+        conn.execute(
+            """
+            INSERT INTO job_error_groups (task_type, fingerprint, error_kind, pattern, first_at, last_at)
+            SELECT 'beta', job_error_fingerprint('Zz', t), 'Zz', t, now(), now()
+            FROM unnest(ARRAY['refused zzann@example.org', 'refused [erased]']) AS t
+            """
+        )
+        conn.execute(
+            """
+            INSERT INTO job_stat_errors (task_type, fingerprint, bucket, runs)
+            SELECT task_type, fingerprint, job_stat_bucket(5, now()), 3 FROM job_error_groups
+            """
+        )
+        erased(conn, "mail", "zzann@example.org")
+        assert self.counts(conn) == [("refused [erased]", 6)]
+        assert value(conn, "SELECT fingerprint = job_error_fingerprint('Zz', pattern) FROM job_error_groups")
