@@ -306,16 +306,11 @@ class Health:
     failed_per_minute: tuple[int, ...] = ()
 
     @property
-    def succeeded_last_minute(self) -> int | None:
-        """The runs that succeeded in the last full minute; None if the minutes were not read."""
-        if len(self.finished_per_minute) < 2 or self.failed_last_minute is None:
+    def last_minute(self) -> tuple[int, int] | None:
+        """The runs that succeeded and those that failed in the last full minute; None if they were not read."""
+        if len(self.failed_per_minute) < 2:
             return None
-        return self.finished_per_minute[-2] - self.failed_last_minute
-
-    @property
-    def failed_last_minute(self) -> int | None:
-        """The runs that failed in the last full minute; None if the minutes were not read."""
-        return self.failed_per_minute[-2] if len(self.failed_per_minute) > 1 else None
+        return self.finished_per_minute[-2] - self.failed_per_minute[-2], self.failed_per_minute[-2]
 
 
 SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at", "error", "updated")

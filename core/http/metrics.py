@@ -166,8 +166,8 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
         _gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
                float(judged.finished_per_minute[-2]) if len(judged.finished_per_minute) > 1 else None),
         _gauge("jobdeck_runs_last_minute", "Runs that succeeded and that failed in the last full minute.",
-               {word: float(runs) for word, runs in (("succeeded", judged.succeeded_last_minute),
-                                                     ("failed", judged.failed_last_minute)) if runs is not None},
+               {word: float(runs)
+                for word, runs in zip(("succeeded", "failed"), judged.last_minute or (), strict=False)},
                label="result"),
         _gauge("jobdeck_failed_last_hour", "Runs in the last hour after which the job failed permanently.",
                float(judged.failed_last_hour)),

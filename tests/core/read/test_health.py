@@ -379,7 +379,7 @@ class TestFigures:
             told = health().run(conn)
         assert told.finished_per_minute == tuple(2 * (n + 4) for n in range(14, -1, -1))
         assert told.failed_per_minute == (6,) * 15
-        assert (told.succeeded_last_minute, told.failed_last_minute) == (4, 6)
+        assert told.last_minute == (4, 6)
 
     def test_failures_of_the_last_hour(self, conn: Connection) -> None:
         add(conn)
