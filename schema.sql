@@ -32,7 +32,7 @@ begin
     select format('%s, which is not Jobdeck''s', t) into v_trouble
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_runs', 'job_workers', 'job_alarms',
         'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats', 'job_stat_delta', 'job_stat_errors',
-        'job_error_groups']) t where to_regclass(t) is not null limit 1;
+        'job_error_groups', 'job_failing_types']) t where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -338,6 +338,21 @@ create table if not exists job_error_groups (
     primary key (fingerprint, task_type)
 ) with (fillfactor = 70);
 create index if not exists job_error_groups_last on job_error_groups (last_at);
+
+-- The task types of which too many runs fail, as job_stats_judge found them. `calm_since`: since when the share is below half
+-- of the threshold of the verdict; after 15 minutes of this the verdict ends.
+create table if not exists job_failing_types (
+    task_type text primary key,
+    verdict text not null constraint job_failing_types_verdict_check check (verdict in ('warning', 'critical')),
+    since timestamptz not null,
+    calm_since timestamptz,
+    runs bigint not null,
+    failed bigint not null,
+    failed_in_a_row bigint not null,
+    usual double precision not null,
+    threshold double precision not null,
+    judged_at timestamptz not null
+);
 
 -- The locks of concurrency keys (slots from 0) and of names (slots below 0). A lock is a row lock, because row locks
 -- need no shared memory, and because only the functions of the queue's owner reach these rows. Two keys in one slot
@@ -2169,6 +2184,9 @@ begin
             when 'stats' then
                 done := job_stats_compact(v_limit);
                 v_more := done >= v_limit;
+                if not v_more then
+                    perform job_stats_judge(clock_timestamp());
+                end if;
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
@@ -4032,18 +4050,9 @@ begin
 end
 $$;
 
--- Runs per second that these workers finished in the last full minute; null if none.
-create or replace function job_finish_rate(p_workers text[]) returns double precision
-language sql stable
-set search_path from current set enable_seqscan = off set jit = off
-as $$
-    select nullif(sum(succeeded + troubled + failed), 0) / 60.0::double precision from job_throughput
-    where minute = date_trunc('minute', statement_timestamp()) - interval '1 minute' and worker_id = any (p_workers)
-$$;
-
 -- Whether the workers that handle this job's type claim other due jobs before it, as one more clause with a code and facts:
--- how many are ahead in the order of the claim, exact up to 10,000 or `estimated`, and how many runs per second these
--- workers finish. No row if the job could not be claimed now.
+-- how many are ahead in the order of the claim, exact up to 10,000 or `estimated`, and how many runs of all these types
+-- end per second. No row if the job could not be claimed now.
 create or replace function job_queue_turn(p_id uuid) returns table (clause text, holds boolean, code text, facts jsonb)
 language plpgsql stable security definer
 set search_path from current set jit = off
@@ -4073,7 +4082,7 @@ begin
     into v_ahead
     from job_queue_lanes(v_types) l where l.priority >= v_job.priority;
     return query values ('turn', v_ahead = 0, case when v_ahead = 0 then 'none-ahead' else 'others-ahead' end,
-        jsonb_build_object('ahead', v_ahead, 'estimated', v_ahead >= v_most, 'per_second', job_finish_rate(v_workers)));
+        jsonb_build_object('ahead', v_ahead, 'estimated', v_ahead >= v_most, 'per_second', job_finish_rate(v_types)));
 end
 $$;
 
@@ -4782,6 +4791,133 @@ union all
 select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
 from job_stat_delta d where d.fingerprint is not null;
 
+-- The outcomes that count as failures; else those that count as successes. All others count as neither. An index and the
+-- tests repeat these lists.
+create or replace function job_outcomes(p_failures boolean) returns text[]
+language sql immutable parallel safe
+return case when p_failures then array['failed', 'retried', 'lost'] else array['succeeded', 'partial', 'continued'] end;
+
+-- The runs of each type in the 15 minutes before p_at (full minutes and the present one), and how many of them failed;
+-- the same of the 7 days before the last hour; the failures since the newest success of a day (of the minute of that
+-- success at least one, if it had some later); the shares from which health warns. Dry runs do not count. Types of which
+-- a run ended in the last day; with p_failing, those of which a run has just failed or that were failing.
+create or replace function job_failure_shares(p_at timestamptz, p_failing boolean)
+returns table (task_type text, last_at timestamptz, runs bigint, failed bigint, usual_runs bigint, usual_failed bigint,
+    failed_in_a_row bigint, usual double precision, warning_share double precision, critical_share double precision)
+language sql stable
+set search_path from current set jit = off
+as $$
+    with kinds as (
+        select job_outcomes(true) as failures, job_outcomes(true) || job_outcomes(false) as counted
+    ), recent as materialized (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
+        from job_stat_list s, kinds k
+        where s.minutes = 1 and s.bucket >= job_stat_bucket(1, p_at - interval '15 minutes') and s.bucket <= p_at
+            and not s.dry_run and s.outcome = any (k.counted)
+        group by s.task_type
+    ), day as materialized (
+        select s.task_type, max(s.last_at) as last_at,
+            greatest(max(s.last_at) filter (where s.outcome <> all (k.failures)), p_at - interval '1 day') as good_at
+        from job_stat_list s, kinds k
+        where s.minutes = 60 and s.bucket > p_at - interval '1 day' and s.bucket <= p_at and not s.dry_run
+            and s.outcome = any (k.counted)
+        group by s.task_type
+    ), looked_at as (
+        select coalesce(d.task_type, f.task_type) as task_type, d.last_at,
+            coalesce(d.good_at, p_at - interval '1 day') as good_at, coalesce(r.runs, 0) as runs,
+            coalesce(r.failed, 0) as failed
+        from day d full join job_failing_types f using (task_type) left join recent r using (task_type)
+        where not p_failing and d.task_type is not null or r.failed > 0 or f.task_type is not null
+    ), usual as materialized (
+        select s.task_type, sum(s.runs)::bigint as runs,
+            coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
+        from job_stat_list s, kinds k
+        where (s.minutes = 60 and s.bucket >= job_stat_bucket(60, p_at - interval '7 days')
+                and s.bucket < job_stat_bucket(60, p_at - interval '1 hour')
+            or s.minutes = 5 and s.bucket >= job_stat_bucket(60, p_at - interval '1 hour')
+                and s.bucket < job_stat_bucket(5, p_at - interval '1 hour'))
+            and not s.dry_run and s.outcome = any (k.counted)
+        group by s.task_type
+    )
+    select l.task_type, l.last_at, l.runs, l.failed, coalesce(u.runs, 0), coalesce(u.failed, 0), a.runs, w.usual,
+        coalesce(t.warning_share, greatest(0.05, 2 * w.usual, w.usual + 0.1)),
+        coalesce(t.critical_share, greatest(0.5, w.usual + 0.3, t.warning_share))
+    from looked_at l
+    left join usual u using (task_type)
+    left join job_types t using (task_type)
+    cross join lateral (
+        select least((coalesce(u.failed, 0) + 1.0) / (coalesce(u.runs, 0) + 2.0), 0.5)::double precision as usual
+    ) w
+    cross join lateral (
+        select coalesce(sum(case when s.first_at > l.good_at then s.runs when s.last_at > l.good_at then 1 else 0 end),
+            0)::bigint as runs
+        from job_stat_list s
+        where s.task_type = l.task_type and not s.dry_run and s.outcome = any (job_outcomes(true))
+            and (s.minutes = 60 and s.bucket > l.good_at and s.bucket <= p_at
+                or s.minutes = 1 and s.bucket >= job_stat_bucket(60, l.good_at)
+                    and s.bucket < job_stat_bucket(60, l.good_at) + interval '1 hour')
+    ) a
+    order by l.task_type
+$$;
+
+-- Runs per second of these types that ended in the last full minute, dry ones too; null if none.
+create or replace function job_finish_rate(p_types text[]) returns double precision
+language sql stable
+set search_path from current set jit = off
+as $$
+    select nullif(sum(s.runs), 0)::double precision / 60 from job_stat_list s
+    where s.minutes = 1 and s.bucket = job_stat_bucket(1, statement_timestamp() - interval '1 minute')
+        and s.task_type = any (p_types) and s.outcome = any (job_outcomes(true) || job_outcomes(false))
+$$;
+
+-- What the failure shares say of each type: 20 runs or more are judged by their share, fewer by three failures in a row. A
+-- verdict ends when the share has been below half of its threshold for 15 minutes; one that is critical becomes a warning
+-- if that still holds.
+create or replace function job_stats_judge(p_at timestamptz) returns void
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    with judged as (
+        select s.*, f.since, f.verdict as before,
+            case
+                when s.runs >= 20 and s.share >= s.critical_share then 'critical'
+                when s.runs >= 20 and s.share >= s.warning_share or s.runs < 20 and s.failed_in_a_row >= 3 then 'warning'
+            end as found,
+            case when s.share < case f.verdict when 'critical' then s.critical_share else s.warning_share end / 2
+                    and (f.verdict = 'critical' or s.runs >= 20 or s.failed_in_a_row < 3)
+                then least(coalesce(f.calm_since, p_at), p_at) end as calm_since
+        from (
+            select j.*, coalesce(j.failed::double precision / nullif(j.runs, 0), 0) as share
+            from job_failure_shares(p_at, true) j
+        ) s left join job_failing_types f using (task_type)
+    ), decided as (
+        select j.*,
+            case
+                when j.found = 'critical' then 'critical'
+                when j.before = 'critical' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
+                    then 'critical'
+                when j.found = 'warning' or j.before = 'critical' and j.share >= j.warning_share / 2 then 'warning'
+                when j.before = 'warning' and (j.calm_since is null or j.calm_since > p_at - interval '15 minutes')
+                    then 'warning'
+            end as verdict
+        from judged j
+    ), ended as (
+        delete from job_failing_types f using decided d where d.task_type = f.task_type and d.verdict is null
+    )
+    insert into job_failing_types as f (task_type, verdict, since, calm_since, runs, failed, failed_in_a_row, usual,
+        threshold, judged_at)
+    select d.task_type, d.verdict, p_at, case when d.before = d.verdict then d.calm_since end, d.runs, d.failed,
+        d.failed_in_a_row, d.usual, case d.verdict when 'critical' then d.critical_share else d.warning_share end, p_at
+    from decided d where d.verdict is not null
+    on conflict (task_type) do update set verdict = excluded.verdict, calm_since = excluded.calm_since,
+        since = least(f.since, excluded.since), runs = excluded.runs, failed = excluded.failed,
+        failed_in_a_row = excluded.failed_in_a_row, usual = excluded.usual, threshold = excluded.threshold,
+        judged_at = excluded.judged_at;
+end
+$$;
+
 -------------------------------------------------------------------------------------------------------
 -- 13. Who may do what
 --
@@ -4880,7 +5016,7 @@ declare
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
         'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
-        'job_stat_bucket', 'job_stat_histogram'];
+        'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
         'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
@@ -4907,13 +5043,13 @@ declare
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
         'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error',
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
-        'job_stats_compact'];
+        'job_stats_compact', 'job_stats_judge'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',
         'job_paused_types'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_stats', 'job_stat_delta',
-        'job_stat_errors', 'job_error_groups'];
+        'job_stat_errors', 'job_error_groups', 'job_failing_types'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries'];
     -- Tables that only the owner's functions read.

@@ -281,12 +281,21 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signal of the health verdict, with the evidence as a sentence."""
+    """One signal of the health verdict, with the evidence as a sentence.
+
+    Where a signal has several findings, each has a subject.
+    """
 
     signal: str
     verdict: Verdict
     evidence: str
     since: datetime | None = None
+    subject: str = ""
+
+    @property
+    def name(self) -> str:
+        """The signal and its subject: no other finding has this name."""
+        return f"{self.signal} of {self.subject}" if self.subject else self.signal
 
 
 @dataclass(frozen=True, slots=True)

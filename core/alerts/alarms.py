@@ -15,6 +15,7 @@ from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.queue.presence import clear_alarm, raise_alarm
 from jobdeck.core.read.health import health
+from jobdeck.core.read.stats import failing_types
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ OUTAGE_SECONDS: Final = 60.0
 """Seconds for which a database may be unreachable before an alert is sent."""
 
 WATCHED: Final = ("trigger", "workers", "claims", "processing", "left lying", "upkeep")
-"""Signals that raise an alarm when critical. Failures of jobs and series have alerts of their own."""
+"""Signals that raise an alarm when critical, beside the failure share of each task type. Single jobs and series have
+alerts of their own."""
 
 
 def timeouts_of(registry: Registry) -> dict[str, float]:
@@ -57,8 +59,8 @@ class Sentinel:
             psycopg.Error: the database did not answer.
         """
         found = health(timeouts=self._timeouts).run(conn)
-        signals = {finding.signal: finding for finding in found.findings}
-        for name in WATCHED:
+        signals = {finding.name: finding for finding in found.findings}
+        for name in (*WATCHED, *self._failing(conn, found)):
             finding = signals.get(name)
             stopped = _is_critical(signals.get("trigger"))
             if (name == "workers" and "trigger" in signals) or (name == "upkeep" and stopped):
@@ -70,11 +72,17 @@ class Sentinel:
                 self._clear(conn, name, finding)
         return found
 
+    def _failing(self, conn: psycopg.Connection[Any], found: Health) -> set[str]:
+        """The names of failure shares: those that health finds now, and those with an alarm that is not over."""
+        raised = failing_types.raised_alarms().run(conn) if self._alerts.on else ()
+        now = {finding.name for finding in found.findings if finding.signal == failing_types.SIGNAL}
+        return now | {name for name in (*raised, *self._known) if name.startswith(f"{failing_types.SIGNAL} of ")}
+
     def _raise(self, conn: psycopg.Connection[Any], finding: Finding) -> None:
-        if finding.signal not in self._known:
-            self._known.add(finding.signal)
-            event(log, logging.ERROR, "alarm", signal=finding.signal, evidence=finding.evidence)
-        if self._alerts.on and raise_alarm(conn, finding.signal):
+        if finding.name not in self._known:
+            self._known.add(finding.name)
+            event(log, logging.ERROR, "alarm", signal=finding.name, evidence=finding.evidence)
+        if self._alerts.on and raise_alarm(conn, finding.name):
             self._alerts.send(sentry_events.alarm, finding, self._who)
 
     def _clear(self, conn: psycopg.Connection[Any], name: str, finding: Finding | None) -> None:

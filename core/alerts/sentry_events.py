@@ -122,8 +122,8 @@ def more_lost(runs: int, who: str, environment: str) -> Event:
 
 def alarm(environment: str, finding: Finding, who: str) -> Event:
     """A health signal that became critical."""
-    event = _of_whole("error", f"alarm: {finding.signal}", finding.evidence, who, environment)
-    event["tags"]["signal"] = finding.signal
+    event = _of_whole("error", f"alarm: {finding.name}", finding.evidence, who, environment)
+    event["tags"]["signal"] = finding.name
     if finding.since is not None:
         event["contexts"] = {"alarm": {"since": finding.since.isoformat()}}
     return event

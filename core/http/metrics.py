@@ -161,7 +161,7 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
                {word: float(sum(worker.alive is alive for worker in workers))
                 for word, alive in (("true", True), ("false", False))}, label="alive"),
         _gauge("jobdeck_health", "Verdict by signal: 0 ok, 1 paused, 2 warning, 3 critical.",
-               {found.signal: float(health.SEVERITY.index(found.verdict)) for found in judged.findings},
+               {found.name: float(health.SEVERITY.index(found.verdict)) for found in judged.findings},
                label="signal"),
         _gauge("jobdeck_finished_per_minute", "Runs finished in the last full minute.",
                float(judged.finished_per_minute[-2]) if len(judged.finished_per_minute) > 1 else None),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.read import history, scheduler_health, upkeep_health
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.stats import shares
+from jobdeck.core.read.stats import failing_types, shares
 from jobdeck.core.read.stats.figures import OUTCOMES
 
 if TYPE_CHECKING:
@@ -101,10 +101,11 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
 
     def read(
         facts: Row, rates: list[Row], triggers: tuple[WorkerRun, ...], late: Row, calls: Row, parts: list[Row],
-        *running: list[Row],
+        failing: list[Row], *running: list[Row],
     ) -> Health:  # fmt: skip
         findings = _findings(facts, late, calls, next(iter(running), []), timeouts or {})
         findings += upkeep_health.judge(facts, parts)
+        findings += failing_types.judge(failing)
         findings.sort(key=lambda finding: -SEVERITY.index(finding.verdict))
         return Health(
             verdict=findings[0].verdict,
@@ -123,6 +124,7 @@ def health(*, timeouts: Mapping[str, float] | None = None) -> Query[Health]:
         select(_LATE_SERIES, read=_only),
         select(scheduler_health.CALLS, read=_only),
         select(upkeep_health.PARTS, upkeep_health.LIMITS, read=list),
+        select(failing_types.TYPES, read=list),
         *([select(_RUNNING, {"most": MOST_RUNNING}, read=list)] if timeouts else []),
         read=read,
     )

@@ -13,7 +13,8 @@ FUNCTIONS: Final = {
     "vow": """
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
         job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix
-        job_sees_payloads job_stat_bucket job_stat_histogram job_queue_backlog job_queue_turn
+        job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
+        job_failure_shares job_queue_backlog job_queue_turn
         outbox_mask
     """,
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
@@ -74,6 +75,7 @@ FUNCTIONS: Final = {
         job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
         job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
+        job_stats_judge
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
@@ -87,7 +89,7 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_stat_list job_stats
+        job_stat_list job_stats job_failing_types
         outbox_receipts
     """,
     "o:read w:read": """

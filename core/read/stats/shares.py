@@ -5,53 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.stats.figures import OUTCOMES, FailureShare
-
-# The usual share: full hours, and the 5 minutes between the last of them and an hour ago.
-_SHARES: Final = """
-WITH recent AS (
-    SELECT s.task_type, sum(s.runs) AS runs, sum(s.runs) FILTER (WHERE s.outcome = ANY(%(failures)s)) AS failed
-    FROM job_stat_list AS s
-    WHERE s.minutes = 1 AND s.bucket >= job_stat_bucket(1, now() - interval '15 minutes')
-        AND NOT s.dry_run AND s.outcome = ANY(%(judged)s)
-    GROUP BY 1
-), usual AS (
-    SELECT s.task_type, sum(s.runs) AS runs, sum(s.runs) FILTER (WHERE s.outcome = ANY(%(failures)s)) AS failed
-    FROM (
-        SELECT * FROM job_stat_list AS h
-        WHERE h.minutes = 60 AND h.bucket >= job_stat_bucket(60, now() - interval '7 days')
-            AND h.bucket < job_stat_bucket(60, now() - interval '1 hour')
-        UNION ALL
-        SELECT * FROM job_stat_list AS f
-        WHERE f.minutes = 5 AND f.bucket >= job_stat_bucket(60, now() - interval '1 hour')
-            AND f.bucket < job_stat_bucket(5, now() - interval '1 hour')
-    ) AS s
-    WHERE NOT s.dry_run AND s.outcome = ANY(%(judged)s)
-    GROUP BY 1
-), day AS (
-    SELECT s.task_type, s.outcome = ANY(%(failures)s) AS failed, s.runs, s.first_at, s.last_at
-    FROM job_stat_list AS s
-    WHERE s.minutes = 1 AND s.bucket >= job_stat_bucket(1, now() - interval '1 day')
-        AND NOT s.dry_run AND s.outcome = ANY(%(judged)s)
-), newest AS (
-    SELECT d.task_type, max(d.last_at) AS last_at, max(d.last_at) FILTER (WHERE NOT d.failed) AS succeeded_at
-    FROM day AS d GROUP BY 1
-), streak AS (
-    SELECT d.task_type,
-        sum(CASE WHEN d.first_at > n.succeeded_at OR n.succeeded_at IS NULL THEN d.runs ELSE 1 END) AS runs
-    FROM day AS d JOIN newest AS n USING (task_type)
-    WHERE d.failed AND (n.succeeded_at IS NULL OR d.last_at > n.succeeded_at)
-    GROUP BY 1
-)
-SELECT n.task_type, n.last_at, coalesce(r.runs, 0)::bigint AS runs, coalesce(r.failed, 0)::bigint AS failed,
-    coalesce(u.runs, 0)::bigint AS usual_runs, coalesce(u.failed, 0)::bigint AS usual_failed,
-    coalesce(k.runs, 0)::bigint AS failed_in_a_row
-FROM newest AS n
-LEFT JOIN recent AS r USING (task_type)
-LEFT JOIN usual AS u USING (task_type)
-LEFT JOIN streak AS k USING (task_type)
-ORDER BY n.task_type
-"""
+from jobdeck.core.read.stats.figures import FailureShare
 
 MINUTES: Final = """
 SELECT coalesce(s.succeeded, 0)::integer AS succeeded, coalesce(s.failed, 0)::integer AS failed
@@ -70,4 +24,10 @@ ORDER BY ago DESC
 
 def failure_shares() -> Query[tuple[FailureShare, ...]]:
     """The failure shares of all task types of which a run ended in the last day, by name."""
-    return select(_SHARES, OUTCOMES, read=lambda rows: tuple(FailureShare(**row) for row in rows))
+    return select(
+        """
+        SELECT task_type, runs, failed, usual_runs, usual_failed, failed_in_a_row, last_at
+        FROM job_failure_shares(now(), false)
+        """,
+        read=lambda rows: tuple(FailureShare(**row) for row in rows),
+    )

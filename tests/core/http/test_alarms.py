@@ -25,7 +25,8 @@ from tests.core.alerts.test_sentry import receiving
 from tests.core.http.support import opened, pass_time
 from tests.core.http.test_scheduler_health import announce, call
 from tests.support.examples import examples
-from tests.support.queue import ACTOR, add, advance, claim, value
+from tests.support.queue import ACTOR, add, advance, claim, now, value
+from tests.support.run_history import History
 from tests.support.waiting import until
 from tests.support.working import enqueue, job_type, quick_settings, working
 
@@ -57,6 +58,12 @@ def alerts_to(server: Receiver, **more: Any) -> Alerts:
 def told(server: Receiver) -> list[tuple[str, str]]:
     """Level and message of every event, in order."""
     return [(event["level"], event.get("message", event["tags"]["outcome"])) for event in server.events]
+
+
+def told_after_closing(server: Receiver, alerts: Alerts) -> list[tuple[str, str]]:
+    """The same, once everything of these alerts is sent."""
+    alerts.close()
+    return told(server)
 
 
 class TestSentinel:
@@ -110,6 +117,25 @@ class TestSentinel:
         alerts.close()
         assert [level for level, _ in told(sentry)] == ["error", "info"]
         assert told(sentry)[0][1].startswith("No job was claimed for 16m, although jobs are due and processing is on")
+
+    def test_each_type_of_which_too_many_runs_fail_is_an_alarm_of_its_own(
+        self, conn: Connection, sentry: Receiver
+    ) -> None:
+        alerts = [alerts_to(sentry), alerts_to(sentry)]
+        announce(conn)
+        at = now(conn)
+        for task_type in ("pull", "push"):
+            History(conn, task_type).ran(at, failed=30)
+        conn.execute("SELECT job_stats_judge(clock_timestamp())")
+        for one in alerts:
+            Sentinel(one, "host").look(conn)
+        assert [level for level, _ in told_after_closing(sentry, alerts[0])] == ["error", "error"]
+        conn.execute("DELETE FROM job_failing_types WHERE task_type = 'pull'")
+        Sentinel(alerts[1], "a process that began later").look(conn)
+        events = told_after_closing(sentry, alerts[1])
+        assert {event["tags"]["signal"] for event in sentry.events} == {"failures of pull", "failures of push"}
+        assert [level for level, _ in events] == ["error", "error", "info"]
+        assert events[-1][1].startswith("Recovered: failures of pull.")
 
     def test_a_pause_is_no_alarm(self, conn: Connection, sentry: Receiver) -> None:
         alerts = alerts_to(sentry)

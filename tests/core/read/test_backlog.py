@@ -14,6 +14,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Backlog, Clause, Counts
 from jobdeck.core.read.sentences import amount
 from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now, value
+from tests.support.run_history import History
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,14 +56,10 @@ def turn(conn: Connection, job_id: UUID) -> Clause:
     return last
 
 
-def finish_in_the_last_full_minute(conn: Connection, number: int, worker: str = WORKER) -> None:
-    conn.execute(
-        """
-        INSERT INTO job_throughput (minute, worker_id, succeeded)
-        SELECT date_trunc('minute', now()) - n * interval '1 minute', %s, %s FROM generate_series(-1, 3) AS n
-        """,
-        (worker, number),
-    )
+def finish_in_the_last_full_minute(conn: Connection, number: int, task_type: str) -> None:
+    at = now(conn)
+    for minutes in range(-1, 4):
+        History(conn, task_type).ran(at - timedelta(minutes=minutes), succeeded=number)
 
 
 @pytest.fixture
@@ -193,8 +190,8 @@ class TestTurn:
         handle(conn, "push", "last")
         handle(conn, "foreign", worker="worker-2")
         wait(conn, "push", 38_000)
-        finish_in_the_last_full_minute(conn, 3000)
-        finish_in_the_last_full_minute(conn, 90_000, worker="worker-2")
+        finish_in_the_last_full_minute(conn, 3000, "push")
+        finish_in_the_last_full_minute(conn, 90_000, "of other workers")
         found = turn(conn, add(conn, "last").id)
         assert found.facts == {"ahead": found.facts["ahead"], "estimated": True, "per_second": 50.0}
         assert found.facts["ahead"] == pytest.approx(38_000, rel=TOLERANCE)

@@ -1,0 +1,58 @@
+"""Statistics of runs that ended at chosen times, without the runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[Any]
+
+NOW: Final = datetime(2026, 3, 10, 12, 0, 30, tzinfo=UTC)
+
+
+class History:
+    """Runs of one task type, by the minute in which they ended."""
+
+    def __init__(self, conn: Connection, task_type: str = "push") -> None:
+        self.conn = conn
+        self.task_type = task_type
+
+    def ran(self, at: datetime, **outcomes: int) -> None:
+        """So many runs with each outcome ended at this time, which a worker's report appended to the statistics."""
+        self._append(at, outcomes, dry_run=False)
+
+    def ran_dry(self, at: datetime, **outcomes: int) -> None:
+        """The same of runs that changed nothing."""
+        self._append(at, outcomes, dry_run=True)
+
+    def _append(self, at: datetime, outcomes: dict[str, int], *, dry_run: bool) -> None:
+        for outcome, runs in outcomes.items():
+            if runs:
+                self.conn.execute(
+                    """
+                    INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+                    VALUES (date_trunc('minute', %(at)s::timestamptz), %(type)s, %(outcome)s, %(dry)s, %(runs)s, %(at)s,
+                        %(at)s, array_fill(job_stat_bins('1 s', '1 s'), ARRAY[%(runs)s]))
+                    """,
+                    {"at": at, "type": self.task_type, "outcome": outcome, "dry": dry_run, "runs": runs},
+                )
+
+    def usually(self, succeeded: int, failed: int) -> None:
+        """These runs ended in each hour of the last week, all but the last two hours."""
+        for hour in range(2, 7 * 24):
+            self.ran(NOW - timedelta(hours=hour, minutes=1), succeeded=succeeded, failed=failed)
+        self.add_up()
+
+    def add_up(self) -> None:
+        self.conn.execute("SELECT job_stats_compact(100000)")
+
+    def judged(self, at: datetime = NOW) -> str | None:
+        """The verdict of the type at this time."""
+        self.conn.execute("SELECT job_stats_judge(%s)", (at,))
+        row = self.conn.execute(
+            "SELECT verdict FROM job_failing_types WHERE task_type = %s", (self.task_type,)
+        ).fetchone()
+        return row[0] if row else None
