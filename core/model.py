@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -345,20 +345,6 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One action of an operator."""
-
-    id: int
-    at: datetime
-    actor: str
-    action: str
-    job_id: UUID | None
-    before: Json | None
-    after: Json | None
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class ActionResult:
     """The answer for one id of an action: whether it was done, a sentence and its code, and the job's new status."""
 
@@ -398,18 +384,3 @@ class NewJob(NamedTuple):
     blocked_by: UUID | None = None
     recurrence_interval_minutes: int | None = None
     expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CycleResult:
-    """The result of one cycle, with the keys of the predecessor's HTTP reply."""
-
-    PAUSED = "Processing is paused."
-    """The message if processing was paused without a reason."""
-
-    status: Literal["ok", "paused", "error"]
-    processed: int
-    succeeded: int
-    failed: int
-    message: str
-    results: tuple[Json, ...] = ()

@@ -91,7 +91,7 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
 
 @contextmanager
 def _demo(settings: Settings) -> Iterator[Settings]:
-    from jobdeck.core.cli.commands.demo import demo_environment  # noqa: PLC0415 -- for the demo only
+    from jobdeck.core.cli.commands.run.demo import demo_environment  # noqa: PLC0415 -- for the demo only
 
     sys.stderr.write("Starting the demo…\n")
     with demo_environment(settings) as demo_settings:

@@ -25,7 +25,7 @@ from jobdeck.tui.backend.worker_log import WorkerLog
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.dashboard import Dashboard
-from jobdeck.tui.screens.dialogs.leave import Leave
+from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.screens.page import ListPage, Page
 from jobdeck.tui.terminal.toasts import Toasting

@@ -14,8 +14,8 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import Verdict
 from jobdeck.core.postgres.reconnecting import LOST
 from jobdeck.core.queue.presence import clear_alarm, raise_alarm
-from jobdeck.core.read.health import health
-from jobdeck.core.read.stats import failing_types
+from jobdeck.core.read.verdict import failing_types
+from jobdeck.core.read.verdict.health import health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from jobdeck.core.model import CycleResult
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.worker.oneshot import CycleResult
 
 if TYPE_CHECKING:
     from jobdeck.core.read.report_types import Digest

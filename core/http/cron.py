@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.http.clients import proof
 from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
-from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES
-from jobdeck.core.read.health import typical_seconds
+from jobdeck.core.read.verdict.health import typical_seconds
 from jobdeck.core.redact import safe_error
+from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.core.worker.worker import Budget, Worker
 
 if TYPE_CHECKING:

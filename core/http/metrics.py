@@ -16,7 +16,8 @@ from jobdeck.core.http.endpoints import Answer, Declined
 from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
-from jobdeck.core.read import health, jobs
+from jobdeck.core.read import jobs
+from jobdeck.core.read.verdict import health
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:

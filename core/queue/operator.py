@@ -11,7 +11,9 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.errors import Refused
 from jobdeck.core.queue.calls import Connection, rows
+from jobdeck.core.read.canaries import CanaryAsked, answer_from
 from jobdeck.core.read.jobs import processing
 from jobdeck.core.read.rows import result_from
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Json, Processing
+    from jobdeck.core.read.canaries import CanaryAnswer
 
 PURGED_TOGETHER: Final = 1_000
 
@@ -207,3 +210,37 @@ def purge(
 def _purge_part(conn: Connection, older_than: timedelta, actor: str, reason: str | None) -> int:
     statement = "SELECT job_queue_purge(%s, %s, %s, %s) AS moved"
     return int(rows(conn, statement, (older_than, PURGED_TOGETHER, actor, reason))[0]["moved"])
+
+
+def ask_canary(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    actor: str,
+    version: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> CanaryAsked:
+    """Asks a worker to run the job next and alone, if it is still at `version` (None: any), although processing is paused.
+
+    No other job is changed, and this one not until a worker takes it. If none does within a minute, the request is taken
+    back by itself. Refused where a retry would be, if no live worker handles the type, and while another job of its
+    group of errors (its type and the fingerprint of its error) is asked for.
+    """
+    (row,) = rows(
+        conn, "SELECT * FROM job_queue_ask_canary(%s, %s, %s, %s, %s)", (job_id, version, actor, reason, dry_run)
+    )
+    result = result_from(row)
+    return CanaryAsked(result, row["facts"].get("canary") if result.ok else None)
+
+
+def canary_answer(conn: Connection, canary: int) -> CanaryAnswer:
+    """What has become of the request. Once its state is final, it stays as it is, as long as the audit is kept.
+
+    Raises:
+        Refused: there is no such request.
+    """
+    found = rows(conn, "SELECT * FROM job_queue_canary(%s)", (canary,))
+    if not found:
+        raise Refused(f"There is no canary {canary}.")
+    return answer_from(canary, found[0])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import AuditEntry, Run, RunOutcome, WorkerRun
+from jobdeck.core.model import Run, RunOutcome, WorkerRun
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.job_lists import NO_CURSOR
+from jobdeck.core.read.report_types import AuditEntry
 from jobdeck.core.read.rows import Row, run_from
 
 if TYPE_CHECKING:

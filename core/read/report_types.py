@@ -12,15 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import (
-        AuditEntry,
-        Health,
-        Job,
-        Processing,
-        Run,
-        Worker,
-        WorkerRun,
-    )
+    from jobdeck.core.model import Health, Job, Json, Processing, Run, Worker, WorkerRun
     from jobdeck.core.read.canaries import CanaryAnswer
 
 HOURS: Final = 24
@@ -43,6 +35,20 @@ def left_lying(run: WorkerRun) -> int:
     if not is_scheduled(run.source) or run.status != "ok" or run.due_before is None:
         return 0
     return max(run.due_before - run.claimed, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One action of an operator."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    job_id: UUID | None
+    before: Json | None
+    after: Json | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.health import TICK, health
 from jobdeck.core.read.jobs import backlog, clock, counts, page, processing, workers
 from jobdeck.core.read.report_types import (
     ActionCount,
@@ -31,15 +30,16 @@ from jobdeck.core.read.report_types import (
 from jobdeck.core.read.rows import Row, jobs_from
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.stats.figures import OUTCOMES, SINCE
+from jobdeck.core.read.verdict.health import TICK, health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.model import AuditEntry, Health, Job, Processing, Worker, WorkerRun
+    from jobdeck.core.model import Health, Job, Processing, Worker, WorkerRun
     from jobdeck.core.plugins import Recipients
-    from jobdeck.core.read.report_types import Backlog, Counts, Page
+    from jobdeck.core.read.report_types import AuditEntry, Backlog, Counts, Page
 
 Connection = psycopg.Connection[Any]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import event
-from jobdeck.core.model import CycleResult
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.read import jobs as read_jobs
@@ -36,6 +35,21 @@ NOTHING_DUE = "no jobs available"
 TIME_IS_UP = "The cycle's time is up; jobs that are still due wait for the next cycle."
 UNKNOWN_SECONDS: Final = 5.0
 """The assumed run time of a type without recent runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """The result of one cycle, with the keys of the predecessor's HTTP reply."""
+
+    PAUSED = "Processing is paused."
+    """The message if processing was paused without a reason."""
+
+    status: Literal["ok", "paused", "error"]
+    processed: int
+    succeeded: int
+    failed: int
+    message: str
+    results: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

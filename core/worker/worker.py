@@ -28,10 +28,10 @@ from jobdeck.core.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.model import CycleResult
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.oneshot import CycleResult
 
 __all__ = ["Budget", "CycleProgress", "Worker", "WorkerStatus"]
 

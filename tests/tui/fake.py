@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from jobdeck.core.errors import DatabaseUnreachable, InvalidPayload, JobdeckError
-from jobdeck.core.model import (
-    ActionResult,
-    AuditEntry,
-    CycleResult,
-    Health,
-    Job,
-    Processing,
-    Status,
-    TypePause,
-    Verdict,
-    Worker,
-    WorkerRun,
-)
+from jobdeck.core.model import ActionResult, Health, Job, Processing, Status, TypePause, Verdict, Worker, WorkerRun
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.report_types import (
     ActionCount,
+    AuditEntry,
     AuditReport,
     Backlog,
     Counts,
@@ -40,9 +29,9 @@ from jobdeck.core.read.report_types import (
     TriggerCount,
     overdue_by,
 )
+from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
-from jobdeck.tui.backend.due import due_among
-from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View, due_among
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 

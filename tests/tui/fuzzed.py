@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.model import (
     ActionResult,
-    AuditEntry,
-    CycleResult,
     Enqueued,
     Finding,
     Health,
@@ -26,7 +24,8 @@ from jobdeck.core.model import (
     Worker,
 )
 from jobdeck.core.plugins import Found, Recipient, Recipients
-from jobdeck.core.read.report_types import Clause, JobDetail
+from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
+from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Rehearsal
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes
 from tests.tui.fake_bulk import FakeBulk

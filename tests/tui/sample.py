@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from jobdeck.core.model import AuditEntry, Finding, Health, Job, Run, RunOutcome, Status, Verdict, Worker, WorkerRun
-from jobdeck.core.read.report_types import Clause, Counts, ErrorGroup, JobDetail
+from jobdeck.core.model import Finding, Health, Job, Run, RunOutcome, Status, Verdict, Worker, WorkerRun
+from jobdeck.core.read.report_types import AuditEntry, Clause, Counts, ErrorGroup, JobDetail
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, make_job, minutes
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from textual.pilot import Pilot
 
-    from jobdeck.tui.widgets.job_table import JobTable
+    from jobdeck.tui.widgets.jobs.job_table import JobTable
 
 SMALL = (80, 24)
 LARGE = (200, 50)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobdeck.core.model import CycleResult, Filter
+from jobdeck.core.model import Filter
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.settings import Settings
+from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import ACTIONS
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request

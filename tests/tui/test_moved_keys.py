@@ -27,11 +27,11 @@ from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
 from jobdeck.tui.screens.dialogs.help import Help
-from jobdeck.tui.screens.dialogs.leave import Leave
 from jobdeck.tui.screens.dialogs.palette import Palette
 from jobdeck.tui.screens.dialogs.pause import Pause
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.dialogs.picker import Picker
+from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.sample import sample

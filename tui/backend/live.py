@@ -17,7 +17,6 @@ from jobdeck.core import connect, registry
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, JobdeckError, Refused
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres import database
-from jobdeck.core.queue import canaries as requests
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read import reports
@@ -26,24 +25,24 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.bulk_words import words
-from jobdeck.tui.backend.due import due_among
 from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
 from jobdeck.tui.backend.live_creating import LiveCreating
-from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View
+from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
+    from jobdeck.core.model import ActionResult, Job, Json, Processing
     from jobdeck.core.plugins import Page, Recipients
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
+    from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.worker import CycleProgress
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
@@ -116,12 +115,12 @@ class LiveBackend:
 
     def errors(self, canaries: Sequence[int]) -> ErrorReport:
         with self._connection() as conn:
-            answers = tuple(requests.answer(conn, canary) for canary in canaries)
+            answers = tuple(operator.canary_answer(conn, canary) for canary in canaries)
             return replace(reports.errors().run(conn), canaries=answers)
 
     def ask_canary(self, job: Job) -> CanaryAsked:
         with self._connection("to run a canary") as conn:
-            return requests.ask(conn, job.id, actor=self._actor, version=job.version)
+            return operator.ask_canary(conn, job.id, actor=self._actor, version=job.version)
 
     def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
         with self._connection() as conn:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, CycleResult, Job, Json, Processing
+    from jobdeck.core.model import ActionResult, Job, Json, Processing
     from jobdeck.core.read.canaries import CanaryAsked
+    from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.protocol import Due, Verb
     from jobdeck.tui.backend.threads import Host, Severity
 

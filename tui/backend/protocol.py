@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, CycleResult, Enqueued, Filter, Job, Json, Processing
+    from jobdeck.core.model import ActionResult, Enqueued, Filter, Job, Json, Processing
     from jobdeck.core.plugins import Found, Page, Preset, Recipients
     from jobdeck.core.queue.requests import Wanted
     from jobdeck.core.read.canaries import CanaryAsked
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Snapshot,
     )
     from jobdeck.core.registry import JobType
+    from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.bulk_words import Bulks
 
 PAGE: Final = 200
@@ -252,3 +254,13 @@ class Creating(Protocol):
 
     def quick_sync(self, name: str) -> Sequence[Enqueued]:
         """Enqueues the jobs of a preset, in one transaction."""
+
+
+def due_among(pending: Snapshot, handled: Collection[str]) -> Due:
+    """The due jobs among the first pending ones, of types that are handled here, not paused and not blocked."""
+    held = {pause.task_type for pause in pending.processing.paused_types}
+    due = [job for job in pending.page.jobs if (job.next_run_at or job.run_at) <= pending.at]
+    free = [job for job in due if job.task_type in handled and job.task_type not in held and job.blocked_by is None]
+    counts = Counter(job.task_type for job in free)
+    counted = pending.page.next is None or len(due) < len(pending.page.jobs)
+    return Due(tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), counted)

@@ -32,7 +32,7 @@ from jobdeck.tui.screens.dialogs.confirm import Question, ask, job_question, ski
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.processing import switch
-from jobdeck.tui.screens.dialogs.run_worker import ask_to_run_worker
+from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.terminal.clipboard import copy, is_copied
 from jobdeck.tui.widgets import click_targets
 

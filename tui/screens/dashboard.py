@@ -15,13 +15,13 @@ from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
-from jobdeck.tui.screens.dialogs.undo import undo_question
+from jobdeck.tui.screens.dialogs.questions import undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
 from jobdeck.tui.widgets import health_line, key_line, status_bar
-from jobdeck.tui.widgets.columns import Moment
 from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.ink import Line, Reason, release_painted
-from jobdeck.tui.widgets.job_table import Gone, JobTable
+from jobdeck.tui.widgets.jobs.columns import Moment
+from jobdeck.tui.widgets.jobs.job_table import Gone, JobTable
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:

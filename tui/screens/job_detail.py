@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.payload import PayloadEditor
-from jobdeck.tui.screens.dialogs.undo import restore_question
+from jobdeck.tui.screens.dialogs.questions import restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets import status_bar

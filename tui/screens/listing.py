@@ -15,7 +15,7 @@ from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
-from jobdeck.tui.widgets.job_table import JobTable
+from jobdeck.tui.widgets.jobs.job_table import JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

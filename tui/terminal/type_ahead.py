@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from textual.app import ScreenStackError
 
-from jobdeck.tui.widgets.job_table import JobTable
+from jobdeck.tui.widgets.jobs.job_table import JobTable
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:

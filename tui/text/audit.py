@@ -9,8 +9,7 @@ from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, p
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import AuditEntry
-    from jobdeck.core.read.report_types import AuditReport, Digest
+    from jobdeck.core.read.report_types import AuditEntry, AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6

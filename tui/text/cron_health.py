@@ -28,8 +28,8 @@ from jobdeck.tui.format import (
     since,
     wrapped,
 )
-from jobdeck.tui.widgets.columns import lease_left
 from jobdeck.tui.widgets.health_line import SOURCE_WORDS
+from jobdeck.tui.widgets.jobs.columns import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

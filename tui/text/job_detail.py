@@ -32,15 +32,15 @@ from jobdeck.tui.format import (
     stamp,
     wrapped,
 )
-from jobdeck.tui.widgets.columns import lease_left
+from jobdeck.tui.widgets.jobs.columns import lease_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from jobdeck.core.model import AuditEntry, Job, Json, Run
+    from jobdeck.core.model import Job, Json, Run
     from jobdeck.core.plugins import Recipients
-    from jobdeck.core.read.report_types import Clause, JobDetail
+    from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
     from jobdeck.tui.widgets.ink import Span
 
 COLOURS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.tui.format import ago, bar, clock, duration, fit, fraction, middle, one_line, plural, short_id
-from jobdeck.tui.widgets.columns import lease_left
+from jobdeck.tui.widgets.jobs.columns import lease_left
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:

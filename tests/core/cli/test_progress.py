@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.cli import answers
-from jobdeck.core.cli.commands import enqueue
+from jobdeck.core.cli.commands.act import enqueue
 from jobdeck.core.cli.progress import Progress
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, producer

@@ -15,7 +15,7 @@ import pytest
 
 from jobdeck.core.alerts.alarms import Sentinel
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from jobdeck.core.registry import Done
 from tests.core.alerts.test_sentry import receiving
 from tests.core.cli.support import environment, runner

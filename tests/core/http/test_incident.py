@@ -12,8 +12,8 @@ from jobdeck.core.model import Verdict
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.read import history
-from jobdeck.core.read.health import health
 from jobdeck.core.read.stats import error_groups
+from jobdeck.core.read.verdict.health import health
 from tests.core.alerts.test_sentry import receiving
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time

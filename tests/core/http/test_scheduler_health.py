@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.queue.operator import expect_trigger
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
 from tests.support.queue import ACTOR, add, claim_one, now, run_once
 from tests.support.waiting import until

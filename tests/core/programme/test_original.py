@@ -15,7 +15,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
 from tests.support.queue import (

@@ -17,7 +17,7 @@ from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import LeftOut
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue import privacy
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import Part, queue_component
 from jobdeck.core.settings import Settings

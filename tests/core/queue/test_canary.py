@@ -10,7 +10,7 @@ import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import CANARY_PRIORITY, RunOutcome
-from jobdeck.core.queue import canaries, leases, presence
+from jobdeck.core.queue import leases, presence
 from jobdeck.core.queue import operator as act
 from jobdeck.core.read import jobs
 from tests.support.queue import (
@@ -54,14 +54,14 @@ def fail(conn: Connection, task_type: str = "alpha", error: str = "boom", **fiel
 
 
 def ask(conn: Connection, job_id: UUID, **given: Any) -> int:
-    asked = canaries.ask(conn, job_id, actor=ACTOR, **given)
+    asked = act.ask_canary(conn, job_id, actor=ACTOR, **given)
     assert asked.result.ok, asked
     assert asked.canary is not None
     return asked.canary
 
 
 def refused(conn: Connection, job_id: UUID, **given: Any) -> str:
-    asked = canaries.ask(conn, job_id, actor=ACTOR, **given)
+    asked = act.ask_canary(conn, job_id, actor=ACTOR, **given)
     assert not asked.result.ok
     assert asked.canary is None
     return asked.result.code
@@ -74,7 +74,7 @@ def take(conn: Connection, *types: str) -> UUID | None:
 
 
 def answer(conn: Connection, canary: int) -> CanaryAnswer:
-    return canaries.answer(conn, canary)
+    return act.canary_answer(conn, canary)
 
 
 def test_it_is_taken_before_all_others_and_alone_and_no_other_job_changes(conn: Connection) -> None:
@@ -263,8 +263,8 @@ def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
     first, other, stranger = fail(conn), fail(conn), fail(conn, error="something else")
     ask(conn, first.id)
     with changes_nothing(conn):
-        again = canaries.ask(conn, first.id, actor=ACTOR).result
-        group = canaries.ask(conn, other.id, actor=ACTOR).result
+        again = act.ask_canary(conn, first.id, actor=ACTOR).result
+        group = act.ask_canary(conn, other.id, actor=ACTOR).result
     assert (again.code, group.code) == ("canary-open", "canary-of-group")
     assert str(first.id) in group.message
     assert ACTOR in group.message
@@ -275,7 +275,7 @@ def test_two_people_who_ask_at_once_for_one_group_get_one_canary(conn: Connectio
     start_worker(conn)
     first, other = fail(conn), fail(conn)
     with psycopg.connect(database_url) as mara:
-        asked = canaries.ask(mara, first.id, actor="mara")
+        asked = act.ask_canary(mara, first.id, actor="mara")
         assert asked.result.ok
         assert refused(conn, other.id) == "canary-was-faster"
         mara.commit()
@@ -340,7 +340,7 @@ def test_a_dry_run_asks_for_nothing(conn: Connection) -> None:
     start_worker(conn)
     job = fail(conn)
     with changes_nothing(conn):
-        tried = canaries.ask(conn, job.id, actor=ACTOR, dry_run=True)
+        tried = act.ask_canary(conn, job.id, actor=ACTOR, dry_run=True)
     assert (tried.result.ok, tried.result.code, tried.canary) == (True, "would-be-canary", None)
 
 
@@ -356,7 +356,7 @@ def test_an_operator_asks_and_reads_and_a_viewer_and_a_worker_do_not(
     job = fail(owner)
     for other in (viewer, worker):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            canaries.ask(other, job.id, actor=ACTOR)
+            act.ask_canary(other, job.id, actor=ACTOR)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             answer(other, 1)
     canary = ask(operator, job.id)

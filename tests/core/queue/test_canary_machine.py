@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
-from jobdeck.core.queue import canaries, leases, operator, presence, producer
+from jobdeck.core.queue import leases, operator, presence, producer
 from tests.support.examples import examples
 from tests.support.queue import ACTOR, Connection, finish_one, rows
 from tests.support.queue_model import install_clock
@@ -165,7 +165,7 @@ class CanaryMachine(RuleBasedStateMachine):
         here = self.rows()
         job = [*here, *self.jobs][place % (len(here) + 1)]
         row = here.get(job)
-        asked = canaries.ask(self.conn, job, actor=ACTOR)
+        asked = operator.ask_canary(self.conn, job, actor=ACTOR)
         if row is None or row["status"] == "running" or any(one.job == job for one in self.unsettled()):
             assert not asked.result.ok, asked
             return
@@ -259,7 +259,7 @@ class CanaryMachine(RuleBasedStateMachine):
     def look(self) -> None:
         """Everybody who asked reads the answer."""
         for one in self.unsettled():
-            answer = canaries.answer(self.conn, one.canary)
+            answer = operator.canary_answer(self.conn, one.canary)
             if one.token is not None and one.job in self.running and self.running[one.job].run_token == one.token:
                 assert answer.state == "running"
             elif one.token is not None:

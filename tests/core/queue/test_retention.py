@@ -11,7 +11,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import bulk, operator, presence, privacy
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, reap, rows, value
 
 if TYPE_CHECKING:

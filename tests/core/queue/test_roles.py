@@ -15,8 +15,8 @@ from jobdeck.core.queue import leases, presence, producer
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.health import health
 from jobdeck.core.read.stats import error_groups
+from jobdeck.core.read.verdict.health import health
 from jobdeck.core.schema import check_schema, install_schema
 from tests.core.programme.test_original import ORIGINAL
 from tests.support.catalog import catalog

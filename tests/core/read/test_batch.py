@@ -14,7 +14,7 @@ from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import Query, combine, one_moment, select
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

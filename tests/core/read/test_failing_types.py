@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.read.health import health
-from jobdeck.core.read.stats import failing_types
+from jobdeck.core.read.verdict import failing_types
+from jobdeck.core.read.verdict.health import health
 from tests.support.queue import now, value
 from tests.support.run_history import History
 

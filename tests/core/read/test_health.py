@@ -9,7 +9,7 @@ import pytest
 
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import leases, operator, presence
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from tests.support.queue import (
     ACTOR,
     WORKER,

@@ -14,11 +14,11 @@ from jobdeck.core.model import Filter, RunOutcome
 from jobdeck.core.queue import bulk
 from jobdeck.core.read import job_lists, jobs, reports
 from jobdeck.core.read.filters import parse_filter
-from jobdeck.core.read.health import health
 from jobdeck.core.read.report_types import OTHER
 from jobdeck.core.read.stats import bins, error_groups
 from jobdeck.core.read.stats.shares import failure_shares
 from jobdeck.core.read.stats.trends import step_for, trends
+from jobdeck.core.read.verdict.health import health
 from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, run_once, value
 
 if TYPE_CHECKING:

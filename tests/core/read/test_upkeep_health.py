@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from jobdeck.core.model import Verdict
-from jobdeck.core.read.health import health
+from jobdeck.core.read.verdict.health import health
 from tests.support.queue import Connection, advance, reap, value
 
 if TYPE_CHECKING:

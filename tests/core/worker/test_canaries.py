@@ -9,7 +9,7 @@ import psycopg
 
 from jobdeck.core.model import CANARY_PRIORITY
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import canaries, operator
+from jobdeck.core.queue import operator
 from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
@@ -34,7 +34,7 @@ def ask(conn: Conn, job_id: UUID) -> int:
     found: list[int] = []
 
     def asked() -> bool:
-        canary = canaries.ask(conn, job_id, actor=ACTOR).canary
+        canary = operator.ask_canary(conn, job_id, actor=ACTOR).canary
         found.extend([canary] if canary else [])
         return bool(found)
 
@@ -43,8 +43,8 @@ def ask(conn: Conn, job_id: UUID) -> int:
 
 
 def ended(conn: Conn, canary: int) -> CanaryAnswer:
-    until(lambda: canaries.answer(conn, canary).settled)
-    return canaries.answer(conn, canary)
+    until(lambda: operator.canary_answer(conn, canary).settled)
+    return operator.canary_answer(conn, canary)
 
 
 def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paused(

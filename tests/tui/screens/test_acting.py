@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.widgets import Button, Input
 
-from jobdeck.core.model import CycleResult, Processing, Status
+from jobdeck.core.model import Processing, Status
+from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jobdeck.core.errors import DatabaseUnreachable
-from jobdeck.core.model import AuditEntry, Run, RunOutcome, Status
+from jobdeck.core.model import Run, RunOutcome, Status
 from jobdeck.core.plugins import Recipient, Recipients
-from jobdeck.core.read.report_types import Clause, JobDetail
+from jobdeck.core.read.report_types import AuditEntry, Clause, JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.text import job_detail
 from tests.tui.fake import NOW, FakeBackend, job_id, make_job, minutes

@@ -26,7 +26,7 @@ from jobdeck.tui.screens.pages import bulk
 from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
 from jobdeck.tui.widgets import health_line, status_bar
-from jobdeck.tui.widgets.columns import CELLS, Column, Moment, cell
+from jobdeck.tui.widgets.jobs.columns import CELLS, Column, Moment, cell
 from tests.support.examples import examples
 from tests.tui.fake import NOW
 from tests.tui.fuzzed import FuzzedBackend

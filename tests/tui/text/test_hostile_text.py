@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobdeck.core.model import (
-    ActionResult,
-    AuditEntry,
-    Finding,
-    Health,
-    Processing,
-    RunOutcome,
-    Status,
-    Verdict,
-    Worker,
-)
+from jobdeck.core.model import ActionResult, Finding, Health, Processing, RunOutcome, Status, Verdict, Worker
 from jobdeck.core.plugins import Recipient, Recipients
+from jobdeck.core.read.report_types import AuditEntry
 from tests.tui.fake import NOW, FakeBackend, make_job, minutes
 from tests.tui.sample import trend, worker_run
 from tests.tui.support import LARGE, dashboard, failed

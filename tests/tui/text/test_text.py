@@ -30,7 +30,7 @@ from jobdeck.tui.format import (
 )
 from jobdeck.tui.text import job_detail
 from jobdeck.tui.themes import DARK, OF_256, THEMES, of
-from jobdeck.tui.widgets.columns import Moment, cell, layout
+from jobdeck.tui.widgets.jobs.columns import Moment, cell, layout
 from tests.tui.fake import NOW, make_job, minutes
 from tests.tui.sample import sample
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from jobdeck.core.model import SORTS, Status
-from jobdeck.tui.widgets.columns import layout
+from jobdeck.tui.widgets.jobs.columns import layout
 from tests.tui.fake import FakeBackend, make_job
 from tests.tui.sample import sample
 from tests.tui.support import LARGE, Deck, dashboard

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from textual.app import App
 
 from jobdeck.core.model import Status
-from jobdeck.tui.widgets.columns import Moment
-from jobdeck.tui.widgets.job_table import JobTable
+from jobdeck.tui.widgets.jobs.columns import Moment
+from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.support import dashboard

@@ -11,7 +11,7 @@ from textual.content import Content
 from jobdeck.tui.backend import bulk_words
 from jobdeck.tui.format import ago, bar, fit, middle, one_line, short_id, wrapped
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
-from jobdeck.tui.screens.dialogs.undo import bulk_undo_question
+from jobdeck.tui.screens.dialogs.questions import bulk_undo_question
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.widgets.pane import entry

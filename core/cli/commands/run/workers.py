@@ -21,8 +21,9 @@ from jobdeck.core.redact import safe_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobdeck.core.model import ClaimedJob, CycleResult
+    from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.core.worker.worker import Worker
 
 log = logging.getLogger(__name__)

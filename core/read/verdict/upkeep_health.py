@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.read.scheduler_health import span
+from jobdeck.core.read.verdict.scheduler_health import span
 
 if TYPE_CHECKING:
     from jobdeck.core.read.rows import Row

@@ -14,8 +14,7 @@ from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration
 
 if TYPE_CHECKING:
-    from jobdeck.core.model import AuditEntry
-    from jobdeck.core.read.report_types import Digest
+    from jobdeck.core.read.report_types import AuditEntry, Digest
 
 
 @command("digest")

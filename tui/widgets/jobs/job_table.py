@@ -13,8 +13,8 @@ from textual.message import Message
 from textual.strip import Strip
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.columns import Cell, Column, Moment, cell, layout
 from jobdeck.tui.widgets.ink import INKS, inks
+from jobdeck.tui.widgets.jobs.columns import Cell, Column, Moment, cell, layout
 from jobdeck.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from enum import StrEnum
 
-    from jobdeck.core.model import AuditEntry, Filter, Job, Json
-    from jobdeck.core.read.report_types import Clause
+    from jobdeck.core.model import Filter, Job, Json
+    from jobdeck.core.read.report_types import AuditEntry, Clause
     from jobdeck.core.registry import JobType
 
 

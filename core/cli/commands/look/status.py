@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.commands.jobs import audit_table
+from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.read.report_types import Counts
@@ -41,7 +41,7 @@ def status(session: Session) -> None:
 def health(session: Session) -> int | None:
     """Show the Cron Health verdict and its evidence. The exit code is 4 when it is critical."""
     from jobdeck.core.alerts.alarms import timeouts_of  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read.health import health as judge  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.verdict.health import health as judge  # noqa: PLC0415 -- imported on first use
 
     timeouts = timeouts_of(session.registry)
     with session.connection() as conn:

@@ -13,7 +13,7 @@ import click
 
 from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
-from jobdeck.core.cli.commands.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
+from jobdeck.core.cli.commands.act.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
 from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.queue.requests import Wanted, parse_object
@@ -73,20 +73,20 @@ def retry(session: Session, canary: bool, wait: bool, **given: Any) -> int | Non
 
 def _canary(session: Session, *, wait: bool, **given: Any) -> int | None:
     """Asks for a canary and, with `wait`, prints its result; the exit code is 1 unless it succeeded."""
-    from jobdeck.core.queue import canaries  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
 
     ids, dry_run = given["ids"], given["dry_run"]
     if len(ids) != 1 or ids[0] == INPUT or given["expression"] or given["again"]:
         raise UsageError("--canary needs exactly one job ID.")
     with session.connection() as conn:
-        asked = canaries.ask(
+        asked = operator.ask_canary(
             conn, resolved(conn, ids)[0], actor=session.actor, version=given["if_version"], reason=given["reason"],
             dry_run=dry_run,
         )  # fmt: skip
         if asked.canary is None or not wait:
             return answer_results(session, [asked.result], dry_run=dry_run)
         output.note("Waiting for the result. It continues if you interrupt this command; the audit has its result.")
-        while not (answer := canaries.answer(conn, asked.canary)).settled:
+        while not (answer := operator.canary_answer(conn, asked.canary)).settled:
             time.sleep(POLL_SECONDS)
     session.answer({**output.plain(answer), "dry_run": False}, [f"{answer.job_id}: {answer.message}"])
     return None if answer.state == "succeeded" else 1

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Health, Verdict
-from jobdeck.core.read import history, scheduler_health, upkeep_health
+from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.stats import failing_types, shares
+from jobdeck.core.read.stats import shares
 from jobdeck.core.read.stats.figures import OUTCOMES
+from jobdeck.core.read.verdict import failing_types, scheduler_health, upkeep_health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core import config_file
 from jobdeck.core.cli import output
-from jobdeck.core.cli.commands.status import UNHEALTHY, finding_table
+from jobdeck.core.cli.commands.look.status import UNHEALTHY, finding_table
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Finding, Verdict

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobdeck.core.cli.commands.status import answer_status
-from jobdeck.core.cli.commands.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
+from jobdeck.core.cli.commands.look.status import answer_status
+from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError

@@ -1,0 +1,1 @@
+"""Commands that enqueue jobs, or change jobs and types."""

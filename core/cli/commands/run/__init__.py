@@ -1,0 +1,1 @@
+"""Commands that run jobs, serve calls, pause and clean up."""

@@ -1,0 +1,1 @@
+"""Whether the queue does its work: the signals of the health verdict."""

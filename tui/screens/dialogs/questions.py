@@ -1,0 +1,156 @@
+"""Questions before the worker runs a cycle, before deleted jobs are restored, and before leaving while jobs run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Button, Static
+
+from jobdeck.core.queue.bulk_model import Bulk
+from jobdeck.tui.backend import bulk_words
+from jobdeck.tui.backend.operations import Awaited
+from jobdeck.tui.commands import RUN_WORKER, twin
+from jobdeck.tui.format import fit, one_line, plural, short_id
+from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
+from jobdeck.tui.screens.dialogs.dialog import Dialog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+    from textual.screen import Screen
+
+    from jobdeck.core.model import Job
+    from jobdeck.tui.backend.operations import Deletion
+    from jobdeck.tui.backend.protocol import Due
+    from jobdeck.tui.deck import Deck
+
+LISTED: Final = 6
+LABEL: Final = 13
+
+
+def ask_to_run_worker(here: Screen[Any], deck: Deck) -> None:
+    """Reads what is due and asks whether to run a cycle; if another screen was opened meanwhile, nothing is asked."""
+
+    def found(due: Due) -> None:
+        if deck.shows(here):
+            ask(here, cycle_question(deck, due), deck.operations.run_cycle)
+
+    deck.operations.find_due(found)
+
+
+def cycle_question(deck: Deck, due: Due) -> Question:
+    """The question before a cycle of up to five jobs in this terminal's environment."""
+    view, options = deck.view, deck.options
+    environment = one_line(options.environment) or "not named (JOBDECK_ENVIRONMENT)"
+    style = "bold $error" if options.production else "bold" if options.environment else ""
+    database = one_line(view.session.label) if view else ""
+    lines = [
+        _fact("database", database, "bold"),
+        _fact("environment", environment, style),
+        _fact("settings", "of this terminal, with its keys and addresses"),
+        Content(""),
+        *_due_lines(due),
+    ]
+    if view is not None and not view.snapshot.processing.enabled:
+        resumes = f"Processing is paused, so no job would run. {deck.key('processing')} resumes it."
+        lines += [Content(""), Content.styled(resumes, "$warning")]
+    word = needed_word("run", 0, production=options.production)
+    body = Content("\n").join(lines)
+    return Question("Run Worker: one cycle of up to 5 jobs, here", body, "Run", word=word, twin=RUN_WORKER, ready=True)
+
+
+def _fact(name: str, value: str, style: str = "") -> Content:
+    return Content.assemble((f"{name:<{LABEL}}", "$ink-muted"), (value, style))
+
+
+def _due_lines(due: Due) -> list[Content]:
+    if not due.types:
+        return [_fact("due now", "no job that may run here")]
+    jobs = sum(number for _, number in due.types)
+    total = f"{plural(jobs, 'job')} of {plural(len(due.types), 'type')}"
+    lines = [_fact("due now", total if due.counted else f"more than {total}", "bold")]
+    lines += [
+        Content(f"{number:>{LABEL - 2}}  {fit(one_line(name), 48).rstrip()}") for name, number in due.types[:LISTED]
+    ]
+    if len(due.types) > LISTED:
+        lines.append(Content.styled(f"{'':{LABEL}}and {plural(len(due.types) - LISTED, 'more type')}", "$ink-muted"))
+    return lines
+
+
+UNDO: Final = "Undo the delete"
+
+
+def undo_question(deletion: Deletion | Awaited, *, production: bool) -> Question:
+    """The question before a deletion of this session is undone."""
+    if isinstance(deletion, Bulk):
+        return bulk_undo_question(deletion, production=production)
+    return restore_question(UNDO, deletion.jobs if isinstance(deletion, Awaited) else deletion, production=production)
+
+
+def bulk_undo_question(bulk: Bulk, *, production: bool) -> Question:
+    """The question before the jobs that a bulk action deleted are restored."""
+    good = bulk.done - bulk.refused
+    body = Content(f"{bulk_words.plural_of(good)} will be restored from the trash, each as it was.")
+    word = needed_word("restore", good, production=production)
+    return Question(UNDO, body, "Restore", word=word, twin=bulk_words.twin_on("undo", bulk), ready=True)
+
+
+def restore_question(title: str, jobs: Sequence[Job], *, production: bool) -> Question:
+    """The question before these few jobs are restored from the trash."""
+    lines = [
+        Content.assemble(
+            (f"{short_id(job.id)}  ", "$ink-muted"),
+            fit(one_line(job.task_type), 40),
+            (f"  {job.status.value}", "$ink-muted"),
+        )
+        for job in jobs
+    ]
+    one = len(jobs) == 1
+    lines += [
+        Content(""),
+        Content(f"{'It is' if one else 'They are'} restored from the trash, as {'it was' if one else 'they were'}."),
+    ]
+    word = needed_word("restore", len(jobs), production=production)
+    title = title or f"Restore {plural(len(jobs), 'job')}"
+    return Question(title, Content("\n").join(lines), "Restore", word=word, twin=twin("restore", jobs), ready=True)
+
+
+class Leave(Dialog[str | None]):
+    """Asks what to do with the jobs that run here: `finish`, `hand back`, or None to stay."""
+
+    DIALOG: ClassVar[str] = "leave"
+
+    def __init__(self, running: int, *, cycle: bool, patience: float) -> None:
+        super().__init__()
+        self.patience = patience
+        self.running = running
+        self.cycle = cycle
+
+    def compose(self) -> ComposeResult:
+        what = [plural(self.running, "job")] if self.running else []
+        what += ["a cycle of Run Worker"] if self.cycle else []
+        one = self.running == 1 and not self.cycle
+        running, them = ("the running job", "it") if one else ("running jobs", "them")
+        with VerticalScroll(id="box", classes="-warn", can_focus=False) as box:
+            box.border_title = Content("Leave Jobdeck")
+            yield Static(
+                Content(
+                    f"{' and '.join(what).capitalize()} still running in this dashboard.\n\n"
+                    f"Finish: take no new jobs; give {running} {self.patience:g} s, then return {them} to the queue.\n"
+                    f"Return now: stop {them} and return {them} to the queue; the attempt does not count.\n"
+                    "Stay: keep working."
+                )
+            )
+            with Horizontal(id="buttons"):
+                yield Button(Content("Stay"), id="stay")
+                yield Button(Content("Finish"), id="finish")
+                yield Button(Content("Return now"), id="back", disabled=not self.running)
+
+    def on_mount(self) -> None:
+        self.query_one("#stay", Button).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        self.dismiss({"finish": "finish", "back": "hand back"}.get(event.button.id or ""))
