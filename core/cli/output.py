@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from uuid import UUID
 
+from jobdeck.core.cli.fitting import fitted, width_of
 from jobdeck.core.cli.line import LINE
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job, Json, Run
 
 NONE = "-"
+INDENT: Final = 2
+"""Columns by which a section indents its lines."""
+WIDEST: Final = 200
+"""Columns to which a piped table is aligned; a longer cell moves the rest of its row."""
 _FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects"})
 """Fields whose keys producers and handlers choose."""
 
@@ -104,10 +109,15 @@ def _scalar(value: Any, *, revealed: bool) -> Any:
             return value
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Columns aligned by their width on a terminal. Cells are masked, cleaned and put on one line."""
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, least: Sequence[str] = ()) -> list[str]:
+    """Columns aligned by their width on a terminal. Cells are masked, cleaned and put on one line.
+
+    On a terminal they are fitted into its width, if need be without the columns in `least`; whole when piped.
+    """
     cells = [list(header), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    if sys.stdout.isatty():
+        cells = fitted(cells, shutil.get_terminal_size().columns - INDENT, least)
+    widths = [min(WIDEST, max(width_of(row[column]) for row in cells)) for column in range(len(cells[0]))]
     lines = ("  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
     return [Verbatim(line) for line in lines]
 
@@ -142,10 +152,15 @@ def seconds(duration: timedelta) -> str:
 
 def cut(text: str | None, length: int, *, revealed: bool = False) -> str:
     """A text on one line, masked unless `revealed`, cut to `length` characters."""
+    whole = line(text, revealed=revealed)
+    return Verbatim(whole if len(whole) <= length else f"{whole[: length - 1]}…")
+
+
+def line(text: str | None, *, revealed: bool = False) -> str:
+    """A text on one line, masked unless `revealed`. A table shortens it to what its terminal allows."""
     if not text:
         return NONE
-    line = clean(clean(text, multiline=True) if revealed else masked(text)).strip()
-    return Verbatim(line if len(line) <= length else f"{line[: length - 1]}…")
+    return Verbatim(clean(clean(text, multiline=True) if revealed else masked(text)).strip())
 
 
 def payload(value: Json | None, length: int = 10_000, *, revealed: bool = False) -> str:
@@ -164,12 +179,16 @@ def next_run(job: Job) -> str:
 
 def job_table(jobs: Iterable[Job]) -> list[str]:
     header = ("JOB", "TASK", "STATUS", "ATTEMPTS", "CREATED", "LAST RUN", "NEXT", "PAYLOAD", "ERROR")
-    return table(header, (_job_row(job) for job in jobs))
+    return table(
+        header,
+        (_job_row(job) for job in jobs),
+        least=("CREATED", "ATTEMPTS", "LAST RUN", "PAYLOAD", "NEXT"),
+    )
 
 
 def run_table(runs: Iterable[Run], *, revealed: bool = False) -> list[str]:
     header = ("RUN", "JOB", "TASK", "ATTEMPT", "OUTCOME", "STARTED", "TOOK", "ERROR")
-    return table(header, (_run_row(run, revealed=revealed) for run in runs))
+    return table(header, (_run_row(run, revealed=revealed) for run in runs), least=("RUN", "ATTEMPT", "TOOK", "JOB"))
 
 
 def _job_row(job: Job) -> tuple[object, ...]:
@@ -184,8 +203,8 @@ def _job_row(job: Job) -> tuple[object, ...]:
         when(job.created_at),
         last,
         next_run(job),
-        payload(job.payload, 40),
-        cut(job.last_error, 60),
+        payload(job.payload),
+        line(job.last_error),
     )
 
 
@@ -198,7 +217,7 @@ def _run_row(run: Run, *, revealed: bool) -> tuple[object, ...]:
         run.outcome.value,
         when(run.started_at),
         seconds(run.duration),
-        cut(run.error, 60, revealed=revealed),
+        line(run.error, revealed=revealed),
     )
 
 
@@ -212,12 +231,5 @@ def _text(value: object) -> str:
     return str(scrub(value) if isinstance(value, dict | list | tuple) else value)
 
 
-def _width(text: str) -> int:
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )
-
-
 def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+    return text + " " * (width - width_of(text))

@@ -42,7 +42,8 @@ def listed(session: Session, limit: int) -> None:
     ]  # fmt: skip
     header = ("BULK", "ACTION", "STATE", "DONE", "REFUSED", "STARTED", "BY", "FILTER")
     session.answer(
-        {"bulks": [bulk_json(one) for one in found]}, output.table(header, rows) if rows else ["No bulk actions."]
+        {"bulks": [bulk_json(one) for one in found]},
+        output.table(header, rows, least=("BY", "STARTED")) if rows else ["No bulk actions."],
     )
 
 

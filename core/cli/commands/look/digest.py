@@ -55,17 +55,18 @@ def _lines(found: Digest) -> list[str]:
             "new" if found.is_new(trend) else output.when(trend.first_seen),
             output.when(trend.last_seen),
             trend.task_type,
-            output.cut(trend.sample, 80),
+            output.line(trend.sample),
         )
         for trend in found.errors
     ]
+    header = ("RUNS", "FAILED NOW", "FIRST SEEN", "LAST SEEN", "TASK", "ERROR")
     return [
         *facts,
         *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found)) if found.actions else []),
         *output.section("Pauses", [_pause(entry) for entry in found.pauses]),
         *output.section(
             "Errors",
-            output.table(("RUNS", "FAILED NOW", "FIRST SEEN", "LAST SEEN", "TASK", "ERROR"), errors) if errors else [],
+            output.table(header, errors, least=("LAST SEEN", "FAILED NOW")) if errors else [],
         ),
     ]
 

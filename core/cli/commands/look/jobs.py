@@ -159,7 +159,7 @@ def audit_table(entries: Iterable[AuditEntry]) -> list[str]:
                 entry.actor,
                 entry.action,
                 entry.job_id,
-                output.cut(entry.reason, 80),
+                output.line(entry.reason),
             )
             for entry in entries
         ),

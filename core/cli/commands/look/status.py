@@ -73,11 +73,12 @@ def errors(session: Session, since: str, limit: int) -> None:
             output.when(group.first_seen),
             output.when(group.last_seen),
             group.job_ids[0] if group.job_ids else None,
-            output.cut(group.sample, 80),
+            output.line(group.sample),
         )
         for group in groups
     ]
-    session.answer({"errors": groups}, output.table(header, rows) if rows else ["No failed runs."])
+    least = ("FIRST SEEN", "KIND", "A JOB")
+    session.answer({"errors": groups}, output.table(header, rows, least=least) if rows else ["No failed runs."])
 
 
 @command("audit")
@@ -225,7 +226,7 @@ def _paused_lines(processing: Processing) -> list[str]:
             pause.paused_by,
             output.when(pause.paused_at),
             output.when(pause.resume_at),
-            output.cut(pause.reason, 80),
+            output.line(pause.reason),
         )
         for pause in processing.paused_types
     ]
