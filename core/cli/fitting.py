@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 GAP: Final = 2
-KEPT: Final = 20
+KEPT: Final = 24
 """A column of this width or less, such as a time or a status, is not shortened."""
 SHORTEST: Final = 12
+SHORTEST_LAST: Final = 30
+"""The last column, such as the error, tells rows apart: other columns give way to this much of it."""
 MORE: Final = "…"
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORT_ID: Final = 8
@@ -23,10 +25,15 @@ _SHORT_ID: Final = 8
 @dataclass
 class _Column:
     cells: list[str]
+    shortest: int = SHORTEST
 
     @property
     def width(self) -> int:
         return max(map(width_of, self.cells))
+
+    @property
+    def _shortest(self) -> int:
+        return min(self.width, max(self.shortest, width_of(self.cells[0])))
 
     @property
     def has_ids(self) -> bool:
@@ -35,7 +42,7 @@ class _Column:
     @property
     def least(self) -> int:
         """The width to which the column can be shortened."""
-        return self.width if self.width <= KEPT or self.has_ids else max(SHORTEST, width_of(self.cells[0]))
+        return self.width if self.width <= KEPT or self.has_ids else self._shortest
 
 
 def width_of(text: str) -> int:
@@ -52,6 +59,7 @@ def fitted(table: Sequence[Sequence[str]], width: int, least: Sequence[str] = ()
     The columns named in `least` are left out in this order where that is not enough; a last header … says so.
     """
     columns = [_Column(list(cells)) for cells in zip(*table, strict=True)]
+    columns[-1].shortest = SHORTEST_LAST
     if _total(column.width for column in columns) <= width:
         return [list(row) for row in table]
     if _total(column.least for column in columns) > width:
@@ -62,6 +70,8 @@ def fitted(table: Sequence[Sequence[str]], width: int, least: Sequence[str] = ()
             break
         columns = [column for column in columns if column.cells[0] != name]
         left_out = True
+    if _total(column.least for column in columns) + left_out * (GAP + 1) > width:
+        columns[-1].shortest = SHORTEST
     _share(columns, width - left_out * (GAP + 1))
     if left_out:
         columns.append(_Column([MORE, *[""] * (len(table) - 1)]))
@@ -90,7 +100,8 @@ def _total(widths: Iterable[int]) -> int:
 
 
 def _with_short_ids(column: _Column) -> _Column:
-    return _Column([f"{MORE}{cell[-_SHORT_ID:]}" if _ID.fullmatch(cell) else cell for cell in column.cells])
+    cells = [f"{MORE}{cell[-_SHORT_ID:]}" if _ID.fullmatch(cell) else cell for cell in column.cells]
+    return _Column(cells, column.shortest)
 
 
 def _share(columns: list[_Column], width: int) -> None:

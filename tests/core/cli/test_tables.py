@@ -49,9 +49,9 @@ def test_a_cell_is_cut_behind_a_word_and_by_what_a_terminal_shows(text: str, wid
 def test_text_gives_way_first_then_ids_then_columns_and_the_header_says_so() -> None:
     table = [["JOB", "TASK", "CREATED", "ERROR"], [JOB, "webhook_push", "2026-11-28 02:23:37Z", ERROR]]
     assert fitted(table, 400) == table
-    [[*header], [job, task, created, error]] = fitted(table, 100)
+    [[*header], [job, task, created, error]] = fitted(table, 110)
     assert (header, job, task, created) == (table[0], JOB, "webhook_push", "2026-11-28 02:23:37Z")
-    assert error == "The orders service at…"
+    assert error == "The orders service at https://…"
     [_, [job, task, created, error]] = fitted(table, 80, ["CREATED"])
     assert (job, task, created) == ("…4b8e1f35", "webhook_push", "2026-11-28 02:23:37Z")
     [header, row] = fitted(table, 50, ["CREATED"])
