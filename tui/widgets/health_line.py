@@ -29,9 +29,9 @@ SOURCE_WORDS: Final = {"cron_http": "cron", "cli": "command", "manual": "Run Wor
 def health(view: View | None, took: float = 0.0, width: int = 0) -> tuple[list[Span], list[Span]]:
     """Each problem with its beginning, then the figures. What a problem says already is no figure as well.
 
-    Below `NARROW` columns only the worst problem is spelled out, cut so that the failures and this session's worker
-    always stay, at the right end. `took` is the duration of the last reading in seconds: a slow database delays
-    everything else as well.
+    Below `NARROW` columns, and where not all fits, only the worst problem is spelled out, cut so that the failures and
+    this session's worker always stay, at the right end. `took` is the duration of the last reading in seconds: a slow
+    database delays everything else as well.
     """
     if view is None:
         return [], []
@@ -41,9 +41,10 @@ def health(view: View | None, took: float = 0.0, width: int = 0) -> tuple[list[S
     if took >= LATE:
         problems.insert(0, (f"⚠ Database slow: {seconds(took)}", "warn"))
     figures = _figures(view, waits=all(finding.signal != WAITING for finding in wrong))
-    if not 0 < width < NARROW:
-        spans = [part for problem in problems for part in (problem, SPACE)]
-        return [(" ", "text"), *spans, *_joined([*figures, *_last_figures(view)[:1], *_triggers(view)])], []
+    spans = [part for problem in problems for part in (problem, SPACE)]
+    whole: list[Span] = [(" ", "text"), *spans, *_joined([*figures, *_last_figures(view)[:1], *_triggers(view)])]
+    if not width or (width >= NARROW and width_of(whole) <= width):
+        return whole, []
     right = [*_joined(_last_figures(view)), (" ", "text")]
     room = width - width_of(right) - 2
     if not problems:

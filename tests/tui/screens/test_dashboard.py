@@ -287,6 +287,14 @@ async def test_at_80_columns_the_failures_and_this_sessions_worker_are_never_lef
         assert deck.line("health").endswith("failed 2/h · no worker here")
 
 
+async def test_at_any_width_the_failures_are_never_cut_off() -> None:
+    async with dashboard(sample(), size=(60, 24)) as deck:
+        for width in range(60, 201, 20):
+            await deck.pilot.resize_terminal(width, 24)
+            assert "failed 2/h" in deck.line("health")
+            assert len(deck.line("health")) <= width
+
+
 def _pause(name: str, reason: str | None, until: float | None = None) -> TypePause:
     return TypePause(name, reason, "bob@10.0.0.9 (jobdeck)", NOW - minutes(12), NOW + minutes(until) if until else None)
 

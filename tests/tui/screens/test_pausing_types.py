@@ -48,7 +48,7 @@ async def test_from_the_errors_page_p_proposes_the_type_of_the_group() -> None:
         twin = f"jobdeck pause --type {RATE_LIMITED} --reason 'vendor down' --for 30m"
         assert deck.toasts[-1] == f"Processing of {RATE_LIMITED} paused.\n{twin}"
         banner = deck.app.screen.query_one("#banner", Line).text
-        assert banner == " PAUSED game_pl…tform_profile_refresh for <1m by alice: vendor d… · resumes in 30m"
+        assert banner == " PAUSED game_pla…m_profile_refresh for <1m by alice: vendor do… · resumes in 30m"
         assert f"{RATE_LIMITED}  PAUSED for <1m by alice" in deck.screen_text()
 
 
