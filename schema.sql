@@ -298,7 +298,8 @@ create table if not exists job_stat_delta (
 alter table job_stat_delta alter column bins set storage external;
 alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without bins), 5 or 60.
+-- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without counts of bins),
+-- 5, 15, 120 or 480, so that a read of any window adds up few rows.
 create table if not exists job_stats (
     minutes smallint not null,
     bucket timestamptz not null,
@@ -4223,7 +4224,7 @@ begin
             return v_rows;
         when 'job_stats', 'job_stats minutes' then
             delete from job_stats where ctid = any (array(select s.ctid from job_stats s
-                where s.minutes = any (case p_name when 'job_stats' then array[5, 60] else array[1] end::smallint[])
+                where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
                     and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
         when 'job_stat_errors' then
             delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
@@ -4662,18 +4663,18 @@ as $$
     with delta as materialized (
         select job_stat_bucket(5, d.minute) as bucket, d.* from unnest(p_delta) d
     ), found as materialized (
-        -- Counted once, because there is a number for each run, and then added up for the hours.
+        -- Counted once, because there is a number for each run, and then added up for the longer buckets.
         select d.bucket, d.task_type, d.outcome, d.dry_run, b.bins, count(*)::integer as runs
         from delta d cross join unnest(d.bins) as b (bins) group by 1, 2, 3, 4, 5
     ), added as (
         select l.minutes, job_stat_bucket(l.minutes, f.bucket) as bucket, f.task_type, f.outcome, f.dry_run,
             job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
             job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
-        from found f cross join (values (5), (60)) as l (minutes) group by 1, 2, 3, 4, 5
+        from found f cross join (values (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
     ), counted as (
         select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
             sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
-        from delta d cross join (values (1), (5), (60)) as l (minutes) group by 1, 2, 3, 4, 5
+        from delta d cross join (values (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
     )
     insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
         durations)
@@ -4754,14 +4755,14 @@ end
 $$;
 
 -- The counts of runs, those in job_stats and those still in job_stat_delta: exact at any moment. For one value of
--- `minutes`; the sum over all three has each run three times.
+-- `minutes`; the sum over all lengths has each run several times.
 create or replace view job_stat_list as
 select s.minutes, s.bucket, s.task_type, s.outcome, s.dry_run, s.runs, s.permanent, s.first_at, s.last_at
 from job_stats s
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
     d.permanent::bigint, d.first_at, d.last_at
-from job_stat_delta d cross join (values (1::smallint), (5::smallint), (60::smallint)) as l (minutes);
+from job_stat_delta d cross join unnest(array[1, 5, 15, 120, 480]::smallint[]) as l (minutes);
 
 -- The same with the counts of bins, for the lengths that have them.
 create or replace view job_stat_bin_list as
@@ -4774,7 +4775,7 @@ from job_stat_delta d
 cross join lateral (
     select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
     from unnest(d.bins) as u (bins)) b
-cross join (values (5::smallint), (60::smallint)) as l (minutes);
+cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes);
 
 -- The same for failed runs by group of errors.
 create or replace view job_stat_error_list as
@@ -4820,7 +4821,7 @@ as $$
         select s.task_type, max(s.last_at) as last_at,
             greatest(max(s.last_at) filter (where s.outcome <> all (k.failures)), p_at - interval '1 day') as good_at
         from job_stat_list s, kinds k
-        where s.minutes = 60 and s.bucket > p_at - interval '1 day' and s.bucket <= p_at and not s.dry_run
+        where s.minutes = 15 and s.bucket > p_at - interval '1 day' and s.bucket <= p_at and not s.dry_run
             and s.outcome = any (k.counted)
         group by s.task_type
     ), looked_at as (
@@ -4833,9 +4834,9 @@ as $$
         select s.task_type, sum(s.runs)::bigint as runs,
             coalesce(sum(s.runs) filter (where s.outcome = any (k.failures)), 0)::bigint as failed
         from job_stat_list s, kinds k
-        where (s.minutes = 60 and s.bucket >= job_stat_bucket(60, p_at - interval '7 days')
-                and s.bucket < job_stat_bucket(60, p_at - interval '1 hour')
-            or s.minutes = 5 and s.bucket >= job_stat_bucket(60, p_at - interval '1 hour')
+        where (s.minutes = 120 and s.bucket >= job_stat_bucket(120, p_at - interval '7 days')
+                and s.bucket < job_stat_bucket(120, p_at - interval '1 hour')
+            or s.minutes = 5 and s.bucket >= job_stat_bucket(120, p_at - interval '1 hour')
                 and s.bucket < job_stat_bucket(5, p_at - interval '1 hour'))
             and not s.dry_run and s.outcome = any (k.counted)
         group by s.task_type
@@ -4854,9 +4855,9 @@ as $$
             0)::bigint as runs
         from job_stat_list s
         where s.task_type = l.task_type and not s.dry_run and s.outcome = any (job_outcomes(true))
-            and (s.minutes = 60 and s.bucket > l.good_at and s.bucket <= p_at
-                or s.minutes = 1 and s.bucket >= job_stat_bucket(60, l.good_at)
-                    and s.bucket < job_stat_bucket(60, l.good_at) + interval '1 hour')
+            and (s.minutes = 15 and s.bucket > l.good_at and s.bucket <= p_at
+                or s.minutes = 1 and s.bucket >= job_stat_bucket(15, l.good_at)
+                    and s.bucket < job_stat_bucket(15, l.good_at) + interval '15 minutes')
     ) a
     order by l.task_type
 $$;

@@ -21,13 +21,13 @@ OUTCOMES: Final[Mapping[str, Any]] = {
 
 SINCE: Final[LiteralString] = """
 SELECT s.* FROM job_stat_list AS s
-WHERE s.minutes = 60 AND s.bucket >= job_stat_bucket(60, {begins} + interval '59 minutes 59.999999 s')
+WHERE s.minutes = 120 AND s.bucket >= job_stat_bucket(120, {begins} + interval '119 minutes 59.999999 s')
 UNION ALL
 SELECT s.* FROM job_stat_list AS s
 WHERE s.minutes = 5 AND s.bucket >= job_stat_bucket(5, {begins})
-    AND s.bucket < job_stat_bucket(60, {begins} + interval '59 minutes 59.999999 s')
+    AND s.bucket < job_stat_bucket(120, {begins} + interval '119 minutes 59.999999 s')
 """
-"""The counts since a time, in steps of 5 minutes: those of full hours, and before them those of 5 minutes."""
+"""The counts since a time, in steps of 5 minutes: those of 2 hours, and before them those of 5 minutes."""
 
 
 @dataclass(frozen=True, slots=True)

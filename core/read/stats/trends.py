@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 HOUR: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(days=30)
 STEPS: Final = (
-    (2 * HOUR, timedelta(minutes=5)),
     (6 * HOUR, timedelta(minutes=5)),
     (24 * HOUR, timedelta(minutes=15)),
     (7 * 24 * HOUR, 2 * HOUR),
     (LONGEST, 8 * HOUR),
 )
-"""The length of a bucket for windows up to this length, so that a window has at most 100 buckets."""
+"""The length of a bucket for windows up to this length, one that is stored. A window has at most 100 buckets."""
 RAN: Final = [
     outcome.value
     for outcome in (
@@ -85,7 +84,7 @@ def trends(window: timedelta, *, task_type: str | None = None) -> Query[Trends]:
     params: dict[str, Any] = {
         "window": window,
         "step": step,
-        "minutes": 60 if step >= HOUR else 5,
+        "minutes": step // timedelta(minutes=1),
         "task_type": task_type,
         "ran": RAN,
     }

@@ -72,7 +72,7 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_audit payloads": (edited, "SELECT count(*) FROM job_audit WHERE after ? 'payload'", 90),
     "job_bulk": (chosen, "SELECT (SELECT count(*) FROM job_bulk) * (SELECT count(*) FROM job_bulk_items)", 30),
     "job_workers": (worker, "SELECT count(*) FROM job_workers", 1),
-    "job_stats": (counted, "SELECT count(*) / 2 FROM job_stats WHERE minutes > 1", 30),
+    "job_stats": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 5", 30),
     "job_stats minutes": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 1", 1),
     "job_stat_errors": (counted, "SELECT count(*) FROM job_stat_errors", 30),
     "job_error_groups": (counted, "SELECT count(*) FROM job_error_groups", 30),

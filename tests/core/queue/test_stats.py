@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 HOUR = timedelta(hours=1)
-EVERY_MINUTES = (1, 5, 60)
+EVERY_MINUTES = (1, 5, 15, 120, 480)
 
 
 def counted(conn: Connection, minutes: int = 5) -> dict[tuple[str, str, bool], tuple[int, int]]:
@@ -230,7 +230,7 @@ class TestUpkeep:
         reap(conn)
         assert left(conn) == 0
         assert counted(conn) == {("alpha", "succeeded", False): (1500, 0)}
-        assert value(conn, "SELECT waits FROM job_stats WHERE minutes = 60") == [0, 0, 1500]
+        assert value(conn, "SELECT waits FROM job_stats WHERE minutes = 480") == [0, 0, 1500]
 
     def test_it_waits_ten_seconds_after_it_has_added_up_all(self, conn: Connection) -> None:
         add_up(conn)
