@@ -221,11 +221,11 @@ def ask_canary(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> CanaryAsked:
-    """Asks a worker to run the job next and alone, if it is still at `version` (None: any), although processing is paused.
+    """Asks a worker to run the job next and alone, if it is still at `version` (None: any), whatever is paused.
 
-    No other job is changed, and this one not until a worker takes it. If none does within a minute, the request is taken
-    back by itself. Refused where a retry would be, if no live worker handles the type, and while another job of its
-    group of errors (its type and the fingerprint of its error) is asked for.
+    No other job is changed, and this one not until a worker takes it. If none does within a minute, the request is
+    taken back by itself. Refused where a retry would be, if no live worker handles the type, and while another job of
+    its group of errors (its type and the fingerprint of its error) is asked for.
     """
     (row,) = rows(
         conn, "SELECT * FROM job_queue_ask_canary(%s, %s, %s, %s, %s)", (job_id, version, actor, reason, dry_run)

@@ -78,10 +78,10 @@ def about(
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
-    jobs = f"{plural(trend.count, 'run')} of {plural(trend.jobs, 'job')}"
-    standing = f"{trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
+    runs = f"{'at least ' if trend.capped else ''}{plural(trend.count, 'run')}"
+    standing = f"{plural(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
     found += [
-        _fact("seen", f"{jobs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
+        _fact("seen", f"{runs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
         _fact("now", standing, width),
     ]
     if trend.error_kind:

@@ -70,7 +70,7 @@ async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below()
     async with dashboard(sample()) as deck:
         await deck.press("e", "j")
         text = deck.screen_text()
-        assert "47 runs of 12 jobs; first 2026-07-04 08:54:31Z" in text
+        assert "47 runs; first 2026-07-04 08:54:31Z" in text
         assert "11 failed permanently, 0 awaiting retry" in text
         assert "game_platform_rate_limited" in text
         assert "• Too many requests. It goes on by itself." in text
