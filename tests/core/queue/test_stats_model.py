@@ -71,13 +71,15 @@ told = st.tuples(
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("enqueue"), st.sampled_from(TYPES), st.integers(1, 3), st.booleans()),
-        st.tuples(st.just("finish"), st.lists(told, min_size=1, max_size=4)),
+        st.tuples(st.just("finish"), st.lists(told, min_size=1, max_size=8)),
+        st.tuples(st.just("finish"), st.lists(told, min_size=4, max_size=8)),
         st.tuples(st.just("lose"), st.booleans()),
-        st.tuples(st.just("compact"), st.integers(1, 3)),
+        st.tuples(st.just("compact"), st.sampled_from((1, 2, 1000))),
         st.tuples(st.just("age"), st.sampled_from((8, 16, 24 * 20))),
         st.tuples(st.just("upkeep")),
     ),
-    max_size=25,
+    min_size=8,
+    max_size=20,
 )
 
 
@@ -100,6 +102,7 @@ def _report(job: ClaimedJob, told: tuple[str, str | None, bool, float, float]) -
 
 
 def _finish(conn: Connection, reports: list[tuple[str, str | None, bool, float, float]]) -> None:
+    _enqueue(conn, "alpha", 2, False)
     jobs = claim(conn, TYPES, limit=len(reports))
     finish(conn, *map(_report, jobs, reports))
 
