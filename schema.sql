@@ -299,7 +299,8 @@ alter table job_stat_delta alter column bins set storage external;
 alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- Finished runs by the time of their end. `minutes` is the length of a bucket: 1 (kept for a day, without counts of bins),
--- 5, 15, 120 or 480, so that a read of any window adds up few rows.
+-- 5, 15, 120 or 480, so that a read of any window adds up few rows; 0 for all runs ever (kept, without counts of bins),
+-- because a counter of a monitor must not become smaller.
 create table if not exists job_stats (
     minutes smallint not null,
     bucket timestamptz not null,
@@ -1380,10 +1381,11 @@ language sql immutable parallel safe
 return (width_bucket(date_part('epoch', p_wait), job_stat_edges()) * 128 + 129
     + width_bucket(date_part('epoch', p_duration), job_stat_edges()))::smallint;
 
--- The start of the bucket of this many minutes that has a time.
+-- The start of the bucket of this many minutes that has a time. There is one bucket of 0 minutes, for all times.
 create or replace function job_stat_bucket(p_minutes integer, p_time timestamptz) returns timestamptz
 language sql immutable parallel safe
-return date_bin(p_minutes * '1 minute'::interval, p_time, '2000-01-01 00:00+00'::timestamptz);
+return case when p_minutes = 0 then '2000-01-01 00:00+00'::timestamptz
+    else date_bin(p_minutes * '1 minute'::interval, p_time, '2000-01-01 00:00+00'::timestamptz) end;
 
 -- Whether a run changed nothing: its worker reports so, or its payload asked for it, which is all that is known of a lost
 -- run and of one whose worker is older. Payloads may spell the field in both ways.
@@ -4674,7 +4676,7 @@ as $$
     ), counted as (
         select l.minutes, job_stat_bucket(l.minutes, d.minute) as bucket, d.task_type, d.outcome, d.dry_run,
             sum(d.runs) as runs, sum(d.permanent) as permanent, min(d.first_at) as first_at, max(d.last_at) as last_at
-        from delta d cross join (values (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
+        from delta d cross join (values (0), (1), (5), (15), (120), (480)) as l (minutes) group by 1, 2, 3, 4, 5
     )
     insert into job_stats as s (minutes, bucket, task_type, outcome, dry_run, runs, permanent, first_at, last_at, waits,
         durations)
@@ -4762,7 +4764,7 @@ from job_stats s
 union all
 select l.minutes, job_stat_bucket(l.minutes, d.minute), d.task_type, d.outcome, d.dry_run, d.runs::bigint,
     d.permanent::bigint, d.first_at, d.last_at
-from job_stat_delta d cross join unnest(array[1, 5, 15, 120, 480]::smallint[]) as l (minutes);
+from job_stat_delta d cross join unnest(array[0, 1, 5, 15, 120, 480]::smallint[]) as l (minutes);
 
 -- The same with the counts of bins, for the lengths that have them.
 create or replace view job_stat_bin_list as

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from jobdeck.core.http.counters import exposition
 from jobdeck.core.http.endpoints import Answer, Declined
@@ -17,6 +17,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
+from jobdeck.core.read.stats import shares
 from jobdeck.core.read.verdict import health
 from jobdeck.core.redact import safe_error
 
@@ -174,7 +175,18 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
                float(judged.failed_last_hour)),
         _gauge("jobdeck_last_trigger_seconds", "Time since the last cycle or worker window started.",
                (at - trigger.started_at).total_seconds() if trigger else None),
+        _runs(shares.totals().run(conn)),
+        _gauge("jobdeck_failure_share", "Share of failed runs in the last 15 minutes, by type.",
+               {share.task_type: share.share for share in shares.failure_shares().run(conn) if share.runs},
+               label="task_type"),
     ]  # fmt: skip
+
+
+def _runs(totals: Iterable[tuple[str, str, int]]) -> Metric:
+    family = CounterMetricFamily("jobdeck_runs", "Ended runs by type and outcome.", labels=["task_type", "outcome"])
+    for task_type, outcome, runs in totals:
+        family.add_metric([task_type, outcome], runs)
+    return family
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float] | float | None, *, label: str = "") -> Metric:

@@ -31,3 +31,14 @@ def failure_shares() -> Query[tuple[FailureShare, ...]]:
         """,
         read=lambda rows: tuple(FailureShare(**row) for row in rows),
     )
+
+
+def totals() -> Query[tuple[tuple[str, str, int], ...]]:
+    """Task type, outcome and number of all runs that ever ended, without dry runs; a number never becomes smaller."""
+    return select(
+        """
+        SELECT task_type, outcome, sum(runs)::bigint AS runs FROM job_stat_list WHERE minutes = 0 AND NOT dry_run
+        GROUP BY 1, 2 ORDER BY 1, 2
+        """,
+        read=lambda rows: tuple((row["task_type"], row["outcome"], row["runs"]) for row in rows),
+    )

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.queue import operator
 from tests.core.http.support import METRICS, opened
-from tests.support.queue import ACTOR
+from tests.support.queue import ACTOR, now
+from tests.support.run_history import History
 from tests.support.waiting import PATIENCE
 from tests.support.working import enqueue
 
@@ -43,6 +44,11 @@ def test_healthz_says_only_whether_it_and_its_database_answer(database_url: str)
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
     operator.pause(conn, reason=None, actor=ACTOR)
+    History(conn, "push").ran(now(conn), succeeded=10, failed=30)
+    conn.execute("INSERT INTO job_types (task_type, critical_share) VALUES ('push', 0.9), ('\\\"{\n}', NULL)")
+    conn.execute("UPDATE job_types SET warning_share = 0.5 WHERE task_type = 'push'")
+    History(conn, '\\"{\n}').ran(now(conn), succeeded=1)
+    conn.execute("SELECT job_stats_judge(clock_timestamp())")
     with opened(database_url) as door:
         door.run()
         door.call("GET", "/api/jobs/run")
@@ -56,6 +62,9 @@ def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection
     assert told['jobdeck_jobs_estimated{status="pending"}'] == 0
     assert told['jobdeck_jobs_pending{task_type="fine"}'] == 1
     assert told['jobdeck_jobs_overdue{task_type="fine"}'] == 0
+    assert told['jobdeck_runs_total{outcome="failed",task_type="push"}'] == 30
+    assert told['jobdeck_failure_share{task_type="push"}'] == 0.75
+    assert told['jobdeck_health{signal="failures of push"}'] == 2
     assert told["jobdeck_processing_enabled"] == 0
     assert told["jobdeck_oldest_due_seconds"] > 0
     assert told['jobdeck_health{signal="processing"}'] == 1

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 HOUR = timedelta(hours=1)
-EVERY_MINUTES = (1, 5, 15, 120, 480)
+EVERY_MINUTES = (0, 1, 5, 15, 120, 480)
 
 
 def counted(conn: Connection, minutes: int = 5) -> dict[tuple[str, str, bool], tuple[int, int]]:
@@ -144,7 +144,8 @@ class TestWhatIsCounted:
             conn,
             """
             SELECT count(*) FROM job_stats AS s JOIN job_runs AS r ON s.first_at = r.finished_at
-            WHERE r.finished_at >= s.bucket AND r.finished_at < s.bucket + s.minutes * interval '1 minute'
+            WHERE r.finished_at >= s.bucket
+                AND (s.minutes = 0 OR r.finished_at < s.bucket + s.minutes * interval '1 minute')
             """,
         ) == len(EVERY_MINUTES)
 
