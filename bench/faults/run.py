@@ -168,12 +168,14 @@ class Sweep:
         """
         with self._stage.server.connect() as conn, conn.transaction():
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            # Reading a million runs takes more than a minute, in which series go on.
+            read_at = time.time()
             runs = [judge.Run(sys.intern(job), *rest) for job, *rest in conn.execute(RUNS, [list(WRITING_TYPES)])]
             rows = [judge.Row(*row) for row in conn.execute(ROWS, [list(WAITING_TYPES)])]
             deleted = {job for (job,) in conn.execute("SELECT job_id::text FROM job_trash")}
         effects = [_effect(json.loads(line)) for line in lines(self._stage.effects)]
         return judge.Record(
-            effects, runs, rows, self.operator.accepted, deleted, time.time(), 2 * LEASE_SECONDS,
+            effects, runs, rows, self.operator.accepted, deleted, read_at, 2 * LEASE_SECONDS,
             accepted_messages(self._stage.sandbox), self._stage.steps,
         )  # fmt: skip
 
