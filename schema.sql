@@ -2790,7 +2790,7 @@ drop function if exists job_bulk_choose(text, text, text, text, text, text, text
 -- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
 create or replace function job_bulk_choose(
     p_words text, p_status text, p_type text, p_text text, p_error text, p_key text, p_value text,
-    p_attempts integer, p_age interval, p_outcome text, p_fingerprint text, p_actor text
+    p_attempts integer, p_age interval, p_outcome text, p_fingerprint text, p_payload jsonb[], p_actor text
 ) returns uuid
 language plpgsql volatile security definer
 set search_path from current set jit = off
@@ -2804,7 +2804,8 @@ begin
     select v_bulk, q.id, q.task_type, q.version from job_queue q
     where (p_status is null or q.status = p_status)
         and job_matches(q.id, q.task_type, q.payload, q.last_error, q.attempts, q.created_at, q.last_outcome,
-            p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome, q.fingerprint, p_fingerprint);
+            p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome, q.fingerprint, p_fingerprint)
+        and (p_payload is null or q.payload @> any (p_payload));
     get diagnostics v_total = row_count;
     if v_total = 0 then
         delete from job_bulk where id = v_bulk;

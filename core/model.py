@@ -330,7 +330,7 @@ SORTS = ("natural", "task", "status", "attempts", "created", "last_run", "run_at
 class Filter:
     """The filter of a list of jobs. `search` is matched against id, task type, error and payload text.
 
-    `payload` is a payload key and the beginning of its value.
+    `payload` is a payload key and the beginning of its value, `payload_is` a payload key and its whole value.
     """
 
     status: Status | None = None
@@ -338,6 +338,7 @@ class Filter:
     search: str | None = None
     error: str | None = None
     payload: tuple[str, str] | None = None
+    payload_is: tuple[str, str] | None = None
     attempts_at_least: int | None = None
     older_than: timedelta | None = None
     outcome: RunOutcome | None = None

@@ -17,6 +17,7 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
+from jobdeck.core.read import reach
 from jobdeck.core.read.filters import format_filter, parameters
 from jobdeck.core.read.rows import job_from
 from jobdeck.core.read.sentences import sentence
@@ -39,12 +40,17 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
     """Freezes the jobs in the queue that match the filter, or returns None if none matches.
 
     Jobs that have left the queue are not included.
+
+    Raises:
+        UsageError: the filter would read too many jobs, see `jobdeck.core.read.reach`.
     """
+    reach.check(conn, wanted)
     with conn.transaction():
         row = conn.execute(
             """
             SELECT job_bulk_choose(%(words)s, %(status)s, %(task_type)s, %(search)s, %(error)s, %(payload_key)s,
-                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(fingerprint)s, %(actor)s)
+                %(payload_value)s, %(attempts)s::integer, %(age)s::interval, %(outcome)s, %(fingerprint)s,
+                %(payload_is)s::text[]::jsonb[], %(actor)s)
             """,
             {"words": format_filter(wanted), **parameters(wanted), "actor": actor},
         ).fetchone()

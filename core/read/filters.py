@@ -5,6 +5,7 @@ A filter chooses the jobs of an action, so unknown words are errors: ignoring on
 
 from __future__ import annotations
 
+import json
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=StrEnum)
 
 _WORD: Final = re.compile(
-    r"\s*(?:(?P<key>payload\.[\w-]+|[a-z]+)(?P<sign>:>=|:>|>=|<=|:|>|<))?"
+    r'\s*(?:(?P<name>"(?:[^"\\]|\\.)+"|[^\s":<>=\\]+)=|'
+    r"(?P<key>payload\.[\w-]+|[a-z]+)(?P<sign>:>=|:>|>=|<=|:|>|<))?"
     r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>\S*))',
     re.IGNORECASE,
 )
-_PLAIN: Final = re.compile(r'[^\s":<>\\]+(?: [^\s":<>\\]+)*')
+_PLAIN: Final = re.compile(r'[^\s":<>=\\]+(?: [^\s":<>=\\]+)*')
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,99})(?:\.[0-9]{1,99})?(?:[eE][+-]?[0-9]{1,2})?")
 PER_KEY: Final = "payload."
+_PAYLOAD: Final = frozenset({"payload", "payload_is"})
 EVERYTHING: Final = "all"
 """The value of `status:` for jobs of every status."""
 
@@ -48,12 +52,15 @@ def parse_filter(text: str) -> Filter:
     found: dict[str, Any] = {}
     words: list[str] = []
     for word in _words(text):
-        value = word["bare"] if word["quoted"] is None else re.sub(r"\\(.)", r"\1", word["quoted"])
+        value = word["bare"] if word["quoted"] is None else _unquoted(word["quoted"])
+        if word["name"] is not None:
+            _compare(found, word["name"], value)
+            continue
         if word["key"] is None:
             words.append(value)
             continue
         field, read = _read(word["key"], word["sign"], value)
-        if field in found:
+        if field in found or {field, *found} >= _PAYLOAD:
             twice = "compares two payload keys" if field == "payload" else f"has {word['key']} twice"
             raise UsageError(f"The filter {twice}. Remove one of them.")
         found[field] = read
@@ -68,6 +75,10 @@ def format_filter(wanted: Filter) -> str:
         key, beginning = wanted.payload
         texts.append((next((name for name, of in plugins.filters().items() if of == key), PER_KEY + key), beginning))
     words += [f"{name}:{_quoted(value, loose=False)}" for name, value in texts if value is not None]
+    if wanted.payload_is is not None:
+        key, value = wanted.payload_is
+        named = PER_KEY + key if _key(key) or key.lower().startswith(PER_KEY) else key
+        words.append(f"{_quoted(named, loose=False)}={_quoted(value, loose=False)}")
     if wanted.attempts_at_least is not None:
         words.append(f"attempts>={wanted.attempts_at_least}")
     if wanted.older_than is not None:
@@ -90,11 +101,18 @@ def parameters(wanted: Filter) -> dict[str, Any]:
         "error": wanted.error,
         "payload_key": wanted.payload[0] if wanted.payload else None,
         "payload_value": wanted.payload[1] if wanted.payload else None,
+        "payload_is": _alternatives(*wanted.payload_is) if wanted.payload_is else None,
         "attempts": wanted.attempts_at_least,
         "age": wanted.older_than,
         "outcome": wanted.outcome.value if wanted.outcome else None,
         "fingerprint": wanted.fingerprint,
     }
+
+
+def _alternatives(key: str, value: str) -> list[str]:
+    """The JSON objects of which a payload contains one if its key has the value: as text, or as a number or a word."""
+    plain = value in {"true", "false", "null"} or _NUMBER.fullmatch(value)
+    return [f"{{{json.dumps(key)}: {read}}}" for read in (json.dumps(value), *([value] if plain else []))]
 
 
 def completions(text: str, task_types: Sequence[str]) -> list[str]:
@@ -129,10 +147,34 @@ def _words(text: str) -> list[re.Match[str]]:
     return found
 
 
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _compare(found: dict[str, Any], name: str, value: str) -> None:
+    """Adds the comparison of a payload key with a whole value to the fields that were found."""
+    key = _unquoted(name[1:-1]) if name.startswith('"') else name
+    known = _key(key)
+    if key.lower().startswith(PER_KEY):
+        key = key[len(PER_KEY) :]
+    elif known is not None:
+        raise UsageError(
+            f"The filter key {key} is written like {known.example}. "
+            f'To compare a payload key of this name, write "{PER_KEY}{key}"={_quoted(value, loose=False)}.'
+        )
+    if not key or not value:
+        raise UsageError("A payload key is compared like orderId=5. Names and values with spaces need double quotes.")
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in key + value):
+        raise UsageError("The filter compares with a character that Postgres cannot store. Remove it.")
+    if found.keys() & _PAYLOAD:
+        raise UsageError("The filter compares two payload keys. Remove one of them.")
+    found["payload_is"] = (key, value)
+
+
 def starts() -> list[str]:
     """The keys that completion offers.
 
-    Not among them: `older:`, the same as `age>`; `payload.KEY:`; and `fingerprint:`, which nobody types.
+    Not among them: `older:`, the same as `age>`; `payload.KEY:` and `KEY=`; and `fingerprint:`, which nobody types.
     """
     return ["type:", "status:", "error:", *(f"{name}:" for name in plugins.filters()), "age>", "attempts>=", "outcome:"]
 
@@ -153,7 +195,7 @@ def _key(name: str) -> Key | None:
 def _read(name: str, sign: str, value: str) -> tuple[str, object]:
     known_key, key = _key(name), name.lower()
     if known_key is None:
-        known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:"])
+        known = " ".join([*(word.rstrip("=") for word in starts()), f"{PER_KEY}KEY:", "KEY=VALUE"])
         raise UsageError(
             f'Unknown filter key "{key}"{meant(key, [*_KEYS, *plugins.filters()])} The keys are {known}. '
             "To search for the text itself, put it in double quotes."

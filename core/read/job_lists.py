@@ -19,6 +19,7 @@ _MATCHES: Final = """
 job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
     j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
     %(outcome)s, j.fingerprint, %(fingerprint)s)
+    AND (%(payload_is)s::text[] IS NULL OR j.payload @> ANY (%(payload_is)s::text[]::jsonb[]))
 """
 
 _PAGE: Final = """
@@ -94,7 +95,12 @@ _ALL: Final = """
 SELECT j.* FROM job_list AS j WHERE (%(after_id)s::uuid IS NULL OR j.id < %(after_id)s::uuid) AND {matches}
 ORDER BY j.id DESC LIMIT %(window)s
 """
-_PENDING: Final = "(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h) UNION ALL ({beside_them})"
+# The lanes of other types are not read.
+_PENDING: Final = """
+(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h
+WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)
+UNION ALL ({beside_them})
+"""
 _WAITING: Final = _PENDING.format(
     in_lanes=_page(_IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority", "j.run_at"),
     beside_them=_page("j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)", "j.run_at"),

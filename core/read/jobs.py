@@ -16,6 +16,7 @@ import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
+from jobdeck.core.read import reach
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
@@ -45,9 +46,12 @@ def snapshot(
     sort: str = "natural",
     descending: bool = True,
     limit: int = 200,
+    refusal: str | None = None,
 ) -> Query[Snapshot]:
-    """Everything that the dashboard's first screen shows, in one snapshot."""
+    """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs."""
     listed = page(filter, sort=sort, descending=descending, limit=limit)
+    if refusal is not None:
+        listed = Query((), lambda _: Page((), None, refusal))
     return combine(clock(), listed, counts(), processing(), health(), workers(), read=Snapshot)
 
 
@@ -273,7 +277,12 @@ def permissions() -> Query[Permissions]:
 
 
 def find_ids(conn: Connection, filter: Filter, limit: int = 10_001) -> list[UUID]:  # noqa: A002 -- as above
-    """The ids of the jobs in the queue that match the filter."""
+    """The ids of the jobs in the queue that match the filter.
+
+    Raises:
+        UsageError: the filter would read too many jobs, see `jobdeck.core.read.reach`.
+    """
+    reach.check(conn, filter)
     return [found.id for found in page(filter, limit=limit).run(conn).jobs if not found.removed]
 
 

@@ -99,10 +99,14 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Jobs in order, and the cursor of the next page or None at the end."""
+    """Jobs in order, and the cursor of the next page or None at the end.
+
+    `refusal` says why nothing was read, see `jobdeck.core.read.reach`.
+    """
 
     jobs: tuple[Job, ...]
     next: str | None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

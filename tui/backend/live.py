@@ -19,7 +19,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read import reports
+from jobdeck.core.read import reach, reports
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
@@ -94,8 +94,9 @@ class LiveBackend:
             if request.glance:
                 return View(session, read_jobs.glance().run(conn), self.worker())
             snapshot = read_jobs.snapshot(
-                request.filter, sort=request.sort, descending=request.descending, limit=request.limit
-            ).run(conn)
+                request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
+                refusal=reach.refusal(conn, request.filter),
+            ).run(conn)  # fmt: skip
         return View(session, snapshot, self.worker())
 
     def detail(self, job_id: UUID) -> JobDetail | None:

@@ -152,7 +152,9 @@ class Listing(Acting):
         return [name.lower() for name in known if wanted and wanted in name.lower()] == [wanted]
 
     def _empty_text(self) -> str:
-        request = self.deck.poller.request
+        request, view = self.deck.poller.request, self.deck.view
+        if view is not None and view.snapshot.page.refusal is not None:
+            return one_line(view.snapshot.page.refusal)
         if self.filter_text:
             status = request.filter.status
             what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"

@@ -29,6 +29,11 @@ TYPES = ("game_platform_profile_refresh", "game_platform_sync", "sms_digest_proc
         ('error:"connection reset" coach:c-1', Filter(error="connection reset", payload=("coachId", "c-1"))),
         ("payload.Order-7:a status:failed", Filter(status=Status.FAILED, payload=("Order-7", "a"))),
         ('payload.customer:"red fox"', Filter(payload=("customer", "red fox"))),
+        ("orderId=5 status:failed", Filter(status=Status.FAILED, payload_is=("orderId", "5"))),
+        ('order.id="red fox"', Filter(payload_is=("order.id", "red fox"))),
+        (r'"the \"order\" id"=a=b', Filter(payload_is=('the "order" id', "a=b"))),
+        ("payload.status=x", Filter(payload_is=("status", "x"))),
+        ('"a=b"', Filter(search="a=b")),
         ("older:2h attempts:3", Filter(older_than=timedelta(hours=2), attempts_at_least=3)),
         ("age>2h attempts>=3", Filter(older_than=timedelta(hours=2), attempts_at_least=3)),
         ("age:90m attempts>3", Filter(older_than=timedelta(minutes=90), attempts_at_least=4)),
@@ -64,6 +69,15 @@ def test_a_filter_is_read(text: str, expected: Filter) -> None:
         ("statu:failed", r'"statu"; did you mean "status"\?'),
         ("coach:a payload.customer:b", "two payload keys"),
         ("payload.customer:", "payload.customer:ID"),
+        ("a=1 b=2", "two payload keys"),
+        ("coach:a customer=b", "two payload keys"),
+        ("customer=b coach:a", "two payload keys"),
+        ("orderId=", "orderId=5"),
+        ("payload.=5", "orderId=5"),
+        ("status=failed", "status:failed"),
+        ("coach=7", "coach:ID"),
+        ("orderId=\0", "cannot store"),
+        ("orderId=\udcff", "cannot store"),
         ("payload:x", "payload.KEY:"),
         ("payload.customer>5", "payload.customer"),
         ('error:"rate limit', "quote"),
@@ -90,6 +104,10 @@ def _words(**limits: Any) -> st.SearchStrategy[str]:
     return st.text(min_size=1, **limits) | st.text(alphabet='ab:"\\> ', min_size=1, max_size=12)
 
 
+def _storable() -> st.SearchStrategy[str]:
+    return _words(max_size=20).filter(lambda text: "\0" not in text and text.isprintable())
+
+
 @settings(deadline=None)
 @given(
     st.builds(
@@ -99,10 +117,11 @@ def _words(**limits: Any) -> st.SearchStrategy[str]:
         search=st.none() | _words(max_size=20),
         error=st.none() | _words(max_size=20),
         payload=st.none() | st.tuples(st.sampled_from(["coachId", "customer", "Order-7"]), _words(max_size=20)),
+        payload_is=st.none() | st.tuples(st.sampled_from(["status", "payload.a", 'b "c=']) | _storable(), _storable()),
         attempts_at_least=st.none() | st.integers(0, 999_999),
         older_than=st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=30_000)),
         outcome=st.none() | st.sampled_from(RunOutcome),
-    )
+    ).filter(lambda made: made.payload is None or made.payload_is is None)
 )
 def test_a_filter_that_is_written_down_reads_as_itself(wanted: Filter) -> None:
     assert parse_filter(format_filter(wanted)) == wanted
