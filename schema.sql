@@ -30,9 +30,9 @@ begin
         return;
     end if;
     select format('%s, which is not Jobdeck''s', t) into v_trouble
-    from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_runs', 'job_workers', 'job_alarms',
-        'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats', 'job_stat_delta', 'job_stat_errors',
-        'job_error_groups', 'job_failing_types']) t where to_regclass(t) is not null limit 1;
+    from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
+        'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types']) t where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -396,6 +396,29 @@ create table if not exists job_canaries (
 create unique index if not exists job_canaries_group on job_canaries (task_type, fingerprint);
 create index if not exists job_canaries_open on job_canaries (task_type) where run_token is null;
 
+-- Notes to the next shift. One is shown until somebody acknowledges it, or until `until`.
+create table if not exists job_notes (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    actor text not null,
+    note text not null,
+    until timestamptz not null,
+    acknowledged_at timestamptz,
+    acknowledged_by text
+);
+create index if not exists job_notes_at on job_notes (at);
+
+-- Groups of errors that somebody has muted until a time.
+create table if not exists job_error_mutes (
+    task_type text not null,
+    fingerprint text not null,
+    until timestamptz not null,
+    reason text,
+    actor text not null,
+    at timestamptz not null default clock_timestamp(),
+    primary key (task_type, fingerprint)
+);
+
 -- Running jobs that the reaper could not take back, each with the error. They are tried again after 10 minutes.
 create table if not exists job_poison (
     job_id uuid primary key,
@@ -458,11 +481,23 @@ create table if not exists job_bulk (
     stopped_by text,
     trouble text,
     constraint job_bulk_state_check check (state in ('chosen', 'running', 'finished', 'stopped')),
-    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore')),
+    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit')),
     constraint job_bulk_started_check check (state = 'chosen' or action is not null)
 );
 -- The last job that has its answer; batches follow the order of the ids.
 alter table job_bulk add column if not exists reached uuid;
+-- What an edit changes in each payload: {"set": {key: value}, "unset": [key]}.
+alter table job_bulk add column if not exists changes jsonb;
+do $$
+begin
+    if not exists (select from pg_constraint where conrelid = to_regclass('job_bulk')
+        and conname = 'job_bulk_action_check' and pg_get_constraintdef(oid) like '%edit%')
+    then
+        alter table job_bulk drop constraint if exists job_bulk_action_check,
+            add constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit'));
+    end if;
+end
+$$;
 create index if not exists job_bulk_running on job_bulk (stepped_at) where state = 'running';
 create index if not exists job_bulk_chosen_at on job_bulk (chosen_at);
 
@@ -2899,8 +2934,11 @@ as $$
 declare
     v_bulk job_bulk;
 begin
-    if p_action not in ('retry', 'cancel', 'delete', 'restore') then
+    if p_action not in ('retry', 'cancel', 'delete', 'restore', 'edit') then
         perform job_queue_refuse(format('There is no action %s.', p_action));
+    end if;
+    if p_action = 'edit' and not exists (select from job_bulk where id = p_bulk and changes is not null) then
+        perform job_queue_refuse('A bulk edit needs its changes: choose the jobs with job_bulk_start_edit.');
     end if;
     update job_bulk set state = 'running', action = p_action, actor = p_actor, role = session_user, reason = p_reason,
         driver = p_actor, started_at = clock_timestamp(), stepped_at = clock_timestamp()
@@ -2910,6 +2948,32 @@ begin
     end if;
     perform job_queue_write_audit(p_actor, 'bulk ' || p_action, null, null,
         jsonb_build_object('bulk', p_bulk, 'jobs', v_bulk.total, 'filter', v_bulk.words), p_reason);
+end
+$$;
+
+-- The actor of the audit rows: the user who started the bulk action, whichever process runs this step.
+create or replace function job_bulk_actor(p_bulk job_bulk) returns text
+language sql stable
+return case when (p_bulk).role = session_user then (p_bulk).actor
+    else format('%s (%s), carried out by', (p_bulk).actor, (p_bulk).role) end;
+
+-- Counts the answers of a batch, whose ids are in order, and ends the bulk action with the last one.
+create or replace function job_bulk_advance(p_bulk uuid, p_ids uuid[], p_driver text) returns setof job_bulk
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_done integer;
+    v_refused integer;
+begin
+    select count(*), count(*) filter (where not i.ok) into v_done, v_refused from job_bulk_items i
+    where i.bulk_id = p_bulk and i.job_id = any (p_ids);
+    return query update job_bulk b set done = b.done + v_done, refused = b.refused + v_refused,
+        stepped_at = clock_timestamp(), driver = p_driver, trouble = null,
+        reached = coalesce(p_ids[cardinality(p_ids)], b.reached),
+        state = case when b.done + v_done >= b.total then 'finished' else b.state end,
+        finished_at = case when b.done + v_done >= b.total then clock_timestamp() end
+    where b.id = p_bulk returning b.*;
 end
 $$;
 
@@ -2925,8 +2989,6 @@ declare
     v_bulk job_bulk;
     v_ids uuid[];
     v_versions bigint[];
-    v_done integer;
-    v_refused integer;
     v_actor text;
 begin
     select * into v_bulk from job_bulk b where b.id = p_bulk for update;
@@ -2934,13 +2996,15 @@ begin
         return query select * from job_bulk b where b.id = p_bulk;
         return;
     end if;
+    if v_bulk.action = 'edit' then
+        perform job_queue_refuse('A bulk edit is carried out by a program that knows the task types of its jobs.');
+    end if;
     select coalesce(array_agg(i.job_id order by i.job_id), '{}'), coalesce(array_agg(i.seen order by i.job_id), '{}')
     into v_ids, v_versions from (
         select i.job_id, i.seen from job_bulk_items i
         where i.bulk_id = p_bulk and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
         order by i.job_id limit p_limit) i;
-    v_actor := case when v_bulk.role = session_user then v_bulk.actor
-        else format('%s (%s), carried out by', v_bulk.actor, v_bulk.role) end;
+    v_actor := job_bulk_actor(v_bulk);
     if v_bulk.action = 'restore' then
         update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
@@ -2950,18 +3014,91 @@ begin
         from job_queue_act(v_bulk.action, v_ids, v_versions, v_actor, v_bulk.reason, false) r
         where i.bulk_id = p_bulk and i.job_id = r.job_id and i.job_id = any (v_ids);
     end if;
-    select count(*), count(*) filter (where not i.ok) into v_done, v_refused from job_bulk_items i
-    where i.bulk_id = p_bulk and i.job_id = any (v_ids);
-    return query update job_bulk b set done = b.done + v_done, refused = b.refused + v_refused,
-        stepped_at = clock_timestamp(), driver = p_driver, trouble = null,
-        reached = coalesce(v_ids[cardinality(v_ids)], b.reached),
-        state = case when b.done + v_done >= b.total then 'finished' else b.state end,
-        finished_at = case when b.done + v_done >= b.total then clock_timestamp() end
-    where b.id = p_bulk returning b.*;
+    return query select * from job_bulk_advance(p_bulk, v_ids, p_driver);
+end
+$$;
+
+-- Starts an edit of the payloads of the chosen jobs. p_changes: {"set": {key: value}, "unset": [key]}.
+create or replace function job_bulk_start_edit(p_bulk uuid, p_changes jsonb, p_actor text, p_reason text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    if jsonb_typeof(p_changes -> 'set') is distinct from 'object'
+        or jsonb_typeof(p_changes -> 'unset') is distinct from 'array'
+    then
+        perform job_queue_refuse('The changes of a bulk edit are an object of keys to set and a list of keys to unset.');
+    end if;
+    update job_bulk set changes = p_changes where id = p_bulk and state = 'chosen';
+    perform job_bulk_start(p_bulk, 'edit', p_actor, p_reason);
+end
+$$;
+
+-- Locks a bulk edit and returns its next jobs, each with the version at which it was frozen.
+create or replace function job_bulk_edit_next(p_bulk uuid, p_limit integer)
+returns table (job_id uuid, seen bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+declare
+    v_bulk job_bulk;
+begin
+    select * into v_bulk from job_bulk b where b.id = p_bulk and b.state = 'running' and b.action = 'edit' for update;
+    return query select i.job_id, i.seen from job_bulk_items i
+    where i.bulk_id = v_bulk.id and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
+    order by i.job_id limit p_limit;
+end
+$$;
+
+-- Edits the next jobs of a bulk edit and stores their answers. The caller has validated each payload: an element of
+-- p_changes is the changes of job_queue_edit, or null if there is nothing to change, and one of p_refusals the sentence
+-- by which the task type refuses them.
+create or replace function job_bulk_edit_step(
+    p_bulk uuid, p_ids uuid[], p_versions bigint[], p_changes jsonb[], p_refusals text[], p_driver text
+) returns setof job_bulk
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+declare
+    v_bulk job_bulk;
+    v_asked record;
+    v_done record;
+begin
+    select * into v_bulk from job_bulk b where b.id = p_bulk for update;
+    if v_bulk.state is distinct from 'running' or v_bulk.action <> 'edit' then
+        return query select * from job_bulk b where b.id = p_bulk;
+        return;
+    end if;
+    for v_asked in
+        select a.id, a.version, a.changes, a.refusal
+        from unnest(p_ids, p_versions, p_changes, p_refusals) as a (id, version, changes, refusal)
+        join job_bulk_items i on i.bulk_id = p_bulk and i.job_id = a.id and i.ok is null order by a.id
+    loop
+        begin
+            if v_asked.refusal is not null then
+                select false as ok, 'not-admitted' as code, jsonb_build_object('sentence', v_asked.refusal) as facts,
+                    q.status, q.version into v_done from (select) one left join job_queue q on q.id = v_asked.id;
+            elsif v_asked.changes is null then
+                select true as ok, 'nothing-to-change' as code, null::jsonb as facts, q.status, q.version into v_done
+                from (select) one left join job_queue q on q.id = v_asked.id;
+            else
+                select e.ok, e.code, e.facts, e.status, e.version into v_done from job_queue_edit(v_asked.id,
+                    v_asked.version, v_asked.changes, job_bulk_actor(v_bulk), v_bulk.reason, false) e;
+            end if;
+        exception when lock_not_available then
+            select false as ok, 'is-locked' as code, null::jsonb as facts, q.status, q.version into v_done
+            from job_queue q where q.id = v_asked.id;
+        end;
+        update job_bulk_items i set ok = v_done.ok, code = v_done.code, facts = v_done.facts, status = v_done.status,
+            version = v_done.version
+        where i.bulk_id = p_bulk and i.job_id = v_asked.id;
+    end loop;
+    return query select * from job_bulk_advance(p_bulk, p_ids, p_driver);
 end
 $$;
 
 -- For workers: resumes a bulk action without a batch in the last 10 seconds, or one that the same worker has resumed.
+-- Not a bulk edit, whose payloads a program validates that knows their types; "jobdeck bulk resume" resumes it.
 -- Returns whether more work is waiting. An error is stored with the action and does not affect the worker.
 create or replace function job_bulk_continue(p_worker text, p_limit integer) returns boolean
 language plpgsql volatile security definer
@@ -2972,7 +3109,7 @@ declare
     v_state text;
 begin
     select b.id into v_bulk from job_bulk b
-    where b.state = 'running' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
+    where b.state = 'running' and b.action <> 'edit' and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
     order by b.stepped_at limit 1 for update skip locked;
     if not found then
         update job_upkeep set succeeded_at = clock_timestamp() where part = (
@@ -3439,6 +3576,69 @@ begin
 end
 $$;
 
+-- Leaves a note for the next shift, for up to 30 days, and returns its id. The audit does not repeat its text.
+create or replace function job_note_add(p_note text, p_days integer, p_actor text) returns bigint
+language plpgsql volatile security definer
+set search_path from current
+as $$
+declare
+    v_id bigint;
+begin
+    if length(btrim(p_note)) not between 1 and 2000 then
+        perform job_queue_refuse('A note has 1 to 2,000 characters.');
+    end if;
+    if p_days not between 1 and 30 then
+        perform job_queue_refuse('A note is shown for 1 to 30 days.');
+    end if;
+    insert into job_notes (actor, note, until)
+    values (job_actor(p_actor), btrim(p_note), clock_timestamp() + make_interval(days => p_days)) returning id into v_id;
+    perform job_queue_write_audit(p_actor, 'note', null, null, jsonb_build_object('note', v_id, 'days', p_days), null);
+    return v_id;
+end
+$$;
+
+-- Acknowledges a note, which is shown no longer.
+create or replace function job_note_acknowledge(p_id bigint, p_actor text) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    update job_notes set acknowledged_at = clock_timestamp(), acknowledged_by = job_actor(p_actor)
+    where id = p_id and acknowledged_at is null and until > clock_timestamp();
+    if not found then
+        perform job_queue_refuse(format('There is no open note %s. "jobdeck note" lists the open ones.', p_id));
+    end if;
+    perform job_queue_write_audit(p_actor, 'acknowledge', null, null, jsonb_build_object('note', p_id), null);
+end
+$$;
+
+-- Mutes a group of errors until a time; with null it is muted no longer.
+create or replace function job_error_mute(
+    p_task_type text, p_fingerprint text, p_until timestamptz, p_actor text, p_reason text
+) returns void
+language plpgsql volatile security definer
+set search_path from current
+as $$
+begin
+    if p_until <= clock_timestamp() then
+        perform job_queue_refuse('The time until which the errors are muted is in the past. Choose a later one.');
+    end if;
+    if p_until > clock_timestamp() + interval '365 days' then
+        perform job_queue_refuse('Errors are muted for 365 days at most. Choose an earlier time.');
+    end if;
+    delete from job_error_mutes where task_type = p_task_type and fingerprint = p_fingerprint;
+    if not found and p_until is null then
+        perform job_queue_refuse('This group of errors is not muted.');
+    end if;
+    if p_until is not null then
+        insert into job_error_mutes (task_type, fingerprint, until, reason, actor)
+        values (p_task_type, p_fingerprint, p_until, p_reason, job_actor(p_actor));
+    end if;
+    perform job_queue_write_audit(p_actor, case when p_until is null then 'unmute errors' else 'mute errors' end, null,
+        null, jsonb_build_object('task_type', p_task_type, 'fingerprint', p_fingerprint, 'until', p_until), p_reason);
+end
+$$;
+
 create or replace function job_queue_resume(p_task_type text, p_actor text) returns void
 language plpgsql volatile security definer
 set search_path from current
@@ -3783,6 +3983,11 @@ return case p_sort
     when 'last_run' then coalesce(to_char(p_last_run_at at time zone 'UTC', 'YYYYMMDDHH24MISSUS'), '')
     when 'error' then coalesce(left(p_error, 100), '')
 end;
+
+-- The open notes as this role sees them: who sees no payloads may not read what people wrote either.
+create or replace view job_note_list as
+select n.id, n.at, n.actor, case when job_sees_payloads() then n.note else 'hidden' end as note, n.until
+from job_notes n where n.acknowledged_at is null and n.until > now();
 
 create or replace view job_run_list as
 select r.run_token, r.late, r.job_id, r.task_type,
@@ -4168,9 +4373,9 @@ create table if not exists job_retention (
 );
 insert into job_retention (name, part, default_days) values
     ('job_runs', 'prune', 30), ('job_worker_runs', 'prune', 14), ('job_trash', 'prune', 7), ('job_audit', 'prune', 365),
-    ('job_bulk', 'prune', 30), ('job_workers', 'prune', 1), ('job_stats', 'prune', 30),
-    ('job_stats minutes', 'prune', 1), ('job_stat_errors', 'prune', 30), ('job_error_groups', 'prune', 30),
-    ('job_queue', 'retention', 90), ('job_audit payloads', 'retention', 90)
+    ('job_bulk', 'prune', 'job_workers', 'prune', 'job_stats', 'prune', 'job_stats minutes', 'prune',
+        'job_stat_errors', 'prune', 'job_error_groups', 'prune', 'job_queue', 'retention', 'job_error_mutes',
+        'job_notes', 'job_audit payloads', 'retention', 90)
 on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
 
 insert into job_upkeep (part, every) values ('retention', '8 hours') on conflict (part) do nothing;
@@ -4235,6 +4440,12 @@ begin
         when 'job_error_groups' then
             delete from job_error_groups where ctid = any (array(select g.ctid from job_error_groups g
                 where g.last_at < p_before order by g.last_at limit p_limit for update skip locked));
+        when 'job_notes' then
+            delete from job_notes where id in (select n.id from job_notes n
+                where n.at < p_before order by n.at limit p_limit for update skip locked);
+        when 'job_error_mutes' then
+            delete from job_error_mutes where (task_type, fingerprint) in (select m.task_type, m.fingerprint
+                from job_error_mutes m where m.until < p_before limit p_limit for update skip locked);
         when 'job_workers' then
             delete from job_workers where id in (select w.id from job_workers w where w.heartbeat_at < p_before
                 for update skip locked);
@@ -4401,7 +4612,7 @@ set search_path from current
 as $$
     select array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk', 'job_bulk_items', 'job_worker_runs',
         'job_poison', 'job_upkeep', 'job_alarms', 'job_types', 'job_queue_settings', 'job_lines_due', 'job_recheck',
-        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries']
+        'job_error_groups', 'job_stat_errors', 'job_stat_delta', 'job_canaries', 'job_notes', 'job_error_mutes']
 $$;
 
 -- Cancels these jobs where they wait, and returns how many. Refuses when one is running.
@@ -4533,6 +4744,8 @@ begin
         return next;
     end if;
     -- The hash of an error would confirm a guess of the text that it was made from.
+    delete from job_error_mutes m using job_runs r
+    where r.fingerprint = m.fingerprint and r.task_type = m.task_type and r.error ~* v_pattern;
     perform job_erase_fingerprints(array(
         select r.run_token from job_runs r where r.fingerprint is not null and r.error ~* v_pattern), p_marks);
     perform job_erase_groups(p_marks);
@@ -4569,6 +4782,7 @@ begin
     return query
         select e.place, e.rows from job_erase_jobs(v_jobs) e where e.rows > 0;
     update job_bulk b set words = null where position(p_key in b.words) > 0 and position(p_value in b.words) > 0;
+    update job_bulk b set changes = null where b.changes -> 'set' ->> p_key = p_value and b.state <> 'running';
     -- A short value, such as 5, is also a part of other texts.
     if length(p_value) >= 8 then
         perform job_erase_groups(jsonb_build_object(p_value, '[erased]'));
@@ -5007,10 +5221,12 @@ declare
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
-        'job_queue_ask_canary', 'job_queue_canary',
+        'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
-        'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start', 'job_bulk_step', 'job_bulk_stop', 'job_bulk_drop', 'job_bulk_result'];
+        'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
+        'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
+        'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
@@ -5022,7 +5238,7 @@ declare
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',
-        'job_bulk_is_over', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
+        'job_bulk_is_over', 'job_bulk_actor', 'job_bulk_advance', 'job_clause_due', 'job_clause_first_in_line', 'job_clause_key_free', 'job_clause_pending',
         'job_clause_processing', 'job_clause_type_open', 'job_clause_unblocked', 'job_clause_unexpired', 'job_delay',
         'job_error_fingerprint', 'job_error_pattern', 'job_percent', 'job_type_refusal', 'job_canary_change',
         'job_canary_hold', 'job_canary_refusal', 'job_canary_stands', 'job_queue_judge_canaries',
@@ -5050,15 +5266,15 @@ declare
         'job_stats_compact', 'job_stats_judge'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',
-        'job_paused_types'];
+        'job_paused_types', 'job_note_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
-        'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_stats', 'job_stat_delta',
-        'job_stat_errors', 'job_error_groups', 'job_failing_types'];
+        'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
-        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries'];
+        'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes'];
     -- Tables that only the owner's functions read.
     v_closed constant text[] := array['job_locks'];
-    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq'];
+    v_sequences constant text[] := array['job_run_token_seq', 'job_audit_id_seq', 'job_notes_id_seq'];
 begin
     perform job_use_roles_prefix(p_prefix);
     v_foreign := job_has_foreign_roles();

@@ -167,7 +167,8 @@ def start(
 
 def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
     """Runs a bulk action to its end and prints the result."""
-    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue import bulk
+    from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
 
     progress = Progress(str(now.action), now.total, done=now.done)
     with stop_signals() as stop:
@@ -177,7 +178,10 @@ def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | 
                     f"Interrupted after {now.done:,} of {now.total:,} jobs; a worker continues. "
                     f"`jobdeck bulk show {now.id}` shows its progress, `jobdeck bulk stop {now.id}` stops it."
                 )
-            now = bulk.step(conn, now.id, driver=session.actor)
+            if now.action == "edit":
+                now = bulk_edit.step(conn, session.registry, now.id, settings=session.settings, driver=session.actor)
+            else:
+                now = bulk.step(conn, now.id, driver=session.actor)
             progress.at(now.done)
     return answer_bulk(session, now, bulk.answers(conn, now.id, refused=True, limit=ANSWERS))
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
+    "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
+    "unmute errors": "unmuted errors",
 }  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
-from jobdeck.core.read import reach
 from jobdeck.core.read.filters import format_filter, parameters
+from jobdeck.core.read.operators import reach
 from jobdeck.core.read.rows import job_from
 from jobdeck.core.read.sentences import sentence
 

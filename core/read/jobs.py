@@ -16,11 +16,11 @@ import psycopg
 
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, Worker
-from jobdeck.core.read import reach
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
 from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
 from jobdeck.core.read.sentences import sentence

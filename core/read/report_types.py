@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.model import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import Health, Job, Json, Processing, Run, Worker, WorkerRun
     from jobdeck.core.read.canaries import CanaryAnswer
+    from jobdeck.core.read.operators.notes import Mute, Note
 
 HOURS: Final = 24
 """The number of hours that the hourly counts of an error group cover."""
@@ -179,6 +181,10 @@ class CronReport:
     backlog: tuple[Backlog, ...] = ()
 
 
+NEW: Final = timedelta(days=1)
+"""How long a group of errors is new. A worker's version does not decide it, because no history of versions is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
     """Failed runs with the same task type and the same fingerprint of the error.
@@ -210,6 +216,10 @@ class ErrorGroup:
     def key(self) -> tuple[str, str]:
         return self.task_type, self.fingerprint
 
+    def is_new(self, now: datetime) -> bool:
+        """Whether its first run that is known failed in the last 24 hours."""
+        return self.first_seen > now - NEW
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
@@ -222,6 +232,11 @@ class ErrorReport:
     trends: tuple[ErrorGroup, ...]
     canaries: tuple[CanaryAnswer, ...] = ()
     total: int = 0
+    mutes: tuple[Mute, ...] = ()
+
+    def mute_of(self, trend: ErrorGroup) -> Mute | None:
+        """The mute of a group, if it is muted."""
+        return next((mute for mute in self.mutes if mute.key == trend.key), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +273,8 @@ class Digest:
 
     That is after `since` if the statistics begin later, with the upgrade to version 3 of the schema. Each run is
     counted once: `continued` runs were followed by another run, `troubled` runs will be retried, `dry_runs` changed
-    nothing.
+    nothing. `bulks` are the audit rows of the bulk actions that were started, `canaries` those of canaries without an
+    answer; `notes` and `mutes` are those that hold now.
     """
 
     at: datetime
@@ -277,6 +293,14 @@ class Digest:
     triggers: tuple[TriggerCount, ...]
     errors: tuple[ErrorGroup, ...]
     dry_runs: int = 0
+    notes: tuple[Note, ...] = ()
+    mutes: tuple[Mute, ...] = ()
+    bulks: tuple[AuditEntry, ...] = ()
+    canaries: tuple[AuditEntry, ...] = ()
+
+    def mute_of(self, trend: ErrorGroup) -> Mute | None:
+        """The mute of a group, if it is muted."""
+        return next((mute for mute in self.mutes if mute.key == trend.key), None)
 
     def is_new(self, trend: ErrorGroup) -> bool:
         """Whether this error appeared in this shift for the first time in a week."""

@@ -16,6 +16,7 @@ from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.jobs import backlog, clock, counts, page, processing, workers
+from jobdeck.core.read.operators import notes
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditReport,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Health, Job, Processing, Worker, WorkerRun
     from jobdeck.core.plugins import Recipients
+    from jobdeck.core.read.operators.notes import Mute, Note
     from jobdeck.core.read.report_types import AuditEntry, Backlog, Counts, Page
 
 Connection = psycopg.Connection[Any]
@@ -110,12 +112,12 @@ def _running() -> Query[tuple[Job, ...]]:
 
 
 def errors(*, since: timedelta = WEEK) -> Query[ErrorReport]:
-    """The error groups."""
+    """The error groups, and which of them are muted."""
 
-    def read(at: datetime, groups: tuple[ErrorGroup, ...], total: int) -> ErrorReport:
-        return ErrorReport(at, groups, total=total)
+    def read(at: datetime, groups: tuple[ErrorGroup, ...], total: int, muted: tuple[Mute, ...]) -> ErrorReport:
+        return ErrorReport(at, groups, total=total, mutes=muted)
 
-    return combine(clock(), error_groups.groups(since=since), error_groups.count(since=since), read=read)
+    return combine(clock(), error_groups.groups(since=since), error_groups.count(since=since), notes.mutes(), read=read)
 
 
 _WAITING_TYPES: Final = """
@@ -166,8 +168,9 @@ def digest(since: timedelta) -> Query[Digest]:
         judged: Health,
         jobs: Counts,
         switch: Processing,
-        triggers: tuple[TriggerCount, ...],
+        beside: tuple[tuple[TriggerCount, ...], tuple[Note, ...], tuple[Mute, ...]],
     ) -> Digest:
+        triggers, told, muted = beside
         done = Counter((entry.actor, entry.action) for entry in entries)
         return Digest(
             at=at,
@@ -180,6 +183,10 @@ def digest(since: timedelta) -> Query[Digest]:
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
             triggers=triggers,
             errors=groups,
+            notes=told,
+            mutes=muted,
+            bulks=tuple(entry for entry in reversed(entries) if entry.action.startswith("bulk ")),
+            canaries=_open_canaries(entries),
         )
 
     return combine(
@@ -190,9 +197,15 @@ def digest(since: timedelta) -> Query[Digest]:
         health(),
         counts(),
         processing(),
-        _triggers(since),
+        combine(_triggers(since), notes.open_notes(), notes.mutes(), read=lambda *beside: beside),
         read=read,
     )
+
+
+def _open_canaries(entries: Sequence[AuditEntry]) -> tuple[AuditEntry, ...]:
+    """The requests for canaries without an answer, oldest first."""
+    ended = {(entry.after or {}).get("canary") for entry in entries if entry.action == "canary ended"}
+    return tuple(entry for entry in reversed(entries) if entry.action == "canary" and entry.id not in ended)
 
 
 def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:

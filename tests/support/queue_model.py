@@ -46,6 +46,8 @@ _TIMES: Final = {
     "job_queue_settings": ("updated_at", "paused_at", "resume_at"),
     "job_types": ("paused_at", "resume_at"),
     "job_canaries": ("asked_at",),
+    "job_notes": ("at", "until", "acknowledged_at"),
+    "job_error_mutes": ("at", "until"),
     "job_runs": ("due_at", "started_at", "finished_at"),
     "job_trash": ("deleted_at",),
     "job_audit": ("at",),

@@ -20,8 +20,9 @@ FUNCTIONS: Final = {
     "owp": "job_queue_create job_queue_create_many job_queue_enqueue",
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
-        job_bulk_result job_bulk_start
-        job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck job_queue_cleanup job_queue_edit
+        job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
+        job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_edit_step job_note_add
+        job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_queue_ask_canary job_queue_canary
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
@@ -47,6 +48,7 @@ FUNCTIONS: Final = {
     """,
     "": """
         job_action_refusal job_actor job_audit_facts job_backoff job_bulk_is_over job_clause_due
+        job_bulk_actor job_bulk_advance
         job_clause_first_in_line job_clause_key_free job_clause_pending job_clause_processing job_clause_type_open
         job_clause_unblocked job_clause_unexpired job_delay job_error_fingerprint job_grant_roles job_is_a_time
         job_key_is_busy job_key_is_busy_now job_left_with_success job_make_roles job_next_slot job_queue_absence
@@ -89,11 +91,12 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_stat_list job_stats job_failing_types
+        job_stat_list job_stats job_failing_types job_error_mutes job_note_list
         outbox_receipts
     """,
     "o:read w:read": """
-        job_audit job_bulk job_bulk_items job_canaries job_lines_due job_poison job_queue job_recheck job_runs job_trash
+        job_audit job_bulk job_bulk_items job_canaries job_lines_due job_notes job_poison
+        job_queue job_recheck job_runs job_trash
         provider_rates send_batches
     """,
     "o:read w:write": "competitor_announcement_campaigns provider_cursors",
@@ -110,6 +113,7 @@ RELATIONS: Final = {
     """,
     "": """
         game_platform_challenge_solves_id_seq game_platform_flash_ctf_events_id_seq job_audit_id_seq job_locks
+        job_notes_id_seq
         job_run_token_seq outbox_left_out_id_seq provider_events_id_seq
     """,
 }

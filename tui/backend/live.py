@@ -19,7 +19,8 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres import database
 from jobdeck.core.queue import operator, service
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read import reach, reports
+from jobdeck.core.read import reports
+from jobdeck.core.read.operators import reach
 from jobdeck.core.read.stats import error_groups
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema

@@ -11,6 +11,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import bulk, operator, presence, privacy
+from jobdeck.core.queue.operators import notes
 from jobdeck.core.read.verdict.health import health
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, reap, rows, value
 
@@ -64,6 +65,14 @@ def chosen(conn: Connection) -> None:
     bulk.step(conn, found.bulk.id, driver="test")
 
 
+def noted(conn: Connection) -> None:
+    notes.add(conn, "the vendor calls back", days=3, actor=ACTOR)
+
+
+def muted(conn: Connection) -> None:
+    notes.mute(conn, "alpha", "abc", until=value(conn, "SELECT clock_timestamp() + interval '1 minute'"), actor=ACTOR)
+
+
 LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_runs": (run, "SELECT count(*) FROM job_runs", 30),
     "job_worker_runs": (worker_run, "SELECT count(*) FROM job_worker_runs", 14),
@@ -76,6 +85,8 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_stats minutes": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 1", 1),
     "job_stat_errors": (counted, "SELECT count(*) FROM job_stat_errors", 30),
     "job_error_groups": (counted, "SELECT count(*) FROM job_error_groups", 30),
+    "job_notes": (noted, "SELECT count(*) FROM job_notes", 30),
+    "job_error_mutes": (muted, "SELECT count(*) FROM job_error_mutes", 7),
     "job_queue": (ended, "SELECT count(*) FROM job_queue", 90),
 }
 

@@ -9,8 +9,9 @@ import pytest
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import bulk, producer
-from jobdeck.core.read import jobs, reach
+from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
+from jobdeck.core.read.operators import reach
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, rows
 

@@ -1,4 +1,4 @@
-"""Commands that act on jobs and print a result per job: `retry`, `run-again`, `cancel`, `delete`, `restore`, `edit`.
+"""Commands that act on jobs and print a result per job: `retry`, `run-again`, `cancel`, `delete`, `restore`.
 
 More than 500 jobs, and the jobs of an earlier bulk action, go through `jobdeck.core.queue.bulk`.
 """
@@ -13,27 +13,22 @@ import click
 
 from jobdeck.core.cli import answers, output
 from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, confirm, resolved
-from jobdeck.core.cli.commands.act.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
 from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
-from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.errors import UsageError
+from jobdeck.core.queue.requests import parse_object
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.known_types import check_type
-from jobdeck.core.times import parse_duration, parse_minutes, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
     from uuid import UUID
 
     import psycopg
 
-    from jobdeck.core.model import ActionResult, Job
+    from jobdeck.core.model import ActionResult
 
 POLL_SECONDS: Final = 0.2
 """The time between two looks at a canary that is waited for."""
-ENDLESS: Final = "forever"
-ONCE: Final = "off"
 
 
 _again_option = click.option("--bulk", "again", metavar="BULK", help="Apply to the jobs of an earlier bulk action.")
@@ -168,37 +163,6 @@ def restore(
     return answer_results(session, results, dry_run=dry_run)
 
 
-@command("edit")
-@click.argument("wanted", metavar="ID")
-@click.option("--payload", metavar="JSON", help="The complete new payload.")
-@click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
-@click.option("--every", metavar="DURATION", help=f"Interval of a recurring job; {ONCE} makes it run once.")
-@click.option("--for", "lasting", metavar="DURATION", help=f"How long to repeat, from the next run; or {ENDLESS}.")
-@click.option("--priority", type=PRIORITIES)
-@click.option("--max-attempts", type=ATTEMPTS)
-@click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version.")
-@reason_option
-@dry_run_option
-def edit(
-    session: Session, wanted: str, if_version: int | None, reason: str | None, dry_run: bool, **given: Any
-) -> int | None:
-    """Change the payload or schedule of a job. The job must not be running."""
-    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
-
-    if all(value is None for value in given.values()):
-        raise UsageError("Nothing to change. Give --payload, --at, --every, --for, --priority or --max-attempts.")
-    with session.connection() as conn:
-        job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
-        if job is None:
-            raise JobNotFound(f"Job {wanted} is not in the queue. It may have finished: see `jobdeck runs`.")
-        result = service.edit(
-            conn, session.registry, job, _wanted(job, given, jobs.clock().run(conn)), settings=session.settings,
-            actor=session.actor, version=if_version, reason=reason, dry_run=dry_run,
-        )  # fmt: skip
-    return answer_results(session, [result], dry_run=dry_run)
-
-
 def _act(  # noqa: PLR0913 -- one keyword per option
     session: Session,
     verb: str,
@@ -237,25 +201,3 @@ def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) 
     if wanted.task_type and not found:
         check_type(conn, wanted.task_type, session.registry.names)
     return found
-
-
-def _wanted(job: Job, given: dict[str, Any], now: datetime) -> Wanted:
-    """The job with the changes of the options."""
-    every, lasting = job.recurrence_interval_minutes, given["lasting"]
-    if given["every"] is not None:
-        once = given["every"].strip().lower() == ONCE
-        every = None if once else parse_minutes(given["every"], what="interval of --every")
-    endless = lasting is not None and lasting.strip().lower() == ENDLESS
-    lasts = parse_duration(lasting, what="duration of --for") if lasting is not None and not endless else None
-    if lasts and not every:
-        raise UsageError(ONLY_A_SERIES)
-    return Wanted(
-        job.task_type,
-        job.payload if given["payload"] is None else parse_object(given["payload"]),
-        at=parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None,
-        every=every,
-        lasting=lasts,
-        endless=endless,
-        priority=(job.priority or 0) if given["priority"] is None else given["priority"],
-        max_attempts=given["max_attempts"],
-    )

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.act.notes import note_table
+from jobdeck.core.cli.handover import markdown
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Status
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration
 
 if TYPE_CHECKING:
-    from jobdeck.core.read.report_types import AuditEntry, Digest
+    from jobdeck.core.read.report_types import AuditEntry, Digest, ErrorGroup
 
 
 @command("digest")
 @click.option("--since", metavar="DURATION", default="8h", show_default=True, help="Length of the shift.")
-def digest(session: Session, since: str) -> None:
-    """Summarise a shift: runs, actions, pauses and errors."""
+@click.option("--markdown", "as_markdown", is_flag=True, help="Write it as Markdown, for the hand-over.")
+@click.option("--output", "target", metavar="FILE", help="With --markdown: write it to this file, which must be new.")
+def digest(session: Session, since: str, as_markdown: bool, target: str | None) -> None:
+    """Summarise a shift: runs, actions, pauses, errors and open notes."""
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
+    if target is not None and not as_markdown:
+        raise UsageError("--output needs --markdown.")
+    if as_markdown and session.json:
+        raise UsageError("Give --markdown or --json, not both.")
     with session.connection() as conn:
         found = reports.digest(parse_duration(since, what="duration of --since")).run(conn)
+    if as_markdown:
+        _hand_over(markdown(found), target)
+        return
     data = output.plain(found)
     for shown, trend in zip(data["errors"], found.errors, strict=True):
         shown["new"] = found.is_new(trend)
@@ -33,6 +46,20 @@ def digest(session: Session, since: str) -> None:
 
 def _jobs(found: Digest, status: Status) -> str:
     return amount(found.counts.of(status), about=found.counts.is_about(status))
+
+
+def _hand_over(text: str, target: str | None) -> None:
+    if target is None:
+        output.write(map(output.Verbatim, text.splitlines()))
+        return
+    try:
+        with Path(target).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise Refused(f"The file {target} exists. Nothing was written; name another one.") from None
+    except OSError as error:
+        raise Refused(f"The file {target} cannot be written: {error.strerror}.") from None
+    output.note(f"The hand-over is in {target}.")
 
 
 def _lines(found: Digest) -> list[str]:
@@ -52,7 +79,7 @@ def _lines(found: Digest) -> list[str]:
         (
             trend.count,
             trend.failed,
-            "new" if found.is_new(trend) else output.when(trend.first_seen),
+            _first_seen(found, trend),
             output.when(trend.last_seen),
             trend.task_type,
             output.line(trend.sample),
@@ -62,6 +89,7 @@ def _lines(found: Digest) -> list[str]:
     header = ("RUNS", "FAILED NOW", "FIRST SEEN", "LAST SEEN", "TASK", "ERROR")
     return [
         *facts,
+        *output.section("Notes", note_table(found.notes)),
         *output.section("Operators", output.table(("ACTOR", "ACTIONS"), action_words(found)) if found.actions else []),
         *output.section("Pauses", [_pause(entry) for entry in found.pauses]),
         *output.section(
@@ -69,6 +97,13 @@ def _lines(found: Digest) -> list[str]:
             output.table(header, errors, least=("LAST SEEN", "FAILED NOW")) if errors else [],
         ),
     ]
+
+
+def _first_seen(found: Digest, trend: ErrorGroup) -> str:
+    muted = found.mute_of(trend)
+    if muted is not None:
+        return f"muted until {output.when(muted.until)}"
+    return "new" if found.is_new(trend) else output.when(trend.first_seen)
 
 
 def _pause(entry: AuditEntry) -> str:

@@ -43,7 +43,7 @@ _after_option = click.option("--after", metavar="CURSOR", help="Continue after a
 def jobs(session: Session, expression: str | None, limit: int, after: str | None, **given: Any) -> None:
     """List jobs, newest first."""
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.read import reach  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.operators import reach  # noqa: PLC0415 -- imported on first use
 
     wanted = _narrowed(parse_filter(expression or ""), given)
     with session.connection() as conn:

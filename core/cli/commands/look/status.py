@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
 from jobdeck.core.model import Filter, Status, Verdict
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Finding, Health, Json, Processing, Run, Worker, WorkerRun
-    from jobdeck.core.read.report_types import Backlog, Snapshot
+    from jobdeck.core.read.operators.notes import Mute
+    from jobdeck.core.read.report_types import Backlog, ErrorGroup, Snapshot
 
 UNHEALTHY: Final = 4
 """The exit code of `health` and `doctor` when something is wrong."""
@@ -59,16 +61,22 @@ def health(session: Session) -> int | None:
 @click.option("--since", metavar="DURATION", default="7d", show_default=True, help="Period to show.")
 @limit_option(100, 1000)
 def errors(session: Session, since: str, limit: int) -> None:
-    """List failed runs, grouped by task type and similar error."""
+    """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
+    from jobdeck.core.read import jobs
+    from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         groups = error_groups.groups(since=parse_duration(since, what="duration of --since"), limit=limit).run(conn)
-    header = ("COUNT", "TASK", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
+        muted = {mute.key: mute for mute in notes.mutes().run(conn)}
+        now = jobs.clock().run(conn)
+    header = ("COUNT", "TASK", "GROUP", "", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
     rows = [
         (
             group.count,
             group.task_type,
+            group.fingerprint,
+            _mark(group, muted.get(group.key), now),
             group.error_kind,
             output.when(group.first_seen),
             output.when(group.last_seen),
@@ -77,8 +85,16 @@ def errors(session: Session, since: str, limit: int) -> None:
         )
         for group in groups
     ]
-    least = ("FIRST SEEN", "KIND", "A JOB")
-    session.answer({"errors": groups}, output.table(header, rows, least=least) if rows else ["No failed runs."])
+    least = ("FIRST SEEN", "KIND", "A JOB", "GROUP")
+    marks = [{"new": group.is_new(now), "muted": muted.get(group.key)} for group in groups]
+    data = [{**output.plain(group), **output.plain(mark)} for group, mark in zip(groups, marks, strict=True)]
+    session.answer({"errors": data}, output.table(header, rows, least=least) if rows else ["No failed runs."])
+
+
+def _mark(group: ErrorGroup, muted: Mute | None, now: datetime) -> str:
+    if muted is not None:
+        return f"muted until {output.when(muted.until)}"
+    return "new" if group.is_new(now) else ""
 
 
 @command("audit")
@@ -97,12 +113,17 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
-    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import history, jobs
+    from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
 
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
     waiting = jobs.backlog().run(conn)
     recent, _ = history.runs(limit=RECENT_RUNS).run(conn)
-    session.answer(_status_json(seen, waiting, recent), _status_lines(seen, waiting, recent))
+    told = notes.open_notes().run(conn)
+    session.answer(
+        {**_status_json(seen, waiting, recent), "notes": [output.plain(one) for one in told]},
+        [*_status_lines(seen, waiting, recent), *output.section("Notes", note_table(told))],
+    )
 
 
 def _status_json(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[Run]) -> Json:

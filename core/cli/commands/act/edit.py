@@ -1,0 +1,176 @@
+"""`edit`: changes one job, or the payloads of many jobs with a preview of the differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from jobdeck.core.cli import answers, output
+from jobdeck.core.cli.answers import answer_results
+from jobdeck.core.cli.commands.act.enqueue import ATTEMPTS, ONLY_A_SERIES, PRIORITIES
+from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, yes_option
+from jobdeck.core.errors import JobNotFound, UsageError
+from jobdeck.core.queue.requests import Wanted, parse_object
+from jobdeck.core.times import parse_duration, parse_minutes, parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import psycopg
+
+    from jobdeck.core.model import Job, Json
+    from jobdeck.core.queue.bulk_model import Choice, EditRehearsal
+    from jobdeck.core.queue.operators.payload_change import Difference, PayloadChange
+
+ENDLESS: Final = "forever"
+ONCE: Final = "off"
+
+
+@command("edit")
+@click.argument("wanted", metavar="[ID]", required=False)
+@click.option("--filter", "expression", metavar="FILTER", help="Edit matching jobs; only --set and --unset do so.")
+@click.option("--bulk", "again", metavar="BULK", help="Edit the jobs of an earlier bulk action.")
+@click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Set a payload key. VALUE is JSON, else text.")
+@click.option("--unset", metavar="KEY", multiple=True, help="Remove a payload key.")
+@click.option("--payload", metavar="JSON", help="The complete new payload.")
+@click.option("--at", metavar="TIME", help='Next run: ISO 8601 (UTC), "in 2h", 30m, now.')
+@click.option("--every", metavar="DURATION", help=f"Interval of a recurring job; {ONCE} makes it run once.")
+@click.option("--for", "lasting", metavar="DURATION", help=f"How long to repeat, from the next run; or {ENDLESS}.")
+@click.option("--priority", type=PRIORITIES)
+@click.option("--max-attempts", type=ATTEMPTS)
+@click.option("--if-version", type=click.IntRange(0), help="Only if the job still has this version.")
+@reason_option
+@dry_run_option
+@yes_option
+def edit(  # noqa: PLR0913 -- one parameter per option
+    session: Session, *, wanted: str | None, expression: str | None, again: str | None, sets: tuple[str, ...],
+    unset: tuple[str, ...], if_version: int | None, reason: str | None, dry_run: bool, yes: bool, **given: Any,
+) -> int | None:  # fmt: skip
+    """Change the payload or schedule of a job, or with --filter the payloads of many. Running jobs are refused."""
+    from jobdeck.core.queue.operators.payload_change import parse_change  # noqa: PLC0415 -- imported on first use
+
+    if (bool(wanted), expression is not None, bool(again)).count(True) != 1:
+        raise UsageError("Name the jobs to edit, with an ID, --filter or --bulk.")
+    change = parse_change(sets, unset)
+    changed = bool(sets or unset)
+    if wanted is not None:
+        _check_one(given, changed=changed)
+        return _edit_one(session, wanted, change, if_version=if_version, reason=reason, dry_run=dry_run, given=given)
+    if not changed or if_version is not None or any(value is not None for value in given.values()):
+        raise UsageError("Of many jobs, only payload keys can be changed. Give --set or --unset, and nothing else.")
+    with session.connection() as conn:
+        choice = answers.chosen(session, conn, again=again, expression=expression)
+        return _edit_many(session, conn, choice, change, reason=reason, dry_run=dry_run, yes=yes)
+
+
+def _check_one(given: dict[str, Any], *, changed: bool) -> None:
+    if not changed and all(value is None for value in given.values()):
+        raise UsageError(
+            "Nothing to change. Give --set, --payload, --at, --every, --for, --priority or --max-attempts."
+        )
+    if changed and given["payload"] is not None:
+        raise UsageError("--payload replaces the payload, --set and --unset change its keys. Give one of them.")
+
+
+def _edit_one(
+    session: Session, wanted: str, change: PayloadChange, *, if_version: int | None, reason: str | None,
+    dry_run: bool, given: dict[str, Any],
+) -> int | None:  # fmt: skip
+    from jobdeck.core.queue import service  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.operators.payload_change import difference  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        job = jobs.job(jobs.resolve_id(conn, wanted)).run(conn)
+        if job is None:
+            raise JobNotFound(f"Job {wanted} is not in the queue. It may have finished: see `jobdeck runs`.")
+        made = _wanted(job, given, change, jobs.clock().run(conn))
+        result = service.edit(
+            conn, session.registry, job, made, settings=session.settings,
+            actor=session.actor, version=if_version, reason=reason, dry_run=dry_run,
+        )  # fmt: skip
+    if dry_run and result.ok and not session.json:
+        output.write(difference(job.payload, made.payload).lines)
+    return answer_results(session, [result], dry_run=dry_run)
+
+
+def _edit_many(
+    session: Session, conn: psycopg.Connection[Any], choice: Choice | None, change: PayloadChange, *,
+    reason: str | None, dry_run: bool, yes: bool,
+) -> int | None:  # fmt: skip
+    """Requires `--yes`, and edits the jobs of the choice in batches."""
+    from jobdeck.core.queue import bulk
+    from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
+
+    if choice is None:
+        session.answer({"bulk": None, "results": [], "dry_run": dry_run}, ["No job matches."])
+        return None
+    chosen = choice.bulk
+    try:
+        if dry_run:
+            found = bulk_edit.rehearse(
+                conn, session.registry, chosen.id, change, settings=session.settings, actor=session.actor
+            )
+            session.answer(_rehearsed_json(found), _rehearsed_lines(found))
+            return 1 if found.refused else None
+        answers.confirm("edit", chosen.total, needed=True, given=yes)
+        now = bulk_edit.start(conn, chosen.id, change, actor=session.actor, reason=reason)
+        output.note(
+            f"Bulk action {now.id}: edit {now.total} jobs ({change.words}). "
+            f"If this command is interrupted, `jobdeck bulk resume {now.id.hex[-8:]}` continues it."
+        )
+        return answers.finish(session, conn, now)
+    finally:
+        bulk.drop(conn, chosen.id)
+
+
+def _rehearsed_json(found: EditRehearsal) -> Json:
+    return {
+        "bulk": None, "jobs": found.total, "checked": found.checked, "changed": found.changed, "unchanged": found.same,
+        "refused": len(found.refused), "dry_run": True,
+        "first": [{"id": job.id, "diff": _difference_json(differs)} for job, differs in found.first],
+        "results": [
+            {"id": one.job_id, "ok": False, "code": one.code, "message": one.message}
+            for one in found.refused[: answers.ANSWERS]
+        ],
+    }  # fmt: skip
+
+
+def _difference_json(differs: Difference) -> Json:
+    keys = [
+        {"key": output.Verbatim(key.key), "old": key.before and output.Verbatim(key.before),
+         "new": key.after and output.Verbatim(key.after)}
+        for key in differs.keys
+    ]  # fmt: skip
+    return {"keys": keys, "left_out": differs.left}
+
+
+def _rehearsed_lines(found: EditRehearsal) -> list[str]:
+    lines = [found.words]
+    for job, differs in found.first:
+        lines += output.section(f"{job.id}  {job.task_type}", [output.Verbatim(line) for line in differs.lines])
+    rows = [(one.job_id, one.message) for one in found.refused[: answers.ANSWERS]]
+    return [*lines, *output.section("Refused", output.table(("JOB", ""), rows) if rows else [])]
+
+
+def _wanted(job: Job, given: dict[str, Any], change: PayloadChange, now: datetime) -> Wanted:
+    """The job with the changes of the options."""
+    every, lasting = job.recurrence_interval_minutes, given["lasting"]
+    if given["every"] is not None:
+        once = given["every"].strip().lower() == ONCE
+        every = None if once else parse_minutes(given["every"], what="interval of --every")
+    endless = lasting is not None and lasting.strip().lower() == ENDLESS
+    lasts = parse_duration(lasting, what="duration of --for") if lasting is not None and not endless else None
+    if lasts and not every:
+        raise UsageError(ONLY_A_SERIES)
+    return Wanted(
+        job.task_type,
+        change.apply(job.payload) if given["payload"] is None else parse_object(given["payload"]),
+        at=parse_time(given["at"], now, what="time of --at") if given["at"] is not None else None,
+        every=every,
+        lasting=lasts,
+        endless=endless,
+        priority=(job.priority or 0) if given["priority"] is None else given["priority"],
+        max_attempts=given["max_attempts"],
+    )

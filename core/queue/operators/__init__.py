@@ -1,0 +1,1 @@
+"""What operators leave for each other, and the edits of many payloads."""

@@ -1,0 +1,217 @@
+"""Edits the payloads of many jobs: the dry run, and the batches of the bulk action.
+
+Each payload is validated against its task type, so a program that knows the types carries out the batches. A batch is
+one transaction like those of other bulk actions, so each job is changed once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from psycopg.rows import dict_row
+
+from jobdeck.core.errors import Refused
+from jobdeck.core.model import Status
+from jobdeck.core.postgres.refusals import refusals
+from jobdeck.core.queue import bulk
+from jobdeck.core.queue.bulk_model import EditRehearsal
+from jobdeck.core.queue.calls import rows
+from jobdeck.core.queue.operators.payload_change import PayloadChange, difference
+from jobdeck.core.queue.requests import admit_change, new_payload
+from jobdeck.core.read.rows import job_from, result_from
+from jobdeck.core.read.sentences import result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from uuid import UUID
+
+    from jobdeck.core.model import ActionResult, Job, Json
+    from jobdeck.core.postgres.database import Connection
+    from jobdeck.core.queue.bulk_model import Bulk
+    from jobdeck.core.queue.operators.payload_change import Difference
+    from jobdeck.core.registry import Registry
+    from jobdeck.core.settings import Settings
+
+CHECKED: Final = 10_000
+"""Maximum number of jobs that a dry run validates."""
+_BATCH: Final = 200
+_REFUSED: Final[Json] = {"payload": {}}
+"""The changes for a job that `job_queue_edit` refuses, because it has gone, or has changed since the choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """What becomes of one job: the changes (None: nothing to change), or the sentence that refuses them."""
+
+    job_id: UUID
+    version: int
+    changes: Json | None = None
+    refusal: str | None = None
+
+
+def start(conn: Connection, bulk_id: UUID, change: PayloadChange, *, actor: str, reason: str | None = None) -> Bulk:
+    """Starts the edit of the chosen jobs; `step` carries it out.
+
+    Raises:
+        Refused: the choice was already used, or is deleted.
+    """
+    with refusals():
+        conn.execute(
+            "SELECT job_bulk_start_edit(%s, %s::jsonb, %s, %s)",
+            (bulk_id, json.dumps({"set": change.set, "unset": list(change.unset)}), actor, reason),
+        )
+    return _required(bulk.find(conn, bulk_id))
+
+
+def step(
+    conn: Connection, registry: Registry, bulk_id: UUID, *, settings: Settings, driver: str, limit: int = _BATCH
+) -> Bulk:
+    """Edits the next jobs in one transaction and returns the new progress. Does nothing if the action has ended."""
+    with conn.transaction():
+        asked = {
+            row["job_id"]: row["seen"]
+            for row in rows(conn, "SELECT * FROM job_bulk_edit_next(%s, %s)", (bulk_id, limit))
+        }
+        change = _change(conn, bulk_id)
+        edits = list(_edits(conn, registry, asked, change, settings))
+        rows(
+            conn,
+            "SELECT id FROM job_bulk_edit_step(%s, %s::uuid[], %s::bigint[], %s::text[]::jsonb[], %s::text[], %s)",
+            (bulk_id, *_arrays(edits), driver),
+        )
+    return _required(bulk.find(conn, bulk_id))
+
+
+def rehearse(
+    conn: Connection, registry: Registry, bulk_id: UUID, change: PayloadChange, *, settings: Settings, actor: str
+) -> EditRehearsal:
+    """What the edit would do to the chosen jobs; validates the first `CHECKED` of them and changes nothing."""
+    results: list[ActionResult] = []
+    first: list[tuple[Job, Difference]] = []
+    after: UUID | None = None
+    while len(results) < CHECKED:
+        asked = _items(conn, bulk_id, after, min(_BATCH, CHECKED - len(results)))
+        if not asked:
+            break
+        after = max(asked)
+        with conn.transaction(force_rollback=True):
+            edits = list(_edits(conn, registry, asked, change, settings))
+            answers = _rehearsed(conn, edits, actor)
+        results += [answers[edit.job_id] for edit in edits]
+        first += _first(
+            conn, [edit for edit in edits if edit.changes and answers[edit.job_id].ok], bulk.FIRST - len(first)
+        )
+    return EditRehearsal(
+        total=_required(bulk.find(conn, bulk_id)).total,
+        changed=sum(one.ok and one.code != "nothing-to-change" for one in results),
+        same=sum(one.ok and one.code == "nothing-to-change" for one in results),
+        refused=tuple(one for one in results if not one.ok),
+        first=tuple(first),
+    )
+
+
+def _required(found: Bulk | None) -> Bulk:
+    if found is None:
+        raise Refused("This bulk action no longer exists: bulk actions are kept for 30 days.")
+    return found
+
+
+def _edits(
+    conn: Connection, registry: Registry, asked: Mapping[UUID, int | None], change: PayloadChange, settings: Settings
+) -> Iterator[_Edit]:
+    jobs = _jobs(conn, list(asked))
+    for job_id, seen in asked.items():
+        job = jobs.get(job_id)
+        fixed = {Status.RUNNING, Status.SUCCEEDED}
+        if job is None or job.status in fixed or (seen is not None and job.version != seen):
+            yield _Edit(job_id, -1 if seen is None else seen, _REFUSED)
+            continue
+        try:
+            made = payload_changes(conn, registry, job, change.apply(job.payload), settings=settings)
+        except Refused as refusal:
+            yield _Edit(job_id, job.version, refusal=str(refusal))
+        else:
+            yield _Edit(job_id, job.version, made or None)
+
+
+def payload_changes(conn: Connection, registry: Registry, job: Job, payload: Json, *, settings: Settings) -> Json:
+    """The changes of an edit that gives the job this payload; empty if it has it already.
+
+    Raises:
+        UnknownTaskType: the type has no handler here.
+        InvalidPayload: the payload does not fit, or the type refuses it.
+    """
+    if payload == job.payload:
+        return {}
+    made = new_payload(registry, job.task_type, payload)
+    if made["payload"] == job.payload:
+        return {}
+    admit_change(conn, registry, job, made, settings=settings)
+    return made
+
+
+def _change(conn: Connection, bulk_id: UUID) -> PayloadChange:
+    found = rows(conn, "SELECT changes FROM job_bulk WHERE id = %s", (bulk_id,))
+    changes = found[0]["changes"] if found else None
+    return PayloadChange(changes["set"], tuple(changes["unset"])) if changes else PayloadChange({})
+
+
+def _items(conn: Connection, bulk_id: UUID, after: UUID | None, limit: int) -> dict[UUID, int | None]:
+    found = rows(
+        conn,
+        """
+        SELECT job_id, seen FROM job_bulk_items
+        WHERE bulk_id = %s AND (%s::uuid IS NULL OR job_id > %s) ORDER BY job_id LIMIT %s
+        """,
+        (bulk_id, after, after, limit),
+    )
+    return {row["job_id"]: row["seen"] for row in found}
+
+
+def _jobs(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, Job]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute("SELECT * FROM job_list WHERE id = ANY (%s)", (list(ids),)).fetchall()
+    return {row["id"]: job_from(row) for row in found}
+
+
+def _rehearsed(conn: Connection, edits: Sequence[_Edit], actor: str) -> dict[UUID, ActionResult]:
+    wanted = [edit for edit in edits if edit.changes]
+    ids, versions, changes, _ = _arrays(wanted)
+    found = rows(
+        conn,
+        """
+        SELECT e.* FROM unnest(%s::uuid[], %s::bigint[], %s::text[]) AS a (id, version, changes)
+        CROSS JOIN LATERAL job_queue_edit(a.id, a.version, a.changes::jsonb, %s, NULL, true) AS e
+        """,
+        (ids, versions, changes, actor),
+    )
+    answers = {row["job_id"]: result_from(row) for row in found}
+    for edit in edits:
+        if edit.refusal is not None:
+            answers[edit.job_id] = result(edit.job_id, "not-admitted", ok=False, sentence=edit.refusal)
+        elif edit.changes is None:
+            answers[edit.job_id] = result(edit.job_id, "nothing-to-change", ok=True)
+    return answers
+
+
+def _first(conn: Connection, edits: Sequence[_Edit], most: int) -> list[tuple[Job, Difference]]:
+    wanted = edits[: max(most, 0)]
+    jobs = _jobs(conn, [edit.job_id for edit in wanted]) if wanted else {}
+    return [
+        (jobs[edit.job_id], difference(jobs[edit.job_id].payload, edit.changes["payload"]))
+        for edit in wanted
+        if edit.job_id in jobs and edit.changes
+    ]
+
+
+def _arrays(
+    edits: Sequence[_Edit],
+) -> tuple[list[UUID], list[int], list[str | None], list[str | None]]:
+    return (
+        [edit.job_id for edit in edits],
+        [edit.version for edit in edits],
+        [None if edit.changes is None else json.dumps(edit.changes) for edit in edits],
+        [edit.refusal for edit in edits],
+    )

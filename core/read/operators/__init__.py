@@ -1,0 +1,1 @@
+"""Notes and mutes of operators, and what a filter would read."""
