@@ -39,7 +39,9 @@ TABLE: Final[frozenset[Scope]] = frozenset({"table"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
 ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
 """The actions on the job under the cursor, even if others are marked."""
-ON_MANY: Final = {"job.retry": "retried", "job.cancel": "cancelled", "job.delete": "deleted"}
+ON_MANY: Final = {
+    "job.retry": "retried", "job.cancel": "cancelled", "job.delete": "deleted", "job.edit": "edited",
+}  # fmt: skip
 """The actions on all jobs that were chosen with A, with their past tense."""
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
@@ -207,6 +209,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Mark", changes=True),
     Action("copy.id", ("y",), "copy id", "copy the id (OSC 52, and tmux's buffer)", "Copy", scopes=BOTH),
     Action("copy.twin", ("y",), "copy command", "copy the equivalent command", "Copy", scopes=BULK),
+    Action("copy.digest", ("y",), "copy hand-over", "copy the digest as Markdown, for the hand-over", "Copy",
+           scopes=AUDIT),
     Action("copy.json", ("Y",), "copy JSON", "copy the job as JSON, personal data masked", "Copy", scopes=BOTH),
     Action("help", ("question_mark",), "help", "this page", "Leave", scopes=ALL, footer=True),
     Action("back", ("escape",), "back", "clear the range, the filter or the marks; leave this page", "Leave",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job, Json
+    from jobdeck.core.queue.operators.payload_change import PayloadChange
 
 NAMED = 12
 """Maximum number of ids spelled out in a command. Longer selections are frozen into a bulk action first, except jobs
@@ -25,16 +26,28 @@ RUN_WORKER = "jobdeck run-worker"
 PURGE = "jobdeck purge --yes"
 
 
-def twin(verb: str, jobs: Sequence[Job]) -> str:
+def twin(verb: str, jobs: Sequence[Job], reason: str | None = None) -> str:
     """The equivalent command, with the full id of one job or the short ids of several.
 
     With more than `NAMED` jobs it reads ids from standard input, one per line, as the list copies them.
     """
+    why = f" --reason {shlex.quote(clean(reason))}" if reason else ""
     if len(jobs) > NAMED:
-        return f"jobdeck {verb} - --yes"
+        return f"jobdeck {verb} - --yes{why}"
     needed = " --yes" if verb == "delete" or len(jobs) > 1 else ""
     ids = [str(jobs[0].id)] if len(jobs) == 1 else [short_id(job.id) for job in jobs]
-    return f"jobdeck {verb} {' '.join(ids)}{needed}"
+    return f"jobdeck {verb} {' '.join(ids)}{needed}{why}"
+
+
+def options(change: PayloadChange) -> str:
+    """The options of `jobdeck edit` that make this change. Keys and values are not masked: the user typed them."""
+    words = []
+    for key, value in change.set.items():
+        name = harmless_json(key) if "=" in key or key.startswith('"') else clean(key)
+        words += ["--set", f"{name}={harmless_json(value)}"]
+    for key in change.unset:
+        words += ["--unset", clean(key)]
+    return shlex.join(words)
 
 
 def canary_twin(job: Job) -> str:

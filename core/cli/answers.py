@@ -167,7 +167,7 @@ def start(
 
 def finish(session: Session, conn: psycopg.Connection[Any], now: Bulk) -> int | None:
     """Runs a bulk action to its end and prints the result."""
-    from jobdeck.core.queue import bulk
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
 
     progress = Progress(str(now.action), now.total, done=now.done)

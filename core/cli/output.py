@@ -10,6 +10,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from uuid import UUID
 
 from jobdeck.core.cli.fitting import fitted, width_of
-from jobdeck.core.cli.line import LINE
 from jobdeck.core.redact import clean, redact, safe_text, scrub
 from jobdeck.core.times import format_duration
 
@@ -33,6 +33,37 @@ WIDEST: Final = 200
 """Columns to which a piped table is aligned; a longer cell moves the rest of its row."""
 _FOREIGN = frozenset({"payload", "output", "checkpoint", "progress", "before", "after", "effects"})
 """Fields whose keys producers and handlers choose."""
+
+
+class Line:
+    """The last line of a terminal, which gives way to whatever is printed. It is shown on a terminal's stderr only."""
+
+    def __init__(self) -> None:
+        self.is_counted = False
+        """Whether the command counts its work, so that the time it has taken need not be shown."""
+        self._shown = False
+        self._lock = threading.Lock()
+
+    def show(self, text: str) -> None:
+        if not sys.stderr.isatty():
+            return
+        width = shutil.get_terminal_size().columns - 1
+        with self._lock:
+            sys.stderr.write(f"\r{clean(text)[:width]}\x1b[K")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Takes the line off the terminal, before something else is written."""
+        with self._lock:
+            if self._shown:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+                self._shown = False
+
+
+LINE: Final = Line()
+"""The line of this process."""
 
 
 class Verbatim(str):

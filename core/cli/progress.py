@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.cli.line import LINE
+from jobdeck.core.cli.output import LINE
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from jobdeck.core.model import ActionResult, Job
-    from jobdeck.core.queue.operators.payload_change import Difference
+    from jobdeck.core.model import Job
 
 BulkVerb = Literal["retry", "cancel", "delete", "restore", "edit"]
 BulkState = Literal["chosen", "running", "finished", "stopped"]
@@ -80,25 +79,3 @@ class BulkAnswer:
     status: str | None
     version: int | None
     code: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EditRehearsal:
-    """What a bulk edit would do to the first `checked` of `total` jobs, with the differences of the first few."""
-
-    total: int
-    changed: int
-    same: int
-    refused: tuple[ActionResult, ...]
-    first: tuple[tuple[Job, Difference], ...]
-
-    @property
-    def checked(self) -> int:
-        return self.changed + self.same + len(self.refused)
-
-    @property
-    def words(self) -> str:
-        """The numbers as a sentence."""
-        partly = f" Only the first {self.checked:,} were checked." if self.checked < self.total else ""
-        counts = f"{self.same:,} have nothing to change, {len(self.refused):,} are refused."
-        return f"This would edit {self.changed:,} of {self.total:,} jobs; {counts}{partly}"

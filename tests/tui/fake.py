@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jobdeck.core import plugins
     from jobdeck.core.model import NewJob
     from jobdeck.core.plugins import Recipients
+    from jobdeck.core.queue.bulk_model import BulkVerb
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
@@ -196,6 +197,7 @@ class FakeBackend:
         self.details: dict[UUID, JobDetail] = {}
         self.counts: Counts | None = None
         self.calls: list[tuple[Any, ...]] = []
+        self.reasons: list[str | None] = []
         self.requests: list[Request] = []
         self.at = NOW
         self.evidence = Evidence(self)
@@ -216,7 +218,7 @@ class FakeBackend:
         self.jobs.append(made)
         return made
 
-    def do(self, verb: Verb, seen: Job) -> ActionResult:
+    def do(self, verb: Verb | BulkVerb, seen: Job) -> ActionResult:
         return self._act(verb, seen)
 
     def view(self, request: Request) -> View:
@@ -317,13 +319,14 @@ class FakeBackend:
         if self.failure is not None:
             raise self.failure
 
-    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+    def act(self, verb: Verb, jobs: Sequence[Job], reason: str | None = None) -> list[ActionResult]:
+        self.reasons.append(reason)
         self.calls.append((verb, tuple(job.id for job in jobs)))
         if self.failure is not None:
             raise self.failure
         return [self._act(verb, job) for job in jobs]
 
-    def _act(self, verb: Verb, seen: Job) -> ActionResult:
+    def _act(self, verb: Verb | BulkVerb, seen: Job) -> ActionResult:
         if verb == "restore":
             self.jobs += [job for job in self.trash if job.id == seen.id]
             self.trash = [job for job in self.trash if job.id != seen.id]
@@ -341,6 +344,7 @@ class FakeBackend:
             self.trash.append(held)
             return ActionResult(seen.id, ok=True, message="deleted")
         status = Status.PENDING if verb in {"retry", "run-again"} else Status.CANCELLED
+        status = held.status if verb == "edit" else status
         self.jobs.append(replace(held, status=status, version=held.version + 1))
         return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
 

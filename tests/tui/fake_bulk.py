@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
+from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.read.filters import format_filter
 from jobdeck.tui.backend.protocol import Request
 
@@ -36,6 +37,7 @@ class FakeBulk:
         self.held: dict[UUID, Held] = {}
         self.failures: list[JobdeckError] = []
         self.steps = 0
+        self.edits: list[PayloadChange] = []
 
     def choose(self, wanted: Filter) -> Choice | None:
         jobs = [job for job in self.backend.matching(Request(wanted)) if not job.removed]
@@ -50,12 +52,23 @@ class FakeBulk:
         jobs = [job for job in held.jobs if job.id in good]
         return self._keep(jobs, held.bulk.words) if jobs else None
 
-    def start(self, bulk_id: UUID, verb: BulkVerb) -> Bulk:
+    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
+        self.backend.reasons.append(reason)
         held = self.held[bulk_id]
         self.backend.calls.append((verb, tuple(job.id for job in held.jobs)))
         held.bulk = replace(held.bulk, state="running", action=verb, started_at=self.backend.at,
                             stepped_at=self.backend.at, driver=held.bulk.actor)  # fmt: skip
         return held.bulk
+
+    def rehearse_edit(self, bulk_id: UUID, change: PayloadChange) -> EditRehearsal:
+        jobs = self.held[bulk_id].jobs
+        differs = [(job, difference(job.payload, change.apply(job.payload))) for job in jobs]
+        first = tuple((job, found) for job, found in differs if found.keys)
+        return EditRehearsal(len(jobs), len(first), len(jobs) - len(first), (), first[:6])
+
+    def start_edit(self, bulk_id: UUID, change: PayloadChange, reason: str | None = None) -> Bulk:
+        self.edits.append(change)
+        return self.start(bulk_id, "edit", reason)
 
     def step(self, bulk_id: UUID) -> Bulk:
         self.steps += 1

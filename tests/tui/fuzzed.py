@@ -62,8 +62,8 @@ class FuzzedBulk(FakeBulk):
         found = super().choose(wanted)
         return replace(found, bulk=self._written(found.bulk)) if found else None
 
-    def start(self, bulk_id: UUID, verb: BulkVerb) -> Bulk:
-        return self._written(super().start(bulk_id, verb))
+    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
+        return self._written(super().start(bulk_id, verb, reason))
 
     def step(self, bulk_id: UUID) -> Bulk:
         return self._written(super().step(bulk_id))
@@ -203,7 +203,7 @@ class FuzzedBackend(FakeBackend):
         on_progress("0 of 5 done")
         return CycleResult("error", 0, 0, 0, self.fuzz.text())
 
-    def _act(self, verb: Verb, seen: Job) -> ActionResult:
+    def _act(self, verb: Verb | BulkVerb, seen: Job) -> ActionResult:
         with self.lock:
             return replace(super()._act(verb, seen), message=self.fuzz.text())
 

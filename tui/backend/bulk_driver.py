@@ -6,11 +6,13 @@ stays lost, a worker finishes the action.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from jobdeck.core.errors import DatabaseUnreachable
-from jobdeck.tui.backend.bulk_words import progress, twin, twin_on
+from jobdeck.tui.backend.bulk_words import edit_twin, progress, twin, twin_on
 from jobdeck.tui.backend.threads import failure
+from jobdeck.tui.commands import options
 from jobdeck.tui.format import one_line
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Filter, Job
     from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice
+    from jobdeck.core.queue.operators.payload_change import PayloadChange
     from jobdeck.tui.backend.threads import Host
 
 T = TypeVar("T")
@@ -62,11 +65,19 @@ class BulkDriver:
         if choice is not None:
             self._host.background(lambda: self._host.reach().bulk.drop(choice.bulk.id), lambda _answer: None)
 
-    def act_on_choice(self, verb: BulkVerb) -> None:
+    def act_on_choice(self, verb: BulkVerb, *, reason: str | None = None) -> None:
         """Starts an action on the selection."""
         choice, self.choice = self.choice, None
         if choice is not None:
-            self._begin(verb, lambda: choice)
+            self._begin(verb, lambda: choice, reason=reason)
+
+    def edit_choice(self, change: PayloadChange, *, reason: str | None = None) -> None:
+        """Starts an edit of the payloads of the selection."""
+        choice, self.choice = self.choice, None
+        if choice is None:
+            return
+        start = partial(self._host.reach().bulk.start_edit, choice.bulk.id, change, reason)
+        self._begin("edit", lambda: choice, same=edit_twin(choice.bulk, options(change)), start=start)
 
     def freeze(self, jobs: Sequence[Job], named: Callable[[Bulk], None]) -> None:
         """Freezes these jobs while a dialog asks about them, and passes the frozen action to `named`.
@@ -81,15 +92,15 @@ class BulkDriver:
 
         self._run("select these jobs", lambda: self._host.reach().bulk.choose_jobs(asked), done)
 
-    def act(self, verb: BulkVerb, jobs: Sequence[Job]) -> None:
+    def act(self, verb: BulkVerb, jobs: Sequence[Job], *, reason: str | None = None) -> None:
         """Starts an action on these jobs, and uses the frozen ones if `freeze` was called for the same jobs."""
         wanted = tuple(jobs)
         held, self._frozen = self._frozen, None
         if held is not None and held[0] == wanted:
             choice = held[1]
-            self._begin(verb, lambda: choice)
+            self._begin(verb, lambda: choice, reason=reason)
         else:
-            self._begin(verb, lambda: self._host.reach().bulk.choose_jobs(wanted))
+            self._begin(verb, lambda: self._host.reach().bulk.choose_jobs(wanted), reason=reason)
 
     def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
         """Restores the jobs that an action deleted. `begun` is called when that has started."""
@@ -151,16 +162,20 @@ class BulkDriver:
         choose: Callable[[], Choice | None],
         *,
         same: str = "",
+        reason: str | None = None,
         begun: Callable[[], None] = lambda: None,
+        start: Callable[[], Bulk] | None = None,
     ) -> None:
-        """`same` is the equivalent command, when it differs from the action's own."""
+        """`same` is the equivalent command, and `start` starts the action, when they differ from the usual ones."""
         if self._is_busy():
             return
         self._beginning = verb
 
         def work() -> Bulk | None:
             choice = choose()
-            return self._host.reach().bulk.start(choice.bulk.id, verb) if choice else None
+            if choice is not None and start is not None:
+                return start()
+            return self._host.reach().bulk.start(choice.bulk.id, verb, reason) if choice else None
 
         def done(found: Bulk | None) -> None:
             self._beginning = None

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Filter, Job
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
 
 BulkCommand = Literal["resume", "stop", "undo"]
 PAST: Final = {
     "retry": "retried", "run-again": "run again", "cancel": "cancelled", "delete": "deleted", "restore": "restored",
+    "edit": "edited",
 }  # fmt: skip
-ONGOING: Final = {"retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring"}
+ONGOING: Final = {
+    "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
+}  # fmt: skip
 
 
 class Bulks(Protocol):
@@ -35,8 +39,14 @@ class Bulks(Protocol):
     def choose_done(self, bulk_id: UUID) -> Choice | None:
         """Freezes the jobs that an earlier action changed, to undo it; None when it changed none."""
 
-    def start(self, bulk_id: UUID, verb: BulkVerb) -> Bulk:
-        """Starts an action on frozen jobs."""
+    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
+        """Starts an action on frozen jobs. The reason goes to the audit log."""
+
+    def rehearse_edit(self, bulk_id: UUID, change: PayloadChange) -> EditRehearsal:
+        """What an edit of the payloads of frozen jobs would do. Changes nothing."""
+
+    def start_edit(self, bulk_id: UUID, change: PayloadChange, reason: str | None = None) -> Bulk:
+        """Starts an edit of the payloads of frozen jobs."""
 
     def step(self, bulk_id: UUID) -> Bulk:
         """Changes the next batch of jobs."""
@@ -81,13 +91,20 @@ def plural_of(count: int) -> str:
 
 
 def twin(found: Bulk) -> str:
-    """The command for the same action on the same jobs."""
+    """The command for the same action on the same jobs; of an edit, without what it changed."""
+    if found.action == "edit":
+        return edit_twin(found, "--set KEY=VALUE")
     return again(found.action or "", found)
 
 
 def again(verb: str, chosen: Bulk) -> str:
     """The command for an action on the frozen jobs."""
     return f"jobdeck {verb} --bulk {chosen.id.hex[-8:]} --yes"
+
+
+def edit_twin(chosen: Bulk, changes: str) -> str:
+    """The command that edits the payloads of the frozen jobs; `changes` are its options."""
+    return f"jobdeck edit --bulk {chosen.id.hex[-8:]} {changes} --yes"
 
 
 def twin_on(verb: BulkCommand, found: Bulk) -> str:

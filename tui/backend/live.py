@@ -163,17 +163,19 @@ class LiveBackend:
         with self._connection("to purge") as conn:
             return operator.purge(conn, actor=self._actor, older_than=KEPT_FOR, dry_run=dry_run)
 
-    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+    def act(self, verb: Verb, jobs: Sequence[Job], reason: str | None = None) -> list[ActionResult]:
         versions, actor = {job.id: job.version for job in jobs}, self._actor
         ids = list(versions)
         with self._connection(f"to {words(verb)} {len(jobs)} jobs") as conn:
             if verb == "run-again":
                 types = self._types()
-                return service.run_again(conn, types, ids, settings=self._settings, actor=actor, versions=versions)
+                return service.run_again(
+                    conn, types, ids, settings=self._settings, actor=actor, versions=versions, reason=reason
+                )
             if verb == "restore":
-                return operator.restore(conn, ids, actor=actor)
+                return operator.restore(conn, ids, actor=actor, reason=reason)
             change = {"retry": operator.retry, "cancel": operator.cancel, "delete": operator.delete}[verb]
-            return change(conn, ids, actor=actor, versions=versions)
+            return change(conn, ids, actor=actor, versions=versions, reason=reason)
 
     def due(self) -> Due:
         with self._connection() as conn:

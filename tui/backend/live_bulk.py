@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.queue import bulk
+from jobdeck.core.queue.operators import bulk_edit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Filter, Job
     from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice
+    from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange
     from jobdeck.tui.backend.link import Link
 
 PART: Final = 1_000
@@ -37,13 +39,28 @@ class LiveBulk:
         with self._link.reach("to select the jobs of a bulk action") as conn:
             return bulk.choose_again(conn, bulk_id, "done", actor=self._link.who())
 
-    def start(self, bulk_id: UUID, verb: BulkVerb) -> Bulk:
+    def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
         with self._link.reach(f"to {verb} many jobs") as conn:
-            return bulk.start(conn, bulk_id, verb, actor=self._link.who())
+            return bulk.start(conn, bulk_id, verb, actor=self._link.who(), reason=reason)
+
+    def rehearse_edit(self, bulk_id: UUID, change: PayloadChange) -> EditRehearsal:
+        with self._link.reach("to prepare the edit of many jobs") as conn:
+            return bulk_edit.rehearse(
+                conn, self._link.known(), bulk_id, change, settings=self._link.settings, actor=self._link.who()
+            )
+
+    def start_edit(self, bulk_id: UUID, change: PayloadChange, reason: str | None = None) -> Bulk:
+        with self._link.reach("to edit many jobs") as conn:
+            return bulk_edit.start(conn, bulk_id, change, actor=self._link.who(), reason=reason)
 
     def step(self, bulk_id: UUID) -> Bulk:
         with self._link.reach("to continue a bulk action") as conn:
-            return bulk.step(conn, bulk_id, driver=self._link.who())
+            found = bulk.find(conn, bulk_id)
+            if found is None or found.action != "edit":
+                return bulk.step(conn, bulk_id, driver=self._link.who())
+            return bulk_edit.step(
+                conn, self._link.known(), bulk_id, settings=self._link.settings, driver=self._link.who()
+            )
 
     def stop(self, bulk_id: UUID) -> Bulk:
         with self._link.reach("to stop a bulk action") as conn:

@@ -119,14 +119,21 @@ class Operations:
         self._host = host
         self.bulk = BulkDriver(host, deleted=self.deletions.add)
 
-    def act(self, verb: Verb, jobs: Sequence[Job], then: Callable[[set[UUID]], None] | None = None) -> None:
+    def act(
+        self,
+        verb: Verb,
+        jobs: Sequence[Job],
+        then: Callable[[set[UUID]], None] | None = None,
+        *,
+        reason: str | None = None,
+    ) -> None:
         """Applies an action to these jobs; more than `FEW` become a bulk action, unless they run again.
 
         `then` is called with the ids of changed jobs, but not for a bulk action, and not after an error.
         """
         frozen = tuple(jobs)
         if len(frozen) > FEW and verb != "run-again":
-            self.bulk.act(verb, frozen)
+            self.bulk.act(verb, frozen, reason=reason)
             return
 
         awaited = self.deletions.begin(frozen) if verb == "delete" else None
@@ -143,13 +150,15 @@ class Operations:
                     self.deletions.add(awaited.deleted)
             elif verb == "restore":
                 self.deletions.restored(good)
-            self._report(verb, frozen, results)
+            self._report(verb, frozen, results, reason)
             if then is not None:
                 then(good)
             if awaited is not None and awaited.back is not None:
                 self.undo(awaited, awaited.back)
 
-        self._run(f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen), done, ended)
+        self._run(
+            f"{words(verb)} {jobs_phrase(frozen)}", lambda: self._host.reach().act(verb, frozen, reason), done, ended
+        )
 
     @property
     def can_undo(self) -> bool:
@@ -342,7 +351,9 @@ class Operations:
     def _failed(self, what: str, error: Exception) -> None:
         self._host.say(failure(what, error), "error")
 
-    def _report(self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult]) -> None:
+    def _report(
+        self, verb: Verb, jobs: Sequence[Job], results: Sequence[ActionResult], reason: str | None = None
+    ) -> None:
         refused = [result for result in results if not result.ok]
         good = len(results) - len(refused)
         lines = []
@@ -353,7 +364,7 @@ class Operations:
         lines += [f"{short_id(result.job_id)} refused: {one_line(result.message)}" for result in refused[:3]]
         if len(refused) > 3:
             lines.append(f"and {len(refused) - 3} more refused")
-        lines.append(twin(verb, jobs))
+        lines.append(twin(verb, jobs, reason))
         if verb == "delete" and good:
             lines.append(f"{self._host.key('mark.undo')} undoes it")
         self._host.say("\n".join(lines), "warning" if refused else "information")

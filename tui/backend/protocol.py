@@ -169,10 +169,10 @@ class Backend(Protocol):
     def purge(self, *, dry_run: bool) -> int:
         """Moves old succeeded and cancelled jobs to the trash and counts them; with `dry_run`, only counts them."""
 
-    def act(self, verb: Verb, jobs: Sequence[Job]) -> list[ActionResult]:
+    def act(self, verb: Verb, jobs: Sequence[Job], reason: str | None = None) -> list[ActionResult]:
         """Applies an action to these jobs. A job whose version differs from the displayed one is refused.
 
-        Only `run-again` makes copies of jobs that have left the queue.
+        The reason goes to the audit log. Only `run-again` makes copies of jobs that have left the queue.
         """
 
     def due(self) -> Due:

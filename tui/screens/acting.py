@@ -28,7 +28,7 @@ from jobdeck.tui.actions import (
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.dialogs.confirm import Question, ask, job_question, skipped
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.palette import NEW, Palette
 from jobdeck.tui.screens.dialogs.processing import switch
@@ -165,17 +165,18 @@ class Acting(Screen[None]):
         left_out = skipped([job for job in chosen if job not in jobs], retried=verb == "retry")
 
         def sure() -> None:
-            self.deck.operations.act(verb, jobs)
+            self.deck.operations.act(verb, jobs, reason=dialog.reason)
             self.acted()
 
         question = job_question(verb, jobs, left_out=left_out, production=self.deck.options.production)
-        self.ask_about(verb, jobs, question, sure)
+        dialog = self.ask_about(verb, jobs, question, sure)
 
-    def ask_about(self, verb: Verb, jobs: Sequence[Job], question: Question, then: Callable[[], object]) -> None:
+    def ask_about(self, verb: Verb, jobs: Sequence[Job], question: Question, then: Callable[[], object]) -> Confirm:
         """Asks, and freezes the jobs meanwhile where the equivalent command cannot name them all."""
         dialog = ask(self, question, then)
         if question.freezes:
             self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
+        return dialog
 
     def acted(self) -> None:
         """Called when an action has been sent to the queue."""

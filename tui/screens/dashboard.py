@@ -13,9 +13,8 @@ from jobdeck.core.model import Filter
 from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
-from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
-from jobdeck.tui.screens.dialogs.questions import undo_question
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
 from jobdeck.tui.widgets import health_line, key_line, status_bar
 from jobdeck.tui.widgets.filter_bar import FilterBar
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Verb, View
+    from jobdeck.tui.screens.dialogs.bulk_edit import WantedEdit
     from jobdeck.tui.widgets.ink import Span
 
 LEAST: Final = (60, 12)
@@ -96,6 +96,7 @@ class Dashboard(Listing):
             "worker.embedded": self.deck.operations.toggle_worker,
             "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
             "queue.purge": lambda: ask_to_purge(self, self.deck),
+            "job.edit": self._edit,
             "mark": table.toggle_mark,
             "mark.range": table.toggle_range,
             "mark.all": table.toggle_all,
@@ -260,11 +261,28 @@ class Dashboard(Listing):
 
         def answered(yes: bool | None) -> None:
             if yes and driver.choice is choice:
-                driver.act_on_choice(verb)
+                driver.act_on_choice(verb, reason=dialog.reason)
             self.draw_foot()
 
-        question = choice_question(verb, choice, production=self.deck.options.production)
-        self.app.push_screen(Confirm(question), answered)
+        dialog = Confirm(choice_question(verb, choice, production=self.deck.options.production))
+        self.app.push_screen(dialog, answered)
+
+    def _edit(self) -> None:
+        """Edits the payloads of the jobs chosen with A, otherwise the job under the cursor."""
+        driver = self.deck.operations.bulk
+        choice = driver.choice
+        if choice is None:
+            self.open_form(*self.subject(), editing=True)
+            return
+
+        def answered(answer: WantedEdit | None) -> None:
+            if answer is not None and driver.choice is choice:
+                driver.edit_choice(answer.change, reason=answer.reason)
+            self.draw_foot()
+
+        from jobdeck.tui.screens.dialogs.bulk_edit import BulkEdit  # noqa: PLC0415 -- not needed for the first paint
+
+        self.app.push_screen(BulkEdit(choice), answered)
 
     def draw_foot(self) -> None:
         table, deck = self.table, self.deck

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ROOMY = 110
 MOST_ERRORS = 6
+MOST_NOTES = 6
 LABEL = 11
 
 
@@ -40,9 +41,13 @@ def digest(shift: Digest, width: int) -> list[Entry]:
         _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
         for number, (actor, words) in enumerate(action_words(shift))
     ]
+    found += [
+        _fact("" if n else "notes", f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}", width, "strong")
+        for n, one in enumerate(shift.notes[:MOST_NOTES])
+    ]
     found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(shift.pauses[-4:])]
     for number, trend in enumerate(shift.errors[:MOST_ERRORS]):
-        new = "NEW " if shift.is_new(trend) else ""
+        new = "NEW " if shift.is_new(trend) and shift.mute_of(trend) is None else ""
         text = f"{new}{one_line(trend.task_type)}: {plural(trend.count, 'run')}, {one_line(trend.sample)}"
         found.append(_fact("" if number else "errors", text, width, "bad" if new else "warn"))
     if not shift.errors:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.tui.format import ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.format import age, ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.widgets.ink import Span
@@ -43,10 +44,12 @@ def heading(width: int) -> Entry:
     return entry((fit(text, width), "head"))
 
 
-def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None) -> Entry:
+def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mute: Mute | None = None) -> Entry:
+    """One group; its error begins with NEW if it is new, or with the end of its mute."""
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
     failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
-    sample = one_line(trend.sample)
+    new = "NEW " if trend.is_new(at) else ""
+    sample = f"{new if mute is None else f'muted for {age(mute.until - at)} '}{one_line(trend.sample)}"
     if width >= ROOMY:
         spans: tuple[Span, ...] = (
             (f"{trend.count:>6} ", "text"),

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import cell_len
 
 from jobdeck.core.model import Status
-from jobdeck.tui.actions import BY_ID, ON_MANY, Action, Scope, Situation, applicable, offered, runs_again, unavailable
+from jobdeck.tui.actions import (
+    BY_ID,
+    ON_MANY,
+    ON_ONE,
+    Action,
+    Scope,
+    Situation,
+    applicable,
+    offered,
+    runs_again,
+    unavailable,
+)
 from jobdeck.tui.backend.bulk_words import number
 
 if TYPE_CHECKING:
@@ -95,6 +106,6 @@ def _how_many(action: Action, situation: Situation) -> str:
     """The number of jobs that the action would change; empty for one job."""
     if situation.chosen is not None and action.id in ON_MANY:
         return f" {number(sum(situation.chosen.of(status.value) for status in action.states or ()))}"
-    if action.changes and len(situation.jobs) > 1 and action.id in ON_MANY:
+    if action.changes and len(situation.jobs) > 1 and action.id in ON_MANY and action.id not in ON_ONE:
         return f" {len(applicable(action, situation.jobs))}"
     return ""

@@ -16,9 +16,8 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue import bulk
-from jobdeck.core.queue.bulk_model import EditRehearsal
 from jobdeck.core.queue.calls import rows
-from jobdeck.core.queue.operators.payload_change import PayloadChange, difference
+from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.queue.requests import admit_change, new_payload
 from jobdeck.core.read.rows import job_from, result_from
 from jobdeck.core.read.sentences import result

@@ -13,7 +13,7 @@ from jobdeck.core.redact import clean, redact, scrub
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jobdeck.core.model import Json
+    from jobdeck.core.model import ActionResult, Job, Json
 
 LONGEST: Final = 120
 """Maximum number of characters of a value in a difference."""
@@ -170,3 +170,25 @@ def _beginning(value: Any) -> Any:
 
 def _size(value: Any) -> int:
     return len(json.dumps(value, ensure_ascii=False))
+
+
+@dataclass(frozen=True, slots=True)
+class EditRehearsal:
+    """What a bulk edit would do to the first `checked` of `total` jobs, with the differences of the first few."""
+
+    total: int
+    changed: int
+    same: int
+    refused: tuple[ActionResult, ...]
+    first: tuple[tuple[Job, Difference], ...]
+
+    @property
+    def checked(self) -> int:
+        return self.changed + self.same + len(self.refused)
+
+    @property
+    def words(self) -> str:
+        """The numbers as a sentence."""
+        partly = f" Only the first {self.checked:,} were checked." if self.checked < self.total else ""
+        counts = f"{self.same:,} have nothing to change, {len(self.refused):,} are refused."
+        return f"This would edit {self.changed:,} of {self.total:,} jobs; {counts}{partly}"

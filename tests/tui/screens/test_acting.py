@@ -47,6 +47,24 @@ async def test_an_action_is_carried_out_once_and_its_toast_names_the_command(key
         assert f"jobdeck {verb} {job_id(1)}" in deck.toasts[-1]
 
 
+@pytest.mark.parametrize(("key", "number"), [("R", 1), ("C", 1), ("D", 5)])
+async def test_a_reason_that_was_typed_goes_with_the_action(key: str, number: int) -> None:
+    backend = FakeBackend([make_job(one) for one in range(1, number + 1)])
+    async with dashboard(backend) as deck:
+        await deck.press("a", key, "up")
+        assert isinstance(deck.app.focused, Input)
+        await deck.press(*"yes ok", "enter", "tab", "enter")
+        assert backend.reasons == ["yes ok"]
+        if number == 1:
+            assert "--reason 'yes ok'" in deck.toasts[-1]
+
+
+async def test_without_a_reason_none_is_given() -> None:
+    async with dashboard(failed(1)) as deck:
+        await deck.press("R", "y")
+        assert deck.backend.reasons == [None]
+
+
 async def test_a_dialog_acts_on_the_ids_it_showed_whatever_the_list_has_become() -> None:
     async with dashboard(failed(2)) as deck:
         await deck.press("D")

@@ -12,6 +12,7 @@ from textual.widgets import Input
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import BulkAnswer
+from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.tui.backend.bulk_words import number, progress, twin
 from jobdeck.tui.screens.dialogs.confirm import Confirm
 from jobdeck.tui.screens.pages.bulk import answer_lines, reasons
@@ -459,3 +460,37 @@ async def test_the_rest_of_a_group_of_errors_has_its_command_too() -> None:
     async with dashboard(backend, size=LARGE) as deck:
         await deck.press("e", "F")
         assert "jobdeck retry --bulk 00000001 --yes" in deck.screen_text()
+
+
+async def test_payloads_of_all_that_match_are_edited_after_a_dry_run_of_this_very_change() -> None:
+    backend = FakeBackend([make_job(one, payload={"url": "old", "tries": one}) for one in range(1, 5)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("A", "E", *"url=new", "ctrl+s")
+        assert "dry run of these changes first" in deck.screen_text()
+        await deck.press("ctrl+t")
+        text = deck.screen_text()
+        for part in (
+            "Edit the payloads of 4 jobs",
+            "This would edit 4 of 4 jobs",
+            '~ url: "old" → "new"',
+            job_id(1).hex[-8:],
+        ):
+            assert part in text, part
+        await deck.press("enter", *"-tries", "ctrl+s")
+        assert not backend.bulk.edits
+        await deck.press("ctrl+t", "tab", *"moved", "ctrl+s")
+        assert backend.bulk.edits == [PayloadChange({"url": "new"}, ("tries",))]
+        assert backend.reasons == ["moved"]
+        assert "jobdeck edit --bulk 00000001 --set 'url=\"new\"' --unset tries --yes" in deck.toasts[-1]
+
+
+async def test_a_change_that_cannot_be_read_is_said_and_nothing_is_edited() -> None:
+    backend = FakeBackend([make_job(1)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("A", "E", "ctrl+t")
+        assert "Nothing to change" in deck.screen_text()
+        await deck.press(*"url", "ctrl+t")
+        assert "KEY=VALUE" in deck.screen_text()
+        await deck.press("escape")
+        assert not backend.calls
+        assert deck.app.operations.bulk.choice is not None

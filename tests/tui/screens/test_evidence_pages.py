@@ -282,3 +282,10 @@ def test_a_record_that_cannot_be_formatted_fails_nobody() -> None:
     log = WorkerLog()
     log.handle(logging.LogRecord("tests.bad", logging.INFO, "", 1, "said %s", (Bad(),), None))
     assert "said %s (arguments cannot be formatted: RuntimeError)" in log.lines[-1]
+
+
+async def test_the_digest_is_copied_as_markdown_for_the_hand_over() -> None:
+    async with dashboard(sample()) as deck:
+        await deck.press("o", "y")
+        assert deck.app.clipboard.startswith("# Hand-over ")
+        assert "jobdeck digest --since 8h --markdown" in deck.toasts[-1]

@@ -223,6 +223,10 @@ async def test_a_job_is_retried_with_another_payload_and_the_look_at_it_is_on_re
     async with dashboard(backend, size=LARGE) as deck:
         await deck.press("enter", "T")
         assert '"to": "kim@example.org"' in deck.screen_text()
+        deck.app.screen.query_one("#json").text = '{"to": null, "n": 1}'  # type: ignore[attr-defined]
+        await deck.pilot.pause()
+        assert "~ to: " in deck.screen_text()
+        assert "+ n: 1" in deck.screen_text()
         deck.app.screen.query_one("#json").text = '{"to": null}'  # type: ignore[attr-defined]
         await deck.press("ctrl+s")
         assert backend.calls == [("reveal", job_id(1)), ("retry with", job_id(1), {"to": None})]

@@ -21,7 +21,7 @@ from jobdeck.tui.backend.protocol import Request
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form import wording
 from jobdeck.tui.format import fit, job_json, middle, one_line, payload_summary, shown, wrapped
-from jobdeck.tui.screens.dialogs import cleanup, confirm, processing, quick_sync
+from jobdeck.tui.screens.dialogs import confirm, processing, questions, quick_sync
 from jobdeck.tui.screens.pages import bulk
 from jobdeck.tui.text import audit as text_audit
 from jobdeck.tui.text import cron_health, errors, job_detail, workers
@@ -104,7 +104,7 @@ def dialog_texts(deck: FuzzedBackend) -> Iterator[object]:
     jobs = deck.jobs
     yield confirm.job_question("delete", jobs, left_out="", production=True)
     stuck = deck.cleanup(None)
-    yield cleanup.stuck_question(stuck, {job.id: job.task_type for job in jobs}, production=False)
+    yield questions.stuck_question(stuck, {job.id: job.task_type for job in jobs}, production=False)
     choice = deck.bulk.choose(Filter())
     assert choice is not None
     yield confirm.choice_question("retry", choice, production=False)

@@ -40,7 +40,8 @@ class Question:
     """The content of a dialog.
 
     `word` must be typed before the answer can be yes. `twin` is the equivalent command; with `freezes` it is known only
-    once the jobs are frozen. With `ready` the focus starts on yes, so that enter is enough where no word is asked.
+    once the jobs are frozen. With `ready` the focus starts on yes, so that enter is enough where no word is asked. With
+    `reasoned` the dialog asks for a reason, which may stay empty.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Question:
     twin: str = ""
     freezes: bool = False
     ready: bool = False
+    reasoned: bool = False
 
 
 def needed_word(word: str, number: int, *, production: bool) -> str | None:
@@ -88,7 +90,7 @@ def job_question(verb: Verb, jobs: Sequence[Job], *, left_out: str, production: 
         lines.append(Content.styled(reads, "$ink-muted"))
     body = Content("\n").join(lines)
     yes = "Run again" if again else title
-    return Question(title, body, yes, no, word, danger=verb in DANGEROUS, twin=same, freezes=freezes)
+    return Question(title, body, yes, no, word, danger=verb in DANGEROUS, twin=same, freezes=freezes, reasoned=True)
 
 
 def skipped(jobs: Sequence[Job], *, retried: bool) -> str:
@@ -124,7 +126,8 @@ def choice_question(verb: Verb, choice: Choice, *, production: bool) -> Question
     word = needed_word(verb, number, production=production)
     no = "Keep" if verb == "cancel" else "Cancel"
     same = bulk_twin(verb, choice.bulk)
-    return Question(title, Content("\n").join(lines), title, no, word, danger=verb in DANGEROUS, twin=same)
+    body = Content("\n").join(lines)
+    return Question(title, body, title, no, word, danger=verb in DANGEROUS, twin=same, reasoned=True)
 
 
 def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int]]:
@@ -176,6 +179,8 @@ class Confirm(Dialog[bool]):
     def __init__(self, question: Question) -> None:
         super().__init__()
         self.question = question
+        self.reason: str | None = None
+        """The reason that was typed, for the audit log."""
         self._twin = question.twin
 
     def compose(self) -> ComposeResult:
@@ -185,11 +190,13 @@ class Confirm(Dialog[bool]):
             yield Static(question.body)
             if self._twin:
                 yield Static(Content.styled(self._twin, "$accent"), id="twin")
+            if question.reasoned:
+                yield self._field("reason", "Reason (optional), for the audit log")
             if question.word:
-                yield Static(Content.assemble("Type ", (question.word, "bold"), " to confirm:"), id="ask")
-                field = Input(id="word", compact=True, select_on_focus=False)
-                field.cursor_blink = False
-                yield field
+                close = "-close" if question.reasoned else ""
+                asked = Content.assemble("Type ", (question.word, "bold"), " to confirm:")
+                yield Static(asked, id="ask", classes=close)
+                yield self._field("word", "")
             with Horizontal(id="buttons"):
                 yield Button(Content(question.no), id="no")
                 yield Button(
@@ -199,6 +206,11 @@ class Confirm(Dialog[bool]):
                     disabled=question.word is not None,
                 )
                 yield self.hint(*([] if question.word else [("yes", "yes")]), ("close", "no"))
+
+    def _field(self, name: str, example: str) -> Input:
+        field = Input(id=name, placeholder=example, compact=True, select_on_focus=False)
+        field.cursor_blink = False
+        return field
 
     def name_twin(self, chosen: Bulk, verb: Verb) -> None:
         """Shows the command once the jobs are frozen."""
@@ -219,12 +231,17 @@ class Confirm(Dialog[bool]):
             event.prevent_default()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Enables the yes button once the word is right."""
+        """Keeps the reason, or enables the yes button once the word is right."""
+        if event.input.id == "reason":
+            self.reason = event.value.strip() or None
+            return
         self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
 
-    def on_input_submitted(self) -> None:
-        """Confirms after the right word; otherwise says that the word is missing."""
-        if self.query_one("#yes", Button).disabled:
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Goes on from the reason. Confirms after the right word; otherwise says that the word is missing."""
+        if event.input.id == "reason":
+            self.focus_next()
+        elif self.query_one("#yes", Button).disabled:
             close = self.key("close")
             self.deck.say(f"Not done: type {self.question.word} first, or press {close} to cancel.", "warning")
         else:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual import on
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Button, Input
+from textual.widgets import Button, Input, Static
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Enqueued
+from jobdeck.core.queue.operators.payload_change import difference
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form import wording
 from jobdeck.tui.form.body import JSON, FormBody
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Creating, Rehearsal
 
 WIDE: Final = 130
+DIFFERING: Final = 3
+"""The most keys of the payload that the form names as changed."""
 
 
 class CreateJob(Dialog[None]):
@@ -63,6 +66,8 @@ class CreateJob(Dialog[None]):
             yield self.body
             yield Line(id="help")
             yield Line(id="runs")
+            if form.editing:
+                yield Static(id="diff")
             yield Twin()
             with Horizontal(id="buttons"):
                 yield Button(Content(f"{'Save' if form.editing else 'Create job'} {self.key('create')}"), id="yes")
@@ -92,6 +97,7 @@ class CreateJob(Dialog[None]):
         self.query_one("#runs", Line).show([(problems, "bad") if problems else (wording.runs(form, now), "run")])
         self._draw_help()
         self._draw_twin()
+        self._draw_difference()
         for button in ("#yes", "#try"):
             self.query_one(button, Button).disabled = bool(self.busy)
 
@@ -233,6 +239,18 @@ class CreateJob(Dialog[None]):
         in_json = "tab leaves the JSON; the fields show what you type here"
         note = wording.note(self.form, name, self.deck.now()) if name else in_json
         line.show([(f"✗ {problem}", "bad") if problem else (note if self.focused else "", "muted")])
+
+    def _draw_difference(self) -> None:
+        """Shows what saving changes in the payload, the first keys of it."""
+        form = self.form
+        if not form.editing or form.job is None:
+            return
+        wanted = None if form.problems else form.wanted(self.deck.now())
+        lines = difference(form.job.payload, wanted.payload).lines if wanted is not None else []
+        more = [f"and {len(lines) - DIFFERING} more"] if len(lines) > DIFFERING else []
+        shown = self.query_one("#diff", Static)
+        shown.display = bool(lines)
+        shown.update(Content.styled("\n".join([*lines[:DIFFERING], *more]), "$ink-muted"))
 
     def _draw_twin(self) -> None:
         form = self.form

@@ -11,6 +11,7 @@ from textual.widgets import Button, Static, TextArea
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Json
+from jobdeck.core.queue.operators.payload_change import difference
 from jobdeck.core.redact import harmless_json
 from jobdeck.tui.commands import twin_with_payload
 from jobdeck.tui.format import one_line, short_id
@@ -42,6 +43,7 @@ class PayloadEditor(Dialog[Json | None]):
             area = Editor(harmless_json(self.job.payload, indent=2), id="json", compact=True)
             area.cursor_blink = False
             yield area
+            yield Static(id="diff")
             yield Static(id="problem")
             yield Twin()
             with Horizontal(id="buttons"):
@@ -86,12 +88,17 @@ class PayloadEditor(Dialog[Json | None]):
         deck.background(lambda: deck.reach().check_payload(self.job.task_type, payload), checked)
 
     def _draw_twin(self) -> None:
-        """Shows the equivalent command; none while the JSON is invalid."""
+        """Shows the equivalent command and what the new payload changes; neither while the JSON is invalid."""
         try:
             payload: Any = json.loads(self.query_one("#json", TextArea).text)
         except json.JSONDecodeError:
             payload = None
-        self.query_one(Twin).show(twin_with_payload(self.job, payload) if isinstance(payload, dict) else "")
+        changed = isinstance(payload, dict)
+        self.query_one(Twin).show(twin_with_payload(self.job, payload) if changed else "")
+        lines = difference(self.job.payload, payload).lines if changed else []
+        shown = self.query_one("#diff", Static)
+        shown.display = bool(lines)
+        shown.update(Content.styled("\n".join(lines), "$ink-muted"))
 
     def _say(self, problem: str) -> None:
         self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))

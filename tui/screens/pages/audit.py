@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from jobdeck.core.cli.handover import markdown
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.text import audit
 
 if TYPE_CHECKING:
@@ -50,7 +52,18 @@ class Audit(ListPage[AuditReport]):
         return [(f"jobdeck digest --since {word.replace(' ', '')}", "muted")]
 
     def handlers(self) -> dict[str, Callable[[], object]]:
-        return super().handlers() | {"open": self.open_chosen, "period": self._next_period}
+        return super().handlers() | {
+            "open": self.open_chosen, "period": self._next_period, "copy.digest": self._copy_digest,
+        }  # fmt: skip
+
+    def _copy_digest(self) -> None:
+        """Copies the digest of the period as Markdown."""
+        if self.data is None:
+            self.deck.say("The digest is still being read. Try again.")
+            return
+        said = copy(self.app, markdown(self.data.digest))
+        hours = max(round((self.data.digest.at - self.data.digest.since) / timedelta(hours=1)), 1)
+        self.deck.say(f"{said}\njobdeck digest --since {hours}h --markdown")
 
     def _next_period(self) -> None:
         self.period = PERIODS[(PERIODS.index(self.period) + 1) % len(PERIODS)]

@@ -9,8 +9,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from jobdeck.core.read.report_types import CronReport
-from jobdeck.tui.screens.dialogs.cleanup import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
+from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import cron_health
 from jobdeck.tui.widgets.ink import Line

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
+    from jobdeck.tui.screens.dialogs.confirm import Confirm
     from jobdeck.tui.widgets.ink import Span
 
 MOST = 1000
@@ -121,7 +122,10 @@ class Errors(ListPage[ErrorReport]):
     def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
         if not data.trends:
             return [entry(("  No run has failed in the last 7 days.", "good"))]
-        return [errors.line(trend, data.at, width, self.deck.canaries.get(trend.key)) for trend in data.trends]
+        return [
+            errors.line(trend, data.at, width, self.deck.canaries.get(trend.key), data.mute_of(trend))
+            for trend in data.trends
+        ]
 
     def summary(self, data: ErrorReport) -> list[Span]:
         failed = sum(trend.failed for trend in data.trends)
@@ -230,17 +234,17 @@ class Errors(ListPage[ErrorReport]):
 
         def sure() -> None:
             self.deck.canaries.pop(trend.key, None)
-            self.deck.operations.act("retry", jobs)
+            self.deck.operations.act("retry", jobs, reason=dialog.reason)
             self._read_at = None
 
-        self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", sure)
+        dialog = self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", sure)
 
     def _ask(
         self, trend: ErrorGroup, jobs: tuple[Job, ...], note: str, title: str, then: Callable[[], object], *,
         same: str = "",
-    ) -> None:  # fmt: skip
+    ) -> Confirm:  # fmt: skip
         question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
-        question = replace(question, twin=same or question.twin)
+        question = replace(question, twin=same or question.twin, reasoned=not same)
         sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
         body = Content("\n").join([sample, question.body, Content(note)])
-        self.ask_about("retry", jobs, replace(question, title=title, body=body), then)
+        return self.ask_about("retry", jobs, replace(question, title=title, body=body), then)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from jobdeck.core.model import Job, Json
-    from jobdeck.core.queue.bulk_model import Choice, EditRehearsal
-    from jobdeck.core.queue.operators.payload_change import Difference, PayloadChange
+    from jobdeck.core.queue.bulk_model import Choice
+    from jobdeck.core.queue.operators.payload_change import Difference, EditRehearsal, PayloadChange
 
 ENDLESS: Final = "forever"
 ONCE: Final = "off"
@@ -100,7 +100,7 @@ def _edit_many(
     reason: str | None, dry_run: bool, yes: bool,
 ) -> int | None:  # fmt: skip
     """Requires `--yes`, and edits the jobs of the choice in batches."""
-    from jobdeck.core.queue import bulk
+    from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.queue.operators import bulk_edit  # noqa: PLC0415 -- imported on first use
 
     if choice is None:

@@ -62,7 +62,7 @@ def health(session: Session) -> int | None:
 @limit_option(100, 1000)
 def errors(session: Session, since: str, limit: int) -> None:
     """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
-    from jobdeck.core.read import jobs
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
 
@@ -113,7 +113,7 @@ def audit(session: Session, wanted: str | None, since: str | None, limit: int) -
 
 
 def answer_status(session: Session, conn: psycopg.Connection[Any]) -> None:
-    from jobdeck.core.read import history, jobs
+    from jobdeck.core.read import history, jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
 
     seen = jobs.snapshot(Filter(), limit=1).run(conn)
