@@ -32,7 +32,7 @@ begin
     select format('%s, which is not Jobdeck''s', t) into v_trouble
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
-        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types']) t where to_regclass(t) is not null limit 1;
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog']) t where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -2196,7 +2196,7 @@ declare
     -- Deleting a job costs more than deleting a line of the history.
     v_limit constant integer := case p_part when 'prune' then 5000 else 1000 end;
     v_pause constant interval := case p_part when 'prune' then '1 minute' when 'retention' then '1 hour'
-        when 'stats' then '10 s' end;
+        when 'stats' then '10 s' when 'backlog' then '1 minute' end;
     -- Whether there may be more to remove, or it failed.
     v_more boolean := false;
 begin
@@ -2225,6 +2225,7 @@ begin
                 if not v_more then
                     perform job_stats_judge(clock_timestamp());
                 end if;
+            when 'backlog' then done := job_backlog_sample();
             when 'prune', 'retention' then
                 select r.done, r.trouble into done, trouble from job_retain(p_part, v_limit) r;
                 v_more := trouble is not null or done >= v_limit;
@@ -2257,6 +2258,7 @@ begin
     resumed := (job_queue_upkeep('pauses', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('recheck', p_retry_base, p_retry_cap);
     perform job_queue_upkeep('stats', p_retry_base, p_retry_cap);
+    perform job_queue_upkeep('backlog', p_retry_base, p_retry_cap);
     pruned := (job_queue_upkeep('prune', p_retry_base, p_retry_cap)).done;
     perform job_queue_upkeep('retention', p_retry_base, p_retry_cap);
 end
@@ -4434,6 +4436,11 @@ begin
             delete from job_stats where ctid = any (array(select s.ctid from job_stats s
                 where s.minutes = any (case p_name when 'job_stats' then array[5, 15, 120, 480] else array[1] end::smallint[])
                     and s.bucket < p_before and s.bucket + s.minutes * interval '1 minute' < p_before limit p_limit for update skip locked));
+        when 'job_backlog' then
+            delete from job_backlog where ctid = any (array(select b.ctid from job_backlog b
+                where b.minutes = any (array[5, 15, 120, 480]::smallint[]) and b.bucket < p_before
+                    and b.bucket + b.minutes * interval '1 minute' < p_before
+                limit p_limit for update skip locked));
         when 'job_stat_errors' then
             delete from job_stat_errors where ctid = any (array(select e.ctid from job_stat_errors e
                 where e.bucket < p_before - interval '5 minutes' order by e.bucket limit p_limit for update skip locked));
@@ -5137,6 +5144,112 @@ end
 $$;
 
 -------------------------------------------------------------------------------------------------------
+-- The backlog over time, and one slot of a series
+-------------------------------------------------------------------------------------------------------
+
+-- The most jobs that were due and waited for a worker in each bucket, by type. `minutes` is the length of a bucket: 5, 15,
+-- 120 or 480, as in job_stats. The empty type has all types together; without this row, nobody counted. Once a minute the
+-- part 'backlog' of upkeep counts.
+create table if not exists job_backlog (
+    minutes smallint not null,
+    bucket timestamptz not null,
+    task_type text not null,
+    waiting bigint not null,
+    estimated boolean not null,
+    primary key (minutes, bucket, task_type)
+) with (fillfactor = 70);
+
+insert into job_upkeep (part, every) values ('backlog', '1 min') on conflict (part) do nothing;
+insert into job_retention (name, part, default_days) values ('job_backlog', 'prune', 30)
+on conflict (name) do update set part = excluded.part, default_days = excluded.default_days;
+
+-- The pauses of a window, among all that operators did in it.
+create index if not exists job_audit_pauses on job_audit (at) where action in ('pause', 'resume');
+
+-- Counts the backlog for the present buckets. Returns the number of types with one.
+create or replace function job_backlog_sample() returns bigint
+language sql volatile
+set search_path from current
+as $$
+    with found as materialized (
+        select b.task_type, b.overdue as waiting, b.overdue_about as estimated
+        from job_queue_backlog(interval '0', 10001) b where b.overdue > 0
+    ), counted as (
+        select f.task_type, f.waiting, f.estimated from found f where f.task_type <> ''
+        union all
+        select '', coalesce(sum(f.waiting), 0), coalesce(bool_or(f.estimated), false) from found f
+    ), kept as (
+        insert into job_backlog as b (minutes, bucket, task_type, waiting, estimated)
+        select l.minutes, job_stat_bucket(l.minutes, clock_timestamp()), c.task_type, c.waiting, c.estimated
+        from counted c cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes)
+        on conflict (minutes, bucket, task_type) do update set
+            estimated = case when excluded.waiting > b.waiting then excluded.estimated else b.estimated end,
+            waiting = greatest(b.waiting, excluded.waiting)
+    )
+    select count(*) from found
+$$;
+
+-- Why the next run of a series cannot be skipped; null if it can. p_next is the slot after it.
+create or replace function job_skip_refusal(p_job job_queue, p_version bigint, p_next timestamptz) returns text
+language sql immutable
+return case
+    when p_version <> (p_job).version then 'has-changed'
+    when not (p_job).is_recurring or coalesce((p_job).recurrence_interval_minutes, 0) <= 0 then 'skip-once'
+    when (p_job).status = 'running' then 'skip-running'
+    when (p_job).status <> 'pending' then 'skip-ended'
+    when (p_job).expires_at <= p_next then 'skip-last'
+end;
+
+-- Skips the next run of a series, which then is due at the slot after it. A late run counts as the next one, and so does
+-- the retry of a failed one.
+create or replace function job_queue_skip(
+    p_id uuid, p_version bigint, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_job job_queue;
+    v_after job_queue;
+    v_next timestamptz;
+    v_refusal text;
+begin
+    begin
+        select * into v_job from job_queue q where q.id = p_id for update;
+    exception when lock_not_available then
+        return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
+        return;
+    end;
+    if v_job.id is null then
+        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    if v_job.recurrence_interval_minutes > 0 then
+        v_next := job_next_slot(coalesce(v_job.anchor_at, v_job.run_at), v_job.recurrence_interval_minutes,
+            greatest(coalesce(v_job.slot_at, v_job.run_at), clock_timestamp()));
+    end if;
+    v_refusal := job_skip_refusal(v_job, p_version, v_next);
+    if v_refusal is not null or p_dry_run then
+        return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-skip'),
+            jsonb_build_object('status', v_job.status, 'run_at', v_next), v_job.status, v_job.version;
+        return;
+    end if;
+    update job_queue q set
+        run_at = v_next, slot_at = null, attempts = 0, anchor_at = coalesce(q.anchor_at, q.run_at),
+        in_line = q.concurrency_key is not null, updated_at = clock_timestamp(), version = q.version + 1
+    where q.id = p_id;
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    select * into v_after from job_queue q where q.id = p_id;
+    perform job_queue_write_audit(p_actor, 'skip', p_id, job_audit_facts(v_job), job_audit_facts(v_after), p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return query select p_id, true, 'was-skipped', jsonb_build_object('run_at', v_next), v_after.status, v_after.version;
+end
+$$;
+
+
+-------------------------------------------------------------------------------------------------------
 -- 13. Who may do what
 --
 -- The group viewer reads views with redacted payloads; operator reads and acts; worker claims and finishes. Only the
@@ -5221,7 +5334,7 @@ declare
         where rolname in ('anon', 'authenticated', 'service_role'));
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
-        'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute',
+        'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
         'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
@@ -5263,13 +5376,14 @@ declare
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
         'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error',
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
-        'job_stats_compact', 'job_stats_judge'];
+        'job_stats_compact', 'job_stats_judge',
+        'job_backlog_sample', 'job_skip_refusal'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',
         'job_paused_types', 'job_note_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
-        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types'];
+        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes'];
     -- Tables that only the owner's functions read.

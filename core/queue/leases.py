@@ -28,7 +28,7 @@ Lane = tuple[str, int]
 Front = tuple["datetime", "UUID"]
 """How far a lane has been claimed: due time and id of the last claimed job."""
 _HEX = attrgetter("hex")
-UPKEEP = ("lost", "expired", "recheck", "pauses", "stats", "prune", "retention")
+UPKEEP = ("lost", "expired", "recheck", "pauses", "stats", "backlog", "prune", "retention")
 """The parts of upkeep, in their order; the names are those of `job_upkeep`."""
 
 

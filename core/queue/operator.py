@@ -113,6 +113,20 @@ def edit(
     return result_from(found[0])
 
 
+def skip(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    actor: str,
+    version: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> ActionResult:
+    """Skips the next run of a series: its job is due at the slot after it."""
+    found = rows(conn, "SELECT * FROM job_queue_skip(%s, %s, %s, %s, %s)", (job_id, version, actor, reason, dry_run))
+    return result_from(found[0])
+
+
 def pause(
     conn: Connection,
     *,

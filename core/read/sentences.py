@@ -133,6 +133,10 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "not-stuck": "Not stuck: a stuck job has run for more than {older_than} and has an expired lease.",
         "key-held-create": "Job {holder} with the same dedupe key is already {state}. Nothing would be enqueued.",
         "not-admitted": "{sentence}",
+        "skip-once": "It is not recurring, so there is no run after the next one. Cancel it instead.",
+        "skip-running": "It is running. Skip its next run when this one has ended.",
+        "skip-ended": "It is {status}, so it has no next run.",
+        "skip-last": "The series expires before the run after the next one. Cancel it instead.",
         "canary-open": lambda facts: _asked("It", facts),
         "canary-of-group": lambda facts: _asked(f"Canary {facts.get('canary_job')} of the same errors", facts),
         "canary-was-faster": "Another canary of the same errors was asked for at this moment. Wait for its result.",
@@ -147,6 +151,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-delete": "It would be deleted.",
         "would-restore": "It would be restored as {status}.",
         "would-edit": "It would be changed.",
+        "would-skip": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
         "would-enqueue": "The job would be enqueued.",
         "is-stuck": lambda facts: (
             f"Stuck since {_moment(facts.get('expired_at'))}: worker {facts.get('worker')} stopped renewing its lease."
@@ -164,6 +169,7 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "was-deleted": "Deleted; it can be restored for 7 days.",
         "was-restored": "Restored as {status}.",
         "was-edited": "Changed.",
+        "was-skipped": lambda facts: f"Skipped. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
         "nothing-to-change": "Nothing to change.",
         "marked-failed": "Marked failed.",
         "cycle-marked-failed": "The cycle was marked failed; the series continues at its next slot.",

@@ -24,7 +24,7 @@ FUNCTIONS: Final = {
         job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_edit_step job_note_add
         job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
-        job_type_set job_queue_ask_canary job_queue_canary
+        job_type_set job_queue_ask_canary job_queue_canary job_queue_skip
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
     """,
     "w": """
@@ -79,6 +79,7 @@ FUNCTIONS: Final = {
         job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
         job_stats_judge
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
+        job_backlog_sample job_skip_refusal
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables
@@ -91,7 +92,7 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_stat_list job_stats job_failing_types job_error_mutes job_note_list
+        job_stat_list job_stats job_failing_types job_backlog job_error_mutes job_note_list
         outbox_receipts
     """,
     "o:read w:read": """

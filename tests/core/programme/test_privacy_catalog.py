@@ -93,6 +93,7 @@ def test_a_table_without_an_erasure_has_no_text_that_somebody_writes(conn: Conne
         (silent,),
     ).fetchall()
     assert [row[0] for row in found] == [
+        "job_backlog.task_type",
         "job_retention.component", "job_retention.name", "job_retention.part", "job_stats.outcome",
         "job_stats.task_type", "job_workers.host", "job_workers.id", "job_workers.mode", "job_workers.task_types",
         "job_workers.version",

@@ -40,6 +40,11 @@ def counted(conn: Connection) -> None:
     conn.execute("SELECT job_stats_compact(1000)")
 
 
+def waited(conn: Connection) -> None:
+    """A count of the backlog, which is empty."""
+    conn.execute("SELECT job_backlog_sample()")
+
+
 def worker_run(conn: Connection) -> None:
     run_id = presence.open_worker_run(conn, source="manual", worker_id="w")
     presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
@@ -84,6 +89,11 @@ LINES: dict[str, tuple[Callable[[Connection], Any], str, int]] = {
     "job_stats": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 5", 30),
     "job_stats minutes": (counted, "SELECT count(*) FROM job_stats WHERE minutes = 1", 1),
     "job_stat_errors": (counted, "SELECT count(*) FROM job_stat_errors", 30),
+    "job_backlog": (
+        waited,
+        "SELECT count(*) FROM job_backlog WHERE minutes = 5 AND bucket < now() - interval '1 day'",
+        30,
+    ),
     "job_error_groups": (counted, "SELECT count(*) FROM job_error_groups", 30),
     "job_notes": (noted, "SELECT count(*) FROM job_notes", 30),
     "job_error_mutes": (muted, "SELECT count(*) FROM job_error_mutes", 7),

@@ -1,0 +1,85 @@
+"""The backlog over time: counted once a minute by upkeep, kept by 5 minutes and by hour."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jobdeck.core.queue import operator
+from tests.support.queue import ACTOR, Connection, add, advance, claim_one, now, reap, rows, value
+
+HOUR = timedelta(hours=1)
+MANY = 10_000
+
+
+def kept(conn: Connection, minutes: int = 5) -> dict[str, tuple[int, bool]]:
+    """The newest bucket."""
+    found = rows(
+        conn,
+        """
+        SELECT DISTINCT ON (task_type) task_type, waiting, estimated FROM job_backlog WHERE minutes = %s
+        ORDER BY task_type, bucket DESC
+        """,
+        minutes,
+    )
+    return {row["task_type"]: (row["waiting"], row["estimated"]) for row in found}
+
+
+def crowd(conn: Connection, number: int, *, task_type: str = "alpha") -> None:
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, run_at)
+        SELECT %s, now() - interval '1 minute' FROM generate_series(1, %s)
+        """,
+        (task_type, number),
+    )
+
+
+def test_what_waits_is_what_is_due_and_free_also_of_paused_types(conn: Connection) -> None:
+    at = now(conn)
+    add(conn, "alpha")
+    add(conn, "alpha", priority=9)
+    add(conn, "alpha", run_at=at + HOUR)
+    blocker = add(conn, "beta", concurrency_key="k")
+    add(conn, "beta", concurrency_key="k")
+    add(conn, "beta", blocked_by=blocker.id)
+    add(conn, "gamma")
+    claim_one(conn, ["gamma"])
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
+    conn.execute("SELECT job_backlog_sample()")
+    assert kept(conn) == {"": (3, False), "alpha": (2, False), "beta": (1, False)}
+
+
+def test_more_jobs_than_are_counted_are_an_estimate_and_say_so(conn: Connection) -> None:
+    crowd(conn, 2 * MANY)
+    crowd(conn, 20, task_type="beta")
+    conn.execute("SELECT job_backlog_sample()")
+    found = kept(conn)
+    assert found["beta"] == (20, False)
+    waiting, estimated = found["alpha"]
+    assert estimated
+    assert MANY < waiting < 4 * MANY
+    assert found[""] == (waiting + 20, True)
+
+
+def test_one_worker_counts_each_minute_and_the_most_of_a_bucket_is_kept(conn: Connection) -> None:
+    crowd(conn, 3)
+    crowd(conn, 2, task_type="beta")
+    reap(conn)
+    assert kept(conn) == {}, "a minute has not passed"
+    conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '2 minutes' WHERE part = 'backlog'")
+    reap(conn)
+    assert kept(conn) == kept(conn, 15) == kept(conn, 480) == {"": (5, False), "alpha": (3, False), "beta": (2, False)}
+    conn.execute("DELETE FROM job_queue WHERE task_type = 'alpha'")
+    conn.execute("SELECT job_backlog_sample()")
+    assert kept(conn, 480)["alpha"] == (3, False)
+    advance(conn, timedelta(hours=9))
+    conn.execute("SELECT job_backlog_sample()")
+    assert (
+        value(conn, "SELECT waiting FROM job_backlog WHERE minutes = 5 AND task_type = '' ORDER BY bucket DESC LIMIT 1")
+        == 2
+    )
+
+
+def test_a_moment_without_a_backlog_is_kept_as_well(conn: Connection) -> None:
+    assert value(conn, "SELECT job_backlog_sample()") == 0
+    assert kept(conn) == {"": (0, False)}

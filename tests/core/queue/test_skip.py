@@ -1,0 +1,121 @@
+"""Skipping the next run of a series."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from jobdeck.core.model import Status
+from jobdeck.core.queue import operator as queue_operator
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    audit_rows,
+    changes_nothing,
+    claim,
+    claim_one,
+    finish_one,
+    job_row,
+    now,
+)
+
+if TYPE_CHECKING:
+    from jobdeck.core.model import ActionResult, Job
+
+MINUTE = timedelta(minutes=1)
+
+
+def series(conn: Connection, *, due_in: timedelta = 10 * MINUTE, every: int = 30, **facts: Any) -> Job:
+    return add(conn, run_at=now(conn) + due_in, recurrence_interval_minutes=every, **facts)
+
+
+def skip(conn: Connection, job: Job, **options: Any) -> ActionResult:
+    return queue_operator.skip(conn, job.id, actor=ACTOR, **options)
+
+
+def test_a_series_runs_at_the_slot_after_the_skipped_one_and_the_audit_says_who_skipped(conn: Connection) -> None:
+    job = series(conn)
+    answer = skip(conn, job, version=job.version, reason="maintenance")
+    row = job_row(conn, job.id)
+    assert answer.ok
+    assert row["run_at"] == job.run_at + 30 * MINUTE
+    assert f"{row['run_at']:%Y-%m-%d %H:%M}Z" in answer.message
+    (kept,) = audit_rows(conn, "skip")
+    assert (kept["job_id"], kept["reason"]) == (job.id, "maintenance")
+    assert kept["before"]["run_at"] != kept["after"]["run_at"]
+
+
+def test_a_late_run_is_the_next_one_and_its_missed_slots_are_not_made_up(conn: Connection) -> None:
+    job = series(conn, due_in=-70 * MINUTE)
+    assert skip(conn, job).ok
+    assert job_row(conn, job.id)["run_at"] == job.run_at + 90 * MINUTE
+
+
+def test_the_retry_of_a_failed_run_is_skipped_with_its_attempts(conn: Connection) -> None:
+    job = series(conn, due_in=-MINUTE, max_attempts=5)
+    finish_one(conn, claim_one(conn), "failed", error="boom")
+    assert job_row(conn, job.id)["slot_at"] == job.run_at
+    assert skip(conn, job).ok
+    row = job_row(conn, job.id)
+    assert (row["run_at"], row["slot_at"], row["attempts"]) == (job.run_at + 30 * MINUTE, None, 0)
+
+
+def test_a_skipped_head_of_a_line_lets_the_next_one_run(conn: Connection) -> None:
+    job = series(conn, due_in=-MINUTE, concurrency_key="k")
+    other = add(conn, concurrency_key="k")
+    assert skip(conn, job).ok
+    assert [one.id for one in claim(conn)] == [other.id]
+
+
+def test_a_dry_run_says_when_it_would_run_and_changes_nothing(conn: Connection) -> None:
+    job = series(conn)
+    with changes_nothing(conn):
+        answer = skip(conn, job, dry_run=True)
+    assert answer.ok
+    assert f"{job.run_at + 30 * MINUTE:%Y-%m-%d %H:%M}Z" in answer.message
+
+
+def test_what_has_no_next_run_is_refused_with_a_sentence_and_nothing_changes(conn: Connection) -> None:
+    once = add(conn, "beta")
+    last = series(conn, expires_at=now(conn) + 35 * MINUTE)
+    ended = series(conn)
+    queue_operator.cancel(conn, [ended.id], actor=ACTOR)
+    runs = series(conn, due_in=-MINUTE)
+    claim_one(conn)
+    gone = series(conn)
+    queue_operator.delete(conn, [gone.id], actor=ACTOR)
+    cases = (
+        (once, "not recurring"),
+        (last, "expires before"),
+        (ended, "cancelled"),
+        (runs, "running"),
+        (gone, "delet"),
+    )
+    with changes_nothing(conn):
+        for job, words in cases:
+            answer = skip(conn, job)
+            assert not answer.ok
+            assert words in answer.message
+        changed = skip(conn, last, version=last.version + 1)
+    assert (changed.ok, changed.status) == (False, Status.PENDING)
+    assert "has changed" in changed.message
+
+
+def test_a_series_that_another_transaction_holds_is_left_alone(conn: Connection, database_url: str) -> None:
+    job = series(conn)
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (job.id,))
+        answer = skip(conn, job)
+    assert (answer.ok, answer.code) == (False, "is-locked")
+
+
+def test_only_an_operator_skips(viewer: Connection, operator: Connection, worker: Connection) -> None:
+    statement = "SELECT job_queue_skip('00000000-0000-7000-8000-000000000000', null, 'x', null, true)"
+    for other in (viewer, worker):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            other.execute(statement)
+    operator.execute(statement)
