@@ -56,6 +56,8 @@ COMMANDS: Final = {
     "erase": "run.processing",
     "types": "look.jobs",
     "type": "act.types",
+    "trends": "look.trends",
+    "series": "look.series",
     "serve": "run.serve",
     "audit": "look.status",
     "digest": "look.digest",
@@ -67,10 +69,23 @@ COMMANDS: Final = {
 
 
 PURPOSES: Final = {
-    "Look": ("status", "health", "jobs", "job", "why", "runs", "errors", "types", "audit", "digest"),
+    "Look": (
+        "status",
+        "health",
+        "jobs",
+        "job",
+        "why",
+        "runs",
+        "errors",
+        "trends",
+        "series",
+        "types",
+        "audit",
+        "digest",
+    ),
     "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
-    "Run": ("worker", "run-worker", "serve", "pause", "resume", "demo"),
+    "Run": ("worker", "run-worker", "serve", "pause", "resume", "type", "demo"),
     "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
 }
 """The queue's own commands by what one wants to do, in the order of the help."""

@@ -1,21 +1,26 @@
-"""Sentences about a shift and about one cycle, for the commands and the dashboard."""
+"""Sentences about a shift and about one cycle, and shares as text, for the commands and the dashboard."""
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.worker.oneshot import CycleResult
 
 if TYPE_CHECKING:
     from jobdeck.core.read.report_types import Digest
 
+DEFAULT: Final = "default"
+_PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
     "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
     "unmute errors": "unmuted errors",
+    "skip": "skipped",
 }  # fmt: skip
 
 
@@ -55,3 +60,29 @@ def cycle_words(result: CycleResult) -> str:
     reason = "no reason given" if result.message in {"", CycleResult.PAUSED} else result.message
     began = f"{counted}; then processing was" if result.processed else "Nothing ran: processing is"
     return f"{began} paused ({reason})."
+
+
+def percent(share: float | None) -> str:
+    """A share as text; None is the default."""
+    return DEFAULT if share is None else f"{round(share * 100, 2):g} %"
+
+
+def parse_share(text: str, what: str) -> float | None:
+    """Parses a share such as `20%`, from 0 to 1; None for `default`. `what` begins the sentence of a refusal.
+
+    Raises:
+        UsageError: the text is neither. Whether the share is in range is for the database to say.
+    """
+    if text.strip().lower() == DEFAULT:
+        return None
+    match = _PERCENT.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{what} needs a share such as 20%, or {DEFAULT}; {text[:60]!r} is neither.")
+    return round(float(match[1]) / 100, 6)
+
+
+def streak_words(streak: int, *, least: bool) -> str | None:
+    """`3 failed` for -3, `20+ ok` for 20 or more; None before the first run."""
+    if not streak:
+        return None
+    return f"{abs(streak)}{'+' if least else ''} {'ok' if streak > 0 else 'failed'}"

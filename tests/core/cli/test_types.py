@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import presence, producer
 from tests.core.cli.support import Jobdeck, everything
+from tests.support.queue import add, claim_one, finish_one, now
 
 if TYPE_CHECKING:
     import psycopg
@@ -20,7 +22,10 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Conne
     assert (found["warning_share"], found["critical_share"], found["muted_reason"]) == (0.2, 0.605, "known")
     jobdeck("pause", "--type", "cli_echo", "--until", "2099-01-01")
     head, row = jobdeck("type", "list").out.splitlines()
-    assert head.split() == ["TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL"]
+    assert head.split() == [
+        "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS",
+        "PAUSED", "MUTED", "WARNING", "CRITICAL",
+    ]  # fmt: skip
     assert "until 2099-01-01" in row
     assert row.endswith("20 %     60.5 %")
     reset = jobdeck("type", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
@@ -70,3 +75,30 @@ def test_bad_input_changes_nothing(
     before = everything(conn)
     jobdeck("type", "set", *arguments).refused(code, *words)
     assert everything(conn) == before
+
+
+def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    assert jobdeck("type", "list").out == "No task types.\n"
+    ended = now(conn).replace(second=30).timestamp() - 60.0
+    for second, outcome in enumerate(("succeeded", "failed", "failed")):
+        add(conn, max_attempts=1)
+        finish_one(conn, claim_one(conn), outcome, error="boom", started=ended, finished=ended + second)
+    add(conn, run_at=now(conn) - timedelta(minutes=5))
+    jobdeck("pause", "--type", "alpha", "--reason", "vendor is down")
+    (row,) = jobdeck("type", "list", "--json").data["types"]
+    assert (row["pending"], row["failed"], row["estimated"]) == (1, 2, False)
+    assert (row["succeeded_last_minute"], row["failed_last_minute"]) == (1, 2)
+    assert (row["runs_15_minutes"], row["failure_share"], row["usual_failure_share"]) == (3, 0.6667, None)
+    assert row["failed_in_a_row"] == 2
+    assert 300 <= row["longest_wait_seconds"] < 3600
+    assert row["paused_reason"] == "vendor is down"
+    _, text = jobdeck("type", "list").out.splitlines()
+    assert text.split()[:4] == ["alpha", "1", "0", "2"]
+    assert "66.67 %" in text
+    assert ": vendor is down" in text
+
+
+def test_a_window_without_runs_has_no_share_of_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    (row,) = jobdeck("type", "list", "--json").data["types"]
+    assert (row["failure_share"], row["usual_failure_share"], row["runs_15_minutes"]) == (None, None, 0)

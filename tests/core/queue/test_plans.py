@@ -21,7 +21,7 @@ from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.stats import error_groups
+from jobdeck.core.read.stats import backlog, error_groups, overview, series
 from jobdeck.core.read.verdict.health import health
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work
@@ -279,6 +279,15 @@ OPERATIONS: Final = {
     "audit and digest of a shift": Operation(
         reports.audit(timedelta(hours=8)).run, entries=170_000, blocks=170_000, reads=True, growth=6
     ),
+    "task types with their figures": Operation(
+        overview.types().run, entries=120_000, blocks=120_000, reads=True, growth=6
+    ),
+    "trends of 30 days": Operation(backlog.trend_report(timedelta(days=30)).run, reads=True),
+    "series with their streaks": Operation(series.series().run, reads=True),
+    "count of the backlog": Operation(
+        lambda conn: conn.execute("SELECT job_backlog_sample()"), entries=70_000, blocks=70_000, growth=6
+    ),
+    "skip a run that is none": Operation(lambda conn: operator.skip(conn, CROWD, actor="mara"), entries=20, blocks=150),
     "detail of what is in the trash": Operation(
         read_jobs.detail(UUID("00000000-0000-7000-8009-000000000001")).run, reads=True
     ),

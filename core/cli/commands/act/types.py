@@ -1,8 +1,7 @@
-"""`type`: the task types in the queue, with their jobs and settings."""
+"""`type`: the task types in the queue, with their jobs, figures and settings."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,27 +9,33 @@ import click
 
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, shared_options
+from jobdeck.core.cli.wording import parse_share, percent
 from jobdeck.core.errors import UsageError
-from jobdeck.core.times import parse_duration, parse_time
+from jobdeck.core.times import format_duration, parse_duration, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from jobdeck.core.read.stats.overview import TypeFigures
     from jobdeck.core.read.type_settings import TypeLine
 
-DEFAULT: Final = "default"
+FIGURES: Final = (
+    "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS", "PAUSED",
+    "MUTED", "WARNING", "CRITICAL",
+)  # fmt: skip
 HEADER: Final = ("TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "MUTED", "WARNING", "CRITICAL")
-_PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 
 
 @command("list")
 def listed(session: Session) -> None:
-    """List task types with jobs, workers or settings."""
-    from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
+    """List task types with their jobs, wait, rate, failures and settings."""
+    from jobdeck.core.read.stats import overview  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        found = type_lines().run(conn)
-    session.answer({"types": [output.plain(line) for line in found]}, table(found) if found else ["No task types."])
+        found = overview.types().run(conn)
+    rows = [_figures_row(one, found.at) for one in found.types]
+    data = {"at": found.at, "types": [_data(one, found.at) for one in found.types]}
+    session.answer(data, output.table(FIGURES, rows) if rows else ["No task types."])
 
 
 @command("set")
@@ -71,26 +76,61 @@ def table(lines: Iterable[TypeLine]) -> list[str]:
 
 
 def _row(line: TypeLine) -> tuple[object, ...]:
-    mark = "~" if line.estimated else ""
     paused = f"until {output.when(line.resume_at)}" if line.resume_at else "yes"
-    return (
-        line.task_type, f"{mark}{line.pending:,}", f"{line.running:,}", f"{mark}{line.failed:,}", line.workers,
-        paused if line.paused_at else None,
-        f"until {output.when(line.muted_until)}" if line.muted_until else None,
-        percent(line.warning_share), percent(line.critical_share),
-    )  # fmt: skip
+    return (*_jobs(line), line.workers, paused if line.paused_at else None, *_settings(line))
 
 
-def percent(share: float | None) -> str:
-    """A share as text; None is the default."""
-    return DEFAULT if share is None else f"{round(share * 100, 2):g} %"
+def _figures_row(one: TypeFigures, at: datetime) -> tuple[object, ...]:
+    line, share = one.line, one.share
+    wait = format_duration(at - one.oldest_due) if one.oldest_due else None
+    now = percent(share.share) if share is not None and share.runs else None
+    usual = percent(share.usual) if share is not None and share.usual_runs else None
+    rate = (f"{one.succeeded:,}", f"{one.failed:,}")
+    return (*_jobs(line), wait, *rate, now, usual, line.workers, _pause(line), *_settings(line))
+
+
+def _jobs(line: TypeLine) -> tuple[object, ...]:
+    mark = "~" if line.estimated else ""
+    return (line.task_type, f"{mark}{line.pending:,}", f"{line.running:,}", f"{mark}{line.failed:,}")
+
+
+def _settings(line: TypeLine) -> tuple[object, ...]:
+    muted = f"until {output.when(line.muted_until)}" if line.muted_until else None
+    return (muted, percent(line.warning_share), percent(line.critical_share))
+
+
+def _pause(line: TypeLine) -> str | None:
+    """Until when a type is paused, by whom and why; None if it is not."""
+    if line.paused_at is None:
+        return None
+    until = f"until {output.when(line.resume_at)}" if line.resume_at else "yes"
+    who = f", by {output.cut(line.paused_by, 30)}" if line.paused_by else ""
+    why = f": {output.cut(line.paused_reason, 40)}" if line.paused_reason else ""
+    return f"{until}{who}{why}"
+
+
+def _data(one: TypeFigures, at: datetime) -> dict[str, Any]:
+    share = one.share
+    known = share is not None and share.runs > 0
+    return {
+        **output.plain(one.line),
+        "oldest_due": one.oldest_due,
+        "longest_wait_seconds": (at - one.oldest_due).total_seconds() if one.oldest_due else 0.0,
+        "succeeded_last_minute": one.succeeded,
+        "failed_last_minute": one.failed,
+        "runs_15_minutes": share.runs if share else 0,
+        "failed_15_minutes": share.failed if share else 0,
+        "failure_share": round(share.share, 4) if share and known else None,
+        "usual_failure_share": round(share.usual, 4) if share and share.usual_runs else None,
+        "failed_in_a_row": share.failed_in_a_row if share else 0,
+    }
 
 
 def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime | None]:
     found: dict[str, float | datetime | None] = {}
     for option, column in (("warn", "warning_share"), ("critical", "critical_share")):
         if given[option] is not None:
-            found[column] = _share(given[option], f"--{option}")
+            found[column] = parse_share(given[option], f"--{option}")
     if given["unmute"]:
         found["muted_until"] = None
     elif given["mute_for"]:
@@ -100,15 +140,6 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     if not found:
         raise UsageError("Nothing to change. Give --warn, --critical, --mute-for, --mute-until or --unmute.")
     return found
-
-
-def _share(text: str, option: str) -> float | None:
-    if text.strip().lower() == DEFAULT:
-        return None
-    match = _PERCENT.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"{option} needs a share such as 20%, or {DEFAULT}; {text[:60]!r} is neither.")
-    return round(float(match[1]) / 100, 6)
 
 
 type = click.Group(  # noqa: A001 -- the name of the command

@@ -1,0 +1,70 @@
+"""`series`: the recurring jobs, and skipping a run of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobdeck.core.cli import output
+from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option
+from jobdeck.core.cli.wording import streak_words
+from jobdeck.core.times import format_duration
+
+if TYPE_CHECKING:
+    from jobdeck.core.read.stats.series import SeriesLine
+
+HEADER = ("JOB", "TASK", "EVERY", "NEXT", "LATE", "LAST RUN", "STREAK", "STATUS", "PAYLOAD")
+
+
+@command("series")
+@click.option("--skip", "job", metavar="ID", help="Skip the next run of this recurring job.")
+@reason_option
+@dry_run_option
+def series(session: Session, job: str | None, reason: str | None, dry_run: bool) -> int | None:
+    """List recurring jobs with their next and last run, or skip a run of one."""
+    if job is not None:
+        return _skip(session, job, reason, dry_run=dry_run)
+    from jobdeck.core.read.stats import series as read  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        found = read.series().run(conn)
+    paused = {pause.task_type for pause in found.processing.paused_types}
+    held = not found.processing.enabled
+    data = {"at": found.at, "more": found.more,
+            "series": [_data(one, paused=held or one.job.task_type in paused) for one in found.series]}  # fmt: skip
+    rows = [_row(one, paused=held or one.job.task_type in paused) for one in found.series]
+    text = output.table(HEADER, rows) if rows else ["No recurring jobs."]
+    session.answer(data, [*text, *(["There are more; these are due first."] if found.more else [])])
+    return None
+
+
+def _skip(session: Session, job: str, reason: str | None, *, dry_run: bool) -> int | None:
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
+
+    with session.connection() as conn:
+        job_id = jobs.resolve_id(conn, job)
+        answer = operator.skip(conn, job_id, actor=session.actor, reason=reason, dry_run=dry_run)
+    session.answer({**output.plain(answer), "dry_run": dry_run}, [f"{answer.job_id}: {answer.message}"])
+    return None if answer.ok else 1
+
+
+def _data(one: SeriesLine, *, paused: bool) -> dict[str, Any]:
+    job = one.job
+    return {
+        "id": job.id, "task_type": job.task_type, "payload": job.payload, "status": job.status, "paused": paused,
+        "interval_minutes": job.recurrence_interval_minutes, "next_run_at": job.run_at, "late_seconds": one.late,
+        "last_run_at": job.last_run_at, "last_outcome": job.last_outcome, "expires_at": job.expires_at,
+        "streak": one.streak, "streak_is_least": one.streak_is_least,
+    }  # fmt: skip
+
+
+def _row(one: SeriesLine, *, paused: bool) -> tuple[object, ...]:
+    job = one.job
+    last = f"{output.when(job.last_run_at)} {job.last_outcome or ''}".rstrip() if job.last_run_at else None
+    return (
+        job.id, job.task_type, f"{job.recurrence_interval_minutes}m", output.when(job.run_at),
+        format_duration(one.late) if one.late else None, last, streak_words(one.streak, least=one.streak_is_least),
+        f"{job.status.value}, paused" if paused else job.status.value, output.payload(job.payload, 40),
+    )  # fmt: skip

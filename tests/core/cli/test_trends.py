@@ -1,0 +1,83 @@
+"""`jobdeck trends` and `jobdeck series`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.core.cli.support import Jobdeck, everything
+from tests.support.queue import add, now, run_once
+
+if TYPE_CHECKING:
+    import psycopg
+
+HOUR = timedelta(hours=1)
+
+
+def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    for outcome in ("succeeded", "failed"):
+        add(conn, max_attempts=1)
+        run_once(conn, outcome=outcome, error="boom")
+    add(conn, "beta")
+    conn.execute("SELECT job_backlog_sample()")
+    jobdeck("pause", "--type", "beta")
+    data = jobdeck("trends", "--since", "6h", "--json").data
+    assert (data["total"]["succeeded"], data["total"]["failed"], data["step_seconds"]) == (1, 1, 300.0)
+    assert [one["task_type"] for one in data["types"]] == ["alpha"]
+    assert data["types"][0]["outcomes"] == {"failed": 1, "succeeded": 1}
+    assert data["course"][-1]["backlog"] == 1
+    assert data["course"][0]["backlog"] is None
+    assert [(mark["kind"], mark["name"]) for mark in data["marks"]] == [("pause", "beta")]
+    text = jobdeck("trends", "--since", "6h").out
+    assert text.splitlines()[0].split()[:4] == ["TYPE", "RUNS", "OK", "FAILED"]
+    assert text.splitlines()[1].split()[:5] == ["all", "types", "2", "1", "1"]
+    assert "Runs are counted since" in text
+    assert "pause beta" in text
+
+
+def test_trends_of_one_type_are_in_steps_of_time(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    add(conn)
+    run_once(conn)
+    data = jobdeck("trends", "--since", "1h", "--type", "alpha", "--json").data
+    assert sum(one["succeeded"] for one in data["course"]) == 1
+    table = jobdeck("trends", "--since", "1h", "--type", "alpha").out.splitlines()
+    assert table[0].split()[:2] == ["FROM", "RUNS"]
+    assert len(table) > 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--since", "31d"], 2, ["30 days"]),
+        (["--since", "1m"], 2, ["5 minutes"]),
+        (["--since", "soon"], 2, ["--since", "not a duration"]),
+        (["--type", "cli_ecco"], 1, ["cli_ecco"]),
+    ],
+)
+def test_a_window_or_type_that_cannot_be_is_refused(
+    jobdeck: Jobdeck, arguments: list[str], code: int, words: list[str]
+) -> None:
+    jobdeck("trends", *arguments).refused(code, *words)
+
+
+def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    assert jobdeck("series").out == "No recurring jobs.\n"
+    job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
+    add(conn, "once")
+    (row,) = jobdeck("series", "--json").data["series"]
+    assert (row["id"], row["interval_minutes"], row["streak"], row["late_seconds"]) == (str(job.id), 30, 0, None)
+    before = everything(conn)
+    assert "would run next" in jobdeck("series", "--skip", str(job.id), "--dry-run").out
+    assert everything(conn) == before
+    ran = jobdeck("series", "--skip", str(job.id), "--reason", "maintenance")
+    assert f"{job.run_at + HOUR / 2:%Y-%m-%d %H:%M}Z" in ran.out
+    assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]] == ["skip"]
+
+
+def test_a_job_that_is_no_series_is_not_skipped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn)
+    ran = jobdeck("series", "--skip", str(job.id))
+    assert ran.code == 1
+    assert "not recurring" in ran.out

@@ -1,0 +1,78 @@
+"""The task types with their figures of now."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.queue import operator
+from jobdeck.core.read.stats import overview
+from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, now, run_once
+
+if TYPE_CHECKING:
+    from jobdeck.core.read.stats.overview import TypeFigures
+
+MINUTE = timedelta(minutes=1)
+
+
+def figures(conn: Connection, name: str) -> TypeFigures:
+    return next(one for one in overview.types().run(conn).types if one.line.task_type == name)
+
+
+def test_the_wait_is_that_of_the_oldest_due_job_of_the_type_also_while_it_is_paused(conn: Connection) -> None:
+    at = now(conn)
+    add(conn, "alpha", run_at=at - 5 * MINUTE)
+    add(conn, "alpha", run_at=at - 9 * MINUTE, priority=-5)
+    add(conn, "beta", run_at=at + MINUTE)
+    operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
+    assert figures(conn, "alpha").oldest_due == at - 9 * MINUTE
+    assert figures(conn, "alpha").line.paused_reason == "vendor is down"
+    assert figures(conn, "beta").oldest_due is None
+
+
+def test_the_rate_is_that_of_the_last_full_minute_with_failures_apart(conn: Connection) -> None:
+    for outcome in ("succeeded", "failed", "failed"):
+        add(conn, "alpha", max_attempts=1)
+        finish_one(conn, claim_one(conn), outcome, error="boom", started=ended(conn), finished=ended(conn))
+    add(conn, "alpha", payload={"dryRun": True})
+    finish_one(conn, claim_one(conn), "succeeded", started=ended(conn), finished=ended(conn), dry_run=True)
+    add(conn, "alpha")
+    run_once(conn)
+    found = figures(conn, "alpha")
+    assert (found.succeeded, found.failed) == (1, 2)
+
+
+def ended(conn: Connection) -> float:
+    """A time in the last full minute."""
+    return now(conn).replace(second=30).timestamp() - 60.0
+
+
+def test_the_failure_share_stands_beside_the_usual_one(conn: Connection) -> None:
+    for _ in range(4):
+        add(conn, "alpha")
+        run_once(conn)
+    advance(conn, timedelta(hours=3))
+    for _ in range(3):
+        add(conn, "alpha", max_attempts=1)
+        finish_one(conn, claim_one(conn), "failed", error="boom")
+    share = figures(conn, "alpha").share
+    assert share is not None
+    assert (share.runs, share.failed, share.usual_runs, share.usual_failed) == (3, 3, 4, 0)
+    assert share.usual == pytest.approx(1 / 6)
+
+
+def test_a_type_that_ran_today_is_listed_by_name_without_jobs_workers_or_settings(conn: Connection) -> None:
+    for name in ("beta", "alpha"):
+        add(conn, name)
+        claimed = claim_one(conn, [name])
+        finish_one(conn, claimed)
+    found = overview.types().run(conn).types
+    assert [(one.line.task_type, one.line.pending, one.line.workers) for one in found] == [
+        ("alpha", 0, 0), ("beta", 0, 0),
+    ]  # fmt: skip
+
+
+def test_an_empty_queue_has_no_types(conn: Connection) -> None:
+    assert overview.types().run(conn).types == ()

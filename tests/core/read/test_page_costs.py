@@ -1,0 +1,68 @@
+"""What the pages of types, trends and series cost beside a crowd of jobs, runs and audit rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from jobdeck.core.read.stats import backlog, overview, series
+from tests.support.plans import Size, cost_of, fill
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobdeck.core.read.batch import Query
+
+SIZE: Final = Size(due=30_000, tomorrow=3000, in_line=500, blocked=500, ended=6000, runs=30_000)
+PAGES: Final[dict[str, tuple[Query[Any], int]]] = {
+    # Jobs are counted up to 10,000, twice: all that are pending, and those that are due.
+    "types": (overview.types(), 60_000),
+    "trends": (backlog.trend_report(timedelta(days=30)), 2000),
+    "series": (series.series(), 6000),
+}
+
+
+def crowd(conn: psycopg.Connection[Any]) -> None:
+    """Many jobs, runs, series with a long history, audit rows, and 30 days of a counted backlog."""
+    fill(conn, SIZE)
+    conn.execute(
+        """
+        WITH made AS (
+            INSERT INTO job_queue (task_type, run_at, is_recurring, recurrence_interval_minutes)
+            SELECT 'series', now() + n * interval '1 s', true, 5 FROM generate_series(1, 300) AS n RETURNING id)
+        INSERT INTO job_runs (run_token, job_id, task_type, payload, attempt, due_at, started_at, finished_at, outcome)
+        SELECT nextval('job_run_token_seq'), id, 'series', '{}', 1, now(), now(), now(), 'succeeded'
+        FROM made CROSS JOIN generate_series(1, 100)
+        """
+    )
+    conn.execute(
+        """
+        INSERT INTO job_audit (actor, action, at)
+        SELECT 'mara', CASE WHEN n % 1000 = 0 THEN 'pause' ELSE 'delete' END, now() - n * interval '30 s'
+        FROM generate_series(1, 30000) AS n
+        """
+    )
+    conn.execute(
+        """
+        INSERT INTO job_backlog (minutes, bucket, task_type, waiting, estimated)
+        SELECT m, job_stat_bucket(m, now()) - n * m * interval '1 minute', t, n, false
+        FROM unnest(array[5, 480]::smallint[]) AS m, generate_series(0, 500) AS n, unnest(array['', 'alpha']) AS t
+        """
+    )
+    conn.execute("ANALYZE")
+
+
+@pytest.fixture
+def crowded(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    crowd(conn)
+    return conn
+
+
+def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowded: psycopg.Connection[Any]) -> None:
+    for name, (query, most) in PAGES.items():
+        cost = cost_of(crowded, query.run)
+        assert cost.whole_tables == [], name
+        assert cost.scans["job_audit"] == 0, name
+        assert cost.rows < most, (name, cost.entries)

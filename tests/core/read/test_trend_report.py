@@ -1,0 +1,138 @@
+"""Trends with the backlog and marks, and the recurring jobs with their streaks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from jobdeck.core.errors import UsageError
+from jobdeck.core.queue import operator, presence
+from jobdeck.core.read.stats.backlog import Waiting, trend_report
+from jobdeck.core.read.stats.series import SeriesLine, series
+from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, now, run_once
+
+HOUR = timedelta(hours=1)
+
+
+def worker(conn: Connection, name: str, version: str) -> None:
+    presence.report_worker(
+        conn, worker_id=name, host="h", pid=1, mode="headless", version=version, concurrency=1, task_types=["alpha"],
+        running=0,
+    )  # fmt: skip
+
+
+def test_the_backlog_of_each_bucket_is_that_of_all_or_of_one_type_and_unknown_where_nobody_counted(
+    conn: Connection,
+) -> None:
+    for name in ("alpha", "alpha", "beta"):
+        add(conn, name)
+    conn.execute("SELECT job_backlog_sample()")
+    found = trend_report(6 * HOUR).run(conn)
+    assert found.waiting()[-1] == Waiting(3, estimated=False)
+    assert found.waiting("alpha")[-1] == Waiting(2, estimated=False)
+    assert found.waiting("gamma")[-1] == Waiting(0, estimated=False)
+    assert set(found.waiting()[:-2]) == {None}
+    only = trend_report(6 * HOUR, task_type="beta").run(conn)
+    assert only.waiting("beta")[-1] == Waiting(1, estimated=False)
+    assert set(only.backlog) == {"", "beta"}
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24, 7 * 24, 30 * 24])
+def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours: int) -> None:
+    add(conn)
+    conn.execute("SELECT job_backlog_sample()")
+    found = trend_report(hours * HOUR).run(conn)
+    assert found.waiting()[-1] == Waiting(1, estimated=False)
+    assert len(found.trends.buckets) <= 101
+
+
+def test_pauses_resumes_and_versions_are_marks_in_their_order(conn: Connection) -> None:
+    worker(conn, "w1", "0.1.9")
+    advance(conn, 2 * HOUR)
+    operator.pause(conn, reason="down", actor=ACTOR, task_type="alpha")
+    operator.pause(conn, reason=None, actor=ACTOR)
+    operator.resume(conn, actor=ACTOR, task_type="alpha")
+    worker(conn, "w2", "0.2.0")
+    found = trend_report(6 * HOUR).run(conn)
+    assert [(mark.kind, mark.name) for mark in found.marks] == [
+        ("version", "0.1.9"), ("pause", "alpha"), ("pause", None), ("resume", "alpha"), ("version", "0.2.0"),
+    ]  # fmt: skip
+    of_beta = trend_report(6 * HOUR, task_type="beta").run(conn)
+    assert [mark.name for mark in of_beta.marks] == ["0.1.9", None, "0.2.0"]
+    assert [mark.name for mark in trend_report(HOUR).run(conn).marks] == ["alpha", None, "alpha", "0.2.0"]
+
+
+@pytest.mark.parametrize("window", [timedelta(0), -HOUR, timedelta(days=31)])
+def test_a_window_that_cannot_be_is_refused(window: timedelta) -> None:
+    with pytest.raises(UsageError, match="between 5 minutes and 30 days"):
+        trend_report(window)
+
+
+# Series
+
+
+def the_line(conn: Connection) -> SeriesLine:
+    (found,) = series().run(conn).series
+    return found
+
+
+def end(conn: Connection, outcome: str) -> None:
+    """Ends the next run of the series, whenever it is due."""
+    conn.execute("UPDATE job_queue SET run_at = now(), slot_at = NULL WHERE is_recurring")
+    finish_one(conn, claim_one(conn), outcome, error="boom", permanent=True, checkpoint={})
+
+
+def test_the_streak_is_how_many_last_runs_ended_alike(conn: Connection) -> None:
+    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=60)
+    assert (the_line(conn).streak, the_line(conn).streak_is_least) == (0, False)
+    for outcome, streak in (("succeeded", 1), ("partial", 2), ("failed", -1), ("failed", -2), ("succeeded", 1)):
+        end(conn, outcome)
+        assert the_line(conn).streak == streak
+    for _ in range(20):
+        end(conn, "succeeded")
+    assert (the_line(conn).streak, the_line(conn).streak_is_least) == (20, True)
+
+
+def test_a_released_run_is_no_part_of_a_streak(conn: Connection) -> None:
+    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=60)
+    end(conn, "succeeded")
+    end(conn, "released")
+    assert the_line(conn).streak == 1
+
+
+def test_a_series_is_late_while_it_is_due_and_has_not_begun(conn: Connection) -> None:
+    add(conn, run_at=now(conn) - 2 * HOUR, recurrence_interval_minutes=60)
+    late = the_line(conn).late
+    assert late is not None
+    assert late >= 2 * HOUR
+    claimed = claim_one(conn)
+    assert the_line(conn).late is None
+    finish_one(conn, claimed)
+    assert the_line(conn).late is None
+    assert the_line(conn).job.run_at > now(conn)
+
+
+def test_only_series_are_listed_by_type_and_the_first_200_say_that_there_are_more(conn: Connection) -> None:
+    add(conn, "zeta", run_at=now(conn) + HOUR, recurrence_interval_minutes=5)
+    add(conn, "alpha", recurrence_interval_minutes=5)
+    add(conn, "once")
+    found = series().run(conn)
+    assert [one.job.task_type for one in found.series] == ["alpha", "zeta"]
+    assert not found.more
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, run_at, is_recurring, recurrence_interval_minutes)
+        SELECT 'crowd', now() + interval '1 minute', true, 5 FROM generate_series(1, 199)
+        """
+    )
+    found = series().run(conn)
+    assert found.more
+    assert len(found.series) == 200
+    assert "zeta" not in {one.job.task_type for one in found.series}
+
+
+def test_trends_of_the_runs_are_in_the_report(conn: Connection) -> None:
+    add(conn)
+    run_once(conn)
+    assert trend_report(HOUR).run(conn).trends.total("alpha").succeeded == 1
