@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from jobdeck.core.plugins import Page
     from jobdeck.core.queue.bulk_model import Choice
 
-Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table"]
+Scope = Literal["list", "detail", "health", "errors", "workers", "audit", "playbook", "log", "bulk", "table", "types",
+                "trends", "series"]  # fmt: skip
 LIST: Final[frozenset[Scope]] = frozenset({"list"})
 DETAIL: Final[frozenset[Scope]] = frozenset({"detail"})
 BOTH: Final[frozenset[Scope]] = LIST | DETAIL
@@ -31,11 +32,14 @@ ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
-LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit", "bulk"})
+LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit", "bulk", "series"})
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
 READING: Final[frozenset[Scope]] = frozenset({"playbook"})
 BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
 TABLE: Final[frozenset[Scope]] = frozenset({"table"})
+TYPES: Final[frozenset[Scope]] = frozenset({"types"})
+TRENDS: Final[frozenset[Scope]] = frozenset({"trends"})
+SERIES: Final[frozenset[Scope]] = frozenset({"series"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
 ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
 """The actions on the job under the cursor, even if others are marked."""
@@ -152,6 +156,12 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=ERRORS, changes=True, footer=True),
     Action("errors.rest", ("F",), "retry rest", "finish: retry all other jobs of this group, once one has succeeded",
            "Act", scopes=ERRORS, changes=True, footer=True),
+    Action("type.settings", ("E",), "settings", "thresholds of this type's failure share, and until when to mute it",
+           "Act", scopes=TYPES, changes=True, footer=True),
+    Action("series.run", ("R",), "due now", "make the next run of this series due now", "Act", scopes=SERIES,
+           changes=True, footer=True),
+    Action("series.skip", ("S",), "skip one", "skip the next run of this series", "Act", scopes=SERIES, changes=True,
+           footer=True),
     Action("stuck.cleanup", ("K",), "clean up", "list stuck running jobs, then mark them failed",
            "Act", scopes=HEALTH | LIST, changes=True),
     Action("queue.purge", (), "purge", "remove succeeded and cancelled jobs that ended more than 14 days ago", "Act",
@@ -164,6 +174,10 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("mark.undo", ("u",), "unmark", "clear marks; with no marks, undo the last delete", "Act"),
     _page("errors", "e", "errors", "similar errors in groups, with the playbook's advice", footer=True),
     _page("workers", "m", "workers", "workers, their jobs, and types without a worker"),
+    Action("page.trends", ("t",), "trends", "runs, wait, duration and backlog over time", "Pages",
+           scopes=ALL - TRENDS - AUDIT),
+    _page("types", "i", "types", "task types: jobs, wait, rate and failures of each; pause, thresholds, mute"),
+    _page("series", "c", "series", "recurring jobs: next and last run, streak; skip one, run now, pause"),
     _page("audit", "o", "operators", "audit log: who did what, and a digest of the shift"),
     Action("page.bulk", ("b",), "bulk actions", "progress of bulk actions, and the answer for each job",
            "Pages", scopes=ALL - READING - BULK),
@@ -180,8 +194,12 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=DETAIL),
     Action("table.act", ("enter",), "act", "choose an action for this row", "Act", scopes=TABLE, changes=True,
            footer=True),
-    Action("pane.next", ("tab",), "other part", "switch to the other part of the page", "Look", scopes=ERRORS),
+    Action("pane.next", ("tab",), "other part", "switch to the other part of the page", "Look",
+           scopes=ERRORS | TYPES | TRENDS | SERIES),
     Action("period", ("t",), "period", "period: 1 h, 8 h, 24 h or 7 d", "Look", scopes=AUDIT,
+           footer=True),
+    Action("window", ("t",), "window", "window: 1 h, 6 h, 24 h, 7 d or 30 d", "Look", scopes=TRENDS, footer=True),
+    Action("type.trends", ("enter",), "trends", "trends of the type under the cursor", "Look", scopes=TYPES,
            footer=True),
     Action("section.next", ("right_square_bracket", "tab"), "next section", "go to the next section", "Look",
            scopes=READING, footer=True),

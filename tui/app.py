@@ -49,6 +49,9 @@ PAGES: Final = {
     "health": ("cron_health", "CronHealth"),
     "errors": ("errors", "Errors"),
     "workers": ("workers", "Workers"),
+    "types": ("figures.types", "Types"),
+    "trends": ("figures.trends", "Trends"),
+    "series": ("figures.series", "Series"),
     "audit": ("audit", "Audit"),
     "bulk": ("bulk", "BulkPage"),
     "playbook": ("playbook", "Playbook"),
@@ -74,6 +77,7 @@ class JobdeckApp(Toasting):
         "screens/dialogs/palette.tcss",
         "screens/pages/cron_health.tcss",
         "screens/pages/errors.tcss",
+        "screens/pages/figures/figures.tcss",
         "screens/dialogs/payload.tcss",
         "screens/dialogs/create_job.tcss",
     ]

@@ -12,7 +12,7 @@ from jobdeck.core.times import write_duration
 from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Job, Json
@@ -78,6 +78,25 @@ def pause_twin(reason: str | None, until: timedelta | datetime | None, task_type
     else:
         end = ["--for", write_duration(until)] if until else []
     return shlex.join(["jobdeck", "pause", *_of_type(task_type), *why, *end])
+
+
+def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None) -> str:
+    """The command that changes these settings of a task type."""
+    words = ["jobdeck", "type", "set", clean(task_type)]
+    for name, option in (("warning_share", "--warn"), ("critical_share", "--critical")):
+        if name in changes:
+            share = changes[name]
+            words += [option, "default" if not isinstance(share, float) else f"{round(share * 100, 4):g}%"]
+    if "muted_until" in changes:
+        until = changes["muted_until"]
+        at = until.isoformat(timespec="seconds").replace("+00:00", "Z") if isinstance(until, datetime) else ""
+        words += ["--mute-until", at] if at else ["--unmute"]
+    return shlex.join([*words, *(["--reason", clean(reason)] if reason else [])])
+
+
+def skip_twin(job: Job) -> str:
+    """The command that skips the next run of a recurring job."""
+    return f"jobdeck series --skip {job.id}"
 
 
 def resume_twin(task_type: str | None) -> str:

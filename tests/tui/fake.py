@@ -34,6 +34,7 @@ from jobdeck.tui.actions import BY_ID, applicable
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View, due_among
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
+from tests.tui.fake_figures import FakeFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -203,6 +204,7 @@ class FakeBackend:
         self.evidence = Evidence(self)
         self.creating = FakeCreating(self)
         self.bulk = FakeBulk(self)
+        self.figures = FakeFigures(self)
 
     def matching(self, request: Request) -> list[Job]:
         return [job for job in self.jobs if _matches(job, request)]

@@ -26,6 +26,7 @@ from jobdeck.core.redact import safe_error
 from jobdeck.core.schema import check_schema
 from jobdeck.core.worker.worker import Worker
 from jobdeck.tui.backend.bulk_words import words
+from jobdeck.tui.backend.figures.live import LiveFigures
 from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
 from jobdeck.tui.backend.live_creating import LiveCreating
@@ -82,6 +83,7 @@ class LiveBackend:
         )
         self.creating = LiveCreating(link)
         self.bulk = LiveBulk(link)
+        self.figures = LiveFigures(link)
 
     @property
     def label(self) -> str:

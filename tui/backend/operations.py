@@ -325,6 +325,10 @@ class Operations:
 
         self._run(f"resume processing{of}", lambda: self._host.reach().resume(task_type), done)
 
+    def run(self, what: str, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Runs an action of a page in the background; `what` completes "Could not", `done` gets the result."""
+        self._run(what, work, done)
+
     def _note(self, text: str) -> None:
         if self.cycle is not None:
             self.cycle = text

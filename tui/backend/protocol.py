@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jobdeck.core.registry import JobType
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.bulk_words import Bulks
+    from jobdeck.tui.backend.figures.protocol import Figures
 
 PAGE: Final = 200
 LONGEST_PAGE: Final = 5_000
@@ -102,6 +103,10 @@ class Backend(Protocol):
     @property
     def bulk(self) -> Bulks:
         """Runs bulk actions."""
+
+    @property
+    def figures(self) -> Figures:
+        """Reads statistics, and acts on task types and series."""
 
     def view(self, request: Request) -> View:
         """Reads the first screen. Connects first if necessary.

@@ -1,0 +1,164 @@
+"""The page of task types."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.tui.fake import NOW, FakeBackend, lost, minutes
+from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
+from tests.tui.screens.test_snapshots import walk
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, make_app
+
+if TYPE_CHECKING:
+    from tests.tui.screens.test_snapshots import SnapCompare
+
+WIDE = (120, 35)
+
+
+def line_of(deck: Deck, name: str) -> str:
+    return next(line for line in deck.screen_text().splitlines()[2:] if name[-12:] in line)
+
+
+async def test_each_type_has_one_line_by_name_with_its_figures() -> None:
+    async with dashboard(incident(), size=WIDE) as deck:
+        await deck.press("i")
+        broken = line_of(deck, BROKEN).split()
+        assert broken[:10] == [BROKEN, "~38,016", "1", "~7,488", "41m", "31", "122", "82%", "2%", "2"]
+        assert "muted" in broken
+        assert "no worker" in line_of(deck, "unheard_of")
+        assert line_of(deck, "totals_sweep").split()[1:9] == ["0", "0", "0", "-", "0", "0", "-", "-"]
+        assert "4 types" in deck.screen_text()
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE, LARGE])
+async def test_the_first_type_is_selected_and_its_details_are_below(size: tuple[int, int]) -> None:
+    async with dashboard(incident(), size=size) as deck:
+        await deck.press("i")
+        text = deck.screen_text()
+        assert f" {CALM} ─" in text
+        for part in ("1%: 2 of 210 runs in 15 minutes; usually 2% of 40,000", "2 live workers handle it"):
+            assert part in text, part
+        await deck.press("j", "j")
+        for part in (
+            "12 in a row",
+            "warns at 20 %, critical at default",
+            "for 90m by bob@10.0.0.9: known",
+            "come from a sample",
+        ):
+            assert part in deck.screen_text(), part
+
+
+async def test_new_figures_do_not_move_the_cursor_or_the_order() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "j", "j")
+        before = [line.split()[0] for line in deck.screen_text().splitlines()[2:6]]
+        backend.figures.found = (
+            replace(backend.figures.found[0], line=type_line(CALM, failed=99_999), failed=500),
+            *backend.figures.found[1:],
+        )
+        deck.clock.now += 6
+        await deck.refresh()
+        assert [line.split()[0] for line in deck.screen_text().splitlines()[2:6]] == before
+        assert f" {BROKEN} ─" in deck.screen_text()
+
+
+async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "j", "j", "P")
+        assert f"Pause {BROKEN}" in deck.screen_text()
+        await deck.press(*"down", "enter", "enter", "enter")
+        assert backend.calls[-1][0] == "pause"
+        assert backend.calls[-1][-1] == BROKEN
+        deck.clock.now += 6
+        await deck.refresh()
+        assert "PAUSED for <1m by alice@10.0.0.7: down" in deck.screen_text()
+        assert "paused" in line_of(deck, "processor")
+        await deck.press("P", "enter", "y")
+        assert backend.calls[-1] == ("resume", BROKEN)
+
+
+async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "j", "j", "E")
+        assert "now muted until" in deck.screen_text()
+        await deck.press(
+            "ctrl+u", "ctrl+k", *"30%", "enter", "ctrl+u", *"60%", "enter", *"2h", "enter", *"known", "enter"
+        )
+        for part in ("--warn 30% --critical 60%", "--mute-until 2026-07-04T14:04:31Z --reason known"):
+            assert part in deck.screen_text()
+        await deck.press("enter")
+        changes = {"warning_share": 0.3, "critical_share": 0.6, "muted_until": NOW + minutes(120)}
+        assert backend.calls[-1] == ("set type", BROKEN, changes, "known")
+        assert f"Settings of {BROKEN} changed." in deck.toasts[-1]
+        assert f"jobdeck type set {BROKEN} --warn 30%" in deck.toasts[-1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("enter",) * 4, "Nothing is changed yet."),
+        (("ctrl+u", *"0.2", "enter", "enter", "enter", "enter"), "needs a share such as 20%"),
+        (("enter", "enter", *"yesterday", "enter", "enter"), "not a time"),
+        (("enter", "enter", *"2020-01-01", "enter", "enter"), "in the past"),
+    ],
+)
+async def test_what_cannot_be_set_is_said_in_the_dialog_and_changes_nothing(typed: tuple[str, ...], words: str) -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "E", *typed)
+        assert words in deck.screen_text()
+        assert backend.calls == []
+
+
+async def test_a_refusal_of_the_database_is_said() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("i", "E", "ctrl+u", *"101%", "enter", "enter", "enter", "enter", "enter")
+        assert "Could not change" in deck.toasts[-1]
+        assert "at most 100 %" in deck.toasts[-1]
+
+
+async def test_who_may_only_read_is_told_so_and_sees_the_page() -> None:
+    backend = incident()
+    backend.operate = False
+    async with dashboard(backend) as deck:
+        await deck.press("i", "E")
+        assert "read-only access" in deck.toasts[-1]
+        assert deck.here == "Types"
+
+
+async def test_an_empty_queue_and_a_lost_connection_are_said() -> None:
+    backend = FakeBackend()
+    async with dashboard(backend) as deck:
+        await deck.press("i")
+        assert "No task types yet" in deck.screen_text()
+        await deck.press("E")
+        assert deck.toasts[-1] == "No task type under the cursor."
+        backend.failure = lost()
+        await deck.refresh()
+        assert "disconnected" in deck.screen_text()
+
+
+async def test_numbers_beyond_their_column_are_shortened_and_a_share_is_never_rounded_to_none_or_all() -> None:
+    backend = incident()
+    backend.figures.found = (
+        replace(backend.figures.found[0], line=type_line(CALM, pending=123_456_789, estimated=True),
+                share=share(CALM, 10_000, 9_999)),
+        replace(backend.figures.found[1], share=share("x", 10_000, 1)),
+    )  # fmt: skip
+    async with dashboard(backend) as deck:
+        await deck.press("i")
+        assert line_of(deck, CALM).split()[1] == "~123M"
+        assert "99%" in line_of(deck, CALM)
+        assert "1%" in line_of(deck, "totals_sweep")
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x35"])
+def test_types_page_looks_like(size: tuple[int, int], snap_compare: SnapCompare) -> None:
+    assert snap_compare(make_app(incident()), terminal_size=size, run_before=walk("i", "j", "j"))

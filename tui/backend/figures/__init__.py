@@ -1,0 +1,1 @@
+"""The parts of the backend behind the pages of types, trends and series."""

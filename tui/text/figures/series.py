@@ -1,0 +1,124 @@
+"""The text of the page of series: a line for each recurring job, and the details of the current one. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jobdeck.core.cli.wording import streak_words
+from jobdeck.core.model import Status
+from jobdeck.tui.format import (
+    OUTCOME_LOOK,
+    age,
+    ago,
+    fit,
+    middle,
+    one_line,
+    payload_summary,
+    plural,
+    short_id,
+    stamp,
+    wrapped,
+)
+from jobdeck.tui.widgets.pane import Entry, entry
+from jobdeck.tui.widgets.pause_banner import pause_line
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jobdeck.core.model import TypePause
+    from jobdeck.core.read.stats.series import SeriesLine, SeriesReport
+    from jobdeck.tui.widgets.ink import Span
+
+LABEL: Final = 14
+ROOMY: Final = 110
+
+
+def columns(width: int) -> str:
+    """The heading of the lines."""
+    payload = "  payload" if width >= ROOMY else ""
+    return fit(f" {fit('task', _name(width))} {'every':>6}  {fit('next', 12)}{fit('last run', 11)}  {fit('streak', 10)}"
+               f"{payload}", width)  # fmt: skip
+
+
+def line(one: SeriesLine, at: datetime, width: int, *, paused: bool) -> Entry:
+    """One recurring job."""
+    job = one.job
+    last: Span = (fit("never", 11), "muted")
+    if job.last_run_at is not None:
+        mark, ink = OUTCOME_LOOK[job.last_outcome] if job.last_outcome else ("·", "muted")
+        last = (fit(f"{mark} {ago(job.last_run_at, at)}", 11), ink)
+    streak = streak_words(one.streak, least=one.streak_is_least)
+    rest = width - _name(width) - 48
+    return entry(
+        (f" {fit(middle(one_line(job.task_type), _name(width)), _name(width))}", "text"),
+        (f" {every(job.recurrence_interval_minutes or 0):>6}  ", "text"),
+        next_run(one, at, paused=paused),
+        last,
+        (f"  {fit(streak or '-', 10)}", "bad" if one.streak < 0 else "good" if one.streak else "muted"),
+        *([(f"  {fit(payload_summary(job.payload), max(rest, 4))}", "muted")] if width >= ROOMY else []),
+        key=("job", job.id),
+    )
+
+
+def next_run(one: SeriesLine, at: datetime, *, paused: bool) -> Span:
+    """When it runs next, in words; late runs are not highlighted during a pause."""
+    job = one.job
+    if job.status is Status.RUNNING:
+        return fit("running", 12), "run"
+    if one.late is not None:
+        words = f"{age(one.late)} late" if one.late.total_seconds() >= 60 else "due now"
+        return fit(f"{words}{' P' if paused else ''}", 12), "muted" if paused else "bad" if "late" in words else "text"
+    return fit(f"in {age(job.run_at - at)}{' P' if paused else ''}", 12), "text"
+
+
+def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) -> list[Entry]:
+    """Next and last run, interval, end, pause and payload of one recurring job."""
+    job = one.job
+    streak = streak_words(one.streak, least=one.streak_is_least)
+    last = f"{stamp(job.last_run_at, at)}  {job.last_outcome.value if job.last_outcome else ''}".rstrip()
+    ended = f"{streak}, of its last runs" if streak else "no run has ended yet"
+    facts = [
+        ("next run", "running now" if job.status is Status.RUNNING else stamp(job.run_at, at), "text"),
+        ("last run", last, "text"),
+        ("streak", ended, "bad" if one.streak < 0 else "text"),
+        ("interval", f"every {every(job.recurrence_interval_minutes or 0)}", "text"),
+        ("paused", f"PAUSED{pause_line(pause, at, named=False)}" if pause else "its type is not paused",
+         "warn" if pause else "muted"),
+        ("expires", stamp(job.expires_at, at) if job.expires_at else "never", "text"),
+        ("payload", payload_summary(job.payload) or "empty", "muted"),
+    ]  # fmt: skip
+    if job.last_error:
+        facts.append(("last error", one_line(job.last_error), "bad"))
+    return [
+        entry((f" {'' if number else name:<{LABEL}}", "muted"), (part, ink))
+        for name, text, ink in facts
+        for number, part in enumerate(wrapped(text, max(width - LABEL - 2, 20))[:2])
+    ]
+
+
+def name_of(one: SeriesLine) -> str:
+    """The words in the rule: the type and the short id."""
+    return f" {one_line(one.job.task_type)} {short_id(one.job.id)} "
+
+
+def summary(report: SeriesReport) -> list[Span]:
+    """How many series there are, and how many are late or fail."""
+    late = sum(one.late is not None and one.late.total_seconds() >= 60 for one in report.series)
+    failing = sum(one.streak < 0 for one in report.series)
+    count = f"the first {len(report.series)} recurring jobs" if report.more else (
+        plural(len(report.series), "recurring job"))  # fmt: skip
+    found: list[Span] = [(count, "muted")]
+    found += [(f", {late} late", "warn")] if late else []
+    found += [(f", {failing} failing", "bad")] if failing else []
+    return [*found, ("  jobdeck series", "muted")]
+
+
+def every(minutes: int) -> str:
+    """An interval in its largest whole unit: `30m`, `6h`, `7d`."""
+    if minutes and minutes % 1440 == 0:
+        return f"{minutes // 1440}d"
+    return f"{minutes // 60}h" if minutes and minutes % 60 == 0 else f"{minutes}m"
+
+
+def _name(width: int) -> int:
+    return max(min(width - 46, 40), 14)

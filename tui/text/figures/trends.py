@@ -1,0 +1,166 @@
+"""The text of the page of trends: a line for each type, and four plots of the current one. Pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rich.cells import cell_len
+
+from jobdeck.tui.format import age, fit, middle, one_line, plural
+from jobdeck.tui.text.figures.plot import column_of, greatest, plot
+from jobdeck.tui.widgets.pane import Entry, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from jobdeck.core.read.stats.backlog import Mark, TrendReport
+    from jobdeck.core.read.stats.figures import RunStats
+    from jobdeck.tui.widgets.ink import Span
+
+EVERYTHING: Final = "all types"
+GAP: Final = 2
+LEAST_HEIGHT: Final = 2
+LETTERS: Final = {"pause": "P", "resume": "R", "version": "V"}
+"""The letters of marks on the axis."""
+
+
+class Plot(NamedTuple):
+    """A plot: its name, the meaning of the area and the line, their values, and the unit of the greatest one."""
+
+    name: str
+    legend: str
+    area: Sequence[float | None]
+    line: Sequence[float | None]
+    seconds: bool
+    ink: str
+
+
+def columns(width: int) -> str:
+    """The heading of the lines."""
+    return fit(f" {fit('type', _name(width))} {'runs':>8} {'bad':>6} {'wait50':>6} {'wait95':>6} {'took50':>6} "
+               f"{'took95':>6}", width)  # fmt: skip
+
+
+def line(name: str | None, stats: RunStats, width: int) -> Entry:
+    """The figures of the window of one type, or of all."""
+    shown = EVERYTHING if name is None else middle(one_line(name), _name(width))
+    times = (stats.wait(0.5), stats.wait(0.95), stats.duration(0.5), stats.duration(0.95))
+    return entry(
+        (f" {fit(shown, _name(width))}", "strong" if name is None else "text"),
+        (f" {_short(stats.succeeded + stats.failed):>8}", "text"),
+        (f" {_short(stats.failed):>6}", "bad" if stats.failed else "muted"),
+        *((f" {seconds(value):>6}", "text") for value in times),
+        key=("type", name),
+    )
+
+
+def plots(report: TrendReport, name: str | None, width: int, height: int) -> list[Entry]:
+    """Four plots, two beside each other, and the marks of the window."""
+    window = report.trends
+    stats = window.course(name)
+    known = [at + window.step > window.counted_since for at in window.buckets]
+    counted = [one if there else None for one, there in zip(stats, known, strict=True)]
+    waiting = [None if one is None else float(one.jobs) for one in report.waiting(name)]
+    wanted = [
+        Plot("runs", "▄failed ─all", _each(counted, lambda one: one.failed),
+             _each(counted, lambda one: one.failed + one.succeeded), False, "bad"),
+        Plot("backlog", "▄waiting", waiting, (), False, "warn"),
+        Plot("wait", "▄p50 ─p95", _each(counted, lambda one: one.wait(0.5)), _each(counted, lambda one: one.wait(0.95)),
+             True, "run"),
+        Plot("took", "▄p50 ─p95", _each(counted, lambda one: one.duration(0.5)),
+             _each(counted, lambda one: one.duration(0.95)), True, "good"),
+    ]  # fmt: skip
+    marks = [mark for mark in report.marks if _belongs(mark, name)]
+    each = max((height - 1) // 2 - 2, LEAST_HEIGHT)
+    room = (width - GAP - 2) // 2
+    drawn = [_drawn(one, report, marks, room, each) for one in wanted]
+    found = [
+        entry((" ", "text"), *left, (" " * GAP, "text"), *right)
+        for pair in (drawn[:2], drawn[2:])
+        for left, right in zip(*pair, strict=True)
+    ]
+    return [*found, entry((fit(f" {_said(marks, window.at)}", width).rstrip(), "muted"))]
+
+
+def summary(report: TrendReport, window: timedelta) -> list[Span]:
+    """The window, and since when runs are counted if that is shorter."""
+    found: list[Span] = [(f"last {span(window)}, {plural(len(report.trends.types), 'type')}", "muted")]
+    if report.trends.counted_since > report.trends.since:
+        found.append((f"  counted since {report.trends.counted_since:%m-%d %H:%M}Z", "warn"))
+    return [*found, (f"  jobdeck trends --since {span(window).replace(' ', '')}", "muted")]
+
+
+def span(window: timedelta) -> str:
+    """A window in words: `6 h`, `7 d`."""
+    hours = window // timedelta(hours=1)
+    return f"{hours} h" if hours <= 24 else f"{hours // 24} d"
+
+
+def seconds(value: float | None) -> str:
+    """A time in at most six cells; a dash for None."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.0f}ms"
+    return f"{value:.1f}s" if value < 60 else age(timedelta(seconds=value))
+
+
+def _each(
+    counted: Sequence[RunStats | None], read: Callable[[RunStats], float | None]
+) -> list[float | None]:  # fmt: skip
+    """A figure of each bucket; None where nothing was counted."""
+    return [None if one is None else read(one) for one in counted]
+
+
+def _name(width: int) -> int:
+    return max(min(width - 45, 40), 12)
+
+
+def _short(value: int) -> str:
+    return (
+        f"{value:,}" if value < 100_000 else f"{value // 1000:,}k" if value < 10_000_000 else f"{value // 1_000_000:,}M"
+    )
+
+
+def _belongs(mark: Mark, name: str | None) -> bool:
+    return name is None or mark.kind == "version" or mark.name in {None, name}
+
+
+def _drawn(one: Plot, report: TrendReport, marks: Sequence[Mark], width: int, height: int) -> list[tuple[Span, ...]]:
+    """One plot as lines of exactly `width` cells: heading, dots, and the axis with its marks."""
+    top = greatest(one.area, one.line)
+    most = "no data" if not any(value is not None for value in (*one.area, *one.line)) else (
+        f"max {seconds(top) if one.seconds else _short(int(top))}")  # fmt: skip
+    head = f"{one.name} {most}"
+    legend = fit(f"  {one.legend}", max(width - cell_len(head), 0))
+    rows = plot(one.area, one.line, width, height)
+    return [
+        ((fit(head, width - cell_len(legend)), "head"), (legend, "muted")),
+        *(((row, one.ink),) for row in rows),
+        ((_axis(report, marks, width), "muted"),),
+    ]
+
+
+def _axis(report: TrendReport, marks: Sequence[Mark], width: int) -> str:
+    """The time from left to right; a letter where something was paused, resumed or first seen."""
+    window = report.trends
+    start, end = window.buckets[0], window.buckets[-1] + window.step
+    form = "%H:%M" if end - start <= timedelta(days=1, hours=1) else "%m-%d"
+    cells = list(fit(f"{start:{form}}Z", width - 3).replace(" ", "─") + "now")[:width]
+    for mark in marks:
+        at = column_of((mark.at - start) / (end - start), width)
+        cells[at] = LETTERS[mark.kind] if cells[at] not in LETTERS.values() else "*"
+    return fit("".join(cells), width)
+
+
+def _said(marks: Sequence[Mark], at: datetime) -> str:
+    """The newest marks in words."""
+    if not marks:
+        return "no pauses and no new versions in this window"
+    words = []
+    for mark in reversed(marks):
+        what = one_line(mark.name) if mark.name else "everything"
+        words.append(f"{LETTERS[mark.kind]} {mark.kind} {what} {age(at - mark.at)} ago")
+    return " · ".join(words)
