@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Status
+from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
+from jobdeck.core.read.pages.series import SeriesLine, SeriesReport
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.read.stats.figures import Trends
-from jobdeck.core.read.stats.overview import TypeFigures, TypeReport
-from jobdeck.core.read.stats.series import SeriesLine, SeriesReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

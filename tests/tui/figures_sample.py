@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from jobdeck.core.model import RunOutcome
+from jobdeck.core.read.pages.overview import TypeFigures
 from jobdeck.core.read.stats.backlog import Mark, TrendReport, Waiting
 from jobdeck.core.read.stats.figures import FailureShare, RunStats, Trends
-from jobdeck.core.read.stats.overview import TypeFigures
 from jobdeck.core.read.type_settings import TypeLine
 from tests.tui.fake import NOW, FakeBackend, minutes
 from tests.tui.sample import sample

@@ -21,7 +21,8 @@ from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.read import history, reports
 from jobdeck.core.read import jobs as read_jobs
-from jobdeck.core.read.stats import backlog, error_groups, overview, series
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog, error_groups
 from jobdeck.core.read.verdict.health import health
 from tests.conftest import WANTED_MAJOR
 from tests.support.plans import FIRST, LEASE, WORKER, Cost, Size, cost_of, fill, set_to_work

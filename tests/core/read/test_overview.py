@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.queue import operator
-from jobdeck.core.read.stats import overview
+from jobdeck.core.read.pages import overview
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, now, run_once
 
 if TYPE_CHECKING:
-    from jobdeck.core.read.stats.overview import TypeFigures
+    from jobdeck.core.read.pages.overview import TypeFigures
 
 MINUTE = timedelta(minutes=1)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from jobdeck.core.read.stats import backlog, overview, series
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
 
 if TYPE_CHECKING:

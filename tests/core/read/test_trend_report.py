@@ -8,8 +8,8 @@ import pytest
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator, presence
+from jobdeck.core.read.pages.series import SeriesLine, series
 from jobdeck.core.read.stats.backlog import Waiting, trend_report
-from jobdeck.core.read.stats.series import SeriesLine, series
 from tests.support.queue import ACTOR, Connection, add, advance, claim_one, finish_one, now, run_once
 
 HOUR = timedelta(hours=1)

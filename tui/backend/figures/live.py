@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.queue import operator, service
-from jobdeck.core.read.stats import backlog, overview, series
+from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.stats import backlog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from jobdeck.core.model import ActionResult, Job
+    from jobdeck.core.read.pages.overview import TypeReport
+    from jobdeck.core.read.pages.series import SeriesReport
     from jobdeck.core.read.stats.backlog import TrendReport
-    from jobdeck.core.read.stats.overview import TypeReport
-    from jobdeck.core.read.stats.series import SeriesReport
     from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.tui.backend.link import Link
 

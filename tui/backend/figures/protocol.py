@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from jobdeck.core.model import ActionResult, Job
+    from jobdeck.core.read.pages.overview import TypeReport
+    from jobdeck.core.read.pages.series import SeriesReport
     from jobdeck.core.read.stats.backlog import TrendReport
-    from jobdeck.core.read.stats.overview import TypeReport
-    from jobdeck.core.read.stats.series import SeriesReport
     from jobdeck.core.read.type_settings import TypeLine
 
 

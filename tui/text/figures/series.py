@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import TypePause
-    from jobdeck.core.read.stats.series import SeriesLine, SeriesReport
+    from jobdeck.core.read.pages.series import SeriesLine, SeriesReport
     from jobdeck.tui.widgets.ink import Span
 
 LABEL: Final = 14

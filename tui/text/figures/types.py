@@ -13,8 +13,8 @@ from jobdeck.tui.widgets.pause_banner import pause_words
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
     from jobdeck.core.read.stats.figures import FailureShare
-    from jobdeck.core.read.stats.overview import TypeFigures, TypeReport
     from jobdeck.core.read.type_settings import TypeLine
     from jobdeck.tui.widgets.ink import Span
 

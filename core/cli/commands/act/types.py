@@ -16,7 +16,7 @@ from jobdeck.core.times import format_duration, parse_duration, parse_time
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobdeck.core.read.stats.overview import TypeFigures
+    from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.core.read.type_settings import TypeLine
 
 FIGURES: Final = (
@@ -29,7 +29,7 @@ HEADER: Final = ("TYPE", "PENDING", "RUNNING", "FAILED", "WORKERS", "PAUSED", "M
 @command("list")
 def listed(session: Session) -> None:
     """List task types with their jobs, wait, rate, failures and settings."""
-    from jobdeck.core.read.stats import overview  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.pages import overview  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = overview.types().run(conn)

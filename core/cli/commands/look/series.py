@@ -12,7 +12,7 @@ from jobdeck.core.cli.wording import streak_words
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
-    from jobdeck.core.read.stats.series import SeriesLine
+    from jobdeck.core.read.pages.series import SeriesLine
 
 HEADER = ("JOB", "TASK", "EVERY", "NEXT", "LATE", "LAST RUN", "STREAK", "STATUS", "PAYLOAD")
 
@@ -25,7 +25,7 @@ def series(session: Session, job: str | None, reason: str | None, dry_run: bool)
     """List recurring jobs with their next and last run, or skip a run of one."""
     if job is not None:
         return _skip(session, job, reason, dry_run=dry_run)
-    from jobdeck.core.read.stats import series as read  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.pages import series as read  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = read.series().run(conn)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.content import Content
 
 from jobdeck.core.model import Status
-from jobdeck.core.read.stats.series import SeriesReport
-from jobdeck.tui.backend.figures.operations import FigureOperations
+from jobdeck.core.read.pages.series import SeriesReport
 from jobdeck.tui.commands import skip_twin
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
 from jobdeck.tui.screens.dialogs.processing import switch
+from jobdeck.tui.screens.pages.figures.operations import FigureOperations
 from jobdeck.tui.screens.pages.figures.split import SplitPage
 from jobdeck.tui.text.figures import series
 from jobdeck.tui.widgets.pane import Entry, entry
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from jobdeck.core.model import Job, TypePause
-    from jobdeck.core.read.stats.series import SeriesLine
+    from jobdeck.core.read.pages.series import SeriesLine
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
@@ -102,4 +102,4 @@ class Series(SplitPage[SeriesReport]):
                        "The series continues.")  # fmt: skip
         word = needed_word("skip", 1, production=self.deck.options.production)
         question = Question("Skip one run", body, "Skip one run", word=word, twin=skip_twin(job))
-        ask(self, question, lambda: FigureOperations(self.deck, self.deck.operations).skip(job))
+        ask(self, question, lambda: FigureOperations(self.deck).skip(job))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from jobdeck.core.read.stats.overview import TypeReport
-from jobdeck.tui.backend.figures.operations import FigureOperations
+from jobdeck.core.read.pages.overview import TypeReport
 from jobdeck.tui.format import one_line
 from jobdeck.tui.screens.dialogs.processing import switch
+from jobdeck.tui.screens.pages.figures.operations import FigureOperations
 from jobdeck.tui.screens.pages.figures.split import SplitPage
 from jobdeck.tui.screens.pages.figures.trends import Trends
 from jobdeck.tui.screens.pages.figures.type_settings import SettingsAnswer, TypeSettings
@@ -18,7 +18,7 @@ from jobdeck.tui.widgets.pane import Entry, entry
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.core.read.stats.overview import TypeFigures
+    from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
@@ -86,6 +86,6 @@ class Types(SplitPage[TypeReport]):
 
         def answered(answer: SettingsAnswer | None) -> None:
             if answer is not None:
-                FigureOperations(self.deck, self.deck.operations).set_type(name, answer.changes, answer.reason)
+                FigureOperations(self.deck).set_type(name, answer.changes, answer.reason)
 
         self.app.push_screen(TypeSettings(current.line), answered)

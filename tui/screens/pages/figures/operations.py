@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import ActionResult, Job
     from jobdeck.core.read.type_settings import TypeLine
-    from jobdeck.tui.backend.operations import Operations
-    from jobdeck.tui.backend.threads import Host
+    from jobdeck.tui.deck import Deck
 
 
 class FigureOperations:
     """Starts the actions and reports their results."""
 
-    def __init__(self, host: Host, operations: Operations) -> None:
-        self._host = host
-        self._operations = operations
+    def __init__(self, deck: Deck) -> None:
+        self._deck = deck
 
     def set_type(
         self, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
@@ -32,10 +30,10 @@ class FigureOperations:
 
         def done(line: TypeLine) -> None:
             nobody = "" if line.workers else "\nNo live worker handles it."
-            self._host.say(f"Settings of {name} changed.{nobody}\n{type_twin(task_type, changes, reason)}")
+            self._deck.say(f"Settings of {name} changed.{nobody}\n{type_twin(task_type, changes, reason)}")
 
-        self._operations.run(
-            f"change {name}", lambda: self._host.reach().figures.set_type(task_type, changes, reason), done
+        self._deck.operations.run(
+            f"change {name}", lambda: self._deck.reach().figures.set_type(task_type, changes, reason), done
         )
 
     def skip(self, job: Job) -> None:
@@ -44,7 +42,7 @@ class FigureOperations:
         def done(result: ActionResult) -> None:
             refused = "" if result.ok else " refused"
             text = f"{short_id(job.id)}{refused}: {one_line(result.message)}\n{skip_twin(job)}"
-            self._host.say(text, "information" if result.ok else "warning")
+            self._deck.say(text, "information" if result.ok else "warning")
 
         what = f"skip a run of job {short_id(job.id)}"
-        self._operations.run(what, lambda: self._host.reach().figures.skip(job), done)
+        self._deck.operations.run(what, lambda: self._deck.reach().figures.skip(job), done)
