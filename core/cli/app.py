@@ -85,6 +85,7 @@ PURPOSES: Final = {
     ),
     "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
+    "Hand over": ("note", "mute", "unmute"),
     "Run": ("worker", "run-worker", "serve", "pause", "resume", "type", "demo"),
     "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
 }

@@ -23,6 +23,7 @@ from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from jobdeck.core.model import Job, Json, Run
 
@@ -76,6 +77,16 @@ def write(lines: Iterable[str]) -> None:
     """Writes the lines of an answer to stdout."""
     for line in lines:
         _put(sys.stdout, line)
+
+
+def save(text: str, path: Path) -> None:
+    """Writes a text into a new file.
+
+    Raises:
+        OSError: the file exists, or cannot be written.
+    """
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def note(text: str) -> None:

@@ -1,6 +1,10 @@
 -- The pauses of task types become a part of the settings of types, and the rows stay.
 do $$
 begin
+    -- A schema of which only a part was installed has no pauses.
+    if not exists (select from pg_class where oid = to_regclass('job_paused_types') and relkind = 'r') then
+        return;
+    end if;
     if to_regclass('job_types') is not null then
         raise exception using errcode = 'JD001', message = format(
             'The schema %s has a table job_types, which is not Jobdeck''s. Rename it, then run "jobdeck init" again.',

@@ -42,6 +42,7 @@ def test_json_has_times_in_utc_words_for_enums_and_only_printable_ascii() -> Non
             "verdict": "ok",
             "evidence": "fine",
             "since": "2026-08-01T12:00:00Z",
+            "subject": "",
         },
         "age": 60.0,
         "ids": ["00000000-0000-0000-0000-000000000001"],

@@ -104,7 +104,7 @@ def test_its_description_can_be_had_without_a_database(jobdeck: Jobdeck) -> None
 
 def test_the_door_is_loaded_only_where_it_is_opened() -> None:
     code = (
-        "import sys, jobdeck.core.cli.app, jobdeck.core.cli.commands.serve; "
+        "import sys, jobdeck.core.cli.app, jobdeck.core.cli.commands.run.serve; "
         "assert not {'starlette', 'uvicorn', 'h11', 'jobdeck.core.http'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)

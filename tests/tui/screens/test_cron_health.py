@@ -330,4 +330,4 @@ async def test_since_when_stands_inside_the_sentence_of_the_evidence_with_its_da
     )
     assert f"The oldest waits ({begun})." in told(backend)
     async with dashboard(backend) as deck:
-        assert f"✗ The oldest waits {begun}" in deck.screen_text()
+        assert f"✗ The oldest waits ({begun})" in deck.screen_text()

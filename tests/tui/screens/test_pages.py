@@ -194,7 +194,7 @@ async def test_production_is_marked_on_every_page(page: str) -> None:
 async def test_processing_can_be_paused_from_a_page() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("e", "P", *"down", "enter", "enter", "enter")
-        assert deck.backend.calls == [("pause", "down", None)]
+        assert deck.backend.calls == [("pause", "down", None, "sms_digest_processor")]
 
 
 async def test_the_database_is_asked_less_often_while_nobody_looks() -> None:

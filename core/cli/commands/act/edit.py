@@ -47,7 +47,10 @@ def edit(  # noqa: PLR0913 -- one parameter per option
     session: Session, *, wanted: str | None, expression: str | None, again: str | None, sets: tuple[str, ...],
     unset: tuple[str, ...], if_version: int | None, reason: str | None, dry_run: bool, yes: bool, **given: Any,
 ) -> int | None:  # fmt: skip
-    """Change the payload or schedule of a job, or with --filter the payloads of many. Running jobs are refused."""
+    """Change a job, or with --filter the payloads of many.
+
+    Of one job the payload and the schedule can be changed. Running jobs are refused.
+    """
     from jobdeck.core.queue.operators.payload_change import parse_change  # noqa: PLC0415 -- imported on first use
 
     if (bool(wanted), expression is not None, bool(again)).count(True) != 1:

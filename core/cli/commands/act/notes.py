@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--acknowledge", metavar="ID", type=click.IntRange(1), help="Acknowledge a note: it is shown no longer.")
 @dry_run_option
 def note(session: Session, text: str | None, days: int | None, acknowledge: int | None, dry_run: bool) -> None:
-    """Leave a note for the next shift, acknowledge one, or list the open ones."""
+    """Leave a note for the next shift, or list or close notes."""
     from jobdeck.core.queue.operators import notes  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators.notes import open_notes  # noqa: PLC0415 -- imported on first use
 

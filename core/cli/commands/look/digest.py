@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--markdown", "as_markdown", is_flag=True, help="Write it as Markdown, for the hand-over.")
 @click.option("--output", "target", metavar="FILE", help="With --markdown: write it to this file, which must be new.")
 def digest(session: Session, since: str, as_markdown: bool, target: str | None) -> None:
-    """Summarise a shift: runs, actions, pauses, errors and open notes."""
+    """Summarise a shift: runs, actions, errors and open notes."""
     from jobdeck.core.read import reports  # noqa: PLC0415 -- imported on first use
 
     if target is not None and not as_markdown:
@@ -53,8 +53,7 @@ def _hand_over(text: str, target: str | None) -> None:
         output.write(map(output.Verbatim, text.splitlines()))
         return
     try:
-        with Path(target).open("x", encoding="utf-8") as file:
-            file.write(text)
+        output.save(text, Path(target))
     except FileExistsError:
         raise Refused(f"The file {target} exists. Nothing was written; name another one.") from None
     except OSError as error:

@@ -22,7 +22,10 @@ HEADER = ("JOB", "TASK", "EVERY", "NEXT", "LATE", "LAST RUN", "STREAK", "STATUS"
 @reason_option
 @dry_run_option
 def series(session: Session, job: str | None, reason: str | None, dry_run: bool) -> int | None:
-    """List recurring jobs with their next and last run, or skip a run of one."""
+    """List recurring jobs with their next and last run.
+
+    With --skip, the next run of one is skipped.
+    """
     if job is not None:
         return _skip(session, job, reason, dry_run=dry_run)
     from jobdeck.core.read.pages import series as read  # noqa: PLC0415 -- imported on first use
