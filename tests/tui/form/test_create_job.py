@@ -342,6 +342,7 @@ async def test_a_pending_job_is_edited_in_the_version_that_was_seen() -> None:
         await go_to(deck, "batchSize")
         await deck.press(*"60")
         assert f"jobdeck edit {job.id} --payload" in deck.screen_text()
+        assert "~ batchSize: 50 → 60" in deck.screen_text()
         await deck.press("ctrl+s")
         changes = {"payload": {"batchSize": 60}, "concurrency_key": "game_platform_sync"}
         assert calls(deck, "edit") == [("edit", job.id, 3, changes)]
