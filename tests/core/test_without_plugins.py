@@ -74,7 +74,7 @@ def test_a_process_without_plugins_has_none_of_their_commands() -> None:
 
 @pytest.mark.parametrize("command", ["campaign", "receipts", "events", "sandbox", "quick-sync"])
 def test_a_command_of_the_competition_is_no_command(jobdeck: Jobdeck, command: str) -> None:
-    jobdeck(command).refused(2, f"No such command '{command}'")
+    jobdeck(command).refused(2, f'Unknown command "{command}"')
 
 
 @pytest.mark.parametrize("command", ["doctor", "health", "status", "digest"])

@@ -57,10 +57,11 @@ _TIMES: Final = {
     "job_lines_due": ("retry_at",),
     "job_poison": ("since", "retry_at"),
     "job_stat_delta": ("minute", "first_at", "last_at"),
-    "job_stats": ("bucket", "first_at", "last_at"),
+    "job_stats": ("first_at", "last_at", "bucket"),
     "job_stat_errors": ("bucket",),
     "job_error_groups": ("first_at", "last_at"),
     "job_backlog": ("bucket",),
+    "job_failing_types": ("since", "calm_since", "judged_at"),
 }  # fmt: skip
 
 
@@ -69,6 +70,15 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
     updates = [
         f"UPDATE {table} SET {', '.join(f'{name} = {name} - by' for name in names)};"  # noqa: S608 -- names from above
         for table, names in _TIMES.items()
+        if "bucket" not in names
+    ]
+    # A bucket is a part of the key: it moves out of the way of the others first.
+    updates += [
+        f"UPDATE {table} SET {', '.join(f'{name} = {name} - by' for name in names)}"  # noqa: S608 -- names from above
+        " - interval '1000 years';"
+        f"UPDATE {table} SET bucket = bucket + interval '1000 years';"
+        for table, names in _TIMES.items()
+        if "bucket" in names
     ]
     kept = ", ".join(f"'{name}', (job ->> '{name}')::timestamptz - by" for name in _TIMES["job_queue"])
     conn.execute(

@@ -74,6 +74,7 @@ def test_it_looks_back_as_far_as_it_is_told(jobdeck: Jobdeck, conn: Connection) 
 
 
 def test_from_when_runs_are_counted_is_said_where_it_is_not_the_whole_time(jobdeck: Jobdeck, conn: Connection) -> None:
+    conn.execute("UPDATE job_queue_settings SET stats_since = now() - interval '1 day'")
     assert "counted since" in jobdeck("digest", "--since", "3d").out
     assert "counted since" not in jobdeck("digest", "--since", "8h").out
 

@@ -120,7 +120,7 @@ def test_an_interrupted_purge_says_how_many_it_moved(
             if done == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("jobdeck.core.cli.commands.processing.Progress", Interrupting)
+    monkeypatch.setattr("jobdeck.core.cli.commands.run.processing.Progress", Interrupting)
     jobdeck("purge", "--yes").refused(130, "Interrupted after 2 jobs were moved to the trash.")
     assert value(conn, "SELECT count(*) FROM job_trash") == 2
 

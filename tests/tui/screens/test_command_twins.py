@@ -45,13 +45,14 @@ Connection = psycopg.Connection[Any]
 
 WAY: dict[Scope, tuple[str, ...]] = {
     "list": (), "detail": ("enter",), "health": ("h",), "errors": ("e",), "workers": ("m",), "audit": ("o",),
-    "playbook": ("p",), "log": ("l",), "bulk": ("b",),
+    "playbook": ("p",), "log": ("l",), "bulk": ("b",), "types": ("i",), "trends": ("t",), "series": ("c",),
 }  # fmt: skip
 """The keys that lead from the list to each screen."""
 
 WITHOUT_TWIN = {
     "mark.matching": "it freezes a choice and changes no job; the action on the choice has a command",
     "worker.embedded": "its command runs until it is stopped; it has a test of its own",
+    "type.settings": "its dialog has fields; test_types_page shows its command and what it changes",
     "table.act": "a plugin says what its actions do; they have no command of Jobdeck",
     "job.reveal": "it changes nothing but the audit's record of the look; test_cli_reading runs its command",
 }
@@ -99,6 +100,12 @@ def left_the_queue(conn: Connection, number: int = 1) -> None:
             """,
             (job.id, job.run_token),
         )
+
+
+def later(conn: Connection) -> None:
+    """A series whose next run is to come."""
+    fill(conn, every=60)
+    conn.execute("UPDATE job_queue SET run_at = now() + interval '30 minutes'")
 
 
 def stuck(conn: Connection, number: int = 2) -> None:
@@ -150,6 +157,8 @@ class Case:
 
 
 CASES = (
+    Case("series.run", ("R", "y"), later),
+    Case("series.skip", ("S", "y"), later),
     Case("job.retry", ("R", "y"), failed, ("5",)),
     Case("job.retry", ("R", "y"), left_the_queue, ("4",), also="copy"),
     Case("job.retry", ("a", "y", "R", "y"), partial(left_the_queue, number=15), ("4",), also="copies"),

@@ -136,12 +136,13 @@ async def test_incident_response_from_alert_to_stable(
         await operator.press("R")
         await operator.until("Retry 1 job as a canary")
         await operator.press("y")
-        await operator.until("is waiting for a worker")
+        await operator.until("succeeded. F retries the rest")
+        assert standing(conn) == {"failed": 3}
+        assert not jobs.processing().run(conn).enabled
         await operator.press("P")
         await operator.until("Resume Automatic Processing")
         await operator.press("y")
-        await operator.until("succeeded. F retries the rest")
-        assert standing(conn) == {"failed": 3}
+        await operator.until(lambda: jobs.processing().run(conn).enabled)
         # Then the rest with one key.
         await operator.press("F")
         await operator.until("Retry 3 jobs of this group")
