@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from jobdeck.core.read.report_types import Fleet
+from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import workers
 
@@ -36,6 +37,6 @@ class Workers(ListPage[Fleet]):
         operations = self.deck.operations
         return super().handlers() | {
             "open": self.open_chosen,
-            "worker.cycle": operations.run_cycle,
+            "worker.cycle": lambda: ask_to_run_worker(self, self.deck),
             "worker.embedded": operations.toggle_worker,
         }
