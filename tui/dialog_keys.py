@@ -85,7 +85,7 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
 BY_ID: Final = {key.id: key for key in DIALOG_KEYS}
 SYNC: Final = "sync"
 """The id of the dialog Quick Sync, which has a key for each preset."""
-TYPED_IN: Final = frozenset({"pause", "type", "palette", "picker", "create", "payload", "filter"})
+TYPED_IN: Final = frozenset({"pause", "type", "palette", "picker", "create", "payload", "bulk_edit", "filter"})
 """The dialogs with a text field, which needs all printable characters."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})
 """The keys that press a button, submit a field or move the focus in every dialog."""

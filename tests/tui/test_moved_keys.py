@@ -24,6 +24,7 @@ from jobdeck.tui.actions import ACTIONS, ALL, BY_ID, key_name
 from jobdeck.tui.dialog_keys import TYPED_IN, every
 from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.dialogs.bulk_edit import BulkEdit
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.create_job import CreateJob
 from jobdeck.tui.screens.dialogs.help import Help
@@ -109,6 +110,7 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     yield "create", CreateJob(creating)
     yield "create", CreateJob(creating, job=job, editing=True)
     yield "payload", PayloadEditor(job)
+    yield "bulk_edit", BulkEdit(deck.backend.bulk.choose_jobs(deck.backend.jobs))
 
 
 def text_of(deck: Deck) -> str:

@@ -51,7 +51,7 @@ def test_the_help_shows_the_line_of_each_command_whole_at_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = offline("--help").out.partition("\nLook:")[2].partition("Exit codes:")[0].splitlines()
-    listed = [line for line in lines if line.startswith("  ")]
+    listed = [line for line in lines if line.startswith("  ") and line.strip()]
     assert len(listed) == len(commands())
     assert len({len(line) - len(line[2:].partition(" ")[2].lstrip()) for line in listed}) == 1
     assert [line for line in listed if "..." in line] == []
