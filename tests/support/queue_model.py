@@ -252,14 +252,15 @@ def fates(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[
     if outcome in SUCCESS:
         if not row["is_recurring"]:
             return [Fate(outcome, None)]
-        gained = {"output": told.output, "last_error": None, "last_success_at": done, "consecutive_failures": 0}
+        gained = {"output": told.output, "last_error": None, "last_success_at": done, "consecutive_failures": 0,
+                  "fingerprint": None}  # fmt: skip
         return [
             Fate(outcome, freed | end | gained | {"last_outcome": outcome})
             for end in _cycle_ends(row, done, over="succeeded")
         ]
     if outcome == "continued":
         kept = {"status": "pending", "run_at": done.plus(told.delay), "attempts": 0, "checkpoint": told.checkpoint}
-        return [Fate(outcome, freed | kept | {"last_error": None, "last_outcome": outcome})]
+        return [Fate(outcome, freed | kept | {"last_error": None, "fingerprint": None, "last_outcome": outcome})]
     if outcome == "released":
         back = {"status": "pending", "attempts": row["attempts"] - 1, "last_outcome": outcome}
         return [Fate(outcome, freed | back | {"last_run_at": row["last_run_at"]})]
@@ -287,7 +288,7 @@ def backoff(attempt: int, base: float, cap: float) -> tuple[float, float]:
 
 def _failures(row: Row, told: Told, done: Span, *, base: float, cap: float) -> list[Fate]:
     lost = told.outcome is RunOutcome.LOST
-    freed = _FREED | {"last_run_at": done, "last_error": ANYTHING if lost else told.error}
+    freed = _FREED | {"last_run_at": done, "last_error": ANYTHING if lost else told.error, "fingerprint": ANYTHING}
     outcome = "lost" if lost else "failed"
     failed = freed | {"last_outcome": outcome}
     if row["is_recurring"]:

@@ -146,7 +146,7 @@ def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
 ) -> None:
     producer.enqueue(conn, NewJob("game_platform_sync"), actor="test")
     with Terminal([*JOBDECK, "--mouse"], size=(120, 30), environ=environ) as terminal:
-        terminal.wait_for("R run    C cancel  D delete  n new")
+        terminal.wait_for("R run    P pause  C cancel  D delete  n new")
         assert b"\x1b[?1006h" in terminal.raw
         for text, there in (("D delete", "y yes · esc no"), ("Delete 1 job ", "u undoes it")):
             y = max(at for at, line in enumerate(terminal.lines) if text in line)

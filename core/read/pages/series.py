@@ -9,6 +9,7 @@ from jobdeck.core.model import SUCCESSES, RunOutcome
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.jobs import clock, processing
 from jobdeck.core.read.rows import job_from
+from jobdeck.core.read.stats.trends import KNOWN
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -74,7 +75,7 @@ def series() -> Query[SeriesReport]:
 
 
 def _line(row: Row, at: datetime) -> SeriesLine:
-    outcomes = [RunOutcome(outcome) for outcome in row["outcomes"]]
+    outcomes = [RunOutcome(outcome) for outcome in row["outcomes"] if outcome in KNOWN]
     judged = [_succeeded(outcome) for outcome in outcomes if _succeeded(outcome) is not None]
     length = next((place for place, good in enumerate(judged) if good is not judged[0]), len(judged))
     job = job_from(row)

@@ -31,6 +31,9 @@ RAN: Final = [
 ]  # fmt: skip
 """The outcomes of runs whose handler came to an end: only of these do wait and duration say something."""
 
+KNOWN: Final = frozenset(outcome.value for outcome in RunOutcome)
+"""Outcomes that this program knows; a later one may write others."""
+
 _WINDOW: Final = """
 WITH step AS (SELECT %(step)s::interval AS step, '2000-01-01 00:00+00'::timestamptz AS origin)
 SELECT now() AS at, date_bin(s.step, now() - %(window)s, s.origin) AS since,
@@ -112,7 +115,7 @@ def _by_type(
     for (task_type, at), rows in sorted(found.items()):
         real = [row for row in rows if not row["dry_run"]]
         types[task_type][at] = RunStats(
-            outcomes={RunOutcome(row["outcome"]): row["runs"] for row in real},
+            outcomes={RunOutcome(row["outcome"]): row["runs"] for row in real if row["outcome"] in KNOWN},
             permanent=sum(row["permanent"] for row in real),
             dry_runs=sum(row["runs"] for row in rows if row["dry_run"]),
             waits=waited.get((task_type, at), ()),

@@ -680,7 +680,7 @@ class QueueMachine(RuleBasedStateMachine):
         draft.alter(
             row["id"],
             {
-                "status": "pending", "run_at": done, "completed_at": None, "last_error": None,
+                "status": "pending", "run_at": done, "completed_at": None, "last_error": None, "fingerprint": None,
                 "blocked_by": row["blocked_by"] if waiting else None,
                 "attempts": row["attempts"] if row["status"] == "pending" else 0,
                 "is_recurring": series,

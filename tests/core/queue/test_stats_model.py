@@ -29,7 +29,7 @@ ERRORS: Final = ("no route to host 10", "order 17 is gone", None)
 RUNS: Final = """
 SELECT m AS minutes, job_stat_bucket(m, finished_at) AS bucket, task_type, outcome, dry_run, count(*) AS runs,
     min(finished_at) AS first_at, max(finished_at) AS last_at
-FROM job_runs CROSS JOIN unnest(ARRAY[0, 1, 5, 15, 120, 480]) AS m
+FROM job_runs CROSS JOIN unnest(ARRAY[1, 5, 15, 120, 480]) AS m
 WHERE finished_at > now() - CASE WHEN m = 1 THEN interval '23 hours' ELSE interval '29 days' END
 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 """
@@ -37,7 +37,7 @@ COUNTED: Final = """
 SELECT minutes::integer, bucket, task_type, outcome, dry_run, sum(runs)::bigint AS runs, min(first_at) AS first_at,
     max(last_at) AS last_at
 FROM job_stat_list
-WHERE last_at > now() - CASE WHEN minutes = 1 THEN interval '23 hours' ELSE interval '29 days' END
+WHERE minutes > 0 AND last_at > now() - CASE WHEN minutes = 1 THEN interval '23 hours' ELSE interval '29 days' END
 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
 """
 ERRORS_OF_RUNS: Final = """
