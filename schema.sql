@@ -4322,8 +4322,12 @@ begin
         union all
         select q.task_type, 'failed', 1 from job_queue q where q.status = 'failed' and 'failed' <> all (v_drawn)
         union all
-        select q.task_type, q.status, 64 from job_queue q
-        where q.status = any (v_drawn) and uuid_hash(q.id) & 63 = 0
+        -- One branch for each index of the sample.
+        select q.task_type, 'pending', 64 from job_queue q
+        where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and 'pending' = any (v_drawn)
+        union all
+        select q.task_type, 'failed', 64 from job_queue q
+        where q.status <> 'pending' and q.status = 'failed' and uuid_hash(q.id) & 63 = 0 and 'failed' = any (v_drawn)
     )
     select f.task_type, coalesce(sum(f.jobs) filter (where f.status = 'pending'), 0),
         coalesce(sum(f.jobs) filter (where f.status = 'running'), 0),

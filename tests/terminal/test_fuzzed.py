@@ -44,9 +44,11 @@ WALK: Final = (
     ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),
     # Dialogs and what came of them.
     ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
-    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "jobdeck run-worker"), ("yY", "Copied"),
+    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "Run Worker: one cycle"), ("\r", "jobdeck run-worker"),
+    ("yY", "Copied"),
     ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
-    ("PMetaCTF" + "\r" * 3, "PAUSED for <1m"), ("P", "Resume Automatic"), (LEAVE, "PAUSED for <1m"),
+    ("P", "Pause or resume"), ("\r", "Keep running"), ("MetaCTF" + "\r" * 3, "PAUSED"),
+    ("P", "Pause or resume"), (LEAVE, "PAUSED"),
     # Pages.
     ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),
     ("qe", "6 groups"), ("jR", "as a canary"), ("y", "Errors"), (TAB + DOWN * 3, "Errors"), ("m", "Workers"),

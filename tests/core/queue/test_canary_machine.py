@@ -222,6 +222,9 @@ class CanaryMachine(RuleBasedStateMachine):
         leases.reap(self.conn, retry_base=0.0, retry_cap=0.0)
         self.running.clear()
         self.note_touched()
+        if any(one.age >= MINUTE for one in self.open()):
+            # Upkeep has taken these requests back, so a later run of the job is no answer to them.
+            self.look()
 
     def act(self, action: str, place: int) -> None:
         job = self.jobs[place % len(self.jobs)]

@@ -245,7 +245,8 @@ OPERATIONS: Final = {
     "finish one success": Operation(_finish("succeeded"), given=_held(1), blocks=300),
     "finish the head of a long line": Operation(_finish("succeeded"), given=_held(1, keyed=True), blocks=400),
     "give the head of a long line back": Operation(_finish("released"), given=_held(1, keyed=True), blocks=400),
-    "reap": Operation(_reap, entries=20_000, blocks=15_000),
+    # The backlog is counted exactly up to 10,000 jobs, and 5,000 rows of statistics are added up.
+    "reap": Operation(_reap, entries=30_000, blocks=15_000),
     "enqueue": Operation(_enqueue(NewJob("beta", dedupe_key="once", concurrency_key="busy")), entries=20, blocks=100),
     "enqueue a job that waits": Operation(_enqueue_behind, given=_held(1), blocks=200),
     "enqueue behind an idle line": Operation(_enqueue(NewJob("later", concurrency_key="idle")), entries=20, blocks=100),
@@ -262,7 +263,9 @@ OPERATIONS: Final = {
     "edit": Operation(
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150
     ),
-    "open a worker run": Operation(lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER)),
+    "open a worker run": Operation(
+        lambda conn: presence.open_worker_run(conn, source="cli", worker_id=WORKER), growth=5
+    ),
     "counts": Operation(read_jobs.counts().run, reads=True, entries=9000, blocks=9000, growth=6),
     "backlog by type": Operation(read_jobs.backlog().run, reads=True, entries=40_000, blocks=30_000, growth=6),
     "health": Operation(health().run, reads=True),
@@ -281,7 +284,7 @@ OPERATIONS: Final = {
         reports.audit(timedelta(hours=8)).run, entries=170_000, blocks=170_000, reads=True, growth=6
     ),
     "task types with their figures": Operation(
-        overview.types().run, entries=120_000, blocks=120_000, reads=True, growth=6
+        overview.types().run, entries=120_000, blocks=120_000, reads=True, growth=15
     ),
     "trends of 30 days": Operation(backlog.trend_report(timedelta(days=30)).run, reads=True),
     "series with their streaks": Operation(series.series().run, reads=True),

@@ -629,6 +629,7 @@ class QueueMachine(RuleBasedStateMachine):
         draft = Draft(self.now)
         done = {answer.job_id for answer in answers if answer.ok}
         assert [answer.job_id for answer in answers] == list(dict.fromkeys(ids))
+        # Chosen jobs are deleted together, each as it was, also those that wait for another of them.
         for job_id in sorted(set(ids)):
             self.one_action(action, job_id, draft, after, allowed=(versions or {}).get(job_id), done=done, dry=dry_run)
         self.step(draft, after=after, dangles=action == "retry" and not dry_run)
@@ -645,11 +646,12 @@ class QueueMachine(RuleBasedStateMachine):
         dry: bool,
     ) -> None:
         """Draws what one action does to one job, and compares whether it was done with whether it should be."""
-        row = draft.row(job_id)
+        row = self.now.jobs.get(job_id) if action == "delete" else draft.row(job_id)
         if row is None:
             assert job_id not in done, "an action on a job that is not there"
             return
-        fresh = allowed is None or allowed == row["version"] + draft.versions.get(job_id, 0)
+        changes = 0 if action == "delete" else draft.versions.get(job_id, 0)
+        fresh = allowed is None or allowed == row["version"] + changes
         possible = fresh and self.may(action, row, draft)
         assert (job_id in done) == possible, f"{action} of a job that is {row['status']}"
         if possible and not dry:
@@ -702,7 +704,7 @@ class QueueMachine(RuleBasedStateMachine):
     def draw_delete(self, row: Row, draft: Draft, done: Span) -> None:
         draft.trash[row["id"]] = row | {
             "deleted_at": done.high,
-            "version": row["version"] + draft.versions.get(row["id"], 0),
+            "version": row["version"],
         }
         draft.gone.add(row["id"])
         draft.condemn([row["id"]])
