@@ -1660,8 +1660,6 @@ begin
 end
 $$;
 
-drop function if exists job_queue_count_finished(text, bigint, bigint, bigint);
-drop function if exists job_queue_count_finished(text, bigint, bigint, bigint, bigint, bigint);
 drop function if exists job_queue_settle(
     text, uuid[], bigint[], text[], timestamptz[], timestamptz[], jsonb[], double precision, double precision);
 do $$
