@@ -44,10 +44,9 @@ WALK: Final = (
     ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),
     # Dialogs and what came of them.
     ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
-    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("uw", "Run Worker: one cycle"), ("\r", "jobdeck run-worker"),
-    ("yY", "Copied"),
+    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("u", "Undo the delete"), (LEAVE, LIST),
+    ("w", "Run Worker: one cycle"), (LEAVE, LIST), ("yY", "Copied"),
     ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
-    ("P", "Pause or resume"), ("\r", "Keep running"), ("MetaCTF" + "\r" * 3, "PAUSED"),
     ("P", "Pause or resume"), (LEAVE, "PAUSED"),
     # Pages.
     ("h", "Evidence"), (DOWN * 9, "Cron Health"), ("K", "Mark 4 stuck jobs failed"), ("y", "jobdeck cleanup"),
