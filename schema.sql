@@ -1392,6 +1392,12 @@ create or replace function job_delay(p_seconds double precision) returns interva
 language sql immutable parallel safe
 return make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0), 31536000));
 
+-- The outcomes that count as failures; else those that count as successes. All others count as neither. An index
+-- repeats the first list.
+create or replace function job_outcomes(p_failures boolean) returns text[]
+language sql immutable parallel safe
+return case when p_failures then array['failed', 'retried', 'lost'] else array['succeeded', 'partial', 'continued'] end;
+
 -- An error without ids, numbers, times and quoted text.
 create or replace function job_error_pattern(p_error text) returns text
 language sql immutable parallel safe
@@ -1754,7 +1760,7 @@ begin
             concurrency_key, dedupe_key, created_by, dry_run)
         select m.token, m.id, q.task_type, q.payload, q.attempts, q.locked_by, q.run_at, m.started_at, m.finished_at,
             m.recorded, m.move = 'success' and not m.is_recurring, e.kind, e.error,
-            case when m.recorded in ('failed', 'retried', 'lost') then job_error_fingerprint(e.kind, e.error) end,
+            case when m.recorded = any (job_outcomes(true)) then job_error_fingerprint(e.kind, e.error) end,
             m.details ->> 'traceback', nullif(m.details -> 'output', 'null'), m.details ->> 'log',
             coalesce(nullif(m.details -> 'progress', 'null'), q.progress),
             case when m.move = 'success' and not m.is_recurring then q.concurrency_key end,
@@ -2820,6 +2826,21 @@ begin
 end
 $$;
 
+-- Notes how many jobs were chosen. Without any there is no choice, and the answer is null.
+create or replace function job_bulk_counted(p_bulk uuid, p_total integer) returns uuid
+language plpgsql volatile
+set search_path from current
+as $$
+begin
+    if p_total = 0 then
+        delete from job_bulk where id = p_bulk;
+        return null;
+    end if;
+    update job_bulk set total = p_total where id = p_bulk;
+    return p_bulk;
+end
+$$;
+
 drop function if exists job_bulk_choose(text, text, text, text, text, text, integer, interval, text, text);
 drop function if exists job_bulk_choose(text, text, text, text, text, text, text, integer, interval, text, text);
 -- Chooses all jobs in the queue that match, for an action on exactly these; null if none matches.
@@ -2842,12 +2863,7 @@ begin
             p_type, p_text, p_error, p_key, p_value, p_attempts, p_age, p_outcome, q.fingerprint, p_fingerprint)
         and (p_payload is null or q.payload @> any (p_payload));
     get diagnostics v_total = row_count;
-    if v_total = 0 then
-        delete from job_bulk where id = v_bulk;
-        return null;
-    end if;
-    update job_bulk set total = v_total where id = v_bulk;
-    return v_bulk;
+    return job_bulk_counted(v_bulk, v_total);
 end
 $$;
 
@@ -2866,12 +2882,7 @@ begin
     select v_bulk, q.id, q.task_type, q.version from job_queue q
     where q.fingerprint = p_fingerprint and q.task_type = p_type and q.status in ('failed', 'pending');
     get diagnostics v_total = row_count;
-    if v_total = 0 then
-        delete from job_bulk where id = v_bulk;
-        return null;
-    end if;
-    update job_bulk set total = v_total where id = v_bulk;
-    return v_bulk;
+    return job_bulk_counted(v_bulk, v_total);
 end
 $$;
 
@@ -2917,12 +2928,7 @@ begin
     from job_bulk b join job_bulk_items i on i.bulk_id = b.id left join job_queue q on q.id = i.job_id
     where b.id = p_bulk and (p_which = 'all' or (p_which = 'done' and i.ok) or (p_which = 'refused' and not i.ok));
     get diagnostics v_total = row_count;
-    if v_total = 0 then
-        delete from job_bulk where id = v_bulk;
-        return null;
-    end if;
-    update job_bulk set total = v_total where id = v_bulk;
-    return v_bulk;
+    return job_bulk_counted(v_bulk, v_total);
 end
 $$;
 
@@ -4965,7 +4971,7 @@ begin
     end if;
     create temporary table job_stats_before on commit drop as
     select r.run_token, r.job_id, r.task_type, r.outcome, r.fingerprint, r.finished_at from job_runs r
-    where r.outcome in ('failed', 'retried', 'lost') and r.finished_at > now() - interval '7 days' and r.dry_run is null
+    where r.outcome = any (job_outcomes(true)) and r.finished_at > now() - interval '7 days' and r.dry_run is null
         and r.fingerprint is not null
     order by r.finished_at desc limit 20000;
     perform job_stats_add_errors(array(
@@ -5018,12 +5024,6 @@ from job_error_groups g
 union all
 select d.task_type, d.fingerprint, null::text, null::text, d.sample_token, d.first_at, d.last_at
 from job_stat_delta d where d.fingerprint is not null;
-
--- The outcomes that count as failures; else those that count as successes. All others count as neither. An index and the
--- tests repeat these lists.
-create or replace function job_outcomes(p_failures boolean) returns text[]
-language sql immutable parallel safe
-return case when p_failures then array['failed', 'retried', 'lost'] else array['succeeded', 'partial', 'continued'] end;
 
 -- The runs of each type in the 15 minutes before p_at (full minutes and the present one), and how many of them failed;
 -- the same of the 7 days before the last hour; the failures since the newest success of a day (of the minute of that
@@ -5379,7 +5379,7 @@ declare
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
         'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error',
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
-        'job_stats_compact', 'job_stats_judge',
+        'job_stats_compact', 'job_bulk_counted', 'job_stats_judge',
         'job_backlog_sample', 'job_skip_refusal'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',

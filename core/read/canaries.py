@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from jobdeck.core.model import RunOutcome
+from jobdeck.core.model import SUCCESSES, RunOutcome
 from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _ENDS: Final[Mapping[RunOutcome, str]] = {
     RunOutcome.RELEASED: "was returned to the queue, because its worker stopped",
     RunOutcome.LOST: "was lost with its worker",
 }
-_GOOD: Final = (RunOutcome.SUCCEEDED, RunOutcome.PARTIAL, RunOutcome.CONTINUED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def answer_from(canary: int, row: Mapping[str, Any]) -> CanaryAnswer:
     state: State = "taken back" if row["state"] == "ended" else row["state"]
     message = sentence(row["code"], row["facts"])
     if outcome is not None:
-        state = "succeeded" if outcome in _GOOD else "failed"
+        state = "succeeded" if outcome in SUCCESSES else "failed"
         error = f": {row['error']}" if row["error"] else "."
         message = f"It {_ENDS.get(outcome, outcome.value)} after {row['seconds'] or 0:.1f} s{error}"
     return CanaryAnswer(

@@ -77,7 +77,7 @@ FUNCTIONS: Final = {
         job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
         job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
-        job_stats_judge
+        job_stats_judge job_bulk_counted
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         job_backlog_sample job_skip_refusal
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor

@@ -25,7 +25,14 @@ def type_line(name: str, **facts: Any) -> TypeLine:
 
 
 def share(name: str, runs: int = 210, failed: int = 2, **facts: Any) -> FailureShare:
-    given = {"usual_runs": 40_000, "usual_failed": 800, "failed_in_a_row": 0, "last_at": NOW, **facts}
+    given = {
+        "usual_runs": 40_000,
+        "usual_failed": 800,
+        "failed_in_a_row": 0,
+        "last_at": NOW,
+        "usual": 801 / 40_002,
+        **facts,
+    }
     return FailureShare(name, runs, failed, **given)
 
 

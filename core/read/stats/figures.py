@@ -106,6 +106,7 @@ class FailureShare:
 
     `runs` ended in the last 15 minutes, in full minutes and the present one, and `failed` of them failed, were retried
     or were lost. `usual_runs` and `usual_failed` are the same of the last 7 days without the last hour.
+    `usual` is the share that the rule compares with (`job_failure_shares`), a half without a history.
     `failed_in_a_row` is the number of failures since the newest success of a day: at least that many, because of runs
     that ended in the same minute as this success only the first and the last time are known.
     """
@@ -117,13 +118,9 @@ class FailureShare:
     usual_failed: int
     failed_in_a_row: int
     last_at: datetime
+    usual: float
 
     @property
     def share(self) -> float:
         """The share of failures in the last 15 minutes; 0 without runs."""
         return self.failed / self.runs if self.runs else 0.0
-
-    @property
-    def usual(self) -> float:
-        """The usual share of failures, at most a half. Without a history it is a half, since nothing is known."""
-        return min((self.usual_failed + 1) / (self.usual_runs + 2), 0.5)

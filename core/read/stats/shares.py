@@ -26,7 +26,7 @@ def failure_shares() -> Query[tuple[FailureShare, ...]]:
     """The failure shares of all task types of which a run ended in the last day, by name."""
     return select(
         """
-        SELECT task_type, runs, failed, usual_runs, usual_failed, failed_in_a_row, last_at
+        SELECT task_type, runs, failed, usual_runs, usual_failed, failed_in_a_row, last_at, usual
         FROM job_failure_shares(now(), false)
         """,
         read=lambda rows: tuple(FailureShare(**row) for row in rows),

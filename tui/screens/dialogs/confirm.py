@@ -238,7 +238,7 @@ class Confirm(Dialog[bool]):
         self.query_one("#yes", Button).disabled = event.value.strip().lower() != self.question.word
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes on from the reason. Confirms after the right word; otherwise says that the word is missing."""
+        """Moves on from the reason. Confirms after the right word; otherwise says that the word is missing."""
         if event.input.id == "reason":
             self.focus_next()
         elif self.query_one("#yes", Button).disabled:

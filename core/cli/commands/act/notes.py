@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command("note")
 @click.argument("text", required=False)
-@click.option("--days", type=click.IntRange(1, 30), help="Show it for so many days, unless acknowledged. Default: 7.")
+@click.option("--days", type=click.IntRange(1, 30), help="Days to show it, unless acknowledged. Default: 7.")
 @click.option("--acknowledge", metavar="ID", type=click.IntRange(1), help="Acknowledge a note: it is shown no longer.")
 @dry_run_option
 def note(session: Session, text: str | None, days: int | None, acknowledge: int | None, dry_run: bool) -> None:
