@@ -25,7 +25,7 @@ ONCE: Final = (
 POINTER: Final = "\x1b]22;default\x07"
 COPIED: Final = re.compile(r"\x1b\]52;c;(?!UFdORUQ=)[A-Za-z0-9+/=]+\x07")
 SEARCH: Final = "x[/foo]"
-DOWN, TAB, LEAVE, SAVE, TRY = "\x1b[6~", "\t", "\x1b", "\x13", "\x14"
+DOWN, TAB, LEAVE, SAVE, TRY, YES = "\x1b[6~", "\t", "\x1b", "\x13", "\x14", "y"
 LIST: Final = "/120"
 ASKS: Final = "Press esc again"
 WALK: Final = (
@@ -44,8 +44,8 @@ WALK: Final = (
     ("E", "Edit job"), (SAVE + DOWN * 3, "Edit job"), (LEAVE, LIST),
     # Dialogs and what came of them.
     ("gjjR", "Retry 1 job"), ("y", "jobdeck retry"), ("C", "Cancel 1 job"), ("y", "jobdeck cancel"),
-    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("u", "Undo the delete"), (LEAVE, LIST),
-    ("w", "Run Worker: one cycle"), (LEAVE, LIST), ("yY", "Copied"),
+    ("D", "Delete 1 job"), ("y", "jobdeck delete"), ("u", "Undo the delete"), ("y", "jobdeck restore"),
+    ("w", "Run Worker: one cycle"), ("\r", "jobdeck run-worker"), ("yY", "Copied"),
     ("Q", "Quick Sync"), ("f", "jobdeck quick-sync"), (LEAVE, LIST),
     ("P", "Pause or resume"), (LEAVE, "PAUSED"),
     # Pages.
@@ -71,11 +71,14 @@ class Fuzzed(Running):
         return ["".join(row[x].data for x in range(screen.columns)).rstrip() for row in rows]
 
     def walk(self) -> None:
-        """Takes the way; what is left has to be gone before the next key, or that would be one with the escape."""
+        """Takes the way; what is left has to be gone before the next key, or that would be one with the escape.
+
+        A dialog shows the command that its answer names, so it has to be gone, too.
+        """
         before = ""
         for keys, there in WALK:
             self.send(keys)
-            if keys == LEAVE and there != ASKS:
+            if (keys == LEAVE and there != ASKS) or (keys == YES and there.startswith("jobdeck ")):
                 self.wait_for(lambda left=before: left not in self.text)  # type: ignore[misc]
             self.wait_for(there)
             before = there
