@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.core.cli.wording import action_words, finished_words, jobs_words, trigger_words
+from jobdeck.core.model import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ def markdown(found: Digest) -> str:
         [
             f"- now: {verdict}: {_text(worst)}",
             f"- processing: {'on' if found.processing.enabled else f'PAUSED: {_text(found.processing.paused_reason)}'}",
-            f"- waiting: {found.counts.pending:,} pending, {found.counts.failed:,} failed",
+            f"- waiting: {jobs_words(found, Status.PENDING)} pending, {jobs_words(found, Status.FAILED)} failed",
             f"- finished: {_text(finished_words(found))}",
             f"- triggers: {_text(trigger_words(found))}",
         ],

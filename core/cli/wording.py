@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
+from jobdeck.core.read.sentences import amount
 from jobdeck.core.worker.oneshot import CycleResult
 
 if TYPE_CHECKING:
+    from jobdeck.core.model import Status
     from jobdeck.core.read.report_types import Digest
 
 DEFAULT: Final = "default"
@@ -33,6 +35,11 @@ def finished_words(digest: Digest) -> str:
     if digest.counted_since > digest.since:
         return f"{text} (counted since {digest.counted_since:%m-%d %H:%M}Z)"
     return text
+
+
+def jobs_words(digest: Digest, status: Status) -> str:
+    """The number of jobs in a state; an estimate says so, like `~38,000`."""
+    return amount(digest.counts.of(status), about=digest.counts.is_about(status))
 
 
 def trigger_words(digest: Digest) -> str:

@@ -11,10 +11,9 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.handover import markdown
 from jobdeck.core.cli.session import Session, command
-from jobdeck.core.cli.wording import action_words, finished_words, trigger_words
+from jobdeck.core.cli.wording import action_words, finished_words, jobs_words, trigger_words
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Status
-from jobdeck.core.read.sentences import amount
 from jobdeck.core.times import parse_duration
 
 if TYPE_CHECKING:
@@ -44,10 +43,6 @@ def digest(session: Session, since: str, as_markdown: bool, target: str | None) 
     session.answer(data, _lines(found))
 
 
-def _jobs(found: Digest, status: Status) -> str:
-    return amount(found.counts.of(status), about=found.counts.is_about(status))
-
-
 def _hand_over(text: str, target: str | None) -> None:
     if target is None:
         output.write(map(output.Verbatim, text.splitlines()))
@@ -69,7 +64,7 @@ def _lines(found: Digest) -> list[str]:
             ("shift", f"{output.when(found.since)} to {output.when(found.at)}"),
             ("now", f"{verdict.value}: {worst}"),
             ("processing", "on" if found.processing.enabled else "PAUSED"),
-            ("waiting", f"{_jobs(found, Status.PENDING)} pending, {_jobs(found, Status.FAILED)} failed"),
+            ("waiting", f"{jobs_words(found, Status.PENDING)} pending, {jobs_words(found, Status.FAILED)} failed"),
             ("finished", finished_words(found)),
             ("triggers", trigger_words(found)),
         ]
