@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING_DUE = "no jobs available"
+INTERRUPTED = "The cycle was interrupted."
 TIME_IS_UP = "The cycle's time is up; jobs that are still due wait for the next cycle."
 UNKNOWN_SECONDS: Final = 5.0
 """The assumed run time of a type without recent runs."""
@@ -115,6 +116,8 @@ class Cycle:
         self._heartbeat = Heartbeat(state)
         self._watchdog = Watchdog(state, on_exit=lambda: None)
         self._results: list[Json] = []
+        self._handed_back = threading.Event()
+        self._interrupted = False
 
     def so_far(self) -> CycleResult:
         """The result up to now; safe to call from another thread."""
@@ -123,8 +126,14 @@ class Cycle:
 
     def hand_back(self) -> None:
         """Ends the cycle and returns its running job to the queue; safe to call from another thread."""
+        self._handed_back.set()
         self._budget.stop()
         self._state.release_running()
+
+    def interrupt(self) -> None:
+        """The same; the result and the record say that the cycle was interrupted."""
+        self._interrupted = True
+        self.hand_back()
 
     def run(self, *, source: str, http_method: str | None) -> CycleResult:
         """Runs the cycle and writes its record in `job_worker_runs`, which is closed however the cycle ends.
@@ -137,7 +146,7 @@ class Cycle:
         except BaseException:
             self._link.close()
             raise
-        result = self._result("error", "The cycle was interrupted.")
+        result = self._result("error", INTERRUPTED)
         try:
             result = self._guarded()
             return result
@@ -155,7 +164,8 @@ class Cycle:
         self._heartbeat.thread.start()
         self._watchdog.thread.start()
         try:
-            return self._run_jobs()
+            result = self._run_jobs()
+            return self._result("error", INTERRUPTED) if self._interrupted else result
         except FAILURES as error:
             return self._result("error", safe_error(str(error)))
         except BaseException:
@@ -175,6 +185,9 @@ class Cycle:
                     return self._result("paused", _why(processing))
                 break
             self._state.take(jobs, sent)
+            if self._handed_back.is_set():
+                # The other thread may have asked the held jobs to stop before this one was held.
+                self._state.release_running()
             self._notify(jobs[0].task_type)
             self._report_one()
             self._notify(jobs[0].task_type)

@@ -83,8 +83,8 @@ class WorkerState:
             return True
 
     def release_running(self) -> None:
-        """Asks all running handlers to stop; after a grace period, returns the jobs of the others to the queue."""
-        for context in list(self.slots.running):
+        """Asks the handlers of all held jobs to stop; after a grace period, returns the jobs of those that run on."""
+        for context in list(self.held.values()):
             if context.stop is None:
                 context.stop = Stop.RELEASED
         last = time.monotonic() + GRACE_SECONDS

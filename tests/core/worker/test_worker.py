@@ -840,6 +840,30 @@ def test_a_cycles_record_is_closed_when_it_breaks(
     assert row == ("error", True, "no such function job_queue_claim")
 
 
+def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
+    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    for number in range(2):
+        enqueue(conn, "some", payload={"number": number})
+    with a_worker(
+        database_url, job_type("some", lambda params, _c: ran.append(params.number)), mode="cycle", source="manual"
+    ) as worker:
+        claim_of_the_product = leases.claim
+
+        def claim_and_hand_back(*arguments: Any) -> Any:
+            jobs = claim_of_the_product(*arguments)
+            assert worker.cycle is not None
+            worker.cycle.interrupt()
+            return jobs
+
+        monkeypatch.setattr(leases, "claim", claim_and_hand_back)
+        result = worker.run_cycle()
+    assert (result.status, result.message, ran) == ("error", "The cycle was interrupted.", [])
+    assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)] * 2
+    assert conn.execute("SELECT outcome FROM job_runs").fetchall() == [("released",)]
+
+
 def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
     database_url: str, conn: Conn, gate: Gate
 ) -> None:

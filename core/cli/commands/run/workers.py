@@ -13,9 +13,9 @@ import psycopg
 from jobdeck.core import logs
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, limit_option
-from jobdeck.core.cli.signals import Stop, interrupting_signals, stop_signals
+from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.cli.wording import cycle_words
-from jobdeck.core.errors import DatabaseUnreachable, UsageError
+from jobdeck.core.errors import DatabaseUnreachable, Interrupted, UsageError
 from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
@@ -78,16 +78,32 @@ def run_worker(session: Session, limit: int, scheduled: bool, dry_run: bool) -> 
         _answer_dry(session, jobs)
         return None
     logs.configure(console=True, file=session.settings.log_file, form=session.settings.log_format)
-    with interrupting_signals(), session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
+    with stop_signals() as stop, session.database(max_size=1 + CONNECTIONS_BESIDE_HANDLERS) as database:
         source = "timer" if scheduled else "cli"
         if scheduled and session.settings.cron_interval_minutes is not None:
             with database.connection() as conn:
                 expect_trigger(conn, session.settings.cron_interval_minutes)
-        cycle = Worker(database, session.registry, session.settings, mode="cycle", source=source)
-        result = cycle.run_cycle(limit)
+        worker = Worker(database, session.registry, session.settings, mode="cycle", source=source)
+        result = _run_cycle(worker, limit, stop)
     logs.shutdown()
+    if stop.asked:
+        raise Interrupted(f"Interrupted. Jobs of this cycle: {result.succeeded} succeeded, {result.failed} failed.")
     session.answer(output.plain(result), _cycle_lines(result))
     return 1 if result.status == "error" else None
+
+
+def _run_cycle(worker: Worker, limit: int, stop: Stop) -> CycleResult:
+    """Runs a cycle until it ends. After a signal, the cycle takes no more jobs and its running job is returned."""
+    from jobdeck.core.worker.oneshot import Budget  # noqa: PLC0415 -- imported on first use
+
+    budget = Budget()
+
+    def interrupt() -> None:
+        budget.stop()
+        if worker.cycle is not None:
+            worker.cycle.interrupt()
+
+    return stop.in_order(lambda: worker.run_cycle(limit, budget=budget), interrupt)
 
 
 def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None) -> None:
