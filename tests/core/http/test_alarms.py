@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 MINUTE = timedelta(minutes=1)
+TRIGGER_ALARM = "SELECT count(*) FROM job_alarms WHERE name = 'trigger'"
 
 
 @pytest.fixture
@@ -168,12 +169,12 @@ class TestSentinel:
             door.run()
             until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "the first alarm's end")
             pass_time(conn, 4 * MINUTE)
-            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm")
+            until(lambda: value(conn, TRIGGER_ALARM), "the alarm")
             door.run()
-            until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "its end")
+            until(lambda: not value(conn, TRIGGER_ALARM), "its end")
         messages = [message for _, message in told(sentry)]
         assert any(message.startswith("The scheduler has stopped") for message in messages)
-        assert messages[-1].startswith("Recovered: trigger.")
+        assert any(message.startswith("Recovered: trigger.") for message in messages)
 
     def test_a_standing_worker_watches_too(
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
