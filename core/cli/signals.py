@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 class Stop:
     """Lets a long-running command wait for SIGTERM, SIGHUP or SIGINT, or until a thread calls `end`.
 
