@@ -30,6 +30,7 @@ from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.screens.page import ListPage, Page
 from jobdeck.tui.terminal.toasts import Toasting
 from jobdeck.tui.terminal.type_ahead import TypeAhead
+from jobdeck.tui.widgets.ink import InkedApp
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -60,7 +61,7 @@ PAGES: Final = {
 """Module and class of each page, by its name in the table of actions. They are imported after the first paint."""
 
 
-class JobdeckApp(Toasting):
+class JobdeckApp(InkedApp, Toasting):
     """The dashboard. `make_backend` is called in another thread; `background` and `monotonic` are for tests."""
 
     TITLE = "Jobdeck"

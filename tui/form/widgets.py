@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.message import Message
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.ink import Inked, inks
+from jobdeck.tui.widgets.ink import Inked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 class Segments(Inked, can_focus=True):
     """A choice of a few words, all visible; with `several`, any number of them can be chosen."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "key", "chosen", "picked")
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("left,h", "step(-1)", "previous"),
@@ -119,8 +117,6 @@ class Segments(Inked, can_focus=True):
 
 class PickField(Inked, can_focus=True):
     """Shows a choice from a long list, which opens in a dialog."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "field", "unset", "picked")
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("enter,space", "open('')", "choose"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual._styles_cache import StylesCache
+from textual.app import App
 from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
@@ -36,16 +37,33 @@ def release_painted() -> None:
     StylesCache.get_inner_outer.cache_clear()
 
 
-def inks(*names: str) -> set[str]:
-    """The component classes for these inks. Each costs every widget that has them about 9 kB."""
-    return {f"ink--{name}" for name in names}
+class InkedApp(App[int]):
+    """An app that holds the inks, as component classes of its own; `app.tcss` sets the colours.
+
+    Textual makes a node for each component class of each widget whenever a screen opens or the focus moves, so the
+    inks are those of the app and not of every line.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"ink--{name}" for name in INKS}
+
+    def ink(self, name: str) -> Style:
+        """The style of an ink, without the colours of the widget under it."""
+        found = self._styles_of_inks.get(name)
+        if found is None:
+            found = self._styles_of_inks[name] = self.get_component_styles(f"ink--{name}").partial_rich_style
+        return found
+
+    def notify_style_update(self) -> None:
+        self._styles_of_inks: dict[str, Style] = {}
+        super().notify_style_update()
 
 
 class Inked(Widget):
-    """A widget whose component classes are inks; `app.tcss` sets the colours."""
+    """A widget that paints in the inks of its app, which is an `InkedApp`."""
 
     def ink(self, name: str) -> Style:
-        return self.get_component_rich_style(f"ink--{name}")
+        """The style of an ink on the background of this widget."""
+        return self.base() + cast("InkedApp", self.app).ink(name)
 
     def base(self) -> Style:
         """The widget's own colours, used between words."""
@@ -54,14 +72,13 @@ class Inked(Widget):
     def strip(self, spans: Iterable[Span], width: int) -> Strip:
         """The spans as one line of exactly `width` cells."""
         base = self.base()
-        segments = [Segment(text, base + self.ink(ink)) for text, ink in spans if text]
+        of_the_app = cast("InkedApp", self.app).ink
+        segments = [Segment(text, base + of_the_app(ink)) for text, ink in spans if text]
         return Strip(segments).adjust_cell_length(width, base)
 
 
 class PlainLine(Inked, can_focus=False):
     """One line of text with a left and a right part. `show` repaints only the cells that changed."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks("text", "muted", "bad")
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id, classes=classes)
@@ -111,8 +128,6 @@ class PlainLine(Inked, can_focus=False):
 
 class Line(PlainLine, can_focus=False):
     """A line in any ink that reports clicks."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
     class Clicked(Message):
         """A cell of the line was clicked."""

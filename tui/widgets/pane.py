@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.message import Message
 from textual.strip import Strip
 
-from jobdeck.tui.widgets.ink import INKS, Span, inks
 from jobdeck.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from textual.events import Click, Resize
+
+    from jobdeck.tui.widgets.ink import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,6 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
 
     With `follow`, a pane that is scrolled to its end stays there when lines are added.
     """
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
 
     class Moved(Message):
         """The cursor has moved to another line."""

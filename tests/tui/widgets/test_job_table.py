@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textual.app import App
 
 from jobdeck.core.model import Status
+from jobdeck.tui.widgets.ink import InkedApp
 from jobdeck.tui.widgets.jobs.columns import Moment
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.support.examples import examples
@@ -29,7 +29,7 @@ LINES = 21
 MOMENT = Moment(NOW)
 
 
-class TableApp(App[None]):
+class TableApp(InkedApp):
     def __init__(self) -> None:
         super().__init__()
         self.repainted: list[tuple[int, int, int, int]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
@@ -13,7 +13,6 @@ from textual.message import Message
 from textual.strip import Strip
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.ink import INKS, inks
 from jobdeck.tui.widgets.jobs.columns import Cell, Column, Moment, cell, layout
 from jobdeck.tui.widgets.lines import Lines
 
@@ -49,7 +48,6 @@ class Gone:
 class JobTable(Lines[Row], can_focus=True):
     """The live list of jobs. `show` replaces the jobs; cursor and marks belong to the table."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = inks(*INKS)
     HEAD = 1
 
     class Moved(Message):
