@@ -13,6 +13,7 @@ from jobdeck.tui.deck import Options
 from tests.tui.fake import Clock, FakeBackend, at_once, make_job
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
@@ -21,15 +22,33 @@ if TYPE_CHECKING:
 
 SMALL = (80, 24)
 LARGE = (200, 50)
+RARELY = 3600.0
+"""An interval that no test lives to see the end of, in seconds."""
 
 
 def make_app(backend: FakeBackend, *, clock: Clock | None = None, **options: object) -> JobdeckApp:
-    return JobdeckApp(
+    """An app that reads the queue again when a test asks for it, or after the `interval` that the test gives.
+
+    Else a busy machine would have it read in the middle of a test.
+    """
+    app = JobdeckApp(
         lambda: backend,
         Options(ticking=False, read_only=backend.read_only, **options),  # type: ignore[arg-type]
         background=at_once,
         monotonic=clock or Clock(),
     )
+    if "interval" not in options:
+        _never_poll(app)
+    return app
+
+
+def _never_poll(app: JobdeckApp) -> None:
+    later = app.later
+
+    def later_or_never(seconds: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
+        return later(RARELY if callback == app.poller.poke else seconds, callback)
+
+    app.later = later_or_never  # type: ignore[method-assign]
 
 
 def failed(number: int) -> FakeBackend:

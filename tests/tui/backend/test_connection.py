@@ -106,7 +106,7 @@ async def test_a_frozen_screen_reads_nothing_by_itself_and_says_that_it_is_froze
 
 
 async def test_the_interval_can_be_stepped() -> None:
-    async with dashboard(failed(1)) as deck:
+    async with dashboard(failed(1), interval=2.0) as deck:
         await deck.press("plus")
         assert deck.app.poller.interval == 5
         await deck.press("minus", "minus", "minus")

@@ -198,7 +198,7 @@ async def test_processing_can_be_paused_from_a_page() -> None:
 
 
 async def test_the_database_is_asked_less_often_while_nobody_looks() -> None:
-    async with dashboard(sample()) as deck:
+    async with dashboard(sample(), interval=2.0) as deck:
         assert deck.app.poller.pace == 2
         deck.app.on_app_blur()
         assert deck.app.poller.pace == 10

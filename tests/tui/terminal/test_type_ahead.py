@@ -10,6 +10,7 @@ from textual import events
 from textual.widgets import Input
 
 from jobdeck.core.model import Status
+from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.form.widgets import PickField
 from jobdeck.tui.terminal import type_ahead
 from jobdeck.tui.terminal.type_ahead import TypeAhead
@@ -18,7 +19,9 @@ from tests.tui.fake import FakeBackend, make_job
 from tests.tui.support import Deck, dashboard, failed, make_app
 
 if TYPE_CHECKING:
-    from jobdeck.tui.app import JobdeckApp
+    from collections.abc import Awaitable, Callable
+
+    from jobdeck.tui.backend.threads import Timer
 
 NAMES = {"\r": "enter", "\x1b": "escape", " ": "space", ",": "comma", ":": "colon", "/": "slash", "\t": "tab"}
 
@@ -142,10 +145,20 @@ async def test_keys_reach_the_page_that_the_key_before_them_opened() -> None:
 async def test_a_key_whose_way_is_cut_off_holds_the_next_ones_back_only_for_a_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(type_ahead, "PATIENCE", 0.1)
+    later, due = JobdeckApp.later, []
+
+    def noting(app: JobdeckApp, seconds: float, call: Callable[[], Awaitable[None]]) -> Timer:
+        if seconds == type_ahead.PATIENCE:
+            due.append(call)
+        return later(app, seconds, call)
+
+    monkeypatch.setattr(JobdeckApp, "later", noting)
+    monkeypatch.setattr(type_ahead, "PATIENCE", 3600.0)
     monkeypatch.setattr(TypeAhead, "_follow", lambda *_, **__: None)
     async with dashboard(failed(5)) as deck:
         type_at_once(deck.app, "jj")
+        await becomes(lambda: deck.table.cursor == 1, "the effect of the first key")
         await deck.pilot.pause()
         assert deck.table.cursor == 1
+        await due[-1]()
         await becomes(lambda: deck.table.cursor == 2, "the effect of the second key")

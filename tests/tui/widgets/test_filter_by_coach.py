@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tests.tui.fake import FakeBackend
 
 BO = FOUND["coachId"][1].id
-RARELY = 3600.0
-"""Seconds between two reads of the list, so that none of them comes between the steps of a test."""
 
 
 def with_jobs_of_coaches() -> FakeBackend:
@@ -52,7 +50,7 @@ def test_what_is_typed_behind_coach_is_found_wherever_it_stands(text: str, parts
 
 
 async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_the_other() -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *"status:pending coach:")
         assert "a part of a coach's name" in deck.line("peek")
         await deck.press(*"kim")
@@ -68,7 +66,7 @@ async def test_a_coach_is_found_by_a_part_of_the_name_and_tab_takes_one_after_th
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY, size=size) as deck:
+    async with dashboard(with_jobs_of_coaches(), size=size) as deck:
         await deck.press("slash", *"coach:bo", "enter")
         assert asked(deck) == BO
         assert f"coach:{BO}  Bo Lindqvist" in deck.line("filter-line")
@@ -78,13 +76,13 @@ async def test_whose_jobs_are_listed_stays_said_by_name(size: tuple[int, int]) -
 
 @pytest.mark.parametrize("text", ['coach:"bo lindqvist"', "coach:eastside", "coach:lind status:pending"])
 async def test_enter_takes_the_only_coach_that_has_the_words(text: str) -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *text, "enter")
         assert asked(deck) == BO
 
 
 async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         before = len(deck.backend.requests)
         await deck.press("slash", *"coach:kim", "enter")
         assert "Several coaches match kim. Press tab after the name to choose one." in deck.toasts[-1]
@@ -93,7 +91,7 @@ async def test_enter_takes_none_of_several_coaches_and_changes_nothing() -> None
 
 
 async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_an_answer() -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *"coach:zebra")
         assert "No coach matches zebra. Type a part of a coach's name" in deck.line("peek")
         before = len(deck.backend.requests)
@@ -104,13 +102,13 @@ async def test_a_name_that_no_coach_has_is_said_and_lists_nothing_as_if_it_were_
 
 @pytest.mark.parametrize("words", ["5d0c7f6a", "c-1"])
 async def test_an_id_or_its_beginning_is_taken_as_it_is(words: str) -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         await deck.press("slash", *f"coach:{words}", "enter")
         assert asked(deck) == words
 
 
 async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_can() -> None:
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         deck.backend.failure = lost()
         await deck.press("slash", *"coach:bo")
         assert "Cannot look up coaches" in deck.line("peek")
@@ -123,7 +121,7 @@ async def test_while_coaches_cannot_be_looked_for_that_is_said_and_later_they_ca
 
 async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
     held = Held(holding=True)
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         deck.app.background = held
         await deck.press("slash", *"coach:bo", "enter")
         assert "looking for coaches…" in deck.line("peek")
@@ -137,7 +135,7 @@ async def test_enter_before_the_answer_filters_when_it_has_come() -> None:
 
 async def test_an_enter_counts_no_more_once_something_else_is_typed() -> None:
     held = Held(holding=True)
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         deck.app.background = held
         await deck.press("slash", *"coach:bo", "enter", "space")
         while held.kept:
@@ -149,7 +147,7 @@ async def test_an_enter_counts_no_more_once_something_else_is_typed() -> None:
 
 async def test_an_answer_that_comes_when_the_line_was_left_filters_nothing() -> None:
     held = Held(holding=True)
-    async with dashboard(with_jobs_of_coaches(), interval=RARELY) as deck:
+    async with dashboard(with_jobs_of_coaches()) as deck:
         deck.app.background = held
         await deck.press("slash", *"coach:bo", "enter", "escape")
         while held.kept:
