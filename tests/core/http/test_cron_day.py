@@ -5,10 +5,11 @@ It calls every 5 minutes of that day; `CRON_DAY_MINUTES=1` has it call every min
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +43,12 @@ def ran(conn: Connection, task_type: str) -> list[dict[str, Any]]:
     )
 
 
+def after_next(calls: list[datetime], slot: datetime) -> datetime:
+    """When the second call after a slot began. After the last calls nothing is later."""
+    at = bisect.bisect_left(calls, slot) + 1
+    return calls[at] if at < len(calls) else datetime.max.replace(tzinfo=UTC)
+
+
 @pytest.mark.slow
 def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_calls_stop(
     database_url: str,
@@ -73,6 +80,8 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
                 conn.execute("VACUUM")
         pass_time(conn, -EVERY * MINUTE)
         assert verdict()[0] is Verdict.OK
+        calls = [row["started_at"] for row in rows(conn, "SELECT started_at FROM job_worker_runs ORDER BY 1")]
+        assert len(calls) == 24 * 60 // EVERY
         for name, minutes in SERIES.items():
             found = ran(conn, name)
             # The day took the minutes that the test took as well.
@@ -80,7 +89,8 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
             assert {run["outcome"] for run in found} == {"succeeded"}
             for earlier, later in itertools.pairwise(found):
                 assert later["due_at"] - earlier["due_at"] == minutes * MINUTE
-            assert all(run["started_at"] - run["due_at"] < 2 * MINUTE for run in found)
+            # Each runs in the first call after its slot. On a busy machine a call may take its time.
+            assert all(run["started_at"] < after_next(calls, run["due_at"]) for run in found)
 
         # The scheduler stops: within three intervals everybody says so.
         pass_time(conn, 3 * EVERY * MINUTE + timedelta(seconds=1))
