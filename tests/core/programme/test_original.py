@@ -53,12 +53,24 @@ def old(empty_database_url: str) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def installed_database(postgres: PostgresServer) -> str:
+    """A database to be copied: the original's after installation."""
+    name = postgres.create_database()
+    with postgres.connect(name) as connection:
+        connection.execute(ORIGINAL.read_text())
+        install_schema(connection)
+        operator.resume(connection, actor=ACTOR)
+    return name
+
+
 @pytest.fixture
-def installed(old: Connection) -> Connection:
-    """The same after installation."""
-    install_schema(old)
-    operator.resume(old, actor=ACTOR)
-    return old
+def installed(postgres: PostgresServer, installed_database: str) -> Iterator[Connection]:
+    """A copy of it."""
+    name = postgres.create_database(template=installed_database)
+    with postgres.connect(name) as connection:
+        yield connection
+    postgres.drop_database(name)
 
 
 def one(conn: Connection, task_type: str) -> Row:
