@@ -213,6 +213,7 @@ def test_no_invisible_character_hides_an_address(between: list[str], before: boo
     assert masked == "mail to <email> was refused"
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.sampled_from([ADDRESS, "+47 900 12 345", "password=hunter2hunter2"]))
 def test_a_text_is_masked_before_it_is_cut(cut: int, private: str) -> None:
     text = f"to {private} now"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.package.environments import Environment
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.slow
+
 JOBS = '''
 """The job types of the application, beside packages of its own that are called core and tui."""
 

@@ -176,6 +176,7 @@ def busy() -> FakeBackend:
         pytest.param(LARGE, True, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 async def test_when_every_key_is_moved_no_page_and_no_dialog_names_an_old_one(
     size: tuple[int, int], mouse: bool
 ) -> None:
@@ -279,6 +280,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Deck], list[str]]:
     return listen
 
 
+@pytest.mark.slow
 async def test_every_moved_key_works_on_every_page_and_the_old_one_does_not(
     asked: Callable[[Deck], list[str]],
 ) -> None:
@@ -295,6 +297,7 @@ async def test_every_moved_key_works_on_every_page_and_the_old_one_does_not(
             found.clear()
 
 
+@pytest.mark.slow
 async def test_every_moved_key_works_in_every_dialog_and_the_old_one_does_not(
     asked: Callable[[Deck], list[str]],
 ) -> None:

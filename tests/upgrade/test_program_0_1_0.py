@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 JOBS = 60
 HANDLERS = """
 from core.registry import Done, JobContext, Payload, job

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 JOBS = 200
 
 

@@ -12,6 +12,8 @@ from tests.support.schema import install_everything
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.installation
+
 # The original's tables where ours differ: nullable dates, the old key over solves, statistics without a key.
 ORIGINAL = """
 create type user_role as enum ('admin', 'coach');

@@ -263,6 +263,7 @@ class TestTooMany:
         assert grown < 24 * 1024, f"{grown} KiB more at the peak"
 
 
+@pytest.mark.slow
 def test_what_strangers_do_leaves_a_bounded_log(database_url: str) -> None:
     """A door as a process of its own, with everything that it writes."""
     arguments = ("serve", "--port", "0", "--handlers", "tests.core.cli.handlers")

@@ -16,6 +16,8 @@ from tests.support.schema import install_everything
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.installation
+
 OTHERS = {
     "CREATE TABLE teams (id uuid PRIMARY KEY, name text)": "table public.teams has no column coach_id of type uuid",
     "CREATE TABLE team_members (id uuid, team_id uuid, user_id uuid)":

@@ -17,6 +17,8 @@ from tests.support.queue import value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.installation
+
 Connection = psycopg.Connection[Any]
 
 TABLES = """

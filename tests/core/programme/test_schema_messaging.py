@@ -14,6 +14,8 @@ from tests.support.schema import install_everything
 if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.installation
+
 Connection = psycopg.Connection[Any]
 
 

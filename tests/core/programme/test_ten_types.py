@@ -68,6 +68,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_type", TYPES)
 def test_without_its_file_a_type_is_gone_everywhere_and_the_rest_is_as_before(
     copy: Path, database_url: str, conn: psycopg.Connection[object], tmp_path: Path, task_type: str

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.installation
+
 Connection = psycopg.Connection[Any]
 
 DEADLINE = 60.0

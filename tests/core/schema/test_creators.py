@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.installation
+
 Connection = psycopg.Connection[Any]
 
 OPEN = "GRANT CREATE ON SCHEMA public TO PUBLIC"

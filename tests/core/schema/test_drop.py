@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 
 @pytest.fixture
 def shared(empty_database_url: str) -> Iterator[Connection]:

@@ -16,6 +16,8 @@ from tests.support.queue import add
 if TYPE_CHECKING:
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 BUILDING = "SELECT FROM pg_stat_progress_create_index WHERE command = 'CREATE INDEX CONCURRENTLY'"
 LARGE = 1
 """Every table that holds a row is large."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jobdeck.core.schema.components import Component
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 BEFORE = Migration(901, "count", "before", "insert into steps values ('before')")
 AFTER = Migration(902, "tidy", "after", "insert into steps values ('after')")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.installation
+
 Connection = psycopg.Connection[Any]
 QUEUE = (queue_component(),)
 LOCK_OF_BEFORE = 6_221_017_304

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.installation
+
 NEEDED = schema_version()
 OTHER_VIEW = "SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit WHERE false"
 

@@ -525,6 +525,7 @@ async def test_in_production_resume_asks_for_its_word() -> None:
         assert backend.calls == [("resume",)]
 
 
+@pytest.mark.slow
 async def test_the_pause_dialog_stays_as_large_as_it_is_while_its_command_grows() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("P")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.tui.fake import FakeBackend
     from tests.tui.screens.test_snapshots import SnapCompare
 
+pytestmark = pytest.mark.slow
+
 SCREENS = {
     "create": ("n", "tab", "tab", "tab", "right", "tab", *"900", "tab", "tab", "tab", "tab", *"tomorrow 9:00", "tab",
                "right"),

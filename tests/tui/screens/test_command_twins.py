@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer
     from tests.tui.live import Desk
 
+pytestmark = pytest.mark.slow
+
 Connection = psycopg.Connection[Any]
 
 WAY: dict[Scope, tuple[str, ...]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import pytest
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from textual import events
@@ -408,6 +409,7 @@ class Walk:
             assert line.startswith(f"{'●' if job.id in expected.chosen else ' '} {short_id(job.id)}")
 
 
+@pytest.mark.slow
 @given(st.sampled_from((0, 1, 5, 30, 45, 60)), st.lists(STEPS, min_size=15, max_size=25))
 @settings(max_examples=examples(60), deadline=None)
 async def test_cursor_marks_and_dialogs_stay_with_their_jobs_on_any_walk(number: int, steps: list[Step]) -> None:

@@ -21,6 +21,8 @@ from tests.tui.live import live
 from tests.tui.screens.test_playbook_acting import again, jobs, run, statuses
 from tests.tui.support import SMALL
 
+pytestmark = pytest.mark.slow
+
 Connection = psycopg.Connection[Any]
 HANDLERS = "tests.core.cli.handlers"
 RECURRING = {
