@@ -32,7 +32,8 @@ begin
     select format('%s, which is not Jobdeck''s', t) into v_trouble
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
-        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog']) t where to_regclass(t) is not null limit 1;
+        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog']) t
+    where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
     into v_trouble
@@ -293,7 +294,10 @@ create table if not exists job_stat_delta (
     permanent integer not null default 0,
     first_at timestamptz not null,
     last_at timestamptz not null,
-    bins smallint[] not null
+    bins smallint[] not null,
+    -- The sums of waits and durations in seconds.
+    wait_seconds double precision not null default 0,
+    duration_seconds double precision not null default 0
 );
 alter table job_stat_delta alter column bins set storage external;
 alter table job_stat_delta set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -314,6 +318,18 @@ create table if not exists job_stats (
     waits integer[],
     durations integer[],
     primary key (minutes, bucket, task_type, outcome, dry_run)
+) with (fillfactor = 70);
+
+-- Waits and durations of all runs ever, without dry runs: the counts of bins and the sums. Kept, because the histograms of a
+-- monitor must not become smaller.
+create table if not exists job_stat_times (
+    task_type text not null,
+    outcome text not null,
+    waits bigint[] not null,
+    durations bigint[] not null,
+    wait_seconds double precision not null,
+    duration_seconds double precision not null,
+    primary key (task_type, outcome)
 ) with (fillfactor = 70);
 
 -- Failed runs by group of errors and 5 minutes. The group `other` has those beyond the first 1,000 groups of its task
@@ -1422,6 +1438,11 @@ language sql immutable parallel safe
 return (width_bucket(date_part('epoch', p_wait), job_stat_edges()) * 128 + 129
     + width_bucket(date_part('epoch', p_duration), job_stat_edges()))::smallint;
 
+-- A time in seconds. A run may start before its job is due, and a clock may step back: a sum of times never becomes smaller.
+create or replace function job_stat_seconds(p_time interval) returns double precision
+language sql immutable parallel safe
+return greatest(date_part('epoch', p_time), 0);
+
 -- The start of the bucket of this many minutes that has a time. There is one bucket of 0 minutes, for all times.
 create or replace function job_stat_bucket(p_minutes integer, p_time timestamptz) returns timestamptz
 language sql immutable parallel safe
@@ -1785,10 +1806,11 @@ begin
         returning r.run_token, r.task_type, r.due_at, r.started_at, r.finished_at, r.outcome, r.dry_run, r.fingerprint
     )
     insert into job_stat_delta (minute, task_type, outcome, dry_run, fingerprint, sample_token, runs, permanent, first_at,
-        last_at, bins)
+        last_at, bins, wait_seconds, duration_seconds)
     select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, n.fingerprint, max(n.run_token),
         count(*), count(*) filter (where m.move = 'failure'), min(n.finished_at), max(n.finished_at),
-        array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at))
+        array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at)),
+        sum(job_stat_seconds(n.started_at - n.due_at)), sum(job_stat_seconds(n.finished_at - n.started_at))
     from noted n join unnest(v_moves) m on m.token = n.run_token
     group by 1, n.task_type, n.outcome, n.dry_run, n.fingerprint;
 
@@ -1924,9 +1946,11 @@ begin
             g.created_by, g.dry_run
         from gone g
     ), counted as (
-        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
+            duration_seconds)
         select job_stat_bucket(1, g.finished_at), g.task_type, g.outcome, g.dry_run, count(*), min(g.finished_at),
-            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at))
+            max(g.finished_at), array_agg(job_stat_bins(g.started_at - g.run_at, g.finished_at - g.started_at)),
+            sum(job_stat_seconds(g.started_at - g.run_at)), sum(job_stat_seconds(g.finished_at - g.started_at))
         from gone g group by 1, g.task_type, g.outcome, g.dry_run
     )
     select array_agg(g.run_token), array_agg(g.id),
@@ -1999,9 +2023,11 @@ as $$
         on conflict (run_token, late) do nothing
         returning l.task_type, l.due_at, l.started_at, l.finished_at, l.outcome, l.dry_run
     ), counted as (
-        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+        insert into job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins, wait_seconds,
+            duration_seconds)
         select job_stat_bucket(1, n.finished_at), n.task_type, n.outcome, n.dry_run, count(*), min(n.finished_at),
-            max(n.finished_at), array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at))
+            max(n.finished_at), array_agg(job_stat_bins(n.started_at - n.due_at, n.finished_at - n.started_at)),
+            sum(job_stat_seconds(n.started_at - n.due_at)), sum(job_stat_seconds(n.finished_at - n.started_at))
         from noted n group by 1, n.task_type, n.outcome, n.dry_run
     )
     select r.id, r.token, case when r.outcome = 'lost' or r.outcome is null then 'abandoned' else r.outcome end,
@@ -4858,6 +4884,12 @@ return (
     select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
     from unnest(p_one, p_other) with ordinality as t (one, other, bin));
 
+create or replace function job_stat_add(p_one bigint[], p_other bigint[]) returns bigint[]
+language sql immutable parallel safe
+return (
+    select array_agg(coalesce(t.one, 0) + coalesce(t.other, 0) order by t.bin)
+    from unnest(p_one, p_other) with ordinality as t (one, other, bin));
+
 -- The counts of all bins, from the counts of some; a bin may be in the list several times.
 create or replace function job_stat_histogram(p_bins integer[], p_runs integer[]) returns integer[]
 language sql immutable parallel safe
@@ -4884,6 +4916,7 @@ begin
         return 0;
     end if;
     perform job_stats_add_runs(v_taken);
+    perform job_stats_add_times(v_taken);
     perform job_stats_add_errors(v_taken);
     return cardinality(v_taken);
 end
@@ -4918,6 +4951,30 @@ as $$
         runs = s.runs + excluded.runs, permanent = s.permanent + excluded.permanent,
         first_at = least(s.first_at, excluded.first_at), last_at = greatest(s.last_at, excluded.last_at),
         waits = job_stat_add(s.waits, excluded.waits), durations = job_stat_add(s.durations, excluded.durations)
+$$;
+
+create or replace function job_stats_add_times(p_delta job_stat_delta[]) returns void
+language sql volatile
+set search_path from current set jit = off
+as $$
+    with found as (
+        select d.task_type, d.outcome, b.bins, count(*)::integer as runs
+        from unnest(p_delta) d cross join unnest(d.bins) as b (bins) where not d.dry_run group by 1, 2, 3
+    ), counted as (
+        select f.task_type, f.outcome, job_stat_histogram(array_agg(f.bins / 128), array_agg(f.runs)) as waits,
+            job_stat_histogram(array_agg(f.bins % 128), array_agg(f.runs)) as durations
+        from found f group by 1, 2
+    ), summed as (
+        select d.task_type, d.outcome, sum(d.wait_seconds) as wait_seconds, sum(d.duration_seconds) as duration_seconds
+        from unnest(p_delta) d where not d.dry_run group by 1, 2
+    )
+    insert into job_stat_times as t (task_type, outcome, waits, durations, wait_seconds, duration_seconds)
+    select c.task_type, c.outcome, c.waits, c.durations, s.wait_seconds, s.duration_seconds
+    from counted c join summed s using (task_type, outcome)
+    on conflict (task_type, outcome) do update set
+        waits = job_stat_add(t.waits, excluded.waits), durations = job_stat_add(t.durations, excluded.durations),
+        wait_seconds = t.wait_seconds + excluded.wait_seconds,
+        duration_seconds = t.duration_seconds + excluded.duration_seconds
 $$;
 
 -- A group that is new in its type and 5 minutes, where there are 1,000 already, is counted as `other`.
@@ -4976,7 +5033,7 @@ begin
     order by r.finished_at desc limit 20000;
     perform job_stats_add_errors(array(
         select row(job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, false, r.fingerprint, max(r.run_token),
-            count(*), 0, min(r.finished_at), max(r.finished_at), '{}')::job_stat_delta
+            count(*), 0, min(r.finished_at), max(r.finished_at), '{}', 0, 0)::job_stat_delta
         from job_stats_before r group by job_stat_bucket(1, r.finished_at), r.task_type, r.outcome, r.fingerprint));
     update job_queue q set fingerprint = n.fingerprint
     from (select distinct on (job_id) job_id, task_type, fingerprint from job_stats_before
@@ -5009,6 +5066,18 @@ cross join lateral (
     select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
     from unnest(d.bins) as u (bins)) b
 cross join unnest(array[5, 15, 120, 480]::smallint[]) as l (minutes);
+
+-- The waits and durations of all runs ever, without dry runs. A type and outcome may have several lines.
+create or replace view job_stat_time_list as
+select t.task_type, t.outcome, t.waits, t.durations, t.wait_seconds, t.duration_seconds from job_stat_times t
+union all
+select d.task_type, d.outcome, job_stat_histogram(b.waits, b.ones)::bigint[],
+    job_stat_histogram(b.durations, b.ones)::bigint[], d.wait_seconds, d.duration_seconds
+from job_stat_delta d
+cross join lateral (
+    select array_agg(u.bins / 128) as waits, array_agg(u.bins % 128) as durations, array_agg(1) as ones
+    from unnest(d.bins) as u (bins)) b
+where not d.dry_run;
 
 -- The same for failed runs by group of errors.
 create or replace view job_stat_error_list as
@@ -5377,16 +5446,17 @@ declare
         'job_retain', 'job_retain_line', 'job_retention_limit', 'job_retention_set', 'job_erase_jobs', 'job_erase_payload',
         'job_erase_stop', 'job_erase_texts', 'job_erased_facts', 'job_scrub', 'job_scrub_array', 'job_scrub_json',
         'job_scrub_literal', 'job_scrub_pattern', 'job_scrub_text', 'job_tables_with_texts', 'job_use_roles_prefix',
-        'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error',
+        'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error', 'job_stat_seconds',
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
+        'job_stats_add_times',
         'job_stats_compact', 'job_bulk_counted', 'job_stats_judge',
         'job_backlog_sample', 'job_skip_refusal'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
-        'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_error_list', 'job_error_group_list',
-        'job_paused_types', 'job_note_list'];
+        'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
+        'job_error_group_list', 'job_paused_types', 'job_note_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
-        'job_stat_delta', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog'];
+        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes'];
     -- Tables that only the owner's functions read.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from jobdeck.core.http.counters import exposition
 from jobdeck.core.http.endpoints import Answer, Declined
@@ -17,7 +17,7 @@ from jobdeck.core.logs import event
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
 from jobdeck.core.read import jobs
-from jobdeck.core.read.stats import shares
+from jobdeck.core.read.stats import run_times, shares
 from jobdeck.core.read.verdict import health
 from jobdeck.core.redact import safe_error
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobdeck.core.http.counters import Counters
     from jobdeck.core.http.endpoints import Call
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.stats.run_times import Times
     from jobdeck.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
     waiting = jobs.backlog().run(conn)
     counts, judged, at = seen.counts, seen.health, seen.at
     workers, switch = seen.workers, seen.processing
+    times = run_times.run_times().run(conn)
     trigger = judged.last_trigger
     due = judged.oldest_due
     statuses = ("pending", "running", "succeeded", "failed", "cancelled")
@@ -176,6 +178,10 @@ def _read(conn: psycopg.Connection[Any]) -> list[Metric]:
         _gauge("jobdeck_last_trigger_seconds", "Time since the last cycle or worker window started.",
                (at - trigger.started_at).total_seconds() if trigger else None),
         _runs(shares.totals().run(conn)),
+        _histogram("jobdeck_run_wait_seconds", "Time from the due time of a job to the start of its run, by type.",
+                   {one.task_type: one.waits for one in times}),
+        _histogram("jobdeck_run_duration_seconds", "Time that runs took, by type.",
+                   {one.task_type: one.durations for one in times}),
         _gauge("jobdeck_failure_share", "Share of failed runs in the last 15 minutes, by type.",
                {share.task_type: share.share for share in shares.failure_shares().run(conn) if share.runs},
                label="task_type"),
@@ -186,6 +192,14 @@ def _runs(totals: Iterable[tuple[str, str, int]]) -> Metric:
     family = CounterMetricFamily("jobdeck_runs", "Ended runs by type and outcome.", labels=["task_type", "outcome"])
     for task_type, outcome, runs in totals:
         family.add_metric([task_type, outcome], runs)
+    return family
+
+
+def _histogram(name: str, text: str, types: Mapping[str, Times]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=["task_type"])
+    for task_type, times in types.items():
+        buckets = [(str(round(bound, 3)), float(runs)) for bound, runs in times.bounds]
+        family.add_metric([task_type], [*buckets, ("+Inf", float(times.runs))], sum_value=times.seconds)
     return family
 
 

@@ -89,8 +89,8 @@ def install_clock(conn: psycopg.Connection[Any]) -> None:
         $$;
         CREATE FUNCTION forget_everything() RETURNS void LANGUAGE sql AS $$
             TRUNCATE job_queue, job_runs, job_trash, job_audit, job_queue_settings, job_types, job_canaries,
-                job_workers, job_worker_runs, job_stats, job_stat_delta, job_stat_errors, job_error_groups, job_backlog,
-                job_recheck, job_lines_due, job_poison;
+                job_workers, job_worker_runs, job_stats, job_stat_times, job_stat_delta, job_stat_errors,
+                job_error_groups, job_backlog, job_recheck, job_lines_due, job_poison;
             UPDATE job_upkeep SET succeeded_at = clock_timestamp(), failed_at = NULL, trouble = NULL;
             INSERT INTO job_queue_settings (id) VALUES (1);
             SELECT setseed(0.5)::text;

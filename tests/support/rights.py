@@ -76,7 +76,8 @@ FUNCTIONS: Final = {
         job_types_that_can_run job_percent job_type_refusal job_canary_change job_canary_hold job_canary_refusal
         job_canary_stands job_queue_judge_canaries job_queue_take_canary job_queue_why_canary
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
-        job_stat_edges job_stat_move_error job_stats_add_errors job_stats_add_runs job_stats_compact
+        job_stat_edges job_stat_move_error job_stat_seconds job_stats_add_errors job_stats_add_runs
+        job_stats_add_times job_stats_compact
         job_stats_judge job_bulk_counted
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         job_backlog_sample job_skip_refusal
@@ -92,7 +93,8 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_stat_list job_stats job_failing_types job_backlog job_error_mutes job_note_list
+        job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog job_error_mutes
+        job_note_list
         outbox_receipts
     """,
     "o:read w:read": """

@@ -33,9 +33,10 @@ class History:
             if runs:
                 self.conn.execute(
                     """
-                    INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins)
+                    INSERT INTO job_stat_delta (minute, task_type, outcome, dry_run, runs, first_at, last_at, bins,
+                        wait_seconds, duration_seconds)
                     VALUES (date_trunc('minute', %(at)s::timestamptz), %(type)s, %(outcome)s, %(dry)s, %(runs)s, %(at)s,
-                        %(at)s, array_fill(job_stat_bins('1 s', '1 s'), ARRAY[%(runs)s]))
+                        %(at)s, array_fill(job_stat_bins('1 s', '1 s'), ARRAY[%(runs)s]), %(runs)s, %(runs)s)
                     """,
                     {"at": at, "type": self.task_type, "outcome": outcome, "dry": dry_run, "runs": runs},
                 )

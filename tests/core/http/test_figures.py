@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.queue import operator
@@ -80,6 +82,51 @@ def test_metrics_are_written_as_open_metrics_for_a_reader_that_asks_for_them(dat
         got = door.call("GET", "/metrics", headers=accept)
     assert got.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert got.body.endswith(b"# EOF\n")
+
+
+class TestHistograms:
+    def text(self, url: str, accept: str = "") -> str:
+        with opened(url) as door:
+            headers = {"Authorization": f"Bearer {METRICS}", "Accept": accept}
+            return door.call("GET", "/metrics", headers=headers).body.decode()
+
+    def test_each_type_has_one_of_waits_and_one_of_durations(self, database_url: str, conn: Connection) -> None:
+        history = History(conn, "push")
+        history.ran(now(conn), succeeded=3)
+        history.add_up()
+        history.ran(now(conn), failed=2, lost=7, released=1)
+        history.ran_dry(now(conn), succeeded=5)
+        told = samples(self.text(database_url))
+        for name in ("wait", "duration"):
+            buckets = {key: runs for key, runs in told.items() if key.startswith(f"jobdeck_run_{name}_seconds_bucket")}
+            assert len(buckets) == 15
+            assert list(buckets.values()) == sorted(buckets.values())
+            assert buckets[f'jobdeck_run_{name}_seconds_bucket{{le="0.256",task_type="push"}}'] == 0
+            assert buckets[f'jobdeck_run_{name}_seconds_bucket{{le="1.024",task_type="push"}}'] == 5
+            assert buckets[f'jobdeck_run_{name}_seconds_bucket{{le="+Inf",task_type="push"}}'] == 5
+            assert told[f'jobdeck_run_{name}_seconds_count{{task_type="push"}}'] == 5
+            assert told[f'jobdeck_run_{name}_seconds_sum{{task_type="push"}}'] == 5
+
+    def test_they_do_not_become_smaller_when_statistics_are_removed(self, database_url: str, conn: Connection) -> None:
+        history = History(conn, "push")
+        history.ran(now(conn) - timedelta(days=40), succeeded=3)
+        history.add_up()
+        before = samples(self.text(database_url))
+        conn.execute("SELECT job_retain_line(name, now(), 1000) FROM job_retention WHERE name LIKE 'job_stat%'")
+        assert conn.execute("SELECT count(*) FROM job_stats WHERE minutes > 0").fetchone() == (0,)
+        after = samples(self.text(database_url))
+        kept = {key: runs for key, runs in before.items() if "jobdeck_run_" in key}
+        assert len(kept) == 34
+        assert kept.items() <= after.items()
+
+    def test_readers_of_open_metrics_understand_them(self, database_url: str, conn: Connection) -> None:
+        History(conn, 'a"\n').ran(now(conn), succeeded=2)
+        text = self.text(database_url, "application/openmetrics-text; version=1.0.0")
+        families = {family.name: family for family in open_metrics_families(text)}  # type: ignore[no-untyped-call]
+        family = families["jobdeck_run_duration_seconds"]
+        assert family.type == "histogram"
+        assert {sample.labels["task_type"] for sample in family.samples} == {'a"\n'}
+        assert [s.value for s in family.samples if s.name.endswith(("_count", "_sum"))] == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("given", [None, "", METRICS[:-1], f"{METRICS}x", "\xe9"])

@@ -134,6 +134,49 @@ class TestWhatIsCounted:
         operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
         assert counted(conn) == {("alpha", "lost", False): (1, 1)}
 
+    @pytest.mark.parametrize("compacted", [False, True])
+    @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+    def test_waits_and_durations_are_summed_up(self, conn: Connection, outcome: str, compacted: bool) -> None:
+        """Also of runs that end by a retry, and of jobs that leave the queue; and of each batch."""
+        expected = {"wait_seconds": 0.0, "duration_seconds": 0.0}
+        for duration in (0.25, 40.0):
+            add(conn)
+            claimed = claim_one(conn)
+            began = claimed.due_at.timestamp() + 7.5
+            finish(conn, report(claimed, outcome, started=began, finished=began + duration))
+            expected["wait_seconds"] += 7.5
+            expected["duration_seconds"] += duration
+            conn.execute("DELETE FROM job_queue")
+            if compacted:
+                compact(conn)
+        (found,) = rows(
+            conn,
+            """
+            SELECT sum(wait_seconds) AS wait_seconds, sum(duration_seconds) AS duration_seconds FROM job_stat_time_list
+            """,
+        )
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert left(conn) == (0 if compacted else 2)
+
+    def test_a_run_before_its_job_was_due_makes_no_sum_smaller(self, conn: Connection) -> None:
+        add(conn)
+        claimed = claim_one(conn)
+        began = claimed.due_at.timestamp() - 50.0
+        finish(conn, report(claimed, started=began, finished=began - 1.0))
+        assert rows(conn, "SELECT wait_seconds, duration_seconds, waits, durations FROM job_stat_time_list") == [
+            {"wait_seconds": 0.0, "duration_seconds": 0.0, "waits": [1], "durations": [1]}
+        ]
+
+    def test_more_runs_than_an_integer_holds_are_counted(self, conn: Connection) -> None:
+        add(conn)
+        run_once(conn)
+        compact(conn)
+        conn.execute("UPDATE job_stat_times SET durations[1] = 2147483647, waits[1] = 2147483647")
+        add(conn)
+        run_once(conn)
+        compact(conn)
+        assert value(conn, "SELECT sum(n) FROM job_stat_times, unnest(durations) AS n") > 2147483647
+
     def test_a_run_counts_in_the_minute_in_which_it_ended(self, conn: Connection) -> None:
         add(conn)
         claimed = claim_one(conn)

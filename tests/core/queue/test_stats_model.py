@@ -64,6 +64,15 @@ BINS: Final = """
 SELECT task_type, waits, durations FROM job_stat_bin_list
 WHERE minutes = 5 AND outcome <> 'abandoned' AND bucket > now() - interval '29 days'
 """
+RUNS_EVER: Final = """
+SELECT task_type, outcome, sum(runs)::bigint AS runs FROM job_stat_list WHERE minutes = 0 AND NOT dry_run
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+TIMES_EVER: Final = """
+SELECT t.task_type, t.outcome, sum((SELECT sum(n) FROM unnest(t.{name}) AS n))::bigint AS runs
+FROM job_stat_time_list AS t
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
 
 told = st.tuples(
     st.sampled_from(OUTCOMES), st.sampled_from(ERRORS), st.booleans(), st.floats(0.0, 9000.0), st.floats(0.0, 9000.0)
@@ -162,5 +171,7 @@ def test_the_statistics_are_those_of_the_history(conn: Connection) -> None:
         assert rows(conn, ERRORS_COUNTED) == rows(conn, ERRORS_OF_RUNS)
         assert rows(conn, GROUPS_OF_JOBS) == []
         _percentiles_hold(conn)
+        for name in ("waits", "durations"):
+            assert rows(conn, TIMES_EVER.format(name=name)) == rows(conn, RUNS_EVER)
 
     whatever_is_done()
