@@ -497,20 +497,23 @@ create table if not exists job_bulk (
     stopped_by text,
     trouble text,
     constraint job_bulk_state_check check (state in ('chosen', 'running', 'finished', 'stopped')),
-    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit')),
+    constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert')),
     constraint job_bulk_started_check check (state = 'chosen' or action is not null)
 );
 -- The last job that has its answer; batches follow the order of the ids.
 alter table job_bulk add column if not exists reached uuid;
 -- What an edit changes in each payload: {"set": {key: value}, "unset": [key]}.
 alter table job_bulk add column if not exists changes jsonb;
+-- The bulk edit whose jobs get their former payloads back.
+alter table job_bulk add column if not exists reverts uuid;
 do $$
 begin
     if not exists (select from pg_constraint where conrelid = to_regclass('job_bulk')
-        and conname = 'job_bulk_action_check' and pg_get_constraintdef(oid) like '%edit%')
+        and conname = 'job_bulk_action_check' and pg_get_constraintdef(oid) like '%revert%')
     then
         alter table job_bulk drop constraint if exists job_bulk_action_check,
-            add constraint job_bulk_action_check check (action in ('retry', 'cancel', 'delete', 'restore', 'edit'));
+            add constraint job_bulk_action_check
+                check (action in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert'));
     end if;
 end
 $$;
@@ -2958,6 +2961,30 @@ begin
 end
 $$;
 
+-- Chooses the jobs whose payload a bulk edit has changed, each at the version that the edit made. So an undo refuses those
+-- that were changed or claimed since.
+create or replace function job_bulk_choose_edited(p_bulk uuid, p_actor text) returns uuid
+language plpgsql volatile security definer
+set search_path from current set jit = off
+as $$
+declare
+    v_bulk uuid;
+    v_total integer;
+begin
+    insert into job_bulk (words, actor, reverts)
+    select b.words, p_actor, b.id from job_bulk b
+    where b.id = p_bulk and b.action = 'edit' and b.state in ('finished', 'stopped') returning id into v_bulk;
+    if v_bulk is null then
+        perform job_queue_refuse('Only a bulk edit that has ended can be undone. Bulk actions are kept for 30 days.');
+    end if;
+    insert into job_bulk_items (bulk_id, job_id, task_type, seen)
+    select v_bulk, i.job_id, i.task_type, i.version from job_bulk_items i
+    where i.bulk_id = p_bulk and i.code = 'was-edited';
+    get diagnostics v_total = row_count;
+    return job_bulk_counted(v_bulk, v_total);
+end
+$$;
+
 -- Starts an action on a choice; job_bulk_step carries it out.
 create or replace function job_bulk_start(p_bulk uuid, p_action text, p_actor text, p_reason text) returns void
 language plpgsql volatile security definer
@@ -2966,11 +2993,14 @@ as $$
 declare
     v_bulk job_bulk;
 begin
-    if p_action not in ('retry', 'cancel', 'delete', 'restore', 'edit') then
+    if p_action not in ('retry', 'cancel', 'delete', 'restore', 'edit', 'revert') then
         perform job_queue_refuse(format('There is no action %s.', p_action));
     end if;
     if p_action = 'edit' and not exists (select from job_bulk where id = p_bulk and changes is not null) then
         perform job_queue_refuse('A bulk edit needs its changes: choose the jobs with job_bulk_start_edit.');
+    end if;
+    if p_action = 'revert' and not exists (select from job_bulk where id = p_bulk and reverts is not null) then
+        perform job_queue_refuse('Only the jobs of a bulk edit can get a former payload back: undo that bulk edit.');
     end if;
     update job_bulk set state = 'running', action = p_action, actor = p_actor, role = session_user, reason = p_reason,
         driver = p_actor, started_at = clock_timestamp(), stepped_at = clock_timestamp()
@@ -3009,6 +3039,44 @@ begin
 end
 $$;
 
+-- Gives these jobs the payloads back that they had before a bulk edit made these versions. The audit has them for as long
+-- as payloads are kept there; the concurrency key followed from the payload, so it comes back too.
+create or replace function job_bulk_revert(
+    p_ids uuid[], p_versions bigint[], p_actor text, p_reason text
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile
+set search_path from current set enable_seqscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_asked record;
+begin
+    for v_asked in
+        select a.id, a.version, (
+            select (select jsonb_object_agg(b.key, b.value) from jsonb_each(e.before) b
+                where b.key in ('payload', 'concurrency_key'))
+            from job_audit e
+            where e.job_id = a.id and e.action = 'edit' and (e.after ->> 'version')::bigint = a.version
+                and e.before ? 'payload'
+            order by e.id desc limit 1) as former
+        from unnest(p_ids, p_versions) as a (id, version) order by a.id
+    loop
+        begin
+            return query select e.job_id, e.ok and v_asked.former is not null,
+                case when not e.ok then e.code when v_asked.former is null then 'former-not-kept'
+                    when e.code = 'was-edited' then 'was-reverted' else e.code end,
+                e.facts, e.status, e.version
+            -- Without a former payload the edit is only tried, so that a job that has changed says that.
+            from job_queue_edit(v_asked.id, v_asked.version, coalesce(v_asked.former, '{"payload": {}}'), p_actor,
+                p_reason, v_asked.former is null) e;
+        exception when lock_not_available then
+            return query select v_asked.id, false, 'is-locked'::text, null::jsonb, q.status, q.version
+            from (select) one left join job_queue q on q.id = v_asked.id;
+        end;
+    end loop;
+end
+$$;
+
 -- Acts on the next jobs of a bulk action and stores their answers in one transaction, so that each job is changed once,
 -- however often and by however many processes this is called. The audit row names the user who started the bulk
 -- action, whichever process runs this step.
@@ -3040,6 +3108,10 @@ begin
     if v_bulk.action = 'restore' then
         update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
         from job_queue_restore(v_ids, v_actor, v_bulk.reason, false) r
+        where i.bulk_id = p_bulk and i.job_id = r.job_id and i.job_id = any (v_ids);
+    elsif v_bulk.action = 'revert' then
+        update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
+        from job_bulk_revert(v_ids, v_versions, v_actor, v_bulk.reason) r
         where i.bulk_id = p_bulk and i.job_id = r.job_id and i.job_id = any (v_ids);
     else
         update job_bulk_items i set ok = r.ok, code = r.code, facts = r.facts, status = r.status, version = r.version
@@ -3080,6 +3152,45 @@ begin
     where i.bulk_id = v_bulk.id and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
     order by i.job_id limit p_limit;
 end
+$$;
+
+-- For workers: locks a bulk edit without a batch in the last 10 seconds, or one that the same worker has resumed, and
+-- returns its next jobs, if the worker handles all their types. Another worker, or "jobdeck bulk resume", takes the others.
+create or replace function job_bulk_edit_take(p_worker text, p_types text[], p_limit integer)
+returns table (bulk_id uuid, job_id uuid, seen bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+    v_bulk job_bulk;
+    v_known boolean;
+begin
+    for v_bulk in
+        select * from job_bulk b
+        where b.state = 'running' and b.action = 'edit'
+            and (b.driver = p_worker or b.stepped_at < clock_timestamp() - interval '10 seconds')
+        order by b.stepped_at for update skip locked
+    loop
+        select bool_and(i.task_type is null or i.task_type = any (p_types)) into v_known from (
+            select i.task_type from job_bulk_items i
+            where i.bulk_id = v_bulk.id and i.ok is null and (v_bulk.reached is null or i.job_id > v_bulk.reached)
+            order by i.job_id limit p_limit) i;
+        if v_known then
+            return query select v_bulk.id, n.job_id, n.seen from job_bulk_edit_next(v_bulk.id, p_limit) n;
+            return;
+        end if;
+    end loop;
+end
+$$;
+
+-- Notes why a worker could not carry out a batch of a bulk edit, which is tried again after 10 seconds.
+create or replace function job_bulk_edit_failed(p_bulk uuid, p_trouble text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    update job_bulk set trouble = p_trouble, stepped_at = clock_timestamp(), driver = null
+    where id = p_bulk and state = 'running' and action = 'edit'
 $$;
 
 -- Edits the next jobs of a bulk edit and stores their answers. The caller has validated each payload: an element of
@@ -3130,7 +3241,7 @@ end
 $$;
 
 -- For workers: resumes a bulk action without a batch in the last 10 seconds, or one that the same worker has resumed.
--- Not a bulk edit, whose payloads a program validates that knows their types; "jobdeck bulk resume" resumes it.
+-- Not a bulk edit, whose payloads a program validates that knows their types: see job_bulk_edit_take.
 -- Returns whether more work is waiting. An error is stored with the action and does not affect the worker.
 create or replace function job_bulk_continue(p_worker text, p_limit integer) returns boolean
 language plpgsql volatile security definer
@@ -5410,11 +5521,12 @@ declare
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
         'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
-        'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
+        'job_bulk_choose_edited', 'job_bulk_start_edit', 'job_bulk_edit_next', 'job_bulk_edit_step', 'job_bulk_step', 'job_bulk_stop',
         'job_bulk_drop', 'job_bulk_result'];
     v_work constant text[] := array['job_queue_claim', 'job_queue_next_due', 'job_queue_heartbeat',
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
-        'job_queue_lock_name', 'job_bulk_continue', 'job_queue_create',
+        'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
+        'job_queue_create',
         'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
@@ -5449,7 +5561,7 @@ declare
         'job_run_is_dry', 'job_stat_add', 'job_stat_bins', 'job_stat_edges', 'job_stat_move_error', 'job_stat_seconds',
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
         'job_stats_add_times',
-        'job_stats_compact', 'job_bulk_counted', 'job_stats_judge',
+        'job_stats_compact', 'job_bulk_counted', 'job_bulk_revert', 'job_stats_judge',
         'job_backlog_sample', 'job_skip_refusal'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',

@@ -140,7 +140,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            changes=True, footer=True),
     Action("bulk.stop", ("H",), "halt", "stop the bulk action; finished jobs keep their result", "Act", scopes=BULK,
            changes=True, footer=True),
-    Action("bulk.undo", ("u",), "undo", "restore the jobs that this bulk action deleted", "Act", scopes=BULK,
+    Action("bulk.undo", ("u",), "undo", "undo this deletion or edit of many jobs", "Act", scopes=BULK,
            changes=True, footer=True),
     Action("worker.cycle", ("w",), "run worker", "Run Worker: one cycle of up to 5 due jobs, here and now", "Act",
            scopes=RUNNING_JOBS, changes=True, footer=True),

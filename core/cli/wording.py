@@ -19,6 +19,7 @@ DEFAULT: Final = "default"
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 PAST = {
     "retry": "retried", "cancel": "cancelled", "delete": "deleted", "restore": "restored", "edit": "edited",
+    "revert": "reverted",
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
     "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
     "unmute errors": "unmuted errors",

@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter
 from jobdeck.core.postgres.refusals import refusals
-from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, Choice, Share
+from jobdeck.core.queue.bulk_model import UNDONE_BY, Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.read.filters import format_filter, parameters
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.rows import job_from
@@ -92,6 +92,23 @@ def choose_again(conn: Connection, bulk_id: UUID, which: str, *, actor: str) -> 
     """
     with refusals(), conn.transaction():
         row = conn.execute("SELECT job_bulk_choose_again(%s, %s, %s)", (bulk_id, which, actor)).fetchone()
+        return _choice(conn, row[0]) if row and row[0] else None
+
+
+def choose_undo(conn: Connection, found: Bulk, *, actor: str) -> Choice | None:
+    """Freezes the jobs that a bulk action changed, for the action of `UNDONE_BY`, or returns None if there are none.
+
+    Jobs of an edit are frozen at the version that the edit made, so those changed or claimed since are refused.
+
+    Raises:
+        Refused: the bulk action cannot be undone, is still running, or no longer exists.
+    """
+    if found.action not in UNDONE_BY:
+        raise Refused(f"Only a deletion and an edit can be undone. This bulk action is: {found.action}.")
+    if found.action != "edit":
+        return choose_again(conn, found.id, "done", actor=actor)
+    with refusals(), conn.transaction():
+        row = conn.execute("SELECT job_bulk_choose_edited(%s, %s)", (found.id, actor)).fetchone()
         return _choice(conn, row[0]) if row and row[0] else None
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
     from jobdeck.core.model import Job
 
-BulkVerb = Literal["retry", "cancel", "delete", "restore", "edit"]
+BulkVerb = Literal["retry", "cancel", "delete", "restore", "edit", "revert"]
 BulkState = Literal["chosen", "running", "finished", "stopped"]
+UNDONE_BY: Final[Mapping[BulkVerb | None, BulkVerb]] = {"delete": "restore", "edit": "revert"}
+"""The actions that can be undone, and what undoes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,8 @@ class Bulk:
     """One row of `job_bulk`.
 
     `words` is the filter that chose the jobs, None if their ids were given. `driver` carried out the last batch: the
-    user who started the action, or a worker. `trouble` is the error of the last batch, if it failed.
+    user who started the action, or a worker. `trouble` is the error of the last batch, if it failed. `reverts` is the
+    bulk edit that this action undoes.
     """
 
     id: UUID
@@ -39,6 +43,7 @@ class Bulk:
     driver: str | None
     stopped_by: str | None
     trouble: str | None
+    reverts: UUID | None = None
 
     @property
     def left(self) -> int:

@@ -15,6 +15,7 @@ from jobdeck.core.alerts.alarms import LOOK_SECONDS, Outage, Sentinel, timeouts_
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.queue import bulk, leases, presence
+from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.redact import safe_error
 from jobdeck.core.schema.components import program_version
 from jobdeck.core.worker.stats import Totals
@@ -69,6 +70,18 @@ def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Rea
         event(log, logging.WARNING, "runs with an expired lease were taken back", runs=reaped.lost)
         state.alerts.lost(conn, reaped.lost_jobs)
     return reaped
+
+
+def resume_bulk(conn: Connection, state: WorkerState) -> bool:
+    """Carries out one batch of a stalled bulk action, and of a stalled bulk edit of types that this worker handles.
+
+    Returns whether more work may be waiting.
+    """
+    more = bulk.resume_stalled(conn, state.worker_id)
+    edited = bulk_edit.resume_stalled(
+        conn, state.executor.registry, state.task_types, state.worker_id, settings=state.settings
+    )
+    return more or edited
 
 
 class ClockWatch:
@@ -160,7 +173,7 @@ class Maintenance:
             spread = random.uniform(0.8, 1.2)  # noqa: S311 -- spreads the reapers of many workers
             self._next_reap = now + self._interval * spread
         self._keep_window(conn, now, note=reporting)
-        if bulk.resume_stalled(conn, self._state.worker_id):
+        if resume_bulk(conn, self._state):
             self._wake.set()
         self._state.alerts.send_check_ins(conn)
         if now >= self._next_look:

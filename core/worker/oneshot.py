@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import event
 from jobdeck.core.postgres.reconnecting import FAILURES, Link
-from jobdeck.core.queue import bulk, leases, presence
+from jobdeck.core.queue import leases, presence
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.heartbeat import Heartbeat
-from jobdeck.core.worker.maintenance import reap, report
+from jobdeck.core.worker.maintenance import reap, report, resume_bulk
 from jobdeck.core.worker.stats import result_of
 from jobdeck.core.worker.watchdog import Watchdog
 
@@ -156,7 +156,7 @@ class Cycle:
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
         report(conn, self._state, "cycle")
         reap(conn, self._state)
-        bulk.resume_stalled(conn, self._state.worker_id)
+        resume_bulk(conn, self._state)
         return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)
 
     def _guarded(self) -> CycleResult:

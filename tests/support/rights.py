@@ -21,14 +21,15 @@ FUNCTIONS: Final = {
     "o": """
         job_bulk_choose job_bulk_choose_alike job_bulk_choose_again job_bulk_choose_ids job_bulk_drop
         job_bulk_result job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
-        job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_edit_step job_note_add
+        job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_choose_edited job_note_add
         job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
         job_type_set job_queue_ask_canary job_queue_canary job_queue_skip
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
     """,
     "w": """
-        job_alarm_clear job_alarm_raise job_bulk_continue job_queue_checkpoint job_queue_claim
+        job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
+        job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
         job_queue_next_due job_queue_reap job_queue_upkeep job_worker_remove job_worker_report job_worker_run_close
         job_worker_run_note job_worker_run_open
@@ -40,6 +41,7 @@ FUNCTIONS: Final = {
         programme_probes_judged outbox_campaign_skip outbox_erased outbox_note_applied
     """,
     "ow": """
+        job_bulk_edit_step
         outbox_audience_outlook outbox_campaign_outlook outbox_campaign_stats outbox_e164 outbox_email_ok
         outbox_is_quiet outbox_normal outbox_preview outbox_rank programme_admin_alerts_ahead
         programme_alert_obstacle programme_coaches_ahead programme_competitors_ahead programme_digest_ahead
@@ -78,7 +80,7 @@ FUNCTIONS: Final = {
         job_erase_fingerprints job_erase_groups job_error_pattern job_run_is_dry job_stat_add job_stat_bins
         job_stat_edges job_stat_move_error job_stat_seconds job_stats_add_errors job_stats_add_runs
         job_stats_add_times job_stats_compact
-        job_stats_judge job_bulk_counted
+        job_stats_judge job_bulk_counted job_bulk_revert
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
         job_backlog_sample job_skip_refusal
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor

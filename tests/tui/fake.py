@@ -339,16 +339,16 @@ class FakeBackend:
             return ActionResult(seen.id, ok=False, message=message)
         if held.version != seen.version:
             return ActionResult(seen.id, ok=False, message="changed meanwhile")
-        if not applicable(BY_ID["job.retry" if verb == "run-again" else f"job.{verb}"], [held]):
+        if not applicable(BY_ID[{"run-again": "job.retry", "revert": "job.edit"}.get(verb, f"job.{verb}")], [held]):
             return ActionResult(seen.id, ok=False, message=f"It is {held.status.value}.", status=held.status)
         self.jobs.remove(held)
         if verb == "delete":
             self.trash.append(held)
             return ActionResult(seen.id, ok=True, message="deleted")
         status = Status.PENDING if verb in {"retry", "run-again"} else Status.CANCELLED
-        status = held.status if verb == "edit" else status
+        status = held.status if verb in {"edit", "revert"} else status
         self.jobs.append(replace(held, status=status, version=held.version + 1))
-        return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status)
+        return ActionResult(seen.id, ok=True, message=f"now {status.value}", status=status, version=held.version + 1)
 
     def due(self) -> Due:
         self._reach(("due",))

@@ -46,11 +46,19 @@ class FakeBulk:
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
         return self._keep(list(jobs), None)
 
-    def choose_done(self, bulk_id: UUID) -> Choice | None:
-        held = self.held[bulk_id]
-        good = {answer.job_id for answer in held.answers if answer.ok}
+    def choose_undo(self, found: Bulk) -> Choice | None:
+        held = self.held[found.id]
+        good = {answer.job_id: answer for answer in held.answers if answer.ok}
         jobs = [job for job in held.jobs if job.id in good]
-        return self._keep(jobs, held.bulk.words) if jobs else None
+        if found.action == "edit":
+            jobs = [replace(job, version=good[job.id].version or job.version) for job in jobs]
+        if not jobs:
+            return None
+        choice = self._keep(jobs, held.bulk.words)
+        if found.action == "edit":
+            bulk = self.held[choice.bulk.id].bulk = replace(choice.bulk, reverts=found.id)
+            return replace(choice, bulk=bulk)
+        return choice
 
     def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
         self.backend.reasons.append(reason)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from jobdeck.core.errors import DatabaseUnreachable
+from jobdeck.core.queue.bulk_model import UNDONE_BY
 from jobdeck.tui.backend.bulk_words import edit_twin, progress, twin, twin_on
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.commands import options
@@ -102,10 +103,15 @@ class BulkDriver:
         else:
             self._begin(verb, lambda: self._host.reach().bulk.choose_jobs(wanted), reason=reason)
 
-    def restore(self, deleted: Bulk, begun: Callable[[], None] = lambda: None) -> None:
-        """Restores the jobs that an action deleted. `begun` is called when that has started."""
-        same = twin_on("undo", deleted)
-        self._begin("restore", lambda: self._host.reach().bulk.choose_done(deleted.id), same=same, begun=begun)
+    def undo(self, found: Bulk, begun: Callable[[], None] = lambda: None) -> None:
+        """Restores the jobs that an action deleted, or gives edited ones their former payload.
+
+        `begun` is called when that has started. Nothing happens when the action cannot be undone.
+        """
+        verb = UNDONE_BY.get(found.action)
+        if verb is not None:
+            same = twin_on("undo", found)
+            self._begin(verb, lambda: self._host.reach().bulk.choose_undo(found), same=same, begun=begun)
 
     def go_on(self, found: Bulk | None = None) -> None:
         """Resumes the interrupted action, or an action that another process started."""
@@ -235,6 +241,8 @@ class BulkDriver:
             lines.append(f"{self._host.key('page.bulk')} shows which were refused, and why.")
         if found.action == "delete" and found.done > found.refused:
             lines.append(f"{self._host.key('mark.undo')} undoes it.")
+        if found.action == "edit" and found.done > found.refused:
+            lines.append(f"{self._host.key('page.bulk')} and then {self._host.key('bulk.undo')} undoes it.")
         same = twin_on("stop", found) if found.state == "stopped" else self._twin or twin(found)
         self._host.say("\n".join([*lines, same]), "warning" if found.refused or found.left else "information")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from jobdeck.core.queue.bulk_model import UNDONE_BY
 from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 BulkCommand = Literal["resume", "stop", "undo"]
 PAST: Final = {
     "retry": "retried", "run-again": "run again", "cancel": "cancelled", "delete": "deleted", "restore": "restored",
-    "edit": "edited",
+    "edit": "edited", "revert": "reverted",
 }  # fmt: skip
 ONGOING: Final = {
     "retry": "retrying", "cancel": "cancelling", "delete": "deleting", "restore": "restoring", "edit": "editing",
+    "revert": "reverting",
 }  # fmt: skip
 
 
@@ -36,7 +38,7 @@ class Bulks(Protocol):
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
         """Freezes these jobs in their displayed versions."""
 
-    def choose_done(self, bulk_id: UUID) -> Choice | None:
+    def choose_undo(self, found: Bulk) -> Choice | None:
         """Freezes the jobs that an earlier action changed, to undo it; None when it changed none."""
 
     def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
@@ -90,10 +92,17 @@ def plural_of(count: int) -> str:
     return plural(count, "job").replace(str(count), number(count), 1)
 
 
+def can_be_undone(found: Bulk) -> bool:
+    """Whether it is an action of which there is an undo, whatever its state."""
+    return found.action in UNDONE_BY
+
+
 def twin(found: Bulk) -> str:
     """The command for the same action on the same jobs; of an edit, without what it changed."""
     if found.action == "edit":
         return edit_twin(found, "--set KEY=VALUE")
+    if found.reverts is not None:
+        return f"jobdeck bulk undo {found.reverts.hex[-8:]} --yes"
     return again(found.action or "", found)
 
 

@@ -35,9 +35,9 @@ class LiveBulk:
         with self._link.reach(f"to select {len(jobs)} jobs") as conn:
             return bulk.choose_ids(conn, {job.id: job.version for job in jobs}, actor=self._link.who())
 
-    def choose_done(self, bulk_id: UUID) -> Choice | None:
+    def choose_undo(self, found: Bulk) -> Choice | None:
         with self._link.reach("to select the jobs of a bulk action") as conn:
-            return bulk.choose_again(conn, bulk_id, "done", actor=self._link.who())
+            return bulk.choose_undo(conn, found, actor=self._link.who())
 
     def start(self, bulk_id: UUID, verb: BulkVerb, reason: str | None = None) -> Bulk:
         with self._link.reach(f"to {verb} many jobs") as conn:

@@ -183,7 +183,7 @@ class Operations:
             elif deletion.deleted:
                 self._restore(deletion.deleted, back)
         elif isinstance(deletion, Bulk):
-            self.bulk.restore(deletion, lambda: self.deletions.drop(deletion))
+            self.bulk.undo(deletion, lambda: self.deletions.drop(deletion))
         else:
             self._restore(deletion, back)
 

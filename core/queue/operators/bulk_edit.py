@@ -21,6 +21,7 @@ from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadCh
 from jobdeck.core.queue.requests import admit_change, new_payload
 from jobdeck.core.read.rows import job_from, result_from
 from jobdeck.core.read.sentences import result
+from jobdeck.core.redact import safe_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,14 +74,46 @@ def step(
             row["job_id"]: row["seen"]
             for row in rows(conn, "SELECT * FROM job_bulk_edit_next(%s, %s)", (bulk_id, limit))
         }
-        change = _change(conn, bulk_id)
-        edits = list(_edits(conn, registry, asked, change, settings))
-        rows(
-            conn,
-            "SELECT id FROM job_bulk_edit_step(%s, %s::uuid[], %s::bigint[], %s::text[]::jsonb[], %s::text[], %s)",
-            (bulk_id, *_arrays(edits), driver),
-        )
+        _carry_out(conn, registry, bulk_id, asked, settings=settings, driver=driver)
     return _required(bulk.find(conn, bulk_id))
+
+
+def resume_stalled(
+    conn: Connection, registry: Registry, task_types: Sequence[str], worker_id: str, *, settings: Settings,
+    limit: int = _BATCH,
+) -> bool:  # fmt: skip
+    """Carries out one batch of a stalled edit, for a worker of these types. Returns whether more work may be waiting.
+
+    An edit is left alone while its next jobs are of other types. An error is stored with the action.
+    """
+    bulk_id: UUID | None = None
+    try:
+        with conn.transaction():
+            taken = rows(conn, "SELECT * FROM job_bulk_edit_take(%s, %s, %s)", (worker_id, list(task_types), limit))
+            if not taken:
+                return False
+            bulk_id = taken[0]["bulk_id"]
+            asked = {row["job_id"]: row["seen"] for row in taken}
+            _carry_out(conn, registry, bulk_id, asked, settings=settings, driver=worker_id)
+    except Exception as error:
+        if bulk_id is None or conn.broken:
+            raise
+        # What a task type raises may be anything, and must not end the maintenance of the worker.
+        conn.execute("SELECT job_bulk_edit_failed(%s, %s)", (bulk_id, safe_error(str(error))))
+        return False
+    return True
+
+
+def _carry_out(
+    conn: Connection, registry: Registry, bulk_id: UUID, asked: Mapping[UUID, int | None], *, settings: Settings,
+    driver: str,
+) -> None:  # fmt: skip
+    edits = list(_edits(conn, registry, asked, _change(conn, bulk_id), settings))
+    rows(
+        conn,
+        "SELECT id FROM job_bulk_edit_step(%s, %s::uuid[], %s::bigint[], %s::text[]::jsonb[], %s::text[], %s)",
+        (bulk_id, *_arrays(edits), driver),
+    )
 
 
 def rehearse(

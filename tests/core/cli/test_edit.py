@@ -65,6 +65,22 @@ def test_it_needs_yes_then_edits_each_job_and_lists_the_refused(jobdeck: Jobdeck
     assert str(wrong) in {one["id"] for one in again.data["results"]}
 
 
+def test_an_edit_of_many_is_undone_and_what_was_changed_since_is_counted(jobdeck: Jobdeck, conn: Connection) -> None:
+    enqueued(conn, message="here", times=2)
+    changed = enqueued(conn, message="there")
+    bulk = jobdeck(*MANY, "--yes", "--json").data["bulk"]
+    assert jobdeck("edit", str(changed), "--set", "message=elsewhere").code == 0
+    before = everything(conn)
+    jobdeck("bulk", "undo", bulk).refused(1, "This would revert 2 jobs")
+    assert "revert 2 jobs" in jobdeck("bulk", "undo", bulk, "--dry-run").out
+    assert everything(conn) == before
+    ran = jobdeck("bulk", "undo", bulk[-8:], "--yes")
+    assert ran.code == 1
+    assert "revert finished: 2 of 2 jobs, 1 of them refused." in ran.out
+    assert str(changed) in ran.out
+    assert payloads(conn) == [{"message": "here", "times": 2}, {"message": "elsewhere"}]
+
+
 def test_one_job_is_edited_key_by_key_too(jobdeck: Jobdeck, conn: Connection) -> None:
     job = str(enqueued(conn, message="here", times=2))
     assert '+ coachId: "7"' in jobdeck("edit", job, "--set", 'coachId="7"', "--dry-run").out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from pydantic import Field
 
@@ -14,13 +15,26 @@ from jobdeck.core.queue import bulk, operator
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.queue.operators.payload_change import PayloadChange, difference, parse_change
 from jobdeck.core.read.filters import parse_filter
-from jobdeck.core.registry import Done, JobType, Payload, Registry
-from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, job_row, rows, value
+from jobdeck.core.registry import Admission, Done, JobType, Payload, Registry
+from tests.support.queue import (
+    ACTOR,
+    Connection,
+    add,
+    audit_rows,
+    changes_nothing,
+    claim,
+    finish,
+    job_row,
+    report,
+    rows,
+    value,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.queue.bulk_model import Bulk
+    from tests.support.people import People
 
 
 class Push(Payload):
@@ -110,18 +124,169 @@ def test_a_dry_run_says_what_each_job_would_answer_and_changes_nothing(conn: Con
     assert '+ url: "https://new.example.org"' in found.first[0][1].lines
 
 
-def test_workers_leave_a_bulk_edit_to_a_program_that_knows_its_types(conn: Connection) -> None:
-    add(conn)
-    now = bulk_edit.start(conn, choose(conn).id, PayloadChange(NEW), actor=ACTOR)
-    conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '1 hour'")
-    assert not bulk.resume_stalled(conn, "a worker")
-    with pytest.raises(Refused, match="knows the task types"):
-        bulk.step(conn, now.id, driver=ACTOR)
-    assert edit_all_from(conn, now).state == "finished"
+class TestInterrupted:
+    """A bulk edit whose command or dashboard has gone."""
+
+    def started(self, conn: Connection, *, jobs: int = 1, words: str = "") -> Bulk:
+        for _ in range(jobs):
+            add(conn)
+        now = bulk_edit.start(conn, choose(conn, words).id, PayloadChange(NEW), actor=ACTOR)
+        self.pass_time(conn)
+        return now
+
+    def pass_time(self, conn: Connection) -> None:
+        conn.execute("UPDATE job_bulk SET stepped_at = stepped_at - interval '11 seconds'")
+
+    def resumed(
+        self, conn: Connection, *, types: tuple[str, ...] = ("alpha",), worker: str = "worker-1",
+        registry: Registry = REGISTRY,
+    ) -> bool:  # fmt: skip
+        return bulk_edit.resume_stalled(conn, registry, types, worker, settings=configuration.load(), limit=2)
+
+    def test_a_worker_of_its_types_carries_it_to_its_end(self, conn: Connection) -> None:
+        now = self.started(conn, jobs=3)
+        assert not bulk.resume_stalled(conn, "worker-1")
+        assert self.resumed(conn)
+        assert not self.resumed(conn, worker="worker-2")
+        assert self.resumed(conn)
+        assert not self.resumed(conn)
+        ended = bulk.find(conn, now.id)
+        assert ended is not None
+        assert (ended.state, ended.done, ended.refused, ended.driver) == ("finished", 3, 0, "worker-1")
+        assert {row["payload"]["url"] for row in rows(conn, "SELECT payload FROM job_queue")} == {NEW["url"]}
+        assert len(audit_rows(conn, "edit")) == 3
+
+    def test_a_worker_that_lacks_a_type_leaves_it_and_takes_the_next(self, conn: Connection) -> None:
+        add(conn, "beta")
+        mixed = self.started(conn)
+        fine = self.started(conn, words="type:alpha")
+        assert self.resumed(conn)
+        assert [bulk.find(conn, one.id).done for one in (mixed, fine)] == [0, 2]  # type: ignore[union-attr]
+        assert not self.resumed(conn, types=("beta",))
+
+    def test_only_a_program_that_validates_carries_it_out(self, conn: Connection) -> None:
+        now = self.started(conn)
+        with pytest.raises(Refused, match="knows the task types"):
+            bulk.step(conn, now.id, driver=ACTOR)
+        assert job_row(conn, value(conn, "SELECT id FROM job_queue"))["payload"] == {}
+
+    def test_what_a_task_type_raises_is_stored_and_tried_again(self, conn: Connection) -> None:
+        def broken(_params: Payload, _admission: Admission) -> dict[str, str]:
+            raise ZeroDivisionError("no vendor for ada@example.org")
+
+        wrong = Registry(
+            [JobType("alpha", lambda _params, _ctx: Done(), payload=Push, concurrency=None, label="Push",
+                     purpose="Push", admit=broken)]
+        )  # fmt: skip
+        now = self.started(conn)
+        assert not self.resumed(conn, registry=wrong)
+        found = bulk.find(conn, now.id)
+        assert found is not None
+        assert (found.state, found.done) == ("running", 0)
+        assert "no vendor" in str(found.trouble)
+        assert "ada@" not in str(found.trouble)
+        assert not self.resumed(conn)
+        self.pass_time(conn)
+        assert self.resumed(conn)
+        assert bulk.find(conn, now.id).state == "finished"  # type: ignore[union-attr]
+
+    def test_a_worker_s_role_is_enough(self, conn: Connection, database_url: str, people: People) -> None:
+        now = self.started(conn, jobs=2)
+        with people.sign_in(database_url, "job_worker") as worker:
+            assert self.resumed(worker)
+        assert bulk.find(conn, now.id).state == "finished"  # type: ignore[union-attr]
 
 
-def edit_all_from(conn: Connection, now: Bulk) -> Bulk:
-    return bulk_edit.step(conn, REGISTRY, now.id, settings=configuration.load(), driver="another")
+class TestUndo:
+    def undone(self, conn: Connection, found: Bulk) -> Bulk:
+        choice = bulk.choose_undo(conn, found, actor=ACTOR)
+        assert choice is not None
+        now = bulk.start(conn, choice.bulk.id, "revert", actor=ACTOR)
+        while now.state == "running":
+            now = bulk.step(conn, now.id, driver=ACTOR, limit=2)
+        return now
+
+    def test_each_job_gets_its_former_payload_back(self, conn: Connection) -> None:
+        before = {add(conn, payload={"url": f"https://{n}", "note": "x"}, concurrency_key=f"k{n}").id for n in range(3)}
+        former = {one: job_row(conn, one) for one in before}
+        add(conn, payload=NEW | {"tries": 1})
+        done = edit_all(conn, PayloadChange(NEW, ("note",)))
+        ended = self.undone(conn, done)
+        assert (ended.action, ended.state, ended.done, ended.refused) == ("revert", "finished", 3, 0)
+        for one in before:
+            now = job_row(conn, one)
+            assert now["payload"] == former[one]["payload"]
+            assert now["concurrency_key"] == former[one]["concurrency_key"]
+            assert answers(conn, ended)[one] == (True, "was-reverted")
+        assert len(audit_rows(conn, "edit")) == 6
+        assert len(audit_rows(conn, "bulk revert")) == 1
+
+    def test_jobs_that_were_changed_or_claimed_since_keep_theirs_and_are_counted(self, conn: Connection) -> None:
+        fine, changed = add(conn, payload={"tries": 1}).id, add(conn, payload={"tries": 2}).id
+        running, tried = add(conn, priority=9).id, add(conn, priority=8, max_attempts=5).id
+        gone = add(conn, payload={"tries": 4}).id
+        done = edit_all(conn, PayloadChange(NEW))
+        assert [job.id for job in claim(conn, limit=1)] == [running]
+        (once,) = claim(conn, limit=1)
+        assert once.id == tried
+        finish(conn, report(once, "failed", error="boom", retry_after=0.0))
+        operator.edit(conn, changed, changes={"payload": {"tries": 3}}, actor="another")
+        operator.delete(conn, [gone], actor="another")
+        before = {one: job_row(conn, one) for one in (changed, running, tried)}
+        ended = self.undone(conn, done)
+        assert (ended.done, ended.refused) == (5, 4)
+        assert answers(conn, ended) == {
+            fine: (True, "was-reverted"),
+            changed: (False, "has-changed"),
+            running: (False, "has-changed"),
+            tried: (False, "has-changed"),
+            gone: (False, "is-deleted"),
+        }
+        assert {one: job_row(conn, one) for one in before} == before
+        again = self.undone(conn, done)
+        assert (again.done, again.refused) == (5, 5)
+
+    def test_a_payload_that_is_no_longer_kept_is_said(self, conn: Connection) -> None:
+        job = add(conn, payload={"tries": 2}).id
+        done = edit_all(conn, PayloadChange(NEW))
+        conn.execute("SELECT job_retain_line('job_audit payloads', now() + interval '1 day', 100)")
+        ended = self.undone(conn, done)
+        assert answers(conn, ended) == {job: (False, "former-not-kept")}
+        assert job_row(conn, job)["payload"]["url"] == NEW["url"]
+
+    def test_a_row_that_somebody_has_locked_is_refused_and_the_others_are_not(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        held, free = add(conn, payload={"tries": 2}).id, add(conn, payload={"tries": 3}).id
+        done = edit_all(conn, PayloadChange(NEW))
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", [held])
+            ended = self.undone(conn, done)
+        assert answers(conn, ended) == {held: (False, "is-locked"), free: (True, "was-reverted")}
+
+    def test_any_worker_carries_an_interrupted_undo_to_its_end(self, conn: Connection) -> None:
+        job = add(conn, payload={"tries": 2}).id
+        choice = bulk.choose_undo(conn, edit_all(conn, PayloadChange(NEW)), actor=ACTOR)
+        assert choice is not None
+        now = bulk.start(conn, choice.bulk.id, "revert", actor=ACTOR)
+        conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '11 seconds'")
+        assert not bulk.resume_stalled(conn, "worker-1")
+        assert bulk.find(conn, now.id).state == "finished"  # type: ignore[union-attr]
+        assert job_row(conn, job)["payload"] == {"tries": 2}
+
+    def test_what_cannot_be_undone_is_refused(self, conn: Connection) -> None:
+        add(conn)
+        running = bulk_edit.start(conn, choose(conn).id, PayloadChange(NEW), actor=ACTOR)
+        with pytest.raises(Refused, match="has ended"):
+            bulk.choose_undo(conn, running, actor=ACTOR)
+        frozen = choose(conn)
+        with pytest.raises(Refused, match="undo that bulk edit"):
+            bulk.start(conn, frozen.id, "revert", actor=ACTOR)
+        ended = bulk.start(conn, frozen.id, "cancel", actor=ACTOR)
+        with pytest.raises(Refused, match="Only a deletion and an edit can be undone"):
+            bulk.choose_undo(conn, ended, actor=ACTOR)
+        same = edit_all(conn, PayloadChange({}, ("note",)))
+        assert bulk.choose_undo(conn, same, actor=ACTOR) is None
 
 
 def test_a_bulk_edit_without_changes_is_refused(conn: Connection) -> None:

@@ -202,10 +202,10 @@ async def test_a_bulk_delete_that_could_not_be_taken_back_can_be_tried_again() -
     backend = failed(10)
     async with dashboard(backend) as deck:
         await deck.press("A", "D", "y")
-        choose, backend.bulk.choose_done = backend.bulk.choose_done, refuse  # type: ignore[assignment, method-assign]
+        choose, backend.bulk.choose_undo = backend.bulk.choose_undo, refuse  # type: ignore[assignment, method-assign]
         await deck.press("u", "enter")
         assert "is unknown" in deck.toasts[-1]
-        backend.bulk.choose_done = choose  # type: ignore[method-assign]
+        backend.bulk.choose_undo = choose  # type: ignore[method-assign]
         await deck.press("u", "enter")
         assert len(backend.jobs) == 10
 
@@ -389,7 +389,8 @@ def test_progress_in_words() -> None:
     ended = replace(bulk, state="finished", total=12_000, done=12_000, refused=10)
     assert progress(ended) == "11,990 of 12,000 jobs cancelled, 10 refused"
     assert twin(ended) == "jobdeck cancel --bulk 00000001 --yes"
-    assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a delete can be undone."
+    assert twin(replace(ended, action="revert", reverts=job_id(9))) == f"jobdeck bulk undo {job_id(9).hex[-8:]} --yes"
+    assert reasons(ended, NOW, mine=None)["bulk.undo"] == "Only a deletion and an edit can be undone."
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -482,6 +483,20 @@ async def test_payloads_of_all_that_match_are_edited_after_a_dry_run_of_this_ver
         assert backend.bulk.edits == [PayloadChange({"url": "new"}, ("tries",))]
         assert backend.reasons == ["moved"]
         assert "jobdeck edit --bulk 00000001 --set 'url=\"new\"' --unset tries --yes" in deck.toasts[-1]
+
+
+async def test_an_edit_of_many_is_undone_on_the_page_of_bulk_actions() -> None:
+    backend = FakeBackend([make_job(one, payload={"url": "old"}) for one in range(1, 5)])
+    async with dashboard(backend, size=LARGE) as deck:
+        await deck.press("A", "E", *"url=new", "ctrl+t", "ctrl+s")
+        assert "b and then u undoes it." in deck.toasts[-1]
+        await deck.press("b", "u")
+        text = deck.screen_text()
+        assert "Undo this edit" in text
+        assert "jobdeck bulk undo 00000001 --yes" in text
+        await deck.press("enter")
+        assert [call[0] for call in backend.calls] == ["edit", "revert"]
+        assert "4 of 4 jobs reverted" in deck.toasts[-1]
 
 
 async def test_a_change_that_cannot_be_read_is_said_and_nothing_is_edited() -> None:

@@ -92,11 +92,16 @@ def undo_question(deletion: Deletion | Awaited, *, production: bool) -> Question
 
 
 def bulk_undo_question(bulk: Bulk, *, production: bool) -> Question:
-    """The question before the jobs that a bulk action deleted are restored."""
+    """The question before deleted jobs are restored, or edited ones get their former payload back."""
     good = bulk.done - bulk.refused
-    body = Content(f"{bulk_words.plural_of(good)} will be restored from the trash, each as it was.")
-    word = needed_word("restore", good, production=production)
-    return Question(UNDO, body, "Restore", word=word, twin=bulk_words.twin_on("undo", bulk), ready=True)
+    jobs = bulk_words.plural_of(good)
+    verb, title, text = "restore", UNDO, f"{jobs} will be restored from the trash, each as it was."
+    if bulk.action == "edit":
+        verb, title = "revert", "Undo this edit"
+        text = f"Of {jobs}, those that were not changed or claimed since get their former payload back."
+    word = needed_word(verb, good, production=production)
+    same = bulk_words.twin_on("undo", bulk)
+    return Question(title, Content(text), verb.capitalize(), word=word, twin=same, ready=True)
 
 
 def restore_question(title: str, jobs: Sequence[Job], *, production: bool) -> Question:

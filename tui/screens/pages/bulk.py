@@ -189,7 +189,7 @@ class BulkPage(ListPage[BulkReport]):
         if shown is None:
             return
         question = bulk_undo_question(shown, production=self.deck.options.production)
-        self._ask(question, lambda: self.deck.operations.bulk.restore(shown))
+        self._ask(question, lambda: self.deck.operations.bulk.undo(shown))
 
     def _word(self, word: str, number: int) -> str | None:
         return needed_word(word, number, production=self.deck.options.production)
@@ -219,10 +219,10 @@ def reasons(shown: Bulk | None, now: datetime, *, mine: Bulk | None) -> dict[str
         found["bulk.go_on"] = "This dashboard is already running it."
     elif shown.stepped_at is not None and now - shown.stepped_at < IDLE:
         found["bulk.go_on"] = f"{one_line(shown.driver or 'Another process')} is running it."
-    if shown.action != "delete":
-        found["bulk.undo"] = "Only a delete can be undone."
+    if not bulk_words.can_be_undone(shown):
+        found["bulk.undo"] = "Only a deletion and an edit can be undone."
     elif shown.state == "running" or shown.done == shown.refused:
-        found["bulk.undo"] = "It is still running." if shown.state == "running" else "It deleted nothing."
+        found["bulk.undo"] = "It is still running." if shown.state == "running" else "It changed nothing."
     return found
 
 

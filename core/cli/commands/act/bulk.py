@@ -111,22 +111,25 @@ def stop(session: Session, wanted: str, dry_run: bool) -> None:
 @dry_run_option
 @yes_option
 def undo(session: Session, wanted: str, detach: bool, dry_run: bool, yes: bool) -> int | None:
-    """Restore the jobs that a bulk action deleted."""
+    """Undo a deletion or an edit of many jobs.
+
+    Deleted jobs are restored. Edited ones get their former payload back, unless they were changed or claimed since.
+    """
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.queue.bulk_model import UNDONE_BY  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = _found(conn, wanted)
-        if found.action != "delete":
-            raise Refused(f"Only a deletion can be undone. This bulk action is: {found.action}.")
-        choice = bulk.choose_again(conn, found.id, "done", actor=session.actor)
+        choice = bulk.choose_undo(conn, found, actor=session.actor)
         if choice is None:
-            raise Refused("This bulk action deleted no jobs, so nothing can be restored.")
+            raise Refused("This bulk action changed no jobs, so there is nothing to undo.")
+        verb = UNDONE_BY[found.action]
         try:
-            confirm("restore", choice.bulk.total, needed=True, given=yes or dry_run)
+            confirm(verb, choice.bulk.total, needed=True, given=yes or dry_run)
             if dry_run:
-                preview(session, choice, "restore")
+                preview(session, choice, verb)
                 return None
-            return start(session, conn, choice, "restore", None, detach=detach)
+            return start(session, conn, choice, verb, None, detach=detach)
         finally:
             bulk.drop(conn, choice.bulk.id)
 

@@ -121,7 +121,7 @@ def _edit_many(
         now = bulk_edit.start(conn, chosen.id, change, actor=session.actor, reason=reason)
         output.note(
             f"Bulk action {now.id}: edit {now.total} jobs ({change.words}). "
-            f"If this command is interrupted, `jobdeck bulk resume {now.id.hex[-8:]}` continues it."
+            "If this command is interrupted, a worker of these types finishes it."
         )
         return answers.finish(session, conn, now)
     finally:
