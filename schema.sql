@@ -32,7 +32,8 @@ begin
     select format('%s, which is not Jobdeck''s', t) into v_trouble
     from unnest(array['job_types', 'job_paused_types', 'job_canaries', 'job_notes', 'job_error_mutes', 'job_runs',
         'job_workers', 'job_alarms', 'job_trash', 'job_bulk', 'job_bulk_items', 'job_audit', 'job_stats',
-        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog']) t
+        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
+        'job_releases']) t
     where to_regclass(t) is not null limit 1;
     select coalesce(v_trouble, format('%s without the column %s of type %s, so it is not Jobdeck''s', t.name,
         split_part(c, ' ', 1), split_part(c, ' ', 2)))
@@ -275,6 +276,13 @@ create table if not exists job_workers (
     running integer not null default 0,
     started_at timestamptz not null default now(),
     heartbeat_at timestamptz not null default now()
+);
+
+-- The releases of the application whose workers have been here. Kept, because a release that a later worker brings again is
+-- not a new one.
+create table if not exists job_releases (
+    name text primary key,
+    first_seen timestamptz not null default clock_timestamp()
 );
 
 -- Statistics of runs, so that the cost of figures does not depend on the length of the history. Each report of a batch
@@ -3907,6 +3915,14 @@ as $$
         concurrency = excluded.concurrency, task_types = excluded.task_types, mode = excluded.mode
 $$;
 
+-- Notes the release of a worker that starts.
+create or replace function job_release_note(p_name text) returns void
+language sql volatile security definer
+set search_path from current
+as $$
+    insert into job_releases (name) select left(p_name, 200) where p_name <> '' on conflict (name) do nothing
+$$;
+
 create or replace function job_worker_remove(p_id text) returns void
 language sql volatile security definer
 set search_path from current
@@ -5527,7 +5543,7 @@ declare
         'job_queue_checkpoint', 'job_queue_finish', 'job_queue_locked', 'job_queue_reap', 'job_queue_upkeep',
         'job_queue_lock_name', 'job_bulk_continue', 'job_bulk_edit_take', 'job_bulk_edit_step', 'job_bulk_edit_failed',
         'job_queue_create',
-        'job_queue_create_many', 'job_queue_enqueue', 'job_worker_report', 'job_worker_remove',
+        'job_queue_create_many', 'job_queue_enqueue', 'job_release_note', 'job_worker_report', 'job_worker_remove',
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
@@ -5568,7 +5584,8 @@ declare
         'job_error_group_list', 'job_paused_types', 'job_note_list'];
     v_open_tables constant text[] := array['jobdeck_schema', 'job_queue_settings', 'job_types', 'job_workers',
         'job_worker_runs', 'job_alarms', 'job_upkeep', 'job_retention', 'job_error_mutes', 'job_stats',
-        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog'];
+        'job_stat_delta', 'job_stat_times', 'job_stat_errors', 'job_error_groups', 'job_failing_types', 'job_backlog',
+        'job_releases'];
     v_queue_tables constant text[] := array['job_queue', 'job_runs', 'job_trash', 'job_audit', 'job_bulk',
         'job_bulk_items', 'job_poison', 'job_lines_due', 'job_recheck', 'job_canaries', 'job_notes'];
     -- Tables that only the owner's functions read.

@@ -18,7 +18,7 @@ from jobdeck.core.model import RunOutcome
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error, scrub
-from jobdeck.core.schema.components import program_version
+from jobdeck.core.schema.components import release_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class Alerts:
 
     def __init__(self, settings: Settings) -> None:
         self._environment = settings.environment or "unset"
-        self._release = settings.sentry_release or f"jobdeck@{program_version()}"
+        self._release = release_name(settings)
         self._check_ins: deque[sentry_events.CheckIn] = deque(maxlen=CHECK_INS_KEPT)
         self._checks_in = settings.sentry_check_ins
         self._client: Client | None = None

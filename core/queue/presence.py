@@ -38,6 +38,11 @@ def report_worker(  # noqa: PLR0913 -- one keyword per column
     )
 
 
+def note_release(conn: Connection, name: str) -> None:
+    """Notes that a worker of this release of the application has started. The first one dates the release."""
+    conn.execute("SELECT job_release_note(%s)", (name,))
+
+
 def remove_worker(conn: Connection, worker_id: str) -> None:
     conn.execute("SELECT job_worker_remove(%s)", (worker_id,))
 

@@ -182,7 +182,7 @@ class CronReport:
 
 
 NEW: Final = timedelta(days=1)
-"""How long a group of errors is new. A worker's version does not decide it, because no history of versions is kept."""
+"""How long a group of errors is new. A worker's version does not decide it, because few deployments name one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class ErrorGroup:
     the period. `hours` are the counts by hour, oldest first; the last one covers the hour until now. `bars` are the
     counts of the last 12 times 5 minutes. `jobs` are the jobs in the queue whose newest failed run is in this group;
     of these, `failed` failed permanently and `waiting` await a retry. `job_ids` has at most 100 of them, or a job that
-    has left the group.
+    has left the group. `new_in_release`: its first run ended after the first worker of the newest release had started.
     """
 
     task_type: str
@@ -211,6 +211,7 @@ class ErrorGroup:
     job_ids: tuple[UUID, ...] = ()
     bars: tuple[int, ...] = ()
     capped: bool = False
+    new_in_release: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -222,10 +223,19 @@ class ErrorGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A release of the application, and when its first worker started."""
+
+    name: str
+    first_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorReport:
     """The groups in a stable order, newest first, and the answers of the canaries that were asked about.
 
-    `total` is the number of groups; `trends` has at most 100 of them.
+    `total` is the number of groups; `trends` has at most 100 of them. `release` is the newest one that another one
+    came before.
     """
 
     at: datetime
@@ -233,6 +243,7 @@ class ErrorReport:
     canaries: tuple[CanaryAnswer, ...] = ()
     total: int = 0
     mutes: tuple[Mute, ...] = ()
+    release: Release | None = None
 
     def mute_of(self, trend: ErrorGroup) -> Mute | None:
         """The mute of a group, if it is muted."""

@@ -25,6 +25,7 @@ from jobdeck.core.read.report_types import (
     ErrorGroup,
     ErrorReport,
     Fleet,
+    Release,
     TriggerCount,
     overdue_by,
 )
@@ -112,12 +113,21 @@ def _running() -> Query[tuple[Job, ...]]:
 
 
 def errors(*, since: timedelta = WEEK) -> Query[ErrorReport]:
-    """The error groups, and which of them are muted."""
+    """The error groups, which of them are muted, and which the newest release brought."""
 
-    def read(at: datetime, groups: tuple[ErrorGroup, ...], total: int, muted: tuple[Mute, ...]) -> ErrorReport:
-        return ErrorReport(at, groups, total=total, mutes=muted)
+    def read(
+        at: datetime, groups: tuple[ErrorGroup, ...], total: int, muted: tuple[Mute, ...], release: Release | None
+    ) -> ErrorReport:
+        return ErrorReport(at, groups, total=total, mutes=muted, release=release)
 
-    return combine(clock(), error_groups.groups(since=since), error_groups.count(since=since), notes.mutes(), read=read)
+    return combine(
+        clock(),
+        error_groups.groups(since=since),
+        error_groups.count(since=since),
+        notes.mutes(),
+        error_groups.newest_release(),
+        read=read,
+    )
 
 
 _WAITING_TYPES: Final = """

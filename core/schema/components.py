@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from jobdeck.core.plugins import Period
+    from jobdeck.core.settings import Settings
 
 QUEUE: Final = "queue"
 _FIRST_LINE: Final = re.compile(r"-- jobdeck schema version (\d+)\s*\n")
@@ -130,6 +131,11 @@ def program_version() -> str:
         return metadata.version("jobdeck")
     except metadata.PackageNotFoundError:
         return "0"
+
+
+def release_name(settings: Settings) -> str:
+    """The release of the application that this process runs: SENTRY_RELEASE, else this package's version."""
+    return settings.sentry_release or f"jobdeck@{program_version()}"
 
 
 def release(version: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from jobdeck.core.postgres.reconnecting import FAILURES
 from jobdeck.core.queue import bulk, leases, presence
 from jobdeck.core.queue.operators import bulk_edit
 from jobdeck.core.redact import safe_error
-from jobdeck.core.schema.components import program_version
+from jobdeck.core.schema.components import program_version, release_name
 from jobdeck.core.worker.stats import Totals
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ def report(conn: Connection, state: WorkerState, mode: str) -> None:
         task_types=state.task_types,
         running=len(state.slots.running),
     )
+
+
+def sign_on(conn: Connection, state: WorkerState, mode: str) -> None:
+    """Writes the worker's row for the first time, and notes the release of the application."""
+    report(conn, state, mode)
+    presence.note_release(conn, release_name(state.settings))
 
 
 def reap(conn: Connection, state: WorkerState, *, take_back: bool = True) -> Reaped:
@@ -166,7 +172,7 @@ class Maintenance:
         now = time.monotonic()
         reporting = now >= self._next_report
         if reporting:
-            report(conn, self._state, self._mode)
+            (report if self._next_report else sign_on)(conn, self._state, self._mode)
             self._next_report = now + min(REPORT_SECONDS, self._state.settings.heartbeat_seconds * 4)
         if now >= self._next_reap:
             self._reap(conn)

@@ -17,7 +17,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.redact import safe_error
 from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.heartbeat import Heartbeat
-from jobdeck.core.worker.maintenance import reap, report, resume_bulk
+from jobdeck.core.worker.maintenance import reap, resume_bulk, sign_on
 from jobdeck.core.worker.stats import result_of
 from jobdeck.core.worker.watchdog import Watchdog
 
@@ -154,7 +154,7 @@ class Cycle:
             self._stop(opened, result, http_method)
 
     def _open(self, conn: Connection, source: str, http_method: str | None) -> UUID:
-        report(conn, self._state, "cycle")
+        sign_on(conn, self._state, "cycle")
         reap(conn, self._state)
         resume_bulk(conn, self._state)
         return presence.open_worker_run(conn, source=source, worker_id=self._state.worker_id, http_method=http_method)

@@ -31,8 +31,8 @@ FUNCTIONS: Final = {
         job_alarm_clear job_alarm_raise job_bulk_continue job_bulk_edit_failed job_bulk_edit_take
         job_queue_checkpoint job_queue_claim
         job_queue_expect_trigger job_queue_finish job_queue_heartbeat job_queue_lock_name job_queue_locked
-        job_queue_next_due job_queue_reap job_queue_upkeep job_worker_remove job_worker_report job_worker_run_close
-        job_worker_run_note job_worker_run_open
+        job_queue_next_due job_queue_reap job_queue_upkeep job_release_note job_worker_remove job_worker_report
+        job_worker_run_close job_worker_run_note job_worker_run_open
         outbox_apply_events outbox_audience outbox_campaign_batch outbox_campaign_close outbox_campaign_hold
         outbox_campaign_release outbox_campaign_start outbox_claim outbox_close_provider outbox_closed_for
         outbox_has_address outbox_leave_out outbox_obstacle outbox_preference_off outbox_put
@@ -95,8 +95,8 @@ RELATIONS: Final = {
         job_alarms job_audit_list job_list job_paused_types job_queue_settings job_removed_list job_run_list
         job_retention job_trash_list job_types job_upkeep job_worker_runs job_workers jobdeck_schema
         job_error_group_list job_error_groups job_stat_bin_list job_stat_delta job_stat_error_list job_stat_errors
-        job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog job_error_mutes
-        job_note_list
+        job_releases job_stat_time_list job_stat_times job_stat_list job_stats job_failing_types job_backlog
+        job_error_mutes job_note_list
         outbox_receipts
     """,
     "o:read w:read": """

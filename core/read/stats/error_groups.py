@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.report_types import HOURS, OTHER, ErrorGroup
+from jobdeck.core.read.report_types import HOURS, OTHER, ErrorGroup, Release
 from jobdeck.core.read.rows import Row, jobs_from
 
 if TYPE_CHECKING:
@@ -22,13 +22,20 @@ OTHER_SAMPLE: Final = "Errors beyond the first 1,000 different ones of 5 minutes
 
 # The groups of the period that were last seen last. What upkeep has not added up yet is few lines: all are read.
 _GROUPS: Final = """
-WITH listed AS MATERIALIZED (
+WITH release AS MATERIALIZED (
+    SELECT max(first_seen) AS at FROM job_releases HAVING count(*) > 1
+), listed AS MATERIALIZED (
     SELECT task_type, fingerprint FROM (
         (SELECT g.task_type, g.fingerprint, g.last_at FROM job_error_groups AS g
-        WHERE g.last_at >= job_stat_bucket(5, now() - %(since)s) ORDER BY g.last_at DESC LIMIT %(limit)s)
+        WHERE g.last_at >= job_stat_bucket(5, now() - %(since)s)
+            AND (NOT %(new)s OR g.first_at >= (SELECT at FROM release))
+        ORDER BY g.last_at DESC LIMIT %(limit)s)
         UNION ALL
         SELECT d.task_type, d.fingerprint, d.last_at FROM job_stat_delta AS d
         WHERE d.fingerprint IS NOT NULL AND d.last_at >= job_stat_bucket(5, now() - %(since)s)
+            AND (NOT %(new)s OR NOT EXISTS (SELECT FROM job_error_group_list AS k
+                WHERE k.fingerprint = d.fingerprint AND k.task_type = d.task_type
+                    AND k.first_at < (SELECT at FROM release)))
     ) AS found
     GROUP BY task_type, fingerprint ORDER BY max(last_at) DESC, task_type, fingerprint LIMIT %(limit)s
 ), known AS MATERIALIZED (
@@ -68,7 +75,8 @@ SELECT k.task_type, k.fingerprint, coalesce(r.error_kind, k.kind_kept) AS error_
     CASE WHEN s.jobs > 0 THEN ARRAY(SELECT j.id FROM job_list AS j
             WHERE j.fingerprint = k.fingerprint AND j.task_type = k.task_type ORDER BY j.status, j.id LIMIT 100)
         WHEN r.job_id IS NOT NULL THEN ARRAY[r.job_id] ELSE '{}'::uuid[] END AS job_ids,
-    EXISTS (SELECT FROM capped AS c WHERE c.task_type = k.task_type) AS capped
+    EXISTS (SELECT FROM capped AS c WHERE c.task_type = k.task_type) AS capped,
+    coalesce(k.first_seen >= (SELECT at FROM release), false) AS new_in_release
 FROM known AS k
 JOIN total AS t ON t.task_type = k.task_type AND t.fingerprint = k.fingerprint
 LEFT JOIN hourly AS h ON h.task_type = k.task_type AND h.fingerprint = k.fingerprint
@@ -96,15 +104,34 @@ SELECT count(*) AS groups FROM (
 """
 
 
-def groups(*, since: timedelta = WEEK, limit: int = 100) -> Query[tuple[ErrorGroup, ...]]:
-    """Failed runs of the period, grouped by type and fingerprint: the groups last seen last, in their stable order."""
-    params = {"since": since, "limit": limit, "hours": HOURS, "bars": BARS, "other": OTHER}
+def groups(*, since: timedelta = WEEK, limit: int = 100, new_in_release: bool = False) -> Query[tuple[ErrorGroup, ...]]:
+    """Failed runs of the period, grouped by type and fingerprint: the groups last seen last, in their stable order.
+
+    With `new_in_release` only groups that the newest release brought, see `newest_release`.
+    """
+    params = {
+        "since": since, "limit": limit, "hours": HOURS, "bars": BARS, "other": OTHER, "new": new_in_release,
+    }  # fmt: skip
     return select(_GROUPS, params, read=lambda rows: tuple(map(_group, rows)))
 
 
 def count(*, since: timedelta = WEEK) -> Query[int]:
     """The number of groups of the period, of which `groups` returns the first."""
     return select(_COUNT, {"since": since}, read=lambda rows: int(rows[0]["groups"]))
+
+
+def newest_release() -> Query[Release | None]:
+    """The newest release of the application; None while workers of one release only have been here.
+
+    The first release is not new: what failed before it is unknown.
+    """
+    return select(
+        """
+        SELECT r.name, r.first_seen FROM job_releases AS r
+        WHERE (SELECT count(*) FROM job_releases) > 1 ORDER BY r.first_seen DESC LIMIT 1
+        """,
+        read=lambda rows: Release(**rows[0]) if rows else None,
+    )
 
 
 def alike(task_type: str, fingerprint: str, *, limit: int = 1000, skip: int = 0) -> Query[tuple[Job, ...]]:

@@ -186,6 +186,23 @@ def test_runs_outlive_their_jobs_and_can_be_narrowed(jobdeck: Jobdeck, conn: psy
     jobdeck("why", str(done)).refused(1, "not in the queue", "jobdeck runs")
 
 
+def test_errors_that_the_newest_release_brought_are_listed_alone(
+    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+) -> None:
+    add(conn, "cli_refuse", reason="no room")
+    assert jobdeck("run-worker").code == 0
+    jobdeck("errors", "--new").refused(1, "one release only", "SENTRY_RELEASE")
+    presence.note_release(conn, "shop@2")
+    assert jobdeck("errors", "--new").out == "No group of errors is new in shop@2.\n"
+    add(conn, "cli_refuse", reason="it burns")
+    assert jobdeck("run-worker").code == 0
+    data = jobdeck("errors", "--new", "--json").data
+    assert [(group["sample"], group["new_in_release"]) for group in data["errors"]] == [("it burns", True)]
+    assert data["release"]["name"] == "shop@2"
+    assert [group["new_in_release"] for group in jobdeck("errors", "--json").data["errors"]] == [True, False]
+    assert "new in release" in jobdeck("errors").out
+
+
 def test_errors_are_grouped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     for number in range(3):
         add(conn, "cli_refuse", reason=f"no room for {number} more")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, RunOutcome
-from jobdeck.core.queue import bulk
+from jobdeck.core.queue import bulk, presence
 from jobdeck.core.read import job_lists, jobs, reports
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.report_types import OTHER
@@ -206,6 +206,37 @@ class TestErrorGroups:
         (group,) = error_groups.groups().run(conn)
         assert len(group.bars) == 12
         assert (sum(group.bars), group.bars.index(2), group.bars[-1]) == (3, 7, 1)
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_a_group_is_new_in_the_release_before_which_it_never_failed(
+        self, conn: Connection, compacted: bool
+    ) -> None:
+        presence.note_release(conn, "shop@1")
+        failed_alike(conn, 1, error="old")
+        conn.execute("UPDATE job_stat_delta SET first_at = first_at - interval '1 minute'")
+        presence.note_release(conn, "shop@2")
+        presence.note_release(conn, "shop@1")
+        failed_alike(conn, 1, error="young")
+        failed_alike(conn, 1, error="old")
+        if compacted:
+            compact(conn)
+        report = reports.errors().run(conn)
+        assert report.release is not None
+        assert report.release.name == "shop@2"
+        assert {group.sample: group.new_in_release for group in report.trends} == {"old": False, "young": True}
+        assert [group.sample for group in error_groups.groups(new_in_release=True, limit=1).run(conn)] == ["young"]
+        presence.note_release(conn, "shop@3")
+        conn.execute("UPDATE job_releases SET first_seen = now() + interval '1 minute' WHERE name = 'shop@3'")
+        assert not any(group.new_in_release for group in reports.errors().run(conn).trends)
+        assert error_groups.groups(new_in_release=True).run(conn) == ()
+
+    def test_the_first_release_has_no_new_groups(self, conn: Connection) -> None:
+        presence.note_release(conn, "shop@1")
+        presence.note_release(conn, "")
+        failed_alike(conn, 1)
+        report = reports.errors().run(conn)
+        assert report.release is None
+        assert [group.new_in_release for group in report.trends] == [False]
 
     def test_a_group_says_when_its_count_may_not_be_whole(self, conn: Connection) -> None:
         failed_alike(conn, 1)

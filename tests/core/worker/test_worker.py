@@ -646,6 +646,16 @@ def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: C
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
+def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(database_url: str, conn: Conn) -> None:
+    with working(
+        database_url, job_type("fine", lambda _p, _c: None), settings=quick_settings(sentry_release="shop@7")
+    ) as worker:
+        until(lambda: conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)], "the release")
+        worker.stop()
+        assert worker.wait(PATIENCE)
+    assert conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)]
+
+
 # The record of what it did
 
 

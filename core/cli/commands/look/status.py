@@ -11,6 +11,7 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.act.notes import note_table
 from jobdeck.core.cli.commands.look.jobs import audit_table
 from jobdeck.core.cli.session import Session, command, limit_option
+from jobdeck.core.errors import Refused
 from jobdeck.core.model import Filter, Status, Verdict
 from jobdeck.core.read.report_types import Counts
 from jobdeck.core.read.sentences import amount
@@ -59,15 +60,23 @@ def health(session: Session) -> int | None:
 
 @command("errors")
 @click.option("--since", metavar="DURATION", default="7d", show_default=True, help="Period to show.")
+@click.option("--new", "only_new", is_flag=True, help="Only groups that the newest release of the workers brought.")
 @limit_option(100, 1000)
-def errors(session: Session, since: str, limit: int) -> None:
+def errors(session: Session, since: str, only_new: bool, limit: int) -> None:
     """List failed runs, grouped by task type and similar error. A group is new for 24 hours."""
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import notes  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.stats import error_groups  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
-        groups = error_groups.groups(since=parse_duration(since, what="duration of --since"), limit=limit).run(conn)
+        release = error_groups.newest_release().run(conn)
+        if only_new and release is None:
+            raise Refused(
+                "Workers of one release only have been here, so no group is new in it. "
+                "Workers report the release that SENTRY_RELEASE names."
+            )
+        period = parse_duration(since, what="duration of --since")
+        groups = error_groups.groups(since=period, limit=limit, new_in_release=only_new).run(conn)
         muted = {mute.key: mute for mute in notes.mutes().run(conn)}
         now = jobs.clock().run(conn)
     header = ("COUNT", "TASK", "GROUP", "", "KIND", "FIRST SEEN", "LAST SEEN", "A JOB", "ERROR")
@@ -88,12 +97,20 @@ def errors(session: Session, since: str, limit: int) -> None:
     least = ("FIRST SEEN", "KIND", "A JOB", "GROUP")
     marks = [{"new": group.is_new(now), "muted": muted.get(group.key)} for group in groups]
     data = [{**output.plain(group), **output.plain(mark)} for group, mark in zip(groups, marks, strict=True)]
-    session.answer({"errors": data}, output.table(header, rows, least=least) if rows else ["No failed runs."])
+    nothing = "No failed runs."
+    if only_new and release is not None:
+        nothing = f"No group of errors is new in {output.line(release.name)}."
+    session.answer(
+        {"errors": data, "release": output.plain(release)},
+        output.table(header, rows, least=least) if rows else [nothing],
+    )
 
 
 def _mark(group: ErrorGroup, muted: Mute | None, now: datetime) -> str:
     if muted is not None:
         return f"muted until {output.when(muted.until)}"
+    if group.new_in_release:
+        return "new in release"
     return "new" if group.is_new(now) else ""
 
 
