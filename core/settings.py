@@ -6,17 +6,20 @@ keeps its name there; all others are called `JOBDECK_…`.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from jobdeck.core import config_file
-from jobdeck.core.errors import ConfigurationError
+from jobdeck.core.errors import ConfigurationError, EmbeddedPostgresError
 from jobdeck.core.plugins import load_plugins
+
+SHARED_STATE: Final = Path("/var/lib/jobdeck")
 
 
 def names(*variables: str) -> Any:
@@ -176,6 +179,26 @@ def key_bindings() -> dict[str, str]:
             f'[keys] in {config_file.path()} must be a table of strings. Write a line like "job.retry" = "R".'
         )
     return table
+
+
+def state_folder(given: Path | None) -> Path:
+    """The state folder: the given one, `/var/lib/jobdeck` for root, otherwise `jobdeck` in the XDG state folder.
+
+    Raises:
+        EmbeddedPostgresError: none is given and the account has no home folder.
+    """
+    if given is not None:
+        return given.expanduser().absolute()
+    if os.geteuid() == 0:
+        return SHARED_STATE
+    base = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "jobdeck"
+    except RuntimeError as error:
+        raise EmbeddedPostgresError(
+            "This account has no home folder for the embedded Postgres. Set JOBDECK_STATE_DIR to a folder "
+            "that it can write, or DATABASE_URL to another Postgres."
+        ) from error
 
 
 def secret_names() -> frozenset[str]:

@@ -207,6 +207,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Look", scopes=READING, footer=True),
     _tab(1, "all"), _tab(2, "pending"), _tab(3, "running"), _tab(4, "succeeded"), _tab(5, "failed"),
     _tab(6, "cancelled"),
+    Action("columns", ("vertical_line",), "columns", "choose the columns of this tab", "Look"),
     Action("sort", ("s",), "sort", "sort by the next column", "Look"),
     Action("sort.reverse", ("S",), "reverse", "reverse the order", "Look"),
     Action("palette", ("colon", "ctrl+p"), "palette", "search all actions by name", "Pages", scopes=ALL),

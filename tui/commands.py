@@ -50,6 +50,11 @@ def options(change: PayloadChange) -> str:
     return shlex.join(words)
 
 
+def save_filter_twin(name: str, words: str) -> str:
+    """The command that saves a filter under a name."""
+    return shlex.join(["jobdeck", "filter", "save", clean(name), clean(words)])
+
+
 def canary_twin(job: Job) -> str:
     """The command that runs one job as a canary; with --wait it would print the result."""
     return f"jobdeck retry --canary {job.id}"

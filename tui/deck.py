@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.tui import themes
 from jobdeck.tui.backend.threads import Host
 
@@ -43,6 +44,7 @@ class Options:
     ticking: bool = True
     mouse: bool = False
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    preferences: Preferences = field(default_factory=Preferences)
 
 
 class Deck(Host, Protocol):

@@ -81,11 +81,21 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     DialogKey("filter.complete", ("tab",), "complete", "complete the last word; again for the next candidate"),
     DialogKey("filter.earlier", ("up",), "recall(-1)", "previous filter"),
     DialogKey("filter.later", ("down",), "recall(1)", "next filter"),
+    DialogKey("filter.save", ("ctrl+s",), "save", "save this filter under a name; @name and tab choose a saved one"),
+    DialogKey("name_filter.close", ("escape",), "dismiss", "cancel"),
+    DialogKey("columns.close", ("escape", "q"), "dismiss", "cancel"),
+    DialogKey("columns.down", ("down", "j"), "move(1)", "next column"),
+    DialogKey("columns.up", ("up", "k"), "move(-1)", "previous column"),
+    DialogKey("columns.mark", ("space",), "mark", "show or hide the column under the cursor"),
+    DialogKey("columns.take", ("enter",), "take", "keep the marked columns for this tab"),
+    DialogKey("columns.usual", ("u",), "usual", "go back to the usual columns of this tab"),
 )
 BY_ID: Final = {key.id: key for key in DIALOG_KEYS}
 SYNC: Final = "sync"
 """The id of the dialog Quick Sync, which has a key for each preset."""
-TYPED_IN: Final = frozenset({"pause", "type", "palette", "picker", "create", "payload", "bulk_edit", "filter"})
+TYPED_IN: Final = frozenset(
+    {"pause", "type", "palette", "picker", "create", "payload", "bulk_edit", "filter", "name_filter"}
+)
 """The dialogs with a text field, which needs all printable characters."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})
 """The keys that press a button, submit a field or move the focus in every dialog."""

@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core import settings as configuration
+from jobdeck.core.read.operators.preferences import preferences_of
 from jobdeck.core.redact import safe_error
 from jobdeck.tui import keymap, themes
 from jobdeck.tui.app import JobdeckApp
@@ -54,6 +55,7 @@ def run_dashboard(
         patience=settings.drain_seconds,
         keymap=keymap.read(configuration.key_bindings()),
         mouse=mouse,
+        preferences=preferences_of(settings),
     )
     app = JobdeckApp(make_backend, options)
     with app.log_lines.attached():

@@ -10,7 +10,6 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.progress import Progress
 from jobdeck.core.cli.signals import stop_signals
 from jobdeck.core.errors import Interrupted, Refused, UsageError
-from jobdeck.core.read.filters import parse_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,7 +114,7 @@ def chosen(
         return bulk.choose_ids(conn, dict.fromkeys(ids), actor=session.actor)
     if again:
         return bulk.choose_again(conn, bulk.resolve(conn, again), "all", actor=session.actor)
-    return bulk.choose(conn, parse_filter(expression or ""), actor=session.actor)
+    return bulk.choose(conn, session.filter(expression), actor=session.actor)
 
 
 def act_in_bulk(

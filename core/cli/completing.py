@@ -43,8 +43,20 @@ class FilterText(TaskType):
         from jobdeck.core.read.filters import completions  # noqa: PLC0415 -- needed for a completion only
 
         del param
+        if incomplete.startswith("@"):
+            return _items(f"@{name}" for name in self.saved(ctx) if name.startswith(incomplete[1:].lower()))
         before = incomplete[: len(incomplete) - len(incomplete.rpartition(" ")[2])]
         return _items(f"{before}{word}" for word in completions(incomplete, self.known(ctx)))
+
+    def saved(self, ctx: click.Context) -> list[str]:
+        """The names of the saved filters, or none if a setting or their file is wrong."""
+        from jobdeck.core import settings as configuration  # noqa: PLC0415 -- needed for a completion only
+        from jobdeck.core.read.operators.preferences import preferences_of  # noqa: PLC0415 -- needed for a completion only
+
+        del ctx
+        with suppress(JobdeckError):
+            return list(preferences_of(configuration.load()).filters())
+        return []
 
 
 COMPLETED: Final = {"TYPE": TaskType, "FILTER": FilterText}

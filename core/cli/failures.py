@@ -82,7 +82,7 @@ def _unforeseen(error: Exception) -> str:
 
 def _logged(error: Exception) -> Path | None:
     from jobdeck.core import logs  # noqa: PLC0415 -- needed only after an unexpected error
-    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- needed only after an unexpected error
+    from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- needed only after an unexpected error
 
     try:
         settings = configuration.load()

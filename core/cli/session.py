@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from jobdeck.core.model import Json
+    from jobdeck.core.model import Filter, Json
     from jobdeck.core.postgres.database import Database
+    from jobdeck.core.read.operators.preferences import Preferences
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
 
@@ -63,6 +64,27 @@ class Session:
         from jobdeck.core.postgres.database import actor  # noqa: PLC0415 -- imported on first use
 
         return actor()
+
+    @property
+    def preferences(self) -> Preferences:
+        """What the person has saved."""
+        from jobdeck.core.read.operators.preferences import preferences_of  # noqa: PLC0415 -- imported on first use
+
+        return preferences_of(self.settings)
+
+    def filter(self, text: str | None) -> Filter:
+        """The filter of an option: its own words, or the one that the person saved as `@name`.
+
+        Raises:
+            UsageError: the filter is not valid, or none is saved under this name.
+            Refused: the file of saved filters cannot be read.
+        """
+        from jobdeck.core.read.filters import parse_filter  # noqa: PLC0415 -- imported on first use
+        from jobdeck.core.read.operators.preferences import SIGN  # noqa: PLC0415 -- imported on first use
+
+        if text is not None and text.strip().startswith(SIGN):
+            return self.preferences.filter(text)
+        return parse_filter(text or "")
 
     @contextmanager
     def database(self, *, max_size: int = 4) -> Iterator[Database]:

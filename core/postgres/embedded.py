@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -19,12 +18,13 @@ from psycopg import sql
 
 from jobdeck.core.errors import EmbeddedPostgresError
 from jobdeck.core.postgres.cluster import Cluster
+from jobdeck.core.settings import state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DATABASE = "jobdeck"
-SHARED_STATE = Path("/var/lib/jobdeck")
 LOCK_SECONDS = 200.0
 PAUSE_SECONDS = 0.02
 KEEPER = "jobdeck keeper"
@@ -192,26 +192,6 @@ def _in_a_sentence(state: Path) -> Iterator[None]:
     except psycopg.OperationalError as error:
         raise EmbeddedPostgresError(
             f"The embedded Postgres in {state} started, but its connection was lost. Its log is {state / 'server.log'}."
-        ) from error
-
-
-def state_folder(given: Path | None) -> Path:
-    """The state folder: the given one, `/var/lib/jobdeck` for root, otherwise `jobdeck` in the XDG state folder.
-
-    Raises:
-        EmbeddedPostgresError: none is given and the account has no home folder.
-    """
-    if given is not None:
-        return given.expanduser().absolute()
-    if os.geteuid() == 0:
-        return SHARED_STATE
-    base = os.environ.get("XDG_STATE_HOME", "")
-    try:
-        return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "jobdeck"
-    except RuntimeError as error:
-        raise EmbeddedPostgresError(
-            "This account has no home folder for the embedded Postgres. Set JOBDECK_STATE_DIR to a folder "
-            "that it can write, or DATABASE_URL to another Postgres."
         ) from error
 
 

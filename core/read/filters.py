@@ -254,7 +254,8 @@ def _fingerprint(value: str) -> str:
 
 
 def _quoted(value: str, *, loose: bool) -> str:
-    if _PLAIN.fullmatch(value) and (loose or " " not in value):
+    # A text that begins with @ would be the name of a saved filter.
+    if _PLAIN.fullmatch(value) and (not value.startswith("@") if loose else " " not in value):
         return value
     return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"'))
 

@@ -34,6 +34,8 @@ from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.dialogs.picker import Picker
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
+from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns
+from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter
 from jobdeck.tui.screens.pages.figures.type_settings import TypeSettings
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
@@ -113,6 +115,8 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     yield "create", CreateJob(creating, job=job, editing=True)
     yield "payload", PayloadEditor(job)
     yield "type", TypeSettings(type_line("game_platform_sync"))
+    yield "name_filter", NameFilter("status:failed")
+    yield "columns", ChooseColumns("all", ("id", "task"))
     yield "bulk_edit", BulkEdit(deck.backend.bulk.choose_jobs(deck.backend.jobs))
 
 

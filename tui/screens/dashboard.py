@@ -153,7 +153,8 @@ class Dashboard(Listing):
         table = self.table
         if view is None and link.state is LinkState.DISCONNECTED:
             table.say_empty(NOTHING_YET)
-        table.set_tab(poller.request.filter.status, one_type=self._lists_one_type())
+        status = poller.request.filter.status
+        table.set_tab(status, one_type=self._lists_one_type(), chosen=self.chosen_columns())
         table.set_order(*order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None

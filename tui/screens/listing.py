@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from textual.geometry import Offset
 
+from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import SORTS, Status
 from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
+from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.widgets import status_bar
@@ -55,6 +57,7 @@ class Listing(Acting):
         self._sought_at = 0.0
         self._gone: UUID | None = None
         self._tab_before: Status | None = None
+        self._column_trouble = ""
 
     def redraw(self) -> None:
         """Draws the lines around the table."""
@@ -69,6 +72,7 @@ class Listing(Acting):
         return super().handlers() | {
             **{f"tab.{name.lower()}": self._tab(status) for name, status in status_bar.TABS},
             "filter": self._edit_filter,
+            "columns": self._choose_columns,
             "sort": self._next_sort,
             "sort.reverse": self._reverse,
             "freeze": self._freeze,
@@ -128,6 +132,47 @@ class Listing(Acting):
         self.filter_text = event.text
         self._close_filter()
         self._list(filter=wanted)
+
+    def on_filter_bar_saving(self, event: FilterBar.Saving) -> None:
+        """Asks for the name of the filter, which stays in the line."""
+        from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter  # noqa: PLC0415 -- not needed for the first paint
+
+        def saved(name: str | None) -> None:
+            if name is not None:
+                self.deck.say(f"Saved as @{name}.\n{save_filter_twin(name, event.text)}")
+
+        self.app.push_screen(NameFilter(event.text), saved)
+
+    def chosen_columns(self) -> tuple[str, ...]:
+        """The columns that the person chose for this tab; none while they cannot be read, which is said once."""
+        try:
+            return self.deck.options.preferences.columns(self._tab_name)
+        except JobdeckError as error:
+            if str(error) != self._column_trouble:
+                self._column_trouble = str(error)
+                self.deck.say(one_line(str(error)), "warning")
+            return ()
+
+    @property
+    def _tab_name(self) -> str:
+        status = self.deck.poller.request.filter.status
+        return status.value if status else "all"
+
+    def _choose_columns(self) -> None:
+        from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns  # noqa: PLC0415 -- not needed for the first paint
+
+        tab = self._tab_name
+
+        def chosen(columns: tuple[str, ...] | None) -> None:
+            if columns is None:
+                return
+            try:
+                self.deck.options.preferences.choose_columns(tab, columns)
+            except JobdeckError as error:
+                self.deck.say(one_line(str(error)), "warning")
+            self.redraw()
+
+        self.app.push_screen(ChooseColumns(tab, self.table.columns), chosen)
 
     def on_filter_bar_refused(self, event: FilterBar.Refused) -> None:
         self.deck.say(event.sentence, "warning")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 from textual.containers import Horizontal
 from textual.message import Message
 
-from jobdeck.core.errors import UsageError
+from jobdeck.core.errors import JobdeckError, UsageError
 from jobdeck.core.read.filters import completions, parse_filter
+from jobdeck.core.read.operators.preferences import SIGN
 from jobdeck.tui.dialog_keys import BY_ID as DIALOG_KEYS
 from jobdeck.tui.dialog_keys import bindings
 from jobdeck.tui.format import one_line
@@ -41,6 +43,7 @@ class FilterInput(OneLine):
         self.history: list[str] = []
         self.words: Callable[[], Sequence[str]] = tuple
         self.names: Callable[[], Sequence[str]] = tuple
+        self.save: Callable[[], object] = tuple
         self._at = 0
         self._offered: list[str] = []
         self._taken = -1
@@ -72,6 +75,10 @@ class FilterInput(OneLine):
         self.value = f"{before}{self._offered[self._taken]}"
         self.cursor_position = len(self.value)
 
+    def action_save(self) -> None:
+        """Saves the filter under a name."""
+        self.save()
+
     def action_recall(self, by: int) -> None:
         """Recalls an earlier or later filter of this session."""
         self._at = min(max(self._at + by, 0), len(self.history))
@@ -97,12 +104,20 @@ class FilterBar(Horizontal):
             super().__init__()
             self.sentence = sentence
 
+    class Saving(Message):
+        """The typed filter is to be saved under a name."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
     class Typing(Message):
         """The text has changed; `hint` shows the candidates."""
 
     def __init__(self, deck: Deck, *, id: str | None = None) -> None:  # noqa: A002 -- Textual's name
         super().__init__(id=id)
         self.key = deck.key
+        self._preferences = deck.options.preferences
         self._finder = NameFinder(deck, self._found)
         self._applying = False
 
@@ -123,7 +138,7 @@ class FilterBar(Horizontal):
         """Starts editing; `words` returns the task types that complete a word."""
         self._finder.begin()
         self._applying = False
-        self.field.words, self.field.names = words, self._names
+        self.field.words, self.field.names, self.field.save = words, self._names, self._save
         self.field.display = self.field.can_focus = True
         self.field.begin(text)
         self.field.focus()
@@ -151,6 +166,8 @@ class FilterBar(Horizontal):
     def hint(self) -> list[Span]:
         """The candidates for the last word, or why the filter cannot be read."""
         text = self.field.value
+        if text.startswith(SIGN):
+            return self._saved_hint(text)
         named = naming(text)
         names = self._finder.hint(named, self.key("filter.complete")) if named is not None and not named.after else []
         if names:
@@ -164,14 +181,51 @@ class FilterBar(Horizontal):
             parse_filter(text)
         except UsageError as error:
             return [(f" {error}", "warn")]
-        keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls; "
-        return [(keys, "muted"), ('"…" searches for the text itself', "muted")]
+        keys = f" enter applies, {self.key('back')} leaves, {self.key('filter.earlier')} recalls, "
+        keys += f"{self.key('filter.save')} saves; "
+        return [(keys, "muted"), ('"…" finds the text', "muted")]
 
     def _names(self) -> Sequence[str]:
-        """The filter words for the ids found for the name being typed."""
+        """The filter words for the ids found for the name being typed, or the saved filters that it begins."""
+        if self.field.value.startswith(SIGN):
+            with suppress(JobdeckError):
+                return self._saved(self.field.value)
+            return ()
         named = naming(self.field.value)
         known = None if named is None or named.after else self._finder.known(named)
         return [f"{named.key}:{one.id}" for one in known] if named is not None and known else ()
+
+    def _saved(self, text: str) -> list[str]:
+        """The saved filters whose names begin with the typed one, each with its sign."""
+        wanted = text.strip().lower()
+        return [name for one in self._preferences.filters() if (name := f"{SIGN}{one}").startswith(wanted)]
+
+    def _saved_hint(self, text: str) -> list[Span]:
+        """The saved filters that begin so, or the words of the one that is typed whole."""
+        try:
+            found = self._saved(text)
+            if text.strip().lower() in found:
+                return [(f" {one_line(self._preferences.words(text))}", "strong")]
+        except JobdeckError as error:
+            return [(f" {one_line(str(error))}", "warn")]
+        if not found:
+            return [(f" No saved filter begins so. {self.key('filter.save')} saves the filter that is typed.", "warn")]
+        first, *others = found
+        return [(f" {self.key('filter.complete')} ", "key"), (first, "strong"), (f"  {'  '.join(others[:6])}", "muted")]
+
+    def _save(self) -> None:
+        """Asks to save what is typed, if it is a filter."""
+        text = self.field.value.strip()
+        try:
+            words = self._preferences.words(text)
+            parse_filter(words)
+        except JobdeckError as error:
+            self.post_message(self.Refused(str(error)))
+            return
+        if words:
+            self.post_message(self.Saving(words))
+        else:
+            self.post_message(self.Refused("Type a filter first, then save it."))
 
     def ways(self) -> list[Span]:
         """The clickable keys, for a mouse, beside a hint that does not name them."""
@@ -206,6 +260,11 @@ class FilterBar(Horizontal):
 
     def _apply(self, text: str) -> None:
         """Filters the list; a name that is still being looked up is applied when its answer has come."""
+        try:
+            text = self._preferences.words(text)
+        except JobdeckError as error:
+            self.post_message(self.Refused(str(error)))
+            return
         named = naming(text)
         if named is not None and named.words and not named.by_id:
             known = self._finder.known(named)

@@ -67,9 +67,9 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
         EmbeddedPostgresError: Postgres is not installed or cannot be started.
     """
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.sandbox.sample import load  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.programme.sandbox.server import Sandbox  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- imported on first use
 
     with Sandbox() as sandbox:
         changes: dict[str, Any] = {

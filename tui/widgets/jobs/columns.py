@@ -26,7 +26,7 @@ from jobdeck.tui.format import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from jobdeck.core.model import Job
@@ -115,25 +115,59 @@ ADDED: Final[Mapping[Status | None, tuple[Column, ...]]] = {
 }
 """The columns that tell the rows of a tab apart, in the cells that are free without those."""
 ARGUMENTS: Final = "arguments"
+FIRST: Final = "id"
+"""The column that every list has."""
+_EVERY: Final = {
+    column.id: column
+    for column in (*WIDE, *(one for of_tab in ADDED.values() for one in of_tab))
+    if column.id != "error"
+} | {"error": WIDE[-1]}
+CATALOGUE: Final = {column.id: column.title for column in _EVERY.values()}
+"""The titles of the columns that can be chosen, in their order."""
+LEAST: Final = 4
+"""The cells to which a column that grows may shrink."""
 
 
-def layout(width: int, status: Status | None = None, *, one_type: bool = False) -> tuple[Column, ...]:
+def layout(
+    width: int, status: Status | None = None, *, one_type: bool = False, chosen: Collection[str] = ()
+) -> tuple[Column, ...]:
     """The columns for a table of `width` cells. Two cells are kept for the mark and one at the right edge.
+
+    `chosen` are those that the person chose for the tab, as many of them as fit; without them, the usual ones.
 
     They depend on the tab and the filter alone, never on the rows, so that no column comes or goes while an operator
     scrolls or the list is read again. With `one_type`, all jobs have one task type, and their arguments are shown.
     """
     gap = 1 if width < ROOMY else 2
-    return _placed(_of_tab(width, status, one_type=one_type), width, gap)
+    kept = _chosen(width, chosen, gap) if chosen else _of_tab(width, status)
+    return _placed(_with_arguments(kept) if one_type else kept, width, gap)
 
 
-def _of_tab(width: int, status: Status | None, *, one_type: bool) -> list[Column]:
-    usual = WIDE if width >= 160 else MEDIUM if width >= 110 else NARROW if width >= 72 else TINY
-    kept = [column for column in usual if column.id not in LEFT_OUT.get(status, ())]
+def _usual(width: int) -> tuple[Column, ...]:
+    return WIDE if width >= 160 else MEDIUM if width >= 110 else NARROW if width >= 72 else TINY
+
+
+def _of_tab(width: int, status: Status | None) -> list[Column]:
+    kept = [column for column in _usual(width) if column.id not in LEFT_OUT.get(status, ())]
     known = {column.id for column in kept}
-    kept += [column for column in ADDED.get(status, ()) if column.id not in known]
-    if not one_type:
-        return kept
+    return [*kept, *(column for column in ADDED.get(status, ()) if column.id not in known)]
+
+
+def _chosen(width: int, chosen: Collection[str], gap: int) -> list[Column]:
+    """The chosen columns in the order of the catalogue, as wide as is usual at this width, while they fit."""
+    sized = _EVERY | {column.id: column for column in _usual(width)}
+    kept: list[Column] = []
+    room = width - 3
+    for name in _EVERY:
+        if name in chosen or name == FIRST:
+            room -= (LEAST if sized[name].grow else sized[name].width) + (gap if kept else 0)
+            if room < 0:
+                break
+            kept.append(sized[name])
+    return kept
+
+
+def _with_arguments(kept: Sequence[Column]) -> list[Column]:
     return [replace(one, id=ARGUMENTS, title=ARGUMENTS, sort=None) if one.id == "task" else one for one in kept]
 
 
@@ -148,7 +182,7 @@ def _placed(chosen: Sequence[Column], width: int, gap: int) -> tuple[Column, ...
         if column.grow:
             extra = left if column is growing[-1] else max(spare, 0) * column.grow // shares
             left -= extra
-        width_now = column.width + extra if spare >= 0 or not column.grow else max(column.width + spare, 4)
+        width_now = column.width + extra if spare >= 0 or not column.grow else max(column.width + spare, LEAST)
         placed.append(replace(column, width=width_now, x=x))
         x += width_now + gap
     return tuple(placed)

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from jobdeck.tui.format import fit
-from jobdeck.tui.widgets.jobs.columns import Cell, Column, Moment, cell, layout
+from jobdeck.tui.widgets.jobs.columns import ARGUMENTS, Cell, Column, Moment, cell, layout
 from jobdeck.tui.widgets.lines import Lines
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class JobTable(Lines[Row], can_focus=True):
         self._sort = ("created", True)
         self._stale = False
         self._columns: tuple[Column, ...] = ()
-        self._tab: tuple[Status | None, bool] = (None, False)
+        self._tab: tuple[Status | None, bool, tuple[str, ...]] = (None, False, ())
 
     def say_empty(self, text: str) -> None:
         """Sets the text that an empty table shows."""
@@ -118,12 +118,20 @@ class JobTable(Lines[Row], can_focus=True):
             self._sort = (sort, descending)
             self.refresh(Region(0, 0, self.size.width, 1))
 
-    def set_tab(self, status: Status | None, *, one_type: bool) -> None:
-        """Chooses the columns: those of a tab, with arguments in place of the task type if there is `one_type`."""
-        if self._tab != (status, one_type):
-            self._tab = (status, one_type)
+    def set_tab(self, status: Status | None, *, one_type: bool, chosen: tuple[str, ...] = ()) -> None:
+        """Chooses the columns: those of a tab, with arguments in place of the task type if there is `one_type`.
+
+        `chosen` are the columns that the person chose for the tab.
+        """
+        if self._tab != (status, one_type, chosen):
+            self._tab = (status, one_type, chosen)
             self._lay_out(self.size.width)
             self.refresh()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns; the one of the arguments stands for that of the task type."""
+        return tuple("task" if column.id == ARGUMENTS else column.id for column in self._columns)
 
     @property
     def heads_order(self) -> bool:
@@ -213,8 +221,8 @@ class JobTable(Lines[Row], can_focus=True):
         return self._line(row)
 
     def _lay_out(self, width: int) -> None:
-        status, one_type = self._tab
-        self._columns = layout(width, status, one_type=one_type)
+        status, one_type, chosen = self._tab
+        self._columns = layout(width, status, one_type=one_type, chosen=chosen)
         self._painted = []
 
     def _clamp(self, index: int) -> int:

@@ -16,7 +16,6 @@ from jobdeck.core.cli.answers import IDS, INPUT, act_in_bulk, answer_results, co
 from jobdeck.core.cli.session import Session, command, detach_option, dry_run_option, reason_option, yes_option
 from jobdeck.core.errors import UsageError
 from jobdeck.core.queue.requests import parse_object
-from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.known_types import check_type
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def _act(  # noqa: PLR0913 -- one keyword per option
 def _matching(session: Session, conn: psycopg.Connection[Any], expression: str) -> list[UUID]:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
-    wanted = parse_filter(expression)
+    wanted = session.filter(expression)
     found = jobs.find_ids(conn, wanted, limit=answers.MOST + 1)
     if wanted.task_type and not found:
         check_type(conn, wanted.task_type, session.registry.names)

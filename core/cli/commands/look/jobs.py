@@ -12,7 +12,6 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, Words, command, limit_option
 from jobdeck.core.errors import JobNotFound, UsageError
 from jobdeck.core.model import SORTS, RunOutcome, Status
-from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.known_types import check_type
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def jobs(session: Session, expression: str | None, limit: int, after: str | None
     from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read.operators import reach  # noqa: PLC0415 -- imported on first use
 
-    wanted = _narrowed(parse_filter(expression or ""), given)
+    wanted = _narrowed(session.filter(expression), given)
     with session.connection() as conn:
         reach.check(conn, wanted)
         page = read_jobs.page(

@@ -73,7 +73,7 @@ def demo_environment(settings: Settings) -> Iterator[Settings]:
 @contextmanager
 def _own_demo(settings: Settings) -> Iterator[Settings]:
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.postgres.embedded import state_folder  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- imported on first use
 
     changes: dict[str, Any] = {
         "database_url": None,
