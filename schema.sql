@@ -1647,7 +1647,9 @@ begin
     -- With an equality the planner might use another index than the one that begins with blocked_by.
     v_found := array(
         select w.id from unnest(p_blockers) as b (id) cross join lateral (
+            -- Not a paused series, which blocks itself.
             select q.id from job_queue q where q.status = 'pending' and q.blocked_by between b.id and b.id
+                and q.id <> b.id
             order by q.blocked_by, q.id) w
         limit v_most);
     if cardinality(v_found) = 0 then
@@ -1661,7 +1663,7 @@ begin
         perform job_queue_ask_recheck(null, array(
             select b from unnest(p_blockers) b where exists (
                 select from job_queue q where q.status = 'pending' and q.blocked_by between b and b
-                    and q.id <> all (v_locked))));
+                    and q.id <> b and q.id <> all (v_locked))));
     end if;
     return v_locked;
 end
@@ -2372,7 +2374,8 @@ begin
         slot_at = case when v_series then q.slot_at end,
         expires_at = case when q.expires_at > v_now then q.expires_at end,
         blocked_by = case when q.status = 'pending' or q.blocked_by is null then q.blocked_by
-            else job_queue_live_blocker(q.blocked_by) end,
+            -- A series that was paused when it ended is not paused any more.
+            when q.blocked_by <> q.id then job_queue_live_blocker(q.blocked_by) end,
         in_line = q.concurrency_key is not null
     where q.id = p_job.id returning * into v_job;
     perform job_queue_ask_recheck(null, array[v_job.blocked_by]);
@@ -2487,8 +2490,10 @@ begin
         facts := jsonb_build_object('status', p_job.status, 'job', p_job.id);
         return;
     end if;
-    code := job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null);
+    code := case when p_action = 'retry' and p_job.status = 'pending' and p_job.blocked_by = p_job.id then 'series-paused'
+        else job_action_refusal(p_action, p_job.status, p_job.cancel_requested_at is not null) end;
     if code is not null or p_action <> 'retry' or p_job.status = 'pending' then
+        facts := case code when 'series-paused' then jsonb_build_object('job', p_job.id) end;
         return;
     end if;
     if p_job.dedupe_key is not null then
@@ -2497,7 +2502,7 @@ begin
     if v_holder is not null then
         code := 'key-held';
         facts := jsonb_build_object('holder', v_holder);
-    elsif p_job.blocked_by is not null and (job_queue_judge_blocker(p_job.blocked_by)).refusal is not null then
+    elsif p_job.blocked_by <> p_job.id and (job_queue_judge_blocker(p_job.blocked_by)).refusal is not null then
         code := 'hopeless-blocker';
         facts := jsonb_build_object('blocker', p_job.blocked_by,
             'status', (select q.status from job_queue q where q.id = p_job.blocked_by));
@@ -2828,6 +2833,7 @@ begin
         when p_changes = '{}' then 'no-changes'
         when v_new.recurrence_interval_minutes <= 0 then 'bad-interval'
         when jsonb_typeof(v_new.payload) is distinct from 'object' then 'bad-payload'
+        when v_job.blocked_by = v_job.id and v_new.recurrence_interval_minutes is null then 'series-paused'
         when v_new.run_at is null then 'bad-due-time'
         when not (job_is_a_time(v_new.run_at) and job_is_a_time(v_new.expires_at)) then 'bad-time'
         when job_refused_key(v_new.concurrency_key) is not null then 'bad-key'
@@ -2837,7 +2843,7 @@ begin
     end;
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-edit'),
-            jsonb_build_object('status', v_job.status, 'names', v_unknown), v_job.status, v_job.version;
+            jsonb_build_object('status', v_job.status, 'names', v_unknown, 'job', p_id), v_job.status, v_job.version;
         return;
     end if;
     update job_queue q set
@@ -3436,9 +3442,9 @@ declare
 begin
     if p_job.blocked_by is not null then
         select * into v_blocker from job_queue_judge_blocker(p_job.blocked_by);
-        code := case when v_blocker.live then 'waits-for-blocker' when v_blocker.refusal is not null
-            then 'hopeless-blocker' end;
-        facts := jsonb_build_object('blocker', p_job.blocked_by, 'status',
+        code := case when p_job.blocked_by = p_job.id then 'series-paused' when v_blocker.live then 'waits-for-blocker'
+            when v_blocker.refusal is not null then 'hopeless-blocker' end;
+        facts := jsonb_build_object('job', p_job.id, 'blocker', p_job.blocked_by, 'status',
             (select q.status from job_queue q where q.id = p_job.blocked_by));
     end if;
     if code is null and job_key_is_busy_now(p_job.concurrency_key) then
@@ -4221,8 +4227,9 @@ begin
             when v_job.expires_at > v_now then 'expires-later'
             else 'has-expired' end, jsonb_build_object('expires_at', v_job.expires_at)),
         (7, 'dependencies', job_clause_unblocked(v_job.blocked_by), case
-            when v_job.blocked_by is null then 'no-blocker' else 'waits-for-blocker' end,
-            jsonb_build_object('blocker', v_job.blocked_by,
+            when v_job.blocked_by is null then 'no-blocker' when v_job.blocked_by = v_job.id then 'paused-alone'
+            else 'waits-for-blocker' end,
+            jsonb_build_object('job', v_job.id, 'blocker', v_job.blocked_by,
                 'status', coalesce((select q.status from job_queue q where q.id = v_job.blocked_by), 'gone'))),
         (8, 'concurrency', job_clause_first_in_line(v_job.in_line)
                 and (v_holder is null or job_clause_key_free(v_job.concurrency_key)), case
@@ -5396,6 +5403,7 @@ return case
     when not (p_job).is_recurring or coalesce((p_job).recurrence_interval_minutes, 0) <= 0 then 'skip-once'
     when (p_job).status = 'running' then 'skip-running'
     when (p_job).status <> 'pending' then 'skip-ended'
+    when (p_job).blocked_by = (p_job).id then 'series-paused'
     when (p_job).expires_at <= p_next then 'skip-last'
 end;
 
@@ -5432,7 +5440,7 @@ begin
     v_refusal := job_skip_refusal(v_job, p_version, v_next);
     if v_refusal is not null or p_dry_run then
         return query select p_id, v_refusal is null, coalesce(v_refusal, 'would-skip'),
-            jsonb_build_object('status', v_job.status, 'run_at', v_next), v_job.status, v_job.version;
+            jsonb_build_object('status', v_job.status, 'run_at', v_next, 'job', p_id), v_job.status, v_job.version;
         return;
     end if;
     update job_queue q set
@@ -5447,6 +5455,72 @@ begin
 end
 $$;
 
+-- Why a series cannot be paused (p_paused) or resumed; null if it can.
+create or replace function job_series_refusal(p_job job_queue, p_version bigint, p_paused boolean) returns text
+language sql immutable
+return case
+    when p_version <> (p_job).version then 'has-changed'
+    when not (p_job).is_recurring or coalesce((p_job).recurrence_interval_minutes, 0) <= 0 then 'pause-once'
+    when (p_job).status not in ('pending', 'running') then 'pause-ended'
+    when p_paused and (p_job).blocked_by = (p_job).id then 'already-paused'
+    when p_paused and (p_job).blocked_by is not null then 'pause-blocked'
+    when not p_paused and (p_job).blocked_by is distinct from (p_job).id then 'not-paused'
+end;
+
+-- Pauses one series, or resumes it. A paused series blocks itself, so it is in no index of the claim, and no claim has to
+-- look at anything more. A running cycle ends as usual. A resumed series runs at its next slot: missed ones are not made up.
+create or replace function job_series_pause(
+    p_id uuid, p_version bigint, p_paused boolean, p_actor text, p_reason text, p_dry_run boolean
+) returns table (job_id uuid, ok boolean, code text, facts jsonb, status text, version bigint)
+language plpgsql volatile security definer
+set search_path from current set enable_seqscan = off set jit = off set lock_timeout = '900ms'
+as $$
+#variable_conflict use_column
+declare
+    v_now constant timestamptz := clock_timestamp();
+    v_job job_queue;
+    v_after job_queue;
+    v_next timestamptz;
+    v_refusal text;
+begin
+    begin
+        select * into v_job from job_queue q where q.id = p_id for update;
+    exception when lock_not_available then
+        return query select p_id, false, 'is-locked', null::jsonb, null::text, null::bigint;
+        return;
+    end;
+    if v_job.id is null then
+        return query select p_id, false, job_queue_absence('edit', p_id), jsonb_build_object('job', p_id), null::text,
+            null::bigint;
+        return;
+    end if;
+    v_refusal := job_series_refusal(v_job, p_version, p_paused);
+    v_next := case when v_refusal is null and not p_paused and v_job.status = 'pending' and v_job.run_at <= v_now
+        then job_next_slot(coalesce(v_job.anchor_at, v_job.run_at), v_job.recurrence_interval_minutes, v_now)
+        else v_job.run_at end;
+    if v_refusal is not null or p_dry_run then
+        return query select p_id, v_refusal is null,
+            coalesce(v_refusal, case when p_paused then 'would-pause' else 'would-resume' end),
+            jsonb_build_object('status', v_job.status, 'run_at', v_next, 'blocker', v_job.blocked_by, 'job', p_id),
+            v_job.status, v_job.version;
+        return;
+    end if;
+    update job_queue q set
+        blocked_by = case when p_paused then q.id end, run_at = v_next,
+        slot_at = case when v_next = q.run_at then q.slot_at end,
+        attempts = case when v_next = q.run_at then q.attempts else 0 end,
+        anchor_at = coalesce(q.anchor_at, q.run_at),
+        in_line = q.status = 'pending' and q.concurrency_key is not null, updated_at = v_now, version = q.version + 1
+    where q.id = p_id;
+    perform job_queue_advance_lines(array[v_job.concurrency_key]);
+    select * into v_after from job_queue q where q.id = p_id;
+    perform job_queue_write_audit(p_actor, case when p_paused then 'pause series' else 'resume series' end, p_id,
+        job_audit_facts(v_job), job_audit_facts(v_after), p_reason);
+    perform pg_notify(current_schema() || '.job_queue', '');
+    return query select p_id, true, case when p_paused then 'was-paused' else 'was-resumed' end,
+        jsonb_build_object('status', v_after.status, 'run_at', v_next, 'job', p_id), v_after.status, v_after.version;
+end
+$$;
 
 -------------------------------------------------------------------------------------------------------
 -- 13. Who may do what
@@ -5534,6 +5608,7 @@ declare
     v_actions constant text[] := array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_queue_skip',
+        'job_series_pause',
         'job_queue_cleanup',
         'job_queue_purge', 'job_queue_create', 'job_queue_create_many', 'job_queue_enqueue', 'job_bulk_choose',
         'job_bulk_choose_alike', 'job_bulk_choose_ids', 'job_bulk_choose_again', 'job_bulk_start',
@@ -5578,7 +5653,7 @@ declare
         'job_erase_fingerprints', 'job_erase_groups', 'job_stats_add_errors', 'job_stats_add_runs',
         'job_stats_add_times',
         'job_stats_compact', 'job_bulk_counted', 'job_bulk_revert', 'job_stats_judge',
-        'job_backlog_sample', 'job_skip_refusal'];
+        'job_backlog_sample', 'job_skip_refusal', 'job_series_refusal'];
     v_views constant text[] := array['job_list', 'job_removed_list', 'job_trash_list', 'job_run_list',
         'job_audit_list', 'job_stat_list', 'job_stat_bin_list', 'job_stat_time_list', 'job_stat_error_list',
         'job_error_group_list', 'job_paused_types', 'job_note_list'];

@@ -101,6 +101,11 @@ class Job:
     overdue_seconds: float | None = None
     removed: bool = False
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody paused this series alone, which then blocks itself."""
+        return self.blocked_by == self.id
+
 
 CANARY_PRIORITY = 101
 """The priority that the claim reports for a canary; those of jobs are 100 at most."""

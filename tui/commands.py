@@ -99,9 +99,14 @@ def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], re
     return shlex.join([*words, *(["--reason", clean(reason)] if reason else [])])
 
 
+def pause_series_twin(job: Job) -> str:
+    """The command that pauses a series alone, or resumes it if it is paused."""
+    return f"jobdeck series {'resume' if job.is_paused else 'pause'} {job.id}"
+
+
 def skip_twin(job: Job) -> str:
     """The command that skips the next run of a recurring job."""
-    return f"jobdeck series --skip {job.id}"
+    return f"jobdeck series skip {job.id}"
 
 
 def resume_twin(task_type: str | None) -> str:

@@ -23,7 +23,7 @@ PAST = {
     "pause": "paused", "resume": "resumed", "run again": "ran again", "cleanup": "cleaned up", "reveal": "revealed",
     "note": "left notes", "acknowledge": "acknowledged notes", "mute errors": "muted errors",
     "unmute errors": "unmuted errors",
-    "skip": "skipped",
+    "skip": "skipped", "pause series": "paused series", "resume series": "resumed series",
 }  # fmt: skip
 
 

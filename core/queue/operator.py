@@ -127,6 +127,36 @@ def skip(
     return result_from(found[0])
 
 
+def pause_series(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    actor: str,
+    version: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> ActionResult:
+    """Pauses one series: its job does not run before it is resumed. A run that is going on ends as usual."""
+    return _switch_series(conn, (job_id, version, True, actor, reason, dry_run))
+
+
+def resume_series(
+    conn: Connection,
+    job_id: UUID,
+    *,
+    actor: str,
+    version: int | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> ActionResult:
+    """Resumes a paused series at its next slot; the slots that it missed are not made up."""
+    return _switch_series(conn, (job_id, version, False, actor, reason, dry_run))
+
+
+def _switch_series(conn: Connection, given: tuple[object, ...]) -> ActionResult:
+    return result_from(rows(conn, "SELECT * FROM job_series_pause(%s, %s, %s, %s, %s, %s)", given)[0])
+
+
 def pause(
     conn: Connection,
     *,

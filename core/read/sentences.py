@@ -93,6 +93,15 @@ def _held(facts: Facts) -> str:
     return f"{cause}{TAKEN_BACK} It is as it was."
 
 
+def _paused_alone(facts: Facts) -> str:
+    return f'This series is paused. "jobdeck series resume {facts.get("job")}" resumes it.'
+
+
+def _was_paused(facts: Facts) -> str:
+    ends = "This run ends as usual; after it," if facts.get("status") == "running" else "Paused:"
+    return f"{ends} it does not run until somebody resumes it."
+
+
 TAKEN_BACK: Final = "The request to run it was taken back."
 
 ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
@@ -138,6 +147,12 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "skip-running": "It is running. Skip its next run when this one has ended.",
         "skip-ended": "It is {status}, so it has no next run.",
         "skip-last": "The series expires before the run after the next one. Cancel it instead.",
+        "series-paused": _paused_alone,
+        "pause-once": "It is not recurring. Cancel it instead, or pause its task type.",
+        "pause-ended": "It is {status}, so it has no next run.",
+        "pause-blocked": "It waits for job {blocker} and does not run before that one succeeds. Pause it then.",
+        "already-paused": "It is already paused.",
+        "not-paused": "It is not paused by itself. Its task type or everything may be.",
         "canary-open": lambda facts: _asked("It", facts),
         "canary-of-group": lambda facts: _asked(f"Canary {facts.get('canary_job')} of the same errors", facts),
         "canary-was-faster": "Another canary of the same errors was asked for at this moment. Wait for its result.",
@@ -153,6 +168,8 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "would-restore": "It would be restored as {status}.",
         "would-edit": "It would be changed.",
         "would-skip": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "would-pause": "It would not run until somebody resumes it.",
+        "would-resume": lambda facts: f"It would run next at {_moment(facts.get('run_at'), MINUTES)}.",
         "would-enqueue": "The job would be enqueued.",
         "is-stuck": lambda facts: (
             f"Stuck since {_moment(facts.get('expired_at'))}: worker {facts.get('worker')} stopped renewing its lease."
@@ -172,6 +189,8 @@ ACTIONS: Final[Mapping[str, Sentence]] = MappingProxyType(
         "was-edited": "Changed.",
         "was-reverted": "Has its former payload again.",
         "was-skipped": lambda facts: f"Skipped. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
+        "was-paused": _was_paused,
+        "was-resumed": lambda facts: f"Resumed. It runs next at {_moment(facts.get('run_at'), MINUTES)}.",
         "nothing-to-change": "Nothing to change.",
         "marked-failed": "Marked failed.",
         "cycle-marked-failed": "The cycle was marked failed; the series continues at its next slot.",
@@ -202,6 +221,7 @@ CLAUSES: Final[Mapping[str, Sentence]] = MappingProxyType(
         "no-blocker": "Depends on no other job.",
         "waits-for-blocker": "Waits for job {blocker} to succeed; its status is {status}.",
         "no-concurrency-key": "No concurrency limit.",
+        "paused-alone": _paused_alone,
         "concurrency-key-busy": "Job {holder} with the same concurrency key is running.",
         "lets-others-pass": (
             "While no job of this type can run, the next job with the same concurrency key goes first; this one keeps "

@@ -24,7 +24,7 @@ FUNCTIONS: Final = {
         job_queue_cleanup job_queue_edit job_bulk_start_edit job_bulk_edit_next job_bulk_choose_edited job_note_add
         job_note_acknowledge job_error_mute
         job_queue_pause job_queue_purge job_queue_restore job_queue_resume job_queue_reveal job_queue_run_again
-        job_type_set job_queue_ask_canary job_queue_canary job_queue_skip
+        job_type_set job_queue_ask_canary job_queue_canary job_queue_skip job_series_pause
         outbox_campaign_create outbox_campaign_reopen outbox_decide outbox_reveal
     """,
     "w": """
@@ -82,7 +82,7 @@ FUNCTIONS: Final = {
         job_stats_add_times job_stats_compact
         job_stats_judge job_bulk_counted job_bulk_revert
         job_counted_or_about job_finish_rate job_queue_before job_sample_count job_sample_step
-        job_backlog_sample job_skip_refusal
+        job_backlog_sample job_skip_refusal job_series_refusal
         competition_addresses competition_addresses_of competition_erase competition_erase_competitor
         competition_erase_messages competition_erase_parent competition_erase_profile competition_find_person
         competition_identifiers competition_names competition_refuse_erasure competition_retain competition_tables

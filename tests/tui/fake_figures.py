@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, Status
 from jobdeck.core.read.pages.overview import TypeFigures, TypeReport
-from jobdeck.core.read.pages.series import SeriesLine, SeriesReport
+from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
 from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.read.stats.figures import Trends
 
@@ -76,7 +76,8 @@ class FakeFigures:
     def _series(self, job: Job) -> SeriesLine:
         streak = -job.consecutive_failures or (20 if job.last_run_at else 0)
         late = self.backend.at - job.run_at if job.status is Status.PENDING and job.run_at < self.backend.at else None
-        return SeriesLine(job, streak, streak == 20, late)
+        pause = SeriesPause(self.backend.at, "bob@10.0.0.9", "moved") if job.is_paused else None
+        return SeriesLine(job, streak, streak == 20, None if pause else late, pause)
 
     def skip(self, job: Job) -> ActionResult:
         self.backend.calls.append(("skip", job.id))
@@ -86,6 +87,13 @@ class FakeFigures:
         if held.version != job.version:
             return ActionResult(job.id, ok=False, message="It has changed and is now pending.")
         return ActionResult(job.id, ok=True, message="Skipped. It runs next at 2026-07-04 13:30Z.")
+
+    def pause_series(self, job: Job) -> ActionResult:
+        self.backend.calls.append(("resume series" if job.is_paused else "pause series", job.id))
+        at = next(place for place, one in enumerate(self.backend.jobs) if one.id == job.id)
+        changed = replace(job, blocked_by=None if job.is_paused else job.id, version=job.version + 1)
+        self.backend.jobs[at] = changed
+        return ActionResult(job.id, ok=True, message="Paused." if changed.is_paused else "Resumed.")
 
     def set_type(
         self, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None

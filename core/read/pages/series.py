@@ -28,11 +28,24 @@ WITH listed AS MATERIALIZED (
     SELECT j.* FROM job_list AS j WHERE j.is_recurring AND j.status IN ('pending', 'running')
     ORDER BY j.run_at LIMIT %(most)s
 )
-SELECT l.*, ARRAY(
+SELECT l.*, p.paused_at, p.paused_by, p.paused_reason, ARRAY(
     SELECT r.outcome FROM job_run_list AS r WHERE r.job_id = l.id AND NOT r.late
     ORDER BY r.run_token DESC LIMIT %(runs)s) AS outcomes
-FROM listed AS l ORDER BY l.task_type, l.id
+FROM listed AS l LEFT JOIN LATERAL (
+    SELECT a.at AS paused_at, a.actor AS paused_by, a.reason AS paused_reason FROM job_audit_list AS a
+    WHERE l.blocked_by = l.id AND a.job_id = l.id AND a.action = 'pause series' ORDER BY a.id DESC LIMIT 1
+) AS p ON true
+ORDER BY l.task_type, l.id
 """
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPause:
+    """Who paused one series, when and why, as the audit has it; None where it has it no longer."""
+
+    at: datetime | None
+    by: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +53,14 @@ class SeriesLine:
     """One recurring job. `streak` is how many of its last runs succeeded, or failed if negative, in a row.
 
     With `streak_is_least` all runs that were looked at ended alike, so it may be longer. `late` is how long the next
-    run has been due; None if it is not due, or runs.
+    run has been due; None if it is not due, or runs. `pause` is that of this series alone.
     """
 
     job: Job
     streak: int
     streak_is_least: bool
     late: timedelta | None
+    pause: SeriesPause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +93,10 @@ def _line(row: Row, at: datetime) -> SeriesLine:
     judged = [_succeeded(outcome) for outcome in outcomes if _succeeded(outcome) is not None]
     length = next((place for place, good in enumerate(judged) if good is not judged[0]), len(judged))
     job = job_from(row)
-    late = at - job.run_at if job.status == "pending" and job.run_at < at else None
+    late = at - job.run_at if job.status == "pending" and job.run_at < at and not job.is_paused else None
     least = length == len(judged) and len(outcomes) == LOOKED_AT
-    return SeriesLine(job, length if judged and judged[0] else -length, least, late)
+    pause = SeriesPause(row["paused_at"], row["paused_by"], row["paused_reason"]) if job.is_paused else None
+    return SeriesLine(job, length if judged and judged[0] else -length, least, late, pause)
 
 
 def _succeeded(outcome: RunOutcome) -> bool | None:

@@ -69,15 +69,35 @@ def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: psycop
     (row,) = jobdeck("series", "--json").data["series"]
     assert (row["id"], row["interval_minutes"], row["streak"], row["late_seconds"]) == (str(job.id), 30, 0, None)
     before = everything(conn)
-    assert "would run next" in jobdeck("series", "--skip", str(job.id), "--dry-run").out
+    assert "would run next" in jobdeck("series", "skip", str(job.id), "--dry-run").out
     assert everything(conn) == before
-    ran = jobdeck("series", "--skip", str(job.id), "--reason", "maintenance")
+    ran = jobdeck("series", "skip", str(job.id), "--reason", "maintenance")
     assert f"{job.run_at + HOUR / 2:%Y-%m-%d %H:%M}Z" in ran.out
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]] == ["skip"]
 
 
+def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+    job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
+    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
+    jobdeck("series", "pause").refused(2, "Name the recurring job", "jobdeck series pause ID")
+    jobdeck("series", "puase", str(job.id)).refused(2, 'did you mean "pause"')
+    before = everything(conn)
+    assert "would not run" in jobdeck("series", "pause", str(job.id), "--dry-run").out
+    assert everything(conn) == before
+    assert "Paused" in jobdeck("series", "pause", str(job.id), "--reason", "the vendor moves").out
+    found = {row["id"]: row for row in jobdeck("series", "--json").data["series"]}
+    assert (found[str(job.id)]["paused"], found[str(job.id)]["pause"]["reason"]) == (True, "the vendor moves")
+    assert [row["paused"] for row in found.values()].count(True) == 1
+    assert jobdeck("series").out.count("pending, paused") == 1
+    assert "the series is paused" in jobdeck("job", str(job.id)).out
+    ran = jobdeck("retry", str(job.id))
+    assert (ran.code, f"jobdeck series resume {job.id}" in ran.out.replace("\n", " ")) == (1, True)
+    assert "Resumed" in jobdeck("series", "resume", str(job.id)).out
+    assert jobdeck("series", "resume", str(job.id)).code == 1
+
+
 def test_a_job_that_is_no_series_is_not_skipped(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     job = add(conn)
-    ran = jobdeck("series", "--skip", str(job.id))
+    ran = jobdeck("series", "skip", str(job.id))
     assert ran.code == 1
     assert "not recurring" in ran.out

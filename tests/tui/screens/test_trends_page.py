@@ -139,15 +139,38 @@ async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it(
     async with dashboard(backend) as deck:
         await deck.press("c", "S")
         assert "Skip one run" in deck.screen_text()
-        assert "jobdeck series --skip" in deck.screen_text()
+        assert "jobdeck series skip" in deck.screen_text()
         assert backend.calls == []
         await deck.press("y")
         job_id = backend.calls[-1][1]
         assert backend.calls[-1] == ("skip", job_id)
         assert "It runs next at 2026-07-04 13:30Z." in deck.toasts[-1]
-        assert f"jobdeck series --skip {job_id}" in deck.toasts[-1]
+        assert f"jobdeck series skip {job_id}" in deck.toasts[-1]
         await deck.press("R", "y")
         assert backend.calls[-1] == ("retry", (job_id,))
+
+
+async def test_h_pauses_one_series_alone_and_resumes_it() -> None:
+    backend = incident()
+    async with dashboard(backend) as deck:
+        await deck.press("c", "H")
+        assert "Pause this series" in deck.screen_text()
+        assert "jobdeck series pause" in deck.screen_text()
+        assert backend.calls == []
+        await deck.press("y")
+        job_id = backend.calls[-1][1]
+        assert backend.calls == [("pause series", job_id)]
+        assert f"jobdeck series pause {job_id}" in deck.toasts[-1]
+        await deck.press("r")
+        text = deck.screen_text()
+        assert "PAUSED alone" in text
+        assert "by bob@10.0.0.9: moved" in text
+        await deck.press("S")
+        assert "It is paused. H resumes it." in deck.toasts[-1]
+        await deck.press("H")
+        assert "Resume this series" in deck.screen_text()
+        await deck.press("y")
+        assert backend.calls[-1] == ("resume series", job_id)
 
 
 async def test_p_proposes_to_pause_the_type_of_the_series_and_enter_opens_its_job() -> None:

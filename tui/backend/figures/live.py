@@ -43,6 +43,12 @@ class LiveFigures:
         with link.reach("to skip a run") as conn:
             return operator.skip(conn, job.id, actor=link.who(), version=job.version)
 
+    def pause_series(self, job: Job) -> ActionResult:
+        link = self._link
+        act = operator.resume_series if job.is_paused else operator.pause_series
+        with link.reach("to pause or resume a series") as conn:
+            return act(conn, job.id, actor=link.who(), version=job.version)
+
     def set_type(
         self, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
     ) -> TypeLine:  # fmt: skip

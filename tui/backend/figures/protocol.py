@@ -34,6 +34,9 @@ class Figures(Protocol):
     def skip(self, job: Job) -> ActionResult:
         """Skips the next run of a recurring job. Refused when its version differs from the displayed one."""
 
+    def pause_series(self, job: Job) -> ActionResult:
+        """Pauses a recurring job alone, or resumes it if the displayed version is paused."""
+
     def set_type(
         self, task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None
     ) -> TypeLine:  # fmt: skip

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import TypePause
-    from jobdeck.core.read.pages.series import SeriesLine, SeriesReport
+    from jobdeck.core.read.pages.series import SeriesLine, SeriesPause, SeriesReport
     from jobdeck.tui.widgets.ink import Span
 
 LABEL: Final = 14
@@ -65,6 +65,8 @@ def next_run(one: SeriesLine, at: datetime, *, paused: bool) -> Span:
     job = one.job
     if job.status is Status.RUNNING:
         return fit("running", 12), "run"
+    if one.pause is not None:
+        return fit("paused", 12), "warn"
     if one.late is not None:
         words = f"{age(one.late)} late" if one.late.total_seconds() >= 60 else "due now"
         return fit(f"{words}{' P' if paused else ''}", 12), "muted" if paused else "bad" if "late" in words else "text"
@@ -82,8 +84,8 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
         ("last run", last, "text"),
         ("streak", ended, "bad" if one.streak < 0 else "text"),
         ("interval", f"every {every(job.recurrence_interval_minutes or 0)}", "text"),
-        ("paused", f"PAUSED{pause_line(pause, at, named=False)}" if pause else "its type is not paused",
-         "warn" if pause else "muted"),
+        ("paused", f"PAUSED{pause_line(pause, at, named=False)}" if pause else _alone(one.pause, at),
+         "warn" if pause or one.pause else "muted"),
         ("expires", stamp(job.expires_at, at) if job.expires_at else "never", "text"),
         ("payload", payload_summary(job.payload) or "empty", "muted"),
     ]  # fmt: skip
@@ -94,6 +96,15 @@ def about(one: SeriesLine, pause: TypePause | None, at: datetime, width: int) ->
         for name, text, ink in facts
         for number, part in enumerate(wrapped(text, max(width - LABEL - 2, 20))[:2])
     ]
+
+
+def _alone(pause: SeriesPause | None, at: datetime) -> str:
+    """Who paused this series alone, when and why."""
+    if pause is None:
+        return "neither it nor its type is paused"
+    since = f" {ago(pause.at, at)}" if pause.at else ""
+    by = f" by {one_line(pause.by)}" if pause.by else ""
+    return f"PAUSED alone{since}{by}{f': {one_line(pause.reason)}' if pause.reason else ''}"
 
 
 def name_of(one: SeriesLine) -> str:

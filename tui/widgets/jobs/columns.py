@@ -271,6 +271,8 @@ def _next(job: Job, width: int, moment: Moment) -> Cell:
         return ((fit("left queue", width), "muted"),)
     if job.status is not Status.PENDING:
         return ((fit(DASH, width), "muted"),)
+    if job.is_paused:
+        return ((fit("paused", width), "warn"),)
     if job.blocked_by is not None:
         return ((fit(f"on {short_id(job.blocked_by)}", width), "muted"),)
     paused = moment.paused or job.task_type in moment.paused_types

@@ -202,7 +202,7 @@ def _job_facts(job: Job, *, in_trash: bool, revealed: bool) -> list[tuple[str, o
         ("last success", output.when(job.last_success_at) if job.last_success_at else None),
         ("consecutive failures", job.consecutive_failures or None),
         ("dedupe key", job.dedupe_key),
-        ("blocked by", job.blocked_by),
+        ("blocked by", "itself: the series is paused" if job.is_paused else job.blocked_by),
         ("worker", job.locked_by),
         ("lease until", output.when(job.lease_expires_at) if job.lease_expires_at else None),
         ("cancel requested by", job.cancel_requested_by),

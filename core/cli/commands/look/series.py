@@ -1,4 +1,4 @@
-"""`series`: the recurring jobs, and skipping a run of one."""
+"""`series`: the recurring jobs; one of them is paused, resumed, or skips a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option
+from jobdeck.core.cli.session import Session, Words, command, dry_run_option, reason_option
 from jobdeck.core.cli.wording import streak_words
+from jobdeck.core.errors import UsageError
 from jobdeck.core.times import format_duration
 
 if TYPE_CHECKING:
@@ -17,38 +18,48 @@ if TYPE_CHECKING:
 HEADER = ("JOB", "TASK", "EVERY", "NEXT", "LATE", "LAST RUN", "STREAK", "STATUS", "PAYLOAD")
 
 
+VERBS = ("pause", "resume", "skip")
+
+
 @command("series")
-@click.option("--skip", "job", metavar="ID", help="Skip the next run of this recurring job.")
+@click.argument("verb", required=False, type=Words(VERBS), metavar="[pause|resume|skip")
+@click.argument("wanted", required=False, metavar="ID]")
 @reason_option
 @dry_run_option
-def series(session: Session, job: str | None, reason: str | None, dry_run: bool) -> int | None:
-    """List recurring jobs with their next and last run.
+def series(session: Session, verb: str | None, wanted: str | None, reason: str | None, dry_run: bool) -> int | None:
+    """List recurring jobs, or pause, resume or skip a run of one.
 
-    With --skip, the next run of one is skipped.
+    A paused series does not run at its slots until it is resumed; then it runs at the next one.
     """
-    if job is not None:
-        return _skip(session, job, reason, dry_run=dry_run)
+    if verb is not None:
+        if wanted is None:
+            raise UsageError(f"Name the recurring job: `jobdeck series {verb} ID`. `jobdeck series` lists them.")
+        return _act(session, verb, wanted, reason, dry_run=dry_run)
     from jobdeck.core.read.pages import series as read  # noqa: PLC0415 -- imported on first use
 
     with session.connection() as conn:
         found = read.series().run(conn)
     paused = {pause.task_type for pause in found.processing.paused_types}
     held = not found.processing.enabled
-    data = {"at": found.at, "more": found.more,
-            "series": [_data(one, paused=held or one.job.task_type in paused) for one in found.series]}  # fmt: skip
-    rows = [_row(one, paused=held or one.job.task_type in paused) for one in found.series]
+
+    def waits(one: SeriesLine) -> bool:
+        return held or one.pause is not None or one.job.task_type in paused
+
+    data = {"at": found.at, "more": found.more, "series": [_data(one, paused=waits(one)) for one in found.series]}
+    rows = [_row(one, paused=waits(one)) for one in found.series]
     text = output.table(HEADER, rows) if rows else ["No recurring jobs."]
     session.answer(data, [*text, *(["There are more; these are due first."] if found.more else [])])
     return None
 
 
-def _skip(session: Session, job: str, reason: str | None, *, dry_run: bool) -> int | None:
+def _act(session: Session, verb: str, wanted: str, reason: str | None, *, dry_run: bool) -> int | None:
     from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
+    act = {"pause": operator.pause_series, "resume": operator.resume_series, "skip": operator.skip}[verb]
     with session.connection() as conn:
-        job_id = jobs.resolve_id(conn, job)
-        answer = operator.skip(conn, job_id, actor=session.actor, reason=reason, dry_run=dry_run)
+        job_id = jobs.resolve_id(conn, wanted)
+        answer = act(conn, job_id, actor=session.actor, reason=reason, dry_run=dry_run)
     session.answer({**output.plain(answer), "dry_run": dry_run}, [f"{answer.job_id}: {answer.message}"])
     return None if answer.ok else 1
 
@@ -59,7 +70,7 @@ def _data(one: SeriesLine, *, paused: bool) -> dict[str, Any]:
         "id": job.id, "task_type": job.task_type, "payload": job.payload, "status": job.status, "paused": paused,
         "interval_minutes": job.recurrence_interval_minutes, "next_run_at": job.run_at, "late_seconds": one.late,
         "last_run_at": job.last_run_at, "last_outcome": job.last_outcome, "expires_at": job.expires_at,
-        "streak": one.streak, "streak_is_least": one.streak_is_least,
+        "streak": one.streak, "streak_is_least": one.streak_is_least, "pause": one.pause,
     }  # fmt: skip
 
 

@@ -38,7 +38,6 @@ class ChooseColumns(Dialog[tuple[str, ...] | None]):
             yield Line(id="reason")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one(Pane).focus()
         self.call_after_refresh(self.redraw)
 

@@ -39,7 +39,6 @@ class NameFilter(Dialog[str | None]):
             yield Twin()
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one("#name", OneLine).focus()
         self._draw()
 

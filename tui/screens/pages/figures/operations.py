@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.tui.commands import skip_twin, type_twin
+from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
 from jobdeck.tui.format import one_line, short_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from jobdeck.core.model import ActionResult, Job
@@ -38,11 +38,18 @@ class FigureOperations:
 
     def skip(self, job: Job) -> None:
         """Skips the next run of a series."""
+        what = f"skip a run of job {short_id(job.id)}"
+        self._act(job, what, skip_twin(job), lambda: self._deck.reach().figures.skip(job))
 
+    def pause_series(self, job: Job) -> None:
+        """Pauses a series alone, or resumes it."""
+        what = f"{'resume' if job.is_paused else 'pause'} job {short_id(job.id)}"
+        self._act(job, what, pause_series_twin(job), lambda: self._deck.reach().figures.pause_series(job))
+
+    def _act(self, job: Job, what: str, same: str, act: Callable[[], ActionResult]) -> None:
         def done(result: ActionResult) -> None:
             refused = "" if result.ok else " refused"
-            text = f"{short_id(job.id)}{refused}: {one_line(result.message)}\n{skip_twin(job)}"
+            text = f"{short_id(job.id)}{refused}: {one_line(result.message)}\n{same}"
             self._deck.say(text, "information" if result.ok else "warning")
 
-        what = f"skip a run of job {short_id(job.id)}"
-        self._deck.operations.run(what, lambda: self._deck.reach().figures.skip(job), done)
+        self._deck.operations.run(what, act, done)

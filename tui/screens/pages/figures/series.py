@@ -9,7 +9,7 @@ from textual.content import Content
 
 from jobdeck.core.model import Status
 from jobdeck.core.read.pages.series import SeriesReport
-from jobdeck.tui.commands import skip_twin
+from jobdeck.tui.commands import pause_series_twin, skip_twin
 from jobdeck.tui.format import one_line, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask, needed_word
 from jobdeck.tui.screens.dialogs.processing import switch
@@ -53,15 +53,20 @@ class Series(SplitPage[SeriesReport]):
             "open": self.open_chosen,
             "series.run": lambda: self.ask("retry"),
             "series.skip": self._skip,
+            "series.pause": self._pause_series,
         }
 
     def situation(self) -> Situation:
         if self.current is None:
             reason = "No recurring job under the cursor."
-            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip", "open"), reason))
+            of_it = ("series.run", "series.skip", "series.pause", "open")
+            return replace(super().situation(), refused=dict.fromkeys(of_it, reason))
         if self.current.job.status is Status.RUNNING:
             running = "It is running. Wait until this run has ended."
             return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), running))
+        if self.current.pause is not None:
+            paused = f"It is paused. {self.deck.key('series.pause')} resumes it."
+            return replace(super().situation(), refused=dict.fromkeys(("series.run", "series.skip"), paused))
         return super().situation()
 
     def switch_processing(self) -> None:
@@ -91,6 +96,22 @@ class Series(SplitPage[SeriesReport]):
     def _pause(self, one: SeriesLine) -> TypePause | None:
         pauses = self.data.processing.paused_types if self.data is not None else ()
         return next((pause for pause in pauses if pause.task_type == one.job.task_type), None)
+
+    def _pause_series(self) -> None:
+        current = self.current
+        if current is None:
+            return
+        job = current.job
+        name = f"{one_line(job.task_type)} {short_id(job.id)}"
+        verb, text = (
+            "Pause",
+            f"{name} does not run at its slots until somebody resumes it. A run that is going on ends.",
+        )
+        if current.pause is not None:
+            verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."
+        word = needed_word(verb.lower(), 1, production=self.deck.options.production)
+        question = Question(f"{verb} this series", Content(text), verb, word=word, twin=pause_series_twin(job))
+        ask(self, question, lambda: FigureOperations(self.deck).pause_series(job))
 
     def _skip(self) -> None:
         current = self.current
