@@ -366,7 +366,8 @@ create table if not exists job_error_groups (
 create index if not exists job_error_groups_last on job_error_groups (last_at);
 
 -- The task types of which too many runs fail, as job_stats_judge found them. `calm_since`: since when the share is below half
--- of the threshold of the verdict; after 15 minutes of this the verdict ends.
+-- of the threshold of the verdict; after 15 minutes of this the verdict ends. `in_a_row`: too few runs ended to judge their
+-- share, but the last ones failed.
 create table if not exists job_failing_types (
     task_type text primary key,
     verdict text not null constraint job_failing_types_verdict_check check (verdict in ('warning', 'critical')),
@@ -375,6 +376,7 @@ create table if not exists job_failing_types (
     runs bigint not null,
     failed bigint not null,
     failed_in_a_row bigint not null,
+    in_a_row boolean not null,
     usual double precision not null,
     threshold double precision not null,
     judged_at timestamptz not null
@@ -5313,14 +5315,15 @@ begin
     with judged as (
         select s.*, f.since, f.verdict as before,
             case
-                when s.runs >= 20 and s.share >= s.critical_share then 'critical'
-                when s.runs >= 20 and s.share >= s.warning_share or s.runs < 20 and s.failed_in_a_row >= 3 then 'warning'
+                when s.enough and s.share >= s.critical_share then 'critical'
+                when s.enough and s.share >= s.warning_share or s.in_a_row then 'warning'
             end as found,
             case when s.share < case f.verdict when 'critical' then s.critical_share else s.warning_share end / 2
-                    and (f.verdict = 'critical' or s.runs >= 20 or s.failed_in_a_row < 3)
+                    and (f.verdict = 'critical' or not s.in_a_row)
                 then least(coalesce(f.calm_since, p_at), p_at) end as calm_since
         from (
-            select j.*, coalesce(j.failed::double precision / nullif(j.runs, 0), 0) as share
+            select j.*, coalesce(j.failed::double precision / nullif(j.runs, 0), 0) as share, j.runs >= 20 as enough,
+                j.runs < 20 and j.failed_in_a_row >= 3 as in_a_row
             from job_failure_shares(p_at, true) j
         ) s left join job_failing_types f using (task_type)
     ), decided as (
@@ -5337,15 +5340,16 @@ begin
     ), ended as (
         delete from job_failing_types f using decided d where d.task_type = f.task_type and d.verdict is null
     )
-    insert into job_failing_types as f (task_type, verdict, since, calm_since, runs, failed, failed_in_a_row, usual,
-        threshold, judged_at)
+    insert into job_failing_types as f (task_type, verdict, since, calm_since, runs, failed, failed_in_a_row,
+        in_a_row, usual, threshold, judged_at)
     select d.task_type, d.verdict, p_at, case when d.before = d.verdict then d.calm_since end, d.runs, d.failed,
-        d.failed_in_a_row, d.usual, case d.verdict when 'critical' then d.critical_share else d.warning_share end, p_at
+        d.failed_in_a_row, d.in_a_row, d.usual,
+        case d.verdict when 'critical' then d.critical_share else d.warning_share end, p_at
     from decided d where d.verdict is not null
     on conflict (task_type) do update set verdict = excluded.verdict, calm_since = excluded.calm_since,
         since = least(f.since, excluded.since), runs = excluded.runs, failed = excluded.failed,
-        failed_in_a_row = excluded.failed_in_a_row, usual = excluded.usual, threshold = excluded.threshold,
-        judged_at = excluded.judged_at;
+        failed_in_a_row = excluded.failed_in_a_row, in_a_row = excluded.in_a_row,
+        usual = excluded.usual, threshold = excluded.threshold, judged_at = excluded.judged_at;
 end
 $$;
 

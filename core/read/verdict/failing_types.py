@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 SIGNAL: Final = "failures"
 """The signal of these findings. Each has the task type as its subject."""
 
-FEW_RUNS: Final = 20
-"""Fewer runs in 15 minutes are judged by failures in a row, as in `job_stats_judge`."""
-ROW: Final = 3
-
 TYPES: Final = """
 SELECT f.*, t.muted_until, t.muted_by FROM job_failing_types AS f
 LEFT JOIN job_types AS t ON t.task_type = f.task_type AND t.muted_until > now()
@@ -44,7 +40,7 @@ def _verdict(one: dict[str, Any]) -> Verdict:
 
 
 def _words(one: dict[str, Any]) -> str:
-    if one["runs"] < FEW_RUNS and one["failed_in_a_row"] >= ROW:
+    if one["in_a_row"]:
         words = f"{one['task_type']}: the last {one['failed_in_a_row']:,} runs failed"
     elif one["runs"]:
         share, usual = _percent(one["failed"] / one["runs"]), _percent(one["usual"])

@@ -52,6 +52,13 @@ def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
     assert {finding.name for finding in judged(history)} == {"failures of push", "failures of pull"}
 
 
+@pytest.mark.parametrize(("runs", "said"), [(19, "the last 19 runs failed"), (20, "20 of 20 runs failed in the last")])
+def test_it_says_by_which_rule_the_type_fails(history: History, runs: int, said: str) -> None:
+    history.ran(now(history.conn), failed=runs)
+    (finding,) = judged(history)
+    assert said in finding.evidence
+
+
 def test_few_runs_that_failed_in_a_row_are_a_warning(history: History) -> None:
     history.ran(now(history.conn), failed=3)
     (finding,) = judged(history)
