@@ -87,7 +87,7 @@ def pause_twin(reason: str | None, until: timedelta | datetime | None, task_type
 
 def type_twin(task_type: str, changes: Mapping[str, float | datetime | None], reason: str | None) -> str:
     """The command that changes these settings of a task type."""
-    words = ["jobdeck", "type", "set", clean(task_type)]
+    words = ["jobdeck", "types", "set", clean(task_type)]
     for name, option in (("warning_share", "--warn"), ("critical_share", "--critical")):
         if name in changes:
             share = changes[name]

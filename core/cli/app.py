@@ -55,8 +55,7 @@ COMMANDS: Final = {
     "retention": "run.processing",
     "erase": "run.processing",
     "filter": "look.filters",
-    "types": "look.jobs",
-    "type": "act.types",
+    "types": "act.types",
     "trends": "look.trends",
     "series": "look.series",
     "serve": "run.serve",
@@ -88,7 +87,7 @@ PURPOSES: Final = {
     "Enqueue": ("enqueue", "enqueue-many", "quick-sync"),
     "Act on jobs": ("retry", "run-again", "cancel", "delete", "restore", "edit", "bulk", "cleanup"),
     "Hand over": ("note", "mute", "unmute"),
-    "Run": ("worker", "run-worker", "serve", "pause", "resume", "type", "demo"),
+    "Run": ("worker", "run-worker", "serve", "pause", "resume", "demo"),
     "Set up and maintain": ("init", "doctor", "purge", "retention", "erase", "drop", "completion"),
 }
 """The queue's own commands by what one wants to do, in the order of the help."""

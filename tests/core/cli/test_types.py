@@ -1,4 +1,4 @@
-"""`jobdeck type`: the types in the queue, and their settings."""
+"""`jobdeck types`: the types in the queue, and their settings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     given = ("--warn", "20%", "--critical", "60.5 %", "--mute-for", "2h", "--reason", "known")
-    found = jobdeck("type", "set", "cli_echo", *given, "--json").data
+    found = jobdeck("types", "set", "cli_echo", *given, "--json").data
     assert (found["warning_share"], found["critical_share"], found["muted_reason"]) == (0.2, 0.605, "known")
     jobdeck("pause", "--type", "cli_echo", "--until", "2099-01-01")
-    head, row = jobdeck("type", "list").out.splitlines()
+    head, row = jobdeck("types", "list").out.splitlines()
     assert head.split() == [
         "TYPE", "PENDING", "RUNNING", "FAILED", "WAIT", "OK/MIN", "FAILED/MIN", "FAILING", "USUALLY", "WORKERS",
         "PAUSED", "MUTED", "WARNING", "CRITICAL",
     ]  # fmt: skip
     assert "until 2099-01-01" in row
     assert row.endswith("20 %     60.5 %")
-    reset = jobdeck("type", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
+    reset = jobdeck("types", "set", "cli_echo", "--warn", "default", "--unmute", "--json").data
     assert (reset["warning_share"], reset["critical_share"], reset["muted_until"]) == (None, 0.605, None)
     assert [one["action"] for one in jobdeck("audit", "--json").data["audit"]].count("set type") == 2
     assert conn.execute("SELECT count(*) FROM job_types").fetchone() == (1,)
@@ -36,7 +36,7 @@ def test_settings_are_set_listed_and_reset(jobdeck: Jobdeck, conn: psycopg.Conne
 
 def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     producer.enqueue(conn, NewJob("foreign_type"), actor="test")
-    ran = jobdeck("type", "set", "foreign_type", "--warn", "30%")
+    ran = jobdeck("types", "set", "foreign_type", "--warn", "30%")
     assert ran.code == 0
     assert ran.err == "No live worker handles foreign_type.\n"
     assert jobdeck("pause", "--type", "foreign_type").err == "No live worker handles foreign_type.\n"
@@ -44,12 +44,12 @@ def test_a_type_without_a_worker_is_set_and_pointed_out(jobdeck: Jobdeck, conn: 
         conn, worker_id="w", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["foreign_type"],
         running=0,
     )  # fmt: skip
-    assert jobdeck("type", "set", "foreign_type", "--warn", "40%").err == ""
+    assert jobdeck("types", "set", "foreign_type", "--warn", "40%").err == ""
 
 
 def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     before = everything(conn)
-    ran = jobdeck("type", "set", "cli_echo", "--critical", "70%", "--dry-run")
+    ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
     assert "would be" in ran.out
     assert "70 %" in ran.out
     assert everything(conn) == before
@@ -73,26 +73,26 @@ def test_bad_input_changes_nothing(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any], arguments: list[str], code: int, words: list[str]
 ) -> None:
     before = everything(conn)
-    jobdeck("type", "set", *arguments).refused(code, *words)
+    jobdeck("types", "set", *arguments).refused(code, *words)
     assert everything(conn) == before
 
 
 def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
-    assert jobdeck("type", "list").out == "No task types.\n"
+    assert jobdeck("types", "list").out == "No task types.\n"
     ended = now(conn).replace(second=30).timestamp() - 60.0
     for second, outcome in enumerate(("succeeded", "failed", "failed")):
         add(conn, max_attempts=1)
         finish_one(conn, claim_one(conn), outcome, error="boom", started=ended, finished=ended + second)
     add(conn, run_at=now(conn) - timedelta(minutes=5))
     jobdeck("pause", "--type", "alpha", "--reason", "vendor is down")
-    (row,) = jobdeck("type", "list", "--json").data["types"]
+    (row,) = jobdeck("types", "list", "--json").data["types"]
     assert (row["pending"], row["failed"], row["estimated"]) == (1, 2, False)
     assert (row["succeeded_last_minute"], row["failed_last_minute"]) == (1, 2)
     assert (row["runs_15_minutes"], row["failure_share"], row["usual_failure_share"]) == (3, 0.6667, None)
     assert row["failed_in_a_row"] == 2
     assert 300 <= row["longest_wait_seconds"] < 3600
     assert row["paused_reason"] == "vendor is down"
-    _, text = jobdeck("type", "list").out.splitlines()
+    _, text = jobdeck("types", "list").out.splitlines()
     assert text.split()[:4] == ["alpha", "1", "0", "2"]
     assert "66.67 %" in text
     assert ": vendor is down" in text
@@ -100,5 +100,20 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
 
 def test_a_window_without_runs_has_no_share_of_failures(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
     add(conn)
-    (row,) = jobdeck("type", "list", "--json").data["types"]
+    (row,) = jobdeck("types", "list", "--json").data["types"]
     assert (row["failure_share"], row["usual_failure_share"], row["runs_15_minutes"]) == (None, None, 0)
+
+
+def test_without_a_word_it_lists_payloads_and_limits_as_before_and_needs_no_database(jobdeck: Jobdeck) -> None:
+    nowhere = ("--database-url", "postgresql://127.0.0.1:1/none")
+    ran = jobdeck("types", *nowhere)
+    assert ran.code == 0
+    assert "attempts" in ran.out
+    data = jobdeck(*nowhere, "types", "--json").data
+    assert "payload_schema" in data["types"][0]
+    assert data == jobdeck("types", "--json").data
+
+
+def test_an_unknown_word_is_refused_with_the_nearest(jobdeck: Jobdeck) -> None:
+    jobdeck("types", "lits").refused(2, 'did you mean "list"')
+    jobdeck("type", "list").refused(2, 'did you mean "types"')

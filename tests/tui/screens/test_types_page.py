@@ -96,7 +96,7 @@ async def test_e_changes_thresholds_and_mutes_with_the_command_of_it() -> None:
         changes = {"warning_share": 0.3, "critical_share": 0.6, "muted_until": NOW + minutes(120)}
         assert backend.calls[-1] == ("set type", BROKEN, changes, "known")
         assert f"Settings of {BROKEN} changed." in deck.toasts[-1]
-        assert f"jobdeck type set {BROKEN} --warn 30%" in deck.toasts[-1]
+        assert f"jobdeck types set {BROKEN} --warn 30%" in deck.toasts[-1]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def summary(report: TypeReport) -> list[Span]:
     found: list[Span] = [(plural(len(report.types), "type"), "muted")]
     if paused:
         found.append((f", {paused} paused", "warn"))
-    return [*found, ("  jobdeck type list", "muted")]
+    return [*found, ("  jobdeck types list", "muted")]
 
 
 def _name_width(width: int) -> int:

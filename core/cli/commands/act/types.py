@@ -1,4 +1,4 @@
-"""`type`: the task types in the queue, with their jobs, figures and settings."""
+"""`types`: the task types of the handlers; those of the queue, with their jobs, figures and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from jobdeck.core.cli import output
-from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option, shared_options
+from jobdeck.core.cli.session import Group, Session, command, dry_run_option, reason_option, shared_options
 from jobdeck.core.cli.wording import parse_share, percent
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import format_duration, parse_duration, parse_time
@@ -142,9 +142,21 @@ def _changes(given: dict[str, Any], now: datetime) -> dict[str, float | datetime
     return found
 
 
-type = click.Group(  # noqa: A001 -- the name of the command
-    "type",
+@click.pass_context
+def _without_word(context: click.Context) -> None:
+    """`jobdeck types` alone."""
+    from jobdeck.core.cli.commands.look.jobs import definitions  # noqa: PLC0415 -- imported on first use
+
+    if context.invoked_subcommand is None:
+        context.invoke(definitions)
+
+
+types = Group(
+    "types",
     commands={"list": listed, "set": change},
     params=shared_options(),
-    help="Show and change settings of task types.",
+    callback=_without_word,
+    invoke_without_command=True,
+    help="List task types with payloads and limits; with a word, show their figures or change their settings.",
+    short_help="List task types; show their figures, change settings.",
 )

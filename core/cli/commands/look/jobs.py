@@ -133,8 +133,8 @@ def why(session: Session, wanted: str) -> None:
 
 
 @command("types")
-def types(session: Session) -> None:
-    """List the task types with their payloads and limits."""
+def definitions(session: Session) -> None:
+    """List the task types of the handlers, with their payloads and limits. Needs no database."""
     found = [session.registry.require(name) for name in session.registry.names]
     lines: list[str] = []
     for job_type in found:
