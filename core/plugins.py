@@ -192,7 +192,8 @@ class Plugin:
         retention: the retention of its rows.
         erase: the erasure of a person.
         playbook: its part of the operators' playbook, in Markdown.
-        demo: `(settings, registry)` to a context manager with the settings of `jobdeck demo`.
+        demo: `(settings, registry, calm=)` to a context manager with the settings of `jobdeck demo`; unless it is calm,
+            something fails for a while.
     """
 
     name: str

@@ -20,6 +20,9 @@ COMPLETING: Final = "_JOBDECK_COMPLETE"
 ALONE: Final = ("--headless", "--help", "-h")
 """With one of these options, `demo` is a command without dashboard."""
 
+CALM: Final = "--calm"
+"""With this option, `demo` has no incident."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the dashboard or a command and returns the exit code of the process."""
@@ -31,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = options.command_of(arguments)
     try:
         if command is None:
-            return _dashboard(options.parse(arguments), demo=False)
+            return _dashboard(options.parse(arguments))
         if command == "demo" and not any(word.partition("=")[0] in ALONE for word in arguments):
-            return _dashboard(options.parse([word for word in arguments if word != "demo"]), demo=True)
+            demo = [word for word in arguments if word in {"demo", CALM}]
+            return _dashboard(options.parse([word for word in arguments if word not in demo]), demo=demo)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 -- users get a sentence, and the log file the traceback
@@ -63,19 +67,20 @@ def _command(arguments: list[str]) -> int:
     return cli_main(arguments)
 
 
-def _dashboard(arguments: Arguments, *, demo: bool) -> int:
+def _dashboard(arguments: Arguments, *, demo: Sequence[str] = ()) -> int:
+    """`demo` has the words of that command, where it is the demo."""
     from jobdeck.core import logs  # noqa: PLC0415 -- imported on first use
     from jobdeck.tui.terminal import options  # noqa: PLC0415 -- imported on first use
 
     if not options.terminal_is_fit():
-        return _command([*arguments.shared(), "demo" if demo else "status"])
+        return _command([*arguments.shared(), *(demo or ["status"])])
     if demo and arguments.database_url:
         raise UsageError("The demo uses its own database. Omit --database-url.")
     require_extra("The dashboard", "dashboard", "textual", "rich")
     settings = arguments.settings()
     theme = options.prepare_environment(os.environ, settings.theme)
     logs.configure(console=False, file=settings.log_file, form=settings.log_format)
-    with _demo(settings) if demo else nullcontext(settings) as used:
+    with _demo(settings, calm=CALM in demo) if demo else nullcontext(settings) as used:
         from jobdeck.tui.run import run_dashboard  # noqa: PLC0415 -- Textual reads the environment when it is imported
 
         return run_dashboard(
@@ -90,11 +95,11 @@ def _dashboard(arguments: Arguments, *, demo: bool) -> int:
 
 
 @contextmanager
-def _demo(settings: Settings) -> Iterator[Settings]:
+def _demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
     from jobdeck.core.cli.commands.run.demo import demo_environment  # noqa: PLC0415 -- for the demo only
 
     sys.stderr.write("Starting the demo…\n")
-    with demo_environment(settings) as demo_settings:
+    with demo_environment(settings, calm=calm) as demo_settings:
         yield demo_settings
 
 

@@ -1,15 +1,22 @@
-"""The job types of `jobdeck demo` without plugins: one recurring, one whose failure an edit fixes, and one slow."""
+"""The job types of `jobdeck demo` without plugins.
+
+One is recurring, an edit fixes the failure of one, one is slow, and one calls a shop that fails for a while.
+"""
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
-from jobdeck.core.errors import PermanentError
+from jobdeck.core.errors import PermanentError, VendorError
 from jobdeck.core.registry import Done, JobContext, NoArguments, Payload, job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGES: Final = ("start", "prices", "about", "contact", "imprint")
 SECONDS_PER_PHOTO: Final = 0.3
@@ -64,3 +71,45 @@ def resize_photos(params: Photos, ctx: JobContext) -> Done:
         if done % 10 == 0:
             ctx.save_checkpoint({"done": done})
     return Done({"resized": params.photos})
+
+
+class Shop:
+    """The stand-in for a shop that takes webhooks. It answers, except while it is `failing`."""
+
+    def __init__(self) -> None:
+        self._down = threading.Event()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        self._down.set()
+        try:
+            yield
+        finally:
+            self._down.clear()
+
+    def take(self, order: int) -> None:
+        """Takes a webhook.
+
+        Raises:
+            VendorError: the shop is down.
+        """
+        if self._down.is_set():
+            raise VendorError(f"The shop answered 503 Service Unavailable to the webhook of order {order}.")
+
+
+shop: Final = Shop()
+"""The jobs of this process call it."""
+
+
+class Order(Payload):
+    order: int = Field(ge=1, description="Number of the order")
+
+
+@job(
+    "demo_push_webhook", label="Push webhook", purpose="Tell an invented shop about an order", payload=Order,
+    max_attempts=2, retry_base=5.0,
+)  # fmt: skip
+def push_webhook(params: Order, ctx: JobContext) -> None:
+    """Fails while the shop is down."""
+    shop.take(params.order)
+    ctx.log.info("the shop knows order %s", params.order)

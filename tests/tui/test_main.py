@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 from jobdeck.core.cli import app
 from jobdeck.tui import run
 from jobdeck.tui.__main__ import main
-
-if TYPE_CHECKING:
-    import pytest
+from jobdeck.tui.terminal import options
 
 
 def test_a_reader_of_the_help_who_has_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +21,28 @@ def test_a_reader_of_the_help_who_has_left_is_no_error(monkeypatch: pytest.Monke
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main(["--help"]) == 0
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("words", [["demo"], ["demo", "--calm"]], ids=" ".join)
+def test_without_a_terminal_the_demo_is_the_command_with_its_words(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+
+    def command(arguments: list[str]) -> int:
+        given.append(arguments)
+        return 0
+
+    monkeypatch.setattr(options, "terminal_is_fit", lambda: False)
+    monkeypatch.setattr("jobdeck.tui.__main__._command", command)
+    assert main(words) == 0
+    assert given == [words]
+
+
+def test_only_the_demo_can_be_calm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--calm"]) == 2
+    assert main(["--read-only", "--calm"]) == 2
+    assert "--calm" in capsys.readouterr().err
 
 
 HOSTILE = "\x1b]52;c;UFdORUQ=\x07\u202e\njane.doe@example.org"

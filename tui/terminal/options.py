@@ -24,6 +24,7 @@ Options of the dashboard (jobdeck without a command, and jobdeck demo):
   --worker           Run a worker inside the dashboard. With the embedded database there always is one.
   --mouse            Use the mouse: click, double click, wheel.
   --refresh SECONDS  Seconds between two reads of the database (default 2).
+  --calm             With demo: without the incident that begins after a minute.
 Environment: NO_COLOR, JOBDECK_THEME (dark, light, contrast, ansi-dark, ansi-light; the last two use the terminal's
 own 16 colours, and are the default on terminals with 16 colours).
 """

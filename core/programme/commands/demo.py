@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from jobdeck.core.cli.demo_incident import incident, set_thresholds
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.programme.plugin import SYNC, TOTALS
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from jobdeck.core.programme.sandbox.server import Sandbox
     from jobdeck.core.registry import Json, Registry
     from jobdeck.core.settings import Settings
 
@@ -58,10 +61,11 @@ COMPETITION: Final[dict[str, Any]] = {
 
 
 @contextmanager
-def demo_environment(settings: Settings, registry: Registry) -> Iterator[Settings]:
+def demo_environment(settings: Settings, registry: Registry, *, calm: bool = False) -> Iterator[Settings]:
     """Starts the demo's database and vendors, and yields the settings to use them.
 
-    `DATABASE_URL` is not used. Data of an earlier demo is kept and not duplicated.
+    `DATABASE_URL` is not used. Data of an earlier demo is kept and not duplicated. Unless it is `calm`, the game
+    platform fails a minute after the start, for some minutes.
 
     Raises:
         EmbeddedPostgresError: Postgres is not installed or cannot be started.
@@ -83,7 +87,22 @@ def demo_environment(settings: Settings, registry: Registry) -> Iterator[Setting
             with database.connection() as conn:
                 load(conn)
                 enqueue_demo_jobs(conn, registry)
-            yield demo_settings
+                if SYNC in registry:
+                    set_thresholds(conn, SYNC, actor=ACTOR)
+            with nullcontext() if calm else incident(partial(game_platform_failing, sandbox)):
+                yield demo_settings
+
+
+@contextmanager
+def game_platform_failing(sandbox: Sandbox) -> Iterator[None]:
+    """Every request to the game platform fails; the vendors of messages go on."""
+    from jobdeck.core.programme.sandbox.metactf import PREFIX  # noqa: PLC0415 -- imported on first use
+
+    rule = sandbox.rules.add(f"503:{PREFIX},retry-after=1")
+    try:
+        yield
+    finally:
+        sandbox.rules.remove(rule)
 
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None:

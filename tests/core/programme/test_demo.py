@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs
+from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs, game_platform_failing
+from jobdeck.core.programme.sandbox.metactf import PREFIX
+from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import Jobdeck, environment, everything, ran_alone, runner
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,3 +81,24 @@ def test_a_misspelt_job_that_failed_is_not_enqueued_again(conn: psycopg.Connecti
 def test_a_registry_without_types_makes_a_demo_without_jobs(conn: psycopg.Connection[Any]) -> None:
     enqueue_demo_jobs(conn, registry.Registry([]))
     assert conn.execute("SELECT count(*) FROM job_queue").fetchone() == (0,)
+
+
+def status(sandbox: Sandbox, path: str) -> int:
+    """The status of the answer to a GET."""
+    connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_in_the_incident_the_game_platform_fails_and_the_vendors_of_messages_do_not() -> None:
+    with Sandbox() as sandbox:
+        sandbox.rules.add("418:other")
+        before = status(sandbox, f"{PREFIX}/"), status(sandbox, "/v3/templates")
+        with game_platform_failing(sandbox):
+            assert (status(sandbox, f"{PREFIX}/"), status(sandbox, "/v3/templates")) == (503, before[1])
+        assert (status(sandbox, f"{PREFIX}/"), status(sandbox, "/v3/templates")) == before
+        assert status(sandbox, "/other") == 418
+    assert before[0] == 200

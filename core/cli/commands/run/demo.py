@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +10,7 @@ import click
 
 from jobdeck.core.cli.commands.look.status import answer_status
 from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
+from jobdeck.core.cli.demo_incident import incident, set_thresholds
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError
@@ -30,6 +31,9 @@ INVOICES: Final = ("ada", "grace", "edsger", "barbara")
 BETWEEN_INVOICES: Final = timedelta(seconds=20)
 PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
 WRONG_AFTER: Final = timedelta(seconds=5)
+PUSHES: Final = "demo_push_webhook"
+ORDERS: Final = range(1001, 1301)
+BETWEEN_ORDERS: Final = timedelta(seconds=3)
 
 
 @command("demo", logs=True)
@@ -40,7 +44,8 @@ WRONG_AFTER: Final = timedelta(seconds=5)
     metavar="SECONDS",
     help="Run without a terminal for SECONDS.",
 )
-def demo(session: Session, seconds: float | None) -> int | None:
+@click.option("--calm", is_flag=True, help="Without the incident that begins after a minute.")
+def demo(session: Session, seconds: float | None, calm: bool) -> int | None:
     """Run Jobdeck on demo data. With --headless, print the status at the end."""
     if session.database_url:
         raise UsageError("The demo uses its own database. Omit --database-url.")
@@ -49,16 +54,17 @@ def demo(session: Session, seconds: float | None) -> int | None:
             "On a terminal, `jobdeck demo` or `./run demo` opens the dashboard. "
             "Without one, give the number of seconds to run: --headless 40."
         )
-    with stop_signals() as stop, demo_environment(session.settings) as settings:
+    with stop_signals() as stop, demo_environment(session.settings, calm=calm) as settings:
         _work(session, settings, stop, seconds)
     return 130 if stop.interrupted else None
 
 
 @contextmanager
-def demo_environment(settings: Settings) -> Iterator[Settings]:
+def demo_environment(settings: Settings, *, calm: bool = False) -> Iterator[Settings]:
     """Prepares the demo of a plugin, else the queue's own, and yields the settings that point at it.
 
-    `DATABASE_URL` is not touched. Jobs of an earlier demo are kept, and not enqueued twice.
+    `DATABASE_URL` is not touched. Jobs of an earlier demo are kept, and not enqueued twice. Unless it is `calm`, a
+    vendor stand-in of this process fails a minute after the start, for some minutes.
 
     Raises:
         EmbeddedPostgresError: no Postgres is installed, or it does not start.
@@ -66,12 +72,14 @@ def demo_environment(settings: Settings) -> Iterator[Settings]:
     from jobdeck.core import registry  # noqa: PLC0415 -- imported on first use
 
     shown = next((plugin.demo for plugin in load_plugins() if plugin.demo), None)
-    with shown(settings, registry.load(settings.handler_modules)) if shown else _own_demo(settings) as demo_settings:
+    known = registry.load(settings.handler_modules)
+    with shown(settings, known, calm=calm) if shown else _own_demo(settings, calm=calm) as demo_settings:
         yield demo_settings
 
 
 @contextmanager
-def _own_demo(settings: Settings) -> Iterator[Settings]:
+def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
+    from jobdeck.core.cli.demo_jobs import shop  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- imported on first use
 
@@ -85,7 +93,9 @@ def _own_demo(settings: Settings) -> Iterator[Settings]:
     with open_database(demo_settings, application_name="jobdeck demo") as database:
         with database.connection() as conn:
             enqueue_demo_jobs(conn)
-        yield demo_settings
+            set_thresholds(conn, PUSHES, actor=ACTOR)
+        with nullcontext() if calm else incident(shop.failing):
+            yield demo_settings
 
 
 def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
@@ -111,6 +121,9 @@ def _demo_jobs(now: datetime) -> Iterator[NewJob]:
             run_at=now + place * BETWEEN_INVOICES,
             dedupe_key=f"demo:invoice {customer}",
         )
+    for place, order in enumerate(ORDERS):
+        due = now + place * BETWEEN_ORDERS
+        yield NewJob(PUSHES, {"order": order}, run_at=due, max_attempts=2, dedupe_key=f"demo:order {order}")
     yield NewJob(
         "demo_send_invoice", {"customer": "alan", "amount": "12,50"}, run_at=now + WRONG_AFTER, dedupe_key="demo:wrong"
     )

@@ -1,0 +1,50 @@
+"""The incident of the demo: a vendor stand-in fails for a while, so that there is something to practise on."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    import psycopg
+
+AFTER: Final = timedelta(minutes=1)
+LASTING: Final = timedelta(minutes=4)
+THRESHOLDS: Final = {"warning_share": 0.2, "critical_share": 0.6}
+"""The thresholds of the type that fails. A new type has no history, so the usual rule would wait for 80 %."""
+
+
+@contextmanager
+def incident(
+    failing: Callable[[], AbstractContextManager[object]], *, after: timedelta = AFTER, lasting: timedelta = LASTING
+) -> Iterator[None]:
+    """Enters `failing()` a while after the start and leaves it a while later, or at the end of the demo."""
+    ending = threading.Event()
+
+    def happen() -> None:
+        if not ending.wait(after.total_seconds()):
+            with failing():
+                ending.wait(lasting.total_seconds())
+
+    thread = threading.Thread(target=happen, name="demo incident", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
+def set_thresholds(conn: psycopg.Connection[Any], task_type: str, *, actor: str) -> None:
+    """Gives a task type the thresholds of the demo, unless it has some."""
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read.type_settings import type_lines  # noqa: PLC0415 -- imported on first use
+
+    known = {line.task_type: line for line in type_lines().run(conn)}.get(task_type)
+    if known is None or known.warning_share is known.critical_share is None:
+        operator.set_type(conn, task_type, changes=THRESHOLDS, actor=actor, reason="the incident of the demo")
