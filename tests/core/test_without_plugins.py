@@ -59,7 +59,7 @@ def foreign_words(text: str) -> set[str]:
 def test_no_command_says_a_word_of_the_competition(
     jobdeck: Jobdeck, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JOBDECK_HANDLERS", "jobdeck.core.cli.demo_jobs")
+    monkeypatch.setenv("JOBDECK_HANDLERS", "jobdeck.core.cli.demo.jobs")
     ran = jobdeck(*arguments)
     assert ran.code == 0
     assert foreign_words(ran.out + ran.err) == set()

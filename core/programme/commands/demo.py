@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.cli.demo_incident import incident, set_thresholds
+from jobdeck.core.cli.demo.incident import incident, set_thresholds
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.programme.plugin import SYNC, TOTALS
 from jobdeck.core.programme.settings import CompetitionSettings

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobdeck.core import registry
-from jobdeck.core.cli import demo_jobs
 from jobdeck.core.cli.commands.run import demo
 from jobdeck.core.cli.commands.run.demo import PUSHES, enqueue_demo_jobs
-from jobdeck.core.cli.demo_incident import incident, set_thresholds
+from jobdeck.core.cli.demo import jobs as demo_jobs
+from jobdeck.core.cli.demo.incident import incident, set_thresholds
 from jobdeck.core.errors import VendorError
 from jobdeck.core.model import Verdict
 from jobdeck.core.queue import operator
@@ -65,7 +65,7 @@ def state() -> Iterator[Path]:
 
 
 def job_types() -> list[JobType]:
-    known = registry.load(["jobdeck.core.cli.demo_jobs"])
+    known = registry.load(["jobdeck.core.cli.demo.jobs"])
     return [found for name in known.names if (found := known.get(name)) is not None]
 
 

@@ -10,7 +10,7 @@ import click
 
 from jobdeck.core.cli.commands.look.status import answer_status
 from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
-from jobdeck.core.cli.demo_incident import incident, set_thresholds
+from jobdeck.core.cli.demo.incident import incident, set_thresholds
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
 
 ACTOR: Final = "the demo"
-HANDLERS: Final = "jobdeck.core.cli.demo_jobs"
+HANDLERS: Final = "jobdeck.core.cli.demo.jobs"
 INVOICES: Final = ("ada", "grace", "edsger", "barbara")
 BETWEEN_INVOICES: Final = timedelta(seconds=20)
 PHOTOS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
@@ -79,7 +79,7 @@ def demo_environment(settings: Settings, *, calm: bool = False) -> Iterator[Sett
 
 @contextmanager
 def _own_demo(settings: Settings, *, calm: bool) -> Iterator[Settings]:
-    from jobdeck.core.cli.demo_jobs import shop  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.cli.demo.jobs import shop  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.connect import open_database  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- imported on first use
 

@@ -1,0 +1,1 @@
+"""What the demo runs: its job types, and its incident."""
