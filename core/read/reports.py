@@ -5,7 +5,6 @@ Like `jobdeck.core.read.jobs` it reads through views. An index, a period and a l
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
@@ -19,6 +18,7 @@ from jobdeck.core.read.jobs import backlog, clock, counts, page, processing, wor
 from jobdeck.core.read.operators import notes
 from jobdeck.core.read.report_types import (
     ActionCount,
+    AuditEntry,
     AuditReport,
     CronReport,
     Digest,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Health, Job, Processing, Worker, WorkerRun
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.read.operators.notes import Mute, Note
-    from jobdeck.core.read.report_types import AuditEntry, Backlog, Counts, Page
+    from jobdeck.core.read.report_types import Backlog, Counts, Page
 
 Connection = psycopg.Connection[Any]
 
@@ -158,6 +158,15 @@ FROM ({since}) AS r
 _FINISHED: Final[LiteralString] = _COUNTED.format(since=SINCE.format(begins="(now() - %(since)s)"))
 
 
+# A bulk action writes a row for each of its jobs, so the rows that the digest lists are chosen before they are limited.
+_ENTRIES: Final = """
+SELECT id, at, actor, action, job_id, before, after, reason FROM job_audit_list
+WHERE at > now() - %(since)s
+    AND (action IN ('pause', 'resume', 'canary', 'canary ended') OR action LIKE 'bulk %%')
+ORDER BY id DESC LIMIT 10000
+"""
+
+
 def fleet() -> Query[Fleet]:
     def read(at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]) -> Fleet:
         handled = {task_type for worker in heard_of if worker.alive for task_type in worker.task_types}
@@ -178,10 +187,9 @@ def digest(since: timedelta) -> Query[Digest]:
         judged: Health,
         jobs: Counts,
         switch: Processing,
-        beside: tuple[tuple[TriggerCount, ...], tuple[Note, ...], tuple[Mute, ...]],
+        beside: tuple[tuple[ActionCount, ...], tuple[TriggerCount, ...], tuple[Note, ...], tuple[Mute, ...]],
     ) -> Digest:
-        triggers, told, muted = beside
-        done = Counter((entry.actor, entry.action) for entry in entries)
+        done, triggers, told, muted = beside
         return Digest(
             at=at,
             since=at - since,
@@ -189,7 +197,7 @@ def digest(since: timedelta) -> Query[Digest]:
             health=judged,
             counts=jobs,
             processing=switch,
-            actions=tuple(ActionCount(*key, count) for key, count in sorted(done.items())),
+            actions=done,
             pauses=tuple(entry for entry in reversed(entries) if entry.action in {"pause", "resume"}),
             triggers=triggers,
             errors=groups,
@@ -202,13 +210,24 @@ def digest(since: timedelta) -> Query[Digest]:
     return combine(
         clock(),
         select(_FINISHED, {"since": since, **OUTCOMES}, read=lambda rows: rows[0]),
-        history.audit(since=since, limit=10_000),
+        select(_ENTRIES, {"since": since}, read=lambda rows: [AuditEntry(**row) for row in rows]),
         error_groups.groups(since=since),
         health(),
         counts(),
         processing(),
-        combine(_triggers(since), notes.open_notes(), notes.mutes(), read=lambda *beside: beside),
+        combine(_actions(since), _triggers(since), notes.open_notes(), notes.mutes(), read=lambda *beside: beside),
         read=read,
+    )
+
+
+def _actions(since: timedelta) -> Query[tuple[ActionCount, ...]]:
+    return select(
+        """
+        SELECT actor, action, count(*) AS count FROM job_audit_list WHERE at > now() - %(since)s
+        GROUP BY actor, action ORDER BY actor COLLATE "C", action COLLATE "C"
+        """,
+        {"since": since},
+        read=lambda rows: tuple(ActionCount(**row) for row in rows),
     )
 
 

@@ -89,3 +89,22 @@ def test_hostile_names_come_out_harmless(
     del capsys
     operator.pause(conn, reason="a\x1b]52;c;x\x07b", actor="eve\x1b[31m")
     assert "\x1b" not in jobdeck("digest").out
+
+
+def test_actions_and_pauses_are_all_there_beside_more_audit_rows_than_a_list_holds(
+    jobdeck: Jobdeck, conn: Connection
+) -> None:
+    failed = add(conn, max_attempts=1)
+    run_once(conn, outcome="failed", error="the vendor answered 503", error_kind="vendor")
+    presence.report_worker(
+        conn, worker_id="w1", host="h", pid=1, mode="headless", version="1", concurrency=1, task_types=["alpha"],
+        running=0,
+    )  # fmt: skip
+    operator.pause(conn, reason="vendor is down", actor=ACTOR)
+    operator.ask_canary(conn, failed.id, actor=ACTOR)
+    conn.execute("INSERT INTO job_audit (actor, action) SELECT %s, 'retry' FROM generate_series(1, 10500)", [ACTOR])
+    data = jobdeck("digest", "--json").data
+    done = {one["action"]: one["count"] for one in data["actions"]}
+    assert done == {"pause": 1, "canary": 1, "retry": 10_500}
+    assert [(one["action"], one["reason"]) for one in data["pauses"]] == [("pause", "vendor is down")]
+    assert [one["job_id"] for one in data["canaries"]] == [str(failed.id)]
