@@ -1,0 +1,1 @@
+"""An incident that is worked by script, and what it compares."""

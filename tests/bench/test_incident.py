@@ -1,0 +1,75 @@
+"""The judge of the scripted incident by itself: what it compares with, and that a difference fails."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bench.outage.checks import Checks
+from bench.outage.history import PARTS, ROUND, TYPE, _job
+from bench.outage.truth import Share, Verdict
+
+AT = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def test_a_comparison_that_does_not_hold_is_remembered_with_both_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = Checks()
+    assert checks.equal("jobs", 200_000, 200_000)
+    assert not checks.equal("jobs", 199_999, 200_000)
+    assert not checks.near("estimate", 7_000, 10_000, 0.2)
+    assert checks.near("estimate", 8_000, 10_000, 0.2)
+    assert not checks.holds("share", False, "30.0%", "below 25%")
+    assert not checks.becomes("never", lambda: "", 0)
+    assert checks.made == 6
+    assert checks.failed == [
+        "jobs: found 199,999, expected 200,000",
+        "estimate: found ~7,000, expected 10,000 within 20%",
+        "share: found 30.0%, expected below 25%",
+        "never: found , expected within 0 s",
+    ]
+    assert capsys.readouterr().out.count("FAIL") == 4
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"),
+    [
+        (Share(19, 19, 1000, 20), None),
+        (Share(100, 11, 1000, 20), None),
+        (Share(100, 13, 1000, 20), "warning"),
+        (Share(100, 49, 1000, 20), "warning"),
+        (Share(100, 50, 1000, 20), "critical"),
+        (Share(100, 60, 1000, 400), None),
+        (Share(100, 79, 0, 0), None),
+        (Share(100, 80, 0, 0), "critical"),
+    ],
+)
+def test_a_share_is_judged_by_the_rule_of_the_documents(share: Share, verdict: str | None) -> None:
+    assert share.verdict == verdict
+
+
+def ends(first: Share, later: Share) -> list[str | None]:
+    """The verdicts of the minutes after a critical one; the first share holds for 16 of them."""
+    state, found = Verdict("critical", None), []
+    for minute in range(40):
+        state = state.after(first if minute <= 15 else later, AT + minute * MINUTE)
+        found.append(state.name)
+    return found
+
+
+def test_a_verdict_ends_after_15_minutes_below_half_of_the_threshold() -> None:
+    calm = Share(100, 4, 1000, 20)
+    assert ends(calm, calm) == ["critical"] * 15 + [None] * 25
+
+
+def test_what_was_critical_is_a_warning_while_that_still_holds() -> None:
+    assert ends(Share(100, 20, 1000, 20), Share(0, 0, 1000, 20)) == ["critical"] * 15 + ["warning"] * 16 + [None] * 9
+
+
+def test_the_jobs_of_a_type_are_numbered_without_gaps() -> None:
+    jobs = [_job(number) for number in range(3 * ROUND)]
+    for task_type, part in PARTS.items():
+        numbers = [(job.payload or {})["number"] for job in jobs if job.task_type == task_type]
+        assert numbers == list(range(3 * part))
+    assert {job.max_attempts for job in jobs if job.task_type == TYPE} == {1, 5}
