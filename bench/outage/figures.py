@@ -12,7 +12,7 @@ from bench.outage.history import TYPE
 from jobdeck.core.http.counters import Counters
 from jobdeck.core.http.metrics import Metrics
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.read import reports
+from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.stats import error_groups, shares
 from jobdeck.core.read.stats.trends import trends
 from jobdeck.core.settings import Settings
@@ -52,6 +52,18 @@ def in_one_snapshot(conn: truth.Connection, checks: Checks) -> None:
         exact = {name: truth.share(conn, name, at)[:2] for name in share}
         checks.equal("runs and failures of 15 minutes by type while workers run", share, exact)
         _finished(checks, "digest while workers run", _ended(shift), conn, truth.floor5(shift.since))
+        _ahead(checks, conn)
+
+
+def _ahead(checks: Checks, conn: truth.Connection) -> None:
+    """How many due jobs are ahead of the last one in the order of the claim: all the others, whatever their type."""
+    due = "FROM job_queue WHERE status = 'pending' AND run_at <= now()"
+    (last,) = truth.rows(conn, f"SELECT id {due} AND task_type = %s ORDER BY run_at DESC, id DESC LIMIT 1", TYPE)[0]
+    after = f"(run_at, id) < (SELECT run_at, id FROM job_queue WHERE id = '{last}')"
+    exact = truth.one(conn, f"SELECT count(*) {due} AND {after}")
+    (turn,) = [clause for clause in jobs.why(last).run(conn) if clause.name == "turn"]
+    facts: Mapping[str, Any] = turn.facts
+    _waiting(checks, "why: jobs ahead of the last one", facts["ahead"], exact, estimated=facts["estimated"])
 
 
 def _ended(shift: Any) -> dict[str, int]:
@@ -97,14 +109,14 @@ def _waiting(checks: Checks, what: str, shown: float, exact: int, *, estimated: 
 def _status(world: World, checks: Checks) -> None:
     data = world.command("status").data
     exact: Counter[str] = Counter()
-    for (_, status), jobs in truth.jobs(world.conn).items():
-        exact[status] += jobs
+    for (_, status), count in truth.jobs(world.conn).items():
+        exact[status] += count
     for status in STATUSES:
         _waiting(
             checks, f"status: {status}", data["counts"][status], exact[status],
             estimated=data["counts"]["estimated"][status],
         )  # fmt: skip
-    pending = {name: jobs for (name, status), jobs in truth.jobs(world.conn).items() if status == "pending"}
+    pending = {name: count for (name, status), count in truth.jobs(world.conn).items() if status == "pending"}
     for line in data["waiting"]:
         _waiting(
             checks, f"status: pending {line['task_type']}", line["waiting"], pending.pop(line["task_type"], 0),
@@ -116,9 +128,9 @@ def _status(world: World, checks: Checks) -> None:
 def _types(world: World, checks: Checks) -> None:
     data = world.command("type", "list").data
     at = datetime.fromisoformat(data["at"])
-    jobs = truth.jobs(world.conn)
+    known = truth.jobs(world.conn)
     open_jobs: Counter[str] = Counter()
-    for (_, status), count in jobs.items():
+    for (_, status), count in known.items():
         open_jobs[status] += count
     estimated = max(open_jobs["pending"], open_jobs["failed"]) > EXACT_TO
     for one in data["types"]:
@@ -128,9 +140,9 @@ def _types(world: World, checks: Checks) -> None:
             f"types: runs and failures of 15 minutes of {name}", (one["runs_15_minutes"], one["failed_15_minutes"]),
             (share.runs, share.failed),
         )  # fmt: skip
-        checks.equal(f"types: running {name}", one["running"], jobs.get((name, "running"), 0))
+        checks.equal(f"types: running {name}", one["running"], known.get((name, "running"), 0))
         for status in ("pending", "failed"):
-            exact = jobs.get((name, status), 0)
+            exact = known.get((name, status), 0)
             if one["estimated"]:
                 checks.near(f"types: {status} {name}", one[status], exact, ESTIMATE)
             else:

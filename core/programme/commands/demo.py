@@ -46,6 +46,8 @@ BETWEEN_ONCE: Final = timedelta(seconds=4)
 
 ROUNDS: Final = tuple(timedelta(minutes=minutes) for minutes in (0, 2, 4, 7, 11))
 BETWEEN_COACHES: Final = timedelta(seconds=8)
+AROUND_THE_INCIDENT: Final = tuple(timedelta(seconds=seconds) for seconds in range(40, 280, 6))
+"""From before the incident until its end, so that enough runs fail."""
 MISSPELT: Final = "demo:misspelt"
 MISSPELT_AFTER: Final = timedelta(seconds=5)
 COMPETITION: Final[dict[str, Any]] = {
@@ -143,9 +145,13 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
-    """One-time syncs of each coach, spread over the first quarter of an hour."""
+    """One-time syncs of each coach, spread over the first quarter of an hour, and many around the incident."""
     from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
+    for number, start in enumerate(AROUND_THE_INCIDENT):
+        yield draft(registry, SYNC, {"coachId": str(sample.coach(number % sample.COACHES).id)})._replace(
+            run_at=now + start, max_attempts=1, dedupe_key=f"demo:incident {number}"
+        )
     for number, start in enumerate(ROUNDS):
         for place in range(sample.COACHES):
             yield draft(registry, SYNC, {"coachId": str(sample.coach(place).id)})._replace(

@@ -5,20 +5,27 @@ from __future__ import annotations
 import http.client
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jobdeck.core import registry
+from jobdeck.core.cli.demo.incident import THRESHOLDS
+from jobdeck.core.connect import open_database
+from jobdeck.core.programme.commands import demo
 from jobdeck.core.programme.commands.demo import MISSPELT, RECURRING, enqueue_demo_jobs, game_platform_failing
 from jobdeck.core.programme.sandbox.metactf import PREFIX
 from jobdeck.core.programme.sandbox.server import Sandbox
+from jobdeck.core.read.type_settings import type_lines
+from jobdeck.core.settings import Settings
 from tests.core.cli.support import Jobdeck, environment, everything, ran_alone, runner
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     import psycopg
 
@@ -57,6 +64,26 @@ def test_a_headless_demo_moves_data_and_ends_with_the_status(jobdeck: Jobdeck) -
     assert outcomes["game_platform_sync", "failed"] == 1
     assert ran.data["counts"]["failed"] == 1
     assert ran.data["counts"]["pending"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calm", [False, True])
+def test_a_calm_demo_has_no_incident(calm: bool, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[object] = []
+
+    def incident(failing: object) -> AbstractContextManager[None]:
+        prepared.append(failing)
+        return nullcontext()
+
+    monkeypatch.setattr(demo, "incident", incident)
+    with (
+        demo.demo_environment(Settings(state_dir=state), registry.load(), calm=calm) as settings,
+        open_database(settings, application_name="test") as database,
+        database.connection() as conn,
+    ):
+        shares = {line.task_type: line.warning_share for line in type_lines().run(conn)}
+    assert len(prepared) == int(not calm)
+    assert shares["game_platform_sync"] == THRESHOLDS["warning_share"]
 
 
 def test_the_demos_jobs_are_those_there_are_handlers_for_and_are_not_doubled(conn: psycopg.Connection[Any]) -> None:
