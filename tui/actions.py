@@ -32,7 +32,7 @@ ALL: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 HEALTH: Final[frozenset[Scope]] = frozenset({"health"})
 ERRORS: Final[frozenset[Scope]] = frozenset({"errors"})
 AUDIT: Final[frozenset[Scope]] = frozenset({"audit"})
-LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "errors", "workers", "audit", "bulk", "series"})
+LISTING_JOBS: Final[frozenset[Scope]] = frozenset({"health", "workers", "audit", "bulk", "series"})
 RUNNING_JOBS: Final[frozenset[Scope]] = frozenset({"list", "workers", "health"})
 READING: Final[frozenset[Scope]] = frozenset({"playbook"})
 BULK: Final[frozenset[Scope]] = frozenset({"bulk"})
@@ -156,6 +156,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            scopes=ERRORS, changes=True, footer=True),
     Action("errors.rest", ("F",), "retry rest", "finish: retry all other jobs of this group, once one has succeeded",
            "Act", scopes=ERRORS, changes=True, footer=True),
+    Action("errors.jobs", ("enter",), "jobs", "list the jobs of this group", "Look", scopes=ERRORS, footer=True),
     Action("type.settings", ("E",), "settings", "thresholds of this type's failure share, and until when to mute it",
            "Act", scopes=TYPES, changes=True, footer=True),
     Action("series.run", ("R",), "due now", "make the next run of this series due now", "Act", scopes=SERIES,

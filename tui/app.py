@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.core.plugins import Page as PluginPage
     from jobdeck.core.queue.bulk_model import Bulk
+    from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.protocol import Backend, View
     from jobdeck.tui.backend.threads import Background
@@ -219,6 +220,11 @@ class JobdeckApp(InkedApp, Toasting):
 
     def seek(self, job_id: UUID) -> None:
         self.dashboard.seek(job_id)
+
+    def list_group(self, group: ErrorGroup) -> None:
+        while len(self._screen_stack) > 1:
+            self.pop_screen()
+        self.dashboard.list_group(group)
 
     def open_job(self, job: Job | UUID) -> None:
         self.push_screen(JobDetailScreen(job))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job
     from jobdeck.core.plugins import Page
+    from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Situation
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.operations import Operations
@@ -105,6 +106,9 @@ class Deck(Host, Protocol):
 
     def act_on_list(self, action_id: str) -> None:
         """Runs an action of the job list, even when another screen covers it."""
+
+    def list_group(self, group: ErrorGroup) -> None:
+        """Shows the list of jobs with the jobs of a group of errors."""
 
     def seek(self, job_id: UUID) -> None:
         """Moves the cursor of the list to a job, as soon as the job is listed."""

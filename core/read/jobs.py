@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -19,7 +19,7 @@ from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, 
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.job_lists import COUNT_GROUP, GROUP, NO_CURSOR, STATEMENTS, WINDOW
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -27,7 +27,7 @@ from jobdeck.core.read.sentences import sentence
 from jobdeck.core.read.verdict.health import health
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
     from jobdeck.core.model import Json, Run
@@ -47,9 +47,16 @@ def snapshot(
     descending: bool = True,
     limit: int = 200,
     refusal: str | None = None,
+    group: tuple[str, str] | None = None,
 ) -> Query[Snapshot]:
-    """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs."""
-    listed = page(filter, sort=sort, descending=descending, limit=limit)
+    """Everything that the dashboard's first screen shows, in one snapshot; with a `refusal` of the filter, no jobs.
+
+    With a `group` of errors (task type and fingerprint) its jobs are listed, and the filter is not used.
+    """
+    if group is not None:
+        listed = group_page(*group, sort=sort, descending=descending, limit=limit)
+    else:
+        listed = page(filter, sort=sort, descending=descending, limit=limit)
     if refusal is not None:
         listed = Query((), lambda _: Page((), None, refusal))
     return combine(clock(), listed, counts(), processing(), health(), workers(), read=Snapshot)
@@ -86,11 +93,43 @@ def page(
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.
     """
+    return _listed(
+        STATEMENTS[filter.status], parameters(filter), sort=sort, descending=descending, limit=limit, after=after
+    )
+
+
+def group_page(
+    task_type: str,
+    fingerprint: str,
+    *,
+    sort: str = "natural",
+    descending: bool = True,
+    limit: int = 200,
+    after: str | None = None,
+) -> Query[Page]:
+    """Up to `limit` jobs of a group of errors in order, the number of all of them, and the cursor of the next page.
+
+    They are the jobs in the queue whose newest failed run is in this group. The natural order is newest first; every
+    other order covers the first 10,000 of it.
+
+    Raises:
+        UsageError: as `page`.
+    """
+    of_group = {"task_type": task_type, "fingerprint": fingerprint}
+    counted = select(COUNT_GROUP, of_group, read=lambda rows: int(rows[0]["jobs"]))
+    found = _listed(GROUP, of_group, sort=sort, descending=descending, limit=limit, after=after)
+    return combine(found, counted, read=lambda listed, total: replace(listed, total=total))
+
+
+def _listed(
+    statement: LiteralString, params: Mapping[str, object], *, sort: str, descending: bool, limit: int,
+    after: str | None,
+) -> Query[Page]:  # fmt: skip
     if sort not in SORTS:
         raise UsageError(f"Unknown order {sort}. Use one of: {', '.join(SORTS)}.")
     natural = sort == "natural" and descending
     wanted = {
-        **parameters(filter),
+        **params,
         "sort": sort,
         "descending": descending,
         "window": limit + 1 if natural else WINDOW,
@@ -105,7 +144,7 @@ def page(
         last = rows[limit - 1]
         return Page(jobs, _encode({"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}))
 
-    found = select(STATEMENTS[filter.status], wanted, read=read)
+    found = select(statement, wanted, read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
 
 

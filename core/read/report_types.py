@@ -103,12 +103,14 @@ class Backlog:
 class Page:
     """Jobs in order, and the cursor of the next page or None at the end.
 
-    `refusal` says why nothing was read, see `jobdeck.core.read.reach`.
+    `refusal` says why nothing was read, see `jobdeck.core.read.reach`. `total` is the exact number of jobs on all
+    pages; None where they were not counted.
     """
 
     jobs: tuple[Job, ...]
     next: str | None
     refusal: str | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,9 @@ NEW: Final = timedelta(days=1)
 """How long a group of errors is new. A worker's version does not decide it, because few deployments name one."""
 
 
+FIRST_HOUR: Final = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
     """Failed runs with the same task type and the same fingerprint of the error.
@@ -220,6 +225,10 @@ class ErrorGroup:
     def is_new(self, now: datetime) -> bool:
         """Whether its first run that is known failed in the last 24 hours."""
         return self.first_seen > now - NEW
+
+    def is_in_first_hour(self, now: datetime) -> bool:
+        """Whether its first run that is known failed in the last hour, which `bars` cover."""
+        return self.first_seen > now - FIRST_HOUR
 
 
 @dataclass(frozen=True, slots=True)

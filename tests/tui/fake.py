@@ -207,6 +207,9 @@ class FakeBackend:
         self.figures = FakeFigures(self)
 
     def matching(self, request: Request) -> list[Job]:
+        if request.group is not None:
+            ids = self.evidence.groups.get(request.group, ())
+            return [job for job in self.jobs if job.id in ids]
         return [job for job in self.jobs if _matches(job, request)]
 
     def make(self, new: NewJob) -> Job:
@@ -240,7 +243,8 @@ class FakeBackend:
             "error": lambda job: job.last_error or "",
         }
         found.sort(key=lambda job: (keys[request.sort](job), job.id), reverse=request.descending)
-        page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None)
+        page = Page(tuple(found[: request.limit]), "more" if len(found) > request.limit else None,
+                    total=len(found) if request.group else None)  # fmt: skip
         counts = self.counts or _count(self.jobs)
         session = Session(
             self.label,

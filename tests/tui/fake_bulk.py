@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from jobdeck.core.model import Status
 from jobdeck.core.queue.bulk_model import Bulk, BulkAnswer, BulkVerb, Choice, Share
 from jobdeck.core.queue.operators.payload_change import EditRehearsal, PayloadChange, difference
 from jobdeck.core.read.filters import format_filter
@@ -42,6 +43,10 @@ class FakeBulk:
     def choose(self, wanted: Filter) -> Choice | None:
         jobs = [job for job in self.backend.matching(Request(wanted)) if not job.removed]
         return self._keep(jobs, format_filter(wanted)) if jobs else None
+
+    def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
+        jobs = [job for job in self.backend.alike(task_type, fingerprint) if job.status is not Status.RUNNING]
+        return self._keep(jobs, f"type:{task_type} fingerprint:{fingerprint}") if jobs else None
 
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
         return self._keep(list(jobs), None)

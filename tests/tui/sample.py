@@ -98,6 +98,7 @@ def trend(job: Job, fingerprint: str, kind: str, **facts: Any) -> ErrorGroup:
     return ErrorGroup(
         job.task_type, fingerprint, kind, job.last_error or "no reason given", count, facts.get("jobs", 1),
         NOW - minutes(first), NOW - minutes(last), tuple(hours), facts.get("failed", 0), facts.get("waiting", 0),
+        bars=facts.get("bars", ()),
     )  # fmt: skip
 
 

@@ -43,8 +43,8 @@ class BulkDriver:
         self._host = host
         self._deleted = deleted
 
-    def choose(self, wanted: Filter) -> None:
-        """Freezes all matching jobs, and drops the earlier selection."""
+    def choose(self, wanted: Filter, group: tuple[str, str] | None = None) -> None:
+        """Freezes all matching jobs, or all failed and pending ones of a group of errors; drops the earlier choice."""
         self.drop()
         self.choosing = True
 
@@ -58,7 +58,12 @@ class BulkDriver:
             self.choosing = False
 
         self._host.redraw()
-        self._run("select all matching jobs", lambda: self._host.reach().bulk.choose(wanted), done, failed)
+
+        def work() -> Choice | None:
+            bulk = self._host.reach().bulk
+            return bulk.choose_alike(*group) if group is not None else bulk.choose(wanted)
+
+        self._run("select all matching jobs", work, done, failed)
 
     def drop(self) -> None:
         """Drops the selection. An error in the database is ignored, because unused selections expire."""

@@ -35,6 +35,9 @@ class Bulks(Protocol):
     def choose(self, wanted: Filter) -> Choice | None:
         """Freezes the matching jobs in the queue; None when none matches."""
 
+    def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
+        """Freezes the failed and pending jobs of a group of errors, however many; None when there is none."""
+
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
         """Freezes these jobs in their displayed versions."""
 

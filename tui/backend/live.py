@@ -96,9 +96,10 @@ class LiveBackend:
         with self._connection() as conn:
             if request.glance:
                 return View(session, read_jobs.glance().run(conn), self.worker())
+            refusal = None if request.group else reach.refusal(conn, request.filter)
             snapshot = read_jobs.snapshot(
                 request.filter, sort=request.sort, descending=request.descending, limit=request.limit,
-                refusal=reach.refusal(conn, request.filter),
+                refusal=refusal, group=request.group,
             ).run(conn)  # fmt: skip
         return View(session, snapshot, self.worker())
 

@@ -31,6 +31,10 @@ class LiveBulk:
         with self._link.reach("to select all matching jobs") as conn:
             return bulk.choose(conn, wanted, actor=self._link.who())
 
+    def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
+        with self._link.reach("to select the jobs of a group of errors") as conn:
+            return bulk.choose_alike(conn, task_type, fingerprint, actor=self._link.who())
+
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:
         with self._link.reach(f"to select {len(jobs)} jobs") as conn:
             return bulk.choose_ids(conn, {job.id: job.version for job in jobs}, actor=self._link.who())

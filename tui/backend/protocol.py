@@ -39,6 +39,7 @@ class Request:
     """Which jobs to read, and in which order. `sort` is one of the model's `SORTS`.
 
     The natural order depends on the tab: all jobs newest first, pending jobs by due time, finished jobs by end time.
+    With `group`, the task type and fingerprint of a group of errors, its jobs are listed instead of the filter's.
     With `glance`, jobs are neither listed nor counted, because the list is not on the screen.
     """
 
@@ -47,6 +48,7 @@ class Request:
     descending: bool = True
     limit: int = PAGE
     glance: bool = False
+    group: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

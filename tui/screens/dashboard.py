@@ -153,21 +153,25 @@ class Dashboard(Listing):
         table = self.table
         if view is None and link.state is LinkState.DISCONNECTED:
             table.say_empty(NOTHING_YET)
-        status = poller.request.filter.status
-        table.set_tab(status, one_type=self._lists_one_type(), chosen=self.chosen_columns())
+        tab = None if self.group else poller.request.filter.status
+        table.set_tab(tab, one_type=self._lists_one_type(), chosen=self.chosen_columns())
         table.set_order(*order(poller.request))
         table.set_stale(view is not None and not poller.connected)
         counts = view.snapshot.counts if view else None
         width = self.size.width
         stale = link.state is LinkState.DISCONNECTED
-        self.line("tabs").show(status_bar.tabs(counts, poller.request.filter.status, width, stale=stale, key=deck.key))
+        if self.group is not None:
+            total = view.snapshot.page.total if view else None
+            self.line("tabs").show(*status_bar.group(self.group, total, stale=stale, key=deck.key))
+        else:
+            self.line("tabs").show(status_bar.tabs(counts, tab, width, stale=stale, key=deck.key))
         self.query_one(Reason).say(one_line(link.error) if stale else "")
         self.set_class(stale, "-lost")
         self.line("health").show(*health_line.health(view, poller.took, width))
         banner = self._banner()
         self.line("banner").display = bool(banner) and not self.has_class("-small")
         self.line("banner").show(banner)
-        self.bar.draw(self.filter_text)
+        self.bar.draw("" if self.group else self.filter_text)
         self.draw_foot()
         self.tick()
 
@@ -337,7 +341,8 @@ class Dashboard(Listing):
             self._drop_choice()
         elif not driver.choosing:
             self.table.unmark()
-            driver.choose(self.deck.poller.request.filter)
+            request = self.deck.poller.request
+            driver.choose(request.filter, request.group)
 
     def _clear_filter(self) -> None:
         """Clears the filter; if it named a status, goes back to the tab from before."""
@@ -363,6 +368,8 @@ class Dashboard(Listing):
             self.table.close_range()
         elif self.deck.operations.bulk.choice is not None:
             self._drop_choice()
+        elif self.group is not None:
+            self.leave_group()
         elif self.filter_text:
             self._clear_filter()
         elif self.table.marks:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from jobdeck.core.model import Job
+    from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.backend.protocol import Request
 
 NEAR_END: Final = 50
@@ -58,6 +59,8 @@ class Listing(Acting):
         self._gone: UUID | None = None
         self._tab_before: Status | None = None
         self._column_trouble = ""
+        self._group: ErrorGroup | None = None
+        self._order_before = ("natural", True)
 
     def redraw(self) -> None:
         """Draws the lines around the table."""
@@ -97,6 +100,30 @@ class Listing(Acting):
     def notice(self, text: str) -> None:
         """Shows a notice under the table until the cursor moves, 10 seconds at most; an empty text removes it."""
         self.noticed, self._noticed_at = text, self.deck.monotonic()
+
+    @property
+    def group(self) -> ErrorGroup | None:
+        """The group of errors whose jobs are listed; None while tab and filter choose the jobs."""
+        return self._group if self.deck.poller.request.group is not None else None
+
+    def list_group(self, group: ErrorGroup) -> None:
+        """Lists the jobs of a group of errors."""
+        request = self.deck.poller.request
+        if request.group is None:
+            self._order_before = request.sort, request.descending
+        self._group = group
+        self._list(group=group.key, sort="natural", descending=True)
+
+    def leave_group(self) -> None:
+        """Lists what was listed before the group, and goes back to the group on the page of errors."""
+        group = self.group
+        if group is None:
+            return
+        from jobdeck.tui.screens.pages.errors import Errors  # noqa: PLC0415 -- not needed for the first paint
+
+        sort, descending = self._order_before
+        self._list(sort=sort, descending=descending)
+        self.app.push_screen(Errors(group.key))
 
     def seek(self, job_id: UUID) -> None:
         """Moves the cursor to a new job, if the next reading lists it."""
@@ -191,7 +218,9 @@ class Listing(Acting):
         return at_end and view is not None and view.snapshot.page.next is not None
 
     def _lists_one_type(self) -> bool:
-        """Whether the filter leaves one task type: the name of a known type that is in no other known name."""
+        """Whether one task type is listed: of a group, or by a filter with a type that is in no other known name."""
+        if self.group is not None:
+            return True
         wanted = (self.deck.poller.request.filter.task_type or "").lower()
         known = self.deck.view.session.task_types if self.deck.view else ()
         return [name.lower() for name in known if wanted and wanted in name.lower()] == [wanted]
@@ -200,6 +229,9 @@ class Listing(Acting):
         request, view = self.deck.poller.request, self.deck.view
         if view is not None and view.snapshot.page.refusal is not None:
             return one_line(view.snapshot.page.refusal)
+        if self.group is not None:
+            left = "No job of this group is left in the queue: each has run again or was removed."
+            return f"{left} {self.deck.key('back')} goes back."
         if self.filter_text:
             status = request.filter.status
             what = f"No {status.value} job" if status and "status:" not in self.filter_text else "No job"
@@ -209,7 +241,7 @@ class Listing(Acting):
             return f"The queue is empty.{hint}"
         return f"No {request.filter.status.value} jobs."
 
-    def _list(self, **changes: object) -> None:
+    def _list(self, *, group: tuple[str, str] | None = None, **changes: object) -> None:
         """Lists other jobs. The cursor goes to the first; marks on jobs that are no longer listed are dropped."""
         poller = self.deck.poller
         dropped = len(self.table.marks)
@@ -217,7 +249,7 @@ class Listing(Acting):
         self.table.home()
         self._awaited = READING
         self.table.say_empty(self._awaited)
-        poller.change(replace(poller.request, limit=PAGE, **changes))  # type: ignore[arg-type]
+        poller.change(replace(poller.request, limit=PAGE, group=group, **changes))  # type: ignore[arg-type]
         self.notice(f"{plural(dropped, 'mark')} dropped" if dropped else "")
         self.redraw()
 
@@ -230,8 +262,9 @@ class Listing(Acting):
 
     def _tab(self, status: Status | None) -> Callable[[], None]:
         def choose() -> None:
-            wanted = replace(self.deck.poller.request.filter, status=status)
-            if wanted != self.deck.poller.request.filter:
+            request = self.deck.poller.request
+            wanted = replace(request.filter, status=status)
+            if wanted != request.filter or request.group is not None:
                 self._list(filter=wanted)
 
         return choose
@@ -253,7 +286,10 @@ class Listing(Acting):
     def _among(self, wanted: Request) -> str:
         """How many jobs an order without an index covers; empty where it covers all."""
         view = self.deck.view
-        if is_usual(wanted) or view is None or view.snapshot.counts.of(wanted.filter.status) <= Counts.LIMIT:
+        if is_usual(wanted) or view is None:
+            return ""
+        total = view.snapshot.page.total if wanted.group else view.snapshot.counts.of(wanted.filter.status)
+        if (total or 0) <= Counts.LIMIT:
             return ""
         return f", among the first {number(Counts.LIMIT)}"
 
@@ -299,9 +335,10 @@ def order(request: Request) -> tuple[str, bool]:
     """The column that the list is sorted by, and whether it descends; the natural order depends on the tab."""
     if request.sort != "natural":
         return request.sort, request.descending
-    if request.filter.status is Status.PENDING:
+    if request.filter.status is Status.PENDING and request.group is None:
         return "run_at", not request.descending
-    return ("created" if request.filter.status is None else ""), request.descending
+    by_age = request.filter.status is None or request.group is not None
+    return ("created" if by_age else ""), request.descending
 
 
 def is_usual(request: Request) -> bool:

@@ -45,7 +45,11 @@ def heading(width: int) -> Entry:
 
 
 def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mute: Mute | None = None) -> Entry:
-    """One group; its error begins with NEW if it is new, or with the end of its mute."""
+    """One group; its error begins with NEW if it is new, or with the end of its mute.
+
+    In its first hour its course has bars of 5 minutes, which it says, and later of hours.
+    """
+    fresh = bool(trend.bars) and trend.is_in_first_hour(at)
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
     failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
     new = "NEW " if trend.is_new(at) else ""
@@ -57,7 +61,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
             (f" {trend.waiting:>8}  ", "warn" if trend.waiting else "muted"),
             (fit(ago(trend.first_seen, at), 11), "muted"),
             (fit(ago(trend.last_seen, at), 11), "text"),
-            (f"{sparkline(trend.hours)}  ", "run"),
+            (fit(f"{sparkline(trend.bars)} 5 min each" if fresh else sparkline(trend.hours), 26), "run"),
             (fit(middle(one_line(trend.task_type), 34), 36), "text"),
             (fit(one_line(trend.error_kind or ""), 20) + "  ", "muted"),
             (fit(sample, max(width - 134, 8)), "text"),
@@ -68,7 +72,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
             (f"{trend.count:>5} ", "text"),
             failed,
             (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
-            (f"{sparkline(halves)}  ", "run"),
+            (fit(f"{sparkline(trend.bars[1:])}5m" if fresh else sparkline(halves), 14), "run"),
             (fit(middle(one_line(trend.task_type), 20), 20), "text"),
             (f" {fit(sample, max(width - 59, 8))}", "text"),
         )
@@ -81,12 +85,16 @@ def about(
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
-    runs = f"{'at least ' if trend.capped else ''}{plural(trend.count, 'run')}"
-    standing = f"{plural(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
+    runs = f"{'at least ' if trend.capped else ''}{_plural(trend.count, 'run')}"
+    running = trend.jobs - trend.failed - trend.waiting
+    standing = f"{_plural(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
     found += [
         _fact("seen", f"{runs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
-        _fact("now", standing, width),
+        _fact("now", f"{standing}{f', {running:,} running' if running > 0 else ''}", width),
     ]
+    if trend.bars and trend.is_in_first_hour(at):
+        course = f"{sparkline(trend.bars)}  bars of 5 minutes, up to {_plural(max(trend.bars), 'run')}"
+        found.append(_fact("last hour", course, width))
     if trend.error_kind:
         found.append(_fact("kind", one_line(trend.error_kind), width))
     if canary is not None:
@@ -108,3 +116,8 @@ def about(
 
 def _fact(name: str, value: str, width: int) -> Entry:
     return entry((f" {name:<{LABEL}}", "muted"), (fit(value, max(width - LABEL - 1, 8)).rstrip(), "text"))
+
+
+def _plural(number: int, noun: str) -> str:
+    """`1 job`, `41,842 jobs`."""
+    return plural(number, noun).replace(str(number), f"{number:,}", 1)

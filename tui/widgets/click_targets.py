@@ -60,7 +60,7 @@ def _key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> s
 
 
 def _tab(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> str | None:
-    """The tab on the line from `status_bar.tabs`; it reaches from its key to the next key."""
+    """The tab on the line from `status_bar.tabs`; it reaches from its key to the next key. Or the way back."""
     text, end, found = _cells(spans), 0, None
     for name, _ in TABS:
         action_id = f"tab.{name.lower()}"
@@ -70,7 +70,7 @@ def _tab(spans: Sequence[Span], x: int, _scope: Scope, situation: Situation) -> 
         if not 0 <= start <= x:
             break
         end, found = start + 1, action_id
-    return found
+    return found or phrase_at(spans, x, _phrases((("back", "goes back"),), situation))
 
 
 def _header(spans: Sequence[Span], x: int, _scope: Scope, _situation: Situation) -> str | None:

@@ -98,6 +98,12 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self._settle()
         self.post_message(self.Moved())
 
+    def seek(self, key: Hashable) -> None:
+        """Puts the cursor on the line of a subject, if there is one."""
+        at = next((at for at, one in enumerate(self.entries) if one.key == key), None)
+        if at is not None:
+            self.move_to(at)
+
     def find(self, key: Hashable) -> None:
         """Scrolls the line of a subject to the top and puts the cursor on it."""
         at = next((at for at, one in enumerate(self.entries) if one.key == key), None)

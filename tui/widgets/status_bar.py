@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Status
 from jobdeck.tui.actions import key_of
-from jobdeck.tui.backend.bulk_words import number
+from jobdeck.tui.backend.bulk_words import number, plural_of
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import (
     clock,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.model import Job, Processing
-    from jobdeck.core.read.report_types import Counts
+    from jobdeck.core.read.report_types import Counts, ErrorGroup
     from jobdeck.tui.backend.poller import Link
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Options
@@ -183,6 +183,20 @@ def _tabs(counts: Counts | None, active: Status | None, width: int, key: Named) 
         if width_of(spans) <= width + 2:
             return spans[:-1]
     return spans
+
+
+def group(
+    found: ErrorGroup, total: int | None, *, stale: bool = False, key: Named = key_of
+) -> tuple[list[Span], list[Span]]:
+    """The line in place of the tabs while the jobs of a group of errors are listed: their number, and the way back."""
+    jobs = "…" if total is None else plural_of(total)
+    left: list[Span] = [
+        (" ", "text"),
+        (f"{jobs} of this error", "tab"),
+        (f"  {one_line(found.task_type)}  ", "text"),
+        (one_line(found.sample), "bad"),
+    ]
+    return dimmed(left, but="tab") if stale else left, [(f"{key('back')} goes back to Errors ", "muted")]
 
 
 def banner(

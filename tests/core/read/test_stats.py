@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobdeck.core.errors import UsageError
-from jobdeck.core.model import Filter, RunOutcome
+from jobdeck.core.model import SORTS, Filter, RunOutcome, Status
 from jobdeck.core.queue import bulk, presence
 from jobdeck.core.read import job_lists, jobs, reports
 from jobdeck.core.read.filters import parse_filter
@@ -19,6 +19,7 @@ from jobdeck.core.read.stats import bins, error_groups
 from jobdeck.core.read.stats.shares import failure_shares
 from jobdeck.core.read.stats.trends import step_for, trends
 from jobdeck.core.read.verdict.health import health
+from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, run_once, value
 
 if TYPE_CHECKING:
@@ -263,6 +264,56 @@ class TestErrorGroups:
         assert [job.id for job in error_groups.alike(*group.key, limit=2, skip=1).run(conn)] == [ids[1], ids[0]]
         wanted = parse_filter(f"status:all fingerprint:{group.fingerprint}")
         assert {job.id for job in jobs.page(wanted).run(conn).jobs} == {*ids, waits.id}
+
+    def test_all_jobs_of_a_group_are_listed_page_by_page_and_counted_exactly(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status, completed_at, last_error, fingerprint)
+            SELECT CASE WHEN n > 12000 THEN 'alphabet' ELSE 'alpha' END, 'failed', now(), 'boom', '00112233aabb'
+            FROM generate_series(1, 13000) AS n
+            """
+        )
+        conn.execute("UPDATE job_queue SET status = 'pending' WHERE id = (SELECT max(id::text)::uuid FROM job_queue)")
+        conn.execute("UPDATE job_queue SET fingerprint = 'ffffffffffff' WHERE id IN (SELECT id FROM job_queue "
+                     "WHERE task_type = 'alpha' ORDER BY id LIMIT 5)")  # fmt: skip
+        seen, after, pages = [], None, 0
+        while pages == 0 or after is not None:
+            page = jobs.group_page("alpha", "00112233aabb", limit=5_000, after=after).run(conn)
+            assert page.total == 11_995
+            seen += [job.id for job in page.jobs]
+            after, pages = page.next, pages + 1
+        wanted = conn.execute(
+            "SELECT id FROM job_queue WHERE task_type = 'alpha' AND fingerprint = '00112233aabb' ORDER BY id DESC"
+        ).fetchall()
+        assert seen == [row[0] for row in wanted]
+        assert pages == 3
+
+    @pytest.mark.parametrize("sort", SORTS)
+    def test_a_group_is_listed_in_every_order_with_its_running_jobs(self, conn: Connection, sort: str) -> None:
+        ids = failed_alike(conn, 2)
+        waits = add(conn, max_attempts=9)
+        finish_one(conn, claim_one(conn), "failed", error="boom")
+        key = error_groups.groups().run(conn)[0].key
+        conn.execute("UPDATE job_queue SET run_at = now() WHERE id = %s", (waits.id,))
+        claim_one(conn)
+        shot = jobs.snapshot(Filter(status=Status.SUCCEEDED), sort=sort, descending=False, group=key).run(conn)
+        assert {job.id for job in shot.page.jobs} == {*ids, waits.id}
+        assert shot.page.total == 3
+
+    def test_a_page_of_a_group_reads_little_of_a_large_queue(self, conn: Connection) -> None:
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, status, completed_at, last_error, fingerprint)
+            SELECT 'alpha', 'failed', now(), 'boom', CASE WHEN n % 2 = 0 THEN '00112233aabb' ELSE 'bbbbbbbbbbbb' END
+            FROM generate_series(1, 20000) AS n
+            """
+        )
+        conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, 20000)")
+        conn.execute("VACUUM ANALYZE job_queue")
+        query = jobs.group_page("alpha", "00112233aabb")
+        cost = cost_of(conn, query.run)
+        assert cost.whole_tables == []
+        assert cost.entries["job_queue_pkey"] < 1_000, cost
 
     def test_the_rest_of_a_group_is_chosen_in_the_database_each_job_once(self, conn: Connection) -> None:
         conn.execute(

@@ -12,7 +12,7 @@ from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Status
 from jobdeck.core.read.canaries import CanaryAnswer
 from jobdeck.tui.backend.canary import Canary
-from jobdeck.tui.format import short_id
+from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
@@ -29,7 +29,8 @@ def broken(number: int = 3, *, trends: int = 1) -> FakeBackend:
     jobs = [make_job(at + 1, Status.FAILED, last_error="boom", last_run_at=NOW - minutes(9)) for at in range(number)]
     backend = FakeBackend(jobs)
     backend.evidence.trends = tuple(
-        trend(jobs[0], f"f{at}", "vendor", failed=number if at == 0 else 0, last=5 + at) for at in range(trends)
+        trend(jobs[0], f"f{at}", "vendor", failed=number if at == 0 else 0, jobs=number if at == 0 else 0, last=5 + at)
+        for at in range(trends)
     )
     backend.evidence.groups = {backend.evidence.trends[0].key: tuple(job.id for job in jobs)}
     return backend
@@ -85,11 +86,96 @@ async def test_no_errors_is_good_news() -> None:
         assert "No group under the cursor." in deck.toasts[-1]
 
 
-async def test_enter_opens_the_job_that_failed_last() -> None:
-    async with dashboard(broken()) as deck:
+async def test_enter_lists_all_jobs_of_the_group_and_no_others() -> None:
+    backend = broken(3)
+    backend.jobs.append(make_job(9, Status.FAILED, last_error="another error"))
+    async with dashboard(backend) as deck:
         await deck.press("e", "enter")
+        assert deck.here == "Dashboard"
+        assert {job.id for job in deck.table.jobs} == {job_id(at) for at in (1, 2, 3)}
+        assert "3 jobs of this error  game_platform_sync  boom" in deck.screen_text()
+        assert "esc goes back to Errors" in deck.screen_text()
+        assert deck.backend.requests[-1].group == ("game_platform_sync", "f0")
+        await deck.press("enter")
         assert deck.here == "JobDetailScreen"
-        assert str(job_id(1)) in deck.screen_text()
+
+
+async def test_esc_goes_back_to_the_group_and_to_what_was_listed_before() -> None:
+    backend = broken(2, trends=3)
+    backend.evidence.groups[backend.evidence.trends[2].key] = (job_id(1),)
+    backend.evidence.trends = (*backend.evidence.trends[:2], replace(backend.evidence.trends[2], jobs=1, failed=1))
+    async with dashboard(backend) as deck:
+        await deck.press("5", "s", "e", "j", "j", "enter")
+        assert deck.app.poller.request.sort == "natural"
+        await deck.press("escape")
+        assert deck.here == "Errors"
+        assert deck.app.screen.trend.fingerprint == "f2"  # type: ignore[attr-defined]
+        await deck.press("escape")
+        request = deck.app.poller.request
+        assert (request.group, request.filter.status, request.sort) == (None, Status.FAILED, "task")
+        assert len(deck.table.jobs) == 2
+
+
+@pytest.mark.parametrize("keys", [("2",), ("1",), ("slash", *"age>1m", "enter")])
+async def test_a_tab_or_a_filter_leaves_the_group(keys: tuple[str, ...]) -> None:
+    async with dashboard(broken()) as deck:
+        await deck.press("e", "enter", *keys)
+        assert deck.app.poller.request.group is None
+        assert "of this error" not in deck.screen_text()
+
+
+async def test_all_jobs_of_the_group_are_selected_and_acted_on() -> None:
+    backend = broken(5)
+    async with dashboard(backend) as deck:
+        await deck.press("e", "enter", "A")
+        assert "5 matching jobs selected" in deck.screen_text()
+        await deck.press("C", "y")
+        assert backend.calls[-1][0] == "cancel"
+        assert len(backend.calls[-1][1]) == 5
+
+
+async def test_a_group_of_which_no_job_is_left_is_not_listed() -> None:
+    async with dashboard(broken(trends=2)) as deck:
+        await deck.press("e", "j", "enter")
+        assert deck.here == "Errors"
+        assert "each has run again or was removed" in deck.toasts[-1]
+
+
+async def test_jobs_that_leave_the_group_while_it_is_listed_are_said() -> None:
+    backend = broken(1)
+    async with dashboard(backend) as deck:
+        await deck.press("e", "enter")
+        backend.evidence.groups = {}
+        await next_look(deck)
+        assert "No job of this group is left in the queue" in deck.screen_text()
+
+
+async def test_a_new_group_above_does_not_move_the_cursor() -> None:
+    backend = broken(trends=2)
+    async with dashboard(backend) as deck:
+        await deck.press("e", "j")
+        before = deck.app.screen.trend.key  # type: ignore[attr-defined]
+        fresh = trend(make_job(9), "f9", "vendor", last=0)
+        backend.evidence.trends = (fresh, *backend.evidence.trends)
+        await next_look(deck)
+        assert deck.app.screen.trend.key == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [(80, 24), LARGE])
+async def test_in_its_first_hour_a_group_has_bars_of_five_minutes(size: tuple[int, int]) -> None:
+    backend = broken(1)
+    bars = (0,) * 8 + (3, 40, 400, 1200)
+    old = trend(make_job(2), "f1", "vendor", first=300, bars=bars)
+    fresh = trend(make_job(1), "f0", "vendor", first=18, last=1, count=1643, bars=bars)
+    backend.evidence.trends = (fresh, old)
+    async with dashboard(backend, size=size) as deck:
+        await deck.press("e")
+        text = deck.screen_text()
+        course = f"{sparkline(bars)} 5 min each" if size == LARGE else f" {sparkline(bars[1:])}5m "
+        assert text.count(course) == 1
+        assert f"last hour     {sparkline(bars)}  bars of 5 minutes, up to 1,200 runs" in text
+        await deck.press("j")
+        assert "bars of 5 minutes" not in deck.screen_text()
 
 
 async def test_one_job_is_retried_and_the_others_wait() -> None:

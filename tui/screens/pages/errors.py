@@ -10,6 +10,7 @@ from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
+from jobdeck.tui.backend.bulk_words import plural_of
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.commands import canary_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
@@ -46,9 +47,11 @@ class Errors(ListPage[ErrorReport]):
     HEADING: ClassVar[str] = "Errors"
     EVERY: ClassVar[float] = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: tuple[str, str] | None = None) -> None:
+        """With the key of a group, the cursor begins on it."""
         super().__init__()
         self._looking = False
+        self._wanted = wanted
 
     def compose(self) -> ComposeResult:
         yield Line(id="title")
@@ -77,7 +80,7 @@ class Errors(ListPage[ErrorReport]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
-            "open": self._open,
+            "errors.jobs": self._list_jobs,
             "pane.next": self._other_pane,
             "errors.canary": lambda: self._with_jobs(self._ask_for_canary),
             "errors.rest": lambda: self._with_jobs(self._ask_for_rest),
@@ -129,14 +132,23 @@ class Errors(ListPage[ErrorReport]):
 
     def summary(self, data: ErrorReport) -> list[Span]:
         failed = sum(trend.failed for trend in data.trends)
-        return [(f"{plural(len(data.trends), 'group')} in 7 days, ", "muted"),
-                (f"{plural(failed, 'job')} failed", "bad" if failed else "muted"),
+        of = f"{len(data.trends)} of " if data.total > len(data.trends) else ""
+        groups = f"{of}{plural(max(data.total, len(data.trends)), 'group')}"
+        return [(f"{groups} in 7 days, ", "muted"),
+                (f"{plural_of(failed)} failed", "bad" if failed else "muted"),
                 ("  jobdeck errors", "muted")]  # fmt: skip
 
     def redraw(self) -> None:
         super().redraw()
-        if self.is_there:
-            self._draw_about()
+        if not self.is_there:
+            return
+        if self._wanted is not None and self.data is not None:
+            key, self._wanted = self._wanted, None
+            self.query_one("#pane", Pane).seek(key)
+        self._draw_about()
+
+    def on_pane_chosen(self) -> None:
+        self.action_do("errors.jobs")
 
     def on_pane_moved(self) -> None:
         super().on_pane_moved()
@@ -168,10 +180,11 @@ class Errors(ListPage[ErrorReport]):
         trend, canary = self.trend, self.canary
         if trend is None:
             reason = "No group under the cursor."
-            return dict.fromkeys(("errors.canary", "errors.rest", "open"), reason)
+            return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs"), reason)
         if not trend.failed and not trend.waiting:
             reason = "No job is still in the state this error left it in: each has run again or was removed."
-            return {"errors.canary": reason, "errors.rest": reason}
+            refused = {"errors.canary": reason, "errors.rest": reason}
+            return refused if trend.jobs else {**refused, "errors.jobs": reason}
         if canary is not None and not canary.settled:
             reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
             return {"errors.canary": reason, "errors.rest": reason}
@@ -199,8 +212,9 @@ class Errors(ListPage[ErrorReport]):
 
         deck.background(lambda: deck.reach().alike(*trend.key), found)
 
-    def _open(self) -> None:
-        self._with_jobs(lambda _trend, jobs: self.deck.open_job(jobs[0]))
+    def _list_jobs(self) -> None:
+        if self.trend is not None:
+            self.deck.list_group(self.trend)
 
     def _other_pane(self) -> None:
         self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
