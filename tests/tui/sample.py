@@ -41,6 +41,7 @@ def sample() -> FakeBackend:
         (Finding("series", Verdict.WARNING, "sms_digest_processor failed 2 cycles in a row", NOW - minutes(64)),),
         oldest_due=NOW - minutes(12),
         finished_per_minute=(9, 12, 17, 15, 8, 14, 21, 16, 13, 18, 11, 15, 19, 14, 12),
+        failed_per_minute=(0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 2, 1),
         failed_last_hour=2,
         last_trigger=trigger,
     )

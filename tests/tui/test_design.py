@@ -40,7 +40,7 @@ def test_the_keys_of_the_list_are_those_of_the_design() -> None:
 async def test_the_line_of_health_ends_with_the_figures() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
         health = deck.line("health")
-        assert "longest wait 12m · 14.3/min ▄▅▆▆▃▅█▆▅▇▄▆▇▅▅ · failed 2/h · cron ● 200 4m ago" in health
+        assert "longest wait 12m · 12 ok, 2 failed/min ▄▅▆▆▃▅█▆▅▇▄▆▇▅ · failed 2/h · cron ● 200 4m ago" in health
 
 
 async def test_a_cycle_is_watched_while_it_runs_and_its_sum_is_said() -> None:

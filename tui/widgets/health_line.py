@@ -48,6 +48,8 @@ def health(view: View | None, took: float = 0.0, width: int = 0) -> tuple[list[S
     right = [*_joined(_last_figures(view)), (" ", "text")]
     room = width - width_of(right) - 2
     if not problems:
+        if width_of(_joined(figures)) > room:
+            figures = _figures(view, waits=True, course=False)
         return [(" ", "text"), *_as_fits([*figures, *_triggers(view)], room)], right
     (text, ink), others = problems[0], problems[1:]
     more = f" +{len(others)}" if others else ""
@@ -79,8 +81,8 @@ def _finding(finding: Finding, now: datetime) -> Span:
     return (f"{word}{one_line(finding.evidence).rstrip('.')}{begun}", VERDICT_INK[finding.verdict])
 
 
-def _figures(view: View, *, waits: bool) -> list[list[Span]]:
-    """The longest wait, if it `waits` to be said, and the rate."""
+def _figures(view: View, *, waits: bool, course: bool = True) -> list[list[Span]]:
+    """The longest wait, if it `waits` to be said, and what ended in the last full minute, with its `course`."""
     now_health, now = view.snapshot.health, view.snapshot.at
     parts: list[list[Span]] = []
     if now_health.oldest_due is None:
@@ -88,9 +90,13 @@ def _figures(view: View, *, waits: bool) -> list[list[Span]]:
     elif waits:
         _, ink = due(now_health.oldest_due, now, paused=not view.snapshot.processing.enabled)
         parts.append([("longest wait ", "muted"), (age(now - now_health.oldest_due), ink)])
-    recent = now_health.finished_per_minute[-15:]
-    if recent:
-        parts.append([(f"{sum(recent) / len(recent):.1f}/min ", "text"), (sparkline(recent), "run")])
+    if now_health.last_minute is not None:
+        succeeded, failed = now_health.last_minute
+        rate: list[Span] = [(f"{succeeded:,} ok/min", "text")]
+        if failed:
+            rate = [(f"{succeeded:,} ok, ", "text"), (f"{failed:,} failed/min", "bad")]
+        spark: Span = (f" {sparkline(now_health.finished_per_minute[:-1])}" if course else "", "run")
+        parts.append([*rate, spark])
     return parts
 
 
@@ -100,7 +106,7 @@ def _last_figures(view: View) -> list[list[Span]]:
     state = view.worker.state
     here: list[Span] = [("worker here ", "muted"), ("●", "good") if state == "running" else (state, "warn")]
     return [
-        [(f"failed {failed}/h", "warn" if failed else "muted")],
+        [(f"failed {failed:,}/h", "warn" if failed else "muted")],
         [("no worker here", "muted")] if state == "off" else here,
     ]
 

@@ -174,6 +174,13 @@ def test_the_rate_is_what_ended_in_the_last_full_minute(conn: Connection) -> Non
     assert health().run(conn).last_minute == (8, 3)
 
 
+def test_while_paused_the_rate_is_that_of_the_last_full_minute_and_not_of_the_ones_before(conn: Connection) -> None:
+    ended(conn, 5_083, ago=2 * MINUTE)
+    ended(conn, 900, ago=3 * MINUTE, outcome="retried")
+    compact(conn)
+    assert health().run(conn).last_minute == (0, 0)
+
+
 class TestErrorGroups:
     def test_runs_are_counted_at_any_size_also_when_the_history_no_longer_has_them(self, conn: Connection) -> None:
         failed_alike(conn, 2)

@@ -267,8 +267,38 @@ async def test_the_line_of_health_says_each_thing_once() -> None:
     backend.health = replace(backend.health, verdict=Verdict.CRITICAL, findings=(waiting,))
     async with dashboard(backend, size=LARGE) as deck:
         health = deck.line("health")
-        assert health.startswith(" ✗ Oldest job waiting 12m (since 11:52Z)  14.3/min")
+        assert health.startswith(" ✗ Oldest job waiting 12m (since 11:52Z)  12 ok, 2 failed/min ▄")
         assert "longest wait" not in health
+
+
+@pytest.mark.parametrize(
+    ("finished", "failed", "words"),
+    [
+        ((50, 31, 9), (50, 0, 9), "31 ok/min █▅"),
+        ((0, 153, 9), (0, 122, 9), "31 ok, 122 failed/min ▁█"),
+        ((5083, 0, 900), (70, 0, 9), "0 ok/min █▁"),
+    ],
+)
+async def test_the_rate_is_what_ended_in_the_last_full_minute_successes_and_failures_apart(
+    finished: tuple[int, ...], failed: tuple[int, ...], words: str
+) -> None:
+    backend = sample()
+    backend.health = replace(backend.health, findings=(), finished_per_minute=finished, failed_per_minute=failed)
+    async with dashboard(backend) as deck:
+        assert words in deck.line("health")
+
+
+async def test_at_80_columns_the_course_gives_way_to_the_numbers() -> None:
+    backend = sample()
+    backend.health = replace(
+        backend.health, findings=(), finished_per_minute=(4153,) * 15, failed_per_minute=(3122,) * 15,
+        failed_last_hour=187_320,
+    )  # fmt: skip
+    async with dashboard(backend) as deck:
+        health = deck.line("health")
+        assert health.startswith(" longest wait 12m · 1,031 ok, 3,122 failed/min ")
+        assert health.endswith("failed 187,320/h · worker here ●")
+        assert "█" not in health
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 3])
