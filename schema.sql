@@ -4463,41 +4463,45 @@ begin
 end
 $$;
 
--- Jobs by type that are pending, running or failed. If there are more than p_most pending or failed jobs in all, these
--- numbers are those of the sample, times 64, and `estimated`. A type of which the sample has no job is then left out.
-create or replace function job_queue_type_counts(p_most integer)
-returns table (task_type text, pending bigint, running bigint, failed bigint, estimated boolean)
+drop function if exists job_queue_type_counts(integer);
+-- Jobs by type that are running or failed; `job_queue_backlog` has the pending ones. If there are more than p_most failed jobs
+-- in all, their numbers are estimates from at least 4,000 jobs of the sample, and `about` is true. A type of which these have
+-- no job is then left out.
+create or replace function job_queue_type_jobs(p_most integer)
+returns table (task_type text, running bigint, failed bigint, about boolean)
 language plpgsql stable security definer
-set search_path from current set enable_seqscan = off set jit = off
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
-    v_all constant record := job_queue_counts(p_most);
-    v_drawn constant text[] := array_remove(array[
-        case when v_all.pending >= p_most then 'pending' end, case when v_all.failed >= p_most then 'failed' end], null);
+    v_drawn constant record := job_sample_count('status', 'failed', p_most);
+    v_all constant bigint := case when not v_drawn.proves then (
+        select count(*) from (select from job_queue q where q.status = 'failed' limit p_most) found) end;
+    v_about constant boolean := coalesce(v_all, p_most) >= p_most;
+    v_step integer := 16384;
+    v_seen bigint := 0;
 begin
+    while v_about loop
+        v_seen := v_seen + (
+            select count(*) from job_queue q
+            where q.status = 'failed' and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
+                and job_sample_step(uuid_hash(q.id)) = v_step);
+        exit when v_seen >= 4000 or v_step = 64;
+        v_step := v_step / 2;
+    end loop;
     return query
     with found (task_type, status, jobs) as (
-        select q.task_type, 'pending', 1 from job_queue q
-        where q.status = 'pending' and q.blocked_by is null and not q.in_line and 'pending' <> all (v_drawn)
-        union all
-        select q.task_type, 'pending', 1 from job_queue q
-        where q.status = 'pending' and (q.blocked_by is not null or q.in_line) and 'pending' <> all (v_drawn)
-        union all
         select q.task_type, 'running', 1 from job_queue q where q.status = 'running'
         union all
-        select q.task_type, 'failed', 1 from job_queue q where q.status = 'failed' and 'failed' <> all (v_drawn)
+        select q.task_type, 'failed', 1 from job_queue q where q.status = 'failed' and not v_about
         union all
-        -- One branch for each index of the sample.
-        select q.task_type, 'pending', 64 from job_queue q
-        where q.status = 'pending' and uuid_hash(q.id) & 63 = 0 and 'pending' = any (v_drawn)
-        union all
-        select q.task_type, 'failed', 64 from job_queue q
-        where q.status <> 'pending' and q.status = 'failed' and uuid_hash(q.id) & 63 = 0 and 'failed' = any (v_drawn)
+        select q.task_type, 'failed', v_step from job_queue q
+        where q.status = 'failed' and q.status <> 'pending' and uuid_hash(q.id) & 63 = 0
+            and job_sample_step(uuid_hash(q.id)) >= v_step and v_about
     )
-    select f.task_type, coalesce(sum(f.jobs) filter (where f.status = 'pending'), 0),
-        coalesce(sum(f.jobs) filter (where f.status = 'running'), 0),
-        coalesce(sum(f.jobs) filter (where f.status = 'failed'), 0), bool_or(f.status = any (v_drawn))
+    select f.task_type, coalesce(sum(f.jobs) filter (where f.status = 'running'), 0),
+        coalesce(sum(f.jobs) filter (where f.status = 'failed'), 0),
+        v_about and coalesce(bool_or(f.status = 'failed'), false)
     from found f group by f.task_type;
 end
 $$;
@@ -5626,7 +5630,7 @@ declare
         'job_worker_run_open', 'job_worker_run_note', 'job_worker_run_close',
         'job_queue_expect_trigger', 'job_alarm_raise', 'job_alarm_clear'];
     v_look constant text[] := array['job_queue_why', 'job_permissions', 'job_redact_payload', 'job_sees_payloads',
-        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_counts', 'job_matches',
+        'job_queue_due_count', 'job_queue_oldest_due', 'job_queue_counts', 'job_queue_type_jobs', 'job_matches',
         'job_order_key', 'job_is_scheduled', 'job_roles_prefix', 'job_queue_backlog', 'job_queue_turn',
         'job_stat_bucket', 'job_stat_histogram', 'job_outcomes', 'job_failure_shares'];
     v_inner constant text[] := array['job_action_refusal', 'job_actor', 'job_audit_facts', 'job_backoff',

@@ -12,7 +12,7 @@ FUNCTIONS: Final = {
     # The queue.
     "vow": """
         job_is_scheduled job_matches job_order_key job_permissions job_queue_counts job_queue_due_count
-        job_queue_oldest_due job_queue_type_counts job_queue_why job_redact_payload job_roles_prefix
+        job_queue_oldest_due job_queue_type_jobs job_queue_why job_redact_payload job_roles_prefix
         job_sees_payloads job_stat_bucket job_stat_histogram job_outcomes
         job_failure_shares job_queue_backlog job_queue_turn
         outbox_mask

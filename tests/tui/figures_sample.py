@@ -41,8 +41,8 @@ def types() -> tuple[TypeFigures, ...]:
         TypeFigures(type_line(CALM), NOW - minutes(2), 14, 0, share(CALM)),
         TypeFigures(type_line("game_platform_totals_sweep", pending=0, running=0), None, 0, 0, None),
         TypeFigures(
-            type_line(BROKEN, pending=38_016, failed=7_488, estimated=True, warning_share=0.2, muted_by="bob@10.0.0.9",
-                      muted_until=NOW + minutes(90), muted_reason="known"),
+            type_line(BROKEN, pending=38_016, failed=7_488, estimated=True, failed_estimated=True, warning_share=0.2,
+                      muted_by="bob@10.0.0.9", muted_until=NOW + minutes(90), muted_reason="known"),
             NOW - minutes(41), 31, 122, share(BROKEN, 2304, 1890, failed_in_a_row=12),
         ),
         TypeFigures(type_line("unheard_of", workers=0, running=0, pending=3), NOW - minutes(200), 0, 0, None),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.jobs import backlog, clock
+from jobdeck.core.read.jobs import clock
 from jobdeck.core.read.stats.figures import OUTCOMES, FailureShare
 from jobdeck.core.read.stats.shares import failure_shares
 from jobdeck.core.read.type_settings import TypeLine, type_lines
@@ -15,7 +14,6 @@ from jobdeck.core.read.type_settings import TypeLine, type_lines
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jobdeck.core.read.report_types import Backlog
     from jobdeck.core.read.rows import Row
 
 _MINUTE: Final = """
@@ -56,12 +54,11 @@ def types() -> Query[TypeReport]:
     def read(
         at: datetime,
         lines: tuple[TypeLine, ...],
-        waits: tuple[Backlog, ...],
         minute: list[Row],
         shares: tuple[FailureShare, ...],
     ) -> TypeReport:
         known = {line.task_type: line for line in lines}
-        oldest = {one.task_type: one.due_since for one in waits if one.due_since is not None and one.due_since <= at}
+        oldest = {line.task_type: line.due_since for line in lines if line.due_since and line.due_since <= at}
         ended = {row["task_type"]: (int(row["succeeded"]), int(row["failed"])) for row in minute}
         share_of = {share.task_type: share for share in shares}
         names = sorted({*known, *oldest, *ended, *share_of})
@@ -79,6 +76,5 @@ def types() -> Query[TypeReport]:
         )
 
     return combine(
-        clock(), type_lines(), backlog(timedelta(0)), select(_MINUTE, OUTCOMES, read=list), failure_shares(),
-        read=read,
+        clock(), type_lines(), select(_MINUTE, OUTCOMES, read=list), failure_shares(), read=read,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from jobdeck.core.errors import Refused, UnknownTaskType
 from jobdeck.core.queue import operator, presence, service
 from jobdeck.core.read.type_settings import LIMIT, TypeLine, type_lines
 from jobdeck.core.registry import Registry
+from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
 
 if TYPE_CHECKING:
@@ -112,8 +113,29 @@ def test_the_numbers_of_many_jobs_are_estimates_and_say_so(conn: Connection) -> 
     add(conn, "beta")
     found = line(conn, "alpha")
     assert found.estimated
-    assert found.pending % 64 == 0
     assert LIMIT < found.pending < 3 * LIMIT
+    beta = line(conn, "beta")
+    assert (beta.pending, beta.estimated) == (1, False)
+    assert not found.failed_estimated
+
+
+@pytest.mark.slow
+def test_the_failed_jobs_of_many_are_estimates_from_a_bounded_part_of_the_sample(conn: Connection) -> None:
+    conn.execute(
+        """
+        INSERT INTO job_queue (task_type, status, completed_at)
+        SELECT CASE WHEN n % 4 = 0 THEN 'alpha' ELSE 'beta' END, 'failed', now() FROM generate_series(1, 600000) AS n
+        """
+    )
+    add(conn, "alpha")
+    conn.execute("VACUUM ANALYZE job_queue")
+    found = {one.task_type: one for one in type_lines().run(conn)}
+    assert (found["alpha"].pending, found["alpha"].estimated, found["alpha"].failed_estimated) == (1, False, True)
+    assert 110_000 < found["alpha"].failed < 190_000
+    assert 400_000 < found["beta"].failed < 500_000
+    cost = cost_of(conn, lambda conn: type_lines().run(conn))
+    assert cost.whole_tables == []
+    assert cost.blocks["job_queue"] < 10_000, cost
 
 
 def test_a_type_that_nobody_knows_is_refused_and_one_that_the_queue_knows_is_not(conn: Connection) -> None:

@@ -34,7 +34,6 @@ def columns(width: int) -> str:
 def line(one: TypeFigures, at: datetime, width: int) -> Entry:
     """One task type. Every state is a word as well as a colour."""
     found, share = one.line, one.share
-    mark = "~" if found.estimated else ""
     late = one.oldest_due is not None and at - one.oldest_due >= LATE_AFTER
     wait = age(at - one.oldest_due) if one.oldest_due is not None else "-"
     wide: tuple[Span, ...] = ()
@@ -45,12 +44,12 @@ def line(one: TypeFigures, at: datetime, width: int) -> Entry:
     state, ink = _state(found, one, max(spent, 6))
     return entry(
         (f" {fit(middle(one_line(found.task_type), _name_width(width)), _name_width(width))}", "text"),
-        (f" {_number(found.pending, mark, 8)}", "text" if found.pending else "muted"),
-        (f" {_number(found.running, '', 4)}", "run" if found.running else "muted"),
-        (f" {_number(found.failed, mark, 7)}", "bad" if found.failed else "muted"),
+        (f" {_number(found.pending, 8, about=found.estimated)}", "text" if found.pending else "muted"),
+        (f" {_number(found.running, 4)}", "run" if found.running else "muted"),
+        (f" {_number(found.failed, 7, about=found.failed_estimated)}", "bad" if found.failed else "muted"),
         (f" {wait:>5}", "bad" if late and not found.paused_at else "text"),
-        (f" {_number(one.succeeded, '', 6)}", "text" if one.succeeded else "muted"),
-        (f" {_number(one.failed, '', 5)}", "bad" if one.failed else "muted"),
+        (f" {_number(one.succeeded, 6)}", "text" if one.succeeded else "muted"),
+        (f" {_number(one.failed, 5)}", "bad" if one.failed else "muted"),
         (f" {_whole(share.share) if share is not None and share.runs else '-':>5}", _share_ink(share)),
         *wide,
         (f"  {state}", ink),
@@ -71,7 +70,7 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
         ("health", _thresholds(found), "text"),
         ("muted", *_mute(found, at)),
     ]  # fmt: skip
-    if found.estimated:
+    if found.estimated or found.failed_estimated:
         facts.append(("~", "Over 10,000 jobs: numbers with ~ come from a sample.", "muted"))
     return [piece for name, text, ink in facts for piece in _fact(name, text, ink, width)]
 
@@ -89,8 +88,9 @@ def _name_width(width: int) -> int:
     return max(min(width - 61, 44), 12) if width < ROOMY else min(width - 80, 52)
 
 
-def _number(value: int, mark: str, width: int) -> str:
+def _number(value: int, width: int, *, about: bool = False) -> str:
     """A number with its thousands apart; where it does not fit, in thousands or millions."""
+    mark = "~" if about else ""
     text = f"{mark}{value:,}"
     if len(text) > width:
         text = f"{mark}{value // 1000:,}k" if value < 10_000_000 else f"{mark}{value // 1_000_000:,}M"

@@ -90,8 +90,8 @@ def _figures_row(one: TypeFigures, at: datetime) -> tuple[object, ...]:
 
 
 def _jobs(line: TypeLine) -> tuple[object, ...]:
-    mark = "~" if line.estimated else ""
-    return (line.task_type, f"{mark}{line.pending:,}", f"{line.running:,}", f"{mark}{line.failed:,}")
+    pending, failed = ("~" if about else "" for about in (line.estimated, line.failed_estimated))
+    return (line.task_type, f"{pending}{line.pending:,}", f"{line.running:,}", f"{failed}{line.failed:,}")
 
 
 def _settings(line: TypeLine) -> tuple[object, ...]:
