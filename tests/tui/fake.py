@@ -29,6 +29,7 @@ from jobdeck.core.read.report_types import (
     TriggerCount,
     overdue_by,
 )
+from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View, due_among
@@ -151,10 +152,11 @@ class Evidence:
         self._read("errors")
         return ErrorReport(self.backend.at, self.trends, tuple(self.canaries[one] for one in canaries))
 
-    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+    def alike(self, task_type: str, fingerprint: str) -> Alike:
         self._read("alike")
         ids = self.groups.get((task_type, fingerprint), ())
-        return tuple(job for wanted in ids for job in self.backend.jobs if job.id == wanted)
+        jobs = [job for wanted in ids for job in self.backend.jobs if job.id == wanted]
+        return Alike(tuple(jobs[:20]), len(jobs))
 
     def fleet(self) -> Fleet:
         self._read("fleet")
@@ -284,7 +286,7 @@ class FakeBackend:
         self.evidence.canaries[request] = CanaryAnswer(request, job.id, "waiting", waiting, self.at)
         return CanaryAsked(ActionResult(job.id, ok=True, message="The next worker runs it."), request)
 
-    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+    def alike(self, task_type: str, fingerprint: str) -> Alike:
         return self.evidence.alike(task_type, fingerprint)
 
     def fleet(self) -> Fleet:

@@ -45,7 +45,11 @@ class FakeBulk:
         return self._keep(jobs, format_filter(wanted)) if jobs else None
 
     def choose_alike(self, task_type: str, fingerprint: str) -> Choice | None:
-        jobs = [job for job in self.backend.alike(task_type, fingerprint) if job.status is not Status.RUNNING]
+        if self.backend.failure is not None:
+            raise self.backend.failure
+        ids = self.backend.evidence.groups.get((task_type, fingerprint), ())
+        held = [job for job in self.backend.jobs if job.id in ids]
+        jobs = [job for job in held if job.status in {Status.FAILED, Status.PENDING}]
         return self._keep(jobs, f"type:{task_type} fingerprint:{fingerprint}") if jobs else None
 
     def choose_jobs(self, jobs: Sequence[Job]) -> Choice:

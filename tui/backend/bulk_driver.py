@@ -69,13 +69,21 @@ class BulkDriver:
         """Drops the selection. An error in the database is ignored, because unused selections expire."""
         choice, self.choice = self.choice, None
         if choice is not None:
-            self._host.background(lambda: self._host.reach().bulk.drop(choice.bulk.id), lambda _answer: None)
+            self.discard(choice)
+
+    def discard(self, choice: Choice) -> None:
+        """Drops frozen jobs that no action uses. An error in the database is ignored, as in `drop`."""
+        self._host.background(lambda: self._host.reach().bulk.drop(choice.bulk.id), lambda _answer: None)
 
     def act_on_choice(self, verb: BulkVerb, *, reason: str | None = None) -> None:
         """Starts an action on the selection."""
         choice, self.choice = self.choice, None
         if choice is not None:
-            self._begin(verb, lambda: choice, reason=reason)
+            self.act_on(choice, verb, reason=reason)
+
+    def act_on(self, choice: Choice, verb: BulkVerb, *, reason: str | None = None) -> None:
+        """Starts an action on these frozen jobs."""
+        self._begin(verb, lambda: choice, reason=reason)
 
     def edit_choice(self, change: PayloadChange, *, reason: str | None = None) -> None:
         """Starts an edit of the payloads of the selection."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.read.canaries import CanaryAsked
     from jobdeck.core.read.report_types import AuditReport, CronReport, ErrorReport, Fleet, JobDetail
+    from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import Registry
     from jobdeck.core.settings import Settings
     from jobdeck.core.worker.oneshot import CycleResult
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 SPARE_CONNECTIONS = 6
 """Connections besides those of the worker's handlers: for the worker itself, a cycle, and the dashboard."""
+FIRST_ALIKE = 20
+"""How many jobs of a group of errors are read before one of them is retried."""
 STUCK_AFTER = timedelta(minutes=20)
 KEPT_FOR = timedelta(days=14)
 
@@ -127,9 +130,9 @@ class LiveBackend:
         with self._connection("to run a canary") as conn:
             return operator.ask_canary(conn, job.id, actor=self._actor, version=job.version)
 
-    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
+    def alike(self, task_type: str, fingerprint: str) -> Alike:
         with self._connection() as conn:
-            return error_groups.alike(task_type, fingerprint).run(conn)
+            return error_groups.counted_alike(task_type, fingerprint, limit=FIRST_ALIKE).run(conn)
 
     def fleet(self) -> Fleet:
         with self._connection() as conn:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Permissions,
         Snapshot,
     )
+    from jobdeck.core.read.stats.error_groups import Alike
     from jobdeck.core.registry import JobType
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.bulk_words import Bulks
@@ -136,8 +137,8 @@ class Backend(Protocol):
     def ask_canary(self, job: Job) -> CanaryAsked:
         """Asks to run this job next and alone. Refused when its version differs from the displayed one."""
 
-    def alike(self, task_type: str, fingerprint: str) -> tuple[Job, ...]:
-        """Reads the jobs that are still in the state an error of this group left them in."""
+    def alike(self, task_type: str, fingerprint: str) -> Alike:
+        """Reads the first jobs that are still in the state an error of this group left them in, and counts them."""
 
     def fleet(self) -> Fleet:
         """Reads the workers and their jobs."""

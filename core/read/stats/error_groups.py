@@ -7,9 +7,9 @@ The order of groups does not change while a page is open: newest first, by the f
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.report_types import HOURS, OTHER, ErrorGroup, Release
 from jobdeck.core.read.rows import Row, jobs_from
 
@@ -134,6 +134,13 @@ def newest_release() -> Query[Release | None]:
     )
 
 
+class Alike(NamedTuple):
+    """The first failed and pending jobs of a group, and how many there are."""
+
+    jobs: tuple[Job, ...]
+    total: int
+
+
 def alike(task_type: str, fingerprint: str, *, limit: int = 1000, skip: int = 0) -> Query[tuple[Job, ...]]:
     """The jobs whose newest failed run is in this group: failed ones, last failed first, then those awaiting retry."""
     return select(
@@ -145,6 +152,19 @@ def alike(task_type: str, fingerprint: str, *, limit: int = 1000, skip: int = 0)
         {"task_type": task_type, "fingerprint": fingerprint, "limit": limit, "skip": skip},
         read=jobs_from,
     )
+
+
+def counted_alike(task_type: str, fingerprint: str, *, limit: int) -> Query[Alike]:
+    """The first `limit` jobs of `alike`, and the number of all of them."""
+    total = select(
+        """
+        SELECT count(*) AS jobs FROM job_list AS j
+        WHERE j.fingerprint = %(fingerprint)s AND j.task_type = %(task_type)s AND j.status IN ('failed', 'pending')
+        """,
+        {"task_type": task_type, "fingerprint": fingerprint},
+        read=lambda rows: int(rows[0]["jobs"]),
+    )
+    return combine(alike(task_type, fingerprint, limit=limit), total, read=Alike)
 
 
 def _group(row: Row) -> ErrorGroup:

@@ -57,7 +57,15 @@ def test_errors_are_read_in_groups_with_the_jobs_behind_them(settings: Settings,
         (trend,) = told.trends
         assert (trend.task_type, trend.count, trend.failed) == ("test_fail", 3, 3)
         assert "kim@" not in trend.sample
-        assert {job.id for job in backend.alike(*trend.key)} == set(ids)
+        alike = backend.alike(*trend.key)
+        assert {job.id for job in alike.jobs} == set(ids)
+        assert alike.total == 3
+        choice = backend.bulk.choose_alike(*trend.key)
+        assert choice is not None
+        assert choice.bulk.total == 3
+        listed = backend.view(Request(Filter(), group=trend.key)).snapshot.page
+        assert {job.id for job in listed.jobs} == set(ids)
+        assert listed.total == 3
 
 
 def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
@@ -65,7 +73,7 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
 ) -> None:
     with backend_of(settings, worker=True) as backend:
         ids = fail(backend, conn)
-        (job,) = backend.alike(*backend.errors([]).trends[0].key)
+        (job,) = backend.alike(*backend.errors([]).trends[0].key).jobs
         until(lambda: conn.execute("SELECT 1 FROM job_workers").fetchone(), "the worker's own row")
         assert not backend.ask_canary(replace(job, version=job.version + 1)).result.ok
         backend.pause("vendor is down", None)
@@ -94,7 +102,7 @@ def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn:
 def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection, gate: Gate) -> None:
     with backend_of(settings) as backend:
         ids = fail(backend, conn)
-        backend.act("retry", backend.alike(*backend.errors([]).trends[0].key))
+        backend.act("retry", backend.alike(*backend.errors([]).trends[0].key).jobs)
         backend.reveal(ids[0])
         told = backend.audit(HOUR)
         assert [entry.action for entry in told.entries] == ["reveal", "retry"]

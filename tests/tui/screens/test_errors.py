@@ -11,12 +11,14 @@ from rich.cells import cell_len
 from jobdeck.core.errors import DatabaseUnreachable
 from jobdeck.core.model import Status
 from jobdeck.core.read.canaries import CanaryAnswer
+from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.canary import Canary
+from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id, sparkline
 from jobdeck.tui.text import errors
-from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
+from tests.tui.fake import NOW, Clock, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.sample import sample, trend
-from tests.tui.support import LARGE, Deck, dashboard
+from tests.tui.support import LARGE, Deck, Held, dashboard
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -249,6 +251,48 @@ async def test_the_canary_is_watched_to_its_success_and_then_the_rest_is_one_key
         assert f"The canary {short_id(job_id(1))} succeeded." in deck.screen_text()
         await deck.press("y")
         assert backend.calls[-1] == ("retry", (job_id(2), job_id(3)))
+
+
+async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() -> None:
+    backend = broken(1_500)
+    backend.bulk.batch = 700
+    clock, held = Clock(), Held()
+    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=clock)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        deck = Deck(app, backend, clock, pilot)
+        await deck.press("e", "F")
+        text = " ".join(deck.screen_text().replace("│", " ").split())
+        assert "Retry 1,500 jobs of this group" in text
+        assert "1,500 failed filter: type:game_platform_sync fingerprint:f0" in text
+        assert "jobdeck retry --bulk" in text
+        held.holding = True
+        await deck.press(*"retry", "tab", "tab", "enter")
+        held.let_these_go()
+        held.let_these_go()
+        await pilot.pause()
+        assert "retrying 700 of 1,500; b shows it" in deck.screen_text()
+        held.holding = False
+        held.let_all_go()
+        await pilot.pause()
+        assert "1,500 of 1,500 jobs retried" in deck.toasts[-1]
+        assert {job.status for job in backend.jobs} == {Status.PENDING}
+
+
+async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() -> None:
+    backend = broken(3)
+    async with dashboard(backend) as deck:
+        await deck.press("e", "F")
+        assert len(backend.bulk.held) == 1
+        await deck.press("escape")
+        assert not backend.bulk.held
+        assert backend.calls == []
+
+
+async def test_a_canary_of_a_large_group_says_exactly_how_many_stay() -> None:
+    async with dashboard(broken(1_843)) as deck:
+        await deck.press("e", "R")
+        assert "The other 1,842 stay as they are" in " ".join(deck.screen_text().replace("│", " ").split())
 
 
 async def test_a_canary_that_fails_again_is_said_and_the_rest_warns() -> None:

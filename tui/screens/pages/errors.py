@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from rich.cells import cell_len
 from textual.content import Content
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.read.report_types import ErrorReport
+from jobdeck.core.read.stats.error_groups import Alike
 from jobdeck.tui.backend.bulk_words import plural_of
 from jobdeck.tui.backend.canary import Canary
 from jobdeck.tui.commands import canary_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
-from jobdeck.tui.screens.dialogs.confirm import job_question
+from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import errors, playbook
@@ -27,15 +28,13 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from jobdeck.core.model import Job
+    from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
-    from jobdeck.tui.screens.dialogs.confirm import Confirm
     from jobdeck.tui.widgets.ink import Span
 
-MOST = 1000
-"""The most jobs of one group that are retried at once."""
+T = TypeVar("T")
 SAMPLE = 64
 """The cells of an error message that dialogs and toasts show."""
 
@@ -82,8 +81,8 @@ class Errors(ListPage[ErrorReport]):
         return super().handlers() | {
             "errors.jobs": self._list_jobs,
             "pane.next": self._other_pane,
-            "errors.canary": lambda: self._with_jobs(self._ask_for_canary),
-            "errors.rest": lambda: self._with_jobs(self._ask_for_rest),
+            "errors.canary": lambda: self._look(lambda backend, key: backend.alike(*key), self._ask_for_canary),
+            "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
         }
 
     def switch_processing(self) -> None:
@@ -160,14 +159,24 @@ class Errors(ListPage[ErrorReport]):
         self.query_one("#columns", Line).show(errors.heading(width).spans)
         name = f" {one_line(trend.task_type)} " if trend else ""
         paused = self._pause_of(trend.task_type, width - len(name)) if trend else ""
-        self.query_one("#rule", Line).show([(name, "tab"), (paused, "warn"),
-                                            ("─" * (width - len(name) - cell_len(paused)), "muted")])  # fmt: skip
+        doing = self._doing()
+        rest = width - len(name) - cell_len(paused) - cell_len(doing)
+        self.query_one("#rule", Line).show(
+            [(name, "tab"), (paused, "warn"), ("─" * max(rest, 1), "muted")], [(doing, "run")] if doing else []
+        )
         if trend is None or self.data is None or not pane.size.width:
             pane.show([])
             return
         advice = playbook.advice(trend.task_type, trend.error_kind)
-        rest = self.deck.key("errors.rest")
-        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=rest))
+        key = self.deck.key("errors.rest")
+        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=key))
+
+    def _doing(self) -> str:
+        """What is being read, or how far a bulk action is; empty where neither."""
+        telling = self.deck.operations.bulk.telling
+        if self._looking:
+            return " reading the jobs of this group… "
+        return f" {telling}; {self.deck.key('page.bulk')} shows it " if telling else ""
 
     def _pause_of(self, task_type: str, room: int) -> str:
         """That a type is paused, with who, since when, why and until when; empty where it is not."""
@@ -190,27 +199,31 @@ class Errors(ListPage[ErrorReport]):
             return {"errors.canary": reason, "errors.rest": reason}
         return {}
 
-    def _with_jobs(self, then: Callable[[ErrorGroup, tuple[Job, ...]], None]) -> None:
-        """Reads the jobs of the group under the cursor and passes them to `then`, one reading at a time."""
+    def _look(
+        self, read: Callable[[Backend, tuple[str, str]], T | None], then: Callable[[ErrorGroup, T], None]
+    ) -> None:
+        """Reads jobs of the group under the cursor and passes them to `then`, one reading at a time."""
         trend, deck = self.trend, self.deck
         if trend is None or self._looking:
             return
         self._looking = True
 
-        def found(answer: tuple[Job, ...] | Exception) -> None:
+        def found(answer: T | Exception | None) -> None:
             self._looking = False
             if not deck.shows(self):
                 return
+            self._draw_about()
             if isinstance(answer, JobdeckError):
                 deck.say(one_line(str(answer)), "error")
             elif isinstance(answer, Exception):
                 deck.say(f"Could not read the jobs of this group: {type(answer).__name__}.", "error")
-            elif not answer:
+            elif answer is None or (isinstance(answer, Alike) and not answer.jobs):
                 deck.say("No job is still in the state this error left it in.", "warning")
             else:
                 then(trend, answer)
 
-        deck.background(lambda: deck.reach().alike(*trend.key), found)
+        self._draw_about()
+        deck.background(lambda: read(deck.reach(), trend.key), found)
 
     def _list_jobs(self) -> None:
         if self.trend is not None:
@@ -219,8 +232,8 @@ class Errors(ListPage[ErrorReport]):
     def _other_pane(self) -> None:
         self.query_one("#about" if self.pane.id == "pane" else "#pane", Pane).focus()
 
-    def _ask_for_canary(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
-        job, rest = jobs[0], len(jobs) - 1
+    def _ask_for_canary(self, trend: ErrorGroup, alike: Alike) -> None:
+        job, rest = alike.jobs[0], alike.total - 1
         others = f"The other {rest:,} stay as they are" if rest > 1 else "The other one stays as it is"
         wait = f"Only this job is retried. {others} until you have seen the result."
         note = f"{wait if rest else 'This is the only job of this group.'} It runs next, also during a pause."
@@ -229,13 +242,13 @@ class Errors(ListPage[ErrorReport]):
             self.deck.canaries[trend.key] = Canary(job.id, request)
             self.redraw()
 
-        def sure() -> None:
-            self.deck.operations.canary(job, asked)
+        question = job_question("retry", (job,), left_out="", production=self.deck.options.production)
+        question = replace(question, title="Retry 1 job as a canary", twin=canary_twin(job), reasoned=False)
+        ask(self, _about(trend, question, note), lambda: self.deck.operations.canary(job, asked))
 
-        self._ask(trend, (job,), note, "Retry 1 job as a canary", sure, same=canary_twin(job))
-
-    def _ask_for_rest(self, trend: ErrorGroup, jobs: tuple[Job, ...]) -> None:
-        canary = self.deck.canaries.get(trend.key)
+    def _ask_for_rest(self, trend: ErrorGroup, choice: Choice) -> None:
+        """Asks about all jobs of the group, which are frozen; they are dropped if the answer is no."""
+        canary, driver = self.deck.canaries.get(trend.key), self.deck.operations.bulk
         if canary is not None and canary.state == "succeeded":
             note = f"The canary {short_id(canary.job_id)} succeeded."
         elif canary is not None:
@@ -243,22 +256,22 @@ class Errors(ListPage[ErrorReport]):
         else:
             canary_key = self.deck.key("errors.canary")
             note = f"Warning: no job of this group has been tested. Press {canary_key} to retry one first."
-        if len(jobs) >= MOST:
-            note += f" These are the first {MOST}; press {self.deck.key('errors.rest')} again for the others."
 
-        def sure() -> None:
+        def answered(yes: bool | None) -> None:
+            if not yes:
+                driver.discard(choice)
+                return
             self.deck.canaries.pop(trend.key, None)
-            self.deck.operations.act("retry", jobs, reason=dialog.reason)
+            driver.act_on(choice, "retry", reason=dialog.reason)
             self._read_at = None
 
-        dialog = self._ask(trend, jobs, note, f"Retry {plural(len(jobs), 'job')} of this group", sure)
+        question = choice_question("retry", choice, production=self.deck.options.production)
+        question = replace(question, title=f"{question.title} of this group")
+        dialog = Confirm(_about(trend, question, note))
+        self.app.push_screen(dialog, answered)
 
-    def _ask(
-        self, trend: ErrorGroup, jobs: tuple[Job, ...], note: str, title: str, then: Callable[[], object], *,
-        same: str = "",
-    ) -> Confirm:  # fmt: skip
-        question = job_question("retry", jobs, left_out="", production=self.deck.options.production)
-        question = replace(question, twin=same or question.twin, reasoned=not same)
-        sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
-        body = Content("\n").join([sample, question.body, Content(note)])
-        return self.ask_about("retry", jobs, replace(question, title=title, body=body), then)
+
+def _about(trend: ErrorGroup, question: Question, note: str) -> Question:
+    """The question with the error above it and a note below."""
+    sample = Content.styled(fit(one_line(trend.sample), SAMPLE).rstrip(), "$error")
+    return replace(question, body=Content("\n").join([sample, question.body, Content(note)]))
