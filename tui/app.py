@@ -23,7 +23,7 @@ from jobdeck.tui.backend.protocol import EmbeddedWorker, Request
 from jobdeck.tui.backend.threads import Answer, Threads
 from jobdeck.tui.backend.worker_log import WorkerLog
 from jobdeck.tui.deck import Options
-from jobdeck.tui.format import one_line
+from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.core.plugins import Page as PluginPage
     from jobdeck.core.queue.bulk_model import Bulk
+    from jobdeck.core.read.operators.notes import Note
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.backend.canary import Canary
     from jobdeck.tui.backend.protocol import Backend, View
@@ -312,8 +313,19 @@ class JobdeckApp(InkedApp, Toasting):
             # (a form has ten thousand) are freed quickly.
             gc.collect()
             gc.freeze()
+        if first:
+            self.background(self.reach().shift.notes, self._tell_notes)
         if first and self.read_only_reason is None:
             self.background(self.reach().bulk.newest, self._tell_unfinished)
+
+    def _tell_notes(self, answer: Sequence[Note] | Exception) -> None:
+        """Shows the newest note to this shift, and how many there are."""
+        if isinstance(answer, Exception) or not answer:
+            return
+        newest = answer[0]
+        others = f" and {plural(len(answer) - 1, 'other')}" if len(answer) > 1 else ""
+        text = fit(one_line(newest.note), 100).rstrip()
+        self.say(f"Note of {one_line(newest.actor)}{others}: {text}\n{self.key('page.audit')} shows all notes.")
 
     def _tell_unfinished(self, answer: Sequence[Bulk] | Exception) -> None:
         """Shows the bulk actions of an earlier session that are still running."""

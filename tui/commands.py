@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     from jobdeck.core.model import Job, Json
     from jobdeck.core.queue.operators.payload_change import PayloadChange
+    from jobdeck.core.read.operators.notes import Note
+    from jobdeck.core.read.report_types import ErrorGroup
 
 NAMED = 12
 """Maximum number of ids spelled out in a command. Longer selections are frozen into a bulk action first, except jobs
 that have left the queue."""
+SHOWN_DAYS = 7
+"""How many days a note is shown if nothing else is said."""
 RESUME = "jobdeck resume"
 RUN_WORKER = "jobdeck run-worker"
 PURGE = "jobdeck purge --yes"
@@ -107,6 +111,34 @@ def pause_series_twin(job: Job) -> str:
 def skip_twin(job: Job) -> str:
     """The command that skips the next run of a recurring job."""
     return f"jobdeck series skip {job.id}"
+
+
+def note_twin(text: str, days: int) -> str:
+    """The command that leaves a note."""
+    return shlex.join(["jobdeck", "note", clean(text), *(["--days", str(days)] if days != SHOWN_DAYS else [])])
+
+
+def acknowledge_twin(note: Note) -> str:
+    """The command that closes a note."""
+    return f"jobdeck note --acknowledge {note.id}"
+
+
+def mute_twin(group: ErrorGroup, until: timedelta | datetime, reason: str | None) -> str:
+    """The command that mutes a group of errors until the same end."""
+    if isinstance(until, datetime):
+        end = ["--until", until.isoformat(timespec="seconds").replace("+00:00", "Z")]
+    else:
+        end = ["--for", write_duration(until)]
+    return shlex.join(["jobdeck", "mute", *_group(group), *end, *(["--reason", clean(reason)] if reason else [])])
+
+
+def unmute_twin(group: ErrorGroup, reason: str | None) -> str:
+    """The command that ends the mute of a group of errors."""
+    return shlex.join(["jobdeck", "unmute", *_group(group), *(["--reason", clean(reason)] if reason else [])])
+
+
+def _group(group: ErrorGroup) -> tuple[str, str]:
+    return clean(group.task_type), clean(group.fingerprint)
 
 
 def resume_twin(task_type: str | None) -> str:

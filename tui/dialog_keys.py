@@ -51,6 +51,10 @@ DIALOG_KEYS: Final[tuple[DialogKey, ...]] = (
     *_focus("pause", ("up",), ("down",)),
     DialogKey("type.close", ("escape",), "dismiss", "cancel"),
     *_focus("type", ("up",), ("down",)),
+    DialogKey("note.close", ("escape",), "dismiss", "cancel"),
+    *_focus("note", ("up",), ("down",)),
+    DialogKey("mute.close", ("escape",), "dismiss", "cancel"),
+    *_focus("mute", ("up",), ("down",)),
     DialogKey("leave.close", ("escape", "q"), "dismiss", "stay"),
     *_focus("leave", ("left", "up", "h", "k"), ("right", "down", "l", "j")),
     DialogKey("help.close", ("escape", "q", "question_mark"), "dismiss", "close"),
@@ -94,7 +98,9 @@ BY_ID: Final = {key.id: key for key in DIALOG_KEYS}
 SYNC: Final = "sync"
 """The id of the dialog Quick Sync, which has a key for each preset."""
 TYPED_IN: Final = frozenset(
-    {"pause", "type", "palette", "picker", "create", "payload", "bulk_edit", "filter", "name_filter"}
+    {
+        "pause", "type", "note", "mute", "palette", "picker", "create", "payload", "bulk_edit", "filter", "name_filter",
+    }  # fmt: skip
 )
 """The dialogs with a text field, which needs all printable characters."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})

@@ -36,6 +36,7 @@ from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View, due_amon
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.fake_figures import FakeFigures
+from tests.tui.fake_shift import FakeShift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import NewJob
     from jobdeck.core.plugins import Recipients
     from jobdeck.core.queue.bulk_model import BulkVerb
+    from jobdeck.core.read.operators.notes import Mute, Note
     from jobdeck.tui.backend.protocol import Due, Request, Verb
 
 T = TypeVar("T")
@@ -120,6 +122,8 @@ class Evidence:
         self.stuck: tuple[UUID, ...] = ()
         self.old = 0
         self.reads: list[str] = []
+        self.notes: tuple[Note, ...] = ()
+        self.mutes: tuple[Mute, ...] = ()
 
     def _read(self, what: str) -> None:
         self.reads.append(what)
@@ -150,7 +154,8 @@ class Evidence:
 
     def errors(self, canaries: Sequence[int]) -> ErrorReport:
         self._read("errors")
-        return ErrorReport(self.backend.at, self.trends, tuple(self.canaries[one] for one in canaries))
+        return ErrorReport(self.backend.at, self.trends, tuple(self.canaries[one] for one in canaries),
+                           len(self.trends), self.mutes)  # fmt: skip
 
     def alike(self, task_type: str, fingerprint: str) -> Alike:
         self._read("alike")
@@ -175,6 +180,8 @@ class Evidence:
             tuple(TriggerCount(source, sum(run.source == source for run in self.runs), 0)
                   for source in sorted({run.source for run in self.runs})),
             tuple(trend for trend in self.trends if trend.last_seen > at - since),
+            notes=self.notes,
+            mutes=self.mutes,
         )  # fmt: skip
         return AuditReport(entries, digest)
 
@@ -207,6 +214,7 @@ class FakeBackend:
         self.creating = FakeCreating(self)
         self.bulk = FakeBulk(self)
         self.figures = FakeFigures(self)
+        self.shift = FakeShift(self)
 
     def matching(self, request: Request) -> list[Job]:
         if request.group is not None:

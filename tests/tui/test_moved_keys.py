@@ -37,9 +37,11 @@ from jobdeck.tui.screens.dialogs.quick_sync import QuickSyncDialog
 from jobdeck.tui.screens.dialogs.saved.columns import ChooseColumns
 from jobdeck.tui.screens.dialogs.saved.name_filter import NameFilter
 from jobdeck.tui.screens.pages.figures.type_settings import TypeSettings
+from jobdeck.tui.screens.pages.shift.mute import MuteErrors
+from jobdeck.tui.screens.pages.shift.note import LeaveNote
 from tests.tui.fake import NOW, FakeBackend, lost, make_job, minutes
 from tests.tui.figures_sample import type_line
-from tests.tui.sample import sample
+from tests.tui.sample import sample, trend
 from tests.tui.support import LARGE, PLUGIN_PAGE, SMALL, Deck, dashboard, failed
 
 if TYPE_CHECKING:
@@ -117,6 +119,8 @@ def dialogs(deck: Deck) -> Iterator[tuple[str, Screen[Any]]]:
     yield "type", TypeSettings(type_line("game_platform_sync"))
     yield "name_filter", NameFilter("status:failed")
     yield "columns", ChooseColumns("all", ("id", "task"))
+    yield "note", LeaveNote()
+    yield "mute", MuteErrors(trend(job, "a1b2", "vendor"))
     yield "bulk_edit", BulkEdit(deck.backend.bulk.choose_jobs(deck.backend.jobs))
 
 

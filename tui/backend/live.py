@@ -31,6 +31,7 @@ from jobdeck.tui.backend.link import Link
 from jobdeck.tui.backend.live_bulk import LiveBulk
 from jobdeck.tui.backend.live_creating import LiveCreating
 from jobdeck.tui.backend.protocol import PAGE, EmbeddedWorker, Session, View, due_among
+from jobdeck.tui.backend.shift.live import LiveShift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,6 +88,7 @@ class LiveBackend:
         self.creating = LiveCreating(link)
         self.bulk = LiveBulk(link)
         self.figures = LiveFigures(link)
+        self.shift = LiveShift(link)
 
     @property
     def label(self) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jobdeck.core.worker.oneshot import CycleResult
     from jobdeck.tui.backend.bulk_words import Bulks
     from jobdeck.tui.backend.figures.protocol import Figures
+    from jobdeck.tui.backend.shift.protocol import Shift
 
 PAGE: Final = 200
 LONGEST_PAGE: Final = 5_000
@@ -110,6 +111,10 @@ class Backend(Protocol):
     @property
     def figures(self) -> Figures:
         """Reads statistics, and acts on task types and series."""
+
+    @property
+    def shift(self) -> Shift:
+        """Notes to the next shift, and muted groups of errors."""
 
     def view(self, request: Request) -> View:
         """Reads the first screen. Connects first if necessary.

@@ -9,11 +9,12 @@ from jobdeck.tui.format import VERDICT_INK, age, clock, fit, middle, one_line, p
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from jobdeck.core.read.report_types import AuditEntry, AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6
-MOST_NOTES = 6
 LABEL = 11
 
 
@@ -31,19 +32,18 @@ def digest(shift: Digest, width: int) -> list[Entry]:
     """The figures of a period."""
     verdict = shift.health.verdict
     worst = shift.health.findings[0].evidence if shift.health.findings else ""
-    found = [
-        _fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict]),
-        _fact("finished", finished_words(shift), width, "text"),
-    ]
+    found = [_fact("now", f"{verdict.value}: {one_line(worst)}", width, VERDICT_INK[verdict])]
+    found += [
+        _fact("" if n else "notes", f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}", width, "strong",
+              key=("note", one.id))
+        for n, one in enumerate(shift.notes)
+    ]  # fmt: skip
+    found.append(_fact("finished", finished_words(shift), width, "text"))
     troubled = any(trigger.troubled for trigger in shift.triggers)
     found.append(_fact("triggers", one_line(trigger_words(shift)), width, "bad" if troubled else "text"))
     found += [
         _fact("" if number else "operators", one_line(f"{actor}: {words}"), width, "text")
         for number, (actor, words) in enumerate(action_words(shift))
-    ]
-    found += [
-        _fact("" if n else "notes", f"{clock(one.at)} {one_line(one.actor)}: {one_line(one.note)}", width, "strong")
-        for n, one in enumerate(shift.notes[:MOST_NOTES])
     ]
     found += [_fact("" if n else "pauses", _pause(one), width, "warn") for n, one in enumerate(shift.pauses[-4:])]
     for number, trend in enumerate(shift.errors[:MOST_ERRORS]):
@@ -57,8 +57,8 @@ def digest(shift: Digest, width: int) -> list[Entry]:
     return found
 
 
-def _fact(name: str, text: str, width: int, ink: str) -> Entry:
-    return entry((f" {name:<{LABEL}}", "muted"), (fit(text, max(width - LABEL - 1, 8)).rstrip(), ink))
+def _fact(name: str, text: str, width: int, ink: str, *, key: Hashable | None = None) -> Entry:
+    return entry((f" {name:<{LABEL}}", "muted"), (fit(text, max(width - LABEL - 1, 8)).rstrip(), ink), key=key)
 
 
 def _pause(one: AuditEntry) -> str:

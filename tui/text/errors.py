@@ -54,6 +54,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
     failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
     new = "NEW " if trend.is_new(at) else ""
     sample = f"{new if mute is None else f'muted for {age(mute.until - at)} '}{one_line(trend.sample)}"
+    ink = "text" if mute is None else "muted"
     if width >= ROOMY:
         spans: tuple[Span, ...] = (
             (f"{trend.count:>6} ", "text"),
@@ -64,7 +65,7 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
             (fit(f"{sparkline(trend.bars)} 5 min each" if fresh else sparkline(trend.hours), 26), "run"),
             (fit(middle(one_line(trend.task_type), 34), 36), "text"),
             (fit(one_line(trend.error_kind or ""), 20) + "  ", "muted"),
-            (fit(sample, max(width - 134, 8)), "text"),
+            (fit(sample, max(width - 134, 8)), ink),
         )
     else:
         halves = [sum(trend.hours[at : at + 2]) for at in range(0, len(trend.hours), 2)]
@@ -74,14 +75,15 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
             (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
             (fit(f"{sparkline(trend.bars[1:])}5m" if fresh else sparkline(halves), 14), "run"),
             (fit(middle(one_line(trend.task_type), 20), 20), "text"),
-            (f" {fit(sample, max(width - 59, 8))}", "text"),
+            (f" {fit(sample, max(width - 59, 8))}", ink),
         )
     return entry(mark, *spans, key=trend.key)
 
 
 def about(
-    trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "F"
-) -> list[Entry]:
+    trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, advice: list[str], *, rest_key: str = "F",
+    mute: Mute | None = None,
+) -> list[Entry]:  # fmt: skip
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
@@ -97,6 +99,12 @@ def about(
         found.append(_fact("last hour", course, width))
     if trend.error_kind:
         found.append(_fact("kind", one_line(trend.error_kind), width))
+    if mute is not None:
+        why = one_line(mute.reason) if mute.reason else "no reason given"
+        until = f"until {mute.until:%m-%d %H:%M}Z, for {age(mute.until - at)}"
+        found.append(_fact("muted", f"{until} by {one_line(mute.actor)}: {why}", width))
+    elif trend.is_new(at):
+        found.append(_fact("new", "It failed for the first time in the last 24 hours, as far as is known.", width))
     if canary is not None:
         ink = CANARY_WORDS[canary.state][1]
         job: Span = (f"{short_id(canary.job_id)} ", "text")

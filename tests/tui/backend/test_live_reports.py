@@ -86,6 +86,30 @@ def test_a_canary_is_asked_for_and_its_answer_comes_with_the_groups(
         assert "kim@" not in answer.message
 
 
+def test_notes_and_mutes_are_kept_in_the_database_and_audited(settings: Settings, conn: Connection, gate: Gate) -> None:
+    with backend_of(settings) as backend:
+        fail(backend, conn)
+        (trend,) = backend.errors([]).trends
+        note_id = backend.shift.leave_note("the vendor calls back", 3)
+        assert [(note.id, note.note) for note in backend.shift.notes()] == [(note_id, "the vendor calls back")]
+        assert [note.id for note in backend.audit(HOUR).digest.notes] == [note_id]
+        until_when = backend.view(ALL).snapshot.at + timedelta(weeks=52)
+        backend.shift.mute(*trend.key, until_when, "known")
+        report = backend.errors([])
+        mute = report.mute_of(report.trends[0])
+        assert mute is not None
+        assert (mute.until, mute.reason) == (until_when, "known")
+        backend.shift.unmute(*trend.key, "fixed")
+        assert backend.errors([]).mutes == ()
+        with pytest.raises(Refused, match="not muted"):
+            backend.shift.unmute(*trend.key, None)
+        backend.shift.acknowledge(note_id)
+        with pytest.raises(Refused, match="no open note"):
+            backend.shift.acknowledge(note_id)
+        done = [(entry.action, entry.reason) for entry in backend.audit(HOUR).entries]
+        assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
+
+
 def test_the_fleet_has_the_embedded_worker_by_its_name(settings: Settings, conn: Connection, gate: Gate) -> None:
     producer.enqueue(conn, NewJob("test_wait"), actor="a")
     producer.enqueue(conn, NewJob("unheard_of"), actor="a")

@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from textual.widgets import Static
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, operator, presence, producer
+from jobdeck.core.queue.operators import notes
+from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID
@@ -128,6 +131,19 @@ def paused(conn: Connection) -> None:
     operator.pause(conn, reason="vendor is down", actor="test")
 
 
+def noted(conn: Connection) -> None:
+    notes.add(conn, "the vendor calls back", actor="test")
+
+
+def muted(conn: Connection) -> None:
+    """A job that failed, and its group, which is muted."""
+    failed(conn)
+    key = conn.execute("SELECT task_type, fingerprint FROM job_queue").fetchone()
+    assert key is not None
+    until = jobs.clock().run(conn) + timedelta(hours=1)
+    notes.mute(conn, *key, until=until, actor="test")
+
+
 def begun(conn: Connection, *, verb: BulkVerb, steps: int) -> None:
     """A bulk action that another process started and left after `steps` batches."""
     fill(conn, 8)
@@ -187,6 +203,10 @@ CASES = (
     Case("errors.canary", ("R", "y"), handled),
     Case("errors.rest", ("F", "y"), partial(failed, number=3)),
     Case("errors.rest", ("F", "y"), partial(failed, number=15), ("e",), also="frozen"),
+    Case("errors.mute", ("M", *"2h", "enter", *"it's known", "enter", "enter"), failed),
+    Case("errors.mute", ("M", "y"), muted, ("e",), also="unmute"),
+    Case("note.leave", ("L", *"it's back", "enter", *"3", "enter", "enter")),
+    Case("note.acknowledge", ("j", "D", "y"), noted),
     Case("stuck.cleanup", ("K", "y"), stuck),
     Case("stuck.cleanup", ("K", "y"), partial(stuck, number=15), also="many"),
     Case("queue.purge", ("colon", *"purge", "enter", "y"), old),
@@ -260,6 +280,8 @@ HELD = (
     WHERE action <> 'reveal' AND action NOT LIKE 'bulk %%' ORDER BY 2, 3, 1
     """,
     "SELECT %s::uuid[] IS NULL, count(*) FROM job_bulk WHERE state = 'running'",
+    "SELECT %s::uuid[] IS NULL, note, until > now() + interval '71 hours', acknowledged_at IS NULL FROM job_notes",
+    "SELECT %s::uuid[] IS NULL, fingerprint, reason, until > now() + interval '119 minutes' FROM job_error_mutes",
 )
 
 

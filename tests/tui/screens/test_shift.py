@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from jobdeck.core.read.operators.notes import Mute, Note
 from jobdeck.core.read.report_types import Page
 from jobdeck.tui.text import audit, errors
 from tests.tui.fake import NOW, FakeBackend, make_job
 from tests.tui.sample import sample, trend
-from tests.tui.support import dashboard
+from tests.tui.support import Deck, dashboard
 
 if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Request, View
@@ -51,6 +53,13 @@ def test_a_group_of_errors_is_marked_as_new_or_muted() -> None:
         assert "NEW " not in text(errors.line(old, NOW, width, None))
 
 
+def dialog_text(deck: Deck) -> str:
+    """What the dialog says, as one line."""
+    x, y, width, height = deck.app.screen.query_one("#box").region
+    lines = [line[x + 1 : x + width - 1] for line in deck.screen_text().splitlines()[y : y + height]]
+    return " ".join(" ".join(lines).split())
+
+
 class Wide(FakeBackend):
     """Its filter would read too many jobs."""
 
@@ -66,3 +75,138 @@ async def test_a_filter_that_would_read_too_much_says_so_in_place_of_the_list() 
         await deck.press("slash", *"orderId=5", "enter")
         assert "Too many. Add a type." in deck.screen_text()
         assert deck.app.poller.connected
+
+
+async def test_a_note_is_left_with_the_command_of_it_and_is_on_the_page() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("o", "L", *"it is back at 14:00", "enter", *"3", "enter")
+        assert "jobdeck note 'it is back at 14:00' --days 3" in deck.screen_text()
+        await deck.press("enter")
+        assert backend.calls == [("leave note", "it is back at 14:00", 3)]
+        assert "Note 1 is left for 3 d. o shows it." in deck.toasts[-1]
+        await deck.refresh()
+        assert "notes      12:04:31Z alice@10.0.0.7: it is back at 14:00" in deck.screen_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("enter", "enter"), "A note has 1 to 2,000 characters."),
+        ((*"x", "enter", *"0", "enter"), "A note is shown for 1 to 30 days."),
+        ((*"x", "enter", *"31", "enter"), "A note is shown for 1 to 30 days."),
+        ((*"x", "enter", *"soon", "enter"), "A note is shown for 1 to 30 days."),
+    ],
+)
+async def test_a_note_that_cannot_be_left_is_said_in_the_dialog(typed: tuple[str, ...], words: str) -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("o", "L", *typed)
+        assert words in deck.screen_text()
+        assert backend.calls == []
+
+
+@pytest.mark.parametrize("key", ["enter", "D"])
+async def test_a_note_is_read_in_full_and_acknowledged(key: str) -> None:
+    backend = sample()
+    long = "The vendor calls back at 14:00 and then the webhooks of the last hour have to be sent again, see INC-123"
+    backend.evidence.notes = (Note(7, NOW - HOUR, "bob", long, NOW + HOUR),)
+    async with dashboard(backend) as deck:
+        await deck.press("o", "j", key)
+        text = dialog_text(deck)
+        assert long in text
+        assert "Note 7 of bob, 60m ago" in text
+        assert "jobdeck note --acknowledge 7" in text
+        await deck.press("escape")
+        assert backend.calls == []
+        await deck.press(key, "y")
+        assert backend.calls == [("acknowledge", 7)]
+        await deck.refresh()
+        assert "INC-123" not in deck.screen_text()
+
+
+async def test_who_may_only_read_reads_notes_and_is_told_why_nothing_else() -> None:
+    backend = sample()
+    backend.operate = False
+    backend.evidence.notes = (Note(7, NOW - HOUR, "bob", "to\x1b[31m kim@example.org", NOW + HOUR),)
+    async with dashboard(backend) as deck:
+        await deck.press("o", "j", "enter")
+        assert "Note 7 of bob" in deck.screen_text()
+        assert "has read-only access" in deck.screen_text()
+        assert "\x1b" not in deck.screen_text()
+        assert "kim@" not in deck.screen_text()
+        await deck.press("y", "escape", "D")
+        assert "has read-only access" in deck.toasts[-1]
+        await deck.press("L")
+        assert deck.here == "Audit"
+        assert backend.calls == []
+
+
+async def test_no_note_is_acknowledged_where_there_is_none() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("o", "D")
+        assert deck.toasts[-1] == "No note on this line."
+
+
+async def test_open_notes_are_said_at_the_start() -> None:
+    backend = sample()
+    backend.evidence.notes = (
+        Note(8, NOW - HOUR, "bob", "second", NOW + HOUR), Note(7, NOW - HOUR, "bob", "first", NOW + HOUR),
+    )  # fmt: skip
+    async with dashboard(backend) as deck:
+        assert any("Note of bob and 1 other: second\no shows all notes." in toast for toast in deck.toasts)
+
+
+async def test_a_group_of_errors_is_muted_with_end_and_reason_and_unmuted() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "M", *"2h", "enter", *"INC-123", "enter")
+        group = backend.evidence.trends[0]
+        twin = f"jobdeck mute {group.task_type} '{group.fingerprint}' --for 2h --reason INC-123"
+        assert twin in dialog_text(deck)
+        await deck.press("enter")
+        assert backend.calls == [("mute", *group.key, NOW + 2 * HOUR, "INC-123")]
+        assert "muted until 07-04 14:04Z" in deck.toasts[-1]
+        await deck.refresh()
+        text = deck.screen_text()
+        assert "muted for 2h" in text
+        assert "1 muted" in text
+        assert "until 07-04 14:04Z, for 2h by alice@10.0.0.7: INC-123" in text
+        await deck.press("M")
+        assert "Unmute errors of" in deck.screen_text()
+        await deck.press("up", *"fixed", "enter", "tab", "enter")
+        assert backend.calls[-1] == ("unmute", *group.key, "fixed")
+        await deck.refresh()
+        assert "muted for" not in deck.screen_text()
+
+
+async def test_a_mute_without_an_end_lasts_a_year() -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "M")
+        assert "empty: for 52 weeks" in deck.screen_text()
+        assert "--for 364d" in dialog_text(deck)
+        await deck.press("enter", "enter", "enter")
+        assert backend.calls[-1][3:] == (NOW + timedelta(weeks=52), None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [("yesterday", "is not a time"), ("2020-01-01", "is in the past"), ("2y", "is not"), ("400d", "365 days at most")],
+)
+async def test_an_end_that_cannot_be_is_said_in_the_dialog_and_mutes_nothing(typed: str, words: str) -> None:
+    backend = sample()
+    async with dashboard(backend) as deck:
+        await deck.press("e", "M", *typed, "enter", "enter")
+        assert words in " ".join(deck.screen_text().replace("│", " ").split())
+        assert backend.calls == []
+
+
+async def test_new_groups_are_counted_and_said_in_the_details() -> None:
+    backend = sample()
+    backend.evidence.trends = (trend(make_job(1), "a1b2", "vendor", first=60.0),)
+    async with dashboard(backend) as deck:
+        await deck.press("e")
+        assert ", 1 new" in deck.screen_text()
+        assert "first time in the last 24 hours" in deck.screen_text()

@@ -39,9 +39,9 @@ CONTINUES: Final = "It continues if you disconnect."
 class Question:
     """The content of a dialog.
 
-    `word` must be typed before the answer can be yes. `twin` is the equivalent command; with `freezes` it is known only
-    once the jobs are frozen. With `ready` the focus starts on yes, so that enter is enough where no word is asked. With
-    `reasoned` the dialog asks for a reason, which may stay empty.
+    Without `yes` there is only `no`. `word` must be typed before the answer can be yes. `twin` is the equivalent
+    command; with `freezes` it is known only once the jobs are frozen. With `ready` the focus starts on yes, so that
+    enter is enough where no word is asked. With `reasoned` the dialog asks for a reason, which may stay empty.
     """
 
     title: str
@@ -199,13 +199,14 @@ class Confirm(Dialog[bool]):
                 yield self._field("word", "")
             with Horizontal(id="buttons"):
                 yield Button(Content(question.no), id="no")
-                yield Button(
-                    Content(question.yes),
-                    id="yes",
-                    classes="-danger" if question.danger else "",
-                    disabled=question.word is not None,
-                )
-                yield self.hint(*([] if question.word else [("yes", "yes")]), ("close", "no"))
+                if question.yes:
+                    yield Button(
+                        Content(question.yes),
+                        id="yes",
+                        classes="-danger" if question.danger else "",
+                        disabled=question.word is not None,
+                    )
+                yield self.hint(*([("yes", "yes")] if question.yes and not question.word else []), ("close", "no"))
 
     def _field(self, name: str, example: str) -> Input:
         field = Input(id=name, placeholder=example, compact=True, select_on_focus=False)
@@ -251,7 +252,7 @@ class Confirm(Dialog[bool]):
         self.dismiss(event.button.id == "yes")
 
     def action_yes(self) -> None:
-        if self.question.word is None:
+        if self.question.yes and self.question.word is None:
             self.dismiss(result=True)
 
 

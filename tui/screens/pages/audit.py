@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from jobdeck.core.cli.handover import markdown
 from jobdeck.core.read.report_types import AuditReport
 from jobdeck.core.times import format_duration
+from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.pages.shift.note import LeaveNote, NoteAnswer, note_question
+from jobdeck.tui.screens.pages.shift.operations import ShiftOperations
 from jobdeck.tui.terminal.clipboard import copy
 from jobdeck.tui.text import audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jobdeck.tui.actions import Scope
+    from jobdeck.core.read.operators.notes import Note
+    from jobdeck.tui.actions import Scope, Situation
     from jobdeck.tui.backend.protocol import Backend
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Entry
@@ -53,8 +58,36 @@ class Audit(ListPage[AuditReport]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
-            "open": self.open_chosen, "period": self._next_period, "copy.digest": self._copy_digest,
+            "open": self._open, "period": self._next_period, "copy.digest": self._copy_digest,
+            "note.leave": self._leave_note, "note.acknowledge": self._open,
         }  # fmt: skip
+
+    @property
+    def note(self) -> Note | None:
+        """The note under the cursor."""
+        notes = self.data.digest.notes if self.data is not None else ()
+        return next((note for note in notes if ("note", note.id) == self.pane.current), None)
+
+    def situation(self) -> Situation:
+        if self.note is not None:
+            return super().situation()
+        return replace(super().situation(), refused={"note.acknowledge": "No note on this line."})
+
+    def _open(self) -> None:
+        """Opens the job on this line, or shows the note, which can be acknowledged then."""
+        note, deck = self.note, self.deck
+        if note is None:
+            self.open_chosen()
+            return
+        question = note_question(note, deck.now(), production=deck.options.production, read_only=deck.read_only_reason)
+        ask(self, question, lambda: ShiftOperations(deck).acknowledge(note))
+
+    def _leave_note(self) -> None:
+        def answered(answer: NoteAnswer | None) -> None:
+            if answer is not None:
+                ShiftOperations(self.deck).leave_note(answer.text, answer.days)
+
+        self.app.push_screen(LeaveNote(), answered)
 
     def _copy_digest(self) -> None:
         """Copies the digest of the period as Markdown."""

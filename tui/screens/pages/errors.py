@@ -18,6 +18,8 @@ from jobdeck.tui.format import fit, one_line, plural, short_id
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.processing import switch
 from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.pages.shift.mute import MuteAnswer, MuteErrors, unmute_question
+from jobdeck.tui.screens.pages.shift.operations import ShiftOperations
 from jobdeck.tui.text import errors, playbook
 from jobdeck.tui.widgets.ink import Line, Reason
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
@@ -81,6 +83,7 @@ class Errors(ListPage[ErrorReport]):
         return super().handlers() | {
             "errors.jobs": self._list_jobs,
             "pane.next": self._other_pane,
+            "errors.mute": self._mute,
             "errors.canary": lambda: self._look(lambda backend, key: backend.alike(*key), self._ask_for_canary),
             "errors.rest": lambda: self._look(lambda backend, key: backend.bulk.choose_alike(*key), self._ask_for_rest),
         }
@@ -135,7 +138,15 @@ class Errors(ListPage[ErrorReport]):
         groups = f"{of}{plural(max(data.total, len(data.trends)), 'group')}"
         return [(f"{groups} in 7 days, ", "muted"),
                 (f"{plural_of(failed)} failed", "bad" if failed else "muted"),
+                *self._marked(data),
                 ("  jobdeck errors", "muted")]  # fmt: skip
+
+    def _marked(self, data: ErrorReport) -> list[Span]:
+        """How many of the listed groups are new, and how many are muted."""
+        muted = sum(data.mute_of(trend) is not None for trend in data.trends)
+        fresh = sum(trend.is_new(data.at) and data.mute_of(trend) is None for trend in data.trends)
+        spans: list[Span] = [(f", {fresh} new", "warn")] if fresh else []
+        return [*spans, *([(f", {muted} muted", "muted")] if muted else [])]
 
     def redraw(self) -> None:
         super().redraw()
@@ -169,7 +180,8 @@ class Errors(ListPage[ErrorReport]):
             return
         advice = playbook.advice(trend.task_type, trend.error_kind)
         key = self.deck.key("errors.rest")
-        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=key))
+        mute = self.data.mute_of(trend)
+        pane.show(errors.about(trend, self.data.at, pane.size.width, self.canary, advice, rest_key=key, mute=mute))
 
     def _doing(self) -> str:
         """What is being read, or how far a bulk action is; empty where neither."""
@@ -189,7 +201,7 @@ class Errors(ListPage[ErrorReport]):
         trend, canary = self.trend, self.canary
         if trend is None:
             reason = "No group under the cursor."
-            return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs"), reason)
+            return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs", "errors.mute"), reason)
         if not trend.failed and not trend.waiting:
             reason = "No job is still in the state this error left it in: each has run again or was removed."
             refused = {"errors.canary": reason, "errors.rest": reason}
@@ -224,6 +236,23 @@ class Errors(ListPage[ErrorReport]):
 
         self._draw_about()
         deck.background(lambda: read(deck.reach(), trend.key), found)
+
+    def _mute(self) -> None:
+        """Asks until when to mute the group under the cursor, or whether to unmute it."""
+        trend, data, shift = self.trend, self.data, ShiftOperations(self.deck)
+        if trend is None or data is None:
+            return
+        mute = data.mute_of(trend)
+        if mute is not None:
+            question = unmute_question(trend, mute, self.deck.now(), production=self.deck.options.production)
+            dialog = ask(self, question, lambda: shift.unmute(trend, dialog.reason))
+            return
+
+        def answered(answer: MuteAnswer | None) -> None:
+            if answer is not None:
+                shift.mute(trend, answer.until, answer.typed, answer.reason)
+
+        self.app.push_screen(MuteErrors(trend), answered)
 
     def _list_jobs(self) -> None:
         if self.trend is not None:

@@ -1,0 +1,1 @@
+"""What the pages of operators and of errors do with notes and mutes. None is imported before the first paint."""
