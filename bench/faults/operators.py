@@ -123,11 +123,13 @@ class Operator:
                 step(conn)
             except (psycopg.Error, JobdeckError):
                 # The faults reach the operator as well.
-                conn = _closed(conn)
+                _close(conn)
+                conn = None
             except Exception as error:  # noqa: BLE001 -- in a thread, where nobody else would hear of it
                 self._stage.troubles.append(f"the operator broke off: {error!r}")
-                conn = _closed(conn)
-        _closed(conn)
+                _close(conn)
+                conn = None
+        _close(conn)
 
     def _enqueue(self, conn: psycopg.Connection[Any]) -> None:
         # Jobs that wait for their key cannot run, so they do not keep the workers busy.
@@ -169,6 +171,6 @@ class Operator:
         return act(conn, jobs, actor=ACTOR, versions=seen) if jobs else []
 
 
-def _closed(conn: psycopg.Connection[Any] | None) -> None:
+def _close(conn: psycopg.Connection[Any] | None) -> None:
     if conn is not None:
         conn.close()

@@ -90,7 +90,7 @@ class Server(Cluster):
                 "FAKETIME_DISABLE_SHM": "1",
                 "NO_FAKE_STAT": "1",
             }
-        command = [self._binaries.folder / "pg_ctl", *arguments, "-w"]
+        command: list[str | Path] = [self._binaries.folder / "pg_ctl", *arguments, "-w"]
         with self._open_log() as output:
             return run_tool(command, self.account, output=output, environment=environment).returncode
 
