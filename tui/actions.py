@@ -167,7 +167,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Act", scopes=TYPES, changes=True, footer=True),
     Action("series.run", ("R",), "due now", "make the next run of this series due now", "Act", scopes=SERIES,
            changes=True, footer=True),
-    Action("series.pause", ("H",), "hold", "pause this series alone, or resume it at its next slot", "Act",
+    Action("series.pause", ("Z",), "hold", "pause this series alone, or resume it at its next slot", "Act",
            scopes=SERIES, changes=True, footer=True),
     Action("series.skip", ("S",), "skip one", "skip the next run of this series", "Act", scopes=SERIES, changes=True,
            footer=True),

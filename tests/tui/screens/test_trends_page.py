@@ -150,10 +150,10 @@ async def test_r_runs_the_series_now_and_s_skips_one_run_with_the_command_of_it(
         assert backend.calls[-1] == ("retry", (job_id,))
 
 
-async def test_h_pauses_one_series_alone_and_resumes_it() -> None:
+async def test_z_pauses_one_series_alone_and_resumes_it() -> None:
     backend = incident()
     async with dashboard(backend) as deck:
-        await deck.press("c", "H")
+        await deck.press("c", "Z")
         assert "Pause this series" in deck.screen_text()
         assert "jobdeck series pause" in deck.screen_text()
         assert backend.calls == []
@@ -166,8 +166,8 @@ async def test_h_pauses_one_series_alone_and_resumes_it() -> None:
         assert "PAUSED alone" in text
         assert "by bob@10.0.0.9: moved" in text
         await deck.press("S")
-        assert "It is paused. H resumes it." in deck.toasts[-1]
-        await deck.press("H")
+        assert "It is paused. Z resumes it." in deck.toasts[-1]
+        await deck.press("Z")
         assert "Resume this series" in deck.screen_text()
         await deck.press("y")
         assert backend.calls[-1] == ("resume series", job_id)
