@@ -99,8 +99,18 @@ SYNC: Final = "sync"
 """The id of the dialog Quick Sync, which has a key for each preset."""
 TYPED_IN: Final = frozenset(
     {
-        "pause", "type", "note", "mute", "palette", "picker", "create", "payload", "bulk_edit", "filter", "name_filter",
-    }  # fmt: skip
+        "pause",
+        "type",
+        "note",
+        "mute",
+        "palette",
+        "picker",
+        "create",
+        "payload",
+        "bulk_edit",
+        "filter",
+        "name_filter",
+    }
 )
 """The dialogs with a text field, which needs all printable characters."""
 FIXED: Final = frozenset({"enter", "tab", "shift+tab"})

@@ -55,7 +55,7 @@ COMMANDS: Final = {
     "retention": "run.processing",
     "erase": "run.processing",
     "filter": "look.filters",
-    "types": "act.types",
+    "types": "look.types",
     "trends": "look.trends",
     "series": "look.series",
     "serve": "run.serve",
