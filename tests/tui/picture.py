@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -42,6 +43,7 @@ PICTURES: Final = {
 async def draw(name: str) -> str:
     """One of the pictures as SVG."""
     from jobdeck.core.model import Processing  # noqa: PLC0415 -- the same
+    from jobdeck.tui.screens import beside  # noqa: PLC0415 -- the same
     from tests.tui.fake import NOW, minutes  # noqa: PLC0415 -- the same
     from tests.tui.sample import sample  # noqa: PLC0415 -- Textual, after the environment is prepared
     from tests.tui.support import make_app  # noqa: PLC0415 -- the same
@@ -52,9 +54,11 @@ async def draw(name: str) -> str:
             enabled=False, paused_reason="MetaCTF is down", paused_by="bob@10.0.0.9", paused_at=NOW - minutes(12)
         )
     app = make_app(backend)
-    async with app.run_test(size=picture.size) as pilot:
-        await _press(pilot, picture.keys)
-        return slim(app.export_screenshot(title="Jobdeck"), app.dashboard.styles.background.hex)
+    # The history beside the list is read at every move, not once the cursor has rested.
+    with patch.object(beside, "REST", 0.0):
+        async with app.run_test(size=picture.size) as pilot:
+            await _press(pilot, picture.keys)
+            return slim(app.export_screenshot(title="Jobdeck"), app.dashboard.styles.background.hex)
 
 
 async def _press(pilot: Pilot[int], keys: tuple[str, ...]) -> None:

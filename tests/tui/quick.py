@@ -12,6 +12,7 @@ from textual.css.stylesheet import Stylesheet
 from textual.screen import UPDATE_PERIOD
 
 from jobdeck.tui import app as jobdeck_app
+from jobdeck.tui.screens import beside
 from jobdeck.tui.terminal import type_ahead
 
 if TYPE_CHECKING:
@@ -86,5 +87,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     # A dashboard sets aside what there is once it has started. In one process with a thousand others that are over,
     # none of those would ever be let go of.
     patch.setattr(jobdeck_app, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None))
+    # The history beside the list is read at every move, not once the cursor has rested.
+    patch.setattr(beside, "REST", 0.0)
     # A process that does not get its turn must not take a key for one whose way is cut off.
     patch.setattr(type_ahead, "PATIENCE", 60.0)

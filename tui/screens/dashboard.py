@@ -9,10 +9,11 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
-from jobdeck.core.model import Filter
 from jobdeck.tui.actions import ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
+from jobdeck.tui.screens.beside import LEAST as LEAST_BESIDE
+from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.screens.dialogs.confirm import Confirm, ask, choice_question
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, undo_question
 from jobdeck.tui.screens.listing import ENDS, NOTICED_FOR, Listing, is_usual, order, ordered
@@ -24,7 +25,7 @@ from jobdeck.tui.widgets.jobs.job_table import Gone, JobTable
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from textual.app import ComposeResult
     from textual.events import Resize
@@ -47,6 +48,10 @@ class Dashboard(Listing):
 
     SCOPE: ClassVar[Scope] = "list"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._beside_wanted = True
+
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):
             yield Line(id="header")
@@ -56,7 +61,9 @@ class Dashboard(Listing):
         yield Line(id="tabs")
         yield FilterBar(self.deck, id="filter")
         yield Line(id="banner")
-        yield JobTable(id="jobs")
+        with Horizontal(id="middle"):
+            yield JobTable(id="jobs")
+            yield Beside()
         yield Line(id="peek")
         yield Line(id="keys")
         yield Static(id="small")
@@ -75,12 +82,14 @@ class Dashboard(Listing):
         the last reading instead of the clock.
         """
         self._covered = True
+        self._follow()
         self.tick()
         self.deck.look_away(covered=True)
 
     def on_screen_resume(self) -> None:
         release_painted()
         self._covered = False
+        self._follow()
         self._leave_text()
         self.redraw()
         self.deck.look_away(covered=False)
@@ -101,6 +110,7 @@ class Dashboard(Listing):
             "mark.range": table.toggle_range,
             "mark.all": table.toggle_all,
             "mark.matching": self._choose_matching,
+            "beside": self._toggle_beside,
             "quick.sync": self._open_quick_sync,
             "back": self._back,
             "quit": self.deck.leave,
@@ -121,14 +131,7 @@ class Dashboard(Listing):
             self.table.move_to(len(jobs) - 1)
         self._report_gone(gone)
         self._find_sought(jobs)
-
-    def _find_sought(self, jobs: Sequence[Job]) -> None:
-        poller = self.deck.poller
-        place = next((at for at, job in enumerate(jobs) if job.id == self._sought), None)
-        if place is not None:
-            self.table.move_to(place)
-        elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
-            self._sought = None
+        self._follow()
 
     def _report_gone(self, gone: Gone) -> None:
         """Shows a notice about jobs that left the list; not after a change of order, which may only have moved them."""
@@ -212,6 +215,27 @@ class Dashboard(Listing):
         width = self.size.width
         return status_bar.banner(deck.view, deck.poller.link, deck.monotonic(), deck.now(), width=width, key=deck.key)
 
+    def on_job_table_moved(self) -> None:
+        super().on_job_table_moved()
+        self._follow()
+
+    def _follow(self) -> None:
+        """Shows the job under the cursor beside the list, where there is room and nothing covers it."""
+        beside = self.query_one(Beside)
+        if self.has_class("-beside") and not self._covered:
+            beside.follow(self.table.current)
+        else:
+            beside.leave()
+
+    def _toggle_beside(self) -> None:
+        self._beside_wanted = not self._beside_wanted
+        self._make_room(self.size.width)
+
+    def _make_room(self, width: int) -> None:
+        """Shows the details beside the list if they are wanted and there is room."""
+        self.set_class(self._beside_wanted and width >= LEAST_BESIDE, "-beside")
+        self.call_after_refresh(self._follow)
+
     def action_do(self, action_id: str) -> None:
         """Runs an action, unless the terminal is too small to show its job."""
         if not self.has_class("-small") or action_id.startswith(WHEN_SMALL):
@@ -224,6 +248,7 @@ class Dashboard(Listing):
         """Replaces the list by a sentence in a terminal that is too small for it."""
         small = event.size.width < LEAST[0] or event.size.height < LEAST[1]
         self.set_class(small, "-small")
+        self._make_room(event.size.width)
         if not small and not self.bar.editing:
             self.call_after_refresh(self.table.focus)  # a hidden widget loses the focus
         if small:
@@ -250,6 +275,8 @@ class Dashboard(Listing):
         """
         bulk = self.deck.operations.bulk
         refused = dict.fromkeys(ON_MANY, CHOOSING) if bulk.choosing else {}
+        if self.app.size.width < LEAST_BESIDE:
+            refused["beside"] = f"The details beside the list need {LEAST_BESIDE} columns."
         return replace(super().situation(), chosen=bulk.choice, refused=refused)
 
     def subject(self) -> tuple[Job, ...]:
@@ -343,14 +370,6 @@ class Dashboard(Listing):
             self.table.unmark()
             request = self.deck.poller.request
             driver.choose(request.filter, request.group)
-
-    def _clear_filter(self) -> None:
-        """Clears the filter; if it named a status, goes back to the tab from before."""
-        status = self.deck.poller.request.filter.status
-        if "status:" in self.filter_text:
-            status = self._tab_before
-        self.filter_text = ""
-        self._list(filter=Filter(status=status))
 
     def _drop_choice(self) -> None:
         self.deck.operations.bulk.drop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from textual.geometry import Offset
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.model import SORTS, Status
+from jobdeck.core.model import SORTS, Filter, Status
 from jobdeck.core.read.report_types import Counts
 from jobdeck.tui.backend.bulk_words import number
 from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
@@ -20,7 +20,7 @@ from jobdeck.tui.widgets.filter_bar import FilterBar
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from jobdeck.core.model import Job
@@ -128,6 +128,14 @@ class Listing(Acting):
     def seek(self, job_id: UUID) -> None:
         """Moves the cursor to a new job, if the next reading lists it."""
         self._sought, self._sought_at = job_id, self.deck.monotonic()
+
+    def _find_sought(self, jobs: Sequence[Job]) -> None:
+        poller = self.deck.poller
+        place = next((at for at, job in enumerate(jobs) if job.id == self._sought), None)
+        if place is not None:
+            self.table.move_to(place)
+        elif not poller.request.glance and poller.read_at is not None and poller.read_at >= self._sought_at:
+            self._sought = None
 
     def targets(self) -> tuple[Job, ...]:
         """The marked jobs, otherwise the job under the cursor."""
@@ -318,6 +326,14 @@ class Listing(Acting):
         view = self.deck.view
         self.bar.edit(self.filter_text, lambda: view.session.task_types if view else ())
         self.draw_foot()
+
+    def _clear_filter(self) -> None:
+        """Clears the filter; if it named a status, goes back to the tab from before."""
+        status = self.deck.poller.request.filter.status
+        if "status:" in self.filter_text:
+            status = self._tab_before
+        self.filter_text = ""
+        self._list(filter=Filter(status=status))
 
     def _close_filter(self) -> None:
         self.bar.close()

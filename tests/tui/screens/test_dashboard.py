@@ -141,6 +141,7 @@ async def test_number_keys_choose_the_tab_and_the_succeeded_one_lists_what_left_
 
 async def test_a_recurring_job_wears_its_badge_and_an_overdue_one_says_how_late_it_is() -> None:
     async with dashboard(sample(), size=LARGE) as deck:
+        await deck.press("d")
         text = deck.screen_text()
         assert "game_platform_sync ↻ 15m" in text
         assert "due 12m ago" in text

@@ -227,6 +227,7 @@ async def test_wide_and_joined_characters_keep_every_column_in_its_place() -> No
     backend = FakeBackend([make_job(at, Status.FAILED, task_type=name) for at, name in enumerate(names)])
     for size in (SMALL, LARGE):
         async with dashboard(backend, size=size) as deck:
+            await deck.press("d")
             lines = [line for line in deck.screen_text().splitlines() if "✗ failed" in line]
             assert len(lines) == len(names)
             assert len({cell_len(line[: line.index("✗ failed")]) for line in lines}) == 1

@@ -12,7 +12,6 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.tui.actions import ACTIONS, ALL, Situation
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.form.rows import Row
-from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import acting
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dialogs import palette
@@ -88,7 +87,10 @@ async def go_back(deck: Deck) -> None:
 async def open_page(deck: Deck, scope: str) -> None:
     if scope == "detail":
         (job, *_) = deck.backend.details
-        await click(deck, short_id(job), times=2)
+        table = deck.table
+        place = [one.id for one in table.jobs].index(job) - table.top
+        await deck.pilot.click(table, offset=(3, place + 1), times=2)  # its id is beside the list, too
+        await deck.pilot.pause()
     elif scope == "table":
         deck.app.open_table(PLUGIN_PAGE)
         await deck.pilot.pause()

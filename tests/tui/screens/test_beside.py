@@ -1,0 +1,180 @@
+"""The details of the job under the cursor beside the list, at 120 columns and more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobdeck.core.model import Status
+from jobdeck.tui.format import short_id
+from jobdeck.tui.screens import beside
+from tests.tui.fake import FakeBackend, job_id, lost, make_job
+from tests.tui.sample import sample
+from tests.tui.support import LARGE, SMALL, Deck, dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from jobdeck.core.read.report_types import JobDetail
+
+WIDE = (120, 35)
+
+
+class Counting(FakeBackend):
+    """Remembers of which jobs the history was read."""
+
+    def __init__(self, number: int = 40) -> None:
+        super().__init__([make_job(at + 1, Status.FAILED, last_error=f"error {at + 1}") for at in range(number)])
+        self.read: list[UUID] = []
+
+    def detail(self, wanted: UUID) -> JobDetail | None:
+        self.read.append(wanted)
+        return super().detail(wanted)
+
+
+def beside_text(deck: Deck) -> str:
+    """What is right of the list, line by line."""
+    x, y, width, height = deck.app.screen.query_one("#beside").region
+    return "\n".join(line[x : x + width] for line in deck.screen_text().splitlines()[y : y + height])
+
+
+@pytest.mark.parametrize("size", [WIDE, LARGE])
+async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
+    async with dashboard(Counting(), size=size) as deck:
+        assert str(job_id(1)) in beside_text(deck)
+        assert "error 1" in beside_text(deck)
+        assert "It has not run yet." in beside_text(deck)
+        await deck.press("j", "j")
+        assert str(job_id(3)) in beside_text(deck)
+        assert str(job_id(1)) not in beside_text(deck)
+
+
+async def test_below_120_columns_the_list_is_alone() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=SMALL) as deck:
+        await deck.press("j", "d")
+        assert not deck.app.screen.query_one("#beside").display
+        assert deck.toasts[-1] == "The details beside the list need 120 columns."
+        assert backend.read == []
+        await deck.pilot.resize_terminal(*WIDE)
+        await deck.pilot.pause()
+        assert str(job_id(2)) in beside_text(deck)
+        await deck.pilot.resize_terminal(119, 35)
+        await deck.pilot.pause()
+        assert not deck.app.screen.query_one("#beside").display
+
+
+async def test_a_key_hides_the_details_and_shows_them_again() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        await deck.press("d", "j")
+        assert not deck.app.screen.query_one("#beside").display
+        assert backend.read == [job_id(1)]
+        await deck.press("d")
+        assert str(job_id(2)) in beside_text(deck)
+
+
+async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(beside, "REST", 0.2)
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        backend.read.clear()
+        waiting: list[Timed] = []
+
+        def later(_seconds: float, call: Callable[[], object]) -> Timed:
+            waiting.append(Timed(call))
+            return waiting[-1]
+
+        monkeypatch.setattr(deck.app, "later", later)
+        deck.clock.now += 60
+        await deck.press(*"jjjjjjjj")
+        assert backend.read == [job_id(2)]
+        assert "error 9" in beside_text(deck)
+        (last,) = [timed for timed in waiting if not timed.cancelled]
+        last.call()
+        assert backend.read == [job_id(2), job_id(9)]
+
+
+class Timed:
+    """A call that a test makes when it wants to."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+async def test_what_is_shown_of_a_job_does_not_move_when_its_history_comes() -> None:
+    backend = sample()
+    running = next(job for job in backend.jobs if job.id in backend.details)
+    async with dashboard(backend, size=LARGE) as deck:
+        failure, backend.failure = backend.failure, lost()
+        deck.table.move_to([job.id for job in deck.table.jobs].index(running.id))
+        await deck.pilot.pause()
+        before = beside_text(deck).rstrip().splitlines()
+        backend.failure = failure
+        deck.clock.now += 60
+        await deck.refresh()
+        after = beside_text(deck).splitlines()
+        assert "Runs, newest first" in "\n".join(after)
+        known = [line for line in before if line.strip("│ ")]
+        assert [line for line in after if line.strip("│ ")][: len(known)] == known
+
+
+async def test_a_job_is_read_again_when_it_changes_and_otherwise_every_ten_seconds() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        assert backend.read == [job_id(1)]
+        deck.clock.now += 2
+        await deck.refresh()
+        assert backend.read == [job_id(1)]
+        backend.jobs = [replace(job, version=2) if job.id == job_id(1) else job for job in backend.jobs]
+        await deck.refresh()
+        assert backend.read == [job_id(1)] * 2
+        deck.clock.now += 10
+        await deck.refresh()
+        assert backend.read == [job_id(1)] * 3
+
+
+async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        await deck.press("R")
+        backend.read.clear()
+        deck.clock.now += 60
+        await deck.refresh()
+        assert backend.read == []
+        await deck.press("escape")
+        assert backend.read == [job_id(1)]
+
+
+async def test_a_late_history_of_another_job_is_not_shown() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        pane = deck.app.screen.query_one(beside.Beside)
+        first = deck.table.jobs[0]
+        late = backend.detail(first.id)
+        await deck.press("j")
+        pane._answered(first, late)
+        await deck.pilot.pause()
+        assert str(job_id(1)) not in beside_text(deck)
+
+
+async def test_an_empty_list_has_nothing_beside_it() -> None:
+    async with dashboard(FakeBackend(), size=WIDE) as deck:
+        assert beside_text(deck).replace("│", "").strip() == ""
+
+
+async def test_personal_data_is_masked_beside_the_list() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED, last_error="no mailbox kim@example.org\x1b[31m")])
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "no mailbox" in beside_text(deck)
+        assert "kim@" not in deck.screen_text()
+        assert short_id(job_id(1)) in deck.screen_text()

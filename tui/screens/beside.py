@@ -1,0 +1,120 @@
+"""The details of the job under the cursor beside the list, on a wide terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from textual.containers import Vertical
+
+from jobdeck.tui.deck import deck_of
+from jobdeck.tui.text import job_detail, playbook
+from jobdeck.tui.widgets.ink import Line
+from jobdeck.tui.widgets.sheet import Sheet
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from jobdeck.core.model import Job
+    from jobdeck.core.read.report_types import JobDetail
+    from jobdeck.tui.backend.threads import Timer
+    from jobdeck.tui.deck import Deck
+
+LEAST: Final = 120
+"""From this many columns on, the details have room beside the list."""
+REST: Final = 0.2
+"""How many seconds the cursor rests between two jobs whose history is read."""
+EVERY: Final = 10.0
+"""How many seconds pass before the history of a job that has not changed is read again."""
+
+
+class Beside(Vertical):
+    """Follows the cursor. What the list knows of a job is shown at once, its history below as soon as it is read.
+
+    While the cursor moves fast, only the history of the first and of the last job is read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id="beside")
+        self._job: Job | None = None
+        self._detail: JobDetail | None = None
+        self._timer: Timer | None = None
+        self._asking = False
+        self._asked_at: float | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Line(id="beside-title")
+        sheet = Sheet(id="beside-text")
+        sheet.can_focus = False
+        yield sheet
+
+    @property
+    def deck(self) -> Deck:
+        return deck_of(self)
+
+    def follow(self, job: Job | None) -> None:
+        """Shows this job, and reads its history if it is another one, has changed, or was read long ago."""
+        before, self._job = self._job, job
+        if job is None or before is None or job.id != before.id:
+            self._detail = None
+            self.query_one(Sheet).move_to(0)
+        self.draw()
+        if job is not None and (job != before or self._is_old(EVERY)):
+            self._read_soon()
+
+    def leave(self) -> None:
+        """Reads nothing until a job is followed again."""
+        self._job = None
+        self._stop_timer()
+
+    def draw(self) -> None:
+        """Draws what is known; only lines that differ are repainted."""
+        job, now = self._job, self.deck.now()
+        if job is None:
+            self.query_one(Line).show([])
+            self.query_one(Sheet).show(())
+            return
+        runs = self._detail.runs if self._detail is not None else ()
+        page = job_detail.Page(
+            job, self._detail, now, width=self.query_one(Sheet).size.width, key=self.deck.key,
+            advice=playbook.advice(job.task_type, runs[0].error_kind if runs else None) if self._detail else (),
+        )  # fmt: skip
+        self.query_one(Line).show(*job_detail.title(job, now))
+        # Without the history the right column is left out: it would move down when the history comes.
+        below = (job_detail.right(page),) if self._detail is not None else ()
+        self.query_one(Sheet).show((job_detail.left(page), *below))
+
+    def _is_old(self, seconds: float) -> bool:
+        return self._asked_at is None or self.deck.monotonic() - self._asked_at >= seconds
+
+    def _read_soon(self) -> None:
+        """Reads now if the last reading began some time ago, otherwise once the cursor has rested."""
+        self._stop_timer()
+        if self._is_old(REST) and not self._asking:
+            self._read()
+        else:
+            self._timer = self.deck.later(REST, self._read)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _read(self) -> None:
+        job, deck = self._job, self.deck
+        self._timer = None
+        if job is None or not self.is_attached:
+            return
+        if self._asking:
+            self._read_soon()
+            return
+        self._asking, self._asked_at = True, deck.monotonic()
+        deck.background(lambda: deck.reach().detail(job.id), lambda answer: self._answered(job, answer))
+
+    def _answered(self, job: Job, answer: JobDetail | Exception | None) -> None:
+        """Takes the history, unless the cursor is on another job by now. The list says that the connection is lost."""
+        self._asking = False
+        if self._job is None or self._job.id != job.id or not self.is_attached:
+            return
+        if answer is not None and not isinstance(answer, Exception):
+            self._detail = answer
+            self.draw()
