@@ -38,7 +38,9 @@ class Beside(Vertical):
         self._job: Job | None = None
         self._detail: JobDetail | None = None
         self._timer: Timer | None = None
-        self._asking = False
+        self._asked: Job | None = None
+        """The job whose history is being read."""
+        self._following = False
         self._asked_at: float | None = None
 
     def compose(self) -> ComposeResult:
@@ -53,17 +55,17 @@ class Beside(Vertical):
 
     def follow(self, job: Job | None) -> None:
         """Shows this job, and reads its history if it is another one, has changed, or was read long ago."""
-        before, self._job = self._job, job
+        before, self._job, self._following = self._job, job, True
         if job is None or before is None or job.id != before.id:
             self._detail = None
             self.query_one(Sheet).move_to(0)
         self.draw()
-        if job is not None and (job != before or self._is_old(EVERY)):
+        if job is not None and job != self._asked and (self._detail is None or job != before or self._is_old(EVERY)):
             self._read_soon()
 
     def leave(self) -> None:
-        """Reads nothing until a job is followed again."""
-        self._job = None
+        """Reads and draws nothing until a job is followed again."""
+        self._following = False
         self._stop_timer()
 
     def draw(self) -> None:
@@ -89,7 +91,7 @@ class Beside(Vertical):
     def _read_soon(self) -> None:
         """Reads now if the last reading began some time ago, otherwise once the cursor has rested."""
         self._stop_timer()
-        if self._is_old(REST) and not self._asking:
+        if self._is_old(REST) and self._asked is None:
             self._read()
         else:
             self._timer = self.deck.later(REST, self._read)
@@ -102,19 +104,20 @@ class Beside(Vertical):
     def _read(self) -> None:
         job, deck = self._job, self.deck
         self._timer = None
-        if job is None or not self.is_attached:
+        if job is None or not self._following or not self.is_attached:
             return
-        if self._asking:
+        if self._asked is not None:
             self._read_soon()
             return
-        self._asking, self._asked_at = True, deck.monotonic()
+        self._asked, self._asked_at = job, deck.monotonic()
         deck.background(lambda: deck.reach().detail(job.id), lambda answer: self._answered(job, answer))
 
     def _answered(self, job: Job, answer: JobDetail | Exception | None) -> None:
         """Takes the history, unless the cursor is on another job by now. The list says that the connection is lost."""
-        self._asking = False
+        self._asked = None
         if self._job is None or self._job.id != job.id or not self.is_attached:
             return
         if answer is not None and not isinstance(answer, Exception):
             self._detail = answer
-            self.draw()
+            if self._following:
+                self.draw()

@@ -155,6 +155,28 @@ async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
         assert backend.read == [job_id(1)]
 
 
+async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "REST", 60.0)
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        await deck.press("j", "R")
+        deck.clock.now += 61
+        await deck.press("escape")
+        assert backend.read == [job_id(1), job_id(2)]
+        assert "It has not run yet." in beside_text(deck)
+
+
+async def test_after_a_dialog_the_history_is_still_there_and_is_not_read_again_at_once() -> None:
+    backend = Counting()
+    async with dashboard(backend, size=WIDE) as deck:
+        await deck.press("R")
+        backend.read.clear()
+        backend.failure = lost()
+        await deck.press("escape")
+        assert backend.read == []
+        assert "It has not run yet." in beside_text(deck)
+
+
 async def test_a_late_history_of_another_job_is_not_shown() -> None:
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
