@@ -61,7 +61,7 @@ STAYING = frozenset({"tab", "shift+tab", "ctrl+c", "super+c", "ctrl+q"})
 """Keys that Textual binds itself: moving the focus, copying a selection, quitting."""
 FIELDS = frozenset({"Segments", "PickField"})
 """What is filled in: its keys are those of the field in focus, as letters are in a line to type in."""
-ALSO_WORDS = frozenset({*"aAhs-+123456", "left", "right", "up", "down", "tab", "home", "end", "space", "enter"})
+ALSO_WORDS = frozenset({*"aAdhs-+123456", "left", "right", "up", "down", "tab", "home", "end", "space", "enter"})
 """Keys that also occur as words or digits; only the text beside a key shows that the key is meant."""
 SAID = (r"up recalls", r"tab type:", r"or enter queues", r"press A\b", r"[1-6] (All|Pend|Run|Succ|Fail|Canc)", r"1 … 6",
         r"\bA (does|again)")  # fmt: skip

@@ -256,7 +256,7 @@ def _facts(page: Page) -> Content:
              ("waits for", "its own pause" if job.is_paused else str(job.blocked_by or "")))  # fmt: skip
     facts += [(name, one_line(value)) for name, value in extra if value]
     if job.removed:
-        facts.append(("removed", "succeeded and left the queue; R enqueues a copy"))
+        facts.append(("removed", f"succeeded and left the queue; {page.key('job.retry')} enqueues a copy"))
     width = max(14, *(len(name) + 2 for name, _ in facts))
     return Content("\n").join(Content.assemble((f"{name:<{width}}", "$ink-muted"), value) for name, value in facts)
 
