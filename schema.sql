@@ -3071,10 +3071,10 @@ begin
         select a.id, a.version, (
             select (select jsonb_object_agg(b.key, b.value) from jsonb_each(e.before) b
                 where b.key in ('payload', 'concurrency_key'))
-            from job_audit e
-            where e.job_id = a.id and e.action = 'edit' and (e.after ->> 'version')::bigint = a.version
-                and e.before ? 'payload'
-            order by e.id desc limit 1) as former
+            -- Only the index by job: the one of the rows with payloads would be read whole, as would the key for the order.
+            from (select u.id, u.before from job_audit u
+                where u.job_id = a.id and u.action = 'edit' and (u.after ->> 'version')::bigint = a.version offset 0) e
+            where e.before ? 'payload' order by e.id desc limit 1) as former
         from unnest(p_ids, p_versions) as a (id, version) order by a.id
     loop
         begin

@@ -22,7 +22,7 @@ LOOKED_AT: Final = 20
 """The number of last runs of a series that its streak covers."""
 
 # The runs of a job are one range of an index, read from its end. Runs that continue with another one, were released or
-# cancelled say nothing about success.
+# cancelled say nothing about success. OFFSET 0: for the order alone, the planner might read the whole audit backwards.
 _SERIES: Final = """
 WITH listed AS MATERIALIZED (
     SELECT j.* FROM job_list AS j WHERE j.is_recurring AND j.status IN ('pending', 'running')
@@ -32,8 +32,10 @@ SELECT l.*, p.paused_at, p.paused_by, p.paused_reason, ARRAY(
     SELECT r.outcome FROM job_run_list AS r WHERE r.job_id = l.id AND NOT r.late
     ORDER BY r.run_token DESC LIMIT %(runs)s) AS outcomes
 FROM listed AS l LEFT JOIN LATERAL (
-    SELECT a.at AS paused_at, a.actor AS paused_by, a.reason AS paused_reason FROM job_audit_list AS a
-    WHERE l.blocked_by = l.id AND a.job_id = l.id AND a.action = 'pause series' ORDER BY a.id DESC LIMIT 1
+    SELECT a.at AS paused_at, a.actor AS paused_by, a.reason AS paused_reason FROM (
+        SELECT u.* FROM job_audit_list AS u
+        WHERE l.blocked_by = l.id AND u.job_id = l.id AND u.action = 'pause series' OFFSET 0
+    ) AS a ORDER BY a.id DESC LIMIT 1
 ) AS p ON true
 ORDER BY l.task_type, l.id
 """

@@ -9,6 +9,8 @@ import pytest
 
 from jobdeck.core.model import Filter, NewJob
 from jobdeck.core.queue import bulk, producer
+from jobdeck.core.queue.operators.payload_change import PayloadChange
+from tests.core.queue.test_bulk_edit import edit_all
 from tests.support.plans import cost_of
 from tests.support.queue import ACTOR, Connection, claim_one, rows, value
 
@@ -74,6 +76,24 @@ def test_the_last_batches_of_a_long_action_read_no_more_than_the_first_beside_an
         last = cost_of(conn, stepping(action), undo=False)
     assert last.rows < 1.5 * first.rows, (first.entries, last.entries)
     assert not last.whole_tables
+
+
+def test_the_undo_of_an_edit_finds_former_payloads_without_reading_the_audit(conn: Connection) -> None:
+    fill(conn, 100)
+    conn.execute("VACUUM ANALYZE")  # of an empty audit, which grows at once
+    edited = edit_all(conn, PayloadChange({"url": "https://new.example.org"}))
+    conn.execute(
+        "INSERT INTO job_audit (actor, action, job_id, before, after) "
+        "SELECT a.actor, a.action, gen_random_uuid(), a.before, a.after FROM job_audit AS a, generate_series(1, 100) "
+        "WHERE a.action = 'edit'"
+    )
+    choice = bulk.choose_undo(conn, edited, actor=ACTOR)
+    assert choice is not None
+    action = bulk.start(conn, choice.bulk.id, "revert", actor=ACTOR).id
+    cost = cost_of(conn, stepping(action), undo=False)
+    assert cost.entries["job_audit_payloads"] == 0, cost.entries
+    assert cost.rows < 5000, cost.entries
+    assert rows(conn, "SELECT DISTINCT payload FROM job_queue") == [{"payload": {}}]
 
 
 def test_a_batch_calls_what_runs_statements_once_and_not_for_each_job(conn: Connection) -> None:

@@ -67,3 +67,20 @@ def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowde
         assert cost.whole_tables == [], name
         assert cost.scans["job_audit"] == 0, name
         assert cost.rows < most, (name, cost.entries)
+
+
+def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg.Connection[Any]) -> None:
+    crowded.execute(
+        """
+        WITH paused AS (
+            UPDATE job_queue SET blocked_by = id WHERE id IN (
+                SELECT id FROM job_queue WHERE task_type = 'series' ORDER BY run_at LIMIT 100)
+            RETURNING id)
+        INSERT INTO job_audit (actor, action, job_id) SELECT 'mara', 'pause series', id FROM paused
+        """
+    )
+    crowded.execute("INSERT INTO job_audit (actor, action) SELECT 'mara', 'delete' FROM generate_series(1, 30000)")
+    cost = cost_of(crowded, series.series().run)
+    assert cost.rows < 6500, cost.entries
+    found = series.series().run(crowded).series
+    assert [line.pause.by for line in found if line.pause is not None] == ["mara"] * 100
