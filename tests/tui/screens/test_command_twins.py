@@ -177,7 +177,7 @@ class Case:
 CASES = (
     Case("series.run", ("R", "y"), later),
     Case("series.skip", ("S", "y"), later),
-    Case("series.pause", ("H", "y"), later),
+    Case("series.pause", ("Z", "y"), later),
     Case("job.retry", ("R", "y"), failed, ("5",)),
     Case("job.retry", ("R", "y"), left_the_queue, ("4",), also="copy"),
     Case("job.retry", ("a", "y", "R", "y"), partial(left_the_queue, number=15), ("4",), also="copies"),
