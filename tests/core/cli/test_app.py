@@ -168,7 +168,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_in_the_log(
 
     log = tmp_path / "jobdeck.log"
     monkeypatch.setenv("JOBDECK_LOG_FILE", str(log))
-    monkeypatch.setattr("jobdeck.core.cli.commands.look.jobs.types", broken)
+    monkeypatch.setattr("jobdeck.core.cli.commands.look.types.types", broken)
     ran = offline("types")
     ran.refused(1, "ZeroDivisionError", str(log))
     assert "example.org" not in ran.err
@@ -184,7 +184,7 @@ def test_without_a_log_file_the_traceback_goes_to_the_state_folder(
     def broken() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("jobdeck.core.cli.commands.look.jobs.types", broken)
+    monkeypatch.setattr("jobdeck.core.cli.commands.look.types.types", broken)
     log = tmp_path / "state" / "jobdeck.log"
     offline("types").refused(1, "ZeroDivisionError", str(log))
     assert "Traceback" in log.read_text()
@@ -205,7 +205,7 @@ def test_an_interrupt_is_exit_code_130_and_silent(offline: Jobdeck, monkeypatch:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobdeck.core.cli.commands.look.jobs.types", interrupted)
+    monkeypatch.setattr("jobdeck.core.cli.commands.look.types.types", interrupted)
     ran = offline("types")
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
