@@ -7,14 +7,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from jobdeck.core.model import Filter, Status
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
 
+    from jobdeck.core.model import NewJob
+
 AFTER: Final = timedelta(minutes=1)
 LASTING: Final = timedelta(minutes=4)
+MARK: Final = "demo:incident "
+"""The dedupe keys of the jobs that meet the incident begin with it."""
+MOST: Final = 500
 THRESHOLDS: Final = {"warning_share": 0.2, "critical_share": 0.6}
 """The thresholds of the type that fails. A new type has no history, so the usual rule would wait for 80 %."""
 
@@ -48,3 +55,23 @@ def set_thresholds(conn: psycopg.Connection[Any], task_type: str, *, actor: str)
     known = {line.task_type: line for line in type_lines().run(conn)}.get(task_type)
     if known is None or known.warning_share is known.critical_share is None:
         operator.set_type(conn, task_type, changes=THRESHOLDS, actor=actor, reason="the incident of the demo")
+
+
+def to_enqueue(conn: psycopg.Connection[Any], jobs: Sequence[NewJob], *, actor: str) -> list[NewJob]:
+    """The jobs of one type that meet the incident: none if enough of an earlier start are still to come.
+
+    Otherwise those that are left of it are deleted: overdue ones would all succeed before the incident begins.
+    """
+    from jobdeck.core.queue import operator  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.read import jobs as read_jobs  # noqa: PLC0415 -- imported on first use
+
+    now = read_jobs.clock().run(conn)
+    wanted = Filter(status=Status.PENDING, task_type=jobs[0].task_type)
+    waiting = read_jobs.page(wanted, limit=MOST).run(conn).jobs
+    left = [job for job in waiting if (job.dedupe_key or "").startswith(MARK)]
+    if any(job.run_at > now + AFTER + LASTING / 2 for job in left):
+        return []
+    if left:
+        operator.delete(conn, [job.id for job in left], actor=actor, reason="left from an earlier demo")
+    # A failed job of an earlier start can be retried beside the new one, because each start has keys of its own.
+    return [job._replace(dedupe_key=f"{MARK}{now.isoformat()} {place}") for place, job in enumerate(jobs)]

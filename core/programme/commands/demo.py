@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.cli.demo.incident import incident, set_thresholds
+from jobdeck.core.cli.demo.incident import incident, set_thresholds, to_enqueue
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.programme.plugin import SYNC, TOTALS
 from jobdeck.core.programme.settings import CompetitionSettings
@@ -123,6 +123,7 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any], registry: Registry) -> None
     jobs += _once(registry, now)
     if SYNC in registry:
         jobs += _coach_syncs(registry, now)
+        jobs += to_enqueue(conn, _syncs_around_the_incident(registry, now), actor=ACTOR)
         failed = read_jobs.page(Filter(status=Status.FAILED, task_type=SYNC)).run(conn).jobs
         jobs += [] if any(job.dedupe_key == MISSPELT for job in failed) else [_misspelt(now)]
     with conn.transaction():
@@ -145,19 +146,26 @@ def _once(registry: Registry, now: datetime) -> Iterator[NewJob]:
 
 
 def _coach_syncs(registry: Registry, now: datetime) -> Iterator[NewJob]:
-    """One-time syncs of each coach, spread over the first quarter of an hour, and many around the incident."""
+    """One-time syncs of each coach, spread over the first quarter of an hour."""
     from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
 
-    for number, start in enumerate(AROUND_THE_INCIDENT):
-        yield draft(registry, SYNC, {"coachId": str(sample.coach(number % sample.COACHES).id)})._replace(
-            run_at=now + start, max_attempts=1, dedupe_key=f"demo:incident {number}"
-        )
     for number, start in enumerate(ROUNDS):
         for place in range(sample.COACHES):
             yield draft(registry, SYNC, {"coachId": str(sample.coach(place).id)})._replace(
                 run_at=now + start + place * BETWEEN_COACHES,
                 dedupe_key=f"demo:round {number}:coach {place}",
             )
+
+
+def _syncs_around_the_incident(registry: Registry, now: datetime) -> list[NewJob]:
+    from jobdeck.core.programme.sandbox import sample  # noqa: PLC0415 -- imported on first use
+
+    return [
+        draft(registry, SYNC, {"coachId": str(sample.coach(number % sample.COACHES).id)})._replace(
+            run_at=now + start, max_attempts=1
+        )
+        for number, start in enumerate(AROUND_THE_INCIDENT)
+    ]
 
 
 def _misspelt(now: datetime) -> NewJob:

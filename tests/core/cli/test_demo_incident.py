@@ -143,6 +143,39 @@ def test_a_calm_demo_has_no_incident(calm: bool, state: Path, monkeypatch: pytes
     assert vendor.began.is_set() is not calm
 
 
+def pushes(conn: Connection) -> list[tuple[Any, ...]]:
+    return conn.execute("SELECT id, run_at FROM job_queue WHERE task_type = %s ORDER BY id", [PUSHES]).fetchall()
+
+
+def test_a_second_start_soon_after_the_first_adds_no_webhooks(conn: Connection) -> None:
+    enqueue_demo_jobs(conn)
+    before = pushes(conn)
+    enqueue_demo_jobs(conn)
+    assert len(before) == len(demo.ORDERS)
+    assert pushes(conn) == before
+
+
+def test_a_later_start_has_webhooks_that_meet_its_incident_instead_of_those_that_are_left(conn: Connection) -> None:
+    enqueue_demo_jobs(conn)
+    conn.execute("UPDATE job_queue SET run_at = run_at - interval '1 hour' WHERE task_type = %s", [PUSHES])
+    left = pushes(conn)
+    enqueue_demo_jobs(conn)
+    new = pushes(conn)
+    assert len(new) == len(demo.ORDERS)
+    assert not {job for job, _ in left} & {job for job, _ in new}
+    assert min(run_at for _, run_at in new) > max(run_at for _, run_at in left)
+
+
+def test_what_failed_in_an_earlier_demo_can_be_retried_beside_the_new_webhooks(conn: Connection) -> None:
+    enqueue_demo_jobs(conn)
+    conn.execute(
+        "UPDATE job_queue SET status = 'failed', run_at = run_at - interval '1 hour' WHERE task_type = %s", [PUSHES]
+    )
+    failed = [job for job, _ in pushes(conn)]
+    enqueue_demo_jobs(conn)
+    assert all(result.ok for result in operator.retry(conn, failed, actor="kim"))
+
+
 def test_thresholds_that_an_operator_has_set_stay(conn: Connection) -> None:
     operator.set_type(conn, PUSHES, changes={"warning_share": 0.9}, actor="kim", reason=None)
     set_thresholds(conn, PUSHES, actor="the demo")

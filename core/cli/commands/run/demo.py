@@ -10,7 +10,7 @@ import click
 
 from jobdeck.core.cli.commands.look.status import answer_status
 from jobdeck.core.cli.commands.run.workers import CONNECTIONS_BESIDE_HANDLERS, run_until_stopped
-from jobdeck.core.cli.demo.incident import incident, set_thresholds
+from jobdeck.core.cli.demo.incident import incident, set_thresholds, to_enqueue
 from jobdeck.core.cli.session import Session, command
 from jobdeck.core.cli.signals import Stop, stop_signals
 from jobdeck.core.errors import UsageError
@@ -104,7 +104,8 @@ def enqueue_demo_jobs(conn: psycopg.Connection[Any]) -> None:
     from jobdeck.core.read import jobs  # noqa: PLC0415 -- imported on first use
 
     with conn.transaction():
-        for job in _demo_jobs(jobs.clock().run(conn)):
+        now = jobs.clock().run(conn)
+        for job in (*_demo_jobs(now), *to_enqueue(conn, _pushes(now), actor=ACTOR)):
             producer.enqueue(conn, job, actor=ACTOR)
 
 
@@ -121,12 +122,17 @@ def _demo_jobs(now: datetime) -> Iterator[NewJob]:
             run_at=now + place * BETWEEN_INVOICES,
             dedupe_key=f"demo:invoice {customer}",
         )
-    for place, order in enumerate(ORDERS):
-        due = now + place * BETWEEN_ORDERS
-        yield NewJob(PUSHES, {"order": order}, run_at=due, max_attempts=2, dedupe_key=f"demo:order {order}")
     yield NewJob(
         "demo_send_invoice", {"customer": "alan", "amount": "12,50"}, run_at=now + WRONG_AFTER, dedupe_key="demo:wrong"
     )
+
+
+def _pushes(now: datetime) -> list[NewJob]:
+    """Webhooks at a steady rate, so that some meet the incident."""
+    return [
+        NewJob(PUSHES, {"order": order}, run_at=now + place * BETWEEN_ORDERS, max_attempts=2)
+        for place, order in enumerate(ORDERS)
+    ]
 
 
 def _work(session: Session, settings: Settings, stop: Stop, seconds: float) -> None:
