@@ -126,13 +126,10 @@ def _status(world: World, checks: Checks) -> None:
 
 
 def _types(world: World, checks: Checks) -> None:
-    data = world.command("type", "list").data
+    data = world.command("types", "list").data
     at = datetime.fromisoformat(data["at"])
     known = truth.jobs(world.conn)
-    open_jobs: Counter[str] = Counter()
-    for (_, status), count in known.items():
-        open_jobs[status] += count
-    estimated = max(open_jobs["pending"], open_jobs["failed"]) > EXACT_TO
+    failed_in_all = sum(count for (_, status), count in known.items() if status == "failed")
     for one in data["types"]:
         name = one["task_type"]
         share = truth.share(world.conn, name, at)
@@ -141,13 +138,13 @@ def _types(world: World, checks: Checks) -> None:
             (share.runs, share.failed),
         )  # fmt: skip
         checks.equal(f"types: running {name}", one["running"], known.get((name, "running"), 0))
-        for status in ("pending", "failed"):
-            exact = known.get((name, status), 0)
-            if one["estimated"]:
-                checks.near(f"types: {status} {name}", one[status], exact, ESTIMATE)
-            else:
-                checks.equal(f"types: {status} {name}", one[status], exact)
-        checks.holds(f"types: {name} is an estimate", estimated or not one["estimated"], one["estimated"], "no")
+        pending, failed = (known.get((name, status), 0) for status in ("pending", "failed"))
+        _waiting(checks, f"types: pending {name}", one["pending"], pending, estimated=one["estimated"])
+        if one["failed_estimated"] and failed_in_all > EXACT_TO:
+            checks.near(f"types: failed {name}", one["failed"], failed, ESTIMATE)
+        else:
+            checks.equal(f"types: failed {name}", one["failed"], failed)
+            checks.equal(f"types: failed {name} is an estimate", one["failed_estimated"], False)
     paused = {one["task_type"] for one in data["types"] if one["paused_at"]}
     checks.equal("types: paused", paused, {name for (name,) in truth.rows(
         world.conn, "SELECT task_type FROM job_types WHERE paused_at IS NOT NULL")})  # fmt: skip

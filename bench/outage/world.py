@@ -34,7 +34,6 @@ class Ran(NamedTuple):
 
     code: int
     data: Any
-    err: str
 
 
 class Dashboard:
@@ -118,11 +117,16 @@ class World:
         }
 
     def command(self, *arguments: str) -> Ran:
-        """Runs `jobdeck ARGUMENTS --json` as a process of its own."""
+        """Runs `jobdeck ARGUMENTS --json` as a process of its own.
+
+        Raises:
+            RuntimeError: it does not answer with JSON.
+        """
         done = self._ran(*arguments, "--json")
-        with suppress(ValueError):
-            return Ran(done.returncode, json.loads(done.stdout), done.stderr)
-        return Ran(done.returncode, {}, done.stderr)
+        try:
+            return Ran(done.returncode, json.loads(done.stdout))
+        except ValueError:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}") from None
 
     def text(self, *arguments: str) -> str:
         """What `jobdeck ARGUMENTS` writes."""
