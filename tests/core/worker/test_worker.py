@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from jobdeck.core.errors import DatabaseUnreachable, PermanentError, RetryLater
 from jobdeck.core.model import Filter, FinishedRun, NewJob, RunOutcome, Status
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import leases, operator, producer
+from jobdeck.core.queue import bulk, leases, operator, producer
+from jobdeck.core.queue.operators import bulk_edit
+from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.worker import heartbeat, watchdog
@@ -654,6 +656,23 @@ def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(d
         worker.stop()
         assert worker.wait(PATIENCE)
     assert conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)]
+
+
+def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(database_url: str, conn: Conn) -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    jobs = [enqueue(conn, "fine", run_at=later).id for _ in range(3)]
+    foreign = enqueue(conn, "foreign", run_at=later).id
+    choice = bulk.choose_ids(conn, dict.fromkeys(jobs), actor="mara")
+    bulk_edit.start(conn, choice.bulk.id, PayloadChange({"number": 5}), actor="mara")
+    other = bulk.choose_ids(conn, {foreign: None}, actor="mara")
+    bulk_edit.start(conn, other.bulk.id, PayloadChange({"number": 5}), actor="mara")
+    conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '1 minute'")
+    with working(database_url, job_type("fine", lambda _p, _c: None)):
+        until(lambda: bulk.find(conn, choice.bulk.id).state == "finished", "the edit")  # type: ignore[union-attr]
+    assert {row[0] for row in conn.execute("SELECT payload ->> 'number' FROM job_queue WHERE task_type = 'fine'")} == {
+        "5"
+    }
+    assert bulk.find(conn, other.bulk.id).state == "running"  # type: ignore[union-attr]
 
 
 # The record of what it did
