@@ -104,7 +104,7 @@ def about(
         until = f"until {mute.until:%m-%d %H:%M}Z, for {age(mute.until - at)}"
         found.append(_fact("muted", f"{until} by {one_line(mute.actor)}: {why}", width))
     elif trend.is_new(at):
-        found.append(_fact("new", "It failed for the first time in the last 24 hours, as far as is known.", width))
+        found.append(_fact("new", "First known failure within the last 24 hours.", width))
     if canary is not None:
         ink = CANARY_WORDS[canary.state][1]
         job: Span = (f"{short_id(canary.job_id)} ", "text")

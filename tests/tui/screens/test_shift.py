@@ -209,4 +209,4 @@ async def test_new_groups_are_counted_and_said_in_the_details() -> None:
     async with dashboard(backend) as deck:
         await deck.press("e")
         assert ", 1 new" in deck.screen_text()
-        assert "first time in the last 24 hours" in deck.screen_text()
+        assert "First known failure within the last 24 hours." in deck.screen_text()

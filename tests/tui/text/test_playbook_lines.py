@@ -102,7 +102,7 @@ async def test_a_recurring_job_goes_back_to_pending_after_success_and_stays(
         assert "↻ 60m" in desk.screen_text()
         await desk.press("w", "enter")
         assert statuses(conn) == ["pending"]
-        row = next(line for line in desk.screen_text().split("\n") if "↻ 60m" in line)
+        row = next(line for line in desk.screen_text().split("\n") if "cli_echo ↻ 60m" in line)
         for words in ("pending", "✓", "in 59m"):
             assert words in row
 

@@ -171,7 +171,7 @@ class Errors(ListPage[ErrorReport]):
         name = f" {one_line(trend.task_type)} " if trend else ""
         paused = self._pause_of(trend.task_type, width - len(name)) if trend else ""
         doing = self._doing()
-        rest = width - len(name) - cell_len(paused) - cell_len(doing)
+        rest = width - len(name) - cell_len(paused) - cell_len(doing) - bool(doing)
         self.query_one("#rule", Line).show(
             [(name, "tab"), (paused, "warn"), ("─" * max(rest, 1), "muted")], [(doing, "run")] if doing else []
         )
