@@ -176,6 +176,7 @@ class Dashboard(Listing):
         self.line("banner").show(banner)
         self.bar.draw("" if self.group else self.filter_text)
         self.draw_foot()
+        self._follow()
         self.tick()
 
     def tick(self) -> None:

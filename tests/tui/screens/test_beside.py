@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.model import Status
+from jobdeck.tui.app import JobdeckApp
+from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import beside
-from tests.tui.fake import FakeBackend, job_id, lost, make_job
+from tests.tui.fake import Clock, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, SMALL, Deck, dashboard
+from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +189,22 @@ async def test_a_late_history_of_another_job_is_not_shown() -> None:
         pane._answered(first, late)
         await deck.pilot.pause()
         assert str(job_id(1)) not in beside_text(deck)
+
+
+async def test_no_job_is_beside_a_list_that_is_still_being_read() -> None:
+    backend, clock, held = Counting(), Clock(), Held()
+    app = JobdeckApp(lambda: backend, Options(ticking=False), background=held, monotonic=clock)
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.pause()
+        deck = Deck(app, backend, clock, pilot)
+        assert "error 1" in beside_text(deck)
+        held.holding = True
+        await deck.press("5")
+        assert beside_text(deck).replace("│", "").strip() == ""
+        held.holding = False
+        held.let_all_go()
+        await pilot.pause()
+        assert "error 1" in beside_text(deck)
 
 
 async def test_an_empty_list_has_nothing_beside_it() -> None:
