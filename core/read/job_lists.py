@@ -117,20 +117,20 @@ _ENDED: Final = _list(_page("j.status = %(status)s", "j.ended_at", newest=True),
 # The ids come from an index alone. Ordered by id in one step, the planner would look for the jobs of the group in the
 # whole queue, because it expects some of each status.
 _OF_GROUP: Final = """
-SELECT j.* FROM (
+SELECT j.*, (SELECT count(*) FROM alike) AS total FROM (
     SELECT a.id FROM alike AS a WHERE %(after_id)s::uuid IS NULL OR a.id < %(after_id)s::uuid
     ORDER BY a.id DESC LIMIT %(window)s
 ) AS found CROSS JOIN LATERAL (SELECT l.* FROM job_list AS l WHERE l.id = found.id) AS j
 """
 _ALIKE: Final = """
-SELECT {what} FROM job_list AS j
-WHERE j.fingerprint = %(fingerprint)s AND j.task_type = %(task_type)s AND j.status IN ('failed', 'pending', 'running')
-"""
-COUNT_GROUP: Final[LiteralString] = _ALIKE.format(what="count(*) AS jobs")
-GROUP: Final[LiteralString] = (
-    "WITH alike AS MATERIALIZED (" + _ALIKE.format(what="j.id") + ")" + _list(_OF_GROUP, "j.id", newest=True)
+WITH alike AS MATERIALIZED (
+    SELECT j.id FROM job_list AS j
+    WHERE j.fingerprint = %(fingerprint)s AND j.task_type = %(task_type)s
+        AND j.status IN ('failed', 'pending', 'running')
 )
-"""The jobs of a group of errors, newest first."""
+"""
+GROUP: Final[LiteralString] = _ALIKE + _list(_OF_GROUP, "j.id", newest=True)
+"""The jobs of a group of errors, newest first, each row with the number of all of them as `total`."""
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     None: _list(_ALL.format(matches=_MATCHES), "j.id", newest=True),

@@ -19,7 +19,7 @@ from jobdeck.core.model import SORTS, Filter, Health, Job, Processing, Verdict, 
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import COUNT_GROUP, GROUP, NO_CURSOR, STATEMENTS, WINDOW
+from jobdeck.core.read.job_lists import GROUP, NO_CURSOR, STATEMENTS, WINDOW
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.report_types import Backlog, Clause, Counts, JobDetail, Page, Permissions, Snapshot
 from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
@@ -116,9 +116,8 @@ def group_page(
         UsageError: as `page`.
     """
     of_group = {"task_type": task_type, "fingerprint": fingerprint}
-    counted = select(COUNT_GROUP, of_group, read=lambda rows: int(rows[0]["jobs"]))
     found = _listed(GROUP, of_group, sort=sort, descending=descending, limit=limit, after=after)
-    return combine(found, counted, read=lambda listed, total: replace(listed, total=total))
+    return combine(found, read=lambda listed: listed if listed.jobs else replace(listed, total=0))
 
 
 def _listed(
@@ -138,11 +137,12 @@ def _listed(
     }
 
     def read(rows: list[Row]) -> Page:
-        jobs = jobs_from(rows[:limit])
+        jobs, total = jobs_from(rows[:limit]), rows[0].get("total") if rows else None
         if len(rows) <= limit:
-            return Page(jobs, None)
+            return Page(jobs, None, total=total)
         last = rows[limit - 1]
-        return Page(jobs, _encode({"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}))
+        cursor = {"key": last["place_key"], "id": str(last["id"]), "skip": _skip(after) + limit}
+        return Page(jobs, _encode(cursor), total=total)
 
     found = select(statement, wanted, read=read)
     return found if after is None else replace(found, misread=NO_CURSOR)
