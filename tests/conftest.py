@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from jobdeck.core.plugins import use_plugins
+from jobdeck.core.programme.plugin import plugin
 from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
 from tests.support.postgres import PostgresServer
@@ -75,7 +76,8 @@ def templates(postgres: PostgresServer) -> Callable[[bool], str]:
     @cache
     def template(competition: bool) -> str:
         name = postgres.create_database()
-        with postgres.connect(name) as connection:
+        # Whatever plugins the test has that is the first to need it: others get copies as well.
+        with postgres.connect(name) as connection, use_plugins(plugin):
             (install_everything if competition else install_queue)(connection)
         return name
 
