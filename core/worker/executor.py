@@ -197,7 +197,7 @@ def _message(error: BaseException) -> str:
         text = "(the exception has no readable message)"
     if isinstance(error, SystemExit):
         text = f"the handler called sys.exit({text}); a handler must return or raise"
-    if not text:
+    if not text.strip():
         return name
     return safe_error(text if isinstance(error, JobdeckError) else f"{name}: {text}")
 

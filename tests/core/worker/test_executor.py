@@ -493,6 +493,8 @@ def test_any_return_value_makes_a_report_that_can_be_stored(value: Any, how: str
 
 
 @given(ERRORS, st.none() | st.sampled_from(list(Stop)))
+@example(PermanentError(" "), None)
+@example(PermanentError("\u2066\x00"), None)
 def test_any_exception_makes_a_report_that_can_be_stored(error: BaseException, stop: Stop | None) -> None:
     assert_storable(run(raising(error), stop=stop))
 
