@@ -17,6 +17,8 @@ from tests.terminal.pty_terminal import Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 SIGHUP_CODE = 128 + signal.SIGHUP
 CLOSED = b"c"
 """What the program reports when it has let go; a reading that was under way may still be reported after it."""

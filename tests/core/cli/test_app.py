@@ -141,6 +141,7 @@ def test_an_option_wins_over_the_environment(offline: Jobdeck) -> None:
     offline("types", "--handlers", "no_such_module").refused(1, "no_such_module")
 
 
+@pytest.mark.installation
 def test_a_database_without_the_schema_says_how_to_install_it(offline: Jobdeck, empty_database_url: str) -> None:
     url = ["--database-url", empty_database_url]
     offline("jobs", *url).refused(1, "jobdeck init")
@@ -250,6 +251,7 @@ def test_main_returns_its_exit_code_and_never_exits() -> None:
     assert main(["--help"]) == 0
 
 
+@pytest.mark.installation
 def test_init_with_roles_creates_them_and_grants_them_their_rights(
     jobdeck: Jobdeck, conn: psycopg.Connection[Any]
 ) -> None:

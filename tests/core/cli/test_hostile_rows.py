@@ -145,6 +145,7 @@ def check(jobdeck: Jobdeck, arguments: list[str]) -> None:
         assert "--reveal" in arguments or [text for text in texts if clean(text, multiline=True) != text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_nothing_but_words_of_a_hostile_row_reaches_the_terminal(
     jobdeck: Jobdeck, hostile_url: str, path: tuple[str, ...], tmp_path: Path

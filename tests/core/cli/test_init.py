@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from jobdeck.core.schema import components, schema_version
 from tests.core.cli.support import everything
@@ -14,6 +15,8 @@ from tests.upgrade.earlier import schema
 
 if TYPE_CHECKING:
     from tests.core.cli.support import Jobdeck
+
+pytestmark = pytest.mark.installation
 
 NEEDED = schema_version()
 LOCKS = """

@@ -323,6 +323,7 @@ def test_a_listener_that_finds_the_server_down_connects_when_it_is_up(
         assert listener.connected
 
 
+@pytest.mark.installation
 def test_the_schema_is_installed_once_and_again_without_change(database: Database) -> None:
     with database.connection() as connection:
         with pytest.raises(
@@ -336,6 +337,7 @@ def test_the_schema_is_installed_once_and_again_without_change(database: Databas
         assert _objects(connection) == before
 
 
+@pytest.mark.installation
 def test_processes_that_install_the_schema_at_once_do_not_collide(database: Database) -> None:
     def install(_: int) -> int:
         with database.connect() as connection:
@@ -345,6 +347,7 @@ def test_processes_that_install_the_schema_at_once_do_not_collide(database: Data
         assert set(threads.map(install, range(3))) == {schema_version()}
 
 
+@pytest.mark.installation
 def test_an_older_and_a_newer_schema_are_told_apart(database: Database) -> None:
     with database.connection() as connection:
         install_schema(connection)

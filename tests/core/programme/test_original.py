@@ -88,6 +88,7 @@ def stored(conn: Connection, table: str) -> dict[Any, Row]:
     return {row["id"]: row for row in rows(conn, statements[table])}
 
 
+@pytest.mark.installation
 class TestInstallation:
     def test_every_row_and_column_of_the_original_is_kept(self, old: Connection) -> None:
         before = {table: stored(old, table) for table in ("job_queue", "job_worker_runs")}

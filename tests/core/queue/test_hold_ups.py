@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from tests.support.people import People
 
+pytestmark = pytest.mark.installation
+
 
 DAY: Final = timedelta(days=1)
 KEYS: Final = [f"key-{n:03}" for n in range(100)]

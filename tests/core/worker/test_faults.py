@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Renewed
     from jobdeck.core.worker.state import WorkerState
 
+pytestmark = pytest.mark.slow
+
 Connection = psycopg.Connection[Any]
 
 

@@ -23,6 +23,8 @@ from tests.tui.support import LARGE, SMALL, Deck, dashboard
 if TYPE_CHECKING:
     from textual.widget import Widget
 
+pytestmark = pytest.mark.slow
+
 
 def form(deck: Deck) -> CreateJob:
     assert isinstance(deck.app.screen, CreateJob)

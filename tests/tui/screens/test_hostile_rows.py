@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.tui.live import Desk
 
+pytestmark = pytest.mark.slow
+
 PRIVATE: Final = ("jane", "doe@", "hunter2", "90012345")
 WITHOUT_ROWS: Final = {"playbook", "log"}
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from jobdeck.tui.actions import Action
 
+pytestmark = pytest.mark.slow
+
 
 async def click(deck: Deck, text: str, *, times: int = 1, skip: int = 0) -> None:
     """Clicks the first cell of a text on the screen."""
