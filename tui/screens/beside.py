@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from textual.containers import Vertical
 
+from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.deck import deck_of
+from jobdeck.tui.format import one_line
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.widgets.ink import Line
 from jobdeck.tui.widgets.sheet import Sheet
@@ -35,6 +37,7 @@ class Beside(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="beside")
+        self._wanted: bool | None = None
         self._job: Job | None = None
         self._detail: JobDetail | None = None
         self._timer: Timer | None = None
@@ -42,6 +45,26 @@ class Beside(Vertical):
         """The job whose history is being read."""
         self._following = False
         self._asked_at: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the person wants the details, as chosen before; yes while the choice cannot be read."""
+        if self._wanted is None:
+            try:
+                self._wanted = deck_of(self).options.preferences.beside()
+            except JobdeckError:
+                # The list says it, which reads its columns from the same file.
+                self._wanted = True
+        return self._wanted
+
+    def toggle(self) -> None:
+        """Shows or hides the details, and keeps the choice."""
+        self._wanted = not self.wanted
+        deck = deck_of(self)
+        try:
+            deck.options.preferences.show_beside(self._wanted)
+        except JobdeckError as error:
+            deck.say(one_line(str(error)), "warning")
 
     def compose(self) -> ComposeResult:
         yield Line(id="beside-title")

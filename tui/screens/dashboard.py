@@ -48,10 +48,6 @@ class Dashboard(Listing):
 
     SCOPE: ClassVar[Scope] = "list"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._beside_wanted = True
-
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):
             yield Line(id="header")
@@ -229,12 +225,12 @@ class Dashboard(Listing):
             beside.leave()
 
     def _toggle_beside(self) -> None:
-        self._beside_wanted = not self._beside_wanted
+        self.query_one(Beside).toggle()
         self._make_room(self.size.width)
 
     def _make_room(self, width: int) -> None:
         """Shows the details beside the list if they are wanted and there is room."""
-        self.set_class(self._beside_wanted and width >= LEAST_BESIDE, "-beside")
+        self.set_class(width >= LEAST_BESIDE and self.query_one(Beside).wanted, "-beside")
         self.call_after_refresh(self._follow)
 
     def action_do(self, action_id: str) -> None:

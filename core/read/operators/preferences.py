@@ -1,4 +1,4 @@
-"""What a person has saved for the lists of jobs: filters by name, and the columns of each tab.
+"""What a person has saved for the lists of jobs: filters by name, the columns of each tab, and what is beside the list.
 
 It is a file in the state folder, which is read each time, so that a dashboard knows what a command has saved, and is
 replaced as a whole.
@@ -124,6 +124,15 @@ class Preferences:
             chosen = dict(known) if isinstance(known, dict) else {}
             chosen.pop(tab, None)
             found["columns"] = chosen | ({tab: list(columns)} if columns else {})
+
+    def beside(self) -> bool:
+        """Whether the details of a job are shown beside the list; yes where nothing was chosen."""
+        return self._read().get("beside") is not False
+
+    def show_beside(self, wanted: bool) -> None:
+        """Chooses whether the details of a job are shown beside the list."""
+        with self._changing() as found:
+            found["beside"] = wanted
 
     def _read(self) -> dict[str, Any]:
         if self._path is None:

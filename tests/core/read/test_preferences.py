@@ -37,6 +37,17 @@ def test_a_saved_filter_is_found_by_its_name(path: Path, kept: bool) -> None:
     assert list(other.filters()) == ["stuck-1"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_details_are_beside_the_list_until_the_person_hides_them(path: Path, kept: bool) -> None:
+    mine = Preferences(path if kept else None)
+    assert mine.beside()
+    mine.show_beside(False)
+    mine.choose_columns("all", ["id"])
+    assert not (Preferences(path) if kept else mine).beside()
+    mine.show_beside(True)
+    assert (Preferences(path) if kept else mine).beside()
+
+
 def test_the_file_is_the_persons_alone_and_no_other_is_left(path: Path) -> None:
     Preferences(path).save_filter("late", "age>2h")
     assert path.stat().st_mode & 0o777 == 0o600

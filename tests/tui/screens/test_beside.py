@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.model import Status
+from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
@@ -18,6 +19,7 @@ from tests.tui.support import LARGE, SMALL, Deck, Held, dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from uuid import UUID
 
     from jobdeck.core.read.report_types import JobDetail
@@ -77,6 +79,26 @@ async def test_a_key_hides_the_details_and_shows_them_again() -> None:
         assert backend.read == [job_id(1)]
         await deck.press("d")
         assert str(job_id(2)) in beside_text(deck)
+
+
+async def test_the_choice_to_hide_them_is_kept() -> None:
+    mine = Preferences()
+    async with dashboard(Counting(), size=WIDE, preferences=mine) as deck:
+        await deck.press("d")
+    async with dashboard(Counting(), size=WIDE, preferences=mine) as deck:
+        assert not deck.app.screen.query_one("#beside").display
+        await deck.press("d")
+        assert str(job_id(1)) in beside_text(deck)
+    assert mine.beside()
+
+
+async def test_a_choice_that_cannot_be_kept_is_said_and_holds_for_now(tmp_path: Path) -> None:
+    (tmp_path / "preferences.json").write_text("[]")
+    async with dashboard(Counting(), size=WIDE, preferences=Preferences(tmp_path / "preferences.json")) as deck:
+        assert str(job_id(1)) in beside_text(deck)
+        await deck.press("d")
+        assert "it is no list of preferences" in deck.toasts[-1]
+        assert not deck.app.screen.query_one("#beside").display
 
 
 async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_are_read(
