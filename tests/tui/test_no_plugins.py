@@ -56,6 +56,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 async def test_without_plugins_no_page_form_or_key_names_the_competition(backend: FakeBackend) -> None:
     async with dashboard(backend, size=LARGE) as deck:

@@ -31,6 +31,8 @@ from tests.support.waiting import PATIENCE, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+pytestmark = pytest.mark.installation
+
 ROOT = Path(__file__).parents[3]
 AS_ROOT = os.geteuid() == 0
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system shows no processes in /proc")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+pytestmark = pytest.mark.slow
+
 Connection = psycopg.Connection[Any]
 HANDLERS = "tests.core.cli.handlers"
 

@@ -140,6 +140,7 @@ def texts_in(made: Any) -> Iterator[str]:
             yield from texts_in(part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("makers", [status_texts, detail_texts, page_texts, form_texts, dialog_texts])
 @given(seed=st.integers(0, 1 << 32))
 @settings(max_examples=5, deadline=None)

@@ -39,6 +39,7 @@ async def test_hostile_text_in_every_field_comes_out_harmless(size: tuple[int, i
         assert not {"\x1b", "\x9b", "\u202e"} & set(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), LARGE])
 async def test_hostile_text_comes_out_harmless_on_every_page(size: tuple[int, int]) -> None:
     facts: dict[str, Any] = {
