@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 State = Literal["waiting", "running", "succeeded", "failed", "taken back"]
 
 _ENDS: Final[Mapping[RunOutcome, str]] = {
-    RunOutcome.SUCCEEDED: "succeeded",
-    RunOutcome.PARTIAL: "succeeded in part",
-    RunOutcome.CONTINUED: "succeeded so far and continues with another run",
-    RunOutcome.FAILED: "failed permanently",
-    RunOutcome.RETRIED: "failed and will be retried",
-    RunOutcome.CANCELLED: "was cancelled while it ran",
-    RunOutcome.RELEASED: "was returned to the queue, because its worker stopped",
-    RunOutcome.LOST: "was lost with its worker",
+    RunOutcome.SUCCEEDED: "succeeded {after}",
+    RunOutcome.PARTIAL: "succeeded in part {after}",
+    RunOutcome.CONTINUED: "succeeded so far {after} and continues with another run",
+    RunOutcome.FAILED: "failed permanently {after}",
+    RunOutcome.RETRIED: "failed {after} and will be retried",
+    RunOutcome.CANCELLED: "was cancelled {after}, while it ran",
+    RunOutcome.RELEASED: "was returned to the queue {after}, because its worker stopped",
+    RunOutcome.LOST: "was lost with its worker {after}",
 }
+"""What is said of a run; `after` is the time that it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ def answer_from(canary: int, row: Mapping[str, Any]) -> CanaryAnswer:
     if outcome is not None:
         state = "succeeded" if outcome in SUCCESSES else "failed"
         error = f": {row['error']}" if row["error"] else "."
-        message = f"It {_ENDS.get(outcome, outcome.value)} after {row['seconds'] or 0:.1f} s{error}"
+        ended = _ENDS.get(outcome, f"{outcome.value} {{after}}").format(after=f"after {row['seconds'] or 0:.1f} s")
+        message = f"It {ended}{error}"
     return CanaryAnswer(
         canary, row["job_id"], state, message, row["asked_at"], outcome, row["error"], row["seconds"]
     )  # fmt: skip

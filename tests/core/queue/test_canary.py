@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,7 @@ def test_a_failed_run_answers_with_its_error_and_the_job_is_tried_again_as_any_o
     finish_one(conn, taken, "failed", error_kind="Boom", error="still down")
     ended = answer(conn, canary)
     assert (ended.state, ended.outcome, ended.error) == ("failed", RunOutcome.RETRIED, "still down")
-    assert "failed and will be retried" in ended.message
+    assert re.fullmatch(r"It failed after \d+\.\d s and will be retried: still down", ended.message)
     assert job_row(conn, job.id)["status"] == "pending"
     (row,) = audit_rows(conn, "canary ended")
     assert (row["job_id"], row["after"]["outcome"], row["after"]["last_error"]) == (job.id, "retried", "still down")
