@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 
 def add(conn: psycopg.Connection[Any], task_type: str = "cli_echo", **payload: Any) -> UUID:
     return producer.enqueue(conn, NewJob(task_type, payload), actor="test").job_id

@@ -18,6 +18,8 @@ from tests.tui.support import SMALL, Deck, Held
 if TYPE_CHECKING:
     from jobdeck.tui.actions import Action
 
+pytestmark = pytest.mark.slow
+
 WAY: Final = {"list": (), "detail": ("enter",), "errors": ("e",), "health": ("h",), "bulk": ("b",), "workers": ("m",),
               "audit": ("o",), "playbook": ("p",), "log": ("l",)}  # fmt: skip
 ANSWER: Final = "all that was asked is answered"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from jobdeck.core.queue.bulk_model import Bulk, Choice
 
+pytestmark = pytest.mark.slow
+
 
 def mixed() -> FakeBackend:
     jobs = [make_job(at, Status.FAILED, last_error="boom") for at in range(1, 31)]

@@ -21,6 +21,8 @@ from tests.tui.support import LARGE, Deck, dashboard, failed
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("key", ["colon", "ctrl+p"])
 async def test_it_lists_the_actions_of_the_page_each_with_its_key(key: str) -> None:

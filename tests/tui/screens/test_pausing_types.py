@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.support.queue import Connection
 
+pytestmark = pytest.mark.slow
+
 HANDLERS = "tests.core.cli.handlers"
 RATE_LIMITED = "game_platform_profile_refresh"
 
