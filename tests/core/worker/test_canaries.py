@@ -58,7 +58,7 @@ def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paus
         operator.pause(conn, reason=None, actor=ACTOR)
         job = enqueue(conn, "quick")
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
-        assert outcomes(conn) == ["succeeded"]
+        assert outcomes(conn, job.id) == ["succeeded"]
         operator.resume(conn, actor=ACTOR)
         gate.opened.set()
         gate.wait_for(2)
