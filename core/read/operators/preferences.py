@@ -13,13 +13,13 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from jobdeck.core.errors import Refused, UsageError, meant
+from jobdeck.core.errors import EmbeddedPostgresError, Refused, UsageError, meant
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.redact import clean
 from jobdeck.core.settings import state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jobdeck.core.model import Filter
@@ -40,8 +40,9 @@ class Preferences:
     Methods raise `Refused` if the file cannot be read or written, and then change nothing.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path | Callable[[], Path] | None = None) -> None:
+        """`path` may be a function that finds the file when it is used."""
+        self._where = path
         self._kept: dict[str, Any] = {}
 
     def filters(self) -> Mapping[str, str]:
@@ -134,11 +135,21 @@ class Preferences:
         with self._changing() as found:
             found["beside"] = wanted
 
+    def _path(self) -> Path | None:
+        try:
+            return self._where() if callable(self._where) else self._where
+        except EmbeddedPostgresError as error:
+            raise Refused(
+                "This account has no home folder for saved filters and columns. "
+                "Set JOBDECK_STATE_DIR to a folder that it can write."
+            ) from error
+
     def _read(self) -> dict[str, Any]:
-        if self._path is None:
+        path = self._path()
+        if path is None:
             return self._kept
         try:
-            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -160,15 +171,16 @@ class Preferences:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
         """The content of the file, which replaces the file at the end if nothing was raised."""
-        if self._path is None:
+        path = self._path()
+        if path is None:
             changed = dict(self._kept)
             yield changed
             self._kept = changed
             return
-        with self._locked(self._path.parent):
+        with self._locked(path.parent):
             changed = self._read()
             yield changed
-            self._write(self._path, json.dumps(changed | {"version": VERSION}, indent=1, sort_keys=True) + "\n")
+            self._write(path, json.dumps(changed | {"version": VERSION}, indent=1, sort_keys=True) + "\n")
 
     @contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
@@ -200,12 +212,12 @@ class Preferences:
             raise self._trouble(str(error.strerror)) from error
 
     def _trouble(self, why: str) -> Refused:
-        return Refused(f"Saved filters and columns are in {self._path}, and {why}. Nothing was changed.")
+        return Refused(f"Saved filters and columns are in {self._path()}, and {why}. Nothing was changed.")
 
 
 def preferences_of(settings: Settings) -> Preferences:
-    """The preferences of this account, in its state folder."""
-    return Preferences(state_folder(settings.state_dir) / "preferences.json")
+    """The preferences of this account, in its state folder, which is looked for when they are used."""
+    return Preferences(lambda: state_folder(settings.state_dir) / "preferences.json")
 
 
 def _texts(found: object) -> dict[str, str]:

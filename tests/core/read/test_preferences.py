@@ -7,11 +7,13 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.filters import format_filter, parse_filter
-from jobdeck.core.read.operators.preferences import Preferences
+from jobdeck.core.read.operators.preferences import Preferences, preferences_of
+from jobdeck.core.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,20 @@ def test_a_saved_filter_is_found_by_its_name(path: Path, kept: bool) -> None:
     mine.save_filter("late", "age>3h")
     mine.delete_filter("@LATE")
     assert list(other.filters()) == ["stuck-1"]
+
+
+def test_an_account_without_a_home_folder_is_told_when_it_saves_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    mine = preferences_of(Settings(database_url=SecretStr("postgresql://somewhere/db")))
+    with pytest.raises(Refused, match=r"no home folder.*JOBDECK_STATE_DIR"):
+        mine.save_filter("late", "age>2h")
+    with pytest.raises(Refused, match="no home folder"):
+        mine.columns("all")
 
 
 @pytest.mark.parametrize("kept", [True, False])
