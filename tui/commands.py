@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status
+from jobdeck.core.read.operators.notes import SHOWN_DAYS
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.times import write_duration
 from jobdeck.tui.format import one_line, short_id
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 NAMED = 12
 """Maximum number of ids spelled out in a command. Longer selections are frozen into a bulk action first, except jobs
 that have left the queue."""
-SHOWN_DAYS = 7
-"""How many days a note is shown if nothing else is said."""
 RESUME = "jobdeck resume"
 RUN_WORKER = "jobdeck run-worker"
 PURGE = "jobdeck purge --yes"

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobdeck.core.queue.calls import rows
+from jobdeck.core.read.operators.notes import SHOWN_DAYS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jobdeck.core.postgres.database import Connection
-
-SHOWN_DAYS = 7
-"""How long a note is shown when nobody acknowledges it and its author says nothing else."""
 
 
 def add(conn: Connection, note: str, *, days: int = SHOWN_DAYS, actor: str) -> int:

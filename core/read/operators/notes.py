@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.read.batch import select
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from jobdeck.core.read.batch import Query
 
 LISTED: Final = 100
+SHOWN_DAYS: Final = 7
+"""How long a note is shown when nobody acknowledges it and its author says nothing else."""
+MOST_DAYS: Final = 30
+LONGEST_NOTE: Final = 2000
+LONGEST_MUTE: Final = timedelta(days=365)
+"""Limits of `job_note_add` and `job_error_mute`, for what asks a person before it calls them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from rich.cells import cell_len
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Button, Input, Static
 
+from jobdeck.core.errors import UsageError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.dialog_keys import BY_ID, bindings
+from jobdeck.tui.widgets.fields import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from textual.app import ComposeResult
     from textual.events import Click
     from textual.screen import Screen
 
@@ -86,6 +90,76 @@ class Dialog(ModalScreen[T]):
             do = BY_ID[f"{self.DIALOG}.close"].do if leaves(self, event) else ""
         if do:
             await self.run_action(do)
+
+
+class FieldsDialog(Dialog[T | None]):
+    """A dialog of text fields. Enter moves to the next field, and from the last one to the button `yes`.
+
+    `FIELDS` are the ids of the fields in their order. The button closes the dialog if the answer can be read.
+    """
+
+    DIALOG: ClassVar[str] = ""
+    FIELDS: ClassVar[tuple[str, ...]]
+
+    def read(self) -> T:
+        """The answer of the fields.
+
+        Raises:
+            UsageError: a field cannot be used.
+        """
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Shows what follows from the fields, such as the equivalent command."""
+        raise NotImplementedError
+
+    def text(self, name: str) -> str:
+        """What is typed in a field, without blanks around it."""
+        return self.query_one(f"#{name}", Input).value.strip()
+
+    def ending(self, yes: str) -> ComposeResult:
+        """What is below the fields: the problem, the command, the buttons and the keys."""
+        yield Static(id="problem")
+        yield Twin()
+        with Horizontal(id="buttons"):
+            yield Button(Content("Cancel"), id="cancel")
+            yield Button(Content(yes), id="yes")
+            yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
+
+    def refuse(self, problem: str) -> None:
+        """Shows why the fields cannot be used."""
+        self.query_one("#problem", Static).update(Content.styled(problem, "$error"))
+
+    def on_mount(self) -> None:
+        self.query_one(f"#{self.FIELDS[0]}", Input).focus()
+        self.draw()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        place = self.FIELDS.index(str(event.input.id)) + 1
+        if place < len(self.FIELDS):
+            self.query_one(f"#{self.FIELDS[place]}", Input).focus()
+        elif self._answer() is not None:
+            self.query_one("#yes", Button).focus()
+
+    def on_input_changed(self) -> None:
+        self.query_one("#problem", Static).update(Content(""))
+        self.draw()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id != "yes":
+            self.dismiss(None)
+            return
+        answer = self._answer()
+        if answer is not None:
+            self.dismiss(answer)
+
+    def _answer(self) -> T | None:
+        """The answer; None if it cannot be read, which is shown."""
+        try:
+            return self.read()
+        except UsageError as error:
+            self.refuse(str(error))
+            return None
 
 
 def add_cross(screen: Screen[T], key: str) -> None:

@@ -9,6 +9,7 @@ import click
 from jobdeck.core.cli import output
 from jobdeck.core.cli.session import Session, command, dry_run_option, reason_option
 from jobdeck.core.errors import Refused, UsageError
+from jobdeck.core.read.operators.notes import MOST_DAYS, SHOWN_DAYS
 from jobdeck.core.times import parse_duration, parse_time
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 @command("note")
 @click.argument("text", required=False)
-@click.option("--days", type=click.IntRange(1, 30), help="Days to show it, unless acknowledged. Default: 7.")
+@click.option(
+    "--days", type=click.IntRange(1, MOST_DAYS), help=f"Days to show it, unless acknowledged. Default: {SHOWN_DAYS}."
+)
 @click.option("--acknowledge", metavar="ID", type=click.IntRange(1), help="Acknowledge a note: it is shown no longer.")
 @dry_run_option
 def note(session: Session, text: str | None, days: int | None, acknowledge: int | None, dry_run: bool) -> None:
@@ -38,7 +41,7 @@ def note(session: Session, text: str | None, days: int | None, acknowledge: int 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         added = None
         if text is not None:
-            added = notes.add(conn, text, days=days or notes.SHOWN_DAYS, actor=session.actor)
+            added = notes.add(conn, text, days=days or SHOWN_DAYS, actor=session.actor)
         if acknowledge is not None:
             notes.acknowledge(conn, acknowledge, actor=session.actor)
         found = open_notes().run(conn)

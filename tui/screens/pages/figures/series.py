@@ -105,7 +105,7 @@ class Series(SplitPage[SeriesReport]):
         name = f"{one_line(job.task_type)} {short_id(job.id)}"
         verb, text = (
             "Pause",
-            f"{name} does not run at its slots until somebody resumes it. A run that is going on ends.",
+            f"{name} does not run at its slots until somebody resumes it. A running cycle ends as usual.",
         )
         if current.pause is not None:
             verb, text = "Resume", f"{name} runs at its next slot. The slots that it missed are not made up."

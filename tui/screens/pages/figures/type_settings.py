@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Button, Input, Static
+from textual.widgets import Static
 
 from jobdeck.core.cli.wording import DEFAULT, parse_share, percent
 from jobdeck.core.errors import UsageError
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import type_twin
 from jobdeck.tui.format import age, one_line
-from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
 from jobdeck.tui.widgets.fields import OneLine, Twin
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 OFF: Final = "off"
 SHARES: Final = (("warning_share", "Warn"), ("critical_share", "Critical"))
-FIELDS: Final = ("warning_share", "critical_share", "muted_until", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,11 @@ class SettingsAnswer:
     reason: str | None
 
 
-class TypeSettings(Dialog[SettingsAnswer | None]):
+class TypeSettings(FieldsDialog[SettingsAnswer]):
     """Asks for the thresholds of the failure share, and until when to mute the type. Nothing changes before Save."""
 
     DIALOG: ClassVar[str] = "type"
+    FIELDS: ClassVar[tuple[str, ...]] = ("warning_share", "critical_share", "muted_until", "reason")
 
     def __init__(self, line: TypeLine) -> None:
         super().__init__()
@@ -60,42 +60,13 @@ class TypeSettings(Dialog[SettingsAnswer | None]):
             yield OneLine("", example=f"2h, tomorrow 9:00 (UTC), {OFF}; empty leaves it", id="muted_until")
             yield Static(Content("Reason (optional), for other operators"), classes="label")
             yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
-            yield Static(id="problem")
-            yield Twin()
-            with Horizontal(id="buttons"):
-                yield Button(Content("Cancel"), id="cancel")
-                yield Button(Content("Save"), id="yes")
-                yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
-
-    def on_mount(self) -> None:
-        self.query_one("#warning_share", Input).focus()
-        self._draw()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter moves to the next field, and from the last one to the button."""
-        place = FIELDS.index(str(event.input.id)) + 1
-        if place < len(FIELDS):
-            self.query_one(f"#{FIELDS[place]}", Input).focus()
-        elif self._answer() is not None:
-            self.query_one("#yes", Button).focus()
-
-    def on_input_changed(self) -> None:
-        self.query_one("#problem", Static).update(Content(""))
-        self._draw()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id != "yes":
-            self.dismiss(None)
-            return
-        answer = self._answer()
-        if answer is not None:
-            self.dismiss(answer)
+            yield from self.ending("Save")
 
     def _muted(self) -> str:
         until = self.line.muted_until
         return f"  now muted until {until:%m-%d %H:%M}Z, {age(until - self.deck.now())} more" if until else ""
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         """Shows the equivalent command; none while a field cannot be read or nothing differs."""
         try:
             changes = self._changes()
@@ -103,11 +74,8 @@ class TypeSettings(Dialog[SettingsAnswer | None]):
             changes = {}
         self.query_one(Twin).show(type_twin(self.line.task_type, changes, self._reason()) if changes else "")
 
-    def _text(self, name: str) -> str:
-        return self.query_one(f"#{name}", Input).value.strip()
-
     def _reason(self) -> str | None:
-        return self._text("reason") or None
+        return self.text("reason") or None
 
     def _changes(self) -> dict[str, float | datetime | None]:
         """The settings that differ.
@@ -117,10 +85,10 @@ class TypeSettings(Dialog[SettingsAnswer | None]):
         """
         found: dict[str, float | datetime | None] = {}
         for name, word in SHARES:
-            share = parse_share(self._text(name) or DEFAULT, word)
+            share = parse_share(self.text(name) or DEFAULT, word)
             if share != getattr(self.line, name):
                 found[name] = share
-        text = self._text("muted_until")
+        text = self.text("muted_until")
         if text.lower() == OFF:
             found["muted_until"] = None
         elif text:
@@ -129,14 +97,8 @@ class TypeSettings(Dialog[SettingsAnswer | None]):
             found["muted_until"] = now + until if isinstance(until, timedelta) else until
         return found
 
-    def _answer(self) -> SettingsAnswer | None:
-        """The answer; None if a field cannot be read or nothing differs, which is shown."""
-        problem = "Nothing is changed yet."
-        try:
-            changes = self._changes()
-        except UsageError as error:
-            changes, problem = {}, str(error)
-        if changes:
-            return SettingsAnswer(changes, self._reason())
-        self.query_one("#problem", Static).update(Content.styled(problem, "$error"))
-        return None
+    def read(self) -> SettingsAnswer:
+        changes = self._changes()
+        if not changes:
+            raise UsageError("Nothing is changed yet.")
+        return SettingsAnswer(changes, self._reason())

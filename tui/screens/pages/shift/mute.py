@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Button, Input, Static
+from textual.widgets import Input, Static
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.read.operators.notes import LONGEST_MUTE
 from jobdeck.core.times import parse_ahead
 from jobdeck.tui.commands import mute_twin, unmute_twin
 from jobdeck.tui.format import age, fit, one_line
 from jobdeck.tui.screens.dialogs.confirm import Question, needed_word
-from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
 from jobdeck.tui.widgets.fields import OneLine, Twin
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from jobdeck.core.read.operators.notes import Mute
     from jobdeck.core.read.report_types import ErrorGroup
 
-LONGEST: Final = timedelta(days=365)
-"""How long the queue allows a mute to be."""
 UNSAID: Final = timedelta(weeks=52)
 """How long a group is muted if nobody says until when."""
 SAMPLE: Final = 64
@@ -40,10 +39,11 @@ class MuteAnswer:
     reason: str | None
 
 
-class MuteErrors(Dialog[MuteAnswer | None]):
+class MuteErrors(FieldsDialog[MuteAnswer]):
     """Asks until when to mute a group, and why. Nothing changes before Mute."""
 
     DIALOG: ClassVar[str] = "mute"
+    FIELDS: ClassVar[tuple[str, ...]] = ("until", "reason")
 
     def __init__(self, group: ErrorGroup) -> None:
         super().__init__()
@@ -60,73 +60,37 @@ class MuteErrors(Dialog[MuteAnswer | None]):
             yield OneLine("", example="2h, 3d, tomorrow 9:00 (UTC)", id="until")
             yield Static(Content("Reason (optional), for other operators"), classes="label")
             yield OneLine("", example="e.g. known vendor outage, INC-123", id="reason")
-            yield Static(id="problem")
-            yield Twin()
-            with Horizontal(id="buttons"):
-                yield Button(Content("Cancel"), id="cancel")
-                yield Button(Content("Mute"), id="yes")
-                yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
+            yield from self.ending("Mute")
 
-    def on_mount(self) -> None:
-        self.query_one("#until", Input).focus()
-        self._draw()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter moves from the end to the reason, and from there to the button."""
-        if event.input.id == "until":
-            self.query_one("#reason", Input).focus()
-        elif self._answer() is not None:
-            self.query_one("#yes", Button).focus()
-
-    def on_input_changed(self) -> None:
-        self.query_one("#problem", Static).update(Content(""))
-        self._draw()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id != "yes":
-            self.dismiss(None)
-            return
-        answer = self._answer()
-        if answer is not None:
-            self.dismiss(answer)
-
-    def _draw(self) -> None:
+    def draw(self) -> None:
         """Shows the end in full and the equivalent command; no command while the end cannot be read."""
         try:
-            end = self._read()
+            end = self.read()
         except UsageError:
             said, twin = "", ""
         else:
             left = age(end.until - self.deck.now())
-            said = f"  = {end.until:%Y-%m-%d %H:%M}Z, in {left}" if self._text("until") else "  empty: for 52 weeks"
+            said = f"  = {end.until:%Y-%m-%d %H:%M}Z, in {left}" if self.text("until") else "  empty: for 52 weeks"
             twin = mute_twin(self.group, end.typed, end.reason)
         self.query_one("#ends", Static).update(Content.assemble("Mute until", (said, "$ink-muted")))
         self.query_one(Twin).show(twin)
 
-    def _text(self, name: str) -> str:
-        return self.query_one(f"#{name}", Input).value.strip()
-
-    def _read(self) -> MuteAnswer:
-        """The fields.
+    def read(self) -> MuteAnswer:
+        """The answer of the fields.
 
         Raises:
             UsageError: the end cannot be read, is past, or is more than a year away.
         """
-        now, text = self.deck.now(), self._text("until")
+        now, text = self.deck.now(), self.text("until")
         typed = parse_ahead(text, now, what="time until which to mute") if text else UNSAID
         until = now + typed if isinstance(typed, timedelta) else typed
-        if until > now + LONGEST:
-            raise UsageError("Errors are muted for 365 days at most. Choose an earlier time.")
-        return MuteAnswer(until, typed, self._text("reason") or None)
+        if until > now + LONGEST_MUTE:
+            raise UsageError(f"Errors are muted for {LONGEST_MUTE.days} days at most. Choose an earlier time.")
+        return MuteAnswer(until, typed, self.text("reason") or None)
 
-    def _answer(self) -> MuteAnswer | None:
-        """The answer; None if the end cannot be used, which is shown."""
-        try:
-            return self._read()
-        except UsageError as error:
-            self.query_one("#problem", Static).update(Content.styled(str(error), "$error"))
-            self.query_one("#until", Input).focus()
-            return None
+    def refuse(self, problem: str) -> None:
+        super().refuse(problem)
+        self.query_one("#until", Input).focus()
 
 
 def unmute_question(group: ErrorGroup, mute: Mute, now: datetime, *, production: bool) -> Question:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Button, Input, Static
+from textual.widgets import Static
 
 from jobdeck.core.errors import UsageError
-from jobdeck.tui.commands import SHOWN_DAYS, acknowledge_twin, note_twin
+from jobdeck.core.read.operators.notes import LONGEST_NOTE, MOST_DAYS, SHOWN_DAYS
+from jobdeck.tui.commands import acknowledge_twin, note_twin
 from jobdeck.tui.format import ago, one_line, shown, stamp
 from jobdeck.tui.screens.dialogs.confirm import Question, needed_word
-from jobdeck.tui.screens.dialogs.dialog import Dialog, Hint
+from jobdeck.tui.screens.dialogs.dialog import FieldsDialog
 from jobdeck.tui.widgets.fields import OneLine, Twin
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from jobdeck.core.read.operators.notes import Note
-
-MOST_DAYS: Final = 30
-LONGEST: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +34,11 @@ class NoteAnswer:
     days: int
 
 
-class LeaveNote(Dialog[NoteAnswer | None]):
+class LeaveNote(FieldsDialog[NoteAnswer]):
     """Asks for the text of a note, and how long to show it."""
 
     DIALOG: ClassVar[str] = "note"
+    FIELDS: ClassVar[tuple[str, ...]] = ("text", "days")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="box", can_focus=False) as box:
@@ -50,37 +49,19 @@ class LeaveNote(Dialog[NoteAnswer | None]):
             yield OneLine("", example="e.g. the vendor calls back at 14:00, INC-123", id="text")
             yield Static(Content(f"Days to show it, 1 to {MOST_DAYS}"), classes="label")
             yield OneLine("", example=f"empty: {SHOWN_DAYS}", id="days")
-            yield Static(id="problem")
-            yield Twin()
-            with Horizontal(id="buttons"):
-                yield Button(Content("Cancel"), id="cancel")
-                yield Button(Content("Leave note"), id="yes")
-                yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
+            yield from self.ending("Leave note")
 
-    def on_mount(self) -> None:
-        self.query_one("#text", Input).focus()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter moves from the text to the days, and from there to the button."""
-        if event.input.id == "text":
-            self.query_one("#days", Input).focus()
-        elif self._answer() is not None:
-            self.query_one("#yes", Button).focus()
-
-    def on_input_changed(self) -> None:
-        self.query_one("#problem", Static).update(Content(""))
+    def draw(self) -> None:
+        """Shows the equivalent command; none while a field cannot be used."""
         try:
-            self.query_one(Twin).show(note_twin(self._note(), self._days()))
+            answer = self.read()
         except UsageError:
             self.query_one(Twin).show("")
+        else:
+            self.query_one(Twin).show(note_twin(answer.text, answer.days))
 
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id != "yes":
-            self.dismiss(None)
-            return
-        answer = self._answer()
-        if answer is not None:
-            self.dismiss(answer)
+    def read(self) -> NoteAnswer:
+        return NoteAnswer(self._note(), self._days())
 
     def _note(self) -> str:
         """The text of the note.
@@ -88,29 +69,21 @@ class LeaveNote(Dialog[NoteAnswer | None]):
         Raises:
             UsageError: it is empty or too long.
         """
-        text = self.query_one("#text", Input).value.strip()
-        if not 1 <= len(text) <= LONGEST:
-            raise UsageError(f"A note has 1 to {LONGEST:,} characters.")
+        text = self.text("text")
+        if not 1 <= len(text) <= LONGEST_NOTE:
+            raise UsageError(f"A note has 1 to {LONGEST_NOTE:,} characters.")
         return text
 
     def _days(self) -> int:
         """The days to show it.
 
         Raises:
-            UsageError: they are no number from 1 to 30.
+            UsageError: they are no number from 1 to `MOST_DAYS`.
         """
-        text = self.query_one("#days", Input).value.strip() or str(SHOWN_DAYS)
+        text = self.text("days") or str(SHOWN_DAYS)
         if not re.fullmatch(r"[0-9]{1,2}", text) or not 1 <= int(text) <= MOST_DAYS:
             raise UsageError(f"A note is shown for 1 to {MOST_DAYS} days.")
         return int(text)
-
-    def _answer(self) -> NoteAnswer | None:
-        """The answer; None if a field cannot be used, which is shown."""
-        try:
-            return NoteAnswer(self._note(), self._days())
-        except UsageError as error:
-            self.query_one("#problem", Static).update(Content.styled(str(error), "$error"))
-            return None
 
 
 def note_question(note: Note, at: datetime, *, production: bool, read_only: str | None) -> Question:
