@@ -76,7 +76,7 @@ def templates(postgres: PostgresServer) -> Callable[[bool], str]:
     @cache
     def template(competition: bool) -> str:
         name = postgres.create_database()
-        # Whatever plugins the test has that is the first to need it: others get copies as well.
+        # The plugins of the test that needs it first may be others, and later tests get copies of it as well.
         with postgres.connect(name) as connection, use_plugins(plugin):
             (install_everything if competition else install_queue)(connection)
         return name

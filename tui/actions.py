@@ -196,7 +196,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("job.detail", ("enter",), "detail", "details of the job under the cursor", "Look",
            states=frozenset(Status), footer=True),
     Action("open", ("enter",), "open", "details of the job, or the whole note, on this line", "Look",
-           scopes=LISTING_JOBS,           footer=True),
+           scopes=LISTING_JOBS, footer=True),
     Action("run.older", ("left_square_bracket",), "older run", "log, error and output of the previous run", "Look",
            scopes=DETAIL),
     Action("run.newer", ("right_square_bracket",), "newer run", "log, error and output of the next run", "Look",

@@ -206,6 +206,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def counted(value: int, noun: str) -> str:
+    """`1 job`, `41,842 jobs`."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
 def badge(job: Job) -> str:
     """The mark of a recurring job, `↻ 60m`; empty for a job that runs once."""
     return f"↻ {job.recurrence_interval_minutes or 0}m" if job.is_recurring else ""

@@ -266,7 +266,7 @@ class Story:
         return {job for (job,) in truth.rows(self.conn, f"SELECT id FROM job_queue WHERE {OF_GROUP}", TYPE, mark)}
 
     def _cycles(self, runs: int) -> None:
-        """Runs so many jobs of the type, in this process."""
+        """Runs this number of jobs of the type, in this process."""
         settings = Settings.model_validate({})
         known = registry.load(["bench.outage.jobs"])
         with Database(self.world.url, application_name="incident", max_size=8) as database:

@@ -50,7 +50,7 @@ class Share(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A verdict, and since when the share has been below half of its threshold. Time goes on, and no run fails."""
+    """A verdict, and since when the share has been below half of its threshold. The clock advances; no run fails."""
 
     name: str | None
     calm_since: datetime | None

@@ -144,7 +144,7 @@ class World:
         return dashboard
 
     def start_workers(self, count: int, *, types: Sequence[str] = (), **changes: str) -> None:
-        """Starts `jobdeck worker` so many times, for these types or for all."""
+        """Starts this number of workers, for these types or for all."""
         command = [sys.executable, "-m", "core", "worker", *(["--types", ",".join(types)] if types else [])]
         for _ in range(count):
             log = self.folder / f"worker-{len(self.workers)}.log"

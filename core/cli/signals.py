@@ -25,7 +25,7 @@ class Stop:
 
     A signal handler runs between any two steps of the main thread. So it takes no lock that the main thread may hold,
     and raises nothing during an orderly shutdown. The wait is one for a socket to which the interpreter writes the
-    number of each signal: a wait for a lock goes on if the signal arrives just before the thread blocks.
+    number of each signal: a signal that arrives just before the thread blocks would not end a wait for a lock.
     """
 
     def __init__(self) -> None:

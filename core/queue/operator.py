@@ -136,7 +136,7 @@ def pause_series(
     reason: str | None = None,
     dry_run: bool = False,
 ) -> ActionResult:
-    """Pauses one series: its job does not run before it is resumed. A run that is going on ends as usual."""
+    """Pauses one series: its job does not run before it is resumed. A running cycle ends as usual."""
     return _switch_series(conn, (job_id, version, True, actor, reason, dry_run))
 
 

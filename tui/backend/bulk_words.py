@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from jobdeck.core.queue.bulk_model import UNDONE_BY
-from jobdeck.tui.format import plural
+from jobdeck.tui.format import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,11 +92,11 @@ def progress(found: Bulk) -> str:
 
 def plural_of(count: int) -> str:
     """`1 job`, `12,000 jobs`."""
-    return plural(count, "job").replace(str(count), number(count), 1)
+    return counted(count, "job")
 
 
 def can_be_undone(found: Bulk) -> bool:
-    """Whether it is an action of which there is an undo, whatever its state."""
+    """Whether there is an undo for this kind of action. It does not look at the state of this one."""
     return found.action in UNDONE_BY
 
 

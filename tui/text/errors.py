@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.tui.format import age, ago, fit, middle, one_line, plural, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.format import age, ago, counted, fit, middle, one_line, short_id, shown, sparkline, stamp, wrapped
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
@@ -87,15 +87,15 @@ def about(
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
-    runs = f"{'at least ' if trend.capped else ''}{_plural(trend.count, 'run')}"
+    runs = f"{'at least ' if trend.capped else ''}{counted(trend.count, 'run')}"
     running = trend.jobs - trend.failed - trend.waiting
-    standing = f"{_plural(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
+    standing = f"{counted(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
     found += [
         _fact("seen", f"{runs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
         _fact("now", f"{standing}{f', {running:,} running' if running > 0 else ''}", width),
     ]
     if trend.bars and trend.is_in_first_hour(at):
-        course = f"{sparkline(trend.bars)}  bars of 5 minutes, up to {_plural(max(trend.bars), 'run')}"
+        course = f"{sparkline(trend.bars)}  bars of 5 minutes, up to {counted(max(trend.bars), 'run')}"
         found.append(_fact("last hour", course, width))
     if trend.error_kind:
         found.append(_fact("kind", one_line(trend.error_kind), width))
@@ -124,8 +124,3 @@ def about(
 
 def _fact(name: str, value: str, width: int) -> Entry:
     return entry((f" {name:<{LABEL}}", "muted"), (fit(value, max(width - LABEL - 1, 8)).rstrip(), "text"))
-
-
-def _plural(number: int, noun: str) -> str:
-    """`1 job`, `41,842 jobs`."""
-    return plural(number, noun).replace(str(number), f"{number:,}", 1)
