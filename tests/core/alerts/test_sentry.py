@@ -60,7 +60,9 @@ class Intake(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    with Receiver() as server:
+    """A receiver that gets every event: on a busy machine, sending may take longer than a process waits at its end."""
+    with Receiver() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobdeck.core.alerts.sentry.FLUSH_SECONDS", PATIENCE)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
