@@ -63,7 +63,7 @@ def trends(window: timedelta = timedelta(hours=6)) -> TrendReport:
         jobs = 0 if number < 40 else (number - 39) * 900 if number < 56 else max(14_400 - (number - 55) * 1200, 0)
         waiting[at], total[at] = Waiting(jobs, jobs > 10_000), Waiting(jobs + 12, jobs > 10_000)
     marks = (
-        Mark(buckets[20], "version", "0.2.0", None), Mark(buckets[48], "pause", BROKEN, "bob@10.0.0.9"),
+        Mark(buckets[20], "release", "jobdeck@0.2.0", None), Mark(buckets[48], "pause", BROKEN, "bob@10.0.0.9"),
         Mark(buckets[56], "resume", BROKEN, "bob@10.0.0.9"),
     )  # fmt: skip
     found = Trends(NOW, buckets[0], buckets[0], step, buckets, {BROKEN: broken, CALM: calm})

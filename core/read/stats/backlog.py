@@ -1,4 +1,4 @@
-"""Trends with the backlog over time, and with the pauses and program versions as marks."""
+"""Trends with the backlog over time, and with the pauses and releases of the application as marks."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ WHERE a.action IN ('pause', 'resume') AND a.at > now() - %(window)s
     AND (%(task_type)s::text IS NULL OR a.after ->> 'task_type' IS NULL OR a.after ->> 'task_type' = %(task_type)s)
 ORDER BY a.at DESC LIMIT %(marks)s
 """
-_VERSIONS: Final = """
-SELECT min(w.started_at) AS at, 'version' AS kind, w.version AS name, NULL AS actor FROM job_workers AS w
-GROUP BY w.version HAVING min(w.started_at) > now() - %(window)s ORDER BY 1 DESC LIMIT %(marks)s
+_RELEASES: Final = """
+SELECT r.first_seen AS at, 'release' AS kind, r.name, NULL AS actor FROM job_releases AS r
+WHERE r.first_seen > now() - %(window)s ORDER BY r.first_seen DESC LIMIT %(marks)s
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A pause, a resume, or the first known worker of a program version.
+    """A pause, a resume, or the first worker of a release of the application.
 
-    `name` is the task type, None for all of them, or the version.
+    `name` is the task type, None for all of them, or the release.
     """
 
     at: datetime
-    kind: Literal["pause", "resume", "version"]
+    kind: Literal["pause", "resume", "release"]
     name: str | None
     actor: str | None
 
@@ -61,10 +61,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TrendReport:
-    """The statistics of a window, its backlog by type and bucket (`ALL` for all types), and its marks, oldest first.
-
-    Workers are known for a day after their last heartbeat, so versions have marks only that long.
-    """
+    """The statistics of a window, its backlog by type and bucket (`ALL` for all types), and its marks, oldest first."""
 
     trends: Trends
     backlog: Mapping[str, Mapping[datetime, Waiting]]
@@ -95,6 +92,6 @@ def trend_report(window: timedelta, *, task_type: str | None = None) -> Query[Tr
 
     return combine(
         trends(window, task_type=task_type),
-        *(select(statement, params, read=list) for statement in (_BACKLOG, _PAUSES, _VERSIONS)),
+        *(select(statement, params, read=list) for statement in (_BACKLOG, _PAUSES, _RELEASES)),
         read=read,
     )

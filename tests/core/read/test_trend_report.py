@@ -15,13 +15,6 @@ from tests.support.queue import ACTOR, Connection, add, advance, claim_one, fini
 HOUR = timedelta(hours=1)
 
 
-def worker(conn: Connection, name: str, version: str) -> None:
-    presence.report_worker(
-        conn, worker_id=name, host="h", pid=1, mode="headless", version=version, concurrency=1, task_types=["alpha"],
-        running=0,
-    )  # fmt: skip
-
-
 def test_the_backlog_of_each_bucket_is_that_of_all_or_of_one_type_and_unknown_where_nobody_counted(
     conn: Connection,
 ) -> None:
@@ -47,20 +40,21 @@ def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours:
     assert len(found.trends.buckets) <= 101
 
 
-def test_pauses_resumes_and_versions_are_marks_in_their_order(conn: Connection) -> None:
-    worker(conn, "w1", "0.1.9")
+def test_pauses_resumes_and_releases_are_marks_in_their_order(conn: Connection) -> None:
+    presence.note_release(conn, "shop@1.9")
     advance(conn, 2 * HOUR)
     operator.pause(conn, reason="down", actor=ACTOR, task_type="alpha")
     operator.pause(conn, reason=None, actor=ACTOR)
     operator.resume(conn, actor=ACTOR, task_type="alpha")
-    worker(conn, "w2", "0.2.0")
+    presence.note_release(conn, "shop@1.9")
+    presence.note_release(conn, "shop@2.0")
     found = trend_report(6 * HOUR).run(conn)
     assert [(mark.kind, mark.name) for mark in found.marks] == [
-        ("version", "0.1.9"), ("pause", "alpha"), ("pause", None), ("resume", "alpha"), ("version", "0.2.0"),
+        ("release", "shop@1.9"), ("pause", "alpha"), ("pause", None), ("resume", "alpha"), ("release", "shop@2.0"),
     ]  # fmt: skip
     of_beta = trend_report(6 * HOUR, task_type="beta").run(conn)
-    assert [mark.name for mark in of_beta.marks] == ["0.1.9", None, "0.2.0"]
-    assert [mark.name for mark in trend_report(HOUR).run(conn).marks] == ["alpha", None, "alpha", "0.2.0"]
+    assert [mark.name for mark in of_beta.marks] == ["shop@1.9", None, "shop@2.0"]
+    assert [mark.name for mark in trend_report(HOUR).run(conn).marks] == ["alpha", None, "alpha", "shop@2.0"]
 
 
 @pytest.mark.parametrize("window", [timedelta(0), -HOUR, timedelta(days=31)])

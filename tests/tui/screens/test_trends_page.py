@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobdeck.core.model import Status
+from jobdeck.core.read.stats.backlog import Mark
 from jobdeck.tui.text.figures.plot import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
@@ -96,10 +97,20 @@ async def test_without_runs_it_says_that_there_is_no_data_and_a_lost_connection_
     async with dashboard(backend) as deck:
         await deck.press("t")
         assert "no data" in deck.screen_text()
-        assert "no pauses and no new versions" in deck.screen_text()
+        assert "no pauses and no new releases" in deck.screen_text()
         backend.failure = lost()
         await deck.refresh()
         assert "disconnected" in deck.screen_text()
+
+
+async def test_a_mark_of_the_last_minute_leaves_the_end_of_the_axis_readable() -> None:
+    backend = incident()
+    found = trends()
+    backend.figures.seen = replace(found, marks=(Mark(found.trends.at, "release", "jobdeck@0.2.0", None),))
+    async with dashboard(backend) as deck:
+        await deck.press("t")
+        assert "─Nnow" in deck.screen_text()
+        assert "N release jobdeck@0.2.0" in deck.screen_text()
 
 
 async def test_a_hostile_name_comes_out_harmless() -> None:

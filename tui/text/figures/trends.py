@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EVERYTHING: Final = "all types"
 GAP: Final = 2
 LEAST_HEIGHT: Final = 2
-LETTERS: Final = {"pause": "P", "resume": "R", "version": "V"}
+LETTERS: Final = {"pause": "P", "resume": "R", "release": "N"}
 """The letters of marks on the axis."""
 
 
@@ -125,7 +125,7 @@ def _short(value: int) -> str:
 
 
 def _belongs(mark: Mark, name: str | None) -> bool:
-    return name is None or mark.kind == "version" or mark.name in {None, name}
+    return name is None or mark.kind == "release" or mark.name in {None, name}
 
 
 def _drawn(one: Plot, report: TrendReport, marks: Sequence[Mark], width: int, height: int) -> list[tuple[Span, ...]]:
@@ -150,7 +150,7 @@ def _axis(report: TrendReport, marks: Sequence[Mark], width: int) -> str:
     form = "%H:%M" if end - start <= timedelta(days=1, hours=1) else "%m-%d"
     cells = list(fit(f"{start:{form}}Z", width - 3).replace(" ", "─") + "now")[:width]
     for mark in marks:
-        at = column_of((mark.at - start) / (end - start), width)
+        at = min(column_of((mark.at - start) / (end - start), width), width - len("now") - 1)
         cells[at] = LETTERS[mark.kind] if cells[at] not in LETTERS.values() else "*"
     return fit("".join(cells), width)
 
@@ -158,7 +158,7 @@ def _axis(report: TrendReport, marks: Sequence[Mark], width: int) -> str:
 def _said(marks: Sequence[Mark], at: datetime) -> str:
     """The newest marks in words."""
     if not marks:
-        return "no pauses and no new versions in this window"
+        return "no pauses and no new releases in this window"
     words = []
     for mark in reversed(marks):
         what = one_line(mark.name) if mark.name else "everything"
