@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from jobdeck.core.errors import DatabaseUnreachable
-from jobdeck.core.model import Status
+from jobdeck.core.model import Status, TypePause
 from jobdeck.core.read.canaries import CanaryAnswer
 from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.canary import Canary
@@ -277,6 +277,16 @@ async def test_the_rest_is_all_jobs_of_the_group_with_progress_and_a_reason() ->
         await pilot.pause()
         assert "1,500 of 1,500 jobs retried" in deck.toasts[-1]
         assert {job.status for job in backend.jobs} == {Status.PENDING}
+
+
+@pytest.mark.parametrize("paused", ["game_platform_sync", "sms_digest_processor"], ids=["its type", "another type"])
+async def test_before_the_rest_is_retried_it_says_whether_the_type_is_paused(paused: str) -> None:
+    backend = broken(3)
+    backend.processing = replace(backend.processing, paused_types=(TypePause(paused, None, "alice@laptop", NOW, None),))
+    async with dashboard(backend) as deck:
+        await deck.press("e", "F")
+        said = "game_platform_sync is paused: the jobs wait until" in deck.screen_text()
+        assert said is (paused == "game_platform_sync")
 
 
 async def test_the_frozen_jobs_of_a_group_are_dropped_when_the_answer_is_no() -> None:

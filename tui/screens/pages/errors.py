@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from jobdeck.core.model import TypePause
     from jobdeck.core.queue.bulk_model import Choice
     from jobdeck.core.read.report_types import ErrorGroup
     from jobdeck.tui.actions import Scope, Situation
@@ -192,10 +193,12 @@ class Errors(ListPage[ErrorReport]):
 
     def _pause_of(self, task_type: str, room: int) -> str:
         """That a type is paused, with who, since when, why and until when; empty where it is not."""
-        types = self.deck.view.snapshot.processing.paused_types if self.deck.view else ()
-        pause = next((pause for pause in types if pause.task_type == task_type), None)
-        left = room - len(" PAUSED ")
+        pause, left = self._paused(task_type), room - len(" PAUSED ")
         return f" PAUSED{pause_line(pause, self.deck.now(), room=left, named=False)} " if pause and left > 0 else ""
+
+    def _paused(self, task_type: str) -> TypePause | None:
+        types = self.deck.view.snapshot.processing.paused_types if self.deck.view else ()
+        return next((pause for pause in types if pause.task_type == task_type), None)
 
     def _refused(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
@@ -285,6 +288,8 @@ class Errors(ListPage[ErrorReport]):
         else:
             canary_key = self.deck.key("errors.canary")
             note = f"Warning: no job of this group has been tested. Press {canary_key} to retry one first."
+        if self._paused(trend.task_type) is not None:
+            note += f"\n{one_line(trend.task_type)} is paused: the jobs wait until it is resumed."
 
         def answered(yes: bool | None) -> None:
             if not yes:
