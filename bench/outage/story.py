@@ -104,11 +104,13 @@ class Story:
 
     def _signs(self, verdict: str | None, share: truth.Share) -> None:
         """What health, the dashboard and Sentry show of a verdict that is new."""
-        words = f"{TYPE}: {share.failed:,} of {share.runs:,} runs failed in the last 15 minutes"
+        ratio = share.failed / share.runs
+        percent = f"{100 * ratio:.{0 if ratio >= 0.1 else 1}f} %"
+        words = f"{TYPE}: {percent} of runs failed in the last 15 minutes ({share.failed:,} of {share.runs:,}"
         health = self.world.command("health")
         (finding,) = [one for one in health.data["findings"] if one["subject"] == TYPE] or [{}]
         self.checks.equal("verdict in health", finding.get("verdict"), verdict)
-        self.checks.equal("words in health", finding.get("evidence", "").partition(" (")[0], words)
+        self.checks.equal("words in health", finding.get("evidence", "").partition(", usually")[0], words)
         self.checks.equal("exit code of health", health.code, 4 if verdict == "critical" else 0)
         mark = "✗" if verdict == "critical" else "⚠"
         self.checks.becomes(f"{mark} on the dashboard", lambda: self.dashboard.line_with(f"{mark} {words}"), 60)

@@ -44,8 +44,9 @@ def _words(one: dict[str, Any]) -> str:
         words = f"{one['task_type']}: the last {one['failed_in_a_row']:,} runs failed"
     elif one["runs"]:
         share, usual = _percent(one["failed"] / one["runs"]), _percent(one["usual"])
-        counts = f"{one['failed']:,} of {one['runs']:,} runs failed in the last 15 minutes"
-        words = f"{one['task_type']}: {counts} ({share}, usually {usual})"
+        counts = f"{one['failed']:,} of {one['runs']:,}, usually {usual}"
+        # The share comes first, because 80 columns cut the end.
+        words = f"{one['task_type']}: {share} of runs failed in the last 15 minutes ({counts})"
     else:
         words = f"{one['task_type']}: no run ended in the last 15 minutes; many had failed before"
     if one["calm_since"]:

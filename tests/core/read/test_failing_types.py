@@ -40,7 +40,7 @@ def test_a_type_that_fails_has_its_own_finding_with_the_counts(history: History)
     history.ran(at, succeeded=108, retried=412)
     (finding,) = judged(history)
     assert finding.verdict is Verdict.CRITICAL
-    assert finding.evidence == "push: 412 of 520 runs failed in the last 15 minutes (79 %, usually 2.0 %)."
+    assert finding.evidence == "push: 79 % of runs failed in the last 15 minutes (412 of 520, usually 2.0 %)."
     assert finding.since == value(history.conn, "SELECT since FROM job_failing_types")
     assert health().run(history.conn).verdict is Verdict.CRITICAL
 
@@ -52,7 +52,9 @@ def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
     assert {finding.name for finding in judged(history)} == {"failures of push", "failures of pull"}
 
 
-@pytest.mark.parametrize(("runs", "said"), [(19, "the last 19 runs failed"), (20, "20 of 20 runs failed in the last")])
+@pytest.mark.parametrize(
+    ("runs", "said"), [(19, "the last 19 runs failed"), (20, "100 % of runs failed in the last 15 minutes (20 of 20")]
+)
 def test_it_says_by_which_rule_the_type_fails(history: History, runs: int, said: str) -> None:
     history.ran(now(history.conn), failed=runs)
     (finding,) = judged(history)
@@ -72,7 +74,7 @@ def test_an_incident_that_calms_down_says_since_when(history: History) -> None:
     history.ran(at, succeeded=100, failed=1)
     (finding,) = judged(history)
     assert finding.verdict is Verdict.CRITICAL
-    assert "push: 1 of 101 runs failed in the last 15 minutes (1.0 %" in finding.evidence
+    assert "push: 1.0 % of runs failed in the last 15 minutes (1 of 101" in finding.evidence
     assert "; below half of 80 % since " in finding.evidence
 
 
