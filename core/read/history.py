@@ -5,18 +5,23 @@ Like `jobdeck.core.read.jobs` it reads through views, newest first, up to a limi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Run, RunOutcome, WorkerRun
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.job_lists import NO_CURSOR
-from jobdeck.core.read.report_types import AuditEntry
+from jobdeck.core.read.report_types import AuditEntry, AuditLine
 from jobdeck.core.read.rows import Row, run_from
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
+
+ALIKE: Final = 10
+"""From this number on, actions in a row that differ in the job alone are one line: those of a bulk action."""
+NEWEST: Final = 50_000
+"""Only so many actions are read."""
 
 
 def runs(
@@ -87,3 +92,41 @@ def audit(*, job_id: UUID | None = None, since: timedelta | None = None, limit: 
         {"job_id": job_id, "since": since, "limit": limit},
         read=lambda rows: [AuditEntry(**row) for row in rows],
     )
+
+
+def actions(*, since: timedelta, limit: int = 1000) -> Query[tuple[AuditLine, ...]]:
+    """The operators' actions of the period up to now, newest first; of a long row of alike ones only the newest."""
+    return select(
+        """
+        WITH recent AS (
+            SELECT id, job_id, (actor, action, reason) AS alike,
+                coalesce(after ->> 'task_type', before ->> 'task_type') COLLATE "C" AS task_type
+            FROM job_audit_list WHERE at > now() - %(since)s ORDER BY id DESC LIMIT %(newest)s
+        ), marked AS (
+            SELECT id, task_type,
+                job_id IS NULL OR alike IS DISTINCT FROM lag(alike) OVER (ORDER BY id DESC) AS begins
+            FROM recent
+        ), numbered AS (
+            SELECT id, task_type,
+                count(*) FILTER (WHERE begins) OVER (ORDER BY id DESC ROWS UNBOUNDED PRECEDING) AS line
+            FROM marked
+        ), lines AS (
+            SELECT line, max(id) AS newest, count(*) AS jobs,
+                min(task_type) IS DISTINCT FROM max(task_type) AS mixed,
+                sum(count(*)) OVER (ORDER BY line ROWS UNBOUNDED PRECEDING) = %(newest)s AS at_least
+            FROM numbered GROUP BY line
+        ), shown AS (
+            SELECT n.id, CASE WHEN l.jobs < %(alike)s THEN 1 ELSE l.jobs END AS jobs, l.mixed, l.at_least
+            FROM numbered AS n JOIN lines AS l USING (line) WHERE l.jobs < %(alike)s OR n.id = l.newest
+            ORDER BY n.id DESC LIMIT %(limit)s
+        )
+        SELECT a.id, a.at, a.actor, a.action, a.job_id, a.before, a.after, a.reason, s.jobs, s.mixed, s.at_least
+        FROM shown AS s JOIN job_audit_list AS a USING (id) ORDER BY a.id DESC
+        """,
+        {"since": since, "limit": limit, "alike": ALIKE, "newest": NEWEST},
+        read=lambda rows: tuple(_line(**row) for row in rows),
+    )
+
+
+def _line(*, jobs: int, mixed: bool, at_least: bool, **action: Any) -> AuditLine:
+    return AuditLine(AuditEntry(**action), jobs, mixed=mixed, at_least=at_least)

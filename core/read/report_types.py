@@ -54,6 +54,19 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditLine:
+    """One action, or the newest of `jobs` actions in a row that differ in the job alone.
+
+    `mixed` is whether they are of more than one task type, `at_least` whether there may be more than were read.
+    """
+
+    entry: AuditEntry
+    jobs: int = 1
+    mixed: bool = False
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Jobs by status, each exact up to `LIMIT`; a greater number is an estimate."""
 
@@ -329,9 +342,9 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The audit, newest first, and the digest of the same period."""
+    """The actions, newest first, and the digest of the same period."""
 
-    entries: tuple[AuditEntry, ...]
+    lines: tuple[AuditLine, ...]
     digest: Digest
 
 

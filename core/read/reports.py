@@ -252,9 +252,7 @@ def _triggers(since: timedelta) -> Query[tuple[TriggerCount, ...]]:
 
 def audit(since: timedelta) -> Query[AuditReport]:
     """The audit of the period up to now, newest first, and its digest."""
-    return combine(
-        history.audit(since=since, limit=1000), digest(since), read=lambda done, shift: AuditReport(tuple(done), shift)
-    )
+    return combine(history.actions(since=since), digest(since), read=AuditReport)
 
 
 def recipients(conn: Connection, job_id: UUID) -> Recipients | None:

@@ -14,6 +14,7 @@ from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.report_types import (
     ActionCount,
     AuditEntry,
+    AuditLine,
     AuditReport,
     Backlog,
     Counts,
@@ -117,6 +118,8 @@ class Evidence:
         self.groups: dict[tuple[str, str], tuple[UUID, ...]] = {}
         self.canaries: dict[int, CanaryAnswer] = {}
         self.entries: tuple[AuditEntry, ...] = ()
+        self.many: dict[int, int] = {}
+        """Of some entries by id, how many alike ones there are."""
         self.unhandled: tuple[str, ...] = ()
         self.recipients: dict[UUID, Recipients] = {}
         self.stuck: tuple[UUID, ...] = ()
@@ -183,7 +186,7 @@ class Evidence:
             notes=self.notes,
             mutes=self.mutes,
         )  # fmt: skip
-        return AuditReport(entries, digest)
+        return AuditReport(tuple(AuditLine(one, self.many.get(one.id, 1)) for one in entries), digest)
 
 
 class FakeBackend:

@@ -11,19 +11,21 @@ from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from jobdeck.core.read.report_types import AuditEntry, AuditReport, Digest
+    from jobdeck.core.read.report_types import AuditEntry, AuditLine, AuditReport, Digest
 
 ROOMY = 110
 MOST_ERRORS = 6
 LABEL = 11
+MANY = "many"
+"""The first part of the key of a line that has the actions on many jobs."""
 
 
 def lines(report: AuditReport, width: int) -> list[Entry]:
     """The digest, then the actions, newest first."""
     found = digest(report.digest, width)
     found += [BLANK, entry((" Operator actions, newest first", "run"), key="entries")]
-    found += [_entry(one, report.digest, width) for one in report.entries]
-    if not report.entries:
+    found += [_action(one, report.digest, width) for one in report.lines]
+    if not report.lines:
         found.append(entry(("   No operator actions.", "muted")))
     return found
 
@@ -67,18 +69,20 @@ def _pause(one: AuditEntry) -> str:
     return f"{clock(one.at)} {one.action} {one_line(what) if what else 'processing'} by {one_line(one.actor)}{reason}"
 
 
-def _entry(one: AuditEntry, shift: Digest, width: int) -> Entry:
-    roomy = width >= ROOMY
+def _action(line: AuditLine, shift: Digest, width: int) -> Entry:
+    one, roomy = line.entry, width >= ROOMY
     when = f"{one.at:%m-%d} {clock(one.at)}" if roomy else clock(one.at)
     about = short_id(one.job_id) if one.job_id else "-"
+    if line.jobs > 1:
+        about = f"{line.jobs:,}{'+' if line.at_least else ''} jobs"
     return entry(
         (f"   {when} ", "text"),
         (f"{age(shift.at - one.at):>4} ago  ", "muted"),
         (fit(one_line(one.action), 11), "strong"),
-        (f"{about:<10}", "muted"),
+        (fit(about, 13), "muted"),
         (fit(middle(_who(one.actor, roomy=roomy), 34 if roomy else 18), 36 if roomy else 20), "text"),
-        (fit(_detail(one), max(width - (86 if roomy else 64), 6)).rstrip(), "muted"),
-        key=("job", one.job_id, one.id) if one.job_id else ("entry", one.id),
+        (fit(_detail(line), max(width - (89 if roomy else 67), 6)).rstrip(), "muted"),
+        key=(MANY if line.jobs > 1 else "job", one.job_id, one.id) if one.job_id else ("entry", one.id),
     )
 
 
@@ -87,13 +91,16 @@ def _who(actor: str, *, roomy: bool) -> str:
     return one_line(actor if roomy else actor.partition(" (")[0])
 
 
-def _detail(one: AuditEntry) -> str:
+def _detail(line: AuditLine) -> str:
+    one = line.entry
     before, after = one.before or {}, one.after or {}
     parts = [one_line(one.reason)] if one.reason else []
     task_type = after.get("task_type") or before.get("task_type")
-    if task_type:
+    if line.mixed:
+        parts.append("several task types")
+    elif task_type:
         parts.append(one_line(str(task_type)))
-    moved = _moved(before, after)
+    moved = _moved(before, after) if line.jobs == 1 else ""
     return "  ".join([*parts, moved] if moved else parts)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobdeck.core.model import NewJob, Status, Verdict
 from jobdeck.core.queue import operator, presence, service
-from jobdeck.core.read import jobs, reports
+from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.report_types import left_lying
 from jobdeck.core.read.stats import error_groups
 from tests.support.queue import (
@@ -252,8 +252,53 @@ class TestDigest:
         job = add(conn)
         operator.cancel(conn, [job.id], actor=ACTOR)
         told = reports.audit(HOUR).run(conn)
-        assert [entry.action for entry in told.entries] == ["cancel"]
+        assert [line.entry.action for line in told.lines] == ["cancel"]
         assert [one.action for one in told.digest.actions] == ["cancel"]
+
+
+def lines(conn: Connection) -> list[tuple[str, int, bool]]:
+    return [(line.entry.action, line.jobs, line.mixed) for line in history.actions(since=HOUR).run(conn)]
+
+
+class TestActions:
+    def test_the_actions_on_ten_jobs_in_a_row_are_one_line_with_the_newest(self, conn: Connection) -> None:
+        jobs = [add(conn, name).id for name in ("alpha", "beta") * 6]
+        operator.cancel(conn, jobs[:1], actor=ACTOR)
+        operator.pause(conn, reason=None, actor=ACTOR)
+        operator.cancel(conn, jobs[1:], actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
+        assert lines(conn) == [("resume", 1, False), ("cancel", 11, True), ("pause", 1, False), ("cancel", 1, False)]
+        newest = value(conn, "SELECT max(id) FROM job_audit WHERE action = 'cancel'")
+        assert history.actions(since=HOUR).run(conn)[1].entry.id == newest
+
+    def test_nine_jobs_in_a_row_have_a_line_each(self, conn: Connection) -> None:
+        operator.cancel(conn, [add(conn).id for _ in range(9)], actor=ACTOR)
+        assert lines(conn) == [("cancel", 1, False)] * 9
+
+    @pytest.mark.parametrize(("actor", "reason"), [("somebody else", None), (ACTOR, "another reason")])
+    def test_another_actor_and_another_reason_begin_a_line(
+        self, conn: Connection, actor: str, reason: str | None
+    ) -> None:
+        operator.cancel(conn, [add(conn).id for _ in range(10)], actor=ACTOR)
+        operator.cancel(conn, [add(conn).id for _ in range(10)], actor=actor, reason=reason)
+        assert lines(conn) == [("cancel", 10, False)] * 2
+
+    def test_two_pauses_in_a_row_stay_apart(self, conn: Connection) -> None:
+        for _ in range(10):
+            operator.pause(conn, reason=None, actor=ACTOR)
+        assert lines(conn) == [("pause", 1, False)] * 10
+
+    def test_a_line_whose_actions_were_not_all_read_says_so(
+        self, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history, "NEWEST", 12)
+        operator.cancel(conn, [add(conn).id for _ in range(11)], actor=ACTOR)
+        assert [line.at_least for line in history.actions(since=HOUR).run(conn)] == [False]
+        operator.pause(conn, reason=None, actor=ACTOR)
+        operator.resume(conn, actor=ACTOR)
+        assert [(line.jobs, line.at_least) for line in history.actions(since=HOUR).run(conn)] == [
+            (1, False), (1, False), (10, True),
+        ]  # fmt: skip
 
 
 class TestTrash:

@@ -106,7 +106,7 @@ def test_notes_and_mutes_are_kept_in_the_database_and_audited(settings: Settings
         backend.shift.acknowledge(note_id)
         with pytest.raises(Refused, match="no open note"):
             backend.shift.acknowledge(note_id)
-        done = [(entry.action, entry.reason) for entry in backend.audit(HOUR).entries]
+        done = [(line.entry.action, line.entry.reason) for line in backend.audit(HOUR).lines]
         assert done == [("acknowledge", None), ("unmute errors", "fixed"), ("mute errors", "known"), ("note", None)]
 
 
@@ -129,8 +129,9 @@ def test_the_audit_and_its_digest_are_read(settings: Settings, conn: Connection,
         backend.act("retry", backend.alike(*backend.errors([]).trends[0].key).jobs)
         backend.reveal(ids[0])
         told = backend.audit(HOUR)
-        assert [entry.action for entry in told.entries] == ["reveal", "retry"]
-        assert {entry.job_id for entry in told.entries} == set(ids)
+        entries = [line.entry for line in told.lines]
+        assert [entry.action for entry in entries] == ["reveal", "retry"]
+        assert {entry.job_id for entry in entries} == set(ids)
         assert (told.digest.failed, len(told.digest.errors)) == (1, 1)
 
 

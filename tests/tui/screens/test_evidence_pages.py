@@ -18,7 +18,7 @@ from jobdeck.tui.format import short_id
 from jobdeck.tui.text import playbook
 from tests.tui.fake import NOW, TYPES, FakeBackend, job_id, minutes
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, dashboard
+from tests.tui.support import LARGE, SMALL, dashboard
 
 if TYPE_CHECKING:
     from jobdeck.tui.widgets.pane import Entry
@@ -149,6 +149,20 @@ async def test_an_entry_about_no_job_says_so() -> None:
     async with dashboard(sample()) as deck:
         await deck.press("o", "enter")
         assert "No job on this line." in deck.toasts[-1]
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x50"])
+async def test_alike_actions_on_many_jobs_are_one_line(size: tuple[int, int]) -> None:
+    backend = sample()
+    backend.evidence.many = {1: 2_145}
+    async with dashboard(backend, size=size) as deck:
+        await deck.press("o", "G", *"kkkkk")
+        line = next(line for line in deck.screen_text().splitlines() if "2,145 jobs" in line)
+        assert " retry " in line
+        assert "game_pla" in line
+        assert "→" not in line
+        await deck.press("enter")
+        assert "This line is about many jobs. b lists the bulk actions." in deck.toasts[-1]
 
 
 async def test_a_shift_in_which_nobody_did_anything() -> None:

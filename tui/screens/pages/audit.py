@@ -77,7 +77,11 @@ class Audit(ListPage[AuditReport]):
         """Opens the job on this line, or shows the note, which can be acknowledged then."""
         note, deck = self.note, self.deck
         if note is None:
-            self.open_chosen()
+            key = self.pane.current
+            if isinstance(key, tuple) and key[0] == audit.MANY:
+                deck.say(f"This line is about many jobs. {deck.key('page.bulk')} lists the bulk actions.")
+            else:
+                self.open_chosen()
             return
         question = note_question(note, deck.now(), production=deck.options.production, read_only=deck.read_only_reason)
         ask(self, question, lambda: ShiftOperations(deck).acknowledge(note))
