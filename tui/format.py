@@ -202,13 +202,15 @@ def count(value: int, *, about: bool | None = None, short: bool = False) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 job`, `3 jobs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def counted(value: int, noun: str) -> str:
     """`1 job`, `41,842 jobs`."""
-    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def short_count(value: int) -> str:
+    """A number in at most six cells: `41,842`, `418k`, `4,184k`, `41M`."""
+    if value < 100_000:
+        return f"{value:,}"
+    return f"{value // 1000:,}k" if value < 10_000_000 else f"{value // 1_000_000:,}M"
 
 
 def badge(job: Job) -> str:

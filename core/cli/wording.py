@@ -55,7 +55,7 @@ def action_words(digest: Digest) -> list[tuple[str, str]]:
     """Each actor with what they did: `retried 12, paused 1`."""
     past = PAST | {action: words for plugin in load_plugins() for action, words in plugin.wording.items()}
     return [
-        (actor, ", ".join(f"{past.get(one.action, one.action)} {one.count}" for one in done))
+        (actor, ", ".join(f"{past.get(one.action, one.action)} {one.count:,}" for one in done))
         for actor, done in groupby(digest.actions, key=lambda one: one.actor)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from jobdeck.core.queue.bulk_model import UNDONE_BY
-from jobdeck.tui.format import counted
+from jobdeck.tui.format import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def progress(found: Bulk) -> str:
 
 def plural_of(count: int) -> str:
     """`1 job`, `12,000 jobs`."""
-    return counted(count, "job")
+    return plural(count, "job")
 
 
 def can_be_undone(found: Bulk) -> bool:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobdeck.tui.format import age, ago, counted, fit, middle, one_line, short_id, shown, sparkline, stamp, wrapped
+from jobdeck.tui.format import (
+    age,
+    ago,
+    fit,
+    middle,
+    one_line,
+    plural,
+    short_count,
+    short_id,
+    shown,
+    sparkline,
+    stamp,
+    wrapped,
+)
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
@@ -40,7 +53,7 @@ def heading(width: int) -> Entry:
             f"{'task':<36}{'kind':<22}error"
         )
     else:
-        text = f"  {'runs':>5} {'failed':>6}  {'last':<8}{'24 hours':<14}{'task':<20} error"
+        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 hours':<14}{'task':<20} error"
     return entry((fit(text, width), "head"))
 
 
@@ -51,15 +64,15 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
     """
     fresh = bool(trend.bars) and trend.is_in_first_hour(at)
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
-    failed: Span = (f"{trend.failed:>{7 if width >= ROOMY else 6}}", "bad" if trend.failed else "muted")
+    failed: Span = (f"{short_count(trend.failed):>7}", "bad" if trend.failed else "muted")
     new = "NEW " if trend.is_new(at) else ""
     sample = f"{new if mute is None else f'muted for {age(mute.until - at)} '}{one_line(trend.sample)}"
     ink = "text" if mute is None else "muted"
     if width >= ROOMY:
         spans: tuple[Span, ...] = (
-            (f"{trend.count:>6} ", "text"),
+            (f"{short_count(trend.count):>6} ", "text"),
             failed,
-            (f" {trend.waiting:>8}  ", "warn" if trend.waiting else "muted"),
+            (f" {short_count(trend.waiting):>8}  ", "warn" if trend.waiting else "muted"),
             (fit(ago(trend.first_seen, at), 11), "muted"),
             (fit(ago(trend.last_seen, at), 11), "text"),
             (fit(f"{sparkline(trend.bars)} 5 min each" if fresh else sparkline(trend.hours), 26), "run"),
@@ -70,12 +83,12 @@ def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mut
     else:
         halves = [sum(trend.hours[at : at + 2]) for at in range(0, len(trend.hours), 2)]
         spans = (
-            (f"{trend.count:>5} ", "text"),
+            (f"{short_count(trend.count):>6}", "text"),
             failed,
             (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
             (fit(f"{sparkline(trend.bars[1:])}5m" if fresh else sparkline(halves), 14), "run"),
             (fit(middle(one_line(trend.task_type), 20), 20), "text"),
-            (f" {fit(sample, max(width - 59, 8))}", ink),
+            (f" {fit(sample, max(width - 60, 8))}", ink),
         )
     return entry(mark, *spans, key=trend.key)
 
@@ -87,15 +100,15 @@ def about(
     """The details of one group, and the playbook's advice."""
     room = max(width - 2, 20)
     found = [entry((f" {text}", "bad")) for text in wrapped(shown(trend.sample), room)[:6]]
-    runs = f"{'at least ' if trend.capped else ''}{counted(trend.count, 'run')}"
+    runs = f"{'at least ' if trend.capped else ''}{plural(trend.count, 'run')}"
     running = trend.jobs - trend.failed - trend.waiting
-    standing = f"{counted(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
+    standing = f"{plural(trend.jobs, 'job')}: {trend.failed:,} failed permanently, {trend.waiting:,} awaiting retry"
     found += [
         _fact("seen", f"{runs}; first {stamp(trend.first_seen, at)}, last {ago(trend.last_seen, at)}", width),
         _fact("now", f"{standing}{f', {running:,} running' if running > 0 else ''}", width),
     ]
     if trend.bars and trend.is_in_first_hour(at):
-        course = f"{sparkline(trend.bars)}  bars of 5 minutes, up to {counted(max(trend.bars), 'run')}"
+        course = f"{sparkline(trend.bars)}  bars of 5 minutes, up to {plural(max(trend.bars), 'run')}"
         found.append(_fact("last hour", course, width))
     if trend.error_kind:
         found.append(_fact("kind", one_line(trend.error_kind), width))

@@ -62,7 +62,7 @@ async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int
         await deck.press("e")
         text = deck.screen_text()
         assert "4 groups in 7 days, 12 jobs failed" in text
-        assert ("MetaCTF answered 429" if size[0] > 80 else "MetaCTF answered…") in text
+        assert ("MetaCTF answered 429" if size[0] > 80 else "MetaCTF answere…") in text
         assert "▁▁▁" in text
         line = next(line for line in text.splitlines() if line.strip().startswith("47 "))
         assert line.split()[:2] == ["47", "11"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.cells import cell_len
 
-from jobdeck.tui.format import age, fit, middle, one_line, plural
+from jobdeck.tui.format import age, fit, middle, one_line, plural, short_count
 from jobdeck.tui.text.figures.plot import column_of, greatest, plot
 from jobdeck.tui.widgets.pane import Entry, entry
 
@@ -49,8 +49,8 @@ def line(name: str | None, stats: RunStats, width: int) -> Entry:
     times = (stats.wait(0.5), stats.wait(0.95), stats.duration(0.5), stats.duration(0.95))
     return entry(
         (f" {fit(shown, _name(width))}", "strong" if name is None else "text"),
-        (f" {_short(stats.succeeded + stats.failed):>8}", "text"),
-        (f" {_short(stats.failed):>6}", "bad" if stats.failed else "muted"),
+        (f" {short_count(stats.succeeded + stats.failed):>8}", "text"),
+        (f" {short_count(stats.failed):>6}", "bad" if stats.failed else "muted"),
         *((f" {seconds(value):>6}", "text") for value in times),
         key=("type", name),
     )
@@ -118,12 +118,6 @@ def _name(width: int) -> int:
     return max(min(width - 45, 40), 12)
 
 
-def _short(value: int) -> str:
-    return (
-        f"{value:,}" if value < 100_000 else f"{value // 1000:,}k" if value < 10_000_000 else f"{value // 1_000_000:,}M"
-    )
-
-
 def _belongs(mark: Mark, name: str | None) -> bool:
     return name is None or mark.kind == "release" or mark.name in {None, name}
 
@@ -132,7 +126,7 @@ def _drawn(one: Plot, report: TrendReport, marks: Sequence[Mark], width: int, he
     """One plot as lines of exactly `width` cells: heading, dots, and the axis with its marks."""
     top = greatest(one.area, one.line)
     most = "no data" if not any(value is not None for value in (*one.area, *one.line)) else (
-        f"max {seconds(top) if one.seconds else _short(int(top))}")  # fmt: skip
+        f"max {seconds(top) if one.seconds else short_count(int(top))}")  # fmt: skip
     head = f"{one.name} {most}"
     legend = fit(f"  {one.legend}", max(width - cell_len(head), 0))
     rows = plot(one.area, one.line, width, height)
