@@ -11,9 +11,11 @@ import pytest
 from jobdeck.core.errors import InvalidPayload, Refused, UnknownTaskType
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer, service
+from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.tui.backend.protocol import Request
+from tests.support.queue import rows
 from tests.support.waiting import PATIENCE, until
-from tests.tui.backend.test_live import ALL, Connection, Gate, backend_of, gate, settings
+from tests.tui.backend.test_live import ALL, Connection, Gate, asking, backend_of, gate, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from jobdeck.core.settings import Settings
     from jobdeck.tui.backend.live import LiveBackend
 
-__all__ = ["gate", "settings"]
+__all__ = ["asking", "gate", "settings"]
 HOUR = timedelta(hours=1)
 
 
@@ -257,3 +259,46 @@ def test_read_only_refuses_what_would_change_anything(
                 call()
         (now,) = backend.view(ALL).snapshot.page.jobs
         assert (now.id, now.version, now.status) == (job.id, job.version, job.status)
+
+
+def test_a_bulk_edit_is_rehearsed_started_and_carried_to_its_end(
+    settings: Settings, conn: Connection, asking: Gate
+) -> None:
+    ids = [producer.enqueue(conn, NewJob("test_asks"), actor="a").job_id for _ in range(3)]
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        choice = backend.bulk.choose(Filter(task_type="test_asks"))
+        assert choice is not None
+        refused = backend.bulk.rehearse_edit(choice.bulk.id, PayloadChange({"name": "nobody"}))
+        assert (refused.total, refused.changed, len(refused.refused)) == (3, 0, 3)
+        wanted = PayloadChange({"name": "welcome"})
+        assert backend.bulk.rehearse_edit(choice.bulk.id, wanted).changed == 3
+        backend.bulk.start_edit(choice.bulk.id, wanted, "INC-7")
+        ended = backend.bulk.step(choice.bulk.id)
+        assert (ended.state, ended.done, ended.refused) == ("finished", 3, 0)
+        assert {answer.job_id for answer in backend.bulk.answers(ended.id, refused=False, after=None)} == set(ids)
+    assert [row["payload"] for row in rows(conn, "SELECT payload FROM job_queue")] == [{"name": "welcome"}] * 3
+
+
+def test_a_selection_that_is_dropped_is_gone(settings: Settings, conn: Connection, gate: Gate) -> None:
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        choice = backend.bulk.choose(Filter(task_type="test_quick"))
+        assert choice is not None
+        backend.bulk.drop(choice.bulk.id)
+        assert backend.bulk.newest() == []
+        with pytest.raises(Refused, match="no longer exists"):
+            backend.bulk.stop(choice.bulk.id)
+
+
+def test_the_settings_of_a_type_are_changed_with_their_reason(settings: Settings, conn: Connection, gate: Gate) -> None:
+    producer.enqueue(conn, NewJob("test_quick"), actor="a")
+    with backend_of(settings) as backend:
+        backend.view(ALL)
+        line = backend.figures.set_type("test_quick", {"warning_share": 0.25}, "noisy")
+        assert line.warning_share == 0.25
+        with pytest.raises(Refused, match="at most 100 %"):
+            backend.figures.set_type("test_quick", {"warning_share": 1.5}, None)
+        (entry,) = [one.entry for one in backend.audit(HOUR).lines]
+        assert entry.reason == "noisy"
