@@ -22,10 +22,13 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from textual.widgets import Static
 
+from jobdeck.core import registry
+from jobdeck.core import settings as configuration
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, leases, operator, presence, producer
-from jobdeck.core.queue.operators import notes
+from jobdeck.core.queue.operators import bulk_edit, notes
+from jobdeck.core.queue.operators.payload_change import PayloadChange
 from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.settings import Settings
@@ -155,6 +158,17 @@ def begun(conn: Connection, *, verb: BulkVerb, steps: int) -> None:
     conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '1 minute'")
 
 
+def edited(conn: Connection) -> None:
+    """A bulk edit of eight payloads that has ended."""
+    fill(conn, 8)
+    choice = bulk.choose(conn, parse_filter("type:cli_echo"), actor="somebody")
+    assert choice is not None
+    types = registry.load([HANDLERS])
+    bulk_edit.start(conn, choice.bulk.id, PayloadChange({"message": "another"}), actor="somebody")
+    ended = bulk_edit.step(conn, types, choice.bulk.id, settings=configuration.load(), driver="somebody")
+    assert ended.done == 8
+
+
 @dataclass(frozen=True)
 class Case:
     """What is there, the keys that lead to a state and the ones that take an action then, and where it can be taken.
@@ -219,6 +233,7 @@ CASES = (
     Case("bulk.go_on", ("O", "y"), partial(begun, verb="cancel", steps=1)),
     Case("bulk.stop", ("H", "y"), partial(begun, verb="cancel", steps=1)),
     Case("bulk.undo", ("u", "y"), partial(begun, verb="delete", steps=3)),
+    Case("bulk.undo", ("u", "y"), edited, ("b",), also="edit"),
 )
 TAKEN = [
     pytest.param(case, scope, id="-".join(filter(None, (case.action, case.also, scope))))
