@@ -106,7 +106,7 @@ class Counter:
                 self.done.set()
 
     def expect(self, wanted):
-        """Starts to count anew."""
+        """Starts to count from zero."""
         with self.lock:
             self.runs, self.wanted = 0, wanted
             self.done.clear()

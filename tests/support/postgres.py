@@ -189,6 +189,6 @@ class PostgresServer:
         return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, whoever is still connected to it."""
+        """Drops a database and ends the connections to it."""
         with self.connect() as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

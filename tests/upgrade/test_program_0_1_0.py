@@ -1,4 +1,4 @@
-"""The program of 0.1.0, kept whole, beside a schema of today: what runs goes on, what is started anew refuses."""
+"""The program of 0.1.0, kept whole, on a schema of today: a running worker continues, a new one refuses to start."""
 
 from __future__ import annotations
 

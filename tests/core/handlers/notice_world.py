@@ -176,7 +176,7 @@ class NoticeWorld(MailWorld):
         return dict(self.conn.execute("select state, count(*) from outbox_messages group by 1").fetchall())
 
     def left_out(self) -> list[tuple[str | None, str]]:
-        """Channel and reason of whoever was left out, in order."""
+        """Channel and reason of each person that was left out, in order."""
         return self.conn.execute("select channel, reason from outbox_left_out order by id").fetchall()
 
     def apply_events(self) -> None:

@@ -1,4 +1,4 @@
-"""Campaigns: everyone once, whoever must not be mailed not at all, and every way in which a run can end."""
+"""Campaigns: each person once, those who must not get mail not at all, and every way in which a run can end."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class World:
         return run_once(handler.run, handler.Params.model_validate(payload), context or self.context())
 
     def lap(self, handler: ModuleType, context: FakeContext | None = None, **payload: Any) -> Done:
-        """Runs of one job until it is done; whoever is left is looked at again as if the wait were over."""
+        """Runs of one job until it is done. The people that are left are checked again as if the wait were over."""
         context = context or self.context()
         outcome = self.run(handler, context, **payload)
         while isinstance(outcome, Continue):

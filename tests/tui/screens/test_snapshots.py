@@ -40,7 +40,7 @@ PAGES = {
 LOGGED = (
     (logging.INFO, "worker here starts, 4 slots, handles 9 task types"),
     (logging.INFO, "claimed 2 jobs"),
-    (logging.WARNING, "MetaCTF answered 429 Too Many Requests; whoever asks it waits 3600 s before asking again"),
+    (logging.WARNING, "MetaCTF answered 429 Too Many Requests; the next request waits 3600 s"),
     (logging.INFO, "run 81022 succeeded after 2.4 s"),
     (logging.ERROR, "run 81023 failed: SendGrid refused the batch: the from address is not verified"),
     (logging.CRITICAL, "the lease of run 81024 could not be renewed for 60 s; its handler is stopped"),
