@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
@@ -157,13 +157,6 @@ class Door:
         self._alerts.close()
         event(log, logging.INFO, "server stopped", finished=finished)
         return finished
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.drain()
 
     def _lane(self, name: str, *, threads: int, waiting: int) -> Lane:
         made = Lane(name, threads=threads, waiting=waiting)

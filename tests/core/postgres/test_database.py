@@ -79,6 +79,20 @@ def test_a_connection_given_back_is_used_again(database: Database) -> None:
         assert connection.info.backend_pid == first
 
 
+def test_a_connection_that_was_unused_for_long_is_tried_before_it_is_given_out(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobdeck.core.postgres.pool.TRUST_SECONDS", 0.0)
+    with database.connection() as connection:
+        first = connection.info.backend_pid
+    with database.connection() as connection:
+        assert connection.info.backend_pid == first
+        connection.execute("SELECT 1")
+        connection.close()
+    with database.connection() as connection:
+        assert connection.info.backend_pid != first
+
+
 def test_a_transaction_left_open_is_rolled_back(database: Database) -> None:
     with database.connection() as connection:
         connection.execute("BEGIN")

@@ -202,6 +202,13 @@ def test_a_closed_port_is_not_ambiguous_and_names_the_setting(clock: FakeClock) 
     assert "GAME_PLATFORM_API_BASE_URL" in str(failure.value)
 
 
+def test_a_creation_that_was_not_sent_is_not_looked_for(clock: FakeClock) -> None:
+    sandbox = Sandbox(people=False)
+    sandbox.close()
+    with closing(_client(sandbox, clock)) as client, pytest.raises(TransportError, match="POST /users"):
+        client.create_user(NEW)
+
+
 def _mocked(sandbox: Sandbox, clock: FakeClock, answer: Callable[[httpx.Request], httpx.Response]) -> MetaCtfClient:
     return MetaCtfClient(sandbox_settings(sandbox), time=clock.time(), transport=httpx.MockTransport(answer))
 
