@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobdeck.core.model import Status
-from jobdeck.core.read.operators.notes import SHOWN_DAYS
 from jobdeck.core.redact import clean, harmless_json
 from jobdeck.core.times import write_duration
 from jobdeck.tui.format import one_line, short_id
@@ -114,6 +113,8 @@ def skip_twin(job: Job) -> str:
 
 def note_twin(text: str, days: int) -> str:
     """The command that leaves a note."""
+    from jobdeck.core.read.operators.notes import SHOWN_DAYS  # noqa: PLC0415 -- not needed for the first paint
+
     return shlex.join(["jobdeck", "note", clean(text), *(["--days", str(days)] if days != SHOWN_DAYS else [])])
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.errors import UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import amount
-from jobdeck.core.worker.oneshot import CycleResult
 
 if TYPE_CHECKING:
     from jobdeck.core.model import Status
     from jobdeck.core.read.report_types import Digest
+    from jobdeck.core.worker.oneshot import CycleResult
 
 DEFAULT: Final = "default"
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
@@ -65,7 +65,7 @@ def cycle_words(result: CycleResult) -> str:
     counted = f"processed {result.processed}: {result.succeeded} succeeded, {result.failed} failed"
     if result.status != "paused":
         return counted
-    reason = "no reason given" if result.message in {"", CycleResult.PAUSED} else result.message
+    reason = "no reason given" if result.message in {"", result.PAUSED} else result.message
     began = f"{counted}; then processing was" if result.processed else "Nothing ran: processing is"
     return f"{began} paused ({reason})."
 

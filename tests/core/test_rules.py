@@ -26,6 +26,8 @@ SQL_SHAPE = re.compile(
 )
 JOB_UPDATE = re.compile(r"update\s+(only\s+)?(public\.)?job_queue\b(?!_)", re.IGNORECASE)
 HEAVY = ("textual", "rich", "sendgrid", "twilio", "httpx", "sentry_sdk", "starlette", "uvicorn")
+SLOW = ("psycopg", "pydantic", "pydantic_settings", "click")
+"""Packages that the dashboard loads beside its first screen."""
 MODULE_LINES = 400
 ROOM_FILES = {"core": 12}
 FUNCTION_LINES = 60
@@ -135,7 +137,18 @@ def test_the_command_line_loads_nothing_heavy() -> None:
         "jobdeck.core.cli.app",
         *sorted({target.partition(":")[0] for target in commands().values()}),
     ]
-    loaded = subprocess.run(
+    assert [module for module in loaded_by(*modules) if module.split(".")[0] in HEAVY] == []
+
+
+def test_the_first_screen_of_the_dashboard_loads_nothing_that_it_does_not_need() -> None:
+    loaded = loaded_by("jobdeck.tui.app")
+    assert "textual.app" in loaded
+    assert [module for module in loaded if module.split(".")[0] in (*HEAVY[2:], *SLOW)] == []
+
+
+def loaded_by(*modules: str) -> list[str]:
+    """The names of all modules that are loaded once these are imported."""
+    return subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -143,7 +156,6 @@ def test_the_command_line_loads_nothing_heavy() -> None:
         text=True,
         check=True,
     ).stdout.split()
-    assert [module for module in loaded if module.split(".")[0] in HEAVY] == []
 
 
 WORDS_OF_THE_COMPETITION = re.compile(

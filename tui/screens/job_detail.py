@@ -10,7 +10,6 @@ from rich.cells import cell_len
 
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.payload import PayloadEditor
 from jobdeck.tui.screens.dialogs.questions import restore_question
 from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
@@ -219,6 +218,8 @@ class JobDetailScreen(Page[Reading]):
                 deck.operations.retry_with(job, payload)
 
         def allowed() -> None:
+            from jobdeck.tui.screens.dialogs.payload import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
+
             if deck.shows(self):
                 self.app.push_screen(PayloadEditor(job), chosen)
 

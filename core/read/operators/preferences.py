@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.errors import EmbeddedPostgresError, Refused, UsageError, meant
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.redact import clean
-from jobdeck.core.settings import state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -217,7 +216,13 @@ class Preferences:
 
 def preferences_of(settings: Settings) -> Preferences:
     """The preferences of this account, in its state folder, which is looked for when they are used."""
-    return Preferences(lambda: state_folder(settings.state_dir) / "preferences.json")
+
+    def find() -> Path:
+        from jobdeck.core.settings import state_folder  # noqa: PLC0415 -- slow to import, not needed for the first paint
+
+        return state_folder(settings.state_dir) / "preferences.json"
+
+    return Preferences(find)
 
 
 def _texts(found: object) -> dict[str, str]:
